@@ -22,6 +22,7 @@ from .protocols import (
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
+    LooksAtTimes,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -47,6 +48,7 @@ class Abilities:
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
     finds_types: FindsTypes | None = None
+    looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None

@@ -223,6 +223,18 @@ class FindsTypes(Protocol):
 
 
 @runtime_checkable
+class LooksAtTimes(Protocol):
+    """Looks at the values of columns of nanoseconds. Without: a destination of microseconds refuses the columns."""
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """Return those of the columns that have a digit below the microsecond; reads all of their values.
+
+        Such columns without one are then read in microseconds: each value is exact, or refused.
+        """
+        ...
+
+
+@runtime_checkable
 class SkipsLate(Protocol):
     """May skip records of transactions that commit late, in an INCREMENTAL read."""
 

@@ -42,6 +42,30 @@ NEEDED = b"needed"
 DECIDED = b"decided"
 
 
+#: Key in the metadata of a field of a text file: somebody has said its type.
+SAID = b"said"
+
+#: Key in the metadata of a text field of numbers without a limit of digits: their type is decided when they are first
+#: loaded. The plan says `LOOK` where the source is to do so.
+UNDECIDED = b"undecided"
+
+#: Value of `UNDECIDED`: before the records are read, look at all values, and yield the stream with the type that
+#: holds them.
+LOOK = b"look"
+
+#: Key in the metadata of a decimal: a number with more digits makes the column wider, up to 38 digits.
+WIDENS = b"widens"
+
+
+#: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
+NOTICE = b"notice"
+
+
+def notices_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return what a person should know of some columns."""
+    return tuple((field.metadata or {})[NOTICE].decode() for field in schema if NOTICE in (field.metadata or {}))
+
+
 def yields_to_table(field: pa.Field) -> bool:
     """Tell whether an existing column keeps its type, whatever values of the field may need."""
     return is_unseen(field) or DECIDED in (field.metadata or {})

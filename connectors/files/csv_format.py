@@ -19,6 +19,7 @@ from ..arrow.text import first_invalid, from_text, is_text, to_text
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import convert_by_halves
+from ..stream import SAID
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
@@ -68,7 +69,8 @@ class CSVFormat:
             if len(ragged.rows) > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
-        return pa.schema([guess.field(name) for name, guess in guesses.items()])
+        nulls = self._settings.null_values
+        return pa.schema([guess.field(name, nulls) for name, guess in guesses.items()])
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -195,7 +197,7 @@ class CSVFormat:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
             column = texts.column(field.name)
-            is_guessed = field.name not in self._settings.types and file.schema is None
+            is_guessed = SAID not in (field.metadata or {}) and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed:

@@ -21,7 +21,7 @@ from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
-from ..stream import DECIDED, GUESSED, UNSEEN
+from ..stream import DECIDED, GUESSED, SAID, UNSEEN
 from .formats import Writer, demand_columns, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
@@ -199,8 +199,9 @@ class JSONLFormat:
 
     def _guessed(self, file: DataFile, wanted: pa.Schema) -> list[str]:
         """Return the columns that are floats by inference only."""
-        is_ours, said = file.schema is not None, self._settings.types
-        return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and f.name not in said]
+        if file.schema is not None:  # ours
+            return []
+        return [f.name for f in wanted if pa.types.is_floating(f.type) and SAID not in (f.metadata or {})]
 
     def _widened(
         self,
@@ -223,7 +224,7 @@ class JSONLFormat:
     ) -> pa.Array:
         raws = [record.get(field.name) for record in records]
         is_decided = DECIDED in (field.metadata or {})
-        is_said = is_decided or field.name in self._settings.types
+        is_said = is_decided or SAID in (field.metadata or {})
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):

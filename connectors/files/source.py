@@ -15,7 +15,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
+from ..stream import SAID, Block, Bookmark, Event, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
@@ -196,7 +196,9 @@ class FileSource:
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
             types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
-            schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
+            schema = pa.schema(
+                [pa.field(f.name, types[f.name], f.nullable, _said(made)) if f.name in types else f for f in schema]
+            )
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
         if all(file.is_local for file in found.files):
@@ -316,6 +318,16 @@ class ParquetSource(FileSource):
     settings = ParquetSourceSettings
     formats = ParquetFormat
 
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """See `LooksAtTimes`."""
+        assert isinstance(self._format, ParquetFormat)
+        found: frozenset[str] = frozenset()
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            for file in self._files(stream.name):
+                call.check()
+                found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
+        return found
+
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give each of up to eight streams an equal part for reading ahead."""
         assert isinstance(self._format, ParquetFormat)
@@ -339,6 +351,11 @@ class FileRanges:
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.known)
+
+
+def _said(made: Format) -> dict[bytes, bytes]:
+    """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
+    return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
 
 
 @contextmanager

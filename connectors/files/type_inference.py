@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import GUESSED, UNSEEN, WHOLE
+from ..stream import GUESSED, NOTICE, UNSEEN, WHOLE
+from .odd_values import OddValues, without_empty
 
 _PATTERNS = {
     "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",
@@ -72,16 +73,29 @@ class Guess:
         self._whole_digits = 0
         self._fraction_digits = 0
         self._second_digits = 0
+        self._seen = 0
+        #: Once no type is left: the values that are why.
+        self._odd: OddValues | None = None
 
     def add(self, column: pa.Array) -> None:
         """Take more texts (strings, NULL allowed) into account."""
         self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
+            if self._odd is not None:
+                self._odd.add(without_empty(column))
             return
-        column = column.filter(pc.fill_null(pc.not_equal(column, constant("")), constant(False)))
+        column = without_empty(column)
         if not len(column):
             return
-        self._has_seen = True
+        before, self._has_seen = {*self._alive}, True
+        self._narrow(column)
+        if not self._alive:
+            self._odd = OddValues({kind: _PATTERNS[kind] for kind in before}, self._seen)
+            self._odd.add(column)
+        self._seen += len(column)
+
+    def _narrow(self, column: pa.Array) -> None:
+        """Leave only the types that texts have, none of which is empty."""
         column = self._without_plain(column)
         if not len(column):
             return
@@ -122,9 +136,16 @@ class Guess:
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
 
-    def field(self, name: str) -> pa.Field:
-        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen."""
-        return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else {GUESSED: self.guessed})
+    def field(self, name: str, nulls: list[str] | None = None) -> pa.Field:
+        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen.
+
+        Args:
+            name: of the column.
+            nulls: texts that mean NULL; given: a few values that make it a text are said in its `NOTICE`.
+        """
+        marks = {UNSEEN: b"1"} if self.is_unseen else {GUESSED: self.guessed}
+        notice = "" if nulls is None or self._odd is None else self._odd.notice(name, nulls)
+        return pa.field(name, self.type(), metadata={**marks, NOTICE: notice.encode()} if notice else marks)
 
     @property
     def guessed(self) -> bytes:

@@ -13,7 +13,7 @@ from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream, Trigger
+from ..stream import UNDECIDED, Stream, Trigger
 from .describe import ResultColumn
 from .types import ENUM_LABELS, TYPE_NAME, PostgresTypes, arrow_of
 
@@ -268,6 +268,8 @@ def _field(column: str, declared: str, base: str | None, own: Any, system: str, 
         metadata[TYPE_NAME] = own[0].encode()
         if own[2] and not is_text:
             metadata[ENUM_LABELS] = json.dumps(own[2]).encode()
+    if native == "numeric" and not is_text:
+        metadata[UNDECIDED] = b"1"
     return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
 
 

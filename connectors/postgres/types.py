@@ -47,6 +47,10 @@ _PLAIN = frozenset(
 _MOMENTS = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
 
 
+#: What is selected of a number that is read as a decimal of the digits that were found, not of its own type.
+TRIMMED = "pg_catalog.trim_scale({})::text"
+
+
 @lru_cache(maxsize=4096)
 def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
     """Return the Arrow type a column is read in, and what is selected: a format with `{}` for the column."""
@@ -292,4 +296,4 @@ class PostgresTypes(Types):
         return wider if base == before else before if wider == base else None
 
 
-__all__ = ["ENUM_LABELS", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]
+__all__ = ["ENUM_LABELS", "TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]

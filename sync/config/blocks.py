@@ -168,6 +168,10 @@ class StreamEntry(Model):
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    types: dict[Name, Name] | None = Field(
+        default=None,
+        description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,
         description="When the source's columns change: evolve (default) changes the destination's table too, freeze "

@@ -5,14 +5,27 @@ The plan maps declared columns. If a transformer decides the columns, its first 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
+from syncblocks.connectors.arrow.said import is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import NEEDED, RELAXED, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    LOOK,
+    NEEDED,
+    RELAXED,
+    UNDECIDED,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+#: In place of a type that the plan cannot know.
+_LATER = "decided at the first load"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +39,8 @@ class ColumnPlan:
     #: How the destination keeps it; None if the destination does not say.
     kept: Kept | None
     fidelity: Fidelity | None
+    #: Type that `types` says, if the source reads it in another one.
+    said: pa.DataType | None = None
     #: Conversion by `on_lossy`: "cast", "text" or "" for none.
     conversion: str = ""
     #: Whether it is new and left out by `on_schema_change: ignore`.
@@ -44,6 +59,8 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
+    #: Types that the pipeline says, by the arriving names of their columns.
+    said: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
     #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
@@ -66,29 +83,48 @@ class ColumnMapping:
         """Convert a batch to the columns that the destination gets.
 
         Raises:
-            FatalConnectorError: a value has no text form, or is out of range for the type of its cast.
+            FatalConnectorError: a value has no text form, is none of the type that `types` says, or is out of range
+                for the type of its cast.
         """
-        conversions = {column.name: column.conversion for column in self.columns}
-        arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
+        planned = {column.name: column for column in self.columns}
+        arrays = [_converted(batch.column(f.name), f, planned.get(f.name)) for f in self.arriving.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
 
 
-def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Array:
-    array = batch.column(field.name)
-    if conversion == "text":
+def _converted(array: pa.Array, field: pa.Field, column: ColumnPlan | None) -> pa.Array:
+    if column is None:
+        return array
+    if column.said is not None:
+        array = read_as(array, column.said, field.name)
+    if column.conversion == "text":
         return as_text(array, field.name)
-    return cut(array, field.type, field.name) if conversion == "cast" and array.type != field.type else array
+    return cut(array, field.type, field.name) if column.conversion == "cast" and array.type != field.type else array
 
 
 def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
     """Map a stream's columns to the destination's types."""
     if rules.types is None:
-        columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
-        return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
+        said, refusals = _said(stream, rules)
+        columns = [
+            ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None, said=_if_other(f, own))
+            for f, own in zip(said.schema, stream.schema, strict=True)
+        ]
+        return ColumnMapping(declared=stream, arriving=said, columns=tuple(columns), refusals=tuple(refusals))
+    declared = stream
+    stream, refusals = _said(declared, rules)
     kept = _keeps(stream, rules)
-    fields, columns, refusals = [], [], []
-    for field, one in zip(stream.schema, kept, strict=True):
-        column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
+    fields, columns = [], []
+    for field, own, one in zip(stream.schema, declared.schema, kept, strict=True):
+        column = ColumnPlan(
+            name=field.name,
+            type=_type_of(field),
+            kept=one,
+            fidelity=fidelity(field, one),
+            said=_if_other(field, own),
+        )
+        if (field.metadata or {}).get(UNDECIDED) == LOOK:
+            undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
+            column = replace(column, kept=undecided, fidelity=Fidelity.EXACT)
         if field.name in rules.left_out and one.held is None:
             columns.append(replace(column, is_left_out=True))
             continue
@@ -98,7 +134,24 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
         fields.append(field)
         columns.append(column)
     arriving = replace(stream, schema=pa.schema(fields))
-    return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+    return ColumnMapping(declared=declared, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+
+
+def _said(stream: Stream, rules: Rules) -> tuple[Stream, list[str]]:
+    """Return the stream in the types that the pipeline says, and why some columns cannot be read so."""
+    fields, refusals = [], []
+    for field in stream.schema:
+        kind = rules.said.get(field.name, field.type)
+        if not is_readable(field.type, kind):
+            refusals.append(f"column {field.name!r} is {_type_of(field)}, which cannot be read as {kind}: see `types`")
+        elif kind != field.type:
+            field = pa.field(field.name, kind, field.nullable)
+        fields.append(field)
+    return replace(stream, schema=pa.schema(fields)), refusals
+
+
+def _if_other(field: pa.Field, own: pa.Field) -> pa.DataType | None:
+    return None if field.type == own.type else field.type
 
 
 def table_columns(stream: Stream, rules: Rules) -> frozenset[str]:

@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import (
     TableState,
     Trigger,
     WriteDisposition,
+    notices_of,
 )
 
 from ..config import Pipeline
@@ -44,6 +45,7 @@ from .evolution import (
     without_columns,
 )
 from .guessed import decided
+from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
 from .reading import (
@@ -58,6 +60,7 @@ from .reading import (
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
+from .undecided import is_undecided, settled, text_warnings, turned_to_text
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
@@ -118,6 +121,10 @@ class PlannedStream:
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
     chain: str = ""
+    #: What a person should know of the columns, in sentences; a run shows them too.
+    notices: tuple[str, ...] = ()
+    #: Of columns that are not what a person may expect; for `plan` only.
+    warnings: tuple[str, ...] = ()
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
@@ -219,6 +226,8 @@ def plan_streams(
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
     warnings += unknown_type_warnings(selected)
+    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
+    warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
@@ -273,22 +282,30 @@ def _plan_stream(
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
     if is_decided and not full_refresh:  # what a function makes of a value is not known
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         stream = replace(stream, stream=decided(stream.stream, names, rules))
-        read, (declared, _) = stream.stream, _arriving(pipeline, stream, blocks, code)
+        read = stream.stream
+    offered = stream.stream
+    stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     required = [field.name for field in read.schema if is_decided and not field.nullable]
     stream = replace(stream, stream=relaxed(stream.stream, before, required, full_refresh=full_refresh))
-    declared, _ = _arriving(stream.stream, blocks, code)
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
         if ignores:
             left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
         mapping = map_columns(declared, rules)
+        whole = in_microseconds(stream.stream, names, mapping, rules, connectors.source_can.looks_at_times)
+        if whole is not stream.stream:
+            stream = replace(stream, stream=whole)
+            declared, _ = _arriving(pipeline, stream, blocks, code)
+            mapping = map_columns(declared, rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -310,7 +327,7 @@ def _plan_stream(
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
-    is_converted = any(column.conversion for column in mapping.columns)
+    is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
@@ -322,6 +339,8 @@ def _plan_stream(
         source_name=pipeline.source.connector,
         is_plain=not (blocks or kept or is_converted or arriving.schema.names != stream.stream.schema.names),
     )
+    if is_undecided(stream.stream):
+        reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
     return PlannedStream(
         selected=stream,
         key=key,
@@ -345,6 +364,8 @@ def _plan_stream(
         data_blocks=kept,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+        notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
+        warnings=tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
@@ -24,6 +24,7 @@ from ..config import (
 )
 from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
+from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -63,6 +64,8 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
+    said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: The destination's names for columns: keep, lower, snake_case or mage.
@@ -284,6 +287,7 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
     yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
+    yield from ((("types", name), name) for name in entry.types or ())
 
 
 def _configure(
@@ -292,6 +296,7 @@ def _configure(
     fail = _failer(pipeline, location, stream.name)
     if stream.unreadable:
         settings = _known_without_columns(settings)
+    stream, said = with_types(stream, _said(settings, fail))
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
@@ -342,6 +347,7 @@ def _configure(
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
+        said=said,
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
         location=location,
@@ -350,7 +356,7 @@ def _configure(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = ("columns", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
+    of_columns = ("columns", "types", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
     kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
@@ -368,6 +374,23 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     if columns.include:
         names = [name for name in names if matches_any(columns.include, name)]
     return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _said(settings: Mapping[str, Any], fail: _Failer) -> dict[str, pa.DataType]:
+    """Return the types that a stream's settings say."""
+    said: Mapping[str, str] = settings.get("types") or {}
+    if not said:
+        return {}
+    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+
+    found = {}
+    for column, name in said.items():
+        try:
+            found[column] = parse_type(name)
+        except ConnectorConfigError:
+            allowed = [*TYPES, "decimal(p,s)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+    return found
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:

@@ -353,6 +353,8 @@ class StreamRun:
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )
+        for notice in self.blocks.notices if self.status == SUCCESS else ():
+            self.context.progress.message(f"{self.name}: {notice}", level="warning")
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
@@ -373,6 +375,7 @@ class StreamRun:
                 schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
                 data=stage.data,
+                notices=tuple(self.blocks.notices) if stage is stages[0] else (),
             )
             for stage, status in zip(stages, ended, strict=True)
         )

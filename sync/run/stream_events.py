@@ -9,11 +9,20 @@ from itertools import chain, zip_longest
 import pyarrow as pa
 
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Checkpoint,
+    Event,
+    Rejected,
+    RejectedRecord,
+    Stream,
+    notices_of,
+)
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
-from ..plan.columns import ColumnMapping, map_columns
+from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
@@ -94,6 +103,7 @@ class StreamEvents:
                 yield waiting
             waiting = None
             if isinstance(item.event, Stream):
+                self.blocks.notice(notices_of(item.event.schema))
                 changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
@@ -177,7 +187,8 @@ class StreamEvents:
         refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
+            found = list(map(in_words, changes)) or table_changes(mapping, self.planned.rules.table)
+            refusals += [f"frozen, but the source changed during the read: {change}" for change in found]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))

@@ -123,6 +123,8 @@ class BlockOutcome:
     bookmark_after: Any = None
     schema_changes: tuple[Mapping[str, Any], ...] = ()
     error: ErrorInfo | None = None
+    #: What a person should know of its columns, in sentences.
+    notices: tuple[str, ...] = ()
     #: Path of the block's spooled output, if a callback asks for it.
     data: str | None = None
 
@@ -257,6 +259,8 @@ class BlockRun:
     error: ErrorInfo | None
     #: Rejected records; None: not counted.
     rows_rejected: int | None = None
+    #: What a person should know of its columns, in sentences.
+    notices: tuple[str, ...] = ()
 
     @property
     def uuid(self) -> str:

@@ -364,5 +364,6 @@ def _decode_block_run(row: Row) -> BlockRun:
         is_last_block_run=row.is_last,
         rows=row.row_count,
         schema_changes=tuple(row.schema_changes or ()),
+        notices=tuple(row.notices or ()),
         error=decode_error(row.error),
     )

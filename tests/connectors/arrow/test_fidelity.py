@@ -112,6 +112,10 @@ ANSWERS: list[tuple[pa.Field, str]] = [
         pa.field("c", pa.string(), metadata={"native_type": "character varying(9)", "native_system": "postgres"}),
         "exact exact exact exact exact exact exact",
     ),
+    (
+        pa.field("c", pa.string(), metadata={"native_type": "text[]", "native_system": "postgres"}),
+        "exact text text text text text text",
+    ),
 ]
 
 
