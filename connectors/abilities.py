@@ -16,8 +16,10 @@ from .protocols import (
     ExaminesTables,
     FindsTypes,
     ForgetsRuns,
+    HasFormerNames,
     HasOneNull,
     HoldsMemory,
+    KeepsFiles,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
@@ -34,6 +36,7 @@ from .protocols import (
     SkipsLate,
     Source,
     StatesTypes,
+    TracksFiles,
     VerifiesServer,
 )
 
@@ -47,6 +50,8 @@ class Abilities:
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
+    has_former_names: HasFormerNames | None = None
+    tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None
     looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
@@ -59,6 +64,7 @@ class Abilities:
     names_columns: NamesColumns | None = None
     forgets_runs: ForgetsRuns | None = None
     keeps_rejected: KeepsRejected | None = None
+    keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     loads_ranges: LoadsRanges | None = None

@@ -71,6 +71,12 @@ def yields_to_table(field: pa.Field) -> bool:
     return is_unseen(field) or DECIDED in (field.metadata or {})
 
 
+#: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
+FILES = "_syncblocks_files"
+
+#: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
+FILE_MODIFIED = "_file_modified"
+
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
 
@@ -114,6 +120,32 @@ class NullBookmarks(StrEnum):
     NEVER = "never"
 
 
+class ChangedFiles(StrEnum):
+    """What a stream that `tracks_files` does with a file that has changed since it was read."""
+
+    #: It fails the stream.
+    FAIL = "fail"
+    #: It is read once more, as a whole.
+    READ = "read"
+    #: It stays as it was read.
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRead:
+    """One file that was read as a whole."""
+
+    #: Below the source's `path`.
+    path: str
+    size_bytes: int
+    #: ISO text in UTC, with microseconds; empty: the storage does not say.
+    modified: str = ""
+    #: The storage's hash or version of the content; empty: it has none.
+    etag: str = ""
+    #: The destination knows an earlier state of the file, which this one takes the place of.
+    is_changed: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -136,12 +168,20 @@ class Stream:
     lookback: float | None = None
     #: Records may be read again, because a merge by their keys makes that harmless.
     may_repeat: bool = False
+    #: Its records come from files whose names and times the source knows.
+    has_files: bool = False
+    #: INCREMENTAL reads the files that are new or changed, and the destination keeps which were read (`KeepsFiles`).
+    tracks_files: bool = False
+    #: What becomes of a file that has changed since it was read.
+    changed_files: ChangedFiles = ChangedFiles.FAIL
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.
     unreadable: str = ""
+    #: Why there is nothing to read it from (no file matches); empty: there is.
+    absent: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
@@ -160,6 +200,8 @@ class Checkpoint:
     bookmark: Bookmark | None = None
     #: The last event of a stream: its commit also marks the stream as completed by this run.
     is_final: bool = False
+    #: Of a stream that `tracks_files`: what was read since the last checkpoint; the commit keeps it (`KeepsFiles`).
+    files: tuple[FileRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +346,8 @@ class Load:
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
+    #: Of a stream that `tracks_files`: it is read from scratch, so the first commit forgets what was read before.
+    forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

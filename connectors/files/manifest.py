@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
-from ..stream import LedgerKey, LedgerRow
+from ..stream import FileRead, LedgerKey, LedgerRow
 from .storage import Storage, checked_name
 
 LEDGER = "_syncblocks_ledger"
@@ -61,6 +61,8 @@ class Manifest:
     #: None: no data was committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
+    #: What was read of streams of files.
+    files_read: Mapping[LedgerKey, tuple[FileRead, ...]] = field(default_factory=dict)
 
     def row(self, key: LedgerKey) -> LedgerRow | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -69,7 +71,11 @@ class Manifest:
         return replace(self, rows=(*(other for other in self.rows if other.key != row.key), row))
 
     def without_row(self, key: LedgerKey) -> Manifest:
-        return replace(self, rows=tuple(row for row in self.rows if row.key != key))
+        return replace(self, rows=tuple(row for row in self.rows if row.key != key)).with_files(key, ())
+
+    def with_files(self, key: LedgerKey, files: Iterable[FileRead]) -> Manifest:
+        """Return the manifest with these files in place of all that were read for a key."""
+        return replace(self, files_read={**self.files_read, key: tuple(files)})
 
 
 def quote(name: str) -> str:
@@ -175,7 +181,7 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "files": [_file_document(file) for file in manifest.files],
         "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
-        "ledger": [_row_document(row) for row in manifest.rows],
+        "ledger": [_row_document(row, manifest.files_read.get(row.key, ())) for row in manifest.rows],
     }
 
 
@@ -189,8 +195,11 @@ def _file_document(file: TableFile) -> dict[str, Any]:
     }
 
 
-def _row_document(row: LedgerRow) -> dict[str, Any]:
+def _row_document(row: LedgerRow, files: Sequence[FileRead]) -> dict[str, Any]:
+    # One text a file: lists would take a line for each value.
+    read = {each.path: f"{each.size_bytes} {each.modified or '-'} {each.etag}" for each in files}
     return {
+        **({"files_read": read} if read else {}),
         "pipeline": row.key.pipeline,
         "stream": row.key.stream,
         "destination_table": row.key.destination_table,
@@ -215,6 +224,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         dead=tuple(checked_name(_text(name)) for name in document["dead"]),
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),
+        files_read={_key(item): _files_read(item["files_read"]) for item in document["ledger"] if "files_read" in item},
     )
 
 
@@ -234,11 +244,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
     if bookmark is not None and not isinstance(bookmark, dict):
         raise TypeError("bookmark")
     return LedgerRow(
-        key=LedgerKey(
-            pipeline=_text(item["pipeline"]),
-            stream=_text(item["stream"]),
-            destination_table=_text(item["destination_table"]),
-        ),
+        key=_key(item),
         source=_text(item["source"]),
         token=_text(item["token"]),
         bookmark=bookmark,
@@ -247,6 +253,19 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         rows=None if item["rows"] is None else int(item["rows"]),
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
     )
+
+
+def _key(item: Mapping[str, Any]) -> LedgerKey:
+    names = {name: _text(item[name]) for name in ("pipeline", "stream", "destination_table")}
+    return LedgerKey(**names)
+
+
+def _files_read(item: Mapping[str, Any]) -> tuple[FileRead, ...]:
+    found = []
+    for path, text in item.items():
+        size, modified, etag = _text(text).split(" ", 2)
+        found.append(FileRead(path=path, size_bytes=int(size), modified=modified if modified != "-" else "", etag=etag))
+    return tuple(found)
 
 
 def _text(value: Any) -> str:

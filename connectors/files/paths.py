@@ -1,17 +1,18 @@
 """Map the setting `path` to streams and their files.
 
-A file is a stream named by its stem. In a folder each file is a stream, and each subfolder is one stream of its files,
-sorted; `key=value` folders add columns. A compression suffix is not part of the name. Where a destination keeps a
-manifest, only the files that the manifest names belong to the table.
+A file is a stream named by its stem, with `_` for each dot. In a folder each file is a stream, and each subfolder is
+one stream of its files, sorted; `key=value` folders add columns. The setting `streams` names streams by patterns. A
+compression suffix is not part of the name. Where a destination keeps a manifest, only the files that the manifest
+names belong to the table.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -21,7 +22,8 @@ from ..settings import is_url, resolve_path, url_scheme
 from .local import LocalStorage
 from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
-from .storage import Storage, translated, without_credentials
+from .patterns import Matches
+from .storage import Entry, Storage, translated, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
@@ -44,6 +46,8 @@ class DataFile:
     partitions: tuple[tuple[str, str | None], ...] = ()
     #: Columns from the manifest; no types are inferred.
     schema: pa.Schema | None = None
+    #: As it was listed; None: it was not.
+    listed: Entry | None = None
 
     @property
     def label(self) -> str:
@@ -61,8 +65,24 @@ class DataFile:
         return isinstance(self.storage, LocalStorage)
 
     def size_bytes(self) -> int:
+        if self.listed is not None:
+            return self.listed.size_bytes
         with translated(self.label):
             return self.storage.size_bytes(self.place)
+
+    def entry(self) -> Entry:
+        """Return the file as it was listed, else as it is."""
+        if self.listed is not None:
+            return self.listed
+        with translated(self.label):
+            found = self.storage.entry(self.place)
+            if found is None:
+                raise FileNotFoundError(self.label)
+        return found
+
+    def as_listed(self) -> Self:
+        """Return the file with its size and time."""
+        return replace(self, listed=self.entry())
 
     def open_raw(self) -> BinaryIO:
         """Open the file as it is stored."""
@@ -92,6 +112,10 @@ class StreamFiles:
     schema: pa.Schema | None = None
     #: The file, the folder or the table's folder below the storage's root; empty: partitions of the root itself.
     place: str = ""
+    #: The stem of the file or folder, where it has dots and so is not the name.
+    stem: str = ""
+    #: Why there are no files; empty: there are.
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +215,27 @@ def find_streams(location: Location, suffix: str, suffixes: Sequence[str]) -> li
     return [finder.streams[name] for name in sorted(finder.streams)]
 
 
+def find_matches(location: Location, patterns: Mapping[str, Sequence[str]], suffix: str) -> list[StreamFiles]:
+    """List the files of streams that are named by patterns, in the order of the names; no file is no error.
+
+    Raises:
+        ConnectorConfigError: the location is no folder.
+    """
+    storage = location.storage
+    if location.kind != "folder":
+        raise ConnectorConfigError(
+            f"path: {storage.label(location.name)} is no folder; the patterns of `streams` count from one", key="path"
+        )
+    finder = _Finder(storage, suffix, ())
+    with translated(storage.label()):
+        matches, found = Matches(storage), []
+        for name, globs in patterns.items():
+            files = [finder.listed(entry) for entry in matches.of(globs)]
+            absent = "" if files else f"{' and '.join(map(storage.label, globs))} matches no file"
+            found.append(StreamFiles(name, files, absent=absent))
+    return found
+
+
 def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
     """Refuse a folder that has files of other suffixes only; an empty one has no streams, yet."""
     names = [entry.name for entry in storage.entries() if "." in entry.name.rpartition("/")[2]]
@@ -228,9 +273,9 @@ class _Finder:
         names = [entry for entry in self._storage.names() if not entry[0].startswith((".", "_"))]
         partitions = [name for name, is_folder in names if is_folder and "=" in name]
         if partitions:
-            files = [name for part in partitions for name in self._data_files(part)]
+            files = [self.listed(entry) for part in partitions for entry in self._data_files(part)]
             own = self._storage.root.rstrip("/").rpartition("/")[2]
-            self._add(own, [self._file(name) for name in files], "")
+            self._add(own, files, "")
         for name, is_folder in names:
             if name not in partitions:
                 self._add_match(name, is_folder, self._suffixes)
@@ -244,7 +289,7 @@ class _Finder:
         """Add a stream that was found before, if it is still of the same kind: a table, a folder or a file."""
         parent, place = former.place.rpartition("/")[0], former.place
         start = f"{parent}/" if parent else ""
-        base = former.name if former.schema is None else quote(former.name)
+        base = (former.stem or former.name) if former.schema is None else quote(former.name)
         manifest = read_manifest(self._storage, f"{start}{LEDGER}/{base}.{self._suffix}.json")
         if not place or (manifest is None) != (former.schema is None):
             return
@@ -252,10 +297,14 @@ class _Finder:
             self._add_table(parent, manifest)
             return
         kind = self._storage.kind(place)
-        if kind == "folder" and (files := [self._file(name, len(place) + 1) for name in self._data_files(place)]):
-            self._add(former.name, files, place)
+        if kind == "folder" and (files := [self.listed(entry, len(place) + 1) for entry in self._data_files(place)]):
+            self._add(base, files, place)
         elif kind == "file":
-            self._add(former.name, [self._file(place)], place)
+            self._add(base, [self._file(place)], place)
+
+    def listed(self, entry: Entry, start: int = 0) -> DataFile:
+        """Return a file with the columns of its path, from that place of its name on."""
+        return replace(self._file(entry.name, start), listed=entry)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:
         parent, _, base = name.rpartition("/")
@@ -266,7 +315,7 @@ class _Finder:
         if manifest is not None:
             self._add_table(parent, manifest)
         elif is_folder:
-            files = [self._file(inner, len(name) + 1) for inner in self._data_files(name)]
+            files = [self.listed(entry, len(name) + 1) for entry in self._data_files(name)]
             if files:
                 self._add(stem, files, name)
         elif not self._is_part(parent, name):
@@ -308,17 +357,19 @@ class _Finder:
         ]
         self._add(manifest.table, files, start + quote(manifest.table), manifest.schema)
 
-    def _add(self, name: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
+    def _add(self, stem: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
+        # A table's name is its own; a dot in a file's name is no schema.
+        name = stem if schema is not None else stem.replace(".", "_")
         if name in self.streams:
             raise ConnectorConfigError(
                 f"{self._storage.label(place)} and {self._storage.label(self.streams[name].place)} would both be "
                 f"stream {name!r}: rename one, or give a narrower path",
                 key="path",
             )
-        self.streams[name] = StreamFiles(name, files, schema, place)
+        self.streams[name] = StreamFiles(name, files, schema, place, stem if stem != name else "")
 
-    def _data_files(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
+    def _data_files(self, folder: str) -> list[Entry]:
+        return [entry for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
 
     def _file(self, name: str, start: int = 0) -> DataFile:
         folders = name[start:].split("/")[:-1]

@@ -88,6 +88,7 @@ def part_of(file: DataFile, **changes: Any) -> FilePart:
         moved_from=file.moved_from,
         partitions=file.partitions,
         schema=file.schema,
+        listed=file.listed,
         **changes,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
@@ -29,18 +29,42 @@ def _checked(path: str) -> str:
 _Place = Annotated[str, AfterValidator(_checked)]
 
 
+def _relative(patterns: str | list[str]) -> list[str]:
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not listed:
+        raise ValueError("no pattern is given")
+    for pattern in listed:
+        if is_url(pattern) or pattern.startswith("/") or not all(pattern.split("/")) or ".." in pattern.split("/"):
+            raise ValueError(f"{pattern!r} is no name of files below `path`")
+    return listed
+
+
+#: Names of files below a folder; `*` stands for some letters of a name, `**` for any folders.
+Patterns = Annotated[list[str], BeforeValidator(_relative)]
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
     path: _Place = Field(
         min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL"
     )
+    streams: dict[str, Patterns] = Field(
+        default_factory=dict,
+        description="names of streams, each with a pattern or several below the folder `path`: {met: met/**/*.csv}; "
+        "each stream is all files that match",
+    )
+    file_columns: bool = Field(
+        default=False,
+        description="adds `_file`, the file's name below `path`, and `_file_modified`, when it was last written",
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
     batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
     checkpoint_records: int = Field(
         default=100_000,
         ge=1,
-        description="accepted as elsewhere; files have no order, so INCREMENTAL commits once, at its end",
+        description="least records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
+        "files commit once",
     )
     range_bytes: int = Field(
         default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"
@@ -49,6 +73,14 @@ class FileSourceSettings(Settings):
     types: dict[str, str] = Field(
         default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"
     )
+
+    @field_validator("streams")
+    @classmethod
+    def _are_names(cls, streams: dict[str, Patterns]) -> dict[str, Patterns]:
+        for name in streams:
+            if not name.strip() or "." in name:
+                raise ValueError(f"{name!r}: a stream's name is not empty and has no dot, which would name a schema")
+        return streams
 
     @field_validator("types")
     @classmethod

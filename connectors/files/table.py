@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -68,17 +68,27 @@ class Table:
             write_manifest(self.storage, self._manifest, manifest)
             roll_forward(self.storage, self._manifest, manifest)
 
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """Forget that some files were read, under the lock."""
+        with self.locked(lambda: False) as manifest:
+            kept = [each for each in manifest.files_read.get(key, ()) if each.path not in paths]
+            write_manifest(self.storage, self._manifest, manifest.with_files(key, kept))
+
     def change_row(
         self,
         key: LedgerKey,
         changed: Callable[[LedgerRow | None], LedgerRow | None],
         is_interrupted: Callable[[], bool],
+        *,
+        forgets_files: bool = False,
     ) -> LedgerRow | None:
-        """Write one ledger row under the lock; None deletes it."""
+        """Write one ledger row under the lock; None deletes it, with the files that were read for it."""
         with self.locked(is_interrupted) as manifest:
             before = manifest.row(key)
             row = changed(before)
             manifest = manifest.without_row(key) if row is None else manifest.with_row(row)
+            if forgets_files:
+                manifest = manifest.with_files(key, ())
             if row != before:
                 write_manifest(self.storage, self._manifest, manifest)
             return row
@@ -94,7 +104,9 @@ class Table:
                 strangers = self.strangers()
                 files = [DataFile(self.storage, name) for name in strangers]
                 schema = self.format.schema(files, 1) if files else None
-        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else self.name)
+        # A source that reads the folder calls files of others without their dots.
+        name = self.name if manifest.schema is not None else self.name.replace(".", "_")
+        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else name)
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""

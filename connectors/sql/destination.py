@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from ..stream import (
     Bookmark,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     LedgerRow,
     Load,
@@ -30,6 +32,7 @@ from ..stream import (
 )
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
+from .files_read import FilesRead
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
@@ -226,6 +229,32 @@ class SqlDestination(ABC):
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
             self._ledger.set_bookmark(lease.session, ledger, key, bookmark, forget=forget)
+            files = FilesRead(self.dialect, ledger)
+            if (forget or bookmark is None) and files.exists(lease.session):
+                files.forget(lease.session, key)
+            commit(lease.session, self.dialect)
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """See `KeepsFiles`."""
+        files = FilesRead(self.dialect, self.target(key.destination_table))
+        if not self.is_there():
+            return []
+        with self._sessions.lease(key.stream) as lease:
+            lease.begin()
+            found = files.read(lease.session, key) if files.exists(lease.session) else []
+            lease.session.rollback()
+        return found
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """See `KeepsFiles`."""
+        target = self.target(key.destination_table)
+        ledger, files = self._ledger.table(target), FilesRead(self.dialect, target)
+        with self._sessions.lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            token = secrets.token_hex(16)
+            self._ledger.take_over(lease.session, ledger, key, token=token, owner="set by hand", source=None)
+            if files.exists(lease.session):
+                files.forget(lease.session, key, paths)
             commit(lease.session, self.dialect)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:

@@ -167,6 +167,15 @@ class StreamEntry(Model):
         default=None,
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
+    changed_files: Literal["append", "ignore"] | None = Field(
+        default=None,
+        description="Of a stream that reads new files (bookmark_properties: [_file_modified]): a file that has "
+        "changed is appended once more, or stays as it was read. Default: merge reads it again, append fails.",
+    )
+    optional: Boolean | None = Field(
+        default=None,
+        description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+    )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
     types: dict[Name, Name] | None = Field(
         default=None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import ReplicationMethod, TableState, WriteDisposition
+from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, TableState, WriteDisposition
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
@@ -107,6 +107,17 @@ def check_own_source(
             pipeline,
             stream,
             f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `bookmark_properties: [_file_modified]` if the destination cannot keep which files were read."""
+    if stream.stream.tracks_files and can.keeps_files is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
+            f"with their records; {pipeline.destination.connector} does not",
         )
 
 

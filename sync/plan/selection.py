@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,15 @@ import pyarrow as pa
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
-from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
+    ChangedFiles,
+    ConflictMethod,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 
 from ..config import (
     Pipeline,
@@ -88,11 +96,44 @@ class Selection:
     selected: tuple[str, ...]
     #: Those of them that this command is about.
     wanted: tuple[str, ...]
+    #: Streams that are skipped, since there is nothing to read them from -> why.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
         """Whether this command is about all selected streams."""
         return self.wanted == self.selected
+
+
+def former_tables(pipeline: Pipeline, former: str) -> set[str]:
+    """Return the tables in which a stream of this name may have a ledger row."""
+    templates = {entry.destination_table for entry in pipeline.streams if entry.destination_table is not None}
+    rendered = {render_destination_table(template, pipeline, former) for template in templates}
+    return {former.replace(".", "_"), *rendered}
+
+
+def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[str]) -> Selection:
+    """Leave out the wanted streams that there is nothing to read from.
+
+    Args:
+        pipeline: the pipeline file.
+        selection: with the wanted streams opened.
+        read: streams of which files were read before, so that they wait for new ones.
+
+    Raises:
+        ConfigError: the file does not say `optional` for such a stream.
+    """
+    by_name = {stream.name: stream for stream in selection.catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    absent = {name: by_name[name].absent for name in selection.wanted if by_name[name].absent}
+    for name, reason in absent.items():
+        if not settings[name].get("optional") and name not in read:
+            text = f"{reason}; `optional: true` skips the stream where that is so"
+            raise _failer(pipeline, ("streams", entries[name][-1]), name)("stream", text)
+    selected, wanted = (
+        tuple(name for name in names if name not in absent) for names in (selection.selected, selection.wanted)
+    )
+    return replace(selection, selected=selected, wanted=wanted, absent=absent)
 
 
 def select_names(
@@ -286,7 +327,8 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
-    yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
+    names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
+    yield from ((("bookmark_properties",), name) for name in names)
     yield from ((("types", name), name) for name in entry.types or ())
 
 
@@ -305,6 +347,10 @@ def _configure(
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
     if not settings.get("replication_method") and disposition == "replace":
         method = ReplicationMethod.FULL_TABLE
+    if method is ReplicationMethod.INCREMENTAL and _is_by_files(stream, settings, fail):
+        # As a tap does, the source knows by itself up to where it was read.
+        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
@@ -331,6 +377,7 @@ def _configure(
         null_bookmarks=policy,
         lookback=lookback,
         may_repeat=disposition == "merge",
+        changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
     )
     return SelectedStream(
@@ -356,8 +403,9 @@ def _configure(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = ("columns", "types", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
-    kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
+    of_columns = {"columns", "types", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks"}
+    of_columns |= {"lookback", "changed_files"}
+    kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
 
@@ -421,6 +469,47 @@ def _bookmarks(
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
             raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
     return tuple(configured)
+
+
+def _is_by_files(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> bool:
+    """Tell whether an INCREMENTAL stream reads the files that are new."""
+    names = settings.get("bookmark_properties") or ()
+    if not stream.has_files or FILE_MODIFIED not in names:
+        return False
+    if len(names) > 1:
+        raise fail("bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole")
+    for key, why in (
+        ("lookback", "whatever is new or changed is read, whatever its time"),
+        ("null_bookmarks", "files have no records without a bookmark"),
+    ):
+        if settings.get(key) is not None:
+            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}")
+    return True
+
+
+def _changed_files(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: _Failer) -> ChangedFiles:
+    said = settings.get("changed_files")
+    if not stream.tracks_files:
+        if said is not None:
+            raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
+        return ChangedFiles.FAIL
+    if disposition == "merge":
+        if said == "append":
+            raise fail("changed_files", "a merge replaces the records of a changed file: leave it out, or say `ignore`")
+        return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
+    return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
+
+
+def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
+    """Return the wanted streams that may be read by new files, with their destination tables."""
+    by_name = {stream.name: stream for stream in selection.catalog}
+    _, settings = _merged_settings(pipeline, by_name)
+    return {
+        name: _destination_table(pipeline, by_name[name], settings[name])
+        for name in selection.wanted
+        if settings[name].get("replication_method") == ReplicationMethod.INCREMENTAL
+        and FILE_MODIFIED in (settings[name].get("bookmark_properties") or ())
+    }
 
 
 def _null_bookmarks(

@@ -359,6 +359,12 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
 
 def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
     names = selected.stream.bookmark_properties
+    if selected.stream.tracks_files:
+        raise ConfigError(
+            f"stream {selected.name!r} reads the files that are new, which no value says; `syncblocks state rewind` "
+            "makes it read files again",
+            key="STREAM",
+        )
     if not names:
         raise ConfigError(
             f"stream {selected.name!r} is FULL_TABLE: it has no bookmark to set; "

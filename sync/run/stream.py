@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLo
 from syncblocks.connectors.incremental.bookmarks import values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
-from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream, TableState
+from syncblocks.connectors.stream import FILES, Bookmark, Checkpoint, FileRead, LedgerRow, Load, Stream, TableState
 
 from ..errors import SyncError
 from ..failpoints import failpoint
@@ -131,6 +131,9 @@ class StreamRun:
         if self._is_row_stale:
             row = self._forget()
         self._start = self._starting_point(row, is_planned=attempt == 1 and not self._has_moved(row))
+        keeps = context.destination_can.keeps_files
+        if self._start is not None and planned.selected.stream.tracks_files and keeps is not None:
+            return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
     def _take_over(self) -> LedgerRow:
@@ -232,17 +235,18 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             begun_in=self._begun_in,
+            forgets_files=self._start is None and stream.tracks_files,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
-    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+    def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
         """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
         for stage in self.blocks.stages[:-1]:
             stage.is_complete = True
         with self._lock:
             self.check()
             self._is_final_sent = True
-        return Checkpoint(bookmark=bookmark, is_final=True)
+        return Checkpoint(bookmark=bookmark, is_final=True, files=tuple(files))
 
     def note_commit(self, commit: Any) -> None:
         """Record what a commit has made durable."""

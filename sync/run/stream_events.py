@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 
@@ -14,6 +14,7 @@ from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Event,
+    FileRead,
     Rejected,
     RejectedRecord,
     Stream,
@@ -40,7 +41,7 @@ class StreamEvents:
         *,
         start: Bookmark | None,
         check: Callable[[], None],
-        send_final: Callable[[Bookmark | None], Checkpoint],
+        send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
         self.blocks = blocks
         self.planned = blocks.planned
@@ -90,6 +91,8 @@ class StreamEvents:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, waiting = self._start, None
+        #: Files of checkpoints that did not become commits yet.
+        files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -98,9 +101,11 @@ class StreamEvents:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
                 bookmark, waiting = item.event.bookmark, item.event
+                files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
-                yield waiting
+                yield replace(waiting, files=tuple(files))
+                files.clear()
             waiting = None
             if isinstance(item.event, Stream):
                 self.blocks.notice(notices_of(item.event.schema))
@@ -140,7 +145,7 @@ class StreamEvents:
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        yield self._send_final(bookmark)
+        yield self._send_final(bookmark, files)
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)

@@ -16,12 +16,13 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "removes_records"}
+_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records"}
 _SQL = {
     "states_types",
     "names_tables",
     "names_columns",
     "keeps_rejected",
+    "keeps_files",
     "removes_records",
     "examines_tables",
     "runs_statements",
@@ -29,19 +30,25 @@ _SQL = {
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "lists_streams", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}, _FILES),
     "duckdb": ({"holds_memory", "skips_late", "reads_queries", "computes_checksums"}, {"holds_memory", *_SQL}),
-    "jsonl": ({"bounds_records", "lists_streams", "reads_ranges", "has_one_null"}, _FILES),
+    "jsonl": (
+        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        _FILES,
+    ),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
+    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "parquet": (
+        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"},
+        {"holds_memory", *_FILES},
+    ),
     "postgres": (
         {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
