@@ -14,6 +14,7 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FiltersRecords,
     FindsTypes,
     HasOneNull,
     HoldsMemory,
@@ -49,6 +50,7 @@ class Abilities:
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None
+    filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None

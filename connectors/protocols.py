@@ -19,6 +19,7 @@ from .stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     LedgerKey,
     LedgerRow,
@@ -282,6 +283,15 @@ class ReadsQueries(Protocol):
         Raises:
             FatalConnectorError: it is not one SELECT, or two of its columns have one name.
         """
+        ...
+
+
+@runtime_checkable
+class FiltersRecords(Protocol):
+    """Reads, counts and compares only the records that meet `Stream.where`. Without: the engine filters."""
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Tell whether it applies a condition of a stream exactly as `filters.matches` does; opens nothing."""
         ...
 
 

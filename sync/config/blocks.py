@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from .base import Defaulting, Model, wrong
+from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .values import (
     AtOnce,
@@ -124,6 +125,11 @@ class StreamEntry(Model):
     query: Query | None = Field(
         default=None,
         description="A SELECT in the source's SQL whose result is the stream; `stream` is its name, of your choice.",
+    )
+    where: Where | None = Field(
+        default=None,
+        description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
+        'amount: {">=": 10}}.',
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(

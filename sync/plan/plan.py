@@ -265,6 +265,7 @@ def _plan_stream(
         names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read, (declared, _) = stream.stream, _arriving(stream.stream, blocks, code)
+    stream = replace(stream, stream=_refitted(pipeline, stream))
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
@@ -330,6 +331,18 @@ def _plan_stream(
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
     )
+
+
+def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
+    """Read the values of its filter in the types that its columns have by now."""
+    if not stream.stream.where:
+        return stream.stream
+    from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
+
+    try:
+        return refitted(stream.stream)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
 
 
 def _refused_stream(

@@ -11,7 +11,14 @@ import pyarrow as pa
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
-from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Condition,
+    ConflictMethod,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 
 from ..config import (
     Pipeline,
@@ -22,6 +29,7 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -321,6 +329,7 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        where=_conditions(stream, settings, fail),
         may_repeat=disposition == "merge",
         max_rejected=_max_rejected(settings),
     )
@@ -345,7 +354,7 @@ def _configure(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = ("columns", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
+    of_columns = ("columns", "where", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
     kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
@@ -393,6 +402,25 @@ def _bookmarks(
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
             raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
     return tuple(configured)
+
+
+def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> tuple[Condition, ...]:
+    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    if not comparisons:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    found = []
+    for column, operator, values in comparisons:
+        if column not in stream.schema.names:
+            raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
+        field = stream.schema.field(column)
+        try:
+            found.append(condition_of(field, operator, values))
+        except ValueError as error:
+            shown = ", ".join(map(repr, values))
+            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+    return tuple(found)
 
 
 def _null_bookmarks(

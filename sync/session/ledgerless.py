@@ -169,6 +169,7 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "filters_records",
         "finds_types",
         "has_one_null",
         "holds_memory",
