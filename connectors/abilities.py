@@ -18,6 +18,7 @@ from .protocols import (
     FindsTypes,
     HasOneNull,
     HoldsMemory,
+    KeepsFirst,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
@@ -59,6 +60,7 @@ class Abilities:
     keeps_rejected: KeepsRejected | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None

@@ -371,6 +371,15 @@ class RefusesKeys(Protocol):
 
 
 @runtime_checkable
+class KeepsFirst(Protocol):
+    """Leaves the columns of `Load.kept` as they are where it updates a record."""
+
+    def keeps_first_value(self) -> bool:
+        """Return True. A destination that cannot leave a column as it is leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class RemovesRecords(Protocol):
     """Removes the records of `Load.removed`."""
 

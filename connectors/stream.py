@@ -289,6 +289,8 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
+    kept: tuple[str, ...] = ()
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None

@@ -60,6 +60,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": list(map(str, planned.selected.stream.where)),
+                "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
                 "unique_conflict_method": str(planned.selected.conflict_method),
@@ -161,6 +162,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+        for column in planned.selected.added.columns:
+            console.echo(f"{planned.name}: adds {column}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
@@ -164,6 +165,15 @@ class StreamEntry(Model):
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    add_columns: AddColumns | None = Field(
+        default=None,
+        description="New columns with the same value in every record of a run: column: value, or {value, type, "
+        "on_update: keep}.",
+    )
+    mage_columns: Boolean | None = Field(
+        default=None,
+        description="true adds Mage's columns: _mage_created_at (kept on update) and _mage_updated_at.",
+    )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,
         description="When the source's columns change: evolve (default) changes the destination's table too, freeze "

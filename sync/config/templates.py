@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FUNCTIONS = ("env_var", "secret", "variables")
-DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream")
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream")
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20

@@ -22,6 +22,7 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
+    check_added,
     check_own_source,
     check_rejected,
     check_shared_tables,
@@ -259,6 +260,7 @@ def _plan_stream(
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(stream.stream, blocks, code)
+    check_added(pipeline, stream, declared, connectors.destination_can)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     if is_decided and not full_refresh:  # what a function makes of a value is not known
@@ -274,7 +276,7 @@ def _plan_stream(
         names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
-        mapping = map_columns(declared, rules)
+        mapping = map_columns(stream.added.stream(declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -291,13 +293,14 @@ def _plan_stream(
     lossy = mapping.refusals if is_decided else ()
     of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
-    declared = without_columns(declared, rules.left_out - unsure)
+    declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     is_converted = any(column.conversion for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    is_plain = is_plain and not stream.added.columns
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
@@ -305,7 +308,7 @@ def _plan_stream(
         connectors.source_can,
         connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_converted),
+        is_plain=not (blocks or kept or is_converted or stream.added.columns),
     )
     return PlannedStream(
         selected=stream,

@@ -29,8 +29,10 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.added import mage_columns
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
+from ..flow.added import AddedColumn, AddedColumns
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -72,6 +74,8 @@ class SelectedStream:
     on_schema_change: str
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: Columns that the engine sets.
+    added: AddedColumns
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -348,6 +352,7 @@ def _configure(
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         left_out=_left_out(stream, kept),
+        added=_added(pipeline, settings, fail),
         location=location,
     )
 
@@ -421,6 +426,45 @@ def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> t
             shown = ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
     return tuple(found)
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: _Failer) -> AddedColumns:
+    said = [*(settings.get("add_columns") or ())]
+    if settings.get("mage_columns"):
+        said += mage_columns(pipeline.execution_date.isoformat())
+    if not said:
+        return AddedColumns()
+    from syncblocks.connectors.filters import literal_of
+
+    found = []
+    for column, value, kind, is_kept in said:
+        field = pa.field(column, _arrow_type(kind))
+        try:
+            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ValueError as error:
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+    names = [column.casefold() for column, *_ in said]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise fail("add_columns", f"two columns are called {twice!r}")
+    return AddedColumns(tuple(found))
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    if kind.startswith("decimal"):
+        precision, scale = (int(part) for part in kind.removeprefix("decimal(").removesuffix(")").split(","))
+        return pa.decimal128(min(precision, 38), min(scale, precision))
+    return _ADDED_TYPES[kind]
+
+
+_ADDED_TYPES = {
+    "string": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
 
 
 def _null_bookmarks(

@@ -242,6 +242,7 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             begun_in=self._begun_in,
+            kept=self.planned.selected.added.kept,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 

@@ -173,6 +173,7 @@ PASSED_ON = frozenset(
         "finds_types",
         "has_one_null",
         "holds_memory",
+        "keeps_first",
         "keeps_rejected",
         "lists_streams",
         "names_columns",

@@ -335,6 +335,15 @@ class RemovesNot(AbleDestination):
         return False
 
 
+class KeepsNothing(AbleDestination):
+    """Says that it keeps columns, and sets them."""
+
+    caught_by = {"test_a_kept_column_stays_in_a_record_that_is_there"}
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, kept=()), events, wire)
+
+
 class SaysNothingOfRejected(AbleDestination):
     """Answers None for "nothing"."""
 

@@ -16,13 +16,14 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "removes_records"}
+_FILES = {"states_types", "keeps_rejected", "removes_records", "keeps_first"}
 _SQL = {
     "states_types",
     "names_tables",
     "names_columns",
     "keeps_rejected",
     "removes_records",
+    "keeps_first",
     "examines_tables",
     "runs_statements",
 }
@@ -39,7 +40,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "removes_records"}),
+    "memory": (set(), {"states_types", "keeps_rejected", "removes_records", "keeps_first"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
