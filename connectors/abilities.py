@@ -14,12 +14,14 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FiltersRecords,
     FindsTypes,
     ForgetsRuns,
     HasFormerNames,
     HasOneNull,
     HoldsMemory,
     KeepsFiles,
+    KeepsFirst,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
@@ -57,6 +59,7 @@ class Abilities:
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None
+    filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
@@ -67,6 +70,7 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None

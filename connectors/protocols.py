@@ -19,6 +19,7 @@ from .stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -330,6 +331,15 @@ class ReadsQueries(Protocol):
 
 
 @runtime_checkable
+class FiltersRecords(Protocol):
+    """Reads, counts and compares only the records that meet `Stream.where`. Without: the engine filters."""
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Tell whether it applies a condition of a stream exactly as `filters.matches` does; opens nothing."""
+        ...
+
+
+@runtime_checkable
 class HasOneNull(Protocol):
     """Reads a form that cannot tell NULL from JSON's `null`."""
 
@@ -410,6 +420,15 @@ class RefusesKeys(Protocol):
 
     def refusal(self, key: LedgerKey) -> str:
         """Return why the ledger cannot hold a row for a key, for the plan; empty: it can."""
+        ...
+
+
+@runtime_checkable
+class KeepsFirst(Protocol):
+    """Leaves the columns of `Load.kept` as they are where it updates a record."""
+
+    def keeps_first_value(self) -> bool:
+        """Return True. A destination that cannot leave a column as it is leaves this method out."""
         ...
 
 

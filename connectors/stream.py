@@ -146,6 +146,33 @@ class FileRead:
     is_changed: bool = False
 
 
+#: Operators of a condition that compare with nothing.
+ASKING = ("is_null", "is_not_null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A condition on one column of a record; the column need not be one of those that are read.
+
+    Texts are compared by their bytes, NaN is above all numbers, and NULL meets `is_null` only.
+    """
+
+    field: pa.Field
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), or one of `ASKING`.
+    operator: str
+    #: In the column's type, but a UUID as its text; none for `ASKING`.
+    values: tuple[pa.Scalar, ...] = ()
+    #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
+    given: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        """Return it for people to read: `amount >= 10`."""
+        if self.operator in ASKING:
+            return f"{self.field.name} {self.operator.replace('_', ' ')}"
+        shown = [repr(str(value)) if pa.types.is_string(value.type) else str(value) for value in self.values]
+        return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -184,6 +211,8 @@ class Stream:
     absent: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
+    #: Only records that meet all of them are read, counted and compared.
+    where: tuple[Condition, ...] = ()
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.
@@ -338,6 +367,8 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
+    kept: tuple[str, ...] = ()
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None

@@ -103,6 +103,10 @@ class MySQLWrites(Writes):
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
 
+    def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
+        listed = ", ".join(f"s.{self._quote(name)} = {value}" for name, value in values.items())
+        return f"update {self._table(staging)} as s join {self._table(target.name)} as t on {same} set {listed}"
+
     def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
         listed = ", ".join(f"t.{self._quote(name)} = {value}" for name, value in values.items())
         where = f" where ({condition})" if condition else ""

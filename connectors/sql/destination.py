@@ -167,6 +167,10 @@ class SqlDestination(ABC):
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """Apply `Load.removed`."""
         return True

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .values import (
     AtOnce,
@@ -135,6 +137,11 @@ class StreamEntry(Model):
         default=None,
         description="A SELECT in the source's SQL whose result is the stream; `stream` is its name, of your choice.",
     )
+    where: Where | None = Field(
+        default=None,
+        description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
+        'amount: {">=": 10}}.',
+    )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
         default=None,
@@ -180,6 +187,15 @@ class StreamEntry(Model):
     types: dict[Name, Name] | None = Field(
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
+    add_columns: AddColumns | None = Field(
+        default=None,
+        description="New columns with the same value in every record of a run: column: value, or {value, type, "
+        "on_update: keep}.",
+    )
+    mage_columns: Boolean | None = Field(
+        default=None,
+        description="true adds Mage's columns: _mage_created_at (kept on update) and _mage_updated_at.",
     )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,

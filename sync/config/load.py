@@ -25,7 +25,7 @@ from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
-from .values import Rendered
+from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
 #: Key of the stored form of a variable that came from env_var or secret.
@@ -106,6 +106,7 @@ def load_pipeline(
             "ds": moment.strftime("%Y-%m-%d"),
             "hr": moment.strftime("%H"),
             "env": environment.get("ENV") or "dev",
+            "execution_date": moment.isoformat(),
             "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
             **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
@@ -134,6 +135,9 @@ def _document(
     if folder is not None:
         raise TypeError("`folder` goes with a mapping: relative paths of a file start at the file's own folder")
     return read_document(Path(given), text), Path.absolute(Path(given)).parent
+
+
+_EXECUTION_DATE = re.compile(r"\{\{\s*execution_date\s*\}\}")
 
 
 def _execution_date(value: datetime | None) -> datetime:
@@ -369,6 +373,8 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
+        if loc[0] == "streams" and loc[2:3] == ("add_columns",) and _EXECUTION_DATE.fullmatch(text.strip()):
+            return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
 

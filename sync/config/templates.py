@@ -30,7 +30,7 @@ INTERVALS = (
     "interval_seconds",
     "interval_start_datetime_previous",
 )
-DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream", *INTERVALS)
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVALS)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20

@@ -22,6 +22,12 @@ class Rendered(str):
     __slots__ = ()
 
 
+class Moment(Rendered):
+    """Text of the template `{{ execution_date }}` alone: a time, not a text that looks like one."""
+
+    __slots__ = ()
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, Rendered):
         text = value.strip()

@@ -23,6 +23,7 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
+    check_added,
     check_own_source,
     check_rejected,
     check_shared_tables,
@@ -281,6 +282,7 @@ def _plan_stream(
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
+    check_added(pipeline, stream, declared, connectors.destination_can)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
@@ -290,6 +292,7 @@ def _plan_stream(
         read = stream.stream
     offered = stream.stream
     stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
+    stream = replace(stream, stream=_refitted(pipeline, stream))
     declared, _ = _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
     required = [field.name for field in read.schema if is_decided and not field.nullable]
@@ -301,12 +304,12 @@ def _plan_stream(
             left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
-        mapping = map_columns(declared, rules)
+        mapping = map_columns(stream.added.stream(declared), rules)
         whole = in_microseconds(stream.stream, names, mapping, rules, connectors.source_can.looks_at_times)
         if whole is not stream.stream:
             stream = replace(stream, stream=whole)
             declared, _ = _arriving(pipeline, stream, blocks, code)
-            mapping = map_columns(declared, rules)
+            mapping = map_columns(stream.added.stream(declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -324,7 +327,7 @@ def _plan_stream(
     lossy = mapping.refusals if is_decided else ()
     of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
-    declared = without_columns(declared, rules.left_out - unsure)
+    declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
@@ -332,6 +335,7 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    is_plain = is_plain and not stream.added.columns
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
@@ -339,7 +343,13 @@ def _plan_stream(
         connectors.source_can,
         connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_converted or arriving.schema.names != stream.stream.schema.names),
+        is_plain=not (
+            blocks
+            or kept
+            or is_converted
+            or stream.added.columns
+            or arriving.schema.names != stream.stream.schema.names
+        ),
     )
     if is_undecided(stream.stream):
         reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
@@ -369,6 +379,18 @@ def _plan_stream(
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
         warnings=tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
+
+
+def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
+    """Read the values of its filter in the types that its columns have by now."""
+    if not stream.stream.where:
+        return stream.stream
+    from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
+
+    try:
+        return refitted(stream.stream)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
 
 
 def _refused_stream(

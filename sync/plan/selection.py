@@ -14,6 +14,7 @@ from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
     ChangedFiles,
+    Condition,
     ConflictMethod,
     NullBookmarks,
     ReplicationMethod,
@@ -30,8 +31,11 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.added import mage_columns
+from ..config.filters import Comparison
 from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
+from ..flow.added import AddedColumn, AddedColumns
 from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -78,6 +82,8 @@ class SelectedStream:
     left_out: tuple[str, ...]
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
+    #: Columns that the engine sets.
+    added: AddedColumns
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -376,6 +382,7 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        where=_conditions(stream, settings, fail),
         may_repeat=disposition == "merge",
         changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
@@ -397,14 +404,15 @@ def _configure(
         said=said,
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
+        added=_added(pipeline, settings, fail),
         location=location,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {"columns", "types", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks"}
-    of_columns |= {"lookback", "changed_files"}
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "replication_method"}
+    of_columns |= {"null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
@@ -510,6 +518,64 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
         if settings[name].get("replication_method") == ReplicationMethod.INCREMENTAL
         and FILE_MODIFIED in (settings[name].get("bookmark_properties") or ())
     }
+
+
+def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> tuple[Condition, ...]:
+    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    if not comparisons:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    found = []
+    for column, operator, values in comparisons:
+        if column not in stream.schema.names:
+            raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
+        field = stream.schema.field(column)
+        try:
+            found.append(condition_of(field, operator, values))
+        except ValueError as error:
+            shown = ", ".join(map(repr, values))
+            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+    return tuple(found)
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: _Failer) -> AddedColumns:
+    said = [*(settings.get("add_columns") or ())]
+    if settings.get("mage_columns"):
+        said += mage_columns(pipeline.execution_date.isoformat())
+    if not said:
+        return AddedColumns()
+    from syncblocks.connectors.filters import literal_of
+
+    found = []
+    for column, value, kind, is_kept in said:
+        field = pa.field(column, _arrow_type(kind))
+        try:
+            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ValueError as error:
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+    names = [column.casefold() for column, *_ in said]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise fail("add_columns", f"two columns are called {twice!r}")
+    return AddedColumns(tuple(found))
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    if kind.startswith("decimal"):
+        precision, scale = (int(part) for part in kind.removeprefix("decimal(").removesuffix(")").split(","))
+        return pa.decimal128(min(precision, 38), min(scale, precision))
+    return _ADDED_TYPES[kind]
+
+
+_ADDED_TYPES = {
+    "string": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
 
 
 def _null_bookmarks(

@@ -28,7 +28,7 @@ from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, Replica
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.selection import SelectedStream, one_stream
-from ..plan.start import ledger_row, source_of
+from ..plan.start import ledger_row, source_of, unmarked
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
@@ -131,7 +131,7 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
     selected = one_stream(selected_streams(session), name)
     bookmark = bookmark_of_texts(selected, texts)
     _refuse_lost(session, store, selected)
-    return write_bookmark(session, store, selected, bookmark)
+    return write_bookmark(session, store, selected, bookmark, accepts=True)
 
 
 def rewind_state(
@@ -285,21 +285,23 @@ def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream
 
 
 def write_bookmark(
-    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None
+    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None, *, accepts: bool = False
 ) -> StreamState:
-    """Write a bookmark to the ledger, then to the store's copy."""
+    """Write a bookmark to the ledger, then to the store's copy; `accepts`: also the stream's query and filter."""
     name, key = selected.name, key_of(session, selected)
     _, row = _table_and_row(session, key)
-    if row is None:
+    source = source_of(session.source_name, selected)
+    if row is not None and not (accepts and unmarked(row.source) == session.source_name):
+        source = row.source
+    if row is None or row.source != source:
         # No commit has made the row: it must name the source of the bookmark.
-        source = source_of(session.source_name, selected)
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
     state = StreamState(
         stream=name,
         destination_table=key.destination_table,
         bookmark=bookmark,
-        source=source_of(session.source_name, selected) if row is None else row.source,
+        source=source,
         rows=None if row is None else row.rows,
         at=None if row is None else row.committed_at,
     )

@@ -19,7 +19,7 @@ from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.plan import PlannedStream
-from ..plan.start import ledger_row, source_of, starting_point
+from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
@@ -60,6 +60,8 @@ class StreamRun:
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
+        #: `LedgerRow.source` once the load is committed; empty: the row has it.
+        self._source_to_be = ""
         #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
         #: Whether the next attempt reads by ranges.
@@ -136,22 +138,30 @@ class StreamRun:
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
-    def _take_over(self) -> LedgerRow:
-        context = self.context
+    def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
+        context, source = self.context, source_of(self.context.source_name, self.planned.selected)
+        before = self._planned_row()
+        # Until a commit has made it so, the table holds what the former query or filter has let in.
+        is_held = is_row_kept and before.committed_at is not None
+        is_held = is_held and before.source != source and unmarked(before.source) == unmarked(source)
+        self._source_to_be = source if is_held else ""
         row = context.destination.take_over(
-            self.planned.key,
-            token=self._token,
-            owner=owner_text(context.run),
-            source=source_of(context.source_name, self.planned.selected),
+            self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
         self._columns = row.columns
         return row
+
+    def _note_source(self) -> None:
+        """Write into the ledger which query and filter the committed records are of."""
+        context, source, self._source_to_be = self.context, self._source_to_be, ""
+        owner = owner_text(context.run)
+        context.destination.take_over(self.planned.key, token=self._token, owner=owner, source=source)
 
     def _forget(self) -> LedgerRow:
         """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
         self.context.destination.set_bookmark(self.planned.key, None, forget=True)
         self._is_row_stale = False
-        return self._take_over()
+        return self._take_over(is_row_kept=False)
 
     def _planned_row(self) -> LedgerRow:
         """Return the ledger's row as it was when the plan was made."""
@@ -236,6 +246,7 @@ class StreamRun:
             columns=self._columns,
             begun_in=self._begun_in,
             forgets_files=self._start is None and stream.tracks_files,
+            kept=self.planned.selected.added.kept,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
@@ -259,6 +270,8 @@ class StreamRun:
         if self.blocks.stages and self.blocks.stages[-1].spool is not None:
             self.blocks.stages[-1].refused += commit.refused
         self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+        if commit.checkpoint.is_final and self._source_to_be:
+            self._note_source()
         if not self._has_reported_source:
             # Changes that do not concern the destination: a dropped column, other keys.
             self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}

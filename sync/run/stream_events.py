@@ -77,6 +77,7 @@ class StreamEvents:
             return planned.arriving
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
+            schema = planned.selected.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
         if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
@@ -85,7 +86,8 @@ class StreamEvents:
         for transformer in self.blocks.transformers:
             empty = self._apply(transformer, empty, stream)
             stream = transformer.stream(stream)
-        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+        schema = planned.selected.added.schema(empty.schema)
+        return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
@@ -109,7 +111,8 @@ class StreamEvents:
             waiting = None
             if isinstance(item.event, Stream):
                 self.blocks.notice(notices_of(item.event.schema))
-                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                changed = self.planned.selected.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
                     yield mapping.arriving
@@ -176,7 +179,7 @@ class StreamEvents:
             stream = transformer.stream(stream)
             if stage is not None:
                 stage.note(batch, is_last=item.is_last)
-        return batch
+        return self.planned.selected.added.apply(batch)
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep a batch of the destination for callbacks that ask for its data."""

@@ -170,11 +170,13 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "filters_records",
         "finds_types",
         "forgets_runs",
         "has_former_names",
         "has_one_null",
         "holds_memory",
+        "keeps_first",
         "keeps_rejected",
         "lists_streams",
         "names_columns",

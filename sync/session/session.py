@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
+from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
@@ -240,6 +241,9 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    if any(entry.where for entry in pipeline.streams):
+        filtered = FilteredSource(source, source_can)
+        source, source_can = filtered, filtered.abilities()
     _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
