@@ -45,8 +45,8 @@ log = logging.getLogger("syncblocks")
 
 _HELP_TIMEOUT_S = 60.0
 
-#: Package of a target that begins its files anew in each run -> the setting that changes that, with its values.
-_BEGINS_ANEW = {"meltanolabs-target-csv": ("overwrite_behavior", ("append_records",))}
+#: Package of a target that begins its files anew in each run -> the setting that changes that, and its value.
+_BEGINS_ANEW = {"meltanolabs-target-csv": ("overwrite_behavior", "append_records")}
 
 #: Key in a STATE that identifies the checkpoint, whatever the target changes in the rest.
 CHECKPOINT = "syncblocks_checkpoint"
@@ -137,12 +137,12 @@ class SingerDestination:
     def forgets_runs(self) -> str:
         """Tell of a target that begins its files anew in each run: of a run without records they are empty."""
         requirement = package_name(self._settings.requirement)
-        setting, kept = _BEGINS_ANEW.get(requirement, ("", ()))
-        if not setting or self._settings.config.get(setting) in kept:
+        setting, kept = _BEGINS_ANEW.get(requirement, ("", ""))
+        if not setting or self._settings.config.get(setting) == kept:
             return ""
         return (
             f"{requirement} begins its files anew in each run, and what earlier runs wrote is gone, also after a run "
-            f"without records: say `config: {{{setting}: {kept[0]}}}` of the target, or read FULL_TABLE"
+            f"without records: say `config: {{{setting}: {kept}}}` of the target, or read FULL_TABLE"
         )
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
