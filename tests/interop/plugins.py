@@ -148,7 +148,7 @@ def _tap_rest(stage: Stage, pip: str) -> str:
 def _tap_dbf(stage: Stage, pip: str) -> str:
     (stage.folder / "data").mkdir()
     (stage.folder / "data" / "items.dbf").write_bytes(_dbf(["a", "b", "c"]))
-    config = {"path": "data/items.dbf", "fs_root": f"file://{stage.folder}"}
+    config = {"path": "data/*.dbf", "fs_root": f"file://{stage.folder}/"}
     stage.write(
         {
             "source": {"connector": "singer", "config": {"pip": pip, "config": config}},
@@ -182,7 +182,7 @@ def _tap_sftp(stage: Stage, pip: str) -> str:
             "key_properties": ["id"],
             "delimiter": ",",
         }
-        config = {**server, "tables": [table], "start_date": "2020-01-01T00:00:00Z"}
+        config = {**server, "private_key_file": "", "tables": [table], "start_date": "2020-01-01T00:00:00Z"}
         return tap(stage, pip, config, "items")
 
 
@@ -249,7 +249,7 @@ def _target_csv(stage: Stage, pip: str) -> str:
 
 def _target_csv_meltano(stage: Stage, pip: str) -> str:
     (stage.folder / "out").mkdir()
-    config = {"output_path": "out", "file_naming_scheme": "{stream_name}.csv", "overwrite_behavior": "append_records"}
+    config = {"output_path": "out", "file_naming_scheme": "{stream_name}-{timestamp}.csv"}
     return target(stage, pip, config, _csv_files("out/*.csv"))
 
 
@@ -401,11 +401,21 @@ PLUGINS: tuple[Plugin, ...] = (
         ),
     ),
     Plugin(pip="target-jsonl==0.1.4", role="target", run=_target_jsonl),
-    Plugin(pip="target-csv==0.3.0", role="target", run=_target_csv),
+    Plugin(
+        pip="target-csv==0.3.0",
+        role="target",
+        run=_target_csv,
+        known="it takes `collections.MutableMapping`, which Python has no more since 3.10",
+    ),
     Plugin(pip="meltanolabs-target-csv==0.5.0", role="target", run=_target_csv_meltano),
-    Plugin(pip="target-sqlite==0.2.0", role="target", run=_target_sqlite),
+    Plugin(
+        pip="target-sqlite==0.2.0",
+        role="target",
+        run=_target_sqlite,
+        known="its SQLAlchemy takes `collections.MutableMapping`, which Python has no more since 3.10",
+    ),
     Plugin(pip="target-duckdb==0.8.0", role="target", run=_target_duckdb),
-    Plugin(pip="target-json==0.0.11", role="target", run=_target_json),
+    Plugin(pip="target-json==0.0.11 pytz", role="target", run=_target_json),
     Plugin(pip="target-singer-jsonl==0.1.0", role="target", run=_target_singer_jsonl),
     Plugin(pip="target-mysql==0.8.0", role="target", run=_target_mysql),
     Plugin(
