@@ -45,8 +45,11 @@ log = logging.getLogger("syncblocks")
 
 _HELP_TIMEOUT_S = 60.0
 
-#: Package of a target that begins its files anew in each run -> the setting that changes that, with its values.
-_BEGINS_ANEW = {"meltanolabs-target-csv": ("overwrite_behavior", ("append_records",))}
+#: Packages of targets that begin their files anew in each run -> the setting by which each run gets its own, what must
+#: be in its value, and a value. (meltanolabs-target-csv 0.5 ignores its own `overwrite_behavior`.)
+_BEGINS_ANEW = {
+    "meltanolabs-target-csv": ("file_naming_scheme", "{timestamp}", "'{stream_name}-{timestamp}.csv'"),
+}
 
 #: Key in a STATE that identifies the checkpoint, whatever the target changes in the rest.
 CHECKPOINT = "syncblocks_checkpoint"
@@ -139,12 +142,12 @@ class SingerDestination:
         requirement = package_name(self._settings.requirement)
         if requirement not in _BEGINS_ANEW:
             return ""
-        setting, kept = _BEGINS_ANEW[requirement]
-        if self._settings.config.get(setting) in kept:
+        setting, needed, value = _BEGINS_ANEW[requirement]
+        if needed in str(self._settings.config.get(setting)):
             return ""
         return (
             f"{requirement} begins its files anew in each run, and what earlier runs wrote is gone, also after a run "
-            f"without records: say `config: {{{setting}: {kept[0]}}}` of the target, or read FULL_TABLE"
+            f"without records: say `config: {{{setting}: {value}}}` of the target, or read FULL_TABLE"
         )
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:

@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
+from ..errors import ConfigError
 from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
@@ -233,7 +234,7 @@ def open_session(pipeline: Pipeline) -> Session:
     """
     pipeline.check_interval()
     code = load_user_code(pipeline)
-    source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    source, destination = _make_both(pipeline)
     source_can, destination_can = abilities_of(source), abilities_of(destination)
     for can in (source_can, destination_can):
         if can.holds_memory is not None:
@@ -340,6 +341,21 @@ def _nameable(
                 raise stream_error(pipeline, stream, str(error)) from error
             texts.append(f"stream {stream.name!r} is skipped: {error}")
     return tuple(kept), tuple(texts)
+
+
+def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
+    """Make source and destination; if both have wrong settings, one error tells of both."""
+    made, errors = [], []
+    for role in ("source", "destination"):
+        try:
+            made.append(_make(pipeline, role))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        errors[0].others += tuple(errors[1:])
+        raise errors[0]
+    source, destination = made
+    return source, destination
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:
