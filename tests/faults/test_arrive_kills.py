@@ -125,3 +125,6 @@ def test_the_points_of_each_status_were_found_by_tracing(zygote: Zygote, shared_
         points = {point.rpartition(":")[0] for scenario, point in cases if scenario == name}
         assert set(wanted) - points == set(), name
     assert len(cases) >= CASES[mode, "sqlite"]
+    if mode == "inline":  # few cases strike every point too
+        few = chosen(cases, CASES[mode, "sqlite"], is_full=False)
+        assert {point.rpartition(":")[0] for _, point in few} == {point.rpartition(":")[0] for _, point in cases}
