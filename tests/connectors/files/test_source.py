@@ -296,6 +296,7 @@ def test_whatever_is_in_a_json_file_gives_records_or_one_error_naming_it(tmp_pat
 # Files that change while they are read
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("change", ["written over", "longer", "cut off", "appended", "replaced", "removed"])
 def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
