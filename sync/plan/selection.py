@@ -22,7 +22,9 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.catalog_file import Catalog, read_catalog
 from ..errors import ConfigError, nearest_match
+from .catalog import catalog_differences, with_catalog
 from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -67,6 +69,8 @@ class SelectedStream:
     said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -129,7 +133,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, selection, known)
+    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -143,7 +147,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     for name in wanted:
         try:
             location = ("streams", entries[name][-1])
-            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location, catalog))
         except ConfigError as error:
             errors.append(error)
     if errors:
@@ -287,9 +291,14 @@ def _column_names(entry: StreamEntry) -> _Named:
 
 
 def _configure(
-    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
     stream, said = with_types(stream, _said(settings, fail))
@@ -345,6 +354,7 @@ def _configure(
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         left_out=_left_out(stream, kept),
+        differences=differences,
         location=location,
     )
 
