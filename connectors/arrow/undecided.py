@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import LOOK, NOTICE, UNDECIDED, WIDENS, Stream
+from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
 
@@ -41,7 +41,10 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
         if numbers is not None:
             kind = None if numbers.special else decimal_of(numbers.digits)
             if kind is None:
+                field = field.with_type(pa.string())
                 metadata[NOTICE] = _notice(field.name, numbers).encode()
+                if metadata.pop(GUESSED, None):  # of a file, whose numbers are taken as they are written
+                    metadata[SAID] = b"1"
             else:
                 field, metadata = field.with_type(kind), {**metadata, WIDENS: b"1"}
         fields.append(field.with_metadata(metadata))
@@ -71,13 +74,24 @@ def widens(stream: Stream) -> bool:
 
 def with_wider(stream: Stream, batch: pa.RecordBatch) -> Stream:
     """Return the stream with the types that a batch's numbers need; itself where its types hold them."""
-    fields = list(stream.schema)
+    schema = wider_schema(stream.schema, dict(zip(stream.schema.names, batch.columns, strict=True)))
+    return stream if schema is stream.schema else replace(stream, schema=schema)
+
+
+def wider_schema(schema: pa.Schema, texts: Mapping[str, pa.Array]) -> pa.Schema:
+    """Return columns with the types that some numbers need; the schema itself where its types hold them.
+
+    Args:
+        schema: columns; those marked `WIDENS` may become wider.
+        texts: column -> its numbers; others than strings count for nothing.
+    """
+    fields = list(schema)
     for place, field in enumerate(fields):
-        array = batch.column(place)
-        if WIDENS in (field.metadata or {}) and pa.types.is_string(array.type):
+        array = texts.get(field.name)
+        if WIDENS in (field.metadata or {}) and array is not None and pa.types.is_string(array.type):
             fields[place] = field.with_type(widened(field.type, array))
-    schema = pa.schema(fields)
-    return stream if schema.equals(stream.schema) else replace(stream, schema=schema)
+    wider = pa.schema(fields)
+    return schema if wider.equals(schema) else wider
 
 
 def explained(
@@ -120,4 +134,4 @@ def _misfit(array: pa.Array, field: pa.Field) -> str | None:
     return None
 
 
-__all__ = ["Numbers", "decided", "explained", "undecided", "widens", "with_wider"]
+__all__ = ["Numbers", "decided", "explained", "undecided", "widens", "wider_schema", "with_wider"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -16,6 +16,7 @@ import pyarrow.csv
 from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import first_invalid, from_text, is_text, to_text
+from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import convert_by_halves
@@ -69,8 +70,14 @@ class CSVFormat:
             if len(ragged.rows) > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
-        nulls = self._settings.null_values
-        return pa.schema([guess.field(name, nulls) for name, guess in guesses.items()])
+        nulls, is_exact = self._settings.null_values, self._settings.numbers == "exact"
+        return pa.schema([guess.field(name, nulls, is_exact=is_exact) for name, guess in guesses.items()])
+
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        names = self.names(file)
+        present = [name for name in columns if name in names]
+        for batch in self._texts(file, names, present, RaggedRecords()) if present else ():
+            yield {name: batch.column(name) for name in present}
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -85,6 +92,7 @@ class CSVFormat:
         done = 0
         for texts in self._texts(file, names, present or names[:1], ragged):
             for part in sliced(texts, self._settings.batch_size):
+                wanted = wider_schema(wanted, dict(zip(part.schema.names, part.columns, strict=True)))
                 if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:

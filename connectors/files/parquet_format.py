@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -205,6 +205,10 @@ class ParquetFormat:
                 parts.append((part_of(file, groups=tuple(range(first, place + 1))), label))
                 first, gathered = place + 1, 0
         return parts or [(file, file.label)]
+
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        """Yield nothing: all types are known."""
+        return iter(())
 
     def count(self, file: DataFile) -> int:
         with _Opened(file) as opened:

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.digits import DigitsSeen
 from ..arrow.text import from_text, parse_type
+from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
@@ -272,6 +274,7 @@ class FileSource:
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
+        stream = self._decided(stream, call, changes)
         rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
         if stream.tracks_files:
             files = self._listed.pop(stream.name, None) or self._files(stream.name)
@@ -294,10 +297,26 @@ class FileSource:
                 yield from changes
                 changes.clear()
                 yield event
+            yield from changes  # no record came
             if rejected is not None:
                 yield from rejected.take()
         finally:
             batches.close()
+
+    def _decided(self, stream: Stream, call: Call, changes: list[Stream]) -> Stream:
+        """Decide types that the plan left open, by one pass over the files; add the stream to `changes` then."""
+        if not (fields := undecided(stream)):
+            return stream
+        seen = {field.name: DigitsSeen() for field in fields}
+        for file in self._files(stream.name):
+            for texts in self._format.number_texts(file, list(seen)):
+                call.check()
+                for name, column in texts.items():
+                    seen[name].add(column)
+        found = {name: Numbers(digits=one.digits, special=tuple(one.special.items())) for name, one in seen.items()}
+        stream = decided(stream, found)
+        changes.append(stream)
+        return stream
 
     def _batches(
         self,

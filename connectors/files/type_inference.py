@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import GUESSED, NOTICE, UNSEEN, WHOLE
+from ..stream import GUESSED, NOTICE, UNDECIDED, UNSEEN, WHOLE
 from .odd_values import OddValues, without_empty
 
 _PATTERNS = {
@@ -136,16 +136,28 @@ class Guess:
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
 
-    def field(self, name: str, nulls: list[str] | None = None) -> pa.Field:
+    def field(self, name: str, nulls: list[str] | None = None, *, is_exact: bool = False) -> pa.Field:
         """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen.
 
         Args:
             name: of the column.
             nulls: texts that mean NULL; given: a few values that make it a text are said in its `NOTICE`.
+            is_exact: numbers with fractions become decimals when they are first loaded.
         """
-        marks = {UNSEEN: b"1"} if self.is_unseen else {GUESSED: self.guessed}
+        kind = self.exact_type() if is_exact else self.type()
+        marks = {UNSEEN: b"1"} if self.is_unseen else self.marks(kind, is_exact=is_exact)
         notice = "" if nulls is None or self._odd is None else self._odd.notice(name, nulls)
-        return pa.field(name, self.type(), metadata={**marks, NOTICE: notice.encode()} if notice else marks)
+        return pa.field(name, kind, metadata={**marks, NOTICE: notice.encode()} if notice else marks)
+
+    def exact_type(self) -> pa.DataType:
+        """Return the type where the first load decides about numbers with fractions, of any number of digits."""
+        kind, is_number = self.type(), "number" in self._alive and self._has_digits
+        return pa.float64() if is_number and pa.types.is_string(kind) else kind
+
+    def marks(self, kind: pa.DataType, *, is_exact: bool) -> dict[bytes, bytes]:
+        """Return the marks of a field of that type."""
+        is_undecided = is_exact and (pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale > 0))
+        return {GUESSED: self.guessed, **({UNDECIDED: b"1"} if is_undecided else {})}
 
     @property
     def guessed(self) -> bytes:

@@ -67,6 +67,10 @@ class Pipeline(Defaulting):
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
     )
+    catalog: Name | None = Field(
+        default=None,
+        description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
+    )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
     )

@@ -8,7 +8,16 @@ from dataclasses import replace
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
-from syncblocks.connectors.stream import DECIDED, GUESSED, UNSEEN, WHOLE, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    DECIDED,
+    GUESSED,
+    UNDECIDED,
+    UNSEEN,
+    WHOLE,
+    WIDENS,
+    Stream,
+    WriteDisposition,
+)
 
 from .columns import Rules
 
@@ -52,6 +61,8 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
         return field
     if _gets_fractions(guessed, held, guess):
         return field
+    if UNDECIDED in metadata and pa.types.is_decimal128(held):
+        return pa.field(field.name, held, field.nullable, {WIDENS: b"1"})
     kept_marks = {UNSEEN: b"1"} if UNSEEN in metadata else {}
     return pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks})
 

@@ -377,7 +377,8 @@ def _plan_stream(
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
-        warnings=tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
+        warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
+        + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
 
 

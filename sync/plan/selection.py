@@ -32,10 +32,12 @@ from ..config import (
     render_destination_table,
 )
 from ..config.added import mage_columns
+from ..config.catalog_file import Catalog, read_catalog
 from ..config.filters import Comparison
 from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumn, AddedColumns
+from .catalog import catalog_differences, with_catalog
 from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
@@ -84,6 +86,8 @@ class SelectedStream:
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -179,7 +183,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, selection, known)
+    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -193,7 +197,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     for name in wanted:
         try:
             location = ("streams", entries[name][-1])
-            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location, catalog))
         except ConfigError as error:
             errors.append(error)
     if errors:
@@ -339,9 +343,14 @@ def _column_names(entry: StreamEntry) -> _Named:
 
 
 def _configure(
-    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
     stream, said = with_types(stream, _said(settings, fail))
@@ -405,6 +414,7 @@ def _configure(
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
+        differences=differences,
         location=location,
     )
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import GUESSED, LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
 
 from .columns import ColumnMapping, Rules
 
@@ -33,7 +33,9 @@ def settled(stream: Stream, names: Mapping[str, str], rules: Rules, *, is_decide
     for field in stream.schema:
         if UNDECIDED in (field.metadata or {}):
             name = names[field.name]
-            field, types = _marked(field), rules.types if is_decided and name not in rules.said else None
+            is_of_file = GUESSED in (field.metadata or {})
+            types = rules.types if name not in rules.said and (is_decided or is_of_file) else None
+            field = _marked(field)
             if types is not None:
                 field = _settled(field, name, stream, rules, types, is_new=is_new)
         fields.append(field)
@@ -97,7 +99,11 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
     place = -1 if schema is None or own.held is None or is_new else schema.get_field_index(own.column)
     if schema is not None and place >= 0:
         held = plain(schema.field(place).type)
-        return _marked(field.with_type(held), {WIDENS: b"1"}) if pa.types.is_decimal128(held) else field
+        if pa.types.is_decimal128(held):
+            return _marked(field.with_type(held), {WIDENS: b"1"})
+        # Integers of a file that get fractions.
+        is_wider = GUESSED in (field.metadata or {}) and pa.types.is_integer(held)
+        return _marked(field, {UNDECIDED: LOOK}) if is_wider else field
     number = kept(pa.field(name, _DECIMAL))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
     return field if is_text else _marked(field, {UNDECIDED: LOOK})
