@@ -13,7 +13,8 @@ from tests.golden.test_golden_types import other_mariadb_url, other_postgres_url
 from tests.golden.test_planned_types import connected, document, planned
 
 IS_NULLABLE = {
-    "postgres": "select attname::text, not attnotnull from pg_attribute where attrelid = 'wide'::regclass and attnum > 0",
+    "postgres": "select attname::text, not attnotnull from pg_attribute "
+    "where attrelid = 'wide'::regclass and attnum > 0",
     "mysql": "select column_name, is_nullable = 'YES' from information_schema.columns "
     "where table_name = 'wide' and table_schema = database()",
     "sqlite": "select name, not \"notnull\" from pragma_table_info('wide')",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
 from syncblocks.connectors.files.destination import CSVDestination
-from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
+from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, file_stem, quote, unquote_name
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.stream import ConflictMethod, Stream
 from tests.connectors.files import files_readback
@@ -251,6 +251,12 @@ def test_quoted_names_are_safe_short_and_reversible(name: str) -> None:
     assert not set(quoted) & set('/\\\0:*?"<>|\n ')
     assert not quoted.startswith((".", "_"))
     assert len(quoted) == MAX_NAME_BYTES - 5 or "~" in quoted or unquote_name(quoted) == name
+    stem = file_stem(name)
+    assert len(stem.encode()) <= MAX_NAME_BYTES
+    assert stem.strip(" ") == stem
+    assert not set(stem) & set('/\\\0:*?"<>|\n')
+    assert not stem.startswith((".", "_"))
+    assert "~" in stem or unquote_name(stem) == name
 
 
 # Object stores
