@@ -324,12 +324,9 @@ class PostgresCatalog(Catalog):
         self._types = types
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
-        """Read the catalog in one query; the types learn of domains, and once of the enums that there are."""
+        """Read the catalog in one query; the types learn of domains."""
         if not tables:
             return {}
-        if self._types.enums is None:
-            found_enums = session.query(_ENUMS)
-            self._types.enums = {name: (shown, frozenset(json.loads(labels))) for name, shown, labels in found_enums}
         asked = json.dumps([{"s": name.schema, "t": name.name} for name in tables])
         found = {}
         for namespace, table, kind, details in session.query(_REFLECT, (asked,)):
@@ -339,6 +336,11 @@ class PostgresCatalog(Catalog):
             (each.type, each.base) for table in found.values() for each in table.columns if each.base
         )
         return found
+
+    def read_enums(self, session: Session) -> None:
+        """Tell the types which enums there are; columns of new tables may be of them."""
+        found = session.query(_ENUMS)
+        self._types.enums = {name: (shown, frozenset(json.loads(labels))) for name, shown, labels in found}
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""

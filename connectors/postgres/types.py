@@ -249,8 +249,8 @@ class PostgresTypes(Types):
     def __init__(self) -> None:
         #: Domain -> its base type; of domains in tables that were reflected.
         self.domains: dict[str, str] = {}
-        #: Enum, with its schema -> its name as the session writes it, and its labels; None: not read yet.
-        self.enums: dict[str, tuple[str, frozenset[str]]] | None = None
+        #: Enum, with its schema -> its name as the session writes it, and its labels; of a destination.
+        self.enums: dict[str, tuple[str, frozenset[str]]] = {}
 
     def base(self, column_type: str) -> str:
         """Return a domain's base type; any other type itself."""
@@ -274,7 +274,7 @@ class PostgresTypes(Types):
         """Return the enum of this database that has the name and every label of the column's; empty: there is none."""
         metadata = column.metadata or {}
         name, labels = metadata.get(TYPE_NAME, b"").decode(), metadata.get(ENUM_LABELS)
-        found = (self.enums or {}).get(name) if labels and pa.types.is_string(column.type) else None
+        found = self.enums.get(name) if labels and pa.types.is_string(column.type) else None
         return found[0] if found and labels and found[1].issuperset(json.loads(labels)) else ""
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:

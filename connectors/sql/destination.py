@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -94,6 +94,11 @@ class SqlDestination(ABC):
         """Tell whether there is a database at all; a file that is not there is an empty destination."""
         return True
 
+    @property
+    def system(self) -> str:
+        """The system's name, for messages."""
+        return self.connector
+
     # ---------------------------------------------------------------- protocol
     def check(self) -> None:
         """Prove that it can be reached."""
@@ -179,6 +184,7 @@ class SqlDestination(ABC):
         """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
+        self._refuse_too_many(names.values(), () if disposition is WriteDisposition.REPLACE else held)
         is_replace, is_append = (disposition is each for each in (WriteDisposition.REPLACE, WriteDisposition.APPEND))
         keys = () if is_append else stream.key_properties
 
@@ -199,6 +205,16 @@ class SqlDestination(ABC):
         is_refused = any(each.held is not None and each.arrow is None for each in found)
         # Without a way to rename tables, one that does not fit is dropped and made anew.
         return kept(is_new=True) if is_refused and is_replace and not self.dialect.facts.renames else found
+
+    def _refuse_too_many(self, names: Iterable[str], held: Iterable[str]) -> None:
+        """Raise for more columns than a table can have."""
+        count, most = len({*map(self.dialect.naming.fold, names), *held}), self.dialect.facts.max_columns
+        if most and count > most:
+            raise FatalConnectorError(
+                f"its table would have {count:,} columns, and one of {self.system} holds {most:,} beside our own; "
+                "leave some out with `columns: {exclude: [...]}`",
+                connector=self.connector,
+            )
 
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""

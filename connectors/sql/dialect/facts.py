@@ -42,6 +42,8 @@ class Facts:
     #: equal columns and key: cheaper than another table, and readers see neither before the commit. 0: never.
     refill_bytes: int = 0
     refill_records: int = REFILL_RECORDS
+    #: Most columns of a table, less one that numbers staged records; 0: no limit is known.
+    max_columns: int = 0
     #: `#` begins a comment in a statement of the user's.
     has_hash_comments: bool = False
     #: One round trip may carry several statements.
