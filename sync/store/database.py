@@ -72,30 +72,30 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
-        raw = self._begin(is_writing=is_writing)
+        raw = self._connection()
         try:
-            yield Connection(raw, self.driver.sql, self.driver.codecs)
-            raw.commit()
+            with self.driver.transaction(raw, is_writing=is_writing) as pipeline:
+                yield Connection(raw, self.driver.sql, self.driver.codecs, pipeline)
         except Exception:
             self._roll_back(raw)
             raise
         except BaseException:  # the driver may be in the middle of a call
-            with contextlib.suppress(*self.driver.errors):
-                raw.rollback()
             self._pool.drop(raw)
             raise
         self._pool.give(raw)
 
-    def _begin(self, *, is_writing: bool) -> Any:
-        """Begin a transaction on an idle connection, or on a new one; drop connections that the server has closed."""
+    def _connection(self) -> Any:
+        """Return an idle connection, or a new one; drop those that the server has closed."""
         while True:
-            raw, is_new = self._pool.take()
+            raw, idle_s = self._pool.take()
+            if idle_s is None:
+                return raw
             try:
-                self.driver.begin(raw, is_writing=is_writing)
+                self.driver.check(raw, idle_s)
             except BaseException:
                 is_lost = self.driver.is_lost(raw)
                 self._pool.drop(raw)
-                if is_new or not is_lost:
+                if not is_lost:
                     raise
             else:
                 return raw

@@ -35,7 +35,8 @@ class Pool:
         self.driver = driver
         self._shown = shown
         self._changed = threading.Condition()
-        self._idle: list[Any] = []
+        #: Connections, and since when they are idle.
+        self._idle: list[tuple[Any, float]] = []
         #: Idle, in use, and about to be opened.
         self._open = 0
         self._has_connected = False
@@ -45,8 +46,8 @@ class Pool:
         self._again = 0.0
         self._said = 0.0
 
-    def take(self) -> tuple[Any, bool]:
-        """Return a connection for one user, and whether it is new."""
+    def take(self) -> tuple[Any, float | None]:
+        """Return a connection for one user, and for how long it was idle, in seconds; None: it is new."""
         while True:
             with self._changed:
                 while not self._idle:
@@ -56,7 +57,8 @@ class Pool:
                         break
                     self._changed.wait(None if pause_s <= 0 else pause_s)
                 else:
-                    return self._idle.pop(), False
+                    raw, since = self._idle.pop()
+                    return raw, time.monotonic() - since
                 self._open += 1
             try:
                 raw = self.driver.connect()
@@ -70,12 +72,12 @@ class Pool:
                 with self._changed:
                     self._has_connected = True
                     self._refused_since, self._refusals = None, 0
-                return raw, True
+                return raw, None
 
     def give(self, raw: Any) -> None:
         """Take a connection back, for its next user."""
         with self._changed:
-            self._idle.append(raw)
+            self._idle.append((raw, time.monotonic()))
             self._changed.notify()
 
     def drop(self, raw: Any) -> None:
@@ -90,7 +92,7 @@ class Pool:
         """Close the idle connections."""
         with self._changed:
             closed, self._idle = self._idle, []
-        for raw in closed:
+        for raw, _ in closed:
             self.drop(raw)
 
     def _waits(self, error: BaseException) -> bool:
