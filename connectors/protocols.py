@@ -256,8 +256,9 @@ class TracksFiles(Protocol):
     def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
         """Return a stream as `open_streams` does, with the columns in `bookmark` and of the new and changed files.
 
-        A later `read` of a stream that `tracks_files` gets the same under `FILES` of its bookmark, and yields the
-        records of new and changed files only. Its checkpoints come between files and name them.
+        A later `read` of a stream that `tracks_files` yields the records of new and changed files only. Its
+        checkpoints come between files and name them. Where more was read since, its bookmark has `FILES`: all that
+        was read.
 
         Args:
             name: a stream.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -131,9 +131,8 @@ class ChangedFiles(StrEnum):
     IGNORE = "ignore"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRead:
-    """One file that was read as a whole."""
+class FileRead(NamedTuple):
+    """One file that was read as a whole; a tuple, since there may be very many."""
 
     #: Below the source's `path`.
     path: str

@@ -334,7 +334,9 @@ class TableLoad:
         if not self._load.stream.tracks_files:
             return after
         is_anew = self._load.forgets_files and not self._has_committed
-        read = {} if is_anew else {each.path: each for each in manifest.files_read.get(self._load.key, ())}
+        if not checkpoint.files and not is_anew:
+            return after
+        read = {} if is_anew else {each.path: each for each in manifest.files_read(self._load.key)}
         return after.with_files(self._load.key, (read | {each.path: each for each in checkpoint.files}).values())
 
 

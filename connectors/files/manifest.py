@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -31,6 +31,9 @@ VERSION = 1
 
 #: Longest quoted name: a suffix and a part's number must fit into the 255 bytes of a file name.
 MAX_NAME_BYTES = 180
+
+#: Fields of a `FileRead` that are kept.
+_KEPT = 4
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -62,8 +65,8 @@ class Manifest:
     #: None: no data was committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
-    #: What was read of streams of files.
-    files_read: Mapping[LedgerKey, tuple[FileRead, ...]] = field(default_factory=dict)
+    #: What was read of streams of files; as JSON in one text, since there may be very many.
+    read_texts: Mapping[LedgerKey, str] = field(default_factory=dict)
 
     def row(self, key: LedgerKey) -> LedgerRow | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -76,7 +79,19 @@ class Manifest:
 
     def with_files(self, key: LedgerKey, files: Iterable[FileRead]) -> Manifest:
         """Return the manifest with these files in place of all that were read for a key."""
-        return replace(self, files_read={**self.files_read, key: tuple(files)})
+        listed = [each[:_KEPT] for each in files]
+        return replace(self, read_texts={**self.read_texts, key: json.dumps(listed) if listed else ""})
+
+    def files_read(self, key: LedgerKey) -> list[FileRead]:
+        """Return the files that were read for a key."""
+        try:
+            return [FileRead(*each) for each in json.loads(self.read_texts.get(key) or "[]")]
+        except (ValueError, TypeError) as error:
+            raise FatalConnectorError(
+                f"the manifest of table {self.table!r} is damaged: it does not say which files were read; "
+                "--full-refresh reads them all again",
+                stream=key.stream,
+            ) from error
 
 
 def quote(name: str) -> str:
@@ -199,7 +214,7 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "files": [_file_document(file) for file in manifest.files],
         "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
-        "ledger": [_row_document(row, manifest.files_read.get(row.key, ())) for row in manifest.rows],
+        "ledger": [_row_document(row, manifest.read_texts.get(row.key, "")) for row in manifest.rows],
     }
 
 
@@ -213,11 +228,9 @@ def _file_document(file: TableFile) -> dict[str, Any]:
     }
 
 
-def _row_document(row: LedgerRow, files: Sequence[FileRead]) -> dict[str, Any]:
-    # One text a file: lists would take a line for each value.
-    read = {each.path: f"{each.size_bytes} {each.modified or '-'} {each.etag}" for each in files}
+def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
     return {
-        **({"files_read": read} if read else {}),
+        **({"files_read": files_read} if files_read else {}),
         "pipeline": row.key.pipeline,
         "stream": row.key.stream,
         "destination_table": row.key.destination_table,
@@ -242,7 +255,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         dead=tuple(checked_name(_text(name)) for name in document["dead"]),
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),
-        files_read={_key(item): _files_read(item["files_read"]) for item in document["ledger"] if "files_read" in item},
+        read_texts={_key(item): _text(item["files_read"]) for item in document["ledger"] if "files_read" in item},
     )
 
 
@@ -276,14 +289,6 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
 def _key(item: Mapping[str, Any]) -> LedgerKey:
     names = {name: _text(item[name]) for name in ("pipeline", "stream", "destination_table")}
     return LedgerKey(**names)
-
-
-def _files_read(item: Mapping[str, Any]) -> tuple[FileRead, ...]:
-    found = []
-    for path, text in item.items():
-        size, modified, etag = _text(text).split(" ", 2)
-        found.append(FileRead(path=path, size_bytes=int(size), modified=modified if modified != "-" else "", etag=etag))
-    return tuple(found)
 
 
 def _text(value: Any) -> str:

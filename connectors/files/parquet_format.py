@@ -87,7 +87,7 @@ class ParquetFormat:
         if place < 0:
             return field.with_nullable(True)
         other, kind = own.field(place), field.type
-        if field.name not in self._settings.types and not kind.equals(other.type):
+        if self._settings.type_of(field.name) is None and not kind.equals(other.type):
             try:
                 kind = both_held(kind, other.type)
             except pa.ArrowException as error:
@@ -138,7 +138,11 @@ class ParquetFormat:
         """Raise for a file that was written since the stream's types were found, and has other types."""
         for field in wanted:
             place = own.get_field_index(field.name)
-            if place < 0 or field.name in self._settings.types or is_held(own.field(place).type, field.type):
+            if (
+                place < 0
+                or self._settings.type_of(field.name) is not None
+                or is_held(own.field(place).type, field.type)
+            ):
                 continue
             raise FatalConnectorError(
                 f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
@@ -152,7 +156,7 @@ class ParquetFormat:
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
             column = batch.column(field.name)
-            casts = partial(_cast, kind=field.type, is_said=field.name in self._settings.types)
+            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:

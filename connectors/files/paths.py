@@ -9,7 +9,8 @@ names belong to the table.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -48,10 +49,12 @@ class DataFile:
     schema: pa.Schema | None = None
     #: As it was listed; None: it was not.
     listed: Entry | None = None
+    #: Name of the file within a zip archive; empty: it is a file of its own.
+    member: str = ""
 
     @property
     def label(self) -> str:
-        return self.storage.label(self.name)
+        return self.storage.label(self.name) + (f":{self.member}" if self.member else "")
 
     @property
     def place(self) -> str:
@@ -91,16 +94,56 @@ class DataFile:
 
     def open(self) -> BinaryIO:
         """Open the file decompressed."""
-        if self.name.lower().endswith(".zip"):
-            raise FatalConnectorError(
-                f"{self.label}: a zip archive holds files, and is none: unpack it, or use gzip or zstd",
-                key="path",
-            )
         raw = self.open_raw()
+        if self.member:
+            return _opened_member(raw, self.member, self.label)
         codec = compression(self.name)
         if codec is None:
             return raw
         return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))
+
+
+def expanded(files: Iterable[DataFile], suffixes: Sequence[str]) -> Iterator[DataFile]:
+    """Yield files; of a zip archive those in it that have one of the suffixes, sorted by name.
+
+    Raises:
+        FatalConnectorError: it is no archive, or has no such file.
+    """
+    for file in files:
+        if not file.name.lower().endswith(".zip") or file.member:
+            yield file
+            continue
+        with file.open_raw() as raw:
+            try:
+                names = zipfile.ZipFile(raw).namelist()
+            except zipfile.BadZipFile as error:
+                raise FatalConnectorError(f"{file.label}: is no zip archive: {error}", key="path") from error
+        found = [name for name in sorted(names) if stem_of(name, suffixes) and not _is_hidden(name)]
+        if not found:
+            raise FatalConnectorError(f"{file.label}: no file in it ends in {' or '.join(suffixes)}", key="path")
+        for name in found:
+            yield replace(file, member=name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def _opened_member(raw: BinaryIO, member: str, label: str) -> BinaryIO:
+    """Open a file of an archive; the archive's own is closed with it."""
+    try:
+        opened = zipfile.ZipFile(raw).open(member)  # noqa: SIM115 (the caller closes it)
+    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:
+        raw.close()
+        raise FatalConnectorError(f"{label}: cannot be unpacked: {error}", key="path") from error
+    close = opened.close
+
+    def close_both() -> None:
+        close()
+        raw.close()
+
+    opened.close = close_both  # type: ignore[method-assign]
+    return cast("BinaryIO", opened)
 
 
 @dataclass(slots=True)
@@ -304,6 +347,8 @@ class _Finder:
 
     def listed(self, entry: Entry, start: int = 0) -> DataFile:
         """Return a file with the columns of its path, from that place of its name on."""
+        if "=" not in entry.name:
+            return DataFile(self._storage, entry.name, listed=entry)
         return replace(self._file(entry.name, start), listed=entry)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:

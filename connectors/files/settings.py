@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -71,7 +72,9 @@ class FileSourceSettings(Settings):
     )
     max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
     types: dict[str, str] = Field(
-        default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"
+        default_factory=dict,
+        description="type of a column in every stream that has it, such as {zip: string}; a name may be a glob: "
+        '{"*_at": timestamptz}',
     )
 
     @field_validator("streams")
@@ -91,6 +94,12 @@ class FileSourceSettings(Settings):
             except ConnectorConfigError as error:
                 raise ValueError(f"column {column!r}: {error}") from error
         return types
+
+    def type_of(self, column: str) -> str | None:
+        """Return the type that `types` says for a column: by its name, else by the first glob that matches."""
+        if column in self.types:
+            return self.types[column]
+        return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
 
 class TextSourceSettings(FileSourceSettings):
@@ -116,6 +125,12 @@ class CSVSourceSettings(TextSourceSettings):
     )
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
     encoding: str = Field(default="utf-8", description="any encoding that Python knows")
+    skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
+    short_rows: Literal["fail", "null"] = Field(
+        default="fail",
+        description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
+        "(the last columns are NULL)",
+    )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
 
     @field_validator("encoding")

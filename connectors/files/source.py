@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,19 +18,19 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
-from .paths import DataFile, Location, StreamFiles, find_again, find_matches, find_streams, identity, locate
+from .paths import DataFile, Location, StreamFiles, expanded, find_again, find_matches, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
-from .tracking import FileCheckpoints, NewFiles, files_of, known_columns, united
+from .tracking import FileCheckpoints, NewFiles, known_columns, united
 from .type_inference import Guess
 
 
@@ -47,8 +48,8 @@ class FileSource:
         self._calls = Calls()
         #: Streams that were found, and where; each is looked for anew when it is read.
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
-        #: Files that were listed for a plan, until they are read.
-        self._listed: dict[str, list[DataFile]] = {}
+        #: New files of a stream that was opened, until they are read: they are not listed once more.
+        self._new: dict[str, NewFiles] = {}
         #: Streams that go on under their former names.
         self._former: frozenset[str] = frozenset()
 
@@ -94,10 +95,8 @@ class FileSource:
         found = [each for each in self._found_files([name]) if each.name == name]
         if not found:
             raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
-        files = NewFiles(found[0].files, read).files
-        # A read of this plan does not list them once more.
-        self._listed[name] = found[0].files
-        return self._opened(replace(found[0], files=files), known_columns(bookmark))
+        self._new[name] = new = NewFiles(found[0].files, read)
+        return self._opened(replace(found[0], files=new.files), known_columns(bookmark))
 
     def _found_files(self, names: Collection[str]) -> list[StreamFiles]:
         """Return the files as `list_streams` has found them, if it had to look for them."""
@@ -113,7 +112,7 @@ class FileSource:
 
     def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}
-        return [name for name in self._settings.types if name not in columns]
+        return [name for name in self._settings.types if not fnmatch.filter(columns, name) and name not in columns]
 
     def _refuse_unused(self, streams: Sequence[Stream]) -> None:
         unused = self._unused_types(streams)
@@ -131,7 +130,7 @@ class FileSource:
     def count(self, stream: Stream) -> int:
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             if stream.max_rejected is None:
-                return sum(self._format.count(file) for file in self._files(stream.name))
+                return sum(self._format.count(file) for file in self._expanded(self._files(stream.name)))
             # Only a read tells rejected records from others.
             rejected = ReadRejections(stream.max_rejected)
             files = self._files(stream.name)
@@ -161,7 +160,7 @@ class FileSource:
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
         """Split the files; local files must not change until all ranges are read."""
         with _located(stream.name, self.connector):
-            files = self._files(stream.name)
+            files = list(self._expanded(self._files(stream.name)))
             known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
             self._refuse_new_columns(files, known)
             total = sum(file.size_bytes() for file in files)
@@ -236,13 +235,10 @@ class FileSource:
         if found.absent:
             return Stream(name=found.name, schema=pa.schema([]), absent=found.absent)
         with _located(found.name, self.connector):
-            schema = found.schema or self._inferred(found.files)
+            schema = found.schema or self._inferred(list(self._expanded(found.files)))
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
-            types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
-            schema = pa.schema(
-                [pa.field(f.name, types[f.name], f.nullable, _said(made)) if f.name in types else f for f in schema]
-            )
+            schema = pa.schema([self._as_said(field, made) for field in schema])
             if self._settings.file_columns and len(schema):
                 schema = with_file_columns(found.name, schema)
             schema = united(known or pa.schema([]), schema)
@@ -258,6 +254,15 @@ class FileSource:
             locator=locator,
             has_files=found.schema is None,
         )
+
+    def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
+        """Yield files, and the files within archives; a file of Parquet is none that can be read there."""
+        return iter(files) if isinstance(self._format, ParquetFormat) else expanded(files, self._format.suffixes)
+
+    def _as_said(self, field: pa.Field, made: Format) -> pa.Field:
+        """Return a column with the type that the settings say for it, if they do."""
+        said = self._settings.type_of(field.name)
+        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(made))
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
@@ -277,8 +282,7 @@ class FileSource:
         stream = self._decided(stream, call, changes)
         rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
         if stream.tracks_files:
-            files = self._listed.pop(stream.name, None) or self._files(stream.name)
-            new = NewFiles([file.as_listed() for file in files], files_of(bookmark))
+            new = self._new_files(stream.name, bookmark)
             checkpoints = FileCheckpoints(stream, bookmark, new, self._settings.checkpoint_records)
             batches = self._batches(stream, new.chosen(stream), changes, call, rejected, checkpoints)
         else:
@@ -308,7 +312,7 @@ class FileSource:
         if not (fields := undecided(stream)):
             return stream
         seen = {field.name: DigitsSeen() for field in fields}
-        for file in self._files(stream.name):
+        for file in self._expanded(self._files(stream.name)):
             for texts in self._format.number_texts(file, list(seen)):
                 call.check()
                 for name, column in texts.items():
@@ -317,6 +321,15 @@ class FileSource:
         stream = decided(stream, found)
         changes.append(stream)
         return stream
+
+    def _new_files(self, name: str, bookmark: Bookmark | None) -> NewFiles:
+        """Return the files to read: those that `open_tracked` has found, unless the bookmark says what was read."""
+        new = self._new.pop(name, None)
+        if bookmark is not None and FILES not in bookmark:
+            if new is None:
+                raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
+            return new
+        return NewFiles([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
 
     def _batches(
         self,
@@ -343,24 +356,25 @@ class FileSource:
             # A file that is kept as read must not even grow.
             seen = None if checkpoints is not None else Seen.growing(file)
             records = 0
-            names = self._format.names(file)
-            if names is not None:
-                self._demand_bookmark(stream, file, names)
-                new = [name for name in names if name not in known]
-                if new:
-                    own = self._format.schema([file], INFER_BYTES)
-                    schema = pa.schema([*schema, *(own.field(name) for name in new)])
-                    demand_columns(file, len(schema), self._settings)
-                    known |= frozenset(new)
-                    changes.append(replace(stream, schema=schema))
-            for batch in self._format.read(file, schema, known, rejected):
-                if not batch.schema.equals(schema):
-                    schema = batch.schema
-                    known |= frozenset(schema.names)
-                    changes.append(replace(stream, schema=schema))
-                records += batch.num_rows
-                yield self._of_file(batch, file, names)
-                call.check()
+            for part in self._expanded([file]):
+                names = self._format.names(part)
+                if names is not None:
+                    self._demand_bookmark(stream, part, names)
+                    new = [name for name in names if name not in known]
+                    if new:
+                        own = self._format.schema([part], INFER_BYTES)
+                        schema = pa.schema([*schema, *(self._as_said(own.field(name)) for name in new)])
+                        demand_columns(part, len(schema), self._settings)
+                        known |= frozenset(new)
+                        changes.append(replace(stream, schema=schema))
+                for batch in self._format.read(part, schema, known, rejected):
+                    if not batch.schema.equals(schema):
+                        schema = batch.schema
+                        known |= frozenset(schema.names)
+                        changes.append(replace(stream, schema=schema))
+                    records += batch.num_rows
+                    yield self._of_file(batch, part, names)
+                    call.check()
             if seen is not None:
                 seen.check_whole()
             if checkpoints is not None:

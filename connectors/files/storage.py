@@ -6,9 +6,8 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
@@ -36,9 +35,8 @@ _BUSY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file below a storage's root."""
+class Entry(NamedTuple):
+    """One file below a storage's root; a tuple, since there may be very many."""
 
     #: Name relative to the root, with "/" between the parts.
     name: str

@@ -74,7 +74,7 @@ class Table:
     def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
         """Forget that some files were read, under the lock."""
         with self.locked(lambda: False) as manifest:
-            kept = [each for each in manifest.files_read.get(key, ()) if each.path not in paths]
+            kept = [each for each in manifest.files_read(key) if each.path not in paths]
             write_manifest(self.storage, self._manifest, manifest.with_files(key, kept))
 
     def change_row(

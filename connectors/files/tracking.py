@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError, RetriableError
 from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
-from ..stream import FILE_MODIFIED, FILES, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
+from ..stream import FILE_MODIFIED, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
 from .paths import DataFile
 from .storage import Entry
 
@@ -53,7 +52,7 @@ class NewFiles:
 
     def note(self, file: DataFile) -> FileRead:
         """Return what is kept of a file that was read."""
-        return replace(file_read(file.entry()), is_changed=file.name in self._changed)
+        return file_read(file.entry())._replace(is_changed=file.name in self._changed)
 
 
 class FileCheckpoints:
@@ -100,12 +99,6 @@ class FileCheckpoints:
         self._records, self._since = 0, self._clock()
 
 
-def files_of(bookmark: Bookmark | None) -> Sequence[FileRead]:
-    """Return the files that a bookmark brings along."""
-    found: Sequence[FileRead] = (bookmark or {}).get(FILES, ())
-    return found
-
-
 def known_columns(bookmark: Bookmark | None) -> pa.Schema:
     """Return the columns of the files read so far."""
     boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
@@ -135,10 +128,10 @@ def _differs(file: DataFile, before: FileRead | None) -> bool:
     """Tell whether a file is new or has changed; a hash of the content says more than the time."""
     if before is None:
         return True
-    now = file_read(file.entry())
-    if now.size_bytes == before.size_bytes and now.etag and now.etag == before.etag:
-        return False
-    return (now.size_bytes, now.modified, now.etag) != (before.size_bytes, before.modified, before.etag)
+    now = file.entry()
+    if now.size_bytes != before.size_bytes or now.etag != before.etag:
+        return True
+    return not now.etag and _text(now.modified) != before.modified
 
 
 def _order(file: DataFile) -> tuple[datetime, str]:
@@ -147,6 +140,8 @@ def _order(file: DataFile) -> tuple[datetime, str]:
 
 def file_read(entry: Entry) -> FileRead:
     """Return what is kept of a file."""
-    moment = entry.modified
-    text = "" if moment is None else moment.isoformat(timespec="microseconds")
-    return FileRead(path=entry.name, size_bytes=entry.size_bytes, modified=text, etag=entry.etag)
+    return FileRead(entry.name, entry.size_bytes, _text(entry.modified), entry.etag)
+
+
+def _text(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat(timespec="microseconds")

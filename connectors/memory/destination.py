@@ -210,7 +210,7 @@ class MemoryDestination:
             if load.forgets_files:
                 self._database.files.pop(load.key, None)
             files = self._database.files.setdefault(load.key, {})
-            files.update({each.path: replace(each, is_changed=False) for each in checkpoint.files})
+            files.update({each.path: each._replace(is_changed=False) for each in checkpoint.files})
             self._database.rejected += [(load.key.stream, load.run, each) for each in rejected]
             if load.write_disposition is WriteDisposition.MERGE:
                 self._database.keys[name] = load.stream.key_properties

@@ -64,7 +64,7 @@ class FilesRead:
         where = f"{self._dialect.naming.quote('ledger_row')} = $1"
         sql = f"select {self._dialect.naming.names(_READ)} from {self._table} where {where}"
         return [
-            FileRead(path=path, size_bytes=int(size), modified=modified or "", etag=etag or "")
+            FileRead(path, int(size), modified or "", etag or "")
             for path, size, modified, etag in session.query(sql, [_hash(key)])
         ]
 

@@ -31,7 +31,7 @@ FILES = (
 
 def files_of(keeps: KeepsFiles, load: Load) -> set[FileRead]:
     """Return what is kept, without what is for the commit only."""
-    return {replace(each, is_changed=False) for each in keeps.files_read(load.key)}
+    return {each._replace(is_changed=False) for each in keeps.files_read(load.key)}
 
 
 @dataclass
@@ -125,9 +125,9 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert (self.people(place), files_of(keeps, load)) == ([(1, "a")], {FILES[0]})
         self.run(destination, self.load_of_files(), people((2, "b")), replace(FINAL, files=FILES[1:]))
         assert (self.people(place), files_of(keeps, load)) == ([(1, "a"), (2, "b")], set(FILES))
-        changed = replace(FILES[1], size_bytes=7, is_changed=True)
+        changed = FILES[1]._replace(size_bytes=7, is_changed=True)
         self.run(destination, self.load_of_files(), replace(FINAL, files=(changed,)))
-        assert files_of(keeps, load) == {FILES[0], replace(changed, is_changed=False), *FILES[2:]}
+        assert files_of(keeps, load) == {FILES[0], changed._replace(is_changed=False), *FILES[2:]}
         other = replace(load.key, stream="SOURCE.people")
         assert not keeps.files_read(other)
 

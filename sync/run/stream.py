@@ -132,9 +132,10 @@ class StreamRun:
         self._schema_changes.resolve(row)
         if self._is_row_stale:
             row = self._forget()
-        self._start = self._starting_point(row, is_planned=attempt == 1 and not self._has_moved(row))
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = self._starting_point(row, is_planned=is_planned)
         keeps = context.destination_can.keeps_files
-        if self._start is not None and planned.selected.stream.tracks_files and keeps is not None:
+        if self._start is not None and not is_planned and planned.selected.stream.tracks_files and keeps is not None:
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
