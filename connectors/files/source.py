@@ -238,7 +238,7 @@ class FileSource:
             schema = found.schema or self._inferred(list(self._expanded(found.files)))
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
-            schema = pa.schema([self._as_said(field, made) for field in schema])
+            schema = pa.schema([self._as_said(field) for field in schema])
             if self._settings.file_columns and len(schema):
                 schema = with_file_columns(found.name, schema)
             schema = united(known or pa.schema([]), schema)
@@ -259,10 +259,10 @@ class FileSource:
         """Yield files, and the files within archives; a file of Parquet is none that can be read there."""
         return iter(files) if isinstance(self._format, ParquetFormat) else expanded(files, self._format.suffixes)
 
-    def _as_said(self, field: pa.Field, made: Format) -> pa.Field:
+    def _as_said(self, field: pa.Field) -> pa.Field:
         """Return a column with the type that the settings say for it, if they do."""
         said = self._settings.type_of(field.name)
-        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(made))
+        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(self._format))
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
