@@ -128,6 +128,8 @@ class Stream:
     null_bookmarks: NullBookmarks = NullBookmarks.FAIL
     #: INCREMENTAL reads from this much below the bookmark: seconds for times and dates, else a number; None: 0.
     lookback: float | None = None
+    #: INCREMENTAL reads only what is above a bookmark that a run has read in full, not what came to be at it since.
+    is_above_bookmark: bool = False
     #: Records may be read again, because a merge by their keys makes that harmless.
     may_repeat: bool = False
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,14 @@ def running_options(function: Any) -> Any:
 @event_option
 @variable_option
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
+@click.option(
+    "--bookmark",
+    "bookmarks",
+    nargs=2,
+    multiple=True,
+    metavar="STREAM COLUMN=VALUE",
+    help="Start a stream there in this run; repeatable, for each of its bookmark_properties.",
+)
 @stream_option
 @file_argument
 def run_command(
@@ -47,6 +55,7 @@ def run_command(
     file: Path | None,
     streams: tuple[str, ...],
     full_refresh: bool,
+    bookmarks: tuple[tuple[str, str], ...],
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
     trigger: str | None,
@@ -58,17 +67,33 @@ def run_command(
 
     Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
     """
+    if bookmarks and full_refresh:
+        raise click.UsageError("--bookmark and --full-refresh contradict each other")
     pipeline = open_pipeline(console, file, variables, trigger)
     return execute(
         console,
         pipeline,
         streams=streams,
         full_refresh=full_refresh,
+        bookmarks=given_bookmarks(bookmarks),
         event=event,
         concurrency=concurrency,
         inline_callbacks=inline_callbacks,
         wait_for_other=wait,
     )
+
+
+def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the values of `--bookmark`: stream -> column -> text."""
+    found: dict[str, dict[str, str]] = {}
+    for stream, pair in given:
+        column, sign, value = pair.partition("=")
+        if not sign or not column:
+            raise click.UsageError(f"--bookmark {stream}: {pair!r} is not of the form COLUMN=VALUE")
+        if column in found.setdefault(stream, {}):
+            raise click.UsageError(f"--bookmark {stream}: column {column!r} is given twice")
+        found[stream][column] = value
+    return found
 
 
 def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:

@@ -333,6 +333,7 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
         where=_conditions(stream, settings, fail),
         may_repeat=disposition == "merge",
         max_rejected=_max_rejected(settings),
@@ -360,7 +361,11 @@ def _configure(
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
     of_columns = ("columns", "where", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
-    kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key not in (*of_columns, "lookback", "bookmark_property_operators")
+    }
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
 
@@ -502,6 +507,27 @@ def _lookback(
     if not can_look_back(kind):
         raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
     return lookback
+
+
+def _is_above(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], lookback: float | None, fail: _Failer
+) -> bool:
+    """Tell whether only records above the bookmark are read."""
+    operators: Mapping[str, str] = settings.get("bookmark_property_operators") or {}
+    key = "bookmark_property_operators"
+    if not operators or (not bookmarks and not stream.keeps_own_bookmark):
+        return False
+    if stream.keeps_own_bookmark:
+        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+    for name in operators:
+        if name not in bookmarks:
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+    found = {operators.get(name, ">=") for name in bookmarks}
+    if len(found) > 1:
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+    if found == {">"} and lookback is not None:
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+    return found == {">"}
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:

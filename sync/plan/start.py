@@ -28,6 +28,8 @@ class Start(NamedTuple):
     reason: str
     #: The table is another program's; it is empty, and written if its columns hold the stream's as they are.
     is_unclaimed: bool = False
+    #: The command line gave the bookmark; the ledger's may be past it, and stays.
+    is_given: bool = False
 
 
 #: Between the source of a ledger row and the marks of the query and of the filter of its stream.

@@ -8,6 +8,7 @@ from itertools import chain
 
 import pyarrow as pa
 
+from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
 
@@ -30,6 +31,7 @@ class StreamEvents:
         progress: Progress,
         *,
         start: Bookmark | None,
+        floor: Bookmark | None,
         check: Callable[[], None],
         send_final: Callable[[Bookmark | None], Checkpoint],
     ) -> None:
@@ -37,6 +39,8 @@ class StreamEvents:
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
+        #: No checkpoint has a bookmark below it.
+        self._floor = floor
         #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
@@ -82,7 +86,7 @@ class StreamEvents:
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
-        bookmark, waiting = self._start, None
+        bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -90,7 +94,8 @@ class StreamEvents:
                 if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, waiting = item.event.bookmark, item.event
+                waiting = self._raised(item.event)
+                bookmark = waiting.bookmark
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
                 yield waiting
@@ -134,6 +139,12 @@ class StreamEvents:
         if rejected:
             yield Rejected(records=tuple(rejected))
         yield self._send_final(bookmark)
+
+    def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self._floor is None:
+            return checkpoint
+        stream = self.planned.selected.stream
+        return replace(checkpoint, bookmark=not_below(stream, checkpoint.bookmark, self._floor))
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)

@@ -67,6 +67,7 @@ def run_pipeline(
     wait_for_other: bool = False,
     retry: bool = False,
     repairs: Mapping[str, Repair] | None = None,
+    bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -83,6 +84,7 @@ def run_pipeline(
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started.
         repairs: repair these streams and do nothing else (`verify --repair`).
+        bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
         progress: gets a call for each event of the run.
 
     Raises:
@@ -101,6 +103,7 @@ def run_pipeline(
         wait_for_other=wait_for_other,
         retry=retry,
         repairs=repairs,
+        bookmarks=bookmarks or {},
     )
     with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -116,6 +119,7 @@ class _Order(NamedTuple):
     wait_for_other: bool
     retry: bool
     repairs: Mapping[str, Repair] | None
+    bookmarks: Mapping[str, Mapping[str, str]]
 
 
 class _Runner:
@@ -304,6 +308,10 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
+            if self.order.bookmarks:
+                from .given_start import starting_at  # with the commands about states; few runs need it
+
+                plan = starting_at(plan, self.order.bookmarks)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
