@@ -12,6 +12,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
+    GUESSED,
     Condition,
     ConflictMethod,
     NullBookmarks,
@@ -428,6 +429,10 @@ def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> t
         try:
             found.append(condition_of(field, operator, values))
         except ValueError as error:
+            if GUESSED in (field.metadata or {}):
+                # The table may decide for text; else the plan refuses it, when it is known.
+                found.append(condition_of(pa.field(column, pa.string()), operator, [str(value) for value in values]))
+                continue
             shown = ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
     return tuple(found)

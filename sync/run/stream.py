@@ -197,9 +197,9 @@ class StreamRun:
         planned = self.planned
         if not planned.start.is_given:
             return start
-        is_appended = planned.write_disposition is WriteDisposition.APPEND
-        floor = start if is_appended else None
-        return not_below(planned.selected.stream, planned.start.bookmark, floor)
+        if planned.write_disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
+            return not_below(planned.selected.stream, start, planned.start.bookmark)
+        return planned.start.bookmark
 
     def _restart(self, row: LedgerRow, table: TableState) -> Bookmark | None:
         planned, before = self.planned, self._planned_row()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from syncblocks import run_pipeline
+from syncblocks import load_pipeline, run_pipeline
+from syncblocks.connectors.memory import database
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 
@@ -92,6 +94,39 @@ def test_an_append_is_not_started_below(bench: Bench) -> None:
     result = run_pipeline(bench.file(**appended), bookmarks={"orders": {"day": "2026-01-06"}})
     assert result.status == "success", result.streams[0].error
     assert [key for key, _ in bench.notes()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("disposition", ["merge", "append"])
+def test_another_try_begins_where_the_command_line_said(tmp_path: Path, disposition: str) -> None:
+    name = uuid.uuid4().hex
+    columns = {"id": "int64", "day": "int64", "note": "string"}
+
+    def document(note: str, numbers: range, **source: Any) -> dict[str, Any]:
+        records = [{"id": n, "day": n, "note": note} for n in numbers]
+        tables = {"orders": {"columns": columns, "records": records, "key": ["id"]}}
+        return {
+            "pipeline": name,
+            "retries": 1,
+            "retry_delay_s": 0,
+            "source": {
+                "connector": "memory",
+                "config": {"tables": tables, "batch_size": 1, "checkpoint_records": 1, **source},
+            },
+            "destination": {"connector": "memory", "config": {"database": name}},
+            "streams": [{"stream": "orders", **INCREMENTAL, "write_disposition": disposition}],
+        }
+
+    assert run_pipeline(load_pipeline(document("old", range(1, 7)), folder=tmp_path)).status == "success"
+    at, last = ("3", 6) if disposition == "merge" else ("8", 11)
+    again = load_pipeline(document("new", range(1, last + 1), fail_at={"orders": 3}), folder=tmp_path)
+    result = run_pipeline(again, bookmarks={"orders": {"day": at}})
+    assert result.status == "success", result.streams[0].error
+    found = sorted((record["id"], record["note"]) for record in database(name).tables["orders"].to_pylist())
+    new = [(n, "new") for n in range(int(at), last + 1)]
+    assert found == [*((n, "old") for n in range(1, min(int(at), 7))), *new]
+    (row,) = database(name).ledger.values()
+    assert row.bookmark is not None
+    assert row.bookmark["day"] == last
 
 
 @pytest.mark.parametrize(

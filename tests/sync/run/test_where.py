@@ -404,3 +404,24 @@ def test_ranges_by_a_key_are_filtered(mariadb_url: str, tmp_path: Path) -> None:
     assert run_pipeline(pipeline).status == "success"
     with closing(duckdb.connect(tmp_path / "out.db")) as database:
         assert database.execute("select id from people order by 1").fetchall() == [(n,) for n in range(2, 201, 2)]
+
+
+def test_a_guessed_type_yields_to_the_table(tmp_path: Path) -> None:
+    def day(lines: str, **where: Any) -> str:
+        (tmp_path / "places.csv").write_text(f"id,zip\n{lines}")
+        stream = {"stream": "places", "key_properties": ["id"], "write_disposition": "merge", "where": where}
+        document = {
+            "pipeline": "places",
+            "source": {"connector": "csv", "config": {"path": "places.csv"}},
+            "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+            "streams": [stream],
+        }
+        result = run_pipeline(load_pipeline(document, folder=tmp_path))
+        assert result.status == "success", result.streams[0].error
+        with closing(duckdb.connect(tmp_path / "out.db")) as database:
+            return str(database.execute("select id, zip from places order by id").fetchall())
+
+    with pytest.raises(ConfigError, match="where: column 'zip' is int64: write a number"):
+        day("1,12\n", zip="many")
+    assert day("1,A1\n2,007\n", zip=["A1", "007"]) == "[(1, 'A1'), (2, '007')]"
+    assert day("3,12\n4,7\n5,A1\n"[:9], zip=["A1", "007", "7"]) == "[(1, 'A1'), (2, '007'), (4, '7')]"
