@@ -99,6 +99,8 @@ class Condition:
     values: tuple[pa.Scalar, ...] = ()
     #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
     given: tuple[Any, ...] = ()
+    #: What the file says in their place where they are of a run's interval, which is another one each time.
+    of_interval: str = ""
 
     def __str__(self) -> str:
         """Return it for people to read: `amount >= 10`."""

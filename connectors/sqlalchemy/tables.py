@@ -46,7 +46,10 @@ class SQLAlchemyTables(Tables):
         return self.create(name, [*columns, *numbers])
 
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
-        """Write it where the system takes such keys: without, many read the whole table for each record."""
+        """Return CREATE INDEX for the merge key, or "" where the system may not index it.
+
+        Without one, many systems read the whole table for each record of a merge.
+        """
         kinds = [Kind.parse(column.type) for column in columns]
         texts = [kind for kind in kinds if kind.is_text]
         are_short = sum(kind.size or KEY_CHARACTERS + 1 for kind in texts) <= KEY_CHARACTERS

@@ -44,8 +44,8 @@ from .evolution import (
 )
 from .guessed import decided
 from .order import cycle_warnings, in_order
+from .planned_repair import Repair
 from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
-from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
@@ -79,7 +79,7 @@ class PlannedStream:
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
-    #: The stream as it arrives, as far as declared; a transformer's function may still change its columns.
+    #: The stream as the destination gets it, as far as it is declared: a transformer's function may change its columns.
     arriving: Stream
     is_schema_decided: bool
     reading: Reading

@@ -335,7 +335,7 @@ def _configure(
         null_bookmarks=policy,
         lookback=lookback,
         is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
-        where=_conditions(stream, settings, fail),
+        where=_conditions(pipeline, stream, settings, fail),
         may_repeat=disposition == "merge",
         max_rejected=_max_rejected(settings),
     )
@@ -415,26 +415,32 @@ def _bookmarks(
     return tuple(configured)
 
 
-def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> tuple[Condition, ...]:
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: _Failer
+) -> tuple[Condition, ...]:
     comparisons: Sequence[Comparison] = settings.get("where") or ()
     if not comparisons:
         return ()
     from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
 
-    found = []
+    place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
+    found: list[Condition] = []
     for column, operator, values in comparisons:
         if column not in stream.schema.names:
             raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
         field = stream.schema.field(column)
         try:
-            found.append(condition_of(field, operator, values))
+            condition = condition_of(field, operator, values)
         except ValueError as error:
             if GUESSED in (field.metadata or {}):
                 # The table may decide for text; else the plan refuses it, when it is known.
-                found.append(condition_of(pa.field(column, pa.string()), operator, [str(value) for value in values]))
+                text = pa.field(column, pa.string())
+                found.append(condition_of(text, operator, [str(value) for value in values]))
                 continue
             shown = ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        found.append(replace(condition, of_interval=of_interval))
     return tuple(found)
 
 

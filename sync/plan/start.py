@@ -42,7 +42,8 @@ def source_of(source: str, stream: Stream) -> str:
     """Return what the ledger keeps as the source of a stream: with marks that change with its query and its filter."""
     query = f"{_QUERY}{_mark(stream.query)}" if stream.query else ""
     said = sorted(
-        json.dumps([each.field.name, each.operator, sorted(map(json.dumps, each.given))]) for each in stream.where
+        json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
+        for each in stream.where
     )
     return f"{source}{query}{_WHERE}{_mark(json.dumps(said))}" if said else f"{source}{query}"
 

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -425,3 +425,18 @@ def test_a_guessed_type_yields_to_the_table(tmp_path: Path) -> None:
         day("1,12\n", zip="many")
     assert day("1,A1\n2,007\n", zip=["A1", "007"]) == "[(1, 'A1'), (2, '007')]"
     assert day("3,12\n4,7\n5,A1\n"[:9], zip=["A1", "007", "7"]) == "[(1, 'A1'), (2, '007'), (4, '7')]"
+
+
+def test_another_interval_is_the_same_filter(bench: Bench) -> None:
+    def run(start: int, end: int, **where: Any) -> str:
+        whole = {"seen": {">=": "{{ interval_start_datetime }}", "<": "{{ interval_end_datetime }}"}, **where}
+        moments = (datetime(2024, 1, 1, 0, start, tzinfo=UTC), datetime(2024, 1, 1, 0, end, tzinfo=UTC))
+        file = bench.file(where=whole, write_disposition="append", **INCREMENTAL)
+        return str(run_pipeline(load_pipeline(file, interval=moments)).status)
+
+    bench.execute("alter table people alter column seen type timestamptz using seen at time zone 'UTC'")
+    assert run(1, 4) == "success"
+    assert run(4, 6) == "success"
+    assert bench.ids() == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="has changed"):
+        run(6, 9, region="eu")
