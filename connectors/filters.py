@@ -125,7 +125,7 @@ def _fitted(condition: Condition, field: pa.Field) -> Condition:
     if field.type == condition.field.type:
         return condition
     try:
-        return condition_of(field, condition.operator, condition.given)
+        return replace(condition_of(field, condition.operator, condition.given), of_interval=condition.of_interval)
     except ValueError as error:
         raise ValueError(f"where: column {field.name!r} is {field.type}: {error}") from error
 

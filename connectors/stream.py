@@ -163,6 +163,8 @@ class Condition:
     values: tuple[pa.Scalar, ...] = ()
     #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
     given: tuple[Any, ...] = ()
+    #: What the file says in their place where they are of a run's interval, which is another one each time.
+    of_interval: str = ""
 
     def __str__(self) -> str:
         """Return it for people to read: `amount >= 10`."""
@@ -192,6 +194,8 @@ class Stream:
     null_bookmarks: NullBookmarks = NullBookmarks.FAIL
     #: INCREMENTAL reads from this much below the bookmark: seconds for times and dates, else a number; None: 0.
     lookback: float | None = None
+    #: INCREMENTAL reads only what is above a bookmark that a run has read in full, not what came to be at it since.
+    is_above_bookmark: bool = False
     #: Records may be read again, because a merge by their keys makes that harmless.
     may_repeat: bool = False
     #: Its records come from files whose names and times the source knows.

@@ -17,6 +17,7 @@ from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Ur
 from .values import (
     AtOnce,
     Attempts,
+    BookmarkOperators,
     Boolean,
     Count,
     Delay,
@@ -153,6 +154,10 @@ class StreamEntry(Model):
     )
     bookmark_properties: Names | None = Field(
         default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+    )
+    bookmark_property_operators: BookmarkOperators | None = Field(
+        default=None,
+        description='{updated_at: ">"} reads only what is above the bookmark; ">=" (default) also what is at it since.',
     )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,

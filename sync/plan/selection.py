@@ -13,6 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
+    GUESSED,
     ChangedFiles,
     Condition,
     ConflictMethod,
@@ -391,7 +392,8 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
-        where=_conditions(stream, settings, fail),
+        is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
+        where=_conditions(pipeline, stream, settings, fail),
         may_repeat=disposition == "merge",
         changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
@@ -421,8 +423,8 @@ def _configure(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "replication_method"}
-    of_columns |= {"null_bookmarks", "lookback", "changed_files"}
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
@@ -530,22 +532,32 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
     }
 
 
-def _conditions(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> tuple[Condition, ...]:
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: _Failer
+) -> tuple[Condition, ...]:
     comparisons: Sequence[Comparison] = settings.get("where") or ()
     if not comparisons:
         return ()
     from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
 
-    found = []
+    place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
+    found: list[Condition] = []
     for column, operator, values in comparisons:
         if column not in stream.schema.names:
             raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
         field = stream.schema.field(column)
         try:
-            found.append(condition_of(field, operator, values))
+            condition = condition_of(field, operator, values)
         except ValueError as error:
+            if GUESSED in (field.metadata or {}):
+                # The table may decide for text; else the plan refuses it, when it is known.
+                text = pa.field(column, pa.string())
+                found.append(condition_of(text, operator, [str(value) for value in values]))
+                continue
             shown = ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        found.append(replace(condition, of_interval=of_interval))
     return tuple(found)
 
 
@@ -623,6 +635,27 @@ def _lookback(
     if not can_look_back(kind):
         raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
     return lookback
+
+
+def _is_above(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], lookback: float | None, fail: _Failer
+) -> bool:
+    """Tell whether only records above the bookmark are read."""
+    operators: Mapping[str, str] = settings.get("bookmark_property_operators") or {}
+    key = "bookmark_property_operators"
+    if not operators or (not bookmarks and not stream.keeps_own_bookmark):
+        return False
+    if stream.keeps_own_bookmark:
+        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+    for name in operators:
+        if name not in bookmarks:
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+    found = {operators.get(name, ">=") for name in bookmarks}
+    if len(found) > 1:
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+    if found == {">"} and lookback is not None:
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+    return found == {">"}
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:

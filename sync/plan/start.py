@@ -28,6 +28,8 @@ class Start(NamedTuple):
     reason: str
     #: The table is another program's; it is empty, and written if its columns hold the stream's as they are.
     is_unclaimed: bool = False
+    #: The command line gave the bookmark; the ledger's may be past it, and stays.
+    is_given: bool = False
 
 
 #: Behind the source of a ledger row: how its columns are named, and marks of the query and of the filter of its stream.
@@ -42,7 +44,8 @@ def source_of(source: str, stream: SelectedStream) -> str:
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
     query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
     said = sorted(
-        json.dumps([each.field.name, each.operator, sorted(map(json.dumps, each.given))]) for each in read.where
+        json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
+        for each in read.where
     )
     return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
 

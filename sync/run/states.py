@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from syncblocks.connectors.incremental.bookmarks import (
     bookmark_values,
     can_look_back,
     from_json,
-    is_above,
+    is_ahead,
     is_number_in_text,
     lower_bound,
     to_json,
@@ -172,7 +172,7 @@ def rewind_state(
     else:
         wanted = bookmark_of_texts(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
-    if new is not None and old is not None and _is_ahead(stream, new, old):
+    if new is not None and old is not None and is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
         raise ConfigError(
             f"is past the current bookmark of stream {name!r} ({shown}): records between the two would never be read; "
@@ -180,24 +180,6 @@ def rewind_state(
             key="STREAM",
         )
     return write_bookmark(session, store, selected, wanted), present
-
-
-def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    for left, right, field in zip(new, old, fields, strict=True):
-        if left.equals(right):
-            continue
-        if is_number_in_text(field):  # compared as texts, 9 would be above 10
-            return _number(left.as_py(), field) > _number(right.as_py(), field)
-        return is_above((left,), (right,))
-    return False
-
-
-def _number(text: str, field: pa.Field) -> Decimal:
-    with suppress(ArithmeticError):
-        if (number := Decimal(text)).is_finite():
-            return number
-    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
@@ -265,6 +247,13 @@ def key_of(session: Session, selected: SelectedStream) -> LedgerKey:
 def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
     table = session.destination.describe([key.destination_table])[key.destination_table]
     return table, ledger_row(table, key)
+
+
+def _number(text: str, field: pa.Field) -> Decimal:
+    with suppress(ArithmeticError):
+        if (number := Decimal(text)).is_finite():
+            return number
+    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
 def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream) -> None:

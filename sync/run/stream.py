@@ -10,10 +10,20 @@ from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
-from syncblocks.connectors.incremental.bookmarks import values, without_records
+from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
-from syncblocks.connectors.stream import FILES, Bookmark, Checkpoint, FileRead, LedgerRow, Load, Stream, TableState
+from syncblocks.connectors.stream import (
+    FILES,
+    Bookmark,
+    Checkpoint,
+    FileRead,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..errors import SyncError
 from ..failpoints import failpoint
@@ -60,6 +70,8 @@ class StreamRun:
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
+        #: The ledger's bookmark when the attempt began.
+        self._held: Bookmark | None = None
         #: `LedgerRow.source` once the load is committed; empty: the row has it.
         self._source_to_be = ""
         #: Column names from the ledger.
@@ -130,6 +142,7 @@ class StreamRun:
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
+        self._held = row.bookmark
         if self._is_row_stale:
             row = self._forget()
         is_planned = attempt == 1 and not self._has_moved(row)
@@ -186,12 +199,21 @@ class StreamRun:
             name = planned.key.destination_table
             table = self.context.destination.describe([name])[name]
             if not is_planned or (table.schema is None and table.is_described):
-                start = self._restart(row, table)
+                start = self._given(self._restart(row, table))
             if start is not None and table.schema is not None:  # else the bookmark was set before the first run
                 self._begun_in = table.identity
         if start is None and row.bookmark is not None and not planned.commits_once:
             self._forget()
         return start
+
+    def _given(self, start: Bookmark | None) -> Bookmark | None:
+        """Begin again at a bookmark that the command line gave, but for what an append has written since."""
+        planned = self.planned
+        if not planned.start.is_given:
+            return start
+        if planned.write_disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
+            return not_below(planned.selected.stream, start, planned.start.bookmark)
+        return planned.start.bookmark
 
     def _restart(self, row: LedgerRow, table: TableState) -> Bookmark | None:
         planned, before = self.planned, self._planned_row()
@@ -217,7 +239,12 @@ class StreamRun:
             # A repair rewrites records below the bookmark: the hashes in the bookmark do not describe them.
             start = self._start if self.planned.repair is None else without_records(self._start)
             events = StreamEvents(
-                self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
+                self.blocks,
+                self.context.progress,
+                start=start,
+                floor=self._held if self.planned.start.is_given else None,
+                check=self.check,
+                send_final=self.send_final,
             )
             stream, arriving = events.read(feed)
             for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):

@@ -8,6 +8,7 @@ from itertools import chain, zip_longest
 
 import pyarrow as pa
 
+from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import (
     Block,
@@ -40,6 +41,7 @@ class StreamEvents:
         progress: Progress,
         *,
         start: Bookmark | None,
+        floor: Bookmark | None,
         check: Callable[[], None],
         send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
@@ -47,6 +49,8 @@ class StreamEvents:
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
+        #: No checkpoint has a bookmark below it.
+        self._floor = floor
         #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
@@ -92,7 +96,7 @@ class StreamEvents:
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
-        bookmark, waiting = self._start, None
+        bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
         #: Files of checkpoints that did not become commits yet.
         files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
@@ -102,7 +106,8 @@ class StreamEvents:
                 if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, waiting = item.event.bookmark, item.event
+                waiting = self._raised(item.event)
+                bookmark = waiting.bookmark
                 files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
@@ -149,6 +154,12 @@ class StreamEvents:
         if rejected:
             yield Rejected(records=tuple(rejected))
         yield self._send_final(bookmark, files)
+
+    def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self._floor is None:
+            return checkpoint
+        stream = self.planned.selected.stream
+        return replace(checkpoint, bookmark=not_below(stream, checkpoint.bookmark, self._floor))
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from syncblocks.sync.session.session import Session, make_plan
 from syncblocks.sync.store import Store
 from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
+from tests.connectors.singer.singer_helpers import full_table, record, schema, small
 from tests.golden.systems import mysql_connection
 
 NAN = float("nan")
@@ -355,3 +356,87 @@ def test_a_value_that_cannot_be_meant_is_refused(bench: Bench, where: dict[str, 
 def test_what_is_no_filter_is_refused(where: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TypeAdapter(Where).validate_python(where)
+
+
+def test_a_taps_records_are_filtered_by_a_column_that_is_left_out(tmp_path: Path) -> None:
+    said = [schema("orders"), *(record("orders", id=n, note="eu" if n % 2 == 0 else "us") for n in range(9))]
+    document = {
+        "pipeline": "tapped",
+        "source": {"connector": "singer", "config": small(tmp_path, *said, streams=[full_table("orders")])},
+        "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+        "streams": [{"stream": "orders", "where": {"note": "eu"}, "columns": {"exclude": ["note"]}}],
+    }
+    result = run_pipeline(load_pipeline(document, folder=tmp_path))
+    assert result.status == "success", result.streams[0].error
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select id from orders order by 1").fetchall() == [(n,) for n in range(0, 9, 2)]
+        assert "note" not in [name for name, *_ in database.execute("describe orders").fetchall()]
+
+
+def test_a_query_is_filtered_around(bench: Bench) -> None:
+    file = bench.file()
+    document = json.loads(file.read_text())
+    query = "select id, region || '!' as place, seen from people where id < 11 -- a comment"
+    where = {"place": ["eu!"], "id": {"!=": 4}}
+    document["streams"] = [
+        {"stream": "people", "query": query, "key_properties": ["id"], "where": where, **INCREMENTAL}
+    ]
+    file.write_text(json.dumps(document))
+    assert run_pipeline(file).status == "success"
+    assert bench.ids() == [2, 6, 8, 10]
+    assert run_pipeline(file).status == "success"
+
+
+def test_ranges_by_a_key_are_filtered(mariadb_url: str, tmp_path: Path) -> None:
+    with mysql_connection(mariadb_url) as mysql, mysql.cursor() as cursor:
+        cursor.execute("create table people (id int primary key, region varchar(9), name varchar(600))")
+        rows = [(n, "eu" if n % 2 == 0 else "us", "x" * 500) for n in range(1, 201)]
+        cursor.executemany("insert into people values (%s, %s, %s)", rows)
+        cursor.execute("analyze table people")
+        cursor.fetchall()
+    source = {"connector": "mysql", "config": {"url": mariadb_url, "range_bytes": 16384}}
+    file = document(source, where={"region": "eu"}, columns={"exclude": ["region"]}, parallel_reads=2)
+    file["streams"][0]["stream"] = "*people"
+    pipeline = load_pipeline(file, folder=tmp_path)
+    with opened(pipeline) as session:
+        (planned,) = make_plan(session, None).streams
+    assert planned.reading.readers == 2
+    assert run_pipeline(pipeline).status == "success"
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select id from people order by 1").fetchall() == [(n,) for n in range(2, 201, 2)]
+
+
+def test_a_guessed_type_yields_to_the_table(tmp_path: Path) -> None:
+    def day(lines: str, **where: Any) -> str:
+        (tmp_path / "places.csv").write_text(f"id,zip\n{lines}")
+        stream = {"stream": "places", "key_properties": ["id"], "write_disposition": "merge", "where": where}
+        document = {
+            "pipeline": "places",
+            "source": {"connector": "csv", "config": {"path": "places.csv"}},
+            "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+            "streams": [stream],
+        }
+        result = run_pipeline(load_pipeline(document, folder=tmp_path))
+        assert result.status == "success", result.streams[0].error
+        with closing(duckdb.connect(tmp_path / "out.db")) as database:
+            return str(database.execute("select id, zip from places order by id").fetchall())
+
+    with pytest.raises(ConfigError, match="where: column 'zip' is int64: write a number"):
+        day("1,12\n", zip="many")
+    assert day("1,A1\n2,007\n", zip=["A1", "007"]) == "[(1, 'A1'), (2, '007')]"
+    assert day("3,12\n4,7\n5,A1\n"[:9], zip=["A1", "007", "7"]) == "[(1, 'A1'), (2, '007'), (4, '7')]"
+
+
+def test_another_interval_is_the_same_filter(bench: Bench) -> None:
+    def run(start: int, end: int, **where: Any) -> str:
+        whole = {"seen": {">=": "{{ interval_start_datetime }}", "<": "{{ interval_end_datetime }}"}, **where}
+        moments = (datetime(2024, 1, 1, 0, start, tzinfo=UTC), datetime(2024, 1, 1, 0, end, tzinfo=UTC))
+        file = bench.file(where=whole, write_disposition="append", **INCREMENTAL)
+        return str(run_pipeline(load_pipeline(file, interval=moments)).status)
+
+    bench.execute("alter table people alter column seen type timestamptz using seen at time zone 'UTC'")
+    assert run(1, 4) == "success"
+    assert run(4, 6) == "success"
+    assert bench.ids() == [1, 2, 3, 4, 5]
+    with pytest.raises(ConfigError, match="has changed"):
+        run(6, 9, region="eu")
