@@ -179,6 +179,7 @@ PASSED_ON = frozenset(
         "keeps_first",
         "keeps_rejected",
         "lists_streams",
+        "looks_at_times",
         "names_columns",
         "names_tables",
         "prepares",

@@ -50,7 +50,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
     "parquet": (
-        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"},
+        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "looks_at_times", "reads_ranges"},
         {"holds_memory", *_FILES},
     ),
     "postgres": (
