@@ -19,6 +19,7 @@ from .stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -237,6 +238,18 @@ class FindsTypes(Protocol):
 
 
 @runtime_checkable
+class LooksAtTimes(Protocol):
+    """Looks at the values of columns of nanoseconds. Without: a destination of microseconds refuses the columns."""
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """Return those of the columns that have a digit below the microsecond; reads all of their values.
+
+        Such columns without one are then read in microseconds: each value is exact, or refused.
+        """
+        ...
+
+
+@runtime_checkable
 class TracksFiles(Protocol):
     """Reads streams of files, of which it finds those that are new or changed. Needs `ListsStreams`."""
 
@@ -319,6 +332,15 @@ class ReadsQueries(Protocol):
 
 
 @runtime_checkable
+class FiltersRecords(Protocol):
+    """Reads, counts and compares only the records that meet `Stream.where`. Without: the engine filters."""
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Tell whether it applies a condition of a stream exactly as `filters.matches` does; opens nothing."""
+        ...
+
+
+@runtime_checkable
 class HasOneNull(Protocol):
     """Reads a form that cannot tell NULL from JSON's `null`."""
 
@@ -373,6 +395,15 @@ class VerifiesServer(Protocol):
 
 
 @runtime_checkable
+class ForgetsRuns(Protocol):
+    """Knows whether each run replaces what earlier runs have written, whatever the disposition says."""
+
+    def forgets_runs(self) -> str:
+        """Return a warning for the plan of streams that read only what is new; empty: it keeps them."""
+        ...
+
+
+@runtime_checkable
 class KeepsRejected(Protocol):
     """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
 
@@ -390,6 +421,15 @@ class RefusesKeys(Protocol):
 
     def refusal(self, key: LedgerKey) -> str:
         """Return why the ledger cannot hold a row for a key, for the plan; empty: it can."""
+        ...
+
+
+@runtime_checkable
+class KeepsFirst(Protocol):
+    """Leaves the columns of `Load.kept` as they are where it updates a record."""
+
+    def keeps_first_value(self) -> bool:
+        """Return True. A destination that cannot leave a column as it is leaves this method out."""
         ...
 
 

@@ -23,14 +23,47 @@ def is_unseen(field: pa.Field) -> bool:
     return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
 
 
+#: Key in the metadata of a text field: the source does not know the column's type, and reads its values as text.
+UNKNOWN_TYPE = b"unknown_type"
+
 #: Key in the metadata of a field: its type was guessed from the values seen, and a table that is there decides it.
 GUESSED = b"guessed"
 
 #: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
 WHOLE = b"whole"
 
+#: Key in the metadata of a field: NULL may come, which did not before, so that its column ceases to refuse NULL.
+RELAXED = b"relaxed"
+
+#: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
+NEEDED = b"needed"
+
 #: Key in the metadata of a field that was guessed: the table's column has decided its type.
 DECIDED = b"decided"
+
+
+#: Key in the metadata of a field of a text file: somebody has said its type.
+SAID = b"said"
+
+#: Key in the metadata of a text field of numbers without a limit of digits: their type is decided when they are first
+#: loaded. The plan says `LOOK` where the source is to do so.
+UNDECIDED = b"undecided"
+
+#: Value of `UNDECIDED`: before the records are read, look at all values, and yield the stream with the type that
+#: holds them.
+LOOK = b"look"
+
+#: Key in the metadata of a decimal: a number with more digits makes the column wider, up to 38 digits.
+WIDENS = b"widens"
+
+
+#: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
+NOTICE = b"notice"
+
+
+def notices_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return what a person should know of some columns."""
+    return tuple((field.metadata or {})[NOTICE].decode() for field in schema if NOTICE in (field.metadata or {}))
 
 
 def yields_to_table(field: pa.Field) -> bool:
@@ -112,6 +145,35 @@ class FileRead(NamedTuple):
     is_changed: bool = False
 
 
+#: Operators of a condition that compare with nothing.
+ASKING = ("is_null", "is_not_null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A condition on one column of a record; the column need not be one of those that are read.
+
+    Texts are compared by their bytes, NaN is above all numbers, and NULL meets `is_null` only.
+    """
+
+    field: pa.Field
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), or one of `ASKING`.
+    operator: str
+    #: In the column's type, but a UUID as its text; none for `ASKING`.
+    values: tuple[pa.Scalar, ...] = ()
+    #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
+    given: tuple[Any, ...] = ()
+    #: What the file says in their place where they are of a run's interval, which is another one each time.
+    of_interval: str = ""
+
+    def __str__(self) -> str:
+        """Return it for people to read: `amount >= 10`."""
+        if self.operator in ASKING:
+            return f"{self.field.name} {self.operator.replace('_', ' ')}"
+        shown = [repr(str(value)) if pa.types.is_string(value.type) else str(value) for value in self.values]
+        return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -132,6 +194,8 @@ class Stream:
     null_bookmarks: NullBookmarks = NullBookmarks.FAIL
     #: INCREMENTAL reads from this much below the bookmark: seconds for times and dates, else a number; None: 0.
     lookback: float | None = None
+    #: INCREMENTAL reads only what is above a bookmark that a run has read in full, not what came to be at it since.
+    is_above_bookmark: bool = False
     #: Records may be read again, because a merge by their keys makes that harmless.
     may_repeat: bool = False
     #: Its records come from files whose names and times the source knows.
@@ -150,6 +214,8 @@ class Stream:
     absent: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
+    #: Only records that meet all of them are read, counted and compared.
+    where: tuple[Condition, ...] = ()
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.
@@ -251,6 +317,9 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: A replace empties and refills the table itself, since something depends on it: its columns are altered, as by
+    #: the other write dispositions.
+    stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.
@@ -301,6 +370,8 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
+    kept: tuple[str, ...] = ()
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None

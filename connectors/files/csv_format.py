@@ -18,9 +18,11 @@ from ..arrow.compute import constant
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import first_invalid, from_text, is_text, to_text
+from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import convert_by_halves
+from ..stream import SAID
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_short import ShortRecords
@@ -78,7 +80,14 @@ class CSVFormat:
             if ragged.rejected > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
-        return pa.schema([guess.field(name) for name, guess in guesses.items()])
+        nulls, is_exact = self._settings.null_values, self._settings.numbers == "exact"
+        return pa.schema([guess.field(name, nulls, is_exact=is_exact) for name, guess in guesses.items()])
+
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        names = self.names(file)
+        present = [name for name in columns if name in names]
+        for batch in self._texts(file, names, present, RaggedRecords()) if present else ():
+            yield {name: batch.column(name) for name in present}
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -93,6 +102,7 @@ class CSVFormat:
         done = 0
         for texts in self._texts(file, names, present or names[:1], ragged):
             for part in sliced(texts, self._settings.batch_size):
+                wanted = wider_schema(wanted, dict(zip(part.schema.names, part.columns, strict=True)))
                 if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:
@@ -177,6 +187,9 @@ class CSVFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        return kind
+
     def has_type(self, kind: pa.DataType) -> bool:
         return True
 
@@ -202,7 +215,7 @@ class CSVFormat:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
             column = texts.column(field.name)
-            is_guessed = self._settings.type_of(field.name) is None and file.schema is None
+            is_guessed = SAID not in (field.metadata or {}) and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed:

@@ -80,6 +80,10 @@ class FileDestination:
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True

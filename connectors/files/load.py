@@ -256,6 +256,7 @@ class TableLoad:
             keys,
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
+            self._load.kept,
         )
         whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
         dead = tuple(file.name for file in manifest.files if file.name != whole.name)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from ..errors import ConnectorConfigError, Interrupted
 from ..failpoints import failpoint
-from ..local_files import create_file, inside, open_inside, write_beside
+from ..local_files import create_file, demand_writable, inside, open_inside, write_beside
 from .storage import LOCK_POLL_S, Entry
 
 
@@ -169,8 +169,7 @@ class LocalStorage:
             nearest = nearest.parent
         if not nearest.is_dir():
             raise ConnectorConfigError(f"{nearest}: not a folder; a destination's path is one", key="path")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise ConnectorConfigError(f"{nearest}: no permission to write there", key="path")
+        demand_writable(nearest)
 
     def demand_destination(self) -> None:
         if self.kind("") in ("file", "other"):

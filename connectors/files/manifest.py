@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
+from unicodedata import is_normalized
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -117,6 +118,23 @@ def quote(name: str) -> str:
         return quoted
     digest = blake2b(raw, digest_size=12).hexdigest()
     return f"{quoted[: MAX_NAME_BYTES - 30]}~{digest}"
+
+
+def file_stem(table: str) -> str:
+    """Return what a table's files are called: as `quote` says, but with the blanks and letters of the name.
+
+    Of letters only those that every file system keeps as they are. Earlier versions called the files as `quote` says.
+    """
+    quoted, last = quote(table), len(table) - 1
+    readable = "".join(
+        letter
+        if (letter == " " and 0 < place < last) or (letter.isalpha() and is_normalized("NFC", letter))
+        else quote(f"a{letter}")[1:]
+        if place
+        else quote(letter)
+        for place, letter in enumerate(table)
+    )
+    return readable if len(readable.encode()) <= MAX_NAME_BYTES else quoted
 
 
 def unquote_name(quoted: str) -> str:

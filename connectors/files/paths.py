@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path, url_scheme
 from .local import LocalStorage
-from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
+from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
 from .patterns import Matches
 from .storage import Entry, Storage, translated, without_credentials
@@ -383,7 +383,7 @@ class _Finder:
             for name in manifest_files(self._storage, folder, self._suffix):
                 manifest = read_manifest(self._storage, name)
                 if manifest is not None:
-                    found[quote(manifest.table)] = manifest
+                    found |= dict.fromkeys((quote(manifest.table), file_stem(manifest.table)), manifest)
             self._manifests[folder] = found
         return self._manifests[folder]
 
@@ -400,7 +400,7 @@ class _Finder:
             )
             for file in manifest.files
         ]
-        self._add(manifest.table, files, start + quote(manifest.table), manifest.schema)
+        self._add(manifest.table, files, start + file_stem(manifest.table), manifest.schema)
 
     def _add(self, stem: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
         # A table's name is its own; a dot in a file's name is no schema.

@@ -114,7 +114,15 @@ class FileSourceSettings(Settings):
         return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
 
-class CSVSourceSettings(FileSourceSettings):
+class TextSourceSettings(FileSourceSettings):
+    """Settings of sources of text files."""
+
+    numbers: Literal["double", "exact"] = Field(
+        default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
+    )
+
+
+class CSVSourceSettings(TextSourceSettings):
     """Settings of a CSV source: how the files are written."""
 
     delimiter: str | None = Field(
@@ -149,7 +157,7 @@ class CSVSourceSettings(FileSourceSettings):
         return self
 
 
-class JSONLSourceSettings(FileSourceSettings):
+class JSONLSourceSettings(TextSourceSettings):
     """Settings of a source of JSON lines."""
 
 

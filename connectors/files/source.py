@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.digits import DigitsSeen
 from ..arrow.text import from_text, parse_type
+from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
@@ -260,7 +262,7 @@ class FileSource:
     def _as_said(self, field: pa.Field) -> pa.Field:
         """Return a column with the type that the settings say for it, if they do."""
         said = self._settings.type_of(field.name)
-        return field if said is None else pa.field(field.name, parse_type(said), field.nullable)
+        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(self._format))
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
@@ -277,6 +279,7 @@ class FileSource:
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
+        stream = self._decided(stream, call, changes)
         rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
         if stream.tracks_files:
             new = self._new_files(stream.name, bookmark)
@@ -298,10 +301,26 @@ class FileSource:
                 yield from changes
                 changes.clear()
                 yield event
+            yield from changes  # no record came
             if rejected is not None:
                 yield from rejected.take()
         finally:
             batches.close()
+
+    def _decided(self, stream: Stream, call: Call, changes: list[Stream]) -> Stream:
+        """Decide types that the plan left open, by one pass over the files; add the stream to `changes` then."""
+        if not (fields := undecided(stream)):
+            return stream
+        seen = {field.name: DigitsSeen() for field in fields}
+        for file in self._expanded(self._files(stream.name)):
+            for texts in self._format.number_texts(file, list(seen)):
+                call.check()
+                for name, column in texts.items():
+                    seen[name].add(column)
+        found = {name: Numbers(digits=one.digits, special=tuple(one.special.items())) for name, one in seen.items()}
+        stream = decided(stream, found)
+        changes.append(stream)
+        return stream
 
     def _new_files(self, name: str, bookmark: Bookmark | None) -> NewFiles:
         """Return the files to read: those that `open_tracked` has found, unless the bookmark says what was read."""
@@ -416,6 +435,16 @@ class ParquetSource(FileSource):
     settings = ParquetSourceSettings
     formats = ParquetFormat
 
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """See `LooksAtTimes`."""
+        assert isinstance(self._format, ParquetFormat)
+        found: frozenset[str] = frozenset()
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            for file in self._files(stream.name):
+                call.check()
+                found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
+        return found
+
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give each of up to eight streams an equal part for reading ahead."""
         assert isinstance(self._format, ParquetFormat)
@@ -439,6 +468,11 @@ class FileRanges:
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.known)
+
+
+def _said(made: Format) -> dict[bytes, bytes]:
+    """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
+    return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from .manifest import (
     STAGING,
     Manifest,
     TableFile,
+    file_stem,
     manifest_name,
     quote,
     read_manifest,
@@ -47,6 +48,8 @@ class Table:
         self.format = made
         self.extension = extension
         self.quoted = quote(name)
+        #: What its files are called, without suffix.
+        self.stem = file_stem(name)
         self._codec = codec
         self._manifest = manifest_name(name, made.suffix)
 
@@ -96,8 +99,8 @@ class Table:
     def state(self) -> TableState:
         """Return the state of the table; create and change nothing."""
         manifest = self.read()
-        with translated(self.storage.label(self.quoted)):
-            if self.storage.kind(self.quoted + self.extension) == "other":
+        with translated(self.storage.label(self.stem)):
+            if self.storage.kind(self.stem + self.extension) == "other":
                 return TableState(ledger=manifest.rows, is_table=False)
             schema = manifest.schema if self.has_files(manifest) else None
             if manifest.schema is None:
@@ -131,11 +134,11 @@ class Table:
         """List files with the table's name that the manifest does not name."""
         found = []
         for name, is_folder in self.storage.names():
-            if not name.startswith(self.quoted):
+            if not name.startswith((self.stem, self.quoted)):
                 continue  # at once: the folder may hold thousands of other tables
-            if not is_folder and stem_of(name, self.format.suffixes) == self.quoted:
+            if not is_folder and stem_of(name, self.format.suffixes) in (self.stem, self.quoted):
                 found.append(name)
-            elif is_folder and name == self.quoted:
+            elif is_folder and name in (self.stem, self.quoted):
                 inner = [entry.name for entry in self.storage.entries(name)]
                 found += [name for name in inner if stem_of(name, self.format.suffixes)]
         return found
@@ -170,12 +173,13 @@ class Table:
 
     def whole_name(self) -> str:
         """Return the name of the table's single file."""
-        return self.quoted + self.extension
+        return self.stem + self.extension
 
     def part_name(self, number: int, whole: str | None = None) -> str:
         """Return the name of a new part, or of `whole` as one; parts sort in the order of commits."""
-        extension = self.extension if whole is None else whole[len(self.quoted) :]
-        return f"{self.quoted}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
+        former = self.stem if whole is None or whole.startswith(self.stem) else self.quoted
+        extension = self.extension if whole is None else whole[len(former) :]
+        return f"{self.stem}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
 
 
 class Staging:

@@ -67,6 +67,10 @@ class MemoryDestination:
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True

@@ -225,8 +225,18 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
         assert self.can(destination, "removes_records").removes() is True
 
+    def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "keeps_first").keeps_first_value() is True
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
+        load = replace(self.load_of(PEOPLE, MERGE), kept=("name",))
+        self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
+        assert self.people(place) == [(1, "first"), (2, None), (3, "third")]
+
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
+
+    def test_a_destination_says_whether_it_forgets_what_earlier_runs_wrote(self, destination: Destination) -> None:
+        assert isinstance(self.can(destination, "forgets_runs").forgets_runs(), str)
 
     def test_a_destination_says_which_rejected_records_it_cannot_keep(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "keeps_rejected").keeps_rejected(), str)

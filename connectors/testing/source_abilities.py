@@ -15,6 +15,7 @@ import pytest
 
 from ..arrow.record_size import RecordTooWide
 from ..errors import ConnectorError, FatalConnectorError
+from ..filters import condition_of
 from ..protocols import Source
 from ..ranges import OpenRanges, Range
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
@@ -171,6 +172,32 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             with pytest.raises(FatalConnectorError):
                 reads.query_stream("odd", query)
         assert self.read(source, self.find(source, "people")).ids == [1], "nothing was run"
+
+    # FiltersRecords
+
+    #: Conditions on `people` that name a version or a name, each with the ids that meet it.
+    filters: Sequence[tuple[str, str, Sequence[Any], Sequence[int]]] = (
+        ("version", "=", [2], [2]),
+        ("version", "!=", [2], [1, 4]),
+        ("version", ">=", [2], [2, 4]),
+        ("name", "=", ["y"], [2]),
+        ("name", "in", ["x", "Y"], [1, 4]),
+        ("name", "<", ["y"], [1, 4]),
+        ("version", "is_null", [], [3]),
+        ("name", "is_not_null", [], [1, 2, 4]),
+    )
+
+    def test_what_it_filters_is_what_the_engine_would(self, place: Any, source: Source) -> None:
+        can = self.can(source, "filters_records")
+        self.put(place, "people", self.people((1, "x", 1), (2, "y", 2), (3, None, None), (4, "Y", 4)), ["id"])
+        stream = self.find(source, "people")
+        alone = replace(stream, schema=pa.schema([stream.schema.field("id")]))
+        for name, operator, given, ids in self.filters:
+            condition = condition_of(stream.schema.field(name), operator, given)
+            if can.filters(stream, condition):
+                found = replace(alone, where=(condition,))
+                assert sorted(self.read(source, found).ids) == ids, f"{condition}: the column itself is not read"
+                assert source.count(found) == len(ids)
 
     # ReadsRanges
 

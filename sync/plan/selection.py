@@ -8,12 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
+    GUESSED,
     ChangedFiles,
+    Condition,
     ConflictMethod,
     NullBookmarks,
     ReplicationMethod,
@@ -30,7 +32,14 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.added import mage_columns
+from ..config.catalog_file import Catalog, read_catalog
+from ..config.filters import Comparison
+from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
+from ..flow.added import AddedColumn, AddedColumns
+from .catalog import catalog_differences, with_catalog
+from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -70,8 +79,16 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
+    said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: The destination's names for columns: keep, lower, snake_case or mage.
+    naming: str
+    #: Columns that the engine sets.
+    added: AddedColumns
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -167,7 +184,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, selection, known)
+    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -181,12 +198,13 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     for name in wanted:
         try:
             location = ("streams", entries[name][-1])
-            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location, catalog))
         except ConfigError as error:
             errors.append(error)
     if errors:
         raise _together(errors)
     _check_columns(pipeline, entries, by_name, _column_names)
+    _check_table_names(pipeline, chosen, settings)
     return tuple(chosen)
 
 
@@ -322,14 +340,21 @@ def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)
+    yield from ((("types", name), name) for name in entry.types or ())
 
 
 def _configure(
-    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
+    stream, said = with_types(stream, _said(settings, fail))
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
@@ -367,6 +392,8 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
+        where=_conditions(pipeline, stream, settings, fail),
         may_repeat=disposition == "merge",
         changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
@@ -385,15 +412,19 @@ def _configure(
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
+        said=said,
         left_out=_left_out(stream, kept),
+        naming=pipeline.destination.naming,
+        added=_added(pipeline, settings, fail),
+        differences=differences,
         location=location,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {"columns", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks"}
-    of_columns |= {"lookback", "changed_files"}
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
@@ -411,6 +442,23 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     if columns.include:
         names = [name for name in names if matches_any(columns.include, name)]
     return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _said(settings: Mapping[str, Any], fail: _Failer) -> dict[str, pa.DataType]:
+    """Return the types that a stream's settings say."""
+    said: Mapping[str, str] = settings.get("types") or {}
+    if not said:
+        return {}
+    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+
+    found = {}
+    for column, name in said.items():
+        try:
+            found[column] = parse_type(name)
+        except ConnectorConfigError:
+            allowed = [*TYPES, "decimal(p,s)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+    return found
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
@@ -484,6 +532,74 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
     }
 
 
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: _Failer
+) -> tuple[Condition, ...]:
+    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    if not comparisons:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
+    found: list[Condition] = []
+    for column, operator, values in comparisons:
+        if column not in stream.schema.names:
+            raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
+        field = stream.schema.field(column)
+        try:
+            condition = condition_of(field, operator, values)
+        except ValueError as error:
+            if GUESSED in (field.metadata or {}):
+                # The table may decide for text; else the plan refuses it, when it is known.
+                text = pa.field(column, pa.string())
+                found.append(condition_of(text, operator, [str(value) for value in values]))
+                continue
+            shown = ", ".join(map(repr, values))
+            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        found.append(replace(condition, of_interval=of_interval))
+    return tuple(found)
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: _Failer) -> AddedColumns:
+    said = [*(settings.get("add_columns") or ())]
+    if settings.get("mage_columns"):
+        said += mage_columns(pipeline.execution_date.isoformat())
+    if not said:
+        return AddedColumns()
+    from syncblocks.connectors.filters import literal_of
+
+    found = []
+    for column, value, kind, is_kept in said:
+        field = pa.field(column, _arrow_type(kind))
+        try:
+            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ValueError as error:
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+    names = [column.casefold() for column, *_ in said]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise fail("add_columns", f"two columns are called {twice!r}")
+    return AddedColumns(tuple(found))
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    if kind.startswith("decimal"):
+        precision, scale = (int(part) for part in kind.removeprefix("decimal(").removesuffix(")").split(","))
+        return pa.decimal128(min(precision, 38), min(scale, precision))
+    return _ADDED_TYPES[kind]
+
+
+_ADDED_TYPES = {
+    "string": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
+
+
 def _null_bookmarks(
     stream: Stream, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: _Failer
 ) -> NullBookmarks:
@@ -521,6 +637,27 @@ def _lookback(
     return lookback
 
 
+def _is_above(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], lookback: float | None, fail: _Failer
+) -> bool:
+    """Tell whether only records above the bookmark are read."""
+    operators: Mapping[str, str] = settings.get("bookmark_property_operators") or {}
+    key = "bookmark_property_operators"
+    if not operators or (not bookmarks and not stream.keeps_own_bookmark):
+        return False
+    if stream.keeps_own_bookmark:
+        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+    for name in operators:
+        if name not in bookmarks:
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+    found = {operators.get(name, ">=") for name in bookmarks}
+    if len(found) > 1:
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+    if found == {">"} and lookback is not None:
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+    return found == {">"}
+
+
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
     if disposition == "append":  # the table gets no key
         return schema
@@ -531,9 +668,24 @@ def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str
     template = settings.get("destination_table")
     if template is not None:
         return render_destination_table(template, pipeline, stream.name)
-    if "table" in stream.locator:  # a database: the table's own name, with its dots quoted
-        return str(TableName("", str(stream.locator["table"])))
-    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
+    name = name_by(pipeline.destination.naming, _bare_name(stream))
+    return str(TableName("", name)) if "table" in stream.locator else name  # its dots are quoted
+
+
+def _bare_name(stream: Stream) -> str:
+    """Return the table's own name in a database; elsewhere a dot would name a schema of the destination."""
+    return str(stream.locator["table"]) if "table" in stream.locator else stream.name.replace(".", "_")
+
+
+def _check_table_names(
+    pipeline: Pipeline, chosen: Sequence[SelectedStream], settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise if `naming` gives two streams one table; streams whose tables have one name without it may share it."""
+    by_name = {_bare_name(each.stream): each for each in chosen if settings[each.name].get("destination_table") is None}
+    if found := one_named(pipeline.destination.naming, by_name):
+        first, second, made = found
+        text = collision("tables", pipeline.destination.naming, first, second, made)
+        raise pipeline.error(by_name[second].location, f"stream {by_name[second].name!r}: {text}")
 
 
 def _first(*candidates: Any) -> Any:

@@ -33,6 +33,7 @@ from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
 from .lease import Lease
 from .masked_output import masked_output
+from .notebook import default_progress
 from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults, stream_result
@@ -68,6 +69,7 @@ def run_pipeline(
     retry: bool = False,
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
+    bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -85,13 +87,14 @@ def run_pipeline(
         retry: a new attempt of the latest run, for the streams that did not succeed or never started.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
-        progress: gets a call for each event of the run.
+        bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
+        progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
     """
-    if not isinstance(pipeline, Pipeline):
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     if retry:
         pipeline = _as_of_latest_run(pipeline)
@@ -104,8 +107,9 @@ def run_pipeline(
         retry=retry,
         tick=tick,
         repairs=repairs,
+        bookmarks=bookmarks or {},
     )
-    with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+    with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
 
 
@@ -120,6 +124,7 @@ class _Order(NamedTuple):
     retry: bool
     tick: int | None
     repairs: Mapping[str, Repair] | None
+    bookmarks: Mapping[str, Mapping[str, str]]
 
 
 class _Runner:
@@ -308,6 +313,10 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
+            if self.order.bookmarks:
+                from .given_start import starting_at  # with the commands about states; few runs need it
+
+                plan = starting_at(plan, self.order.bookmarks)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.

@@ -20,6 +20,8 @@ from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
+from ..errors import ConfigError
+from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
@@ -232,7 +234,7 @@ def open_session(pipeline: Pipeline) -> Session:
     """
     pipeline.check_interval()
     code = load_user_code(pipeline)
-    source, destination = _make(pipeline, "source"), _make(pipeline, "destination")
+    source, destination = _make_both(pipeline)
     source_can, destination_can = abilities_of(source), abilities_of(destination)
     for can in (source_can, destination_can):
         if can.holds_memory is not None:
@@ -240,6 +242,9 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    if any(entry.where for entry in pipeline.streams):
+        filtered = FilteredSource(source, source_can)
+        source, source_can = filtered, filtered.abilities()
     _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
@@ -336,6 +341,21 @@ def _nameable(
                 raise stream_error(pipeline, stream, str(error)) from error
             texts.append(f"stream {stream.name!r} is skipped: {error}")
     return tuple(kept), tuple(texts)
+
+
+def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
+    """Make source and destination; if both have wrong settings, one error tells of both."""
+    made, errors = [], []
+    for role in ("source", "destination"):
+        try:
+            made.append(_make(pipeline, role))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        errors[0].others += tuple(errors[1:])
+        raise errors[0]
+    source, destination = made
+    return source, destination
 
 
 def _make(pipeline: Pipeline, role: str) -> Any:

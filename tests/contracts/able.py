@@ -15,6 +15,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.record_size import too_wide
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
+from syncblocks.connectors.filters import matches
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.named import numbered
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
@@ -23,6 +24,7 @@ from syncblocks.connectors.stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     LedgerKey,
     LedgerRow,
@@ -126,7 +128,14 @@ class AbleSource(MemorySource):
 
     def _table(self, stream: Stream) -> pa.Table:
         known = replace(stream, name=self.former.get(stream.name, stream.name))
-        return self._queried(stream.query) if stream.query else super()._table(known)
+        table = self._queried(stream.query) if stream.query else super()._table(known)
+        if not stream.where:
+            return table
+        kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]
+        return pa.Table.from_batches(kept, schema=table.schema)
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        return True
 
     def _queried(self, query: str) -> pa.Table:
         """Run it over copies of the tables."""

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from syncblocks.connectors.arrow.fidelity import Kept
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.filters import matches
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.ranges import Range, RangeReads
 from syncblocks.connectors.sides import Digest, KeyRange, Row, Side
@@ -132,6 +134,20 @@ class ReadsThePlainTable(AbleSource):
 
     def query_stream(self, name: str, query: str) -> Stream:
         return super().query_stream(name, query.partition(" where ")[0])
+
+
+class LetsNullIn(AbleSource):
+    """Takes NULL for a value that differs."""
+
+    caught_by = {"test_what_it_filters_is_what_the_engine_would"}
+
+    def _table(self, stream: Stream) -> pa.Table:
+        table = super()._table(replace(stream, where=()))
+        for each in stream.where:
+            mask = pc.fill_null(matches(table.combine_chunks().to_batches()[0], [each]), True)
+            column = table.column(each.field.name)
+            table = table.filter(pc.or_(mask, pc.is_null(column)) if each.operator == "!=" else mask)
+        return table
 
 
 class AnswersWithNothing(AbleSource):
@@ -327,6 +343,15 @@ class RemovesNot(AbleDestination):
 
     def removes(self) -> bool:
         return False
+
+
+class KeepsNothing(AbleDestination):
+    """Says that it keeps columns, and sets them."""
+
+    caught_by = {"test_a_kept_column_stays_in_a_record_that_is_there"}
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, kept=()), events, wire)
 
 
 class SaysNothingOfRejected(AbleDestination):

@@ -213,6 +213,17 @@ def test_a_parquet_file_whose_column_is_called_by_no_text_is_an_error_that_names
         source_of(file, ParquetSource).discover()
 
 
+def test_a_parquet_footer_that_contradicts_itself_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"b": [b"x", None]}), file, store_schema=False)
+    whole, (text, truth) = file.read_bytes(), (b"\x15\x0c\x25\x02\x18\x01b", b"\x15\x00\x25\x02\x18\x01b")
+    assert whole.count(text) == 1
+    file.write_bytes(whole.replace(text, truth))  # the schema says Boolean, the sizes are those of bytes
+    source = source_of(file, ParquetSource)
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: cannot be read: .*Unencoded"):
+        list(source.read(source.discover(), {"t": None}))
+
+
 def test_parquet_columns_keep_their_types_and_odd_names(tmp_path: Path) -> None:
     table = pa.table(
         {
@@ -285,6 +296,7 @@ def test_whatever_is_in_a_json_file_gives_records_or_one_error_naming_it(tmp_pat
 # Files that change while they are read
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("change", ["written over", "longer", "cut off", "appended", "replaced", "removed"])
 def test_a_file_that_is_written_anew_while_it_is_read_is_no_moment_of_it(
