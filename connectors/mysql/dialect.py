@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
 from .catalog import MySQLCatalog
-from .names import MySQLNaming
+from .naming import MySQLNaming
 from .server import Server
 from .tables import MySQLTables
 from .types import MySQLTypes
@@ -22,6 +22,7 @@ _FACTS = Facts(
     adopts_staging=False,
     alters_at_once=True,
     compares=True,
+    max_columns=1016,
 )
 
 

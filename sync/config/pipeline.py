@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,9 @@ class Origin(NamedTuple):
     document: Document
     scope: Scope
     execution_date: datetime
+    interval: tuple[datetime, datetime] | None
+    #: Where a template uses it.
+    of_interval: tuple[Loc, ...]
     trigger: str
     references: Mapping[str, Any]
     #: Variables given by the caller, without those of an earlier run.
@@ -39,7 +43,11 @@ class Origin(NamedTuple):
 
 
 class Pipeline(Defaulting):
-    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
+    """One pipeline: source, transformers, destination, streams and callbacks.
+
+    `load_pipeline` makes it of a file or mapping. One made by hand checks the types of its values (pydantic's
+    `ValidationError`); all else, its templates too, is checked and filled in by the function that it is given to.
+    """
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
@@ -52,8 +60,17 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    stream_names: Literal["full", "bare"] = Field(
+        default="full",
+        description="What callbacks, transformers and templates call a stream: full (default) with its schema, bare "
+        "without, as Mage does.",
+    )
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
+    )
+    catalog: Name | None = Field(
+        default=None,
+        description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
     )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
@@ -96,6 +113,12 @@ class Pipeline(Defaulting):
     )
 
     _origin: Origin = PrivateAttr()
+    _is_loaded: bool = PrivateAttr(default=False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load_pipeline` has made it; only then it has a folder, a date and its templates filled in."""
+        return self._is_loaded
 
     @property
     def path(self) -> Path | None:
@@ -119,6 +142,28 @@ class Pipeline(Defaulting):
         return self._origin.execution_date
 
     @property
+    def interval(self) -> tuple[datetime, datetime] | None:
+        """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
+        return self._origin.interval
+
+    def check_interval(self) -> None:
+        """Raise a ConfigError if a template uses the interval and there is none."""
+        if self._origin.interval is None and self._origin.of_interval:
+            raise self.error(
+                self._origin.of_interval[0],
+                "needs an interval: give `run` or `plan` --interval-start and --interval-end",
+            )
+
+    def said_of_interval(self, loc: Loc) -> str:
+        """Return what the file says at a place, as JSON, if a template there uses the interval; else an empty text."""
+        if not any(each[: len(loc)] == loc for each in self._origin.of_interval):
+            return ""
+        found: Any = self._origin.document.value
+        for part in loc:
+            found = found[part]
+        return json.dumps(found)
+
+    @property
     def trigger(self) -> str:
         """Trigger id; "0" if none was given."""
         return self._origin.trigger
@@ -132,6 +177,10 @@ class Pipeline(Defaulting):
     def env(self) -> str:
         """Name of the environment: `$ENV`, else `dev`."""
         return str(self._origin.scope.defaults["env"])
+
+    def called(self, stream: str) -> str:
+        """Return what callbacks, transformers and templates call a stream, see `stream_names`."""
+        return stream.rpartition(".")[2] if self.stream_names == "bare" else stream
 
     def configuration(self, block: str) -> Mapping[str, Any]:
         """Return the `configuration` of a source, transformer or destination by its block_uuid; else an empty one."""

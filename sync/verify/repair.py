@@ -25,7 +25,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..plan.plan import Plan, PlannedStream
-from ..plan.repair import Repair
+from ..plan.planned_repair import Repair
 from ..plan.selection import SelectedStream
 from .checksums import SideReader, only_columns
 
@@ -159,5 +159,5 @@ def _unread_keys(source: SideReader, ranges: Sequence[KeyRange]) -> set[Key]:
 
 
 def _arriving_names(planned: PlannedStream, side: Side) -> list[str]:
-    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=True))
+    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=False))
     return [names[column.name] for column in side.key]
