@@ -94,7 +94,8 @@ class Oracle:
             if rejected and not self.options["on_rejected"]:
                 raise _Failure("export", sent, read)
         except _Failure as failure:
-            return Outcome(1, tuple(_failed(blocks, failure, int(turn.source.is_malformed))))
+            # A line that is no record may be told of behind the records.
+            return Outcome(1, tuple(_failed(blocks, failure, None if turn.source.is_malformed else 0)))
         written = [row for row in arriving if row not in rejected]
         self._write(written, _arriving(read, turn))
         self.bookmark, self.boundary = bookmark, boundary
@@ -290,7 +291,7 @@ def _values(row: Row, columns: Iterable[str]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in columns)
 
 
-def _failed(blocks: Sequence[str], failure: _Failure, rejected: int) -> Iterable[Event]:
+def _failed(blocks: Sequence[str], failure: _Failure, rejected: int | None) -> Iterable[Event]:
     """Yield the ends of a stream that fails in one block; those before it have handed over everything."""
     place = blocks.index(failure.block)
     for number, block in enumerate(blocks):

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,22 @@ def test_a_connection_that_does_not_come_is_given_up(net: Dark, opened: Any) -> 
     net.inside(run)
 
 
-def test_a_server_that_thinks_for_longer_than_the_limit_is_waited_for(net: Dark, opened: Any) -> None:
-    connect, sleep, _ = opened
+def test_a_server_that_thinks_for_longer_than_the_limit_is_waited_for(
+    net: Dark, postgres_url: str, mariadb_url: str
+) -> None:
+    urls = {"postgres": net.relay(postgres_url)[0], "mysql": net.relay(mariadb_url)[0]}
 
-    def run() -> None:
-        with closing(connect(LIMITS)) as session:
-            assert len(session.query(sleep.format(3 * LIMITS["network_timeout_s"]))) == 1
+    def asked(name: str) -> int:
+        connect, system = CONNECT[name]
 
-    net.inside(run)
+        def ask() -> int:
+            with closing(connect(urls[system], LIMITS)) as session:
+                return len(session.query(SLEEPS[system].format(3 * LIMITS["network_timeout_s"])))
+
+        return net.inside(ask)
+
+    with ThreadPoolExecutor(len(CONNECT)) as pool:  # all of them wait at once
+        assert dict(zip(CONNECT, pool.map(asked, CONNECT), strict=True)) == dict.fromkeys(CONNECT, 1)
 
 
 def test_interrupting_does_not_wait_for_the_network(net: Dark, opened: Any) -> None:
