@@ -174,6 +174,7 @@ PASSED_ON = frozenset(
         "holds_memory",
         "keeps_rejected",
         "lists_streams",
+        "looks_at_times",
         "names_columns",
         "names_tables",
         "prepares",

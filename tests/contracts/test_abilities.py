@@ -41,7 +41,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "parquet": ({"holds_memory", "lists_streams", "reads_ranges"}, {"holds_memory", *_FILES}),
+    "parquet": ({"holds_memory", "lists_streams", "looks_at_times", "reads_ranges"}, {"holds_memory", *_FILES}),
     "postgres": (
         {"verifies_server", "prepares", "skips_late", "reads_ranges", "reads_queries", "computes_checksums"},
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
