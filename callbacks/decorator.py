@@ -147,6 +147,18 @@ def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknow
     return mark
 
 
+#: What stands in the namespace of a user's file.
+DECORATORS: Mapping[str, Callable[..., Any]] = {
+    "callback": callback,
+    "on_success": on_success,
+    "on_failure": on_failure,
+    "on_cancelled": on_cancelled,
+    "transformer": transformer,
+    "test": output_test,
+    **dict.fromkeys(OTHERS_OF_MAGE, left_alone),
+}
+
+
 def _check_names(caller: FrameType, rename_columns: Any) -> None:
     if rename_columns is None:
         return

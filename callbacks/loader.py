@@ -16,29 +16,17 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from . import decorator
 from .binding import Binding, BindingError, bind
-from .decorator import MARKS, Mark
+from .decorator import DECORATORS, MARKS, Mark
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
+from .mage import mage_modules
 
 _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
-
-#: What stands in the namespace of a user's file.
-DECORATORS: Mapping[str, Callable[..., Any]] = {
-    "callback": decorator.callback,
-    "on_success": decorator.on_success,
-    "on_failure": decorator.on_failure,
-    "on_cancelled": decorator.on_cancelled,
-    "transformer": decorator.transformer,
-    "test": decorator.output_test,
-    **dict.fromkeys(decorator.OTHERS_OF_MAGE, decorator.left_alone),
-}
 
 #: One file is executed at a time: sys.path and sys.modules belong to the process.
 _executing = threading.RLock()
@@ -144,7 +132,7 @@ def execute(path: Path) -> ExecutedFile:
     namespace["__file__"] = str(path)
     namespace[MARKS] = marks
     namespace |= DECORATORS
-    with _executing, _helpers_beside(path), _mage_modules(), _no_exit():
+    with _executing, _helpers_beside(path), mage_modules(), _no_exit():
         # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
@@ -316,25 +304,6 @@ def _helpers_beside(path: Path) -> Iterator[None]:
         for name in set(sys.modules) - before:
             if _lies_in(path.parent, name.partition(".")[0]):
                 del sys.modules[name]
-
-
-@contextmanager
-def _mage_modules() -> Iterator[None]:
-    """Let the file import Mage's decorators where Mage is not installed; nothing stays in `sys.modules`."""
-    if "mage_ai" in sys.modules or find_spec("mage_ai") is not None:
-        yield
-        return
-    names = ("mage_ai", "mage_ai.data_preparation", "mage_ai.data_preparation.decorators")
-    modules = {name: ModuleType(name) for name in names}
-    for package in names[:2]:
-        modules[package].__path__ = []
-    vars(modules[names[2]]).update(DECORATORS)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
 
 
 class ExitCalled(BaseException):

@@ -16,6 +16,7 @@ from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
 from .made_up_events import make_event
 from .protocols import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
+from .triggers import Ask, refuse
 from .unknown_names import UnknownName, unknown_names
 
 #: Most characters of a shown value.
@@ -127,11 +128,12 @@ def deliver_once(
     resolve: Callable[[dict[str, Any]], dict[str, Any]],
     redact: Callable[[str], str],
     prepare: Callable[[Delivery, dict[str, Any]], Prepared],
+    ask: Callable[[Delivery], Ask] = lambda delivery: refuse,
     log: logging.Logger | None = None,
 ) -> Outcome:
     """Call a function once with one delivery, as a run does."""
     given = _ListOutbox([delivery])
-    (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, log=log)
+    (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, ask=ask, log=log)
     return outcome
 
 

@@ -77,6 +77,10 @@ class Format(Protocol):
         """Return the schema as this format keeps it, without dictionaries, views and other encodings."""
         ...
 
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type that a column of this type has in a file; of untyped formats, the type itself."""
+        ...
+
     def has_type(self, kind: pa.DataType) -> bool:
         """Tell whether the format can write values of the type."""
         ...

@@ -127,6 +127,9 @@ class JSONLFormat:
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
 
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        return kind
+
     def has_type(self, kind: pa.DataType) -> bool:
         return True
 

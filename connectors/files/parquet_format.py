@@ -87,7 +87,7 @@ class ParquetFormat:
         if place < 0:
             return field.with_nullable(True)
         other, kind = own.field(place), field.type
-        if field.name not in self._settings.types and not kind.equals(other.type):
+        if self._settings.type_of(field.name) is None and not kind.equals(other.type):
             try:
                 kind = both_held(kind, other.type)
             except pa.ArrowException as error:
@@ -124,7 +124,7 @@ class ParquetFormat:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 most = self._settings.batch_size
                 reopen = source.with_dictionary if file.is_local else None
-                size = fitting_records(metadata, chosen, BLOCK_BYTES, most, reopen)
+                size = fitting_records(opened, chosen, BLOCK_BYTES, most, reopen)
                 opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
@@ -138,7 +138,11 @@ class ParquetFormat:
         """Raise for a file that was written since the stream's types were found, and has other types."""
         for field in wanted:
             place = own.get_field_index(field.name)
-            if place < 0 or field.name in self._settings.types or is_held(own.field(place).type, field.type):
+            if (
+                place < 0
+                or self._settings.type_of(field.name) is not None
+                or is_held(own.field(place).type, field.type)
+            ):
                 continue
             raise FatalConnectorError(
                 f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
@@ -152,7 +156,7 @@ class ParquetFormat:
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
             column = batch.column(field.name)
-            casts = partial(_cast, kind=field.type, is_said=field.name in self._settings.types)
+            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
@@ -216,6 +220,11 @@ class ParquetFormat:
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_timestamp(kind) and kind.unit == "s":
+            return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
+        return _kept(pa.field("", kind)).type
 
     def has_type(self, kind: pa.DataType) -> bool:
         return not (pa.types.is_decimal(kind) and kind.scale < 0)

@@ -53,6 +53,8 @@ def discover_command(
         if number:
             console.echo()
         _show(console, stream)
+        if stream.unreadable:
+            console.warn(stream.unreadable)
     if not found:
         console.echo("the source offers no stream")
     return 0

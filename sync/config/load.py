@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from syncblocks.callbacks.kwargs import interval_values
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
@@ -22,9 +23,9 @@ from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
-from .pydantic_errors import first_mistake
-from .templates import Scope, TemplateError, has_template, render, template_names
-from .values import Rendered
+from .pydantic_errors import mended, misspelled, mistake_of, own_loc
+from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
+from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
 #: Key of the stored form of a variable that came from env_var or secret.
@@ -40,6 +41,12 @@ CHANGED_REFERENCE = (
 
 #: Most different templates; more of them take seconds to compile.
 MAX_TEMPLATES = 1000
+
+#: In the place of an interval where there is none: what reads or writes streams refuses the file (`check_interval`).
+_NO_INTERVAL = (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC))
+
+#: Most mistakes of one error.
+MAX_MISTAKES = 10
 
 #: Date values of an event, and the form that they must have to become part of a command.
 _DATES = {
@@ -58,11 +65,12 @@ _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
 
 def load_pipeline(
-    given: str | os.PathLike[str] | Mapping[str, Any],
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
     *,
     folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
     execution_date: datetime | None = None,
+    interval: tuple[datetime, datetime] | None = None,
     trigger: str | None = None,
     environ: Mapping[str, str] | None = None,
     recorded: Mapping[str, Any] | None = None,
@@ -71,10 +79,11 @@ def load_pipeline(
     """Load and check a pipeline file, or a mapping in its place; connects to nothing and writes nothing.
 
     Args:
-        given: the YAML file, or what it would hold; a mapping names its `pipeline`.
+        given: the YAML file, or what it would hold: a mapping or a `Pipeline` made by hand, with its `pipeline`.
         folder: of a mapping: where relative paths start; default: the current folder.
         variables: JSON values, used before the file's `variables`; templates in them are not filled in.
         execution_date: start of the run, aware; default: now.
+        interval: start and end of what the run is for, aware.
         trigger: trigger id, part of the execution partition; default "0".
         environ: environment for `env_var` and `secret`; default: the process's.
         recorded: `variable_references` of an earlier run that is retried, used before the file's variables. References
@@ -82,7 +91,8 @@ def load_pipeline(
         text: content of a file that is not written yet.
 
     Raises:
-        ConfigError: the first mistake, with file, line, key, allowed values and the nearest match.
+        ConfigError: the first mistake, with file, line, key, allowed values and the nearest match; `others` has the
+            further ones.
         TypeError: `folder` with a file, whose own folder counts.
     """
     document, home = _document(given, folder, text)
@@ -96,21 +106,38 @@ def load_pipeline(
             "ds": moment.strftime("%Y-%m-%d"),
             "hr": moment.strftime("%H"),
             "env": environment.get("ENV") or "dev",
+            "execution_date": moment.isoformat(),
             "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
+            **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
     )
-    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, trigger_id)
+    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, interval, trigger_id)
+
+
+def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+    if any(moment.tzinfo is None for moment in interval):
+        raise ConfigError("needs a time zone, e.g. 2023-04-26T20:28:17Z", key="interval")
+    if interval[0] >= interval[1]:
+        raise ConfigError(f"ends at {interval[1]}, which is not after its start {interval[0]}", key="interval")
+    return interval
 
 
 def _document(
-    given: str | os.PathLike[str] | Mapping[str, Any], folder: str | os.PathLike[str] | None, text: str | None
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
+    folder: str | os.PathLike[str] | None,
+    text: str | None,
 ) -> tuple[Document, Path]:
     """Return what was given and the folder where its relative paths start."""
+    if isinstance(given, Pipeline):
+        given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
         return mapping_document(given), Path.absolute(Path(folder or ""))
     if folder is not None:
         raise TypeError("`folder` goes with a mapping: relative paths of a file start at the file's own folder")
     return read_document(Path(given), text), Path.absolute(Path(given)).parent
+
+
+_EXECUTION_DATE = re.compile(r"\{\{\s*execution_date\s*\}\}")
 
 
 def _execution_date(value: datetime | None) -> datetime:
@@ -133,9 +160,18 @@ class _Loader:
         self._templated: set[Loc] = set()
         self._distinct: set[str] = set()
         self._warnings: list[str] = []
+        #: Where a template uses an interval.
+        self._of_interval: list[Loc] = []
+        #: Arguments of `_error`, one each.
+        self._mistakes: list[dict[str, Any]] = []
 
     def load(
-        self, overrides: Mapping[str, Any], recorded: Mapping[str, Any], moment: datetime, trigger: str
+        self,
+        overrides: Mapping[str, Any],
+        recorded: Mapping[str, Any],
+        moment: datetime,
+        interval: tuple[datetime, datetime] | None,
+        trigger: str,
     ) -> Pipeline:
         raw = dict(self._document.value)
         name = self._name(raw)
@@ -155,25 +191,62 @@ class _Loader:
         values["variables"] = variables if isinstance(raw.get("variables", {}), dict | None) else raw["variables"]
         self._note_literals(values)
         if isinstance(values.get("store"), str) and values["store"].strip():
-            values["store"] = check_store(str(values["store"]), self._scope.folder, self._error)
-        try:
-            pipeline = Pipeline.model_validate(values)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise self._error(**first_mistake(found, self._document.line, values)) from None
-        check_pipeline(pipeline, self._scope.folder, self._error)
-        self._secrets |= check_hooks(pipeline, self._scope, self._error)
+            values["store"] = check_store(str(values["store"]), self._scope.folder, self._report)
+        pipeline = self._validated(values)
+        if pipeline is not None:
+            check_pipeline(pipeline, self._scope.folder, self._report)
+            self._secrets |= check_hooks(pipeline, self._scope, self._report)
+        self._raise_mistakes()
+        assert pipeline is not None, "what is wrong was reported"
         pipeline._origin = Origin(
             document=self._document,
             scope=self._scope,
             execution_date=moment,
+            interval=interval,
+            of_interval=tuple(self._of_interval),
             trigger=trigger,
             references=references,
             overrides=dict(overrides),
             secret_values=frozenset(value for value in self._secrets if value),
             warnings=tuple(self._warnings),
         )
+        pipeline._is_loaded = True
         return pipeline
+
+    def _validated(self, values: Any) -> Pipeline | None:
+        """Check the values' types and report what is wrong; None: the rest of them is no pipeline.
+
+        Wrong values are mended or left out, so that all others are checked in the same go.
+        """
+        found: list[Any] = []
+        for is_last in (False, False, True):
+            try:
+                return Pipeline.model_validate(values)
+            except ValidationError as error:
+                now = error.errors(include_url=False, include_input=False)
+            if is_last or (found and not misspelled(found)):
+                return None  # errors of what was left out
+            found = misspelled(now) or now
+            for each in sorted(found, key=lambda one: self._document.line(own_loc(one, values))):
+                self._report(**mistake_of(each, values))
+            values = mended(values, found)
+        return None
+
+    def _report(self, loc: Loc, message: str, **more: Any) -> None:
+        """Note a mistake: see `_error`. Of a place, and of what holds it, only the first counts."""
+        if any(loc == known["loc"][: len(loc)] for known in self._mistakes):
+            return
+        self._mistakes.append({"loc": loc, "message": message, **more})
+        if len(self._mistakes) == MAX_MISTAKES:
+            self._raise_mistakes()
+
+    def _raise_mistakes(self) -> None:
+        """Raise one error for all mistakes noted so far; do nothing if there is none."""
+        if self._mistakes:
+            # Made here: no message may show a secret that was found after it.
+            first, *others = (self._error(**mistake) for mistake in self._mistakes)
+            first.others = tuple(others)
+            raise first
 
     def _error(
         self,
@@ -235,8 +308,11 @@ class _Loader:
         for name in recorded:
             if isinstance(raw, dict) and name in raw:
                 # The secret of a variable that the earlier run did not use may be missing.
-                with suppress(ConfigError):
-                    own[name] = self._rendered(raw[name], ("variables", name))
+                before = list(self._mistakes)
+                value = self._rendered(raw[name], ("variables", name))
+                if len(self._mistakes) == len(before):
+                    own[name] = value
+                self._mistakes = before
         return own
 
     def _reference(self, value: Any, names: set[str]) -> dict[str, Any]:
@@ -257,15 +333,17 @@ class _Loader:
             self._refuse_shell_variable(value, loc)
             return value
         if loc[0] == "streams" and loc[2:] == ("query",):
-            raise self._error(loc, "a template would become SQL: write the value, or filter in a view of the database")
+            self._report(loc, "a template would become SQL: write the value, or filter in a view of the database")
+            return value
         self._distinct.add(value)
         self._templated.add(loc)
+        if len(self._distinct) > MAX_TEMPLATES:
+            raise self._error(loc, f"more than {MAX_TEMPLATES} different templates: use variables")
         try:
-            if len(self._distinct) > MAX_TEMPLATES:
-                raise TemplateError(f"more than {MAX_TEMPLATES} different templates: use variables")
             return self._filled(value, loc, names)
         except TemplateError as error:
-            raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+            self._report(loc, error.message, allowed=error.allowed, nearest=error.nearest)
+            return value
 
     def _refuse_shell_variable(self, text: str, loc: Loc) -> None:
         """Refuse `${X}` where it would be taken as it stands; `{{ '${X}' }}` says that it is meant so."""
@@ -273,13 +351,15 @@ class _Loader:
         if found is not None:
             template = f"{{{{ env_var('{found[1]}') }}}}"
             line = f'{loc[-1]}: "{template}"' if found[0] == text else f"{template} in its place"
-            raise self._error(loc, f"{found[0]} is not filled in: write {line}")
+            self._report(loc, f"{found[0]} is not filled in: write {line}")
 
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"
         is_late = is_table and "stream" in template_names(text)
         scope = self._own_scope if _names_program(loc) else self._scope
         found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
+        if found.names & set(INTERVALS):
+            self._of_interval.append(loc)
         self._secrets |= found.secrets
         if found.secrets and loc[2:3] == ("shell",) and loc[3:4] != ("env",):
             warning = "a secret in a command can be read by every user of this machine: give it in `shell.env`"
@@ -293,6 +373,8 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
+        if loc[0] == "streams" and loc[2:3] == ("add_columns",) and _EXECUTION_DATE.fullmatch(text.strip()):
+            return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
 

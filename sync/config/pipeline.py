@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,9 @@ class Origin(NamedTuple):
     document: Document
     scope: Scope
     execution_date: datetime
+    interval: tuple[datetime, datetime] | None
+    #: Where a template uses it.
+    of_interval: tuple[Loc, ...]
     trigger: str
     references: Mapping[str, Any]
     #: Variables given by the caller, without those of an earlier run.
@@ -39,7 +43,11 @@ class Origin(NamedTuple):
 
 
 class Pipeline(Defaulting):
-    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
+    """One pipeline: source, transformers, destination, streams and callbacks.
+
+    `load_pipeline` makes it of a file or mapping. One made by hand checks the types of its values (pydantic's
+    `ValidationError`); all else, its templates too, is checked and filled in by the function that it is given to.
+    """
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
@@ -105,6 +113,12 @@ class Pipeline(Defaulting):
     )
 
     _origin: Origin = PrivateAttr()
+    _is_loaded: bool = PrivateAttr(default=False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load_pipeline` has made it; only then it has a folder, a date and its templates filled in."""
+        return self._is_loaded
 
     @property
     def path(self) -> Path | None:
@@ -126,6 +140,28 @@ class Pipeline(Defaulting):
     def execution_date(self) -> datetime:
         """When the pipeline run started: aware, UTC."""
         return self._origin.execution_date
+
+    @property
+    def interval(self) -> tuple[datetime, datetime] | None:
+        """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
+        return self._origin.interval
+
+    def check_interval(self) -> None:
+        """Raise a ConfigError if a template uses the interval and there is none."""
+        if self._origin.interval is None and self._origin.of_interval:
+            raise self.error(
+                self._origin.of_interval[0],
+                "needs an interval: give `run` or `plan` --interval-start and --interval-end",
+            )
+
+    def said_of_interval(self, loc: Loc) -> str:
+        """Return what the file says at a place, as JSON, if a template there uses the interval; else an empty text."""
+        if not any(each[: len(loc)] == loc for each in self._origin.of_interval):
+            return ""
+        found: Any = self._origin.document.value
+        for part in loc:
+            found = found[part]
+        return json.dumps(found)
 
     @property
     def trigger(self) -> str:

@@ -14,7 +14,15 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
 from syncblocks.connectors.arrow.said import is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import LOOK, UNDECIDED, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    LOOK,
+    NEEDED,
+    RELAXED,
+    UNDECIDED,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 #: In place of a type that the plan cannot know.
 _LATER = "decided at the first load"
@@ -163,10 +171,12 @@ def _converted_column(
     text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
+    marks = {RELAXED: b""} if RELAXED in (field.metadata or {}) else {}
     if rules.on_lossy == "text" and has_text:
+        text = text.with_metadata({**text.metadata, **marks})
         return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
-        return pa.field(field.name, kept.arrow, field.nullable), replace(column, conversion="cast"), ""
+        return pa.field(field.name, kept.arrow, field.nullable, marks), replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
@@ -177,11 +187,13 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
 
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
     exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
-    if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+    is_replace = rules.disposition is WriteDisposition.REPLACE
+    if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
         as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
+        last = "drop what depends on the table" if rules.table.stays else "start the table over with --full-refresh"
         return (
             f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
-            f"{exclude}, or start the table over with --full-refresh"
+            f"{exclude}, or {last}"
         )
     if kept.arrow is None:
         return (
@@ -200,8 +212,8 @@ def _type_of(field: pa.Field) -> str:
     return native or str(field.type)
 
 
-def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
-    """Say which columns of an existing table will be added or get another type."""
+def table_changes(mapping: ColumnMapping, table: TableState, *, is_replaced: bool = False) -> list[str]:
+    """Say which columns of an existing table will be added, get another type, or hold NULL from now on."""
     if table.schema is None:
         return []
     found = []
@@ -214,6 +226,20 @@ def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
             found.append(f"add column {column.kept.column}")
         elif column.kept.held != column.kept.type:
             found.append(f"{column.kept.column}: {column.kept.held} becomes {column.kept.type}")
+    return [*found, *_relaxed(mapping, table, is_replaced=is_replaced)]
+
+
+def _relaxed(mapping: ColumnMapping, table: TableState, *, is_replaced: bool) -> list[str]:
+    """Say which columns of a table cease to refuse NULL; a replacement lacks those that do not arrive."""
+    fields = {field.name: field for field in mapping.arriving.schema}
+    arriving = {column.kept.column: fields.get(column.name) for column in mapping.columns if column.kept is not None}
+    found = []
+    for needed in (field for field in table.schema or () if NEEDED in (field.metadata or {})):
+        field = arriving.get(needed.name)
+        if needed.name not in arriving:
+            found += [] if is_replaced else [f"{needed.name}: NOT NULL is dropped, nothing arrives for it"]
+        elif field is not None and RELAXED in (field.metadata or {}):
+            found.append(f"{needed.name}: NOT NULL is dropped, NULL may arrive")
     return found
 
 

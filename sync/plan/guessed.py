@@ -43,7 +43,7 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
         return stream
     renamed = replace(stream, schema=pa.schema([field.with_name(names[field.name]) for field in stream.schema]))
     # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
-    found = rules.types.keeps(renamed, rules.table, WriteDisposition.REPLACE)
+    found = rules.types.keeps(renamed, replace(rules.table, stays=False), WriteDisposition.REPLACE)
     fields = [_decided(field, kept, schema) for field, kept in zip(stream.schema, found, strict=True)]
     return replace(stream, schema=pa.schema(fields))
 

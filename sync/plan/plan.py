@@ -23,9 +23,12 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
+    check_added,
     check_own_source,
     check_rejected,
     check_shared_tables,
+    check_tracked,
+    forgetting_warnings,
     rejected_warnings,
     server_warnings,
     stream_error,
@@ -39,6 +42,7 @@ from .evolution import (
     of_source,
     planned_changes,
     rekeyed,
+    relaxed,
     unless_left_out,
     without_columns,
 )
@@ -46,7 +50,15 @@ from .guessed import decided
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
-from .reading import Reading, Resumption, late_warnings, limit_warnings, plan_reading, plan_resumption
+from .reading import (
+    Reading,
+    Resumption,
+    late_warnings,
+    limit_warnings,
+    plan_reading,
+    plan_resumption,
+    unknown_type_warnings,
+)
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
@@ -211,9 +223,11 @@ def plan_streams(
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
     warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += forgetting_warnings(selected, connectors.destination_can)
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += unknown_type_warnings(selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
@@ -267,7 +281,8 @@ def _plan_stream(
     if types is not None and not full_refresh:
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
-    declared, is_decided = _arriving(stream.stream, blocks, code)
+    declared, is_decided = _arriving(pipeline, stream, blocks, code)
+    check_added(pipeline, stream, declared, connectors.destination_can)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
@@ -276,21 +291,25 @@ def _plan_stream(
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read = stream.stream
     offered = stream.stream
-    numbers = settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh)
-    stream, (declared, _) = replace(stream, stream=numbers), _arriving(numbers, blocks, code)
+    stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
+    stream = replace(stream, stream=_refitted(pipeline, stream))
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    required = [field.name for field in read.schema if is_decided and not field.nullable]
+    stream = replace(stream, stream=relaxed(stream.stream, before, required, full_refresh=full_refresh))
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
         if ignores:
             left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
-        mapping = map_columns(declared, rules)
+        mapping = map_columns(stream.added.stream(declared), rules)
         whole = in_microseconds(stream.stream, names, mapping, rules, connectors.source_can.looks_at_times)
         if whole is not stream.stream:
             stream = replace(stream, stream=whole)
-            declared, _ = _arriving(whole, blocks, code)
-            mapping = map_columns(declared, rules)
+            declared, _ = _arriving(pipeline, stream, blocks, code)
+            mapping = map_columns(stream.added.stream(declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -300,6 +319,7 @@ def _plan_stream(
         stream.left_out,
         None if disposition is WriteDisposition.REPLACE else before,
         None if left.unsure else left_out,
+        required,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
@@ -307,13 +327,15 @@ def _plan_stream(
     lossy = mapping.refusals if is_decided else ()
     of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
-    declared = without_columns(declared, rules.left_out - unsure)
+    declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
+    check_tracked(pipeline, stream, connectors.destination_can)
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    is_plain = is_plain and not stream.added.columns
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
@@ -321,7 +343,13 @@ def _plan_stream(
         connectors.source_can,
         connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_converted),
+        is_plain=not (
+            blocks
+            or kept
+            or is_converted
+            or stream.added.columns
+            or arriving.schema.names != stream.stream.schema.names
+        ),
     )
     if is_undecided(stream.stream):
         reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
@@ -341,7 +369,7 @@ def _plan_stream(
         shape=shape,
         source_changes=changes,
         ignored=left_out if ignores else None,
-        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks]),
+        former_key=former_key(before, shape, [code.renames[block.block] for block in blocks], stream.naming),
         refusal="; ".join([*of_changes, *lossy]),
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
@@ -352,6 +380,18 @@ def _plan_stream(
         warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
         + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
+
+
+def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
+    """Read the values of its filter in the types that its columns have by now."""
+    if not stream.stream.where:
+        return stream.stream
+    from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
+
+    try:
+        return refitted(stream.stream)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
 
 
 def _refused_stream(
@@ -419,11 +459,18 @@ def _rules(
     )
 
 
-def _arriving(stream: Stream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
-    from ..flow.transform import Transformer, declared_stream
+def _arriving(pipeline: Pipeline, stream: SelectedStream, blocks: Sequence[Any], code: UserCode) -> tuple[Stream, bool]:
+    from ..flow.naming import naming_steps
+    from ..flow.transform import Transformer, TransformError, declared_stream
 
-    renames = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
-    return declared_stream(stream, renames), not any(code.transformers[block.block] for block in blocks)
+    declared = declared_stream(
+        stream.stream, [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
+    )
+    try:
+        declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
+    except TransformError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+    return declared, not any(code.transformers[block.block] for block in blocks)
 
 
 def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:

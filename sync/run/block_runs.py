@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import RejectedRecord
 
+from ..flow.naming import naming_steps
 from ..flow.spool import Spool, run_prefix
 from ..flow.transform import declared_stream
 
@@ -70,6 +71,7 @@ class StreamBlocks:
         pipeline = context.pipeline
         self._names = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
         self.stages: list[Stage] = []
+        #: The steps from source to destination: its transformers, and the destination's naming.
         self.transformers: list[Transformer] = []
         self._failed: str | None = None
         #: What a person should know of the stream's columns, in sentences.
@@ -79,7 +81,8 @@ class StreamBlocks:
         """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
         self._failed = None
         self._renew_stages(is_continued=is_continued)
-        self.transformers = self._context.transformers(self.planned)
+        naming = naming_steps(self.planned.selected.naming, self._names[-1])
+        self.transformers = [*self._context.transformers(self.planned), *naming]
 
     @property
     def failed(self) -> str:

@@ -33,6 +33,7 @@ from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
 from .lease import Lease
 from .masked_output import masked_output
+from .notebook import default_progress
 from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults, stream_result
@@ -66,7 +67,9 @@ def run_pipeline(
     inline_callbacks: bool = False,
     wait_for_other: bool = False,
     retry: bool = False,
+    tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
+    bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -82,14 +85,16 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started.
+        tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
-        progress: gets a call for each event of the run.
+        bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
+        progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
     """
-    if not isinstance(pipeline, Pipeline):
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     if retry:
         pipeline = _as_of_latest_run(pipeline)
@@ -100,9 +105,11 @@ def run_pipeline(
         concurrency=concurrency,
         wait_for_other=wait_for_other,
         retry=retry,
+        tick=tick,
         repairs=repairs,
+        bookmarks=bookmarks or {},
     )
-    with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+    with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
 
 
@@ -115,7 +122,9 @@ class _Order(NamedTuple):
     concurrency: int | None
     wait_for_other: bool
     retry: bool
+    tick: int | None
     repairs: Mapping[str, Repair] | None
+    bookmarks: Mapping[str, Mapping[str, str]]
 
 
 class _Runner:
@@ -256,7 +265,7 @@ class _Runner:
         from .dispatching import make_dispatcher  # a run without callbacks spares the import
 
         dispatcher = make_dispatcher(
-            self.pipeline, self.outbox, blocks, self.session.redactor, self.progress, inline=self._is_inline
+            self.pipeline, self.outbox, self.store, blocks, self.session.redactor, self.progress, inline=self._is_inline
         )
         # Child processes start while the plan waits for databases.
         dispatcher.warm(warm_blocks(self.session.code.subscriptions))
@@ -304,6 +313,10 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
+            if self.order.bookmarks:
+                from .given_start import starting_at  # with the commands about states; few runs need it
+
+                plan = starting_at(plan, self.order.bookmarks)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
@@ -340,6 +353,8 @@ class _Runner:
                 trigger=pipeline.trigger,
                 event=self.order.event,
                 variables=pipeline.variable_references,
+                interval=pipeline.interval,
+                tick=self.order.tick,
                 plan=plan,
             )
         self._run_ids.append(run.id)
@@ -438,6 +453,7 @@ def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
         pipeline.given,
         folder=pipeline.folder if pipeline.path is None else None,
         execution_date=latest.execution_date,
+        interval=latest.interval,
         trigger=latest.trigger,
         recorded=latest.variables,
     )

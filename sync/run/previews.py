@@ -13,6 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import to_json
 from syncblocks.connectors.stream import ReplicationMethod, Stream
 
 from ..delivery.subscriptions import applies
+from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
 from ..plan.selection import SelectedStream, one_stream
 from ..session.inspection import existing_store, selected_streams
@@ -41,7 +42,8 @@ def preview(session: Session, name: str, limit: int) -> Preview:
         selected = planned.selected
     # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
-    transformers = _transformers(session, selected)
+    naming = naming_steps(selected.naming, session.pipeline.destination.block)
+    transformers = [*_transformers(session, selected), *naming]
     schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()
     if limit > 0:
         with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]
@@ -51,14 +53,14 @@ def preview(session: Session, name: str, limit: int) -> Preview:
                 if not isinstance(event, pa.RecordBatch):
                     continue
                 batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
-                schema = batch.schema
-                records += [_json_record(record) for record in batch.slice(0, limit - len(records)).to_pylist()]
+                schema, shown = batch.schema, selected.added.apply(batch.slice(0, limit - len(records)))
+                records += [_json_record(record) for record in shown.to_pylist()]
                 if len(records) >= limit:
                     break
     return Preview(
         stream=name,
         destination_table=selected.destination_table,
-        columns={field.name: str(field.type) for field in schema},
+        columns={field.name: str(field.type) for field in selected.added.schema(schema)},
         records=tuple(records),
     )
 
@@ -68,7 +70,10 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
     blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
     if not blocks:
         return []
-    from syncblocks.callbacks.kwargs import INTERVAL  # a pipeline without transformers spares the import
+    from syncblocks.callbacks.kwargs import (
+        INTERVAL,
+        interval_values,
+    )  # a pipeline without transformers spares the import
 
     execution_date = pipeline.execution_date.isoformat()
     kwargs = {
@@ -90,6 +95,7 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
         "pipeline_run_id": 0,
         "trigger_name": "cli",
         **dict.fromkeys(INTERVAL),
+        **({} if pipeline.interval is None else interval_values(*pipeline.interval)),
     }
     return make_transformers(pipeline, session.code, blocks, kwargs)
 

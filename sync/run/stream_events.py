@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 
 import pyarrow as pa
 
+from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import (
     Block,
     Bookmark,
     Checkpoint,
     Event,
+    FileRead,
     Rejected,
     RejectedRecord,
     Stream,
@@ -39,13 +41,16 @@ class StreamEvents:
         progress: Progress,
         *,
         start: Bookmark | None,
+        floor: Bookmark | None,
         check: Callable[[], None],
-        send_final: Callable[[Bookmark | None], Checkpoint],
+        send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
         self.blocks = blocks
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
+        #: No checkpoint has a bookmark below it.
+        self._floor = floor
         #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
@@ -76,6 +81,7 @@ class StreamEvents:
             return planned.arriving
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
+            schema = planned.selected.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
         if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
@@ -84,12 +90,15 @@ class StreamEvents:
         for transformer in self.blocks.transformers:
             empty = self._apply(transformer, empty, stream)
             stream = transformer.stream(stream)
-        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+        schema = planned.selected.added.schema(empty.schema)
+        return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
-        bookmark, waiting = self._start, None
+        bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
+        #: Files of checkpoints that did not become commits yet.
+        files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -97,14 +106,18 @@ class StreamEvents:
                 if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, waiting = item.event.bookmark, item.event
+                waiting = self._raised(item.event)
+                bookmark = waiting.bookmark
+                files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
-                yield waiting
+                yield replace(waiting, files=tuple(files))
+                files.clear()
             waiting = None
             if isinstance(item.event, Stream):
                 self.blocks.notice(notices_of(item.event.schema))
-                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                changed = self.planned.selected.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
                     yield mapping.arriving
@@ -140,7 +153,13 @@ class StreamEvents:
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        yield self._send_final(bookmark)
+        yield self._send_final(bookmark, files)
+
+    def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self._floor is None:
+            return checkpoint
+        stream = self.planned.selected.stream
+        return replace(checkpoint, bookmark=not_below(stream, checkpoint.bookmark, self._floor))
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)
@@ -165,11 +184,13 @@ class StreamEvents:
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
         else:  # inside blocks of another wire: counted when they are committed
             self.blocks.stages[0].is_complete |= item.is_last
-        for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
+        # The destination's naming is the last step; it belongs to no block of its own.
+        for transformer, stage in zip_longest(self.blocks.transformers, self.blocks.stages[1:-1]):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
-            stage.note(batch, is_last=item.is_last)
-        return batch
+            if stage is not None:
+                stage.note(batch, is_last=item.is_last)
+        return self.planned.selected.added.apply(batch)
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep a batch of the destination for callbacks that ask for its data."""

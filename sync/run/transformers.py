@@ -45,10 +45,13 @@ def make_transformers(
 
 def bound(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a transformer's function of a DataFrame alone; it counts its calls for `index`."""
+    from syncblocks.callbacks.mage import mage_modules
+
     calls = count()
 
     def call(frame: Any) -> Any:
         positional, named = function.binding.arguments({**kwargs, "index": next(calls)}, frame)
-        return function.function(*positional, **named)
+        with mage_modules():
+            return function.function(*positional, **named)
 
     return call

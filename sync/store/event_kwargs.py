@@ -12,10 +12,10 @@ from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS
 from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
 _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.variables,
+        r.interval_start, r.interval_end,
         a.attempt, a.status, a.started_at, a.error
     FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id WHERE r.id = :run_id AND a.attempt = :number"""
 _EVENT = f"SELECT * FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
-_STATUS = f"SELECT status, parent FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 _OF_STREAM = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number AND stream = :stream
     ORDER BY position"""
 _OF_ATTEMPT = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number
@@ -31,8 +31,8 @@ _GOES_ON: dict[str, Any] = dict.fromkeys(
 _GOES_ON["status"] = RUNNING
 
 
-def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> dict[str, Any]:
-    """Compose the kwargs of one delivery.
+def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> tuple[dict[str, Any], str, str]:
+    """Compose the kwargs of one delivery; return them with the status and the parent of its event.
 
     Args:
         connection: The transaction to read in.
@@ -40,11 +40,13 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         attempts: Number of this call, from 1.
     """
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
-    run = connection.row(_RUN, ids)
-    event = connection.row(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq})
+    asked = [
+        connection.ask(_RUN, ids),
+        connection.ask(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq}),
+        connection.ask(_OF_STREAM, {**ids, "stream": delivery.stream}),
+    ]
     # Written before their deliveries.
-    assert run is not None
-    assert event is not None
+    (run,), (event,), rows = [answer() for answer in asked]
     told: dict[str, Any] = {
         **_of_run(run),
         "block_uuid": delivery.callback_block,
@@ -58,7 +60,6 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         told |= _sums(connection, ids)
         error = run.error
     else:
-        rows = connection.rows(_OF_STREAM, {**ids, "stream": event.stream})
         carrier = next(row for row in rows if row.block == event.block)
         told |= {
             "parent_block_uuid": carrier.block,
@@ -79,14 +80,7 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         error = event.details["error"]
     if event.status in STATUSES_WITH_ERROR:
         told["error"] = error or _unknown_error(event)
-    return build_kwargs(told)
-
-
-def event_of(connection: Connection, delivery: Row) -> Row:
-    """Return status and parent of a delivery's event."""
-    found = connection.row(_STATUS, {"run_id": delivery.run_id, "seq": delivery.seq})
-    assert found is not None  # written before its deliveries
-    return found
+    return build_kwargs(told), event.status, event.parent
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +125,7 @@ def _of_run(run: Any) -> dict[str, Any]:
         "execution_date": run.execution_date,
         "trigger": run.trigger_id,
         "event": run.event,
+        "interval": None if run.interval_start is None else (run.interval_start, run.interval_end),
         "variables": run.variables,
         "pipeline_run": {
             "id": run.id,

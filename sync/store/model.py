@@ -195,9 +195,10 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """Result of a heartbeat."""
+class Standing:
+    """How a run stands for its process."""
 
+    #: Whether this process may still write to it.
     is_mine: bool
     cancel_requested: bool
 
@@ -221,6 +222,8 @@ class PipelineRun:
     event: Mapping[str, Any]
     #: References in place of values that came from secrets.
     variables: Mapping[str, Any]
+    #: Start and end, aware, of what the run is for; None: nothing that has both.
+    interval: tuple[datetime, datetime] | None
     owner: Owner
     #: Of the attempt.
     started_at: datetime

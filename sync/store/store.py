@@ -19,6 +19,7 @@ from .plans import Plans
 from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
+from .ticks import Ticks
 from .transactions import Transactions
 
 
@@ -37,6 +38,7 @@ class Store:
         self.begin_retry = runs.begin_retry
         self.take_over_run = runs.take_over_run
         self.renew = runs.renew
+        self.standings = runs.standings
         self.is_owner = runs.is_owner
         self.owner_state = runs.owner_state
         self.request_cancel = runs.request_cancel
@@ -62,6 +64,13 @@ class Store:
         self.hold = running_events.hold
         self.held = running_events.held
         self.release_held = running_events.release_held
+        ticks = Ticks(self._transactions)
+        self.order_tick = ticks.order
+        self.tick = ticks.tick
+        self.claim_tick = ticks.claim
+        self.give_back_tick = ticks.give_back
+        self.refuse_tick = ticks.refuse
+        self.causes_of = ticks.causes_of
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state

@@ -89,7 +89,8 @@ class ColumnPairs:
 
     def _matched(self, session: Session) -> dict[str, str]:
         """Map the source's column names to the table's; note columns without a counterpart."""
-        arriving = self._planned.arriving.schema.names
+        added = self._planned.selected.added.names
+        arriving = [name for name in self._planned.arriving.schema.names if name not in added]
         names_columns = session.destination_can.names_columns
         if names_columns is None:
             chosen: Mapping[str, str] = {name: name for name in arriving}
@@ -114,6 +115,7 @@ class ColumnPairs:
                 names[own] = found
         if missing:
             self.notes.append(f"not in the destination: {', '.join(missing)}")
+        skipped |= {name for name in self._copy.schema.names if name.casefold() in map(str.casefold, added)}
         extra = [name for name in self._copy.schema.names if name not in names.values() and name not in skipped]
         if extra:
             self.notes.append(f"only in the destination: {', '.join(extra)}")

@@ -25,7 +25,18 @@ from ...incremental.bookmarks import (
 )
 from ...incremental.checkpoints import Horizon, incremental
 from ...rejected.halving import convert_or_reject
-from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
+from ...stream import (
+    ASKING,
+    Block,
+    Bookmark,
+    Condition,
+    Event,
+    NullBookmarks,
+    Rejected,
+    RejectedRecord,
+    ReplicationMethod,
+    Stream,
+)
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
 from ..session import Lease, Session, Sessions
@@ -200,8 +211,46 @@ class SqlSource(ABC):
         return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
 
     def relation(self, stream: Stream) -> str:
-        """Write what a stream is selected from: its table, or its query on lines of its own, for its comments' sake."""
-        return f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+        """Write what a stream is selected from: its table, its query, or the records of them that its filter lets in.
+
+        A query stands on lines of its own, for its comments' sake.
+        """
+        whole = f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+        condition = self.filter(stream)
+        if not condition:
+            return whole
+        columns = self.dialect.naming.names(stream.schema.names) or "*"
+        return f"(select {columns} from {whole} as t where {condition})"
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Filter by each column whose values SQL compares as Arrow does."""
+        return True
+
+    def filter(self, stream: Stream) -> str:
+        """Write the condition of the records that the stream's filter lets in (of `t`); empty: all of them."""
+        return " and ".join(map(self._condition, stream.where))
+
+    def _condition(self, condition: Condition) -> str:
+        field, operator = condition.field, condition.operator
+        column = f"t.{self.dialect.naming.quote(field.name)}"
+        if operator in ASKING:
+            return f"{column} {operator.replace('_', ' ')}"
+        marks, values = self.filter_marks(field), [self.filter_bounds(value, field) for value in condition.values]
+        if operator in ("=", "in"):  # a coarse comparison comes first, which an index may answer
+            pairs = zip(marks, zip(*values, strict=True), strict=True)
+            return " and ".join(f"{mark} in ({', '.join(bounds)})" for mark, bounds in pairs)
+        return f"{marks[-1]} {'<>' if operator == '!=' else operator} {values[0][-1]}"
+
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Return what a filter compares of a column; the last is compared as Arrow does it: a text by its bytes.
+
+        Before it may stand what is equal for all that is equal by the last.
+        """
+        return [self.tie_breaker(field) or self.comparable(field)]
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the `filter_marks` are compared with."""
+        return self.bounds(value, field)[-1:]
 
     def selects(
         self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
@@ -214,9 +263,9 @@ class SqlSource(ABC):
                 on from a checkpoint would see them again.
             is_indexed: asks whether an index begins with the first bookmark property.
         """
-        sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-            return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
+            return [f"select {self.projection(stream)} from {self.whole(stream)}"]
+        sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         marks = [mark for field in fields for mark in self.marks(field)]
         start = bookmark_values(stream, bookmark)
@@ -239,6 +288,12 @@ class SqlSource(ABC):
         elif missing and policy is NullBookmarks.NEVER and not where:
             where = f"not ({missing})"
         return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
+
+    def whole(self, stream: Stream) -> str:
+        """Write what follows FROM where a stream is read as a whole, or a range of it, of which a table knows more."""
+        table = f"{self.relation(replace(stream, where=()))} as t"
+        conditions = [each for each in (self.filter(stream), stream.locator.get(WITHIN)) if each]
+        return f"{table} where {' and '.join(f'({each})' for each in conditions)}" if conditions else table
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""

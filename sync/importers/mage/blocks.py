@@ -40,7 +40,7 @@ BLOCK_KEYS = frozenset(
 )
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 #: Modules of Mage that a file can import where Mage is not installed.
-_SERVED = ("mage_ai.data_preparation.decorators",)
+_SERVED = ("mage_ai.data_preparation.decorators", "mage_ai.orchestration.triggers.api")
 #: Values of a block or a pipeline that are the same as no value.
 _DEFAULTS: tuple[Any, ...] = (None, "", False, "local_python")
 

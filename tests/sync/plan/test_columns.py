@@ -178,3 +178,14 @@ def test_int96_of_every_year_is_read_unless_it_has_nanoseconds(folder: Folder, p
 def test_a_mistake_in_on_lossy_names_what_is_allowed(folder: Folder) -> None:
     with pytest.raises(ConfigError, match="fail, cast"):
         load_pipeline(folder.write(on_lossy="drop"))
+
+
+def test_more_columns_than_a_table_has_are_refused_by_the_plan(folder: Folder, run_cli: RunCLI) -> None:
+    folder.document["destination"] = {"connector": "sqlite", "config": {"path": "out.sqlite"}}
+    folder.seed(pa.table({f"c{place}": [1] for place in range(2001)}))
+    done = run_cli(["plan", folder.write()], folder.path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for part in ("stream 'events'", "2,001 columns", "sqlite holds 1,999", "exclude"):
+        assert part in done.stderr
+    folder.write(columns={"include": ["c1", "c2"]})
+    assert run_pipeline(folder.path / "columns.yaml").status == "success"
