@@ -9,7 +9,6 @@ from decimal import Decimal
 import pyarrow as pa
 
 from . import compute as pc
-from .compute import constant
 from .decimals import bounded
 
 #: Most digits of a decimal that every destination takes.
@@ -51,7 +50,7 @@ class DigitsSeen:
 
     def add(self, texts: pa.Array) -> None:
         """Take more strings into account; those that are no numbers, and NULL, count for nothing."""
-        is_plain = pc.fill_null(pc.match_substring_regex(texts, _PLAIN), constant(False))
+        is_plain = pc.fill_null(pc.match_substring_regex(texts, _PLAIN), pc.constant(False))
         self._measure(texts.filter(is_plain))
         others = texts.filter(pc.and_(pc.invert(is_plain), texts.is_valid()))
         for text in others.to_pylist() if len(others) else ():
@@ -84,9 +83,9 @@ class DigitsSeen:
 def _lengths(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return the digits before and after the point of numbers without an exponent."""
     size, point = pc.binary_length(texts), pc.find_substring(texts, ".")
-    has_point = pc.greater_equal(point, constant(0))
+    has_point = pc.greater_equal(point, pc.constant(0))
     wholes = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(texts, "-"), pa.int32()))
-    return wholes, pc.if_else(has_point, pc.subtract(pc.subtract(size, point), constant(1)), constant(0))
+    return wholes, pc.if_else(has_point, pc.subtract(pc.subtract(size, point), pc.constant(1)), pc.constant(0))
 
 
 def decimal_of(digits: Digits) -> pa.DataType | None:
@@ -110,9 +109,9 @@ def widened(kind: pa.DataType, texts: pa.Array) -> pa.DataType:
     wholes, fractions = _lengths(texts)
     if (pc.max(wholes).as_py() or 0) <= whole and (pc.max(fractions).as_py() or 0) <= scale:
         return kind
-    needed = pc.add(pc.max_element_wise(wholes, constant(whole)), pc.max_element_wise(fractions, constant(scale)))
+    needed = pc.add(pc.max_element_wise(wholes, pc.constant(whole)), pc.max_element_wise(fractions, pc.constant(scale)))
     is_number = pc.match_substring_regex(texts, _PLAIN)
-    is_held = pc.and_(is_number, pc.less_equal(needed, constant(MOST_DIGITS)))
+    is_held = pc.and_(is_number, pc.less_equal(needed, pc.constant(MOST_DIGITS)))
     whole = max(whole, pc.max(wholes.filter(is_held)).as_py() or 0)
     scale = max(scale, pc.max(fractions.filter(is_held)).as_py() or 0)
     return pa.decimal128(whole + scale, scale) if whole + scale <= MOST_DIGITS else kind

@@ -440,7 +440,7 @@ class ParquetSource(FileSource):
         assert isinstance(self._format, ParquetFormat)
         found: frozenset[str] = frozenset()
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-            for file in self._files(stream.name):
+            for file in self._expanded(self._files(stream.name)):
                 call.check()
                 found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
         return found

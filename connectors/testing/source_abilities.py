@@ -73,7 +73,7 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         with pytest.raises(RecordTooWide):
             self.read(source, self.find(source, "people"))
 
-    # ListsStreams, HasFormerNames, FindsTypes, TracksFiles, SkipsLate, HasOneNull
+    # ListsStreams, HasFormerNames, FindsTypes, TracksFiles, LooksAtTimes, SkipsLate, HasOneNull
 
     def test_listed_streams_are_those_of_discover_and_are_opened_alone(self, place: Any, source: Source) -> None:
         lists = self.can(source, "lists_streams")
@@ -107,6 +107,14 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             assert known == replace(stream, schema=known.schema), "nothing changes but types"
             assert known.schema.names == stream.schema.names
             assert in_order(self.read(source, known).records) == in_order(reading.records)
+
+    def test_a_source_tells_columns_with_nanoseconds_from_those_without(self, place: Any, source: Source) -> None:
+        looks = self.can(source, "looks_at_times")
+        whole, fine = (pa.array([1_000, None, each], pa.timestamp("ns")) for each in (2_000, 2_001))
+        self.put(place, "people", pa.table({"id": [1, 2, 3], "whole": whole, "fine": fine}), ["id"])
+        stream = self.find(source, "people")
+        assert looks.nanoseconds(stream, ["whole", "fine"]) == {"fine"}
+        assert looks.nanoseconds(stream, ["whole"]) == frozenset()
 
     def test_new_and_changed_files_are_found_once(self, place: Any, source: Source) -> None:
         tracks, name = self.can(source, "tracks_files"), self.stream_name("people")

@@ -114,6 +114,13 @@ class AbleSource(MemorySource):
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         return stream
 
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        table = self._table(stream)
+        found = {name: table.column(name).cast(pa.int64()).to_pylist() for name in columns}
+        return frozenset(
+            name for name, values in found.items() if any(each is not None and each % 1000 for each in values)
+        )
+
     def skips_late(self, stream: Stream) -> str:
         return ""
 

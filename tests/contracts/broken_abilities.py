@@ -74,6 +74,15 @@ class TakesOtherArguments(AbleSource):
 # -- sources ---------------------------------------------------------------------------------------------------------
 
 
+class TakesAllTimesForFine(AbleSource):
+    """Names columns of nanoseconds that have none, so that they are refused."""
+
+    caught_by = {"test_a_source_tells_columns_with_nanoseconds_from_those_without"}
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        return frozenset(columns)
+
+
 class FailsWhilePreparing(AbleSource):
     """Raises where only the first call may."""
 
