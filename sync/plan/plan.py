@@ -295,8 +295,9 @@ def _plan_stream(
     stream = replace(stream, stream=_refitted(pipeline, stream))
     declared, _ = _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
-    required = [field.name for field in read.schema if is_decided and not field.nullable]
-    stream = replace(stream, stream=relaxed(stream.stream, before, required, full_refresh=full_refresh))
+    required = [field.name for field in read.schema if not field.nullable]
+    arriving_required = required if is_decided else ()
+    stream = replace(stream, stream=relaxed(stream.stream, before, arriving_required, full_refresh=full_refresh))
     declared, _ = _arriving(pipeline, stream, blocks, code)
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
@@ -320,6 +321,7 @@ def _plan_stream(
         None if disposition is WriteDisposition.REPLACE else before,
         None if left.unsure else left_out,
         required,
+        is_decided=is_decided,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):

@@ -8,8 +8,8 @@ from typing import Any
 from syncblocks.connectors.stream import Stream, is_unseen
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
-#: `on_schema_change: ignore` left out], "required": [names of columns that are never NULL]}; kept by the run store. An
-#: earlier version did not write the last two.
+#: `on_schema_change: ignore` left out], "required": [names of columns that are never NULL there], "decided": whether no
+#: function may have put NULL into them}; kept by the run store. An earlier version did not write the last three.
 Shape = Mapping[str, Any]
 
 #: One change, as in `Commit.schema_changes`: column, change (added, retyped, nullable, dropped, keys), before, after.
@@ -22,6 +22,8 @@ def shape_of(
     before: Shape | None = None,
     ignored: Sequence[str] | None = (),
     required: Sequence[str] | None = None,
+    *,
+    is_decided: bool = True,
 ) -> Shape:
     """Return a stream's shape.
 
@@ -30,7 +32,8 @@ def shape_of(
         left_out: the source's columns that the pipeline leaves out.
         before: its former shape, whose types are kept for columns in which no value was seen this time.
         ignored: columns that `on_schema_change: ignore` leaves out; None if unknown.
-        required: columns that are never NULL as they arrive; None if unknown.
+        required: columns that are never NULL at the source; None if unknown.
+        is_decided: whether no function makes the values.
     """
     columns = {}
     known = {} if before is None else before["columns"]
@@ -40,13 +43,16 @@ def shape_of(
         if field.name in known and is_unseen(field):
             columns[field.name] = known[field.name]
     shape = {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
-    known_lists = {"ignored": ignored, "required": required}
-    return {**shape, **{name: list(names) for name, names in known_lists.items() if names is not None}}
+    shape |= {} if ignored is None else {"ignored": list(ignored)}
+    return shape if required is None else {**shape, "required": list(required), "decided": is_decided}
 
 
 def ceased(before: Shape | None, stream: Stream, required: Collection[str]) -> list[str]:
-    """Return the columns of a stream that were never NULL when it was last written, and may be now."""
-    former = {} if before is None else dict.fromkeys(before.get("required", ()))
+    """Return the columns of a stream that were never NULL when it was last written, and may be now.
+
+    `required` are those that are never NULL as they arrive.
+    """
+    former = before.get("required", ()) if before is not None and before.get("decided") else ()
     return [name for name in stream.schema.names if name in former and name not in required]
 
 

@@ -245,7 +245,8 @@ class Replace(Strategy):
         self._key_change.refuse_nulls(table, staged.name, columns, key)
         if self._key_change.is_due(table, key):
             table = self._key_change.change(table, key)
-        into, by_key = staged.written_to(table), self._by_key(table, key)
+        into, key = staged.written_to(table), key or self._own_key(table, staged)
+        by_key = self._by_key(table, key)
         is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
         is_checked_first = context.rejected is not None and not dialect.facts.has_savepoints
         count = 0
@@ -266,6 +267,18 @@ class Replace(Strategy):
         except FatalConnectorError as error:
             self._key_change.explain(error, table, key)
             raise
+
+    @staticmethod
+    def _own_key(table: Table, staged: StagingTable) -> list[str]:
+        """Return a unique key of a table that foreign keys point at, where the stream has no key; empty: there is none.
+
+        Without one the table would be emptied, which its foreign keys refuse.
+        """
+        if not table.is_referenced:
+            return []
+        strict = {column.name for column in table.columns if not column.is_nullable}.intersection(staged.types)
+        found = sorted(sorted(names) for names in table.unique_keys if names and names <= strict)
+        return min(found, key=len, default=[])
 
     def _by_key(self, table: Table, key: Sequence[str]) -> Callable[..., Sequence[str]] | None:
         """Choose how a table that stays is refilled by its key; None: it is emptied, and gets every record anew.

@@ -61,6 +61,26 @@ def write(folder: Path, destination: dict[str, Any], days: int) -> Path:
 
 
 @pytest.mark.parametrize("system", ["postgres", "mysql"])
+def test_a_parent_without_primary_key_is_replaced_by_its_unique_key(
+    tmp_path: Path, request: pytest.FixtureRequest, system: str
+) -> None:
+    destination = config(system, request, tmp_path)
+    zones = "create table zones (name varchar(20), code varchar(4) not null, unique (code))"
+    cities = "create table cities (zone varchar(4), foreign key (zone) references zones (code))"
+    execute(destination, tmp_path, zones, cities)
+    path = write(tmp_path, destination, 1)
+    document = json.loads(path.read_text())
+    document["streams"] = [{"stream": "zones", "write_disposition": "replace"}]
+    path.write_text(json.dumps(document))
+    for name in ("north", "south"):
+        (tmp_path / "in" / "zones.jsonl").write_text(json.dumps({"name": name, "code": "z1"}))
+        result = run_pipeline(path)
+        assert result.status == "success", [stream.error for stream in result.streams]
+        assert [record["name"] for record in records(destination, tmp_path, "zones")] == [name]
+        execute(destination, tmp_path, "delete from cities", "insert into cities values ('z1')")
+
+
+@pytest.mark.parametrize("system", ["postgres", "mysql"])
 def test_parents_come_first_whatever_their_names(
     tmp_path: Path, request: pytest.FixtureRequest, run_cli: RunCLI, system: str
 ) -> None:
