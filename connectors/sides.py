@@ -130,6 +130,13 @@ class Checksums(Protocol):
         """Return one digest for each range."""
         ...
 
+    def sample(self, records: int) -> list[Key]:
+        """Return about so many keys, drawn at random, ascending; empty: the table is small, or its keys are not known.
+
+        It costs little beside digests. The comparison splits a large table by them before its first digests.
+        """
+        ...
+
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
         """Return for each range the keys, ascending, that split it into pieces of so many records."""
         ...

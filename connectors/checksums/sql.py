@@ -15,6 +15,9 @@ from .json_values import is_same_json
 #: Most arguments of one function call: PostgreSQL takes 100.
 _MAX_ARGUMENTS = 50
 
+#: A table with fewer records is not split before its first digests: to read it once more costs less than to ask.
+_SMALL_RECORDS = 50_000
+
 #: Runs a query and returns all rows.
 Query = Callable[[str], Sequence[tuple[Any, ...]]]
 
@@ -25,6 +28,8 @@ class Canonical(ABC):
     #: Separator of two values, and mark of NULL: control characters, which values hardly contain.
     separator = "chr(31)"
     null = "chr(1)"
+    #: A number from 0 to below 1, another one for each record.
+    random = "random()"
 
     @abstractmethod
     def text(self, column: str, compared: Compared) -> str:
@@ -101,6 +106,20 @@ class SqlChecksums:
         )
         by_place = {int(place): Digest(int(records), int(total or 0)) for place, records, total in found}
         return [by_place.get(place, Digest(0, 0)) for place in range(len(ranges))]
+
+    def sample(self, records: int) -> list[Key]:
+        """Return about so many keys, drawn at random, ascending; empty for a small table."""
+        where = self._where([EVERYTHING], is_bounded=True)
+        ((count,),) = self._query(f"select count(*) from {self._table}{where}")
+        if count < _SMALL_RECORDS or not self._keys:
+            return []
+        drawn = f"{where} and" if where else " where"
+        texts = ", ".join(self._canonical.text(*key) for key in self._keys)
+        found = self._query(
+            f"select {texts} from {self._table}{drawn} {self._canonical.random} < {records / count:.12f} "
+            f"order by {', '.join(self._order())}"
+        )
+        return [tuple(key) for key in found if None not in key]
 
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
         """Return the keys that split each range, in one pass over the keys."""

@@ -16,7 +16,7 @@ from ..arrow.casts import json_text
 from ..arrow.fidelity import as_text
 from ..checksums.json_values import jsonb_text, value_text
 from ..checksums.nested import is_carried
-from ..checksums.sql import SqlChecksums
+from ..checksums.sql import Query, SqlChecksums
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
@@ -24,16 +24,22 @@ from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
 from .checksums import DuckDBCanonical
 
-#: What DuckDB may hold of keys and hashes before it goes to disk.
-_MEMORY_LIMIT = "512MB"
+#: What DuckDB may hold of keys and hashes before it goes to disk, in bytes: unless told otherwise, and at least.
+MEMORY_BYTES, _LEAST_BYTES = 512_000_000, 32_000_000
 
 #: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
 _PAST, _HASH = "past", "h"
 
 
 @contextmanager
-def checksums_of_records(source: Source, side: Side) -> Iterator[RecordChecksums]:
-    """Open checksums of what a source reads; they end with the context."""
+def checksums_of_records(source: Source, side: Side, memory_bytes: int = MEMORY_BYTES) -> Iterator[RecordChecksums]:
+    """Open checksums of what a source reads; they end with the context.
+
+    Args:
+        source: reads the records.
+        side: the side to compute.
+        memory_bytes: what may be held of keys and hashes before it goes to disk.
+    """
     try:
         import duckdb
     except ModuleNotFoundError as error:
@@ -43,7 +49,7 @@ def checksums_of_records(source: Source, side: Side) -> Iterator[RecordChecksums
     folder = tempfile.mkdtemp(prefix="syncblocks-verify-")
     connection = duckdb.connect(
         config={
-            "memory_limit": _MEMORY_LIMIT,
+            "memory_limit": f"{max(memory_bytes, _LEAST_BYTES)}B",
             "temp_directory": folder,
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
@@ -51,6 +57,7 @@ def checksums_of_records(source: Source, side: Side) -> Iterator[RecordChecksums
     )
     try:
         connection.execute("set global TimeZone = 'UTC'")
+        connection.execute("set enable_progress_bar = false")
         connection.execute("set global python_enable_replacements = false")
         yield RecordChecksums(connection, source, side)
     finally:
@@ -78,6 +85,10 @@ class RecordChecksums:
         """Return one digest a range."""
         return self._records().digests(ranges)
 
+    def sample(self, records: int) -> list[Key]:
+        """Return nothing: all records are read before the first key is known, and none is hashed twice."""
+        return []
+
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
         """Return the keys at which each range falls into pieces."""
         return self._records().boundaries(ranges)
@@ -85,7 +96,7 @@ class RecordChecksums:
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some ranges."""
         with self._incoming():
-            return self._over("incoming as t").rows(ranges)
+            return self._over("incoming as t", self._run_with_copies).rows(ranges)
 
     def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
         """Tell of each record whether its key is in one of the ranges."""
@@ -131,15 +142,29 @@ class RecordChecksums:
             self._kept = self._over("records as t", record_hash=f"t.{_HASH}")
         return self._kept
 
-    def _over(self, table: str, *, record_hash: str = "") -> SqlChecksums:
+    def _over(self, table: str, query: Query | None = None, *, record_hash: str = "") -> SqlChecksums:
         side = replace(self._side, key=self._key, columns=self._columns)
         return SqlChecksums(
-            self._run, self._canonical, side, table=table, quote=str, past=f"t.{_PAST}", record_hash=record_hash
+            query or self._run,
+            self._canonical,
+            side,
+            table=table,
+            quote=str,
+            past=f"t.{_PAST}",
+            record_hash=record_hash,
         )
 
     def _run(self, sql: str) -> list[tuple[Any, ...]]:
         with self._sorted_errors():
             return list(self._connection.execute(sql).fetchall())
+
+    def _run_with_copies(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run a query of few of the incoming records; its own result would hold on to the batches that they are in."""
+        self._run(f"create temp table found as {sql}")
+        try:
+            return self._run("select * from found")
+        finally:
+            self._run("drop table found")
 
     @contextmanager
     def _sorted_errors(self) -> Iterator[None]:

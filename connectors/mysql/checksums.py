@@ -14,6 +14,7 @@ class MySQLCanonical(Canonical):
 
     separator = "char(31 using utf8mb4)"
     null = "char(1 using utf8mb4)"
+    random = "rand()"
 
     def text(self, column: str, compared: Compared) -> str:
         """Write a value's canonical text."""

@@ -37,6 +37,11 @@ def connector_bytes(budget: int) -> int:
     return budget // 2
 
 
+def side_bytes(budget: int) -> int:
+    """Return the share of the keys and hashes of one side of a comparison."""
+    return budget // 4
+
+
 def record_bytes(budget: int) -> int:
     """Return the largest size of one record; several copies of a record are made between source and destination."""
     return budget

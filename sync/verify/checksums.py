@@ -36,15 +36,17 @@ class SideReader:
     source: Source
     can: Abilities
     side: Side
+    #: What may be held of the keys and hashes of records that go through DuckDB; None: its default.
+    memory_bytes: int | None = None
 
     def checksums(self) -> AbstractContextManager[Checksums]:
         """Open the side's checksums; they are closed with the context."""
         own = self.can.computes_checksums
         if own is not None and not any(column.is_read for column in self.side.columns):
             return own.checksums(self.side)
-        from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
+        from syncblocks.connectors.duckdb.record_checksums import MEMORY_BYTES, checksums_of_records
 
-        return checksums_of_records(self.source, self.side)
+        return checksums_of_records(self.source, self.side, self.memory_bytes or MEMORY_BYTES)
 
     def read_within(self, stream: Stream, ranges: Sequence[KeyRange]) -> Iterator[Event]:
         """Read the records of some ranges of keys.

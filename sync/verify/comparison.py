@@ -5,7 +5,7 @@ Checksums only say where to look; the values decide whether two records differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -21,12 +21,20 @@ LEAF_RECORDS = 1000
 #: Most pieces of a split range; two levels lead from four million records to a thousand.
 PIECES = 64
 
+#: Ranges of the first digests of a large table, and keys drawn at random for each: differences are then looked for in
+#: few of them, and all other records are hashed once.
+FIRST_RANGES, DRAWN = 128, 16
+
 #: Most records that are named one by one; beyond it, ranges are named.
 MAX_RECORDS = 1000
 
-#: Pieces whose records are read in one step, and pieces that are split in one step.
+#: Pieces whose records are read in one step, and pieces that are split in one step. Files are read from their beginning
+#: for each step.
 PIECES_AT_ONCE = 64
 SPLIT_AT_ONCE = 32
+
+#: Pieces that differ hold at most this part of all records, one in so many: then all of their records are read at once.
+FEW = 10
 
 T = TypeVar("T")
 
@@ -143,16 +151,20 @@ class _Comparer:
         self._unread = [place for place, column in enumerate(columns) if column.name in unread]
 
     def run(self) -> Comparison:
-        whole = self._pieces([EVERYTHING])[0]
-        result = Comparison(whole.source, whole.destination)
-        if not whole.differs:
-            return result
-        if not self._key:
-            result.ranges.append(RangeDifference(EVERYTHING, whole.source.records, whole.destination.records))
+        pieces = self._pieces(self._first_ranges() if self._key else [EVERYTHING])
+        result = Comparison(_total(piece.source for piece in pieces), _total(piece.destination for piece in pieces))
+        differing = [piece for piece in pieces if piece.differs]
+        if self._key:
+            self._look_into(differing, result)
+        elif differing:
+            result.ranges.append(RangeDifference(EVERYTHING, result.source.records, result.destination.records))
             result.is_complete = False
-            return result
-        self._look_into(whole, result)
         return result
+
+    def _first_ranges(self) -> list[KeyRange]:
+        """Return ranges of about as many records each, by keys of the side that has many."""
+        drawn = max(self._both(lambda side: side.sample(FIRST_RANGES * DRAWN)), key=len)
+        return _cut(EVERYTHING, list(dict.fromkeys(drawn[DRAWN::DRAWN])))
 
     def _both(self, ask: Callable[[Checksums], T]) -> tuple[T, T]:
         left, right = (self._pool.submit(ask, side) for side in self._sides)
@@ -162,13 +174,14 @@ class _Comparer:
         left, right = self._both(lambda side: side.digests(ranges))
         return [_Piece(*parts) for parts in zip(ranges, left, right, strict=True)]
 
-    def _look_into(self, whole: _Piece, result: Comparison) -> None:
+    def _look_into(self, pending: list[_Piece], result: Comparison) -> None:
         """Split pieces that differ, the lowest keys first, until they are small enough to compare records."""
-        pending, at_once = [whole], 1
+        at_once = 1
         while pending and len(result.records) < MAX_RECORDS:
             kind = self._next(pending[0])
             if kind == "rows":  # few at first: if everything differs, these are enough
-                at_once = min(2 * at_once, PIECES_AT_ONCE)
+                is_small = FEW * sum(piece.size for piece in pending) <= result.source.records
+                at_once = PIECES_AT_ONCE if is_small else min(2 * at_once, PIECES_AT_ONCE)
             limit = at_once if kind == "rows" else SPLIT_AT_ONCE
             batch = []
             for piece in pending[:limit]:
@@ -251,6 +264,12 @@ class _Comparer:
 
 def _note(piece: _Piece, result: Comparison) -> None:
     result.ranges.append(RangeDifference(piece.keys, piece.source.records, piece.destination.records))
+
+
+def _total(digests: Iterable[Digest]) -> Digest:
+    """Return the digest of all records of some ranges."""
+    found = list(digests)
+    return Digest(sum(digest.records for digest in found), sum(digest.checksum for digest in found))
 
 
 def _step(size: int) -> int:

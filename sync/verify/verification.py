@@ -13,6 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
+from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..session.reader import copy_of, destination_reader, offered_streams
@@ -103,7 +104,9 @@ def _verify(
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
     columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
     left, right = columns.sides(planned.start.bookmark)
-    mine, theirs = SideReader(source, session.source_can, left), SideReader(reader, reader_can, right)
+    memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
+    mine = SideReader(source, session.source_can, left, memory_bytes)
+    theirs = SideReader(reader, reader_can, right, memory_bytes)
     comparison, rejected = _compared(mine, theirs)
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")

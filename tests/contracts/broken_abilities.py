@@ -229,6 +229,9 @@ class WrongChecksums:
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         return list(self.inner.digests(ranges))
 
+    def sample(self, records: int) -> Any:
+        return self.inner.sample(records)
+
     def boundaries(self, ranges: Any) -> Any:
         return self.inner.boundaries(ranges)
 

@@ -24,7 +24,7 @@ class Listed:
 
     def __init__(self, records: dict[int, int], past: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.records, self.past = records, past
-        self.asked = 0
+        self.asked = self.hashed = 0
 
     def _in(self, keys: KeyRange, *, is_bounded: bool = True) -> list[int]:
         low = None if keys.start is None else int(str(keys.start[0]))
@@ -37,7 +37,12 @@ class Listed:
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         found = [self._in(keys) for keys in ranges]
+        self.hashed += sum(map(len, found))
         return [Digest(len(keys), sum(hash((key, self.records[key])) for key in keys)) for keys in found]
+
+    def sample(self, records: int) -> list[Key]:
+        found = self._in(KeyRange())
+        return [(str(key),) for key in found[:: max(1, len(found) // records)]] if len(found) > 500 else []
 
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
         return [[(str(key),) for key in self._in(keys)[size::size]] for keys, size in ranges]
@@ -94,6 +99,15 @@ def test_only_a_small_part_of_the_records_is_looked_at() -> None:
     left, right = Listed(source), Listed(source | {17: 0, 49_999: 0})
     assert len(compared(left, right).records) == 2
     assert left.asked <= 2000
+
+
+def test_few_differences_make_few_records_be_hashed_again() -> None:
+    source = {key: key for key in range(50_000)}
+    left, right = Listed(source), Listed(source | dict.fromkeys(range(17, 50_000, 5_000), -1))
+    found = compared(left, right)
+    assert (len(found.records), found.source.records, found.destination.records) == (10, 50_000, 50_000)
+    assert max(left.hashed, right.hashed) <= 1.2 * 50_000
+    assert left.asked <= 10_000
 
 
 def test_what_has_changed_since_is_no_difference() -> None:
