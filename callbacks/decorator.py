@@ -19,7 +19,7 @@ from .kwargs import STATUSES
 #: Name of the list of marks in the namespace of a user's file.
 MARKS = "__syncblocks_marks__"
 
-#: Decorators of Mage's templates for other kinds of blocks, and for tests of a block's output.
+#: Decorators of Mage's templates for other kinds of blocks.
 OTHERS_OF_MAGE = (
     "condition",
     "custom",
@@ -37,7 +37,6 @@ OTHERS_OF_MAGE = (
     "sensor",
     "streaming_sink",
     "streaming_source",
-    "test",
 )
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -48,11 +47,13 @@ class Mark:
     """One decorator on one function."""
 
     function: Callable[..., Any]
-    #: Status for which the function is called; None for a transformer.
+    #: Status for which the function is called; None for a transformer or a test.
     status: str | None
     #: Argument of the decorator: True, False, or None if not given.
     fetch_inputs: bool | None = None
     is_legacy: bool = False
+    #: Whether it marks a test of the output, which no run calls.
+    is_test: bool = False
     #: Of a transformer: columns to rename, old: new.
     rename_columns: Mapping[str, str] | None = None
     #: Line of the decorator in the user's file.
@@ -106,6 +107,11 @@ def on_cancelled(function: Function) -> Function:
     return _note(sys._getframe(1), function, "cancelled", is_legacy=True)
 
 
+def output_test(function: Function, /) -> Function:
+    """`@test`: mark a function that `syncblocks transformers test` calls with the transformer's output."""
+    return _note(sys._getframe(1), function, None, is_test=True)
+
+
 def left_alone(function: Any = None, /, *arguments: Any, **settings: Any) -> Any:
     """Return the function as it is: a decorator of Mage whose functions are not called here."""
     return function if callable(function) else lambda marked: marked
@@ -141,6 +147,18 @@ def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknow
     return mark
 
 
+#: What stands in the namespace of a user's file.
+DECORATORS: Mapping[str, Callable[..., Any]] = {
+    "callback": callback,
+    "on_success": on_success,
+    "on_failure": on_failure,
+    "on_cancelled": on_cancelled,
+    "transformer": transformer,
+    "test": output_test,
+    **dict.fromkeys(OTHERS_OF_MAGE, left_alone),
+}
+
+
 def _check_names(caller: FrameType, rename_columns: Any) -> None:
     if rename_columns is None:
         return
@@ -160,6 +178,7 @@ def _note(
     *,
     fetch_inputs: bool | None = None,
     is_legacy: bool = False,
+    is_test: bool = False,
     rename_columns: Mapping[str, str] | None = None,
 ) -> Function:
     if not callable(function):
@@ -172,6 +191,7 @@ def _note(
                 status=status,
                 fetch_inputs=fetch_inputs,
                 is_legacy=is_legacy,
+                is_test=is_test,
                 rename_columns=rename_columns,
                 line=caller.f_lineno,
             )

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from .child import OUTPUT_KEPT_BYTES, CallEnd, tail
+from .child_process import OUTPUT_KEPT_BYTES, CallEnd, tail
 from .invoke import Functions
 from .kwargs import RESERVED
 from .plain_text import plain_text
 from .protocols import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
 from .runners import ChildRunner, InlineRunner, Runner
+from .triggers import Ask, refuse
 
 OUTPUT_LIMIT = 16 * 1024
 
@@ -34,6 +35,7 @@ class Dispatcher:
         resolve: Callable[[dict[str, Any]], dict[str, Any]] = lambda variables: variables,
         prepare: Callable[[Delivery, dict[str, Any]], Prepared] = lambda delivery, kwargs: Prepared(hook=delivery.hook),
         redact: Callable[[str], str] = lambda text: text,
+        ask: Callable[[Delivery], Ask] = lambda delivery: refuse,
         on_outcome: Callable[[Delivery, Outcome, str], None] = lambda delivery, outcome, verdict: None,
         inline: bool = False,
         log: logging.Logger | None = None,
@@ -49,6 +51,7 @@ class Dispatcher:
             resolve: turns recorded references of runtime variables into values, just before the call.
             prepare: called before each call with the resolved kwargs; evaluates `when` and fills in a hook.
             redact: masks secrets in errors and output of functions.
+            ask: called before each call; answers what the function asks (`trigger_pipeline`).
             on_outcome: called after each delivery was marked, with the outcome and the result of `mark`.
             inline: call functions (not hooks) in this process, on one thread for all blocks, without deadline or
                 isolation, so that `breakpoint()` has the terminal.
@@ -61,6 +64,7 @@ class Dispatcher:
         self.resolve = resolve
         self.prepare = prepare
         self.redact = redact
+        self.ask = ask
         self.on_outcome = on_outcome
         self.log = log or logging.getLogger("syncblocks.callbacks")
         self.kill_grace_s = kill_grace_s
@@ -284,7 +288,8 @@ class _Queue:
         try:
             if prepared.local is not None:
                 return self._run_here(prepared.local, delivery.timeout_s)
-            return self.runner.run(_request(delivery, kwargs, prepared), timeout_s=delivery.timeout_s)
+            request, ask = _request(delivery, kwargs, prepared), self._dispatcher.ask(delivery)
+            return self.runner.run(request, timeout_s=delivery.timeout_s, ask=ask)
         except Exception as error:  # no process or no memory: this delivery fails, the queue continues
             self._dispatcher.log.exception("callback block %s: the call could not be made", delivery.callback_block)
             return CallEnd(kind="exited", error=f"the call could not be made: {error}", output=b"")

@@ -36,7 +36,7 @@ class HookFailed(CallbackError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return `Type: message` of an error of the user's code, whose message may raise."""
+    """Return `Type: message` of an error of the user's code; its own `__str__` may raise."""
     kind = type(error).__name__
     try:
         message = str(error)

@@ -174,7 +174,7 @@ _PIPELINE = frozenset(PipelineKwargs.__annotations__)
 #: Names that hide a runtime variable of the same name.
 RESERVED = frozenset(StandardKwargs.__annotations__) | _INTEGRATION | _PIPELINE
 
-#: A run has no interval yet: these are None.
+#: The interval that a run is for; None of a run that is for none.
 INTERVAL = (
     "interval_start_datetime",
     "interval_end_datetime",
@@ -234,8 +234,8 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
             `pipeline_run` (a mapping with at least `id`), `pipeline_uuid`, `idempotency_key`, `attempts`.
             Needed of a block's or stream's event: `stream`, `destination_table`, `index`, `is_last_block_run`,
             `block_run`; of an event of `pipeline`: `block_runs`, `never_started` (`totals`, `failed_streams` if known).
-            Optional: `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}), `error` (a mapping with
-            type, message, traceback, stream, block).
+            Optional: `interval` (start, end), `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}),
+            `error` (a mapping with type, message, traceback, stream, block).
 
     `env` and `configuration` have their defaults: who calls the function sets them by the pipeline file.
 
@@ -266,6 +266,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         "env": "dev",
         "configuration": {},
         **dict.fromkeys(INTERVAL),
+        **({} if event.get("interval") is None else interval_values(*event["interval"])),
         "pipeline_uuid": event["pipeline_uuid"],
         "retry": {"attempts": event["attempts"]},
         "idempotency_key": event["idempotency_key"],
@@ -283,6 +284,13 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
     return recorded
 
 
+def interval_values(start: datetime, end: datetime) -> dict[str, Any]:
+    """Return the values of an interval in recorded form, by the names of `INTERVAL`; the one before is as long."""
+    length = end - start
+    values = (start.isoformat(), end.isoformat(), length.total_seconds(), (start - length).isoformat())
+    return dict(zip(INTERVAL, values, strict=True))
+
+
 def _trigger_name(attempt: int | None, trigger: str | None) -> str:
     if (attempt or 1) > 1:
         return "retry"
@@ -294,6 +302,9 @@ def hydrate(recorded: Mapping[str, Any]) -> dict[str, Any]:
     kwargs = {**recorded, "logger": UserLogger()}
     if "execution_date" in kwargs:
         kwargs["execution_date"] = _aware(kwargs["execution_date"])
+    for name in INTERVAL:
+        if isinstance(kwargs.get(name), str):
+            kwargs[name] = _aware(kwargs[name])
     if "pipeline_run" in kwargs:
         kwargs["pipeline_run"] = _made(PipelineRun, kwargs["pipeline_run"])
     if kwargs.get("block_run") is not None:

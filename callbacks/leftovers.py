@@ -1,4 +1,4 @@
-"""Processes that a call has left in sessions of their own, found by a mark in their environment. Only on Linux."""
+"""Finds and ends processes that a call started in sessions of their own, by a mark in their environment. Linux only."""
 
 from __future__ import annotations
 

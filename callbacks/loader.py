@@ -16,28 +16,17 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
 
-from . import decorator
 from .binding import Binding, BindingError, bind
-from .decorator import MARKS, Mark
+from .decorator import DECORATORS, MARKS, Mark
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
+from .mage import mage_modules
 
 _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
-
-#: What stands in the namespace of a user's file.
-DECORATORS: Mapping[str, Callable[..., Any]] = {
-    "callback": decorator.callback,
-    "on_success": decorator.on_success,
-    "on_failure": decorator.on_failure,
-    "on_cancelled": decorator.on_cancelled,
-    "transformer": decorator.transformer,
-    **dict.fromkeys(decorator.OTHERS_OF_MAGE, decorator.left_alone),
-}
 
 #: One file is executed at a time: sys.path and sys.modules belong to the process.
 _executing = threading.RLock()
@@ -84,6 +73,8 @@ class CallbackFile:
     #: In calling order: legacy marks first, then in definition order.
     functions: tuple[CallbackFunction, ...]
     transformers: tuple[TransformerFunction, ...]
+    #: Functions marked by `@test`, by name. No run calls them.
+    tests: Mapping[str, Callable[..., Any]]
 
 
 def load_file(
@@ -141,7 +132,7 @@ def execute(path: Path) -> ExecutedFile:
     namespace["__file__"] = str(path)
     namespace[MARKS] = marks
     namespace |= DECORATORS
-    with _executing, _helpers_beside(path), _mage_modules(), _no_exit():
+    with _executing, _helpers_beside(path), mage_modules(), _no_exit():
         # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
@@ -164,7 +155,7 @@ def read_marks(
     path, names = executed.path, frozenset(variables)
     callbacks: list[CallbackFunction] = []
     transformers: list[TransformerFunction] = []
-    for name, marks in _by_name(executed.marks).items():
+    for name, marks in _by_name(_of_blocks(executed.marks)).items():
         if any(mark.status is None for mark in marks):
             transformers.append(_bound_transformer(executed, name, marks, names))
         else:
@@ -178,12 +169,18 @@ def read_marks(
     if not callbacks and not transformers:
         raise CallbackLoadError(path, None, "marks no function with @callback or @transformer")
     callbacks.sort(key=lambda function: not function.is_legacy)
-    return CallbackFile(path=path, functions=tuple(callbacks), transformers=tuple(transformers))
+    tests = _by_name(mark for mark in executed.marks if mark.is_test)
+    return CallbackFile(
+        path=path,
+        functions=tuple(callbacks),
+        transformers=tuple(transformers),
+        tests={name: marks[0].function for name, marks in tests.items()},
+    )
 
 
 def read_function(executed: ExecutedFile, name: str, *, variables: Iterable[str]) -> CallbackFunction | None:
     """Bind one callback function of an executed file; None if there is no function of that name."""
-    marks = _by_name(executed.marks).get(name)
+    marks = _by_name(_of_blocks(executed.marks)).get(name)
     if marks is None or any(mark.status is None for mark in marks):
         return None
     return _bound(executed, name, marks, frozenset(variables), None)
@@ -240,6 +237,10 @@ def _bound_transformer(
     return TransformerFunction(
         name=name, binding=binding, function=function, rename_columns=dict(marks[0].rename_columns or {}), line=line
     )
+
+
+def _of_blocks(marks: Iterable[Mark]) -> Iterator[Mark]:
+    return (mark for mark in marks if not mark.is_test)
 
 
 def _by_name(marks: Iterable[Mark]) -> dict[str, list[Mark]]:
@@ -303,25 +304,6 @@ def _helpers_beside(path: Path) -> Iterator[None]:
         for name in set(sys.modules) - before:
             if _lies_in(path.parent, name.partition(".")[0]):
                 del sys.modules[name]
-
-
-@contextmanager
-def _mage_modules() -> Iterator[None]:
-    """Let the file import Mage's decorators where Mage is not installed; nothing stays in `sys.modules`."""
-    if "mage_ai" in sys.modules or find_spec("mage_ai") is not None:
-        yield
-        return
-    names = ("mage_ai", "mage_ai.data_preparation", "mage_ai.data_preparation.decorators")
-    modules = {name: ModuleType(name) for name in names}
-    for package in names[:2]:
-        modules[package].__path__ = []
-    vars(modules[names[2]]).update(DECORATORS)
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
 
 
 class ExitCalled(BaseException):

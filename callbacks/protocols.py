@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from .child import CallEnd
+    from .child_process import CallEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

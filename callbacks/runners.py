@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TextIO
 
-from .child import CallEnd, Child
+from .child_process import CallEnd, Child
 from .invoke import DATA_MODULES, Functions, perform
+from .mage import mage_modules
+from .triggers import Ask, asking
 
 
 class Runner(Protocol):
     """Makes the calls of one queue, on the queue's thread."""
 
-    def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
-        """Make one call; see `invoke.perform` for the request."""
+    def run(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask) -> CallEnd:
+        """Make one call; see `invoke.perform` for the request. `ask` answers questions of the function."""
 
     def warm(self) -> None:
         """Prepare for a call that needs its parent's data."""
@@ -40,7 +42,7 @@ class ChildRunner:
         self._is_interrupted = False
         self._retiring: list[tuple[Child, threading.Thread]] = []
 
-    def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
+    def run(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask) -> CallEnd:
         """Make one call."""
         child = self._child
         if child is None:
@@ -48,7 +50,7 @@ class ChildRunner:
         if self._is_interrupted:
             child.interrupt()
         try:
-            end = child.call(request, timeout_s=timeout_s)
+            end = child.call(request, timeout_s=timeout_s, ask=ask)
         except BaseException:
             self._child = None
             child.kill()
@@ -140,15 +142,16 @@ class InlineRunner:
         self._redact = redact
         self._hooks = hooks
 
-    def run(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
+    def run(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask) -> CallEnd:
         """Make one call; a function has no deadline."""
         if "hook" in request:
-            return self._hooks.run(request, timeout_s=timeout_s)
+            return self._hooks.run(request, timeout_s=timeout_s, ask=ask)
         outside = sys.stdout, sys.stderr
         masked = tuple(MaskedOutput(stream, self._redact) for stream in outside)
         sys.stdout, sys.stderr = masked
         try:
-            answer = perform(self._functions, request)
+            with asking(ask), mage_modules():
+                answer = perform(self._functions, request)
         finally:
             sys.stdout, sys.stderr = outside
             for stream in masked:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .events import make_event
 from .invoke import append_folder
 from .invoke import call as call_function
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import load_file
+from .made_up_events import make_event
 from .trial import Trial, try_file
 from .unknown_names import UnknownName
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .dispatcher import Dispatcher
-from .events import make_event
 from .invoke import append_folder, show
 from .kwargs import RESERVED, STATUSES, hydrate
 from .loader import CallbackFunction, load_file
+from .made_up_events import make_event
 from .protocols import Delivery, LeaseResult, NothingOpen, Outcome, Prepared
+from .triggers import Ask, refuse
 from .unknown_names import UnknownName, unknown_names
 
 #: Most characters of a shown value.
@@ -127,11 +128,12 @@ def deliver_once(
     resolve: Callable[[dict[str, Any]], dict[str, Any]],
     redact: Callable[[str], str],
     prepare: Callable[[Delivery, dict[str, Any]], Prepared],
+    ask: Callable[[Delivery], Ask] = lambda delivery: refuse,
     log: logging.Logger | None = None,
 ) -> Outcome:
     """Call a function once with one delivery, as a run does."""
     given = _ListOutbox([delivery])
-    (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, log=log)
+    (outcome,) = _deliver(given, inline=inline, resolve=resolve, prepare=prepare, redact=redact, ask=ask, log=log)
     return outcome
 
 
@@ -188,13 +190,20 @@ def _spool(source: Path | None, folder: Path) -> tuple[str, str]:
     """Write data as an Arrow IPC file, as a run does; return its path and shape."""
     import pyarrow as pa
 
-    table = pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)
+    table = sample_or_file(source)
     path = folder / "data.arrow"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
     made_up = " (made up)" if source is None else ""
     return str(path), f"{table.num_rows} rows{made_up}: {columns}"
+
+
+def sample_or_file(source: Path | None) -> Any:
+    """Read a data file into an Arrow table; without one return three made-up records. Errors: see `read_table`."""
+    import pyarrow as pa
+
+    return pa.table({"id": [1, 2, 3], "name": ["a", "b", "c"]}) if source is None else read_table(source)
 
 
 def read_table(source: Path) -> Any:
@@ -213,7 +222,7 @@ def read_table(source: Path) -> Any:
     }
     reader = readers.get(source.suffix.lower())
     if reader is None:
-        raise ValueError(f"{source} is none of {', '.join(readers)}")
+        raise ValueError(f"{source}: its name must end in one of {', '.join(readers)}")
     try:
         return reader(source)
     except (OSError, pa.ArrowException) as error:

@@ -34,7 +34,7 @@ class UnknownName:
     text: str
     #: The most similar known name, if there is one.
     nearest: str | None
-    #: Whether the name is one or two letters off: then a mistake, whatever it is used for.
+    #: Whether it differs from a known name by one or two letters: then it is reported as a misspelling.
     is_slip: bool
 
     def __str__(self) -> str:

@@ -44,7 +44,7 @@ def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO
     file = os.fdopen(descriptor, "rb", buffering=0)
     try:
         if not os.path.samestat(os.fstat(descriptor), inside(path, root, allowed).stat()):
-            raise RetriableError(f"{path}: exchanged while it was being opened")
+            raise RetriableError(f"{path}: replaced while it was being opened")
     except BaseException:
         file.close()
         raise

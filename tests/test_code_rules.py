@@ -60,7 +60,7 @@ BY_NAME = {
 CHANGES_MODULES = {"callbacks/loader.py", "callbacks/mage.py"}
 
 #: One file a driver may import another project's private modules.
-PRIVATE = {"connectors/mysql/results.py", "connectors/postgres/database.py"}
+PRIVATE = {"connectors/mysql/results.py", "connectors/postgres/adbc_driver.py"}
 
 Found = tuple[str, int, str]
 

@@ -110,7 +110,7 @@ class Database:
                 self._root.execute(f"set global memory_limit = '{self.memory_limit}'")
 
     def lacks(self, size_bytes: int) -> bool:
-        """Tell whether this size is more than the memory of loads."""
+        """Tell whether a size exceeds the memory of loads."""
         with self._lock:
             return size_bytes > (self._set_bytes or self._limit_bytes)
 
@@ -197,7 +197,9 @@ class Database:
                 self._is_read_only = not needs_writing
                 self._set_bytes = 0 if settings.memory_limit is None else _limit_bytes(self._root)
             elif self._is_read_only and is_writer:
-                raise RetriableError(f"{self.path} is being read in this process, and opened for reading only")
+                raise RetriableError(
+                    f"{self.path} is open for reading only in this process, and cannot be written meanwhile"
+                )
             if not is_writer and not settings.external_access:
                 # A stranger's view must not read the files that this process can read.
                 self._root.execute("set global enable_external_access = false")

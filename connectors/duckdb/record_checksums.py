@@ -22,7 +22,7 @@ from ..incremental.bookmarks import past
 from ..protocols import Source
 from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
-from .canonical import DuckDBCanonical
+from .checksums import DuckDBCanonical
 
 #: What DuckDB may hold of keys and hashes before it goes to disk.
 _MEMORY_LIMIT = "512MB"

@@ -166,13 +166,13 @@ class DuckDBSource(QuerySource):
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
-        from .canonical import DuckDBCanonical
+        from .checksums import DuckDBCanonical
 
         return self.opened_checksums(side, DuckDBCanonical())
 
     def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
         """Return a stream of the records of some ranges of keys."""
-        from .canonical import DuckDBCanonical
+        from .checksums import DuckDBCanonical
 
         return self.within(stream, side, DuckDBCanonical(), ranges)
 

@@ -78,7 +78,7 @@ class DuckDBWrites(Writes, InsertsInPieces):
         return not target.has_dependents or (bool(key) and not self._may_refuse(session, target, key))
 
     def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
-        """Tell whether more than the key's own uniqueness decides about records."""
+        """Tell whether a constraint beside the merge key can reject a record."""
         if target.is_referenced or (target.key and set(target.key) != set(key)):
             return True
         place = (target.name.schema, target.name.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
 from .catalog import MySQLCatalog
-from .names import MySQLNaming
+from .naming import MySQLNaming
 from .server import Server
 from .tables import MySQLTables
 from .types import MySQLTypes

@@ -156,13 +156,13 @@ class MySQLSource(QuerySource):
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
-        from .canonical import MySQLCanonical
+        from .checksums import MySQLCanonical
 
         return self.opened_checksums(side, MySQLCanonical())
 
     def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
         """Return a stream of the records of some ranges of keys."""
-        from .canonical import MySQLCanonical
+        from .checksums import MySQLCanonical
 
         return self.within(stream, side, MySQLCanonical(), ranges)
 

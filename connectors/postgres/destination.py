@@ -12,9 +12,9 @@ from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
 from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from .adbc_driver import Database
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
-from .database import Database
 from .dialect import dialect
 from .privileges import missing_privileges
 from .settings import VERIFYING, PostgresSettings

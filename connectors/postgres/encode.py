@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..sql.session import COLUMN_TYPE
 from ..stream import Block
-from .names import Name
+from .type_names import Name
 
 _BLOCK_BYTES = 1 << 20
 #: Values of more bytes than this, on average, are not put together with the others of their record.

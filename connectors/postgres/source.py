@@ -22,14 +22,14 @@ from ..sql.read.source import WITHIN
 from ..sql.session import Lease, Session, Sessions
 from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
+from .adbc_driver import Database
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
-from .database import Database
 from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
-from .names import Name
 from .settings import VERIFYING, PostgresSettings
+from .type_names import Name
 from .types import array_item, arrow_of
 from .widening import INTEGERS, widen
 
@@ -205,14 +205,14 @@ class PostgresSource(QuerySource):
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
-        from .canonical import PostgresCanonical
+        from .checksums import PostgresCanonical
 
         # Ranges are taken for as many groups as there are records: they would be sorted, all columns, on disk.
         return self.opened_checksums(side, PostgresCanonical(), "set local jit = off; set local enable_sort = off")
 
     def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
         """Return a stream of the records of some ranges of keys."""
-        from .canonical import PostgresCanonical
+        from .checksums import PostgresCanonical
 
         return self.within(stream, side, PostgresCanonical(), ranges)
 

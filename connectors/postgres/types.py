@@ -10,7 +10,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
-from .names import TEXTS, Name
+from .type_names import TEXTS, Name
 from .widening import widen
 
 #: Types that COPY carries as one Arrow type, whatever is put in.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .names import TEXTS, Name
+from .type_names import TEXTS, Name
 
 #: Types that a text is turned into by a cast that refuses what does not fit.
 _PARSED = frozenset({"uuid", "json", "jsonb", "inet", "cidr", "macaddr", "macaddr8", "xml"})

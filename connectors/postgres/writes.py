@@ -8,7 +8,7 @@ from ..sql.dialect.writes import Writes
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
-from .names import Name
+from .type_names import Name
 from .types import shown
 
 #: Until the commit only. Merges join and group whole staging tables; the default of 4 MB would spill to disk. And the

@@ -1,6 +1,6 @@
-"""Find the records that a conversion refuses: convert the whole batch, and halve each part that fails.
+"""Find the records that a step (a conversion, an insert) rejects: try the whole batch, and halve each part that fails.
 
-A batch that converts is converted once: no record is looked at alone before its batch has failed.
+A batch that passes is tried once: no record is looked at alone before its batch has failed.
 """
 
 from __future__ import annotations

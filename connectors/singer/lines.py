@@ -64,7 +64,7 @@ class RecordLines:
         self._stream = stream
         self._head = f'{{"type":"RECORD","stream":{_text(stream)},"record":{{' if is_wrapped else "{"
         self._tail = "}" if version is None else f'}},"version":{version}'
-        if not is_wrapped:  # a record alone, as in a file of a BATCH
+        if not is_wrapped:  # a record without the RECORD message around it, as in a file of a BATCH
             self._tail = ""
 
     def write(self, batch: pa.RecordBatch, extracted_at: str | None = None) -> Iterator[memoryview]:

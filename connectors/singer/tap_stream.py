@@ -135,7 +135,7 @@ class TapStream:
         return {STATE: part, **({WIDER: wider} if wider else {}), **self.resent.at(value, is_complete=is_complete)}
 
     def wider(self) -> dict[str, list[int] | None]:
-        """Return the columns that hold more digits than their schema declares, as JSON values."""
+        """Return precision and scale of each column that is wider than its SCHEMA, as JSON for the STATE."""
         return {each.name: _digits(each.type) for each in self._columns.values() if each.is_widened}
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, UnreflectableTable
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.tables import Column, Table
 from ..stream import UNKNOWN_TYPE, Stream
-from .names import Names
+from .spelling import Names
 from .types import kind_of
 
 #: Marks a field whose name is lower case in a system that folds names to upper case: it must be quoted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.engine import Engine
 
 from ..sql.identifiers import Naming, TableName
-from .names import Names
+from .spelling import Names
 
 
 class SQLAlchemyNaming(Naming):

@@ -25,7 +25,7 @@ from ..network import Canceller
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..stream import Block
 from .failures import connect_failure, failure
-from .names import Names
+from .spelling import Names
 from .traits import Traits
 from .types import Kind, kind_for, sqlalchemy_type
 from .values import array_of, values_of
@@ -192,7 +192,10 @@ class AlchemySession:
             return 0  # after the commit
         if _DDL.match(sql):
             if self.is_dirty:
-                raise FatalConnectorError("a change of a table would commit half of a load", connector="sqlalchemy")
+                raise FatalConnectorError(
+                    "a table cannot be altered inside a load: this system would commit its first part",
+                    connector="sqlalchemy",
+                )
             self._end()
             match = _CREATE.match(sql)
             try:

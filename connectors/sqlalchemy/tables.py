@@ -52,7 +52,10 @@ class SQLAlchemyTables(Tables):
         return self.create(name, [*columns, *numbers])
 
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
-        """Write it where the system has indexes and takes such keys: without, many read all of it for each record."""
+        """Return CREATE INDEX for the merge key, or "" where the system has no indexes or may not index it.
+
+        Without one, many systems read the whole table for each record of a merge.
+        """
         if self._own.name in _WITHOUT_INDEXES:
             return ""
         kinds = [Kind.parse(column.type) for column in columns]

@@ -39,6 +39,7 @@ COMMANDS = {
     "runs": "runs",
     "state": "state",
     "callbacks": "callbacks",
+    "transformers": "transformers",
     "connectors": "connectors",
     "schema": "schema",
     "tap": "singer",

@@ -119,7 +119,7 @@ def _event(
     variables: dict[str, Any],
 ) -> Iterator[tuple[Event, list[str] | None, float, tuple[str, Path | None] | None]]:
     """Yield the maker of events, `on` and the deadline, and status and data of a recorded event."""
-    from syncblocks.callbacks.events import make_event
+    from syncblocks.callbacks.made_up_events import make_event
 
     block = None if pipeline is None else _block_of(pipeline, file)
     timeout_s = 60.0 if block is None else float(block.timeout_s)
@@ -145,8 +145,8 @@ def _made_up(
     pipeline: Pipeline, block: CallbackBlock | None, status: str, stream: str | None, parent: str
 ) -> dict[str, Any]:
     """Return a made-up event of this pipeline."""
-    from syncblocks.callbacks.events import make_event
     from syncblocks.callbacks.kwargs import RESERVED
+    from syncblocks.callbacks.made_up_events import make_event
 
     from ..config import is_glob, render_destination_table
 
@@ -157,7 +157,7 @@ def _made_up(
     date = pipeline.execution_date.isoformat()
     event = make_event(
         status,
-        name,
+        pipeline.called(name),
         parent=parent,
         destination_table=table,
         execution_date=date,

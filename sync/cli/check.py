@@ -104,7 +104,9 @@ def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> N
     missing = knows.missing_privileges({stream.destination_table: stream.write_disposition for stream in selected})
     if missing:
         statements = "\n".join(f"{statement};" for statement in missing)
-        raise FatalConnectorError(f"a run needs what its user lacks; who may grant it runs:\n{statements}")
+        raise FatalConnectorError(
+            f"the database user lacks privileges that a run needs; an administrator runs:\n{statements}"
+        )
 
 
 def _check_store(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -55,6 +56,13 @@ def cut(text: str | None, length: int = MAX_CELL) -> str:
     """Return one line of at most `length` characters."""
     line = " ".join((text or "").split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def cell(value: Any) -> str:
+    """Return a JSON value of a record as one short line."""
+    if value is None:
+        return "-"
+    return cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def plural(number: int, noun: str) -> str:

@@ -122,7 +122,7 @@ def init_command(
     if mage is None and (pipeline or mage_data):
         raise click.UsageError("--pipeline and --mage-data go with --from-mage")
     if mage is not None and meltano is not None:
-        raise click.UsageError("--from-mage and --from-meltano are two ways over: one at a time")
+        raise click.UsageError("use either --from-mage or --from-meltano")
     if environment is not None and meltano is None:
         raise click.UsageError("--environment goes with --from-meltano")
     if meltano is not None:

@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,33 @@ variable_option = click.option(
 )
 
 
+def _read_moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
+    """Read an ISO date or time; without a zone it is UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no time: write 2024-01-31 or 2024-01-31T06:00:00Z") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def interval_options(function: Command) -> Command:
+    """Add --interval-start and --interval-end, which come together: the parameter `interval`."""
+
+    @click.option(
+        "--interval-start", "start", callback=_read_moment, metavar="TIME", help="Start of what the run is for; UTC."
+    )
+    @click.option("--interval-end", "end", callback=_read_moment, metavar="TIME", help="Its end, which is not in it.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, start: datetime | None, end: datetime | None, **kwargs: Any) -> Any:
+        if (start is None) != (end is None):
+            raise click.UsageError("--interval-start and --interval-end come together")
+        return function(*args, interval=None if start is None else (start, end), **kwargs)
+
+    return wrapper
+
+
 def json_or_text(text: str) -> Any:
     """Return the value of valid JSON (without NaN and infinity), else the text."""
 
@@ -118,12 +146,16 @@ def split_file(arguments: Sequence[str]) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def open_pipeline(
-    console: Console, file: Path | None, variables: Sequence[tuple[str, Any]] = (), trigger: str | None = None
+    console: Console,
+    file: Path | None,
+    variables: Sequence[tuple[str, Any]] = (),
+    trigger: str | None = None,
+    **more: Any,
 ) -> Pipeline:
-    """Find and load the pipeline file; its secrets are masked from now on."""
+    """Find and load the pipeline file; its secrets are masked from now on. `more`: see `load_pipeline`."""
     from ..config import load_pipeline
 
-    pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger)
+    pipeline = load_pipeline(find_file(file), variables=dict(variables), trigger=trigger, **more)
     console.hide(pipeline.secret_values)
     for warning in pipeline.warnings:
         console.warn(warning)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-SUFFIXES = (".yaml", ".yml")
-_KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
+from ..pipeline_files import SUFFIXES, pipeline_files, yaml_files
+
+__all__ = ["SUFFIXES", "find_file", "pipeline_files"]
 
 
 def find_file(file: Path | None) -> Path:
@@ -19,14 +19,14 @@ def find_file(file: Path | None) -> Path:
 
     if file is not None and not file.is_dir():
         if not file.exists() and (file.parent.is_dir()):
-            there = [path.name for path in _yaml_files(file.parent)]
+            there = [path.name for path in yaml_files(file.parent)]
             near = nearest_match(file.name, there)
             nearest = None if near is None else str(file.parent / near)
             raise ConfigError("there is no such pipeline file", path=str(file), nearest=nearest)
         return file
     folder = Path() if file is None else file
     where = "the current folder" if file is None else str(file)
-    files = _yaml_files(folder)
+    files = yaml_files(folder)
     pipelines = pipeline_files(folder)
     if len(pipelines) == 1:
         return pipelines[0]
@@ -37,21 +37,3 @@ def find_file(file: Path | None) -> Path:
     raise ConfigError(
         f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
     )
-
-
-def pipeline_files(folder: Path) -> list[Path]:
-    """Return the YAML files of a folder that have a source and a destination."""
-    return [path for path in _yaml_files(folder) if _is_pipeline(path)]
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def _is_pipeline(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(1_000_000)
-    except OSError:
-        return False
-    return all(key.search(head) for key in _KEYS)

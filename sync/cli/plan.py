@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, stream_option, variable_option
+from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
     from ..plan.columns import ColumnPlan
@@ -24,6 +25,7 @@ NAMED_COLUMNS = 5
 @click.command("plan", short_help="Show what a run would do; write nothing.")
 @common
 @variable_option
+@interval_options
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
@@ -35,12 +37,13 @@ def plan_command(
     full_refresh: bool,
     types: bool,
     variables: tuple[tuple[str, Any], ...],
+    interval: tuple[datetime, datetime] | None,
 ) -> int:
     """Show what a run would do, stream by stream, with warnings. Writes nothing."""
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
         plan = make_plan(session, store, streams=streams, full_refresh=full_refresh)
     if console.is_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,9 @@ def preview_command(
         )
         return 0
     console.table(
-        list(found.columns), [[_cell(record.get(column)) for column in found.columns] for record in found.records]
+        list(found.columns),
+        [[formatting.cell(record.get(column)) for column in found.columns] for record in found.records],
     )
     if not found.records and limit:
         console.echo("no records")
     return 0
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return formatting.cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

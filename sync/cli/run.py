@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,15 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, event_option, file_argument, open_pipeline, stream_option, variable_option
+from .options import (
+    common,
+    event_option,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    variable_option,
+)
 
 if TYPE_CHECKING:
     from ..config import Pipeline
@@ -39,6 +48,8 @@ def running_options(function: Any) -> Any:
 @click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
 @event_option
 @variable_option
+@interval_options
+@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @stream_option
 @file_argument
@@ -50,6 +61,8 @@ def run_command(
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
     trigger: str | None,
+    interval: tuple[datetime, datetime] | None,
+    tick: int | None,
     wait: bool,
     concurrency: int | None,
     inline_callbacks: bool,
@@ -58,21 +71,53 @@ def run_command(
 
     Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
     """
-    pipeline = open_pipeline(console, file, variables, trigger)
-    return execute(
-        console,
-        pipeline,
-        streams=streams,
-        full_refresh=full_refresh,
-        event=event,
-        concurrency=concurrency,
-        inline_callbacks=inline_callbacks,
-        wait_for_other=wait,
-    )
+    more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
+    if tick is not None:
+        if streams or full_refresh or variables or event is not None or trigger or interval:
+            raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
+        return _carry_out(console, file, tick, more)
+    pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
+    return execute(console, pipeline, streams=streams, full_refresh=full_refresh, event=event, **more)
 
 
-def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **options: Any) -> int:
-    """Run a pipeline, show its progress and result; return the exit code."""
+def _carry_out(console: Console, file: Path | None, number: int, more: dict[str, Any]) -> int:
+    """Run what a tick orders, once: a tick that has ended, or that another process has, is left alone."""
+    from ..errors import AlreadyRunning, SyncError
+    from ..secrets import Redactor
+    from ..store import Store
+
+    found = open_pipeline(console, file)
+    with Store.open(found.store_url) as store:
+        tick = store.claim_tick(number)
+        if tick is None:
+            console.echo(f"tick {number} has ended, or another process carries it out")
+            return 0
+
+        def not_begun(error: Exception) -> None:
+            if isinstance(error, AlreadyRunning):
+                store.give_back_tick(number)
+            else:  # of a run that has begun the tick has ended already
+                store.refuse_tick(number, Redactor(found.secret_values).redact(str(error)))
+
+        try:
+            pipeline = open_pipeline(
+                console, file, tuple(tick.variables.items()), tick.trigger_id, execution_date=tick.due_at
+            )
+        except SyncError as error:
+            not_begun(error)
+            raise
+        return execute(console, pipeline, event=tick.event, tick=number, on_error=not_begun, **more)
+
+
+def execute(
+    console: Console,
+    pipeline: Pipeline,
+    *,
+    inline_callbacks: bool,
+    on_error: Callable[[Exception], None] = lambda error: None,
+    **options: Any,
+) -> int:
+    """Run a pipeline, show its progress and result; return the exit code. `on_error` is told what it ended by."""
     from ..run.pipeline import run_pipeline
     from .logs import redirected
     from .progress_lines import make_progress
@@ -90,6 +135,7 @@ def execute(console: Console, pipeline: Pipeline, *, inline_callbacks: bool, **o
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
         except Exception as error:
             progress.close()
+            on_error(error)
             # Streams may have run, so the exit code must not say that nothing ran.
             return console.fail(error, exit_code=1 if progress.has_started else None)
     if console.is_json:

@@ -13,7 +13,7 @@ from .console import Console
 from .options import common
 
 if TYPE_CHECKING:
-    from ..config.quick import Quick
+    from ..config.sync_command import Quick
     from ..plan.plan import Plan
 
 
@@ -52,7 +52,7 @@ def sync_command(
     A typed password becomes a reference to an environment variable in the file.
     """
     from ..config.endpoints import joined
-    from ..config.quick import quick_pipeline
+    from ..config.sync_command import quick_pipeline
     from .run import execute
 
     if len(places) < 2:

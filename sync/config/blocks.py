@@ -97,6 +97,10 @@ class TransformerBlock(Defaulting):
         default_factory=dict,
         description="Columns to rename, old: new; done before the function is called, and keys follow.",
     )
+    frames: Literal["batch", "record"] = Field(
+        default="batch",
+        description="What a DataFrame of its function holds: batch (default), many records; record, one, as in Mage.",
+    )
     configuration: dict[Name, Any] = Field(
         default_factory=dict,
         repr=False,

@@ -155,7 +155,7 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
     if connector in _DATABASES:
         path = url.partition("://")[2].removeprefix("/")
         if not path:
-            raise ConfigError(f"{url!r} names no file: {connector}:///file", key=key)
+            raise ConfigError(f"{url!r} has no path of a file: write {connector}:///file", key=key)
         return Endpoint(connector=connector, config={"path": path}, name=name)
     known = _variable_with(url, environ)
     if known is not None and _holds_secret(url):

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from syncblocks.callbacks.kwargs import interval_values
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
@@ -23,7 +24,7 @@ from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_tok
 from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
-from .templates import Scope, TemplateError, has_template, render, template_names
+from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
 from .values import Rendered
 from .yaml_document import Document, Loc, read_document
 
@@ -43,6 +44,8 @@ MAX_TEMPLATES = 1000
 
 #: Most mistakes of one error.
 MAX_MISTAKES = 10
+#: In the place of an interval where there is none: what reads or writes streams refuses the file (`check_interval`).
+_NO_INTERVAL = (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC))
 
 #: Date values of an event, and the form that they must have to become part of a command.
 _DATES = {
@@ -66,6 +69,7 @@ def load_pipeline(
     folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
     execution_date: datetime | None = None,
+    interval: tuple[datetime, datetime] | None = None,
     trigger: str | None = None,
     environ: Mapping[str, str] | None = None,
     recorded: Mapping[str, Any] | None = None,
@@ -78,6 +82,7 @@ def load_pipeline(
         folder: of a mapping: where relative paths start; default: the current folder.
         variables: JSON values, used before the file's `variables`; templates in them are not filled in.
         execution_date: start of the run, aware; default: now.
+        interval: start and end of what the run is for, aware.
         trigger: trigger id, part of the execution partition; default "0".
         environ: environment for `env_var` and `secret`; default: the process's.
         recorded: `variable_references` of an earlier run that is retried, used before the file's variables. References
@@ -101,9 +106,18 @@ def load_pipeline(
             "hr": moment.strftime("%H"),
             "env": environment.get("ENV") or "dev",
             "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
+            **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
     )
-    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, trigger_id)
+    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, interval, trigger_id)
+
+
+def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+    if any(moment.tzinfo is None for moment in interval):
+        raise ConfigError("needs a time zone, e.g. 2023-04-26T20:28:17Z", key="interval")
+    if interval[0] >= interval[1]:
+        raise ConfigError(f"ends at {interval[1]}, which is not after its start {interval[0]}", key="interval")
+    return interval
 
 
 def _document(
@@ -143,9 +157,16 @@ class _Loader:
         self._warnings: list[str] = []
         #: Arguments of `_error`, one each.
         self._mistakes: list[dict[str, Any]] = []
+        #: Where a template uses an interval.
+        self._of_interval: list[Loc] = []
 
     def load(
-        self, overrides: Mapping[str, Any], recorded: Mapping[str, Any], moment: datetime, trigger: str
+        self,
+        overrides: Mapping[str, Any],
+        recorded: Mapping[str, Any],
+        moment: datetime,
+        interval: tuple[datetime, datetime] | None,
+        trigger: str,
     ) -> Pipeline:
         raw = dict(self._document.value)
         name = self._name(raw)
@@ -176,6 +197,8 @@ class _Loader:
             document=self._document,
             scope=self._scope,
             execution_date=moment,
+            interval=interval,
+            of_interval=tuple(self._of_interval),
             trigger=trigger,
             references=references,
             overrides=dict(overrides),
@@ -330,6 +353,8 @@ class _Loader:
         is_late = is_table and "stream" in template_names(text)
         scope = self._own_scope if _names_program(loc) else self._scope
         found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
+        if found.names & set(INTERVALS):
+            self._of_interval.append(loc)
         self._secrets |= found.secrets
         if found.secrets and loc[2:3] == ("shell",) and loc[3:4] != ("env",):
             warning = "a secret in a command can be read by every user of this machine: give it in `shell.env`"
@@ -411,7 +436,7 @@ def render_destination_table(template: str, pipeline: Pipeline, stream: str) -> 
     place = next((i for i, entry in enumerate(pipeline.streams) if entry.destination_table == template), None)
     loc: Loc = ("streams",) if place is None else ("streams", place, "destination_table")
     try:
-        table = str(render(template, pipeline._origin.scope.knowing(stream=stream)).value)
+        table = str(render(template, pipeline._origin.scope.knowing(stream=pipeline.called(stream))).value)
     except TemplateError as error:
         raise pipeline.error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
     if not table.strip():

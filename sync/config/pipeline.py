@@ -30,6 +30,9 @@ class Origin(NamedTuple):
     document: Document
     scope: Scope
     execution_date: datetime
+    interval: tuple[datetime, datetime] | None
+    #: Where a template uses it.
+    of_interval: tuple[Loc, ...]
     trigger: str
     references: Mapping[str, Any]
     #: Variables given by the caller, without those of an earlier run.
@@ -56,6 +59,11 @@ class Pipeline(Defaulting):
     retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    stream_names: Literal["full", "bare"] = Field(
+        default="full",
+        description="What callbacks, transformers and templates call a stream: full (default) with its schema, bare "
+        "without, as Mage does.",
+    )
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
     )
@@ -129,6 +137,19 @@ class Pipeline(Defaulting):
         return self._origin.execution_date
 
     @property
+    def interval(self) -> tuple[datetime, datetime] | None:
+        """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
+        return self._origin.interval
+
+    def check_interval(self) -> None:
+        """Raise a ConfigError if a template uses the interval and there is none."""
+        if self._origin.interval is None and self._origin.of_interval:
+            raise self.error(
+                self._origin.of_interval[0],
+                "needs an interval: give `run` or `plan` --interval-start and --interval-end",
+            )
+
+    @property
     def trigger(self) -> str:
         """Trigger id; "0" if none was given."""
         return self._origin.trigger
@@ -142,6 +163,10 @@ class Pipeline(Defaulting):
     def env(self) -> str:
         """Name of the environment: `$ENV`, else `dev`."""
         return str(self._origin.scope.defaults["env"])
+
+    def called(self, stream: str) -> str:
+        """Return what callbacks, transformers and templates call a stream, see `stream_names`."""
+        return stream.rpartition(".")[2] if self.stream_names == "bare" else stream
 
     def configuration(self, block: str) -> Mapping[str, Any]:
         """Return the `configuration` of a source, transformer or destination by its block_uuid; else an empty one."""

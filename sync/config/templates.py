@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FUNCTIONS = ("env_var", "secret", "variables")
-DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream")
+#: Of a run with `--interval-start` and `--interval-end`.
+INTERVALS = (
+    "interval_start_datetime",
+    "interval_end_datetime",
+    "interval_seconds",
+    "interval_start_datetime_previous",
+)
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream", *INTERVALS)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20

@@ -51,6 +51,7 @@ class CurrentCallbacks:
             data=self._data(delivery),
             kwargs={
                 **delivery.kwargs,
+                **({"stream": self._pipeline.called(stream)} if (stream := delivery.kwargs.get("stream")) else {}),
                 "env": self._pipeline.env,
                 "configuration": self._pipeline.configuration(delivery.kwargs["parent_block_uuid"]),
             },

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
-from syncblocks.callbacks.child import CallEnd
+from syncblocks.callbacks.child_process import CallEnd
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.protocols import RunsStatements
 from syncblocks.connectors.registry import make_destination

@@ -172,6 +172,19 @@ def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
                 )
 
 
+def check_stream_names(pipeline: Pipeline, names: Sequence[str]) -> None:
+    """Raise a ConfigError if two selected streams are called alike, see `stream_names`."""
+    by_name: dict[str, str] = {}
+    for name in names:
+        other = by_name.setdefault(pipeline.called(name), name)
+        if other != name:
+            raise pipeline.error(
+                ("stream_names",),
+                f"with `stream_names: bare` {other!r} and {name!r} are both called {pipeline.called(name)!r}: take the "
+                "key out, or put them into pipelines of their own",
+            )
+
+
 def applies(streams: Sequence[str] | None, name: str) -> bool:
     """Whether a block's `streams` filter includes a stream; without a filter it includes all."""
     return not streams or matches_any(streams, name)

@@ -16,7 +16,7 @@ from syncblocks.connectors.local_files import make_private_folder
 from syncblocks.connectors.stream import RejectedRecord
 
 from ..config import Pipeline
-from .refused import places_of
+from .rejected import places_of
 
 log = logging.getLogger("syncblocks")
 

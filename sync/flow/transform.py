@@ -1,10 +1,10 @@
-"""Transformer blocks: declared renames, then the user's function, one batch at a time."""
+"""Transformer blocks: declared renames, then the user's function, one batch or one record at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -17,6 +17,8 @@ from .failed_function import FunctionFailed
 
 #: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
+#: What a DataFrame holds: a batch of records, or one record in the form of Mage.
+Frames = Literal["batch", "record"]
 
 
 class TransformError(SyncError):
@@ -28,8 +30,11 @@ class TransformError(SyncError):
 class Transformer:
     """One transformer block applied to one stream; remembers the schema of its output."""
 
-    def __init__(self, block: str, functions: Sequence[Function], rename: Mapping[str, str]) -> None:
+    def __init__(
+        self, block: str, functions: Sequence[Function], rename: Mapping[str, str], frames: Frames = "batch"
+    ) -> None:
         self.block = block
+        self._frames = frames
         self._functions = functions
         self._rename = dict(rename)
         #: Schema of the output so far; None before the first batch.
@@ -69,12 +74,7 @@ class Transformer:
         if not self._functions:
             self.schema = renamed.schema
             return renamed
-        frame = _to_frame(renamed)
-        for function in self._functions:
-            frame = self._call(function, frame)
-            _check_frame(frame, self.block)
-            frame = _with_index(frame)
-        table = _to_table(frame, renamed.schema, self.block)
+        table = self._by_batch(renamed) if self._frames == "batch" else self._by_record(renamed)
         missing = [key for key in declared.key_properties if key not in table.schema.names]
         if missing:
             raise TransformError(
@@ -83,6 +83,34 @@ class Transformer:
             )
         self.schema = _merge_schemas(self.schema, table.schema)
         return _conform(table, self.schema, self.block)
+
+    def _by_batch(self, batch: pa.RecordBatch) -> pa.Table:
+        return _to_table(self._called(_to_frame(batch)), batch.schema, self.block)
+
+    def _by_record(self, batch: pa.RecordBatch) -> pa.Table:
+        from syncblocks.connectors.arrow.text import is_json  # its kernels take time to load
+
+        from .record_frames import SecondRow, by_record
+
+        stored = pa.RecordBatch.from_arrays([_storage(column) for column in batch.columns], names=batch.schema.names)
+        json_columns = {field.name for field in batch.schema if is_json(field.type)}
+        try:
+            columns = by_record(stored, json_columns, self._called)
+        except SecondRow as error:
+            raise TransformError(
+                f"block {self.block!r} returned {error.rows} rows for one record: with `frames: record` it returns one "
+                "row, or none, which leaves the record out. With `frames: batch` it gets many and returns any number"
+            ) from None
+        except pa.ArrowException as error:
+            raise TransformError(f"block {self.block!r}: a column holds values of mixed types: {error}") from error
+        return _restored(columns, batch.schema)
+
+    def _called(self, frame: Any) -> Any:
+        for function in self._functions:
+            frame = self._call(function, frame)
+            _check_frame(frame, self.block)
+            frame = _with_index(frame)
+        return frame
 
     def _call(self, function: Function, frame: Any) -> Any:
         try:
@@ -145,14 +173,20 @@ def _with_index(frame: Any) -> Any:
 
 def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     """Convert back to Arrow; an unchanged column keeps its field and so its native type."""
-    columns, fields = [], []
+    columns = {}
     for name in frame.columns:
         try:
             column = pa.Array.from_pandas(frame[name])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TransformError(f"block {block!r}: column {name!r} holds values of mixed types: {error}") from error
-        if isinstance(column, pa.ChunkedArray):
-            column = column.combine_chunks()
+        columns[name] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return _restored(columns, before)
+
+
+def _restored(found: Mapping[str, pa.Array], before: pa.Schema) -> pa.Table:
+    """Return columns as a table; one that the source has gets its field and its native type back if it holds them."""
+    columns, fields = [], []
+    for name, column in found.items():
         former = before.field(name) if name in before.names else None
         column, field = _restore(name, column, former)
         if not _keeps_native(column, field):

@@ -44,6 +44,7 @@ from .evolution import (
 )
 from .guessed import decided
 from .order import cycle_warnings, in_order
+from .planned_repair import Repair
 from .reading import (
     Reading,
     Resumption,
@@ -53,7 +54,6 @@ from .reading import (
     plan_resumption,
     unknown_type_warnings,
 )
-from .repair import Repair
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
@@ -87,7 +87,7 @@ class PlannedStream:
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
-    #: The stream as it arrives, as far as declared; a transformer's function may still change its columns.
+    #: The stream as the destination gets it, as far as it is declared: a transformer's function may change its columns.
     arriving: Stream
     is_schema_decided: bool
     reading: Reading

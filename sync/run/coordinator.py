@@ -273,7 +273,7 @@ class Coordinator:
         if not planned.transformers:
             return []
         recorded = self._store.run_kwargs(self._run) | {
-            "stream": planned.name,
+            "stream": self._pipeline.called(planned.name),
             "destination_table": planned.key.destination_table,
         }
         kwargs = resolve_references(recorded, self._pipeline, os.environ)

@@ -13,13 +13,17 @@ from syncblocks.callbacks.protocols import Delivery, Outcome
 from ..config import Pipeline, resolve_references
 from ..delivery.hooks import Hooks
 from ..secrets import Redactor
+from ..store import Store
 from ..store.outbox import Outbox
 from .progress import Progress
+from .triggers import Triggers
 
 
-def call_settings(pipeline: Pipeline, redactor: Redactor) -> dict[str, Any]:
-    """Return how each call is made: variables resolved, hooks prepared, secrets masked."""
+def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = None) -> dict[str, Any]:
+    """Return how each call is made: variables resolved, hooks prepared, questions answered, secrets masked."""
+    asking = {} if store is None else {"ask": Triggers(pipeline, store, redactor).ask}  # a hook asks nothing
     return {
+        **asking,
         "resolve": lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
         "prepare": Hooks(pipeline, redactor).prepare,
         "redact": redactor.redact,
@@ -29,6 +33,7 @@ def call_settings(pipeline: Pipeline, redactor: Redactor) -> dict[str, Any]:
 def make_dispatcher(
     pipeline: Pipeline,
     outbox: Outbox,
+    store: Store,
     blocks: Sequence[str],
     redactor: Redactor,
     progress: Progress,
@@ -42,4 +47,4 @@ def make_dispatcher(
             Path(delivery.data).unlink(missing_ok=True)
         progress.delivered(delivery, outcome, mark)
 
-    return Dispatcher(outbox, blocks, on_outcome=on_outcome, inline=inline, **call_settings(pipeline, redactor))
+    return Dispatcher(outbox, blocks, on_outcome=on_outcome, inline=inline, **call_settings(pipeline, redactor, store))

@@ -6,27 +6,39 @@ import io
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from ..secrets import Redactor
 
 
 class _Masked(io.TextIOBase):
-    """Passes text on to a stream, masked by the redactors of all runs of this process that are under way."""
+    """Passes whole lines on to a stream, masked by the redactors of all runs of this process that are under way."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
+        #: The begin of a line: a secret may come in several pieces.
+        self._pending = ""
 
     def write(self, text: str) -> int:
-        shown = text
-        for redactor in tuple(_active):
-            shown = redactor.redact(shown)
-        self._stream.write(shown)
+        with self._lock:
+            lines, newline, self._pending = (self._pending + text).rpartition("\n")
+            self._pass_on(lines + newline)
         return len(text)
 
     def flush(self) -> None:
+        with self._lock:
+            text, self._pending = self._pending, ""
+            self._pass_on(text)
         self._stream.flush()
+
+    def _pass_on(self, text: str) -> None:
+        if not text:
+            return
+        for redactor in tuple(_active):
+            text = redactor.redact(text)
+        self._stream.write(text)
 
     def fileno(self) -> int:
         return self._stream.fileno()
@@ -73,6 +85,10 @@ def masked_output(redactor: Redactor) -> Iterator[None]:
         yield
     finally:
         with _lock:
+            for current in (sys.stdout, sys.stderr):
+                if isinstance(current, _Masked):
+                    with suppress(OSError, ValueError):  # its reader is gone, which ends no run
+                        current.flush()
             _active.remove(redactor)
             if not _active:
                 for name, current in (("stdout", sys.stdout), ("stderr", sys.stderr)):

@@ -20,7 +20,7 @@ from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan
-from ..plan.repair import Repair
+from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream
 from ..session.session import make_plan, open_session
 from ..store import Store
@@ -67,6 +67,7 @@ def run_pipeline(
     inline_callbacks: bool = False,
     wait_for_other: bool = False,
     retry: bool = False,
+    tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -83,6 +84,7 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started.
+        tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
@@ -101,6 +103,7 @@ def run_pipeline(
         concurrency=concurrency,
         wait_for_other=wait_for_other,
         retry=retry,
+        tick=tick,
         repairs=repairs,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
@@ -116,6 +119,7 @@ class _Order(NamedTuple):
     concurrency: int | None
     wait_for_other: bool
     retry: bool
+    tick: int | None
     repairs: Mapping[str, Repair] | None
 
 
@@ -257,7 +261,7 @@ class _Runner:
         from .dispatching import make_dispatcher  # a run without callbacks spares the import
 
         dispatcher = make_dispatcher(
-            self.pipeline, self.outbox, blocks, self.session.redactor, self.progress, inline=self._is_inline
+            self.pipeline, self.outbox, self.store, blocks, self.session.redactor, self.progress, inline=self._is_inline
         )
         # Child processes start while the plan waits for databases.
         dispatcher.warm(warm_blocks(self.session.code.subscriptions))
@@ -341,6 +345,8 @@ class _Runner:
                 trigger=pipeline.trigger,
                 event=self.order.event,
                 variables=pipeline.variable_references,
+                interval=pipeline.interval,
+                tick=self.order.tick,
                 plan=plan,
             )
         self._run_ids.append(run.id)
@@ -439,6 +445,7 @@ def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
         pipeline.given,
         folder=pipeline.folder if pipeline.path is None else None,
         execution_date=latest.execution_date,
+        interval=latest.interval,
         trigger=latest.trigger,
         recorded=latest.variables,
     )

@@ -70,12 +70,15 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
     blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
     if not blocks:
         return []
-    from syncblocks.callbacks.kwargs import INTERVAL  # a pipeline without transformers spares the import
+    from syncblocks.callbacks.kwargs import (
+        INTERVAL,
+        interval_values,
+    )  # a pipeline without transformers spares the import
 
     execution_date = pipeline.execution_date.isoformat()
     kwargs = {
         **pipeline.variables,
-        "stream": selected.name,
+        "stream": pipeline.called(selected.name),
         "destination_table": selected.destination_table,
         "pipeline_uuid": pipeline.pipeline,
         "pipeline_run": {
@@ -92,6 +95,7 @@ def _transformers(session: Session, selected: SelectedStream) -> list[Transforme
         "pipeline_run_id": 0,
         "trigger_name": "cli",
         **dict.fromkeys(INTERVAL),
+        **({} if pipeline.interval is None else interval_values(*pipeline.interval)),
     }
     return make_transformers(pipeline, session.code, blocks, kwargs)
 

@@ -65,7 +65,7 @@ def redeliver(
         note = f"run {active.id} is active: its process delivers them ({active.owner})"
         return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=note)
     if keys:
-        _drain(pipeline, outbox, keys, progress or Progress())
+        _drain(pipeline, outbox, store, keys, progress or Progress())
     left = None
     if len(keys) < len(wanted) and active is not None:
         left = f"run {active.id} was left by a dead process: the next start recovers it and delivers its events"
@@ -96,7 +96,7 @@ def replay(
     if data is not None:
         delivery = replace(delivery, data=str(data))
     # `when` is not asked: somebody wants this call.
-    settings = call_settings(pipeline, Redactor(pipeline.secret_values))
+    settings = call_settings(pipeline, Redactor(pipeline.secret_values), store)
     outcome = deliver_once(replace(delivery, when=None), inline=inline, **settings)
     outbox.deliveries.end_replay(record.key, number, outcome)
     return record, outcome
@@ -109,7 +109,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
         pipeline: the pipeline file.
         number: place of the callback block in `callbacks`.
         status: status of the event.
-        event: the event in recorded form, see `syncblocks.callbacks.events.make_event`.
+        event: the event in recorded form, see `syncblocks.callbacks.made_up_events.make_event`.
     """
     block = pipeline.callbacks[number]
     delivery = Delivery(
@@ -142,9 +142,9 @@ def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[Deliver
     return chosen
 
 
-def _drain(pipeline: Pipeline, outbox: Outbox, keys: Sequence[str], progress: Progress) -> None:
+def _drain(pipeline: Pipeline, outbox: Outbox, store: Store, keys: Sequence[str], progress: Progress) -> None:
     dispatcher = make_dispatcher(
-        pipeline, outbox, outbox.deliveries.open_blocks(), Redactor(pipeline.secret_values), progress
+        pipeline, outbox, store, outbox.deliveries.open_blocks(), Redactor(pipeline.secret_values), progress
     )
     try:
         dispatcher.drain(pipeline.drain_s, stop=lambda: not set(OPEN_STATES) & set(outbox.deliveries.states(keys)))

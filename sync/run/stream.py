@@ -24,8 +24,8 @@ from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
-from .events import StreamEvents
 from .schema_changes import SchemaChanges
+from .stream_events import StreamEvents
 from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 
 log = logging.getLogger("syncblocks")

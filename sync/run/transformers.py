@@ -38,16 +38,20 @@ def make_transformers(
                     "query": query,
                 }
             )
-            functions = [_bind(function, values) for function in code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, code.renames[block.block]))
+            functions = [bound(function, values) for function in code.transformers[block.block]]
+            made.append(Transformer(block.block, functions, code.renames[block.block], block.frames))
     return made
 
 
-def _bind(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+def bound(function: Any, kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a transformer's function of a DataFrame alone; it counts its calls for `index`."""
+    from syncblocks.callbacks.mage import mage_modules
+
     calls = count()
 
     def call(frame: Any) -> Any:
         positional, named = function.binding.arguments({**kwargs, "index": next(calls)}, frame)
-        return function.function(*positional, **named)
+        with mage_modules():
+            return function.function(*positional, **named)
 
     return call

@@ -19,7 +19,7 @@ from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
-from ..delivery.subscriptions import UserCode, check_stream_filters, load_user_code
+from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
@@ -167,6 +167,7 @@ def open_session(pipeline: Pipeline) -> Session:
     Raises:
         ConfigError: settings, callback files or transformer files are wrong.
     """
+    pipeline.check_interval()
     code = load_user_code(pipeline)
     source, destination = _make_both(pipeline)
     source_can, destination_can = abilities_of(source), abilities_of(destination)
@@ -220,7 +221,9 @@ def make_plan(
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
-        check_stream_filters(pipeline, [name for name in selection.selected if name not in skipped])
+        names = [name for name in selection.selected if name not in skipped]
+        check_stream_filters(pipeline, names)
+        check_stream_names(pipeline, names)
         if selection.is_whole:
             check_renames(pipeline, selected, session.code)
         selected, unnamed = _nameable(pipeline, selected, session.destination_can)

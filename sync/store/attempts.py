@@ -10,7 +10,7 @@ from ..errors import StateError
 from ..failpoints import failpoint
 from .connection import Connection
 from .counters import TypeCounter, decide, read_counters, save_counters, stop_claims
-from .events import EventRow, write_events
+from .event_rows import EventRow, write_events
 from .model import (
     CANCELLED,
     CRASHED,

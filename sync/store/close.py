@@ -11,7 +11,7 @@ from ..failpoints import failpoint
 from .attempts import claim_streams, end, set_streams
 from .connection import Connection
 from .counters import read_counters, save_counters, stop_claims
-from .events import EventRow, write_events
+from .event_rows import EventRow, write_events
 from .model import (
     CANCELLED,
     CRASHED,

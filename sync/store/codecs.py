@@ -39,11 +39,11 @@ def _codecs(times: Codec) -> Mapping[str, Codec]:
     names = {
         _AS_JSON: (
             "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
-            "shape"
+            "shape causes"
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
-            "leased_at saved_at"
+            "leased_at saved_at interval_start interval_end due_at"
         ),
         _AS_FLAG: "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted",
     }

@@ -37,7 +37,7 @@ class Connection:
         Args:
             raw: The driver's connection.
             translate: Turns a statement into the dialect of the database.
-            codecs: See `tables`.
+            codecs: see `codecs`.
         """
         self._raw = raw
         self._translate = translate

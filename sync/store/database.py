@@ -43,7 +43,7 @@ class Database:
         """Open a transaction that may write, committed at the end; `name` names its failpoints.
 
         Raises:
-            Conflict: a row was written that there is already.
+            Conflict: there is a row of the same key.
             StateError: the database fails.
         """
         self._check_process()

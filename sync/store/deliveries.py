@@ -25,7 +25,7 @@ KEYS_AT_ONCE = 500
 _DELIVERY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
 _OPEN = f"FROM {DELIVERY} WHERE pipeline = :pipeline AND is_open = TRUE"
 _COUNT_CALL = update(DELIVERY, "tries", "idempotency_key = :idempotency_key")
-# `error` of a try is plain text: see `tables`.
+# `error` of a try is plain text: see `codecs`.
 _WRITE_TRY = insert(
     DELIVERY_TRY,
     "idempotency_key number outcome error output owner started_at ended_at duration_s",

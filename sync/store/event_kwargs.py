@@ -12,6 +12,7 @@ from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS
 from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
 _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.variables,
+        r.interval_start, r.interval_end,
         a.attempt, a.status, a.started_at, a.error
     FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id WHERE r.id = :run_id AND a.attempt = :number"""
 _EVENT = f"SELECT * FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
@@ -131,6 +132,7 @@ def _of_run(run: Any) -> dict[str, Any]:
         "execution_date": run.execution_date,
         "trigger": run.trigger_id,
         "event": run.event,
+        "interval": None if run.interval_start is None else (run.interval_start, run.interval_end),
         "variables": run.variables,
         "pipeline_run": {
             "id": run.id,

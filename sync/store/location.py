@@ -98,7 +98,7 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
     try:
         create(draft)
         failpoint("store.create.before")
-        with contextlib.suppress(FileExistsError):  # another process was faster: its file is equal
+        with contextlib.suppress(FileExistsError):  # another process made the store first; both files are the same
             path.hardlink_to(draft)
         failpoint("store.create.after")
     finally:

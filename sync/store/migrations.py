@@ -228,6 +228,30 @@ STEPS: dict[str, tuple[Step, ...]] = {
             (pipeline, callback_block, not_before) WHERE state = 'ready' AND not_before IS NOT NULL""",
         "CREATE INDEX _syncblocks_leased ON _syncblocks_delivery (pipeline, callback_block) WHERE state = 'leased'",
     ),
+    # The interval that a run is for; NULL: none. What ordered a run: at most one run a tick.
+    "0006": (
+        "ALTER TABLE _syncblocks_pipeline_run ADD COLUMN interval_start TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_pipeline_run ADD COLUMN interval_end TIMESTAMP WITH TIME ZONE",
+        """CREATE TABLE _syncblocks_tick (
+            id SERIAL_KEY,
+            pipeline TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            tick_key TEXT NOT NULL,
+            due_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            trigger_id TEXT NOT NULL,
+            event TEXT NOT NULL,
+            variables TEXT NOT NULL,
+            causes TEXT NOT NULL,
+            state TEXT NOT NULL,
+            why TEXT,
+            owner TEXT,
+            lease_until TIMESTAMP WITH TIME ZONE,
+            claims INTEGER NOT NULL,
+            run_id INTEGER,
+            UNIQUE (pipeline, kind, tick_key)
+        )""",
+        "CREATE INDEX _syncblocks_ticks_of_run ON _syncblocks_tick (run_id)",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

@@ -219,6 +219,8 @@ class PipelineRun:
     event: Mapping[str, Any]
     #: References in place of values that came from secrets.
     variables: Mapping[str, Any]
+    #: Start and end, aware, of what the run is for; None: nothing that has both.
+    interval: tuple[datetime, datetime] | None
     owner: Owner
     #: Of the attempt.
     started_at: datetime

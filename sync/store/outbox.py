@@ -251,7 +251,10 @@ class Outbox:
 
 
 def backoff_s(attempt: int) -> float:
-    """Return the pause after a failed attempt, counted from 1. Source: "full jitter"."""
+    """Return the pause after a failed attempt, counted from 1.
+
+    Source: "full jitter" in "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
     return random.uniform(0.0, min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt - 1, 30)))
 
 

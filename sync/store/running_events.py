@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .connection import Connection
-from .events import EventRow, write_deliveries, write_events
+from .event_rows import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun, encode_error
 from .plans import Plans
 from .statements import update

@@ -16,6 +16,7 @@ from .owner import Owner
 from .plans import Plans, write_plan
 from .statements import insert, update
 from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
+from .ticks import carry_out
 from .transactions import Transactions
 
 #: How long a run stays its owner's without a heartbeat, where its process is not visible; renewed every 10 s.
@@ -52,6 +53,8 @@ class Runs:
         trigger: str = "0",
         event: Mapping[str, Any] | None = None,
         variables: Mapping[str, Any] | None = None,
+        interval: tuple[datetime, datetime] | None = None,
+        tick: int | None = None,
         plan: AttemptPlan | None = None,
     ) -> PipelineRun:
         """Begin a run, owned by this process, in its first attempt.
@@ -62,11 +65,14 @@ class Runs:
             trigger: Id of the trigger.
             event: What triggered the run, JSON.
             variables: JSON, references in place of secrets.
+            interval: Start and end, aware, of what the run is for.
+            tick: The claimed tick that this run carries out.
             plan: What is known already (the callbacks of `pipeline`), so that a run that dies before
                 `begin_attempt` is told of, too.
 
         Raises:
             AlreadyRunning: the pipeline has an active run, alive or dead.
+            StateError: this process has not claimed the tick.
         """
         key = secrets.token_hex(16)
         with self._one_active(pipeline), self._transactions.write("begin_run") as connection:
@@ -83,10 +89,14 @@ class Runs:
                 "trigger_id": trigger,
                 "event": dict(event or {}),
                 "variables": dict(variables or {}),
+                "interval_start": None if interval is None else interval[0],
+                "interval_end": None if interval is None else interval[1],
                 "last_seq": 0,
             }
             run_id = connection.value(f"{insert(PIPELINE_RUN, row)} RETURNING id", row)
             _begin_attempt(connection, run_id, 1, now)
+            if tick is not None:
+                carry_out(connection, tick, run_id, self._transactions.owner)
             if plan is not None:
                 write_plan(connection, run_id, 1, plan)
         return self.run(run_id)
@@ -327,6 +337,7 @@ def _decode_run(row: Row) -> PipelineRun:
         key=row.run_key,
         stopping=row.stop_status is not None or row.status != RUNNING,
         trigger=row.trigger_id,
+        interval=None if row.interval_start is None else (row.interval_start, row.interval_end),
         owner=Owner.decode(row.owner),
         error=decode_error(row.error),
         cancel_requested=row.cancel_requested_at is not None,

@@ -19,6 +19,7 @@ from .plans import Plans
 from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
+from .ticks import Ticks
 from .transactions import Transactions
 
 
@@ -62,6 +63,13 @@ class Store:
         self.hold = running_events.hold
         self.held = running_events.held
         self.release_held = running_events.release_held
+        ticks = Ticks(self._transactions)
+        self.order_tick = ticks.order
+        self.tick = ticks.tick
+        self.claim_tick = ticks.claim
+        self.give_back_tick = ticks.give_back
+        self.refuse_tick = ticks.refuse
+        self.causes_of = ticks.causes_of
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state

@@ -1,7 +1,7 @@
 """Names of the run store's tables. `migrations` creates them; `codecs` says how values are kept.
 
 The prefix is the ledger's: no glob over a shared database ever syncs these tables. Rows are locked in the same order
-everywhere: run, attempt, counters, block runs, state, events, deliveries.
+everywhere: tick, run, attempt, counters, block runs, state, events, deliveries.
 """
 
 from __future__ import annotations
@@ -19,3 +19,4 @@ DELIVERY = f"{PREFIX}delivery"
 DELIVERY_TRY = f"{PREFIX}delivery_try"
 STATE = f"{PREFIX}state"
 STATE_VERSION = f"{PREFIX}state_version"
+TICK = f"{PREFIX}tick"

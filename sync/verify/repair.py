@@ -25,7 +25,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..plan.plan import Plan, PlannedStream
-from ..plan.repair import Repair
+from ..plan.planned_repair import Repair
 from ..plan.selection import SelectedStream
 from .checksums import SideReader, only_columns
 

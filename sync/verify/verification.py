@@ -14,7 +14,7 @@ from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from ..plan.plan import Plan, PlannedStream
-from ..plan.repair import Repair
+from ..plan.planned_repair import Repair
 from ..session.reader import copy_of, destination_reader, offered_streams
 from ..session.session import Session
 from .checksums import SideReader, system_of

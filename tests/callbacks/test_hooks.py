@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from syncblocks.callbacks.child import CallEnd, Child
+from syncblocks.callbacks.child_process import CallEnd, Child
 from syncblocks.callbacks.dispatcher import Dispatcher
-from syncblocks.callbacks.events import make_event
 from syncblocks.callbacks.hooks import run_hook
+from syncblocks.callbacks.made_up_events import make_event
 from syncblocks.callbacks.notify import hidden, is_known
 from syncblocks.callbacks.protocols import Delivery, Prepared
 from tests.callbacks.listener import http_listener, smtp_sink

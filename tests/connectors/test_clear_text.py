@@ -19,8 +19,8 @@ from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.settings import MySQLSettings
+from syncblocks.connectors.postgres.adbc_driver import Database
 from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
-from syncblocks.connectors.postgres.database import Database
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.sync.errors import SyncError

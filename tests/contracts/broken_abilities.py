@@ -65,7 +65,7 @@ class TakesOtherArguments(AbleSource):
     }
 
     def limit_memory(self, size_bytes: int, *, strict: bool) -> None:  # type: ignore[override]
-        """There are no buffers."""
+        """Wrong on purpose: the parameter has another name."""
 
 
 # -- sources ---------------------------------------------------------------------------------------------------------

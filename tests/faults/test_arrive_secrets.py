@@ -18,7 +18,7 @@ from tests.faults.conftest import Count
 from tests.zygote import Process, Zygote
 
 CANARIES = 50
-#: Between the two marks: what URLs, JSON, repr and SQL each write in another way.
+#: Middle parts of the secrets, which URLs, JSON, repr and SQL each escape in another way.
 MIDDLES = (
     "p@ss/w:rd",
     "a'b\"c\\d",

@@ -274,10 +274,6 @@ def _target_duckdb(stage: Stage, pip: str) -> str:
     return target(stage, pip, config, read)
 
 
-def _target_json(stage: Stage, pip: str) -> str:
-    return target(stage, pip, {"destination_path": "."}, _json_lines("items*.json*"))
-
-
 def _target_singer_jsonl(stage: Stage, pip: str) -> str:
     config = {"destination": "local", "local": {"folder": "out", "recursive": True}}
     return target(stage, pip, config, _json_lines("out/**/*.singer.gz"))
@@ -391,7 +387,6 @@ PLUGINS: tuple[Plugin, ...] = (
         known="its SQLAlchemy takes `collections.MutableMapping`, which Python has no more since 3.10",
     ),
     Plugin(pip="target-duckdb==0.8.0", role="target", run=_target_duckdb),
-    Plugin(pip="target-json==0.0.11 pytz", role="target", run=_target_json),
     Plugin(pip="target-singer-jsonl==0.1.0", role="target", run=_target_singer_jsonl),
     Plugin(
         pip="target-s3-jsonl==2.0.1",

@@ -43,7 +43,6 @@ _ALWAYS = (
     "Mage fills _mage_created_at and _mage_updated_at in each table; here they stay NULL in new records",
     "in PostgreSQL Mage keeps numeric as double precision and times without a zone as timestamptz: where a table of "
     "Mage's does not fit, `state adopt` names the `types:` to copy",
-    "the keyword argument `stream` has the schema in front here (public.orders), Mage gives the bare name",
 )
 
 
@@ -111,6 +110,7 @@ def _pipeline(project: Project, name: str, read: Mapping[str, Any]) -> MagePipel
     document |= _retries(read.get("retry_config"), made.notes)
     crontab = trigger_lines(project, name, file, document, made.notes)
     streams = _streams(project, name, file, source, destination, made)
+    document |= _stream_names(streams, made.notes)
     if not any(stream.get("run_in_parallel") for stream in catalog_streams(project, name, source)):
         document["concurrency"] = 1
     else:
@@ -128,6 +128,18 @@ def _pipeline(project: Project, name: str, read: Mapping[str, Any]) -> MagePipel
         notes=tuple(made.notes),
         adoptions=tuple(made.adoptions),
     )
+
+
+def _stream_names(streams: Sequence[Mapping[str, Any]], notes: list[str]) -> dict[str, Any]:
+    """Let callbacks get the names that Mage gives them, where these tell the streams apart."""
+    names = [str(stream["stream"]) for stream in streams]
+    bare = [name.rpartition(".")[2] for name in names]
+    if bare == names:
+        return {}
+    if len(set(bare)) == len(bare):
+        return {"stream_names": "bare"}
+    notes.append("two streams have one name without their schema: the keyword argument `stream` has the schema here")
+    return {}
 
 
 def _one(project: Project, name: str, blocks: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:

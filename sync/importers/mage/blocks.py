@@ -40,7 +40,7 @@ BLOCK_KEYS = frozenset(
 )
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 #: Modules of Mage that a file can import where Mage is not installed.
-_SERVED = ("mage_ai.data_preparation.decorators",)
+_SERVED = ("mage_ai.data_preparation.decorators", "mage_ai.orchestration.triggers.api")
 #: Values of a block or a pipeline that are the same as no value.
 _DEFAULTS: tuple[Any, ...] = (None, "", False, "local_python")
 
@@ -96,11 +96,7 @@ def transformers_of(
             notes.append(f"block {uuid} of type {kind} is not brought over")
             continue
         notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
-        notes.append(
-            f"transformer {uuid}: Mage calls it with one record, here it gets a batch of many: check iloc[0], df.empty "
-            "and sums or means over the frame"
-        )
-        made.append({"block": uuid, "file": file.name, **own_configuration(block, notes)})
+        made.append({"block": uuid, "file": file.name, "frames": "record", **own_configuration(block, notes)})
         files.append(file)
     return made, files
 

@@ -12,8 +12,8 @@ import yaml
 from ...errors import ConfigError, nearest_match
 from .pairs import pairs_of
 from .parts import entries_of, identifier, texts_of
+from .pipeline_text import Interpolation, text_of
 from .plugins import LOAD_SCHEMA, load_schema, plugin_of
-from .text import Interpolation, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

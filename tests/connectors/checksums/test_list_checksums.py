@@ -17,8 +17,8 @@ import pytest
 from syncblocks.connectors.arrow.text import to_json
 from syncblocks.connectors.checksums import Compared, compared_columns, no_item
 from syncblocks.connectors.checksums.sql import is_same
-from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
-from syncblocks.connectors.postgres.canonical import PostgresCanonical
+from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
+from syncblocks.connectors.postgres.checksums import PostgresCanonical
 from syncblocks.connectors.postgres.types import array_item
 
 RANDOM = random.Random(7)

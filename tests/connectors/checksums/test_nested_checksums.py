@@ -16,7 +16,7 @@ import pytest
 from syncblocks.connectors.arrow.text import to_json
 from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, no_item
 from syncblocks.connectors.checksums.json_values import jsonb_text
-from syncblocks.connectors.duckdb.canonical import DuckDBCanonical
+from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.memory.database import database
 from syncblocks.connectors.memory.source import MemorySource

@@ -43,7 +43,7 @@ class Proxy:
         with suppress(OSError), client.makefile("rb") as packets:
             while header := packets.read(4):
                 payload = packets.read(int.from_bytes(header[:3], "little"))
-                # The first packet of what is no command has another number.
+                # The first packet of a command has the number 0; others are passed on.
                 if header[3] == 0 and payload[:1] == bytes([self._command]):
                     self.refused += 1
                     client.sendall(self._answer)

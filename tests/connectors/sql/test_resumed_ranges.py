@@ -30,7 +30,7 @@ from tests.connectors.sql.range_reads import SUM, Reads, leftovers
 
 FULL = "insert into t select g, repeat('x', 500), 'a' from generate_series(1, 500) g"
 
-#: In the first and in the last range of the table, by its pages; the last one is never loaded by what is cut short.
+#: Pages of the first range and of the last, which the load that is cut short never reaches.
 FIRST, LAST = "ctid < '(1,0)'", "ctid >= '(34,0)'"
 
 #: What happens between a load and the next one -> whether the first one's ranges still are what is read.

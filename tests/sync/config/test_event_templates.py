@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncblocks.callbacks.events import make_event
 from syncblocks.callbacks.kwargs import STATUSES
+from syncblocks.callbacks.made_up_events import make_event
 from syncblocks.sync.config.event_templates import (
     duration_text,
     event_values,

@@ -121,7 +121,7 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("env:CRM", "source", "not set"),
         ("env:PGPASSWORD", "source", "no URL"),
         ("postgres:crm", "source", "takes a URL"),
-        ("duckdb://", "destination", "names no file"),
+        ("duckdb://", "destination", "has no path of a file"),
     ],
 )
 def test_what_cannot_be_inferred_says_how_to_say_it(folder: Path, text: str, role: str, hint: str) -> None:

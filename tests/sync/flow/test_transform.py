@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -77,3 +79,90 @@ def test_a_time_that_gets_a_zone_or_loses_it_is_another_type() -> None:
     batches = [batch, pa.record_batch({"at": pa.array([aware, aware], pa.timestamp("us", "UTC"))})]
     with pytest.raises(TransformError, match=r"timestamp\[us, tz=UTC\] in an earlier batch"):
         applied(lambda frame: frame if len(frame) == 1 else local(frame), *batches)
+
+
+RECORDS = pa.record_batch(
+    {
+        "id": pa.array([1, 2, 2**53 + 1], pa.int64()),
+        "price": pa.array([Decimal("0.10"), None, Decimal("12345678901234567.89")], pa.decimal128(20, 2)),
+        "at": pa.array([datetime(2024, 1, 2, 3, 4, 5, 678, UTC)] * 3, pa.timestamp("us", "UTC")),
+        "day": pa.array([date(2024, 1, 2), None, date(1, 1, 1)]),
+        "ratio": pa.array([0.5, float("nan"), None]),
+        "is_open": pa.array([True, None, False]),
+        "seen": pa.array([["a"], [], None], pa.list_(pa.string())),
+        "extra": pa.array(['{"a": 1.10}', "null", None], pa.json_()),
+        "raw": pa.array([b"\x00\xff", None, b""]),
+    }
+)
+
+
+def by_record(function: Callable[[Any], Any], *batches: pa.RecordBatch) -> list[pa.RecordBatch]:
+    transformer = Transformer("block", [function], {}, "record")
+    return [transformer.apply(batch, Stream(name="s", schema=batch.schema)) for batch in batches]
+
+
+def test_a_record_that_a_function_leaves_alone_stays_what_it_was() -> None:
+    (made,) = by_record(lambda frame: frame, RECORDS)
+    assert repr(made.to_pylist()) == repr(RECORDS.to_pylist())  # a NaN equals nothing
+    assert made.schema == RECORDS.schema
+
+
+def test_a_function_gets_one_record_of_json_values() -> None:
+    seen = []
+
+    def look(frame: Any) -> Any:
+        seen.append(frame.iloc[0].to_dict())
+        assert len(frame) == 1
+        return frame
+
+    by_record(look, RECORDS.slice(0, 1))
+    assert seen == [
+        {
+            "id": 1,
+            "price": 0.1,
+            "at": "2024-01-02T03:04:05.000678+00:00",
+            "day": "2024-01-02",
+            "ratio": 0.5,
+            "is_open": True,
+            "seen": ["a"],
+            "extra": {"a": 1.1},
+            "raw": "AP8=",
+        }
+    ]
+
+
+def test_values_that_a_function_changes_keep_the_type_where_it_holds_them() -> None:
+    def change(frame: Any) -> Any:
+        frame["id"] += 1
+        frame["price"] = frame["price"].iloc[0] or 7
+        frame["day"] = "2025-12-31"
+        frame["new"] = frame["id"].mean()
+        return frame.drop(columns="raw")
+
+    (made,) = by_record(change, RECORDS)
+    assert made.schema.names == [*(name for name in RECORDS.schema.names if name != "raw"), "new"]
+    assert made.column("id").to_pylist() == [2, 3, 2**53 + 2]
+    assert made.column("price").to_pylist() == [Decimal("0.10"), Decimal("7.00"), Decimal("12345678901234567.89")]
+    assert made.column("day").to_pylist() == [date(2025, 12, 31)] * 3
+    assert made.column("new").to_pylist() == [2.0, 3.0, float(2**53 + 2)]
+
+
+def test_a_record_without_a_row_is_left_out_and_a_second_row_is_an_error() -> None:
+    (made,) = by_record(lambda frame: frame[frame["id"] != 2], RECORDS)
+    assert made.column("id").to_pylist() == [1, 2**53 + 1]
+    (made,) = by_record(lambda frame: frame.iloc[0:0], RECORDS)
+    assert made.num_rows == 0
+    with pytest.raises(TransformError, match="returned 2 rows for one record: with `frames: record`"):
+        by_record(lambda frame: pd.concat([frame, frame]), RECORDS)
+
+
+def test_without_records_a_function_of_records_is_not_called() -> None:
+    (made,) = by_record(lambda frame: frame.iloc[[0]], RECORDS.slice(0, 0))
+    assert made.schema == RECORDS.schema
+
+
+def test_a_value_that_no_longer_fits_changes_the_type() -> None:
+    (made,) = by_record(lambda frame: frame.assign(id="n" + str(frame["id"].iloc[0])), RECORDS)
+    assert made.column("id").to_pylist() == ["n1", "n2", "n9007199254740993"]
+    with pytest.raises(TransformError, match="mixed types"):
+        by_record(lambda frame: frame.assign(id="x" if frame["id"].iloc[0] == 1 else 5), RECORDS)

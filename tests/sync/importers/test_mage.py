@@ -73,7 +73,8 @@ if 'test' not in globals():
     from mage_ai.data_preparation.decorators import test
 @transformer
 def tidy(data, *args, **kwargs):
-    data['word'] = data['word'].str.upper() + kwargs['region'] + str(kwargs['configuration']['limit'])
+    word = data['word'].iloc[0].upper() + kwargs['stream'][0]
+    data['word'] = word + kwargs['region'] + str(kwargs['configuration']['limit'])
     return data
 @test
 def has_output(output, *args) -> None:
@@ -86,7 +87,7 @@ if 'callback' not in globals():
     from mage_ai.data_preparation.decorators import callback
 @callback('success')
 def tell(parent_block_data, **kwargs):
-    name = kwargs['parent_block_uuid'] + '-' + kwargs['destination_table'] + '.told'
+    name = kwargs['parent_block_uuid'] + '-' + kwargs['stream'] + '-' + kwargs['destination_table'] + '.told'
     Path(__file__).with_name(name).write_text(str(len(parent_block_data)))
 """
 
@@ -191,7 +192,10 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
             "connector": "postgres",
             "config": {**login, **password, "schema": "shop"},
         },
-        "transformers": [{"block": "tidy", "file": "transformers/tidy.py", "configuration": {"limit": 3}}],
+        "stream_names": "bare",
+        "transformers": [
+            {"block": "tidy", "file": "transformers/tidy.py", "frames": "record", "configuration": {"limit": 3}}
+        ],
         "destination": {"block": "write_shelf", "connector": "postgres", "config": {**login, "schema": "shelf"}},
         "streams": [
             {
@@ -233,7 +237,6 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
         "partition_keys",
         "attic",
         "sla",
-        "iloc[0]",
         "'a_token'",
         "NIGHT_SHOP_API_KEY",
         "bookmark is unknown",
@@ -329,10 +332,10 @@ def test_one_command_brings_a_project_over_and_it_runs(
     with psycopg.connect(postgres_url) as connection:
         words = connection.execute("SELECT id, word FROM shelf.shelf_words ORDER BY id").fetchall()
         visits = connection.execute("SELECT id, word FROM shelf.shelf_visits ORDER BY id").fetchall()
-    assert words == [(1, "Aeu3"), (2, "Beu3")]
-    assert (2, "Beu3") in visits
+    assert words == [(1, "Aweu3"), (2, "Bweu3")]
+    assert (2, "Bveu3") in visits
     assert len(visits) == 2
     assert {path.name for path in (new / "callbacks").glob("*.told")} == {
-        f"{block}-shelf_{name}.told" for block in ("read_shop", "write_shelf") for name in ("words", "visits")
+        f"{block}-{name}-shelf_{name}.told" for block in ("read_shop", "write_shelf") for name in ("words", "visits")
     }
     assert run_cli(args, tmp_path).returncode == 2

@@ -93,7 +93,7 @@ def records(destination: Mapping[str, Any], folder: Path, table: str = "t") -> l
 
 
 def by_source(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the records in columns of the source: what carries a name's hash is that name's."""
+    """Return the records under the source's names; a column with a hash counts as the name that it was made of."""
     marked = {tell_apart(name, None): name for name in names}
     shown = [{marked.get(column, column): value for column, value in record.items()} for record in found]
     return sorted((tuple(record.get(name) for name in names) for record in shown), key=repr)

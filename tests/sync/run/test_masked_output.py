@@ -23,6 +23,14 @@ def test_runs_that_overlap_leave_the_streams_as_they_were(capsys: pytest.Capture
     assert capsys.readouterr().out == "*** ***\none-secret ***\n"
 
 
+def test_a_secret_that_comes_in_pieces_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    with masked_output(Redactor(["one-secret"])):
+        print("one-", end="")  # noqa: T201
+        print("secret")  # noqa: T201
+        print("no line end", end="")  # noqa: T201
+    assert capsys.readouterr().out == "***\nno line end"
+
+
 def test_a_process_without_streams_and_one_that_exchanges_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     own = sys.stdout

@@ -1,4 +1,4 @@
-"""What a unique index of the destination's own table refuses is set aside, as what its constraints refuse."""
+"""A record that violates a unique index of the table is rejected, as one that violates a constraint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases ahead: what makes a delivery due leases it to the queue that waits for it; and nothing else changes."""
+"""The transaction that makes a delivery due leases it to the queue that waits for it; nothing else changes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Protocol: JSON lines over two pipes of its own, separate from what functions print. The parent sends
 `{"id", "file", "function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id",
-"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`; `{"exit": true}` ends the child after its exit
+"kind", "error", "notes", "value", "is_sound", "threads", "fds"}`. Meanwhile a function may ask the engine:
+`{"ask"}` gets `{"reply"}`, both texts. `{"exit": true}` ends the child after its exit
 handlers. Variables in `kwargs` and settings in `hook` are resolved: secrets pass through this pipe only, never through
 arguments or the environment. The child isolates crashes and is no sandbox: it runs the user's code with the user's
 rights.
@@ -33,6 +34,8 @@ from typing import Any, TextIO
 from .answer import Answer
 from .invoke import Functions, perform
 from .leftovers import MARK
+from .mage import install
+from .triggers import connect
 
 # What serves a call is bound here, before the user's code can replace it: builtins of this module, functions, the
 # scanner of JSON.
@@ -56,7 +59,8 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
 
     process = _Process(requests_fd, answers_fd)
     requests: SimpleQueue[dict[str, Any]] = SimpleQueue()
-    reader = threading.Thread(target=_read, args=(requests_fd, requests), name="syncblocks-requests", daemon=True)
+    arguments = (requests_fd, requests, process.replies)
+    reader = threading.Thread(target=_read, args=arguments, name="syncblocks-requests", daemon=True)
     reader.start()
     gc.disable()  # imports create little garbage: collecting takes a tenth of their time
     for module in imports:
@@ -65,6 +69,8 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
             import_module(module)
     gc.freeze()
     gc.enable()
+    install()
+    connect(process.ask)
     process.send({"ready": True})
     functions = Functions()
     mark = os.environ[MARK]
@@ -112,6 +118,15 @@ class _Process:
         self._folder = getcwd()  # noqa: PTH109 (importing pathlib slows the start)
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
         self._standard = [_identity(fd) for fd in (0, 1, 2)]
+        #: Answers of the engine to `ask`.
+        self.replies: SimpleQueue[str] = SimpleQueue()
+        self._asking = threading.Lock()
+
+    def ask(self, question: str) -> str:
+        """Send a question to the engine and wait for its answer; one thread at a time."""
+        with self._asking:
+            self.send({"ask": question})
+            return self.replies.get()
 
     def send(self, message: dict[str, Any]) -> None:
         """Write one line. End the process if a function has closed or replaced the pipe; the call then fails."""
@@ -182,13 +197,16 @@ def _count_fds() -> int:
         return 0
 
 
-def _read(fd: int, requests: SimpleQueue[dict[str, Any]]) -> None:
-    """Read requests from the pipe. At its end the parent is gone: kill the process group."""
+def _read(fd: int, requests: SimpleQueue[dict[str, Any]], replies: SimpleQueue[str]) -> None:
+    """Read requests and replies from the pipe. At its end the parent is gone: kill the process group."""
     pipe = _identity(fd)
     # Not closed here: a function may have closed the pipe, and its number may belong to a file of the function.
     with suppress(OSError, ValueError), open(fd, "rb", closefd=False) as lines:
         for line in lines:
             request = _scan(line.decode(), 0)[0]
+            if "reply" in request:
+                replies.put(request["reply"])
+                continue
             requests.put(request)
             if "exit" in request:
                 return

@@ -60,7 +60,7 @@ def _nested(column: str, compared: Compared) -> str:
     if metadata.get(b"native_system") == b"duckdb":
         native = metadata.get(b"native_type", b"").decode()
         read = reading(native).sql
-        # What Arrow has no type for is compared as what it is read as: it is that in the copy.
+        # Arrow lacks this type: it is cast to the type that it is read as, which is what the copy holds.
         column = column if read == native else f"cast({column} as {read})"
     if compared.form is Form.LIST:
         return list_text(column, compared)

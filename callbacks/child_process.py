@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .leftovers import MARK, kill_marked, since_boot_s
+from .triggers import Ask, refuse
 
 #: Bytes of a call's output that are kept: more than is shown, so that secrets are masked before the text is cut.
 OUTPUT_KEPT_BYTES = 64 * 1024
@@ -37,7 +38,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("syncblocks", sys.argv[1])
 sys.modules["syncblocks"] = module = module_from_spec(spec)
 spec.loader.exec_module(module)
-from syncblocks.callbacks.worker import main
+from syncblocks.callbacks.child_main import main
 main(*map(int, sys.argv[2:5]), imports=sys.argv[6:])
 """
 
@@ -122,8 +123,8 @@ class Child:
         """End the running call with kind "interrupted"; safe from any thread."""
         self._is_interrupted = True
 
-    def call(self, request: Mapping[str, Any], *, timeout_s: float) -> CallEnd:
-        """Send a request and wait for its answer.
+    def call(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask = refuse) -> CallEnd:
+        """Send a request and wait for its answer; `ask` answers what the function asks meanwhile.
 
         The deadline starts when the child is ready. After it the child's process group gets SIGTERM, then SIGKILL.
         """
@@ -139,7 +140,11 @@ class Child:
             if event != "answer":
                 return self._ended(event, f"not ready after {_START_TIMEOUT_S:g} s", notes)
             self._is_ready = True
-        event, answer = self._wait(time.monotonic() + timeout_s)
+        deadline = time.monotonic() + timeout_s
+        event, answer = self._wait(deadline)
+        while event == "answer" and isinstance(answer.get("ask"), str):
+            self._send({"reply": ask(answer["ask"])})
+            event, answer = self._wait(deadline)
         if event != "answer" or answer.get("id") != self.calls:
             return self._ended(event, f"still running after {timeout_s:g} s (timeout_s)", notes)
         self._read_output()

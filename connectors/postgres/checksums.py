@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..checksums.sql import Canonical, exponent_form, interval_form
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
-from .names import Name
+from .type_names import Name
 
 
 class PostgresCanonical(Canonical):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.rejected.records import rejection
-from syncblocks.sync.flow.refused import places_of
+from syncblocks.sync.flow.rejected import places_of
 
 AT = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 

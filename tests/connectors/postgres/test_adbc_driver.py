@@ -10,7 +10,7 @@ import adbc_driver_manager
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.postgres.database import FRESH_S, Database
+from syncblocks.connectors.postgres.adbc_driver import FRESH_S, Database
 from syncblocks.connectors.postgres.settings import PostgresSettings
 
 

@@ -1,4 +1,4 @@
-"""Rows of events and of their deliveries, written in the transaction of what happened."""
+"""Writes events and their deliveries, in the transaction of the change that causes them."""
 
 from __future__ import annotations
 

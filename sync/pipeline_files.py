@@ -1,0 +1,28 @@
+"""Which files of a folder are pipeline files, by a look at their text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SUFFIXES = (".yaml", ".yml")
+_KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder that have a source and a destination."""
+    return [path for path in yaml_files(folder) if _is_pipeline(path)]
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder, in order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _is_pipeline(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(1_000_000)
+    except OSError:
+        return False
+    return all(key.search(head) for key in _KEYS)

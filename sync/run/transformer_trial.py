@@ -1,0 +1,101 @@
+"""Try a transformer file on some records: its result, its tests, and whether single records give the same."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.stream import Stream
+
+from ..errors import SyncError
+from ..flow.transform import Frames, Transformer
+from .previews import json_value
+from .transformers import bound
+
+if TYPE_CHECKING:
+    from syncblocks.callbacks.loader import CallbackFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerTrial:
+    """What a transformer file made of some records."""
+
+    records: pa.RecordBatch
+    #: Name of each function marked by `@test` -> its error, None if it passed.
+    tests: Mapping[str, str | None]
+    #: How the other kind of frames differs; None: it gives the same.
+    difference: str | None
+
+
+def try_transformer(
+    loaded: CallbackFile,
+    data: pa.Table,
+    kwargs: Mapping[str, Any],
+    *,
+    stream: str,
+    rename: Mapping[str, str],
+    frames: Frames,
+) -> TransformerTrial:
+    """Call a transformer with all records at once or one by one, as a run would, and its tests with the result.
+
+    Args:
+        loaded: the file.
+        data: records before the transformer.
+        kwargs: its keyword arguments, without `index`.
+        stream: name of the stream.
+        rename: `rename` of the block; `@transformer(rename_columns=...)` comes on top.
+        frames: what a DataFrame holds.
+
+    Raises:
+        SyncError: the function raised, or returned what cannot be loaded.
+    """
+    (batch,) = data.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], data.schema)]
+    (function,) = loaded.transformers
+    block = str(kwargs["block_uuid"])
+
+    def transformed(frames: Frames) -> pa.RecordBatch:
+        names = {**rename, **function.rename_columns}
+        transformer = Transformer(block, [bound(function, kwargs)], names, frames)
+        return transformer.apply(batch, Stream(name=stream, schema=batch.schema))
+
+    made = transformed(frames)
+    return TransformerTrial(
+        records=made,
+        tests={name: _tested(test, made, loaded.path) for name, test in loaded.tests.items()},
+        difference=_difference(made, lambda: transformed("record" if frames == "batch" else "batch")),
+    )
+
+
+def json_records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return records as JSON values."""
+    return [{name: json_value(value) for name, value in record.items()} for record in batch.to_pylist()]
+
+
+def _tested(test: Callable[..., Any], made: pa.RecordBatch, file: Path) -> str | None:
+    try:
+        test(made.to_pandas())
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        return f"{type(error).__name__}: {error}" + (f" ({file.name}:{lines[-1]})" if lines else "")
+    return None
+
+
+def _difference(made: pa.RecordBatch, other: Callable[[], pa.RecordBatch]) -> str | None:
+    try:
+        found = other()
+    except SyncError as error:
+        return f"it fails: {error}"
+    if made.num_rows != found.num_rows:
+        return f"it gives {found.num_rows} records"
+    if made.schema.names != found.schema.names:
+        return f"it gives the columns {', '.join(found.schema.names)}"
+    for place, (one, two) in enumerate(zip(json_records(made), json_records(found), strict=True)):
+        for name in one:
+            if one[name] != two[name]:
+                return f"record {place + 1} has {two[name]!r} in column {name!r}, not {one[name]!r}"
+    return None

@@ -1,0 +1,150 @@
+"""The engine's side of `trigger_pipeline`: order a start of another pipeline, begin it, and say how it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from syncblocks.callbacks.protocols import Delivery
+from syncblocks.connectors.errors import ConnectorError
+
+from ..config import Pipeline, load_pipeline
+from ..config.yaml_document import read_document
+from ..errors import ConfigError, SyncError, nearest_match
+from ..pipeline_files import pipeline_files
+from ..secrets import Redactor
+from ..store import Store
+from ..store.ticks import Tick
+
+#: Most pipelines in a chain of causes.
+MOST_CAUSES = 10
+
+#: Processes that this one has begun and does not wait for.
+_begun: list[subprocess.Popen[bytes]] = []
+
+
+class Triggers:
+    """Answers what the callbacks of one pipeline ask; thread-safe."""
+
+    def __init__(self, pipeline: Pipeline, store: Store, redactor: Redactor) -> None:
+        """Use a pipeline file, its run store, and what masks secrets in answers."""
+        self._pipeline = pipeline
+        self._store = store
+        self._redactor = redactor
+
+    def ask(self, delivery: Delivery) -> Callable[[str], str]:
+        """Return what answers the questions of one delivery; its orders are numbered from 1."""
+        orders = 0
+
+        def answer(question: str) -> str:
+            nonlocal orders
+            asked = json.loads(question)
+            try:
+                if "order" not in asked:
+                    return json.dumps({"status": self._status(asked["pipeline"], asked["tick"])})
+                orders += 1
+                return json.dumps(self._order(delivery, f"{delivery.key}:{orders}", asked))
+            except (SyncError, ConnectorError, OSError) as error:
+                return json.dumps({"error": self._redactor.redact(str(error))})
+
+        return answer
+
+    def _order(self, delivery: Delivery, key: str, asked: dict[str, Any]) -> dict[str, Any]:
+        name = asked["order"]
+        causes = (*self._store.causes_of(int(delivery.kwargs["pipeline_run_id"])), self._pipeline.pipeline)
+        if name in causes:
+            chain = " -> ".join((*causes, name))
+            raise SyncError(f"pipeline {name!r} is not started, since its own callbacks have led here: {chain}")
+        if len(causes) >= MOST_CAUSES:
+            raise SyncError(
+                f"pipeline {name!r} is not started: {MOST_CAUSES} pipelines have started one another already"
+            )
+        self._refuse_secrets(name, asked)
+        target = self._target(name)
+        with Store.open(target.store_url) as store:
+            tick = store.order_tick(
+                name,
+                key,
+                trigger=str(asked["trigger"]),
+                event=asked["event"],
+                variables=asked["variables"],
+                causes=causes,
+            )
+            if tick.state in ("waiting", "claimed"):  # a claim of a process that lives is left alone by the new one
+                _begin(target, tick)
+            return {"id": tick.id, "status": _status_of(store, tick)}
+
+    def _refuse_secrets(self, name: str, asked: dict[str, Any]) -> None:
+        """Refuse values that hold a secret: they would stand in the run store."""
+        for what in ("variables", "event"):
+            text = json.dumps(asked[what], ensure_ascii=False)
+            if self._redactor.redact(text) != text:
+                raise SyncError(
+                    f"the {what} for pipeline {name!r} hold a secret, which would be written to its run store: let its "
+                    "file read the secret itself, by secret() or env_var()"
+                )
+
+    def _status(self, name: str, number: int) -> str:
+        with Store.open(self._target(name).store_url) as store:
+            tick = store.tick(number)
+            if tick.state == "refused":
+                raise SyncError(f"the run of pipeline {name!r} did not begin: {tick.why}")
+            return _status_of(store, tick)
+
+    def _target(self, name: str) -> Pipeline:
+        """Return the pipeline of that name, of a file beside the caller's."""
+        folder = self._pipeline.folder
+        found: dict[str, list[Path]] = {}
+        for path in pipeline_files(folder):
+            found.setdefault(_name_of(path), []).append(path)
+        if name not in found:
+            near = nearest_match(name, found)
+            raise ConfigError(
+                f"no pipeline file in {folder} is named {name!r}",
+                key="pipeline_uuid",
+                allowed=tuple(found),
+                nearest=near,
+            )
+        if len(found[name]) > 1:
+            files = ", ".join(path.name for path in found[name])
+            raise ConfigError(f"{len(found[name])} pipeline files are named {name!r}: {files}", key="pipeline_uuid")
+        return load_pipeline(found[name][0])
+
+
+def _name_of(path: Path) -> str:
+    """Return the name of a pipeline by its file; a broken file has its own."""
+    try:
+        name = read_document(path).value.get("pipeline")
+    except ConfigError:
+        name = None
+    return path.stem if name is None else str(name)
+
+
+def _status_of(store: Store, tick: Tick) -> str:
+    return "initial" if tick.run_id is None else store.run(tick.run_id).status
+
+
+def _begin(target: Pipeline, tick: Tick) -> None:
+    """Start a process of its own for the run: it outlives this one, and waits for a run of its pipeline to end."""
+    assert target.path is not None  # found in a folder
+    folder = target.spool_folder.parent / "ticks"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = os.open(folder / f"{tick.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        _begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "syncblocks", "run", str(target.path), "--tick", str(tick.id), "--wait"],
+                cwd=target.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        )
+    finally:
+        os.close(log)

@@ -1,0 +1,173 @@
+"""`trigger_pipeline`: one pipeline's callback starts another, once, whatever is delivered again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import RunCLI
+
+#: Mage's template of a callback block that triggers a pipeline.
+FIRST = """
+from mage_ai.orchestration.triggers.api import trigger_pipeline
+
+if 'callback' not in globals():
+    from mage_ai.data_preparation.decorators import callback
+
+
+@callback('success')
+def start(parent_block_data, **kwargs):
+    run = trigger_pipeline(
+        {name!r},
+        variables={variables},
+        check_status=True,
+        error_on_failure=True,
+        poll_interval=0.05,
+        poll_timeout=30,
+        verbose=True,
+        event={{'from': kwargs['pipeline_uuid']}},
+    )
+    assert run.status == 'success', run
+    {more}
+"""
+
+SECOND = """
+from pathlib import Path
+@callback
+def tell(stream, event, trigger_name, region=None, **kwargs):
+    with Path(__file__).with_name("told").open("a") as told:
+        told.write(f"{stream} {event} {trigger_name} {region}\\n")
+"""
+
+
+def write(
+    folder: Path, name: str = "second", more: str = "", variables: str = "{'region': 'eu'}", **second: Any
+) -> Path:
+    (folder / "rows.csv").write_text("id\n1\n2\n")
+    (folder / "start.py").write_text(FIRST.format(name=name, more=more, variables=variables))
+    (folder / "tell.py").write_text(SECOND)
+    base = {
+        "source": {"connector": "csv", "config": {"path": "rows.csv"}},
+        "streams": [{"stream": "rows"}],
+    }
+    callbacks = [{"file": "start.py", "on": ["stream"], "attempts": 2, "timeout_s": 60}]
+    first = base | {"destination": {"connector": "sqlite", "config": {"path": "first.db"}}, "callbacks": callbacks}
+    told = [{"file": "tell.py", "on": ["stream"]}]
+    other = base | {"destination": {"connector": "sqlite", "config": {"path": "second.db"}}, "callbacks": told}
+    (folder / "first.yaml").write_text(yaml.safe_dump(first))
+    (folder / "second.yaml").write_text(yaml.safe_dump(other | second))
+    return folder
+
+
+def ticks(folder: Path) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / ".syncblocks" / "store.db") as store:
+        return store.execute("SELECT pipeline, kind, state, why, run_id, causes FROM _syncblocks_tick").fetchall()
+
+
+def wait_for(folder: Path, state: str) -> list[tuple[Any, ...]]:
+    deadline = time.monotonic() + 60
+    while not (found := ticks(folder)) or found[0][2] != state:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
+
+
+def test_a_callback_starts_another_pipeline_and_waits_for_it(tmp_path: Path, run_cli: RunCLI) -> None:
+    folder = write(tmp_path)
+    done = run_cli(["run", "first.yaml"], folder)
+    assert done.returncode == 0, done.stderr
+    told = folder / "told"  # the other run's callbacks come after its end
+    deadline = time.monotonic() + 60
+    while not told.exists() or not told.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert told.read_text() == "rows {'from': 'first'} callback eu\n"
+    assert ticks(folder) == [("second", "callback", "run", None, 2, '["first"]')]
+    runs = json.loads(run_cli(["runs", "list", "second.yaml", "--json"], folder).stdout)
+    assert runs["runs"][0]["status"] == "success"
+    again = run_cli(["run", "second.yaml", "--tick", "1"], folder)
+    assert again.returncode == 0
+    assert "tick 1 has ended" in again.stdout
+
+
+def test_a_delivery_that_is_repeated_starts_nothing_twice(tmp_path: Path, run_cli: RunCLI) -> None:
+    more = "assert kwargs['retry']['attempts'] > 1, 'once more'"
+    folder = write(tmp_path, more=more)
+    done = run_cli(["run", "first.yaml"], folder)
+    assert done.returncode == 0, done.stderr
+    assert len(ticks(folder)) == 1
+    runs = json.loads(run_cli(["runs", "list", "second.yaml", "--json"], folder).stdout)["runs"]
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "secnd"}, "no pipeline file in .* is named 'secnd'.*second"),
+        ({"name": "first"}, "its own callbacks have led here: first -> first"),
+        ({"variables": "{'x': object()}"}, "variables and event must be JSON values"),
+        ({"variables": "{'x': kwargs['token']}"}, "hold a secret"),
+    ],
+    ids=["unknown", "circle", "no JSON", "secret"],
+)
+def test_what_is_refused_says_why(
+    tmp_path: Path, run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+) -> None:
+    folder = write(tmp_path, **given)
+    document = yaml.safe_load((folder / "first.yaml").read_text())
+    document["callbacks"][0]["attempts"] = 1
+    document["variables"] = {"token": "{{ secret('token') }}"}
+    (folder / "first.yaml").write_text(yaml.safe_dump(document))
+    monkeypatch.setenv("SYNCBLOCKS_SECRET_TOKEN", "canary-4711")
+    done = run_cli(["run", "first.yaml"], folder)
+    assert done.returncode == 3
+    assert re.search(said, done.stderr), done.stderr
+    assert not ticks(folder)
+    assert b"canary-4711" not in (folder / ".syncblocks" / "store.db").read_bytes()
+
+
+def test_a_pipeline_that_cannot_begin_is_refused_with_its_reason(tmp_path: Path, run_cli: RunCLI) -> None:
+    folder = write(tmp_path, streams=[{"stream": "gone"}])
+    done = run_cli(["run", "first.yaml"], folder)
+    assert done.returncode == 3
+    ((_, _, state, why, run_id, _),) = wait_for(folder, "refused")
+    assert (state, run_id) == ("refused", None)
+    assert "gone" in why
+    assert "gone" in (folder / ".syncblocks" / "ticks" / "1.log").read_text()
+
+
+INTERVAL = """
+@callback
+def tell(interval_start_datetime, interval_end_datetime, interval_seconds, interval_start_datetime_previous, **kwargs):
+    found = interval_start_datetime, interval_end_datetime, interval_seconds, interval_start_datetime_previous
+    print(*found)
+    assert kwargs['retry']['attempts'] > 1 or interval_seconds is None
+"""
+
+
+def test_a_run_with_an_interval_tells_it_to_callbacks_and_templates(tmp_path: Path, run_cli: RunCLI) -> None:
+    folder = write(tmp_path, variables="{}")
+    (folder / "tell.py").write_text(INTERVAL)
+    document = yaml.safe_load((folder / "second.yaml").read_text())
+    document["streams"][0]["destination_table"] = "day_{{ interval_start_datetime }}"
+    (folder / "second.yaml").write_text(yaml.safe_dump(document))
+    without = run_cli(["plan", "second.yaml"], folder)
+    assert without.returncode == 2
+    assert "streams[0].destination_table: needs an interval: give `run`" in without.stderr
+    times = ["--interval-start", "2024-01-02", "--interval-end", "2024-01-02T06:00:00+01:00"]
+    planned = run_cli(["plan", "second.yaml", *times, "--json"], folder)
+    assert json.loads(planned.stdout)["streams"][0]["destination_table"] == "day_2024-01-02T00:00:00+00:00"
+    done = run_cli(["run", "second.yaml", *times], folder)
+    assert done.returncode == 0, done.stderr
+    calls = json.loads(run_cli(["callbacks", "history", "second.yaml", "--json"], folder).stdout)["calls"]
+    output = "2024-01-02 00:00:00+00:00 2024-01-02 05:00:00+00:00 18000.0 2024-01-01 19:00:00+00:00"
+    assert [call["call"]["output"].strip() for call in calls] == [output, output]
+    for wrong in (times[:2], [*times[:3], "2024-01-01"], ["--interval-start", "soon"]):
+        assert run_cli(["run", "second.yaml", *wrong], folder).returncode == 2
