@@ -359,6 +359,7 @@ PLUGINS: tuple[Plugin, ...] = (
     Plugin(
         pip="target-postgres==1.1.3",
         role="target",
+        known="its psycopg2 has no wheel for Python 3.11, and does not compile there",
         run=_postgres_target(
             "public",
             lambda url: {
