@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 
@@ -49,12 +50,15 @@ class ConfigError(SyncError):
         """Return `file:line: key: message; allowed: ...; did you mean ...?`; of several mistakes a line each."""
         if not self.others:
             return self._line()
-        return "\n  ".join((f"{1 + len(self.others)} mistakes:", self._line(), *map(str, self.others)))
+        found = (self, *self.others)
+        # The same choice is told once.
+        lines = [each._line(each.allowed != before.allowed) for before, each in pairwise(found)]
+        return "\n  ".join((f"{len(found)} mistakes:", self._line(), *lines))
 
-    def _line(self) -> str:
+    def _line(self, with_allowed: bool = True) -> str:
         where = "" if self.path is None else f"{self.path}:{'' if self.line is None else f'{self.line}:'} "
         key = f"{self.key}: " if self.key else ""
-        allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""
+        allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed and with_allowed else ""
         nearest = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
         return f"{where}{key}{self.message}{allowed}{nearest}"
 

@@ -227,7 +227,7 @@ class _Loader:
             if is_last or (found and not misspelled(found)):
                 return None  # errors of what was left out
             found = misspelled(now) or now
-            for each in sorted(found, key=lambda one: self._document.line(own_loc(one, values))):
+            for each in sorted(found, key=lambda one: self._document.line(own_loc(one))):
                 self._report(**mistake_of(each, values))
             values = mended(values, found)
         return None

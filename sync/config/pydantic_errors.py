@@ -41,6 +41,8 @@ _EXPECTED = {
     "model": "a mapping (key: value)",
     "tuple": "a list ([a, b] or one `- item` a line)",
 }
+#: Marks of pydantic for the members of a union, such as `int | float`.
+_MEMBERS = ("int", "float")
 _LIMITS = {
     "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -51,7 +53,7 @@ _LIMITS = {
 
 def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
     """Return the arguments of the report of an error: `loc`, `message`, optionally `allowed` and `word`."""
-    loc = own_loc(error, values)
+    loc = own_loc(error)
     kind: str = error["type"]
     context = error.get("ctx") or {}
     if kind == "extra_forbidden" and str(loc[-1]) in RENAMED:
@@ -80,7 +82,7 @@ def misspelled(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
     """Return the values with each misspelled key as the nearest known one, and without what is wrong."""
-    places = {own_loc(error, values): error for error in errors}
+    places = {own_loc(error): error for error in errors}
     values = _copied(values)
     for loc, error in places.items():
         while loc and not isinstance(loc[-1], str):
@@ -107,19 +109,10 @@ def known_keys(loc: Loc) -> tuple[str, ...]:
     return () if model is None else tuple(model.model_fields)
 
 
-def own_loc(error: Mapping[str, Any], values: Any) -> Loc:
+def own_loc(error: Mapping[str, Any]) -> Loc:
     """Return the place of an error, without pydantic's marks for a mapping's key and for a member of a union."""
     loc: Loc = tuple(part for part in error["loc"] if part != "[key]")
-    if error["type"] == "missing":
-        return loc
-    for end, part in enumerate(loc):
-        is_there = (
-            part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
-        )
-        if not is_there:
-            return loc[:end]
-        values = values[part]
-    return loc
+    return loc[:-1] if loc and loc[-1] in _MEMBERS else loc
 
 
 def _value_at(values: Any, loc: Loc) -> Any:

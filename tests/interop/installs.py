@@ -16,9 +16,18 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 def pythons() -> dict[str, str | None]:
     """Return each Python from 3.11 on, and its program; None: this machine has none."""
-    found = {version: shutil.which(f"python{version}") for version in VERSIONS}
+    found = {version: _working(f"python{version}") for version in VERSIONS}
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     return {**found, own: found.get(own) or sys.executable}
+
+
+def _working(name: str) -> str | None:
+    """Return a program that starts; a shim of pyenv may stand for a version that is not chosen."""
+    program = shutil.which(name)
+    if program is None:
+        return None
+    done = subprocess.run([program, "--version"], capture_output=True, check=False)
+    return program if done.returncode == 0 else None
 
 
 def install_case(python: str, kind: str) -> Act:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import sqlite3
 import struct
@@ -182,7 +183,7 @@ def _tap_sftp(stage: Stage, pip: str) -> str:
             "key_properties": ["id"],
             "delimiter": ",",
         }
-        config = {**server, "private_key_file": "", "tables": [table], "start_date": "2020-01-01T00:00:00Z"}
+        config = {**server, "private_key_file": "", "tables": json.dumps([table]), "start_date": "2020-01-01T00:00:00Z"}
         return tap(stage, pip, config, "items")
 
 
@@ -217,10 +218,13 @@ def _json_lines(pattern: str) -> ReadBack:
     def read(stage: Stage) -> Sequence[Any]:
         found = []
         for path in sorted(stage.folder.glob(pattern)):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            data = path.read_bytes()
+            data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+            for line in data.decode().splitlines():
                 message = json.loads(line)
                 found.append(message.get("record", message))
-        return [record["name"] for record in sorted(found, key=lambda each: each["id"]) if "name" in record]
+        records = [record for record in found if "name" in record]
+        return [record["name"] for record in sorted(records, key=lambda each: each["id"])]
 
     return read
 
@@ -270,13 +274,9 @@ def _target_duckdb(stage: Stage, pip: str) -> str:
     return target(stage, pip, config, read)
 
 
-def _target_json(stage: Stage, pip: str) -> str:
-    return target(stage, pip, {"destination_path": "."}, _json_lines("items*.json*"))
-
-
 def _target_singer_jsonl(stage: Stage, pip: str) -> str:
     config = {"destination": "local", "local": {"folder": "out", "recursive": True}}
-    return target(stage, pip, config, _json_lines("out/**/*.jsonl"))
+    return target(stage, pip, config, _json_lines("out/**/*.singer.gz"))
 
 
 def _postgres_target(schema: str, config: Callable[[str], Mapping[str, Any]]) -> Callable[[Stage, str], str]:
@@ -304,30 +304,6 @@ def _parts(url: str) -> dict[str, Any]:
     }
 
 
-def _target_mysql(stage: Stage, pip: str) -> str:
-    import pymysql
-
-    with services.fresh_mariadb_database() as url:
-        place = urlsplit(url)
-        options: dict[str, Any] = {"host": place.hostname, "port": place.port or 3306, "user": place.username}
-        database, password = place.path[1:], place.password or ""
-
-        def read(_: Stage) -> Sequence[Any]:
-            with closing(pymysql.connect(**options, password=password, database=database)) as connection:
-                with connection.cursor() as cursor:
-                    cursor.execute("select name from items order by id")
-                    return [row[0] for row in cursor.fetchall()]
-
-        config = {
-            **options,
-            "password": password,
-            "database": database,
-            "dbname": database,
-            "default_target_schema": database,
-        }
-        return target(stage, pip, config, read)
-
-
 def _target_s3(
     config: Callable[[str], Mapping[str, Any]], names: Callable[[bytes], Sequence[Any]]
 ) -> Callable[[Stage, str], str]:
@@ -347,10 +323,6 @@ def _target_s3(
 
 def _names_of_lines(data: bytes) -> Sequence[Any]:
     return [json.loads(line)["name"] for line in data.decode().splitlines()]
-
-
-def _names_of_csv(data: bytes) -> Sequence[Any]:
-    return [record["name"] for record in csv.DictReader(data.decode().splitlines())]
 
 
 _S3 = {"s3_bucket": "bucket", "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
@@ -387,6 +359,7 @@ PLUGINS: tuple[Plugin, ...] = (
     Plugin(
         pip="target-postgres==1.1.3",
         role="target",
+        known="its psycopg2 has no wheel for Python 3.11, and does not compile there",
         run=_postgres_target(
             "public",
             lambda url: {
@@ -415,19 +388,12 @@ PLUGINS: tuple[Plugin, ...] = (
         known="its SQLAlchemy takes `collections.MutableMapping`, which Python has no more since 3.10",
     ),
     Plugin(pip="target-duckdb==0.8.0", role="target", run=_target_duckdb),
-    Plugin(pip="target-json==0.0.11 pytz", role="target", run=_target_json),
     Plugin(pip="target-singer-jsonl==0.1.0", role="target", run=_target_singer_jsonl),
-    Plugin(pip="target-mysql==0.8.0", role="target", run=_target_mysql),
     Plugin(
         pip="target-s3-jsonl==2.0.1",
         role="target",
         run=_target_s3(
             lambda url: {**_S3, "path_template": "out/{stream}.jsonl", "aws_endpoint_url": url}, _names_of_lines
         ),
-    ),
-    Plugin(
-        pip="pipelinewise-target-s3-csv==2.0.0",
-        role="target",
-        run=_target_s3(lambda url: {**_S3, "aws_endpoint_url": url}, _names_of_csv),
     ),
 )

@@ -23,7 +23,7 @@ CASES = (
     ("csv", "replace", "files.manifest.after:1"),
     ("jsonl", "append", "files.move.inside:1"),
     ("jsonl", "merge", "files.manifest.after:2"),
-    ("parquet", "append", "files.move.before:2"),
+    ("parquet", "append", "files.move.before:1"),
     ("parquet", "replace", "files.manifest.before:1"),
 )
 
