@@ -13,11 +13,12 @@ LONG := faults fuzz golden benchmarks contracts sync/cli sync/run sync/verify co
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
-FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py
+FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py \
+	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1
 
-.PHONY: demo test quick lint docs check bench faults faults-sum clean
+.PHONY: demo test quick lint docs check bench faults faults-sum interop clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
@@ -46,6 +47,9 @@ faults: $(READY)  ## the full set of injected faults, hours; SHARD=3/20 for one 
 
 faults-sum: $(READY)  ## injected faults and violations of all parts of the full set
 	$(BIN)/python -m tests.faults.shards
+
+interop: $(READY)  ## other people's plugins, object stores, sftp, installations; I="tap-jsonl s3" for some of them
+	$(BIN)/python -m tests.interop $(I)
 
 bench: $(READY)  ## ratios against the limits measured in the same run; then the figures and the plot in docs/
 	@if command -v uv >/dev/null 2>&1; then uv pip install --quiet --python $(BIN)/python --group bench; \

@@ -16,13 +16,17 @@ from .protocols import (
     ExaminesTables,
     FiltersRecords,
     FindsTypes,
+    ForgetsRuns,
+    HasFormerNames,
     HasOneNull,
     HoldsMemory,
+    KeepsFiles,
     KeepsFirst,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
+    LooksAtTimes,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -34,6 +38,7 @@ from .protocols import (
     SkipsLate,
     Source,
     StatesTypes,
+    TracksFiles,
     VerifiesServer,
 )
 
@@ -47,7 +52,10 @@ class Abilities:
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
+    has_former_names: HasFormerNames | None = None
+    tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None
+    looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None
@@ -57,7 +65,9 @@ class Abilities:
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
     names_columns: NamesColumns | None = None
+    forgets_runs: ForgetsRuns | None = None
     keeps_rejected: KeepsRejected | None = None
+    keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     keeps_first: KeepsFirst | None = None

@@ -51,6 +51,22 @@ def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO
     return cast("BinaryIO", file)
 
 
+def demand_writable(path: Path) -> None:
+    """Raise if this process may not write a file, or not create it; creates nothing, neither file nor folder.
+
+    A folder is one in which files are to be created.
+
+    Raises:
+        ConnectorConfigError: the file, or the nearest folder around it that exists, may not be written.
+    """
+    nearest = path if path.is_dir() else path.parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    for needed, mode in ((path, os.W_OK), (nearest, os.W_OK | os.X_OK)):
+        if needed.exists() and not os.access(needed, mode, effective_ids=os.access in os.supports_effective_ids):
+            raise ConnectorConfigError(f"{needed}: no permission to write there", key="path")
+
+
 def create_file(path: Path, mode: int = 0o666) -> BinaryIO:
     """Create a file that must not exist, not even as a link, and open it for writing."""
     return os.fdopen(os.open(path, _NEW, mode), "wb")

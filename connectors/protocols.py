@@ -21,6 +21,7 @@ from .stream import (
     Commit,
     Condition,
     Event,
+    FileRead,
     LedgerKey,
     LedgerRow,
     Load,
@@ -215,11 +216,55 @@ class ListsStreams(Protocol):
 
 
 @runtime_checkable
+class HasFormerNames(Protocol):
+    """Calls some streams by other names than earlier versions did. Needs `ListsStreams`."""
+
+    def former_names(self) -> Mapping[str, str]:
+        """Return present name -> former name, of streams that `list_streams` has returned."""
+        ...
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Call the streams of these present names by their former names from now on."""
+        ...
+
+
+@runtime_checkable
 class FindsTypes(Protocol):
     """Finds column types in the data and keeps them with the bookmark."""
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         """Return the stream with the types that earlier runs found."""
+        ...
+
+
+@runtime_checkable
+class LooksAtTimes(Protocol):
+    """Looks at the values of columns of nanoseconds. Without: a destination of microseconds refuses the columns."""
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """Return those of the columns that have a digit below the microsecond; reads all of their values.
+
+        Such columns without one are then read in microseconds: each value is exact, or refused.
+        """
+        ...
+
+
+@runtime_checkable
+class TracksFiles(Protocol):
+    """Reads streams of files, of which it finds those that are new or changed. Needs `ListsStreams`."""
+
+    def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
+        """Return a stream as `open_streams` does, with the columns in `bookmark` and of the new and changed files.
+
+        A later `read` of a stream that `tracks_files` yields the records of new and changed files only. Its
+        checkpoints come between files and name them. Where more was read since, its bookmark has `FILES`: all that
+        was read.
+
+        Args:
+            name: a stream.
+            read: what `KeepsFiles.files_read` has returned.
+            bookmark: of the stream's last commit.
+        """
         ...
 
 
@@ -350,6 +395,15 @@ class VerifiesServer(Protocol):
 
 
 @runtime_checkable
+class ForgetsRuns(Protocol):
+    """Knows whether each run replaces what earlier runs have written, whatever the disposition says."""
+
+    def forgets_runs(self) -> str:
+        """Return a warning for the plan of streams that read only what is new; empty: it keeps them."""
+        ...
+
+
+@runtime_checkable
 class KeepsRejected(Protocol):
     """Takes `Rejected` events and keeps their records beside the table; see `connectors/rejected`.
 
@@ -428,6 +482,23 @@ class KnowsPrivileges(Protocol):
 
     def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
         """Return the statements that grant what is missing to write these tables and the ledger; change nothing."""
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """Keeps which files were read. Without: a stream cannot be INCREMENTAL by `_file_modified`.
+
+    `load` writes `Checkpoint.files` in the transaction of the data; a file that is known already takes its row.
+    `set_bookmark` with None, and `Load.forgets_files`, forget all files of the key.
+    """
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """Return the files that loads of this key have committed."""
+        ...
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """Forget some files, under a new token: the next run reads them again."""
         ...
 
 

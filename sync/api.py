@@ -130,4 +130,4 @@ def cancel_active(pipeline: Pipeline, wanted: int | None = None) -> tuple[Pipeli
 
 
 def _loaded(pipeline: Given) -> Pipeline:
-    return pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline)
+    return pipeline if isinstance(pipeline, Pipeline) and pipeline.is_loaded else load_pipeline(pipeline)

@@ -31,6 +31,7 @@ class ConfigError(SyncError):
         key: str | None = None,
         allowed: Sequence[str] = (),
         nearest: str | None = None,
+        others: Sequence[ConfigError] = (),
     ) -> None:
         super().__init__(message)
         #: Path of the file, as the caller gave it.
@@ -41,9 +42,16 @@ class ConfigError(SyncError):
         self.key = key
         self.allowed = tuple(allowed)
         self.nearest = nearest
+        #: Further mistakes that were found in the same go.
+        self.others = tuple(others)
 
     def __str__(self) -> str:
-        """Return `file:line: key: message; allowed: ...; did you mean ...?` without the unknown parts."""
+        """Return `file:line: key: message; allowed: ...; did you mean ...?`; of several mistakes a line each."""
+        if not self.others:
+            return self._line()
+        return "\n  ".join((f"{1 + len(self.others)} mistakes:", self._line(), *map(str, self.others)))
+
+    def _line(self) -> str:
         where = "" if self.path is None else f"{self.path}:{'' if self.line is None else f'{self.line}:'} "
         key = f"{self.key}: " if self.key else ""
         allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed else ""

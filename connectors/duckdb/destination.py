@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
@@ -48,6 +49,11 @@ class DuckDBDestination(SqlDestination):
         session = DuckDBSession(self._database, cursor)
         self._naming.catalog = session.catalog
         return session
+
+    def check(self) -> None:
+        """Prove that the file can be read and written; its log comes beside it."""
+        demand_writable(self._path)
+        super().check()
 
     def identity(self) -> str:
         """Return `duckdb:///path`."""

@@ -79,13 +79,18 @@ class DuckDBSource(QuerySource):
         self._database.let_go(self)
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
         if not stream.is_view and not stream.query:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
             found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
             self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
-        yield from super()._batches(lease, stream, bookmark, bad)
+        yield from super()._batches(lease, stream, bookmark, bad, changed)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Return what the file holds, without our own tables."""

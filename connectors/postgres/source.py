@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.casts import cast_batch
+from ..arrow.undecided import Numbers
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
@@ -20,7 +21,7 @@ from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import Block, Bookmark, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
@@ -28,9 +29,10 @@ from .asyncpg_session import AsyncpgSession
 from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
+from .numbers import look
 from .settings import VERIFYING, PostgresSettings
 from .type_names import Name
-from .types import array_item, arrow_of
+from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
@@ -184,7 +186,15 @@ class PostgresSource(QuerySource):
         native = metadata[b"native_type"].decode()
         if metadata.get(b"read_as") == b"base":
             column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
+        if WIDENS in metadata:
+            return TRIMMED.format(column)
         return arrow_of(native)[1].format(column)
+
+    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+        """Look at them in one pass."""
+        names = [field.name for field in fields]
+        found = look(lease.session, self.relation(stream), [self.dialect.naming.quote(name) for name in names])
+        return dict(zip(names, found, strict=True))
 
     def checksum_system(self) -> str:
         """Return whose SQL they are computed in."""
@@ -296,7 +306,7 @@ class PostgresSource(QuerySource):
 def _type_name(field: pa.Field) -> str:
     """Return the name of a column's type in a statement; empty: unknown."""
     metadata = field.metadata or {}
-    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    name: bytes = metadata.get(TYPE_NAME, metadata.get(b"native_type", b""))
     return name.decode()
 
 

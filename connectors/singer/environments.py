@@ -49,11 +49,16 @@ def plugins_folder(folder: Path) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else folder / ".syncblocks" / "plugins"
 
 
-def program_name(pip: str) -> str:
-    """Return the probable program of a requirement: its name without version and vendor."""
+def package_name(pip: str) -> str:
+    """Return the name of a requirement's first package, without version."""
     requirements = [part for part in shlex.split(pip) if not part.startswith("-")]
     first = re.split(r"[\[<>=!~;@ ]", _CREDENTIALS.sub("://", requirements[0].strip()))[0] if requirements else ""
-    name = first.rstrip("/").rpartition("/")[2].removesuffix(".git").lower().replace("_", "-")
+    return first.rstrip("/").rpartition("/")[2].removesuffix(".git").lower().replace("_", "-")
+
+
+def program_name(pip: str) -> str:
+    """Return the probable program of a requirement: its name without version and vendor."""
+    name = package_name(pip)
     place = re.search(r"(?:^|-)((?:tap|target)-.+)$", name)
     return place[1] if place else name
 

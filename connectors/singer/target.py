@@ -34,7 +34,7 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
-from .environments import installed, program_name
+from .environments import installed, package_name, program_name
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
 from .process import Plugin, environment, run, secrets_in
 from .raw_lines import WIRE, Lines, addressed, first_version
@@ -44,6 +44,12 @@ from .target_process import Target, TargetProcess
 log = logging.getLogger("syncblocks")
 
 _HELP_TIMEOUT_S = 60.0
+
+#: Packages of targets that begin their files anew in each run -> the setting by which each run gets its own, what must
+#: be in its value, and a value. (meltanolabs-target-csv 0.5 ignores its own `overwrite_behavior`.)
+_BEGINS_ANEW = {
+    "meltanolabs-target-csv": ("file_naming_scheme", "{timestamp}", "'{stream_name}-{timestamp}.csv'"),
+}
 
 #: Key in a STATE that identifies the checkpoint, whatever the target changes in the rest.
 CHECKPOINT = "syncblocks_checkpoint"
@@ -66,6 +72,13 @@ class SingerTargetSettings(PluginSettings):
         description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
     )
 
+    max_loads: int = Field(
+        default=1,
+        ge=1,
+        description="targets that run at once, one a stream; several make one schema or lock one file, and most cannot "
+        "bear that",
+    )
+
     @model_validator(mode="after")
     def _names_one_target(self) -> SingerTargetSettings:
         if sum(map(bool, (self.requirement, self.executable, self.class_))) != 1:
@@ -83,11 +96,12 @@ class SingerDestination:
 
     settings = SingerTargetSettings
     has_ledger = False
-    max_loads: int | None = None
+    max_loads: int | None
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(SingerTargetSettings, config, "singer")
         self._folder = folder
+        self.max_loads = self._settings.max_loads
         self._label = f"target {self.name}"
         self._under_way: dict[str, list[Target]] = {}
         self._lock = threading.Lock()
@@ -122,6 +136,19 @@ class SingerDestination:
             run(plugin, limit_bytes=1 << 20)
         except ConnectorError as error:
             raise ConnectorConfigError(f"{self._label} does not start: {error}", connector="singer") from error
+
+    def forgets_runs(self) -> str:
+        """Tell of a target that begins its files anew in each run: of a run without records they are empty."""
+        requirement = package_name(self._settings.requirement)
+        if requirement not in _BEGINS_ANEW:
+            return ""
+        setting, needed, value = _BEGINS_ANEW[requirement]
+        if needed in str(self._settings.config.get(setting)):
+            return ""
+        return (
+            f"{requirement} begins its files anew in each run, and what earlier runs wrote is gone, also after a run "
+            f"without records: say `config: {{{setting}: {value}}}` of the target, or read FULL_TABLE"
+        )
 
     def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
         """Return nothing but `is_described` False: a target does not tell what it holds."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, UnreflectableTable
 
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.tables import Column, Table
-from ..stream import Stream
+from ..stream import UNKNOWN_TYPE, Stream
 from .spelling import Names
 from .types import kind_of
 
@@ -96,6 +96,8 @@ def _field(column: Mapping[str, Any], key: Sequence[str], connection: Connection
     metadata = {b"native_type": str(kind).encode(), b"native_system": b"sqlalchemy"}
     if spelling.is_exact(column["name"]):
         metadata[QUOTED] = b"1"
+    if not kind.is_known:
+        metadata[UNKNOWN_TYPE] = b"1"
     return pa.field(name, kind.arrow, bool(column.get("nullable", True)) and name not in key, metadata)
 
 

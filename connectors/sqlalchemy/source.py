@@ -177,7 +177,12 @@ class SQLAlchemySource(SqlSource):
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch, None, None]:
         found = _session(lease.session).stream(self.clause(stream, bookmark), stream.schema, stream.name)
         for batch in even_batches(found):

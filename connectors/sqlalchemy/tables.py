@@ -15,6 +15,12 @@ from .types import KEY_CHARACTERS, Kind, ddl
 #: Dialects that add a column without the word COLUMN.
 _ADD = ("firebird", "firebird.firebird", "firebird.firebirdsql", "hana", "mssql", "oracle")
 
+#: Systems without indexes that anybody could create.
+_WITHOUT_INDEXES = (
+    *("athena", "awsathena", "bigquery", "clickhouse", "clickhousedb", "databricks", "druid", "exa", "hive", "impala"),
+    *("presto", "redshift", "snowflake", "spark", "trino", "vertica"),
+)
+
 #: Systems that take texts without a limit into an index.
 _INDEXES_TEXTS = ("sqlite", "postgresql")
 
@@ -46,10 +52,12 @@ class SQLAlchemyTables(Tables):
         return self.create(name, [*columns, *numbers])
 
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
-        """Return CREATE INDEX for the merge key, or "" where the system may not index it.
+        """Return CREATE INDEX for the merge key, or "" where the system has no indexes or may not index it.
 
         Without one, many systems read the whole table for each record of a merge.
         """
+        if self._own.name in _WITHOUT_INDEXES:
+            return ""
         kinds = [Kind.parse(column.type) for column in columns]
         texts = [kind for kind in kinds if kind.is_text]
         are_short = sum(kind.size or KEY_CHARACTERS + 1 for kind in texts) <= KEY_CHARACTERS

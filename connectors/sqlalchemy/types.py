@@ -13,7 +13,7 @@
 | timestamp, timestamptz | timestamp[us], timestamp[us, UTC] | DateTime |
 | uuid | uuid | Uuid |
 | json | json | JSON, read and written as text |
-| anything else, by its own name | string | read as the driver gives it, if that is text, a number or JSON |
+| anything else, by its own name | string | read as the driver gives it, if that is text, a number, a time or JSON |
 """
 
 from __future__ import annotations
@@ -117,7 +117,22 @@ class Kind:
 
 # ------------------------------------------------------------------ out of a catalog
 def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
-    """Return the kind of a reflected type."""
+    """Return the kind of a reflected type; of a type that only its dialect knows the one that its name stands for."""
+    inner = getattr(found, "nested_type", None)  # ClickHouse: Nullable(String)
+    if inner is not None and type(found).__name__ in ("Nullable", "LowCardinality"):
+        return kind_of(inner() if isinstance(inner, type) else inner, dialect)
+    name = type(found).__name__.upper()
+    if (dialect.name, name) in _VENDOR:
+        return Kind.parse(_VENDOR[dialect.name, name])
+    kind = _general_kind(found, dialect)
+    if not kind.is_known and isinstance(found, sa.types.TypeDecorator):
+        kind = _general_kind(found.impl_instance, dialect)
+    if not kind.is_known and name in _VENDOR_NAMES:
+        return Kind.parse(_VENDOR_NAMES[name])
+    return kind
+
+
+def _general_kind(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
     visit = str(getattr(found, "__visit_name__", "")).upper()
     if visit in ("SMALLINT", "SMALL_INTEGER", "TINYINT"):
         return Kind("smallint")
@@ -136,6 +151,54 @@ def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
             kind: Kind = make(found, dialect)
             return kind
     return Kind(_own_name(found, dialect))
+
+
+#: Names of types that mean one thing wherever they occur -> kind. What is a text, a number or a time of SQLAlchemy's
+#: own was recognised before.
+_VENDOR_NAMES = {
+    "TIMESTAMP_TZ": "timestamptz",
+    "TIMESTAMP_LTZ": "timestamptz",
+    "TIMESTAMPTZ": "timestamptz",
+    "TIMESTAMP_NTZ": "timestamp",
+    "DOUBLE": "double",
+    "FLOAT32": "real",
+    "FLOAT64": "double",
+    "STRING": "text",
+    "CLOB": "text",
+    "DATABRICKSVARIANT": "json",
+    "JSON": "json",
+    "UUID": "uuid",
+    "VARIANT": "json",
+    "OBJECT": "json",
+}
+#: (dialect, name of a type) -> kind, where the name alone, or what it is derived from, means something else.
+_VENDOR = {
+    ("databricks", "TIMESTAMP"): "timestamptz",
+    ("databricks", "TINYINT"): "smallint",
+    ("db2", "DOUBLE"): "double",
+    ("ibm_db_sa", "DOUBLE"): "double",
+    **{
+        (dialect, name): kind
+        for dialect in ("clickhouse", "clickhousedb")
+        for name, kind in {
+            "UUID": "uuid",
+            "INT8": "smallint",
+            "UINT8": "smallint",
+            "INT16": "smallint",
+            "UINT16": "int",
+            "INT32": "int",
+            "UINT32": "bigint",
+            "INT64": "bigint",
+            "UINT64": "decimal(20,0)",
+            "FLOAT32": "real",
+            "FLOAT64": "double",
+        }.items()
+    },
+}
+
+#: Dialects of which some values are read as the driver gives them: SQLAlchemy's conversions expect other forms.
+_AS_GIVEN = ("clickhouse", "clickhousedb", "databricks", "db2", "ibm_db_sa", "snowflake", "trino")
+_GIVEN_KINDS = ("uuid", "json", "time", "timestamp", "timestamptz")
 
 
 def _float(found: Any, dialect: Dialect) -> Kind:
@@ -188,7 +251,7 @@ _REFLECTED: tuple[tuple[Any, Any], ...] = (
 def _own_name(found: sa.types.TypeEngine[Any], dialect: Dialect) -> str:
     try:
         return dialect.type_compiler_instance.process(found)
-    except sa.exc.SQLAlchemyError:
+    except (sa.exc.SQLAlchemyError, AttributeError, NotImplementedError):  # only for reading, and not to be compiled
         return repr(found)
 
 
@@ -253,8 +316,9 @@ def sqlalchemy_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
 
 
 def reading_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
-    """Return the type by which values are read: SQLite's as they are stored; SQLAlchemy would round them, or guess."""
+    """Return the type by which values are read: as they are stored where SQLAlchemy would round them, or guess."""
     is_stored = dialect.name == "sqlite" and kind.name not in ("text", "varchar", "char", "json", "binary", "uuid")
+    is_stored |= dialect.name in _AS_GIVEN and kind.name in _GIVEN_KINDS
     return sa.types.NullType() if is_stored else sqlalchemy_type(kind, dialect)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -93,8 +93,12 @@ def _text(value: Any, native: str, column: str, stream: str) -> str:
         return value
     if isinstance(value, Decimal):
         return format(bounded(value), "f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, int | uuid.UUID):
         return str(value)
+    if isinstance(value, date | time):  # a datetime is a date
+        return value.isoformat()
     if isinstance(value, float) and native == "numeric":
         return format(Decimal(repr(value)), "f")
     if isinstance(value, dict | list | tuple) or (native == "json" and isinstance(value, float)):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
@@ -33,6 +34,11 @@ class SQLiteDestination(SqlDestination):
     def connect(self) -> SQLiteSession:
         """Open the file, or create it."""
         return SQLiteSession(self._path, is_writer=True, lock_timeout_s=self._config.lock_timeout_s)
+
+    def check(self) -> None:
+        """Prove that the file can be read and written; a journal comes beside it."""
+        demand_writable(self._path)
+        super().check()
 
     def identity(self) -> str:
         """Return `sqlite:///path`."""

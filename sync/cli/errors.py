@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.exceptions import NoArgsIsHelpError
+
+if TYPE_CHECKING:
+    from ..errors import ConfigError
 
 UNREACHABLE = 1
 NOTHING_RAN = 2
@@ -64,24 +67,29 @@ def _engine(error: BaseException) -> Problem | None:
     from ..errors import ConfigError, SyncError
 
     if isinstance(error, ConfigError):
-        details = {
-            "path": error.path,
-            "line": error.line,
-            "key": error.key,
-            "allowed": list(error.allowed) or None,
-            "nearest": error.nearest,
-        }
+        others = [{"message": other.message, **_place(other)} for other in error.others]
         return Problem(
             code=error.code,
             message=error.message,
             exit_code=NOTHING_RAN,
             text=str(error),
-            details={key: value for key, value in details.items() if value is not None},
+            details=_place(error) | ({"others": others} if others else {}),
         )
     if isinstance(error, SyncError):
         # An unreadable ledger means that the destination cannot be reached; after most other errors nothing ran.
         return _problem(error.code, str(error), 1 if error.code in ("ledger", "transformer") else NOTHING_RAN)
     return None
+
+
+def _place(error: ConfigError) -> dict[str, Any]:
+    details = {
+        "path": error.path,
+        "line": error.line,
+        "key": error.key,
+        "allowed": list(error.allowed) or None,
+        "nearest": error.nearest,
+    }
+    return {key: value for key, value in details.items() if value is not None}
 
 
 def _connector(error: BaseException) -> Problem | None:

@@ -9,8 +9,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from ..run.tracker import StreamView, Tracker
 from .console import Console
-from .progress import StreamView, Tracker, outcome_text, output_lines
+from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome

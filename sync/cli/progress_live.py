@@ -13,9 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from ..run.tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker
 from . import formatting
 from .console import STATUS_COLORS, Console, clean, indented
-from .progress import RETRYING, RUNNING, WAITING, StreamView, Tracker, outcome_text, output_lines
+from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome
@@ -105,7 +106,7 @@ class LiveDisplay(Tracker):
         return {
             "": self._spinner.render(time.monotonic()) if is_active else Text(_MARKS.get(view.status, " ")),
             "stream": Text(clean(view.stream)),
-            "records": Text(formatting.count(view.records) if view.status != WAITING else ""),
+            "records": Text(_records(view)),
             "records/s": Text("" if rate is None else formatting.count(round(rate))),
             "size": Text(formatting.size(view.size_bytes) if view.size_bytes else ""),
             "time": Text(formatting.duration(view.duration_s)),
@@ -114,6 +115,13 @@ class LiveDisplay(Tracker):
             "bookmark": Text(clean(redact(formatting.cut(formatting.bookmark(view.bookmark), 40)))),
             "status": Text(view.status, style=STATUS_COLORS.get(view.status, "")),
         }
+
+
+def _records(view: StreamView) -> str:
+    """Return the records read; of raw blocks, whose records nobody has counted yet, their size."""
+    if view.status in (RUNNING, RETRYING) and view.size_bytes and not view.records:
+        return formatting.size(view.size_bytes)
+    return "" if view.status == WAITING else formatting.count(view.records)
 
 
 class _Picture:

@@ -48,6 +48,7 @@ def sync_command(
 
     A place is a URL (postgresql://, mysql://, mariadb://), a file, a folder or a quoted glob of files (CSV, JSON lines,
     Parquet), a database file (DuckDB, SQLite), env:NAME for a URL in an environment variable, or connector:path.
+    DST x.csv, x.jsonl or x.parquet is one file of one stream.
     A typed password becomes a reference to an environment variable in the file.
     """
     from ..config.endpoints import joined
@@ -80,12 +81,24 @@ def sync_command(
 
 
 def _show_plan(console: Console, quick: Quick) -> None:
+    from ..errors import ConfigError
+    from ..plan.checks import SharedTable
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
     from .plan import document, show
 
-    with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:
-        plan: Plan = make_plan(session, store)
+    try:
+        with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:
+            plan: Plan = make_plan(session, store)
+    except SharedTable as error:
+        if not quick.file:
+            raise
+        folder = f"{quick.pipeline.destination.connector}:folder"
+        raise ConfigError(
+            f"{quick.file} is one file, and the source has several streams: name one of them with --stream, or a "
+            f"folder for all, such as {folder}",
+            key="DST",
+        ) from error
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})
     else:

@@ -72,6 +72,12 @@ class SourceBlock(_Connection):
 class DestinationBlock(_Connection):
     """The destination (a data exporter)."""
 
+    naming: Literal["keep", "lower", "snake_case", "mage"] = Field(
+        default="keep",
+        description="What tables and columns are called: keep (default) the source's names, lower, snake_case, or as "
+        "Mage does.",
+    )
+
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
         self._with_default_block("export_")
@@ -173,7 +179,20 @@ class StreamEntry(Model):
         default=None,
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
+    changed_files: Literal["append", "ignore"] | None = Field(
+        default=None,
+        description="Of a stream that reads new files (bookmark_properties: [_file_modified]): a file that has "
+        "changed is appended once more, or stays as it was read. Default: merge reads it again, append fails.",
+    )
+    optional: Boolean | None = Field(
+        default=None,
+        description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+    )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    types: dict[Name, Name] | None = Field(
+        default=None,
+        description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
     add_columns: AddColumns | None = Field(
         default=None,
         description="New columns with the same value in every record of a run: column: value, or {value, type, "

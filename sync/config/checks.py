@@ -9,48 +9,45 @@ from syncblocks.connectors import registry
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.settings import resolve_path
 
-from ..errors import ConfigError, nearest_match
+from ..errors import nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import exact_name, glob_matches, is_glob
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
-#: Returns an error from a place, a message, and optionally `allowed` and `word`.
-MakeError = Callable[..., ConfigError]
+#: Notes a mistake: its place, a message, and optionally `allowed` and `word`.
+Report = Callable[..., None]
 
 STORE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 
 
-def check_pipeline(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
+def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
     """Check everything that needs no connection.
 
     Args:
         pipeline: the pipeline, its values of the right types.
         folder: folder of the pipeline file.
-        error: returns the error to raise; `word` is the value to find a nearest match for.
-
-    Raises:
-        ConfigError: the first mistake.
+        report: notes a mistake; `word` is the value to find a nearest match for.
     """
-    _check_connectors(pipeline, error)
-    blocks = _check_blocks(pipeline, error)
-    _check_parents(pipeline, blocks, error)
-    _check_files(pipeline, folder, error)
-    _check_renames(pipeline, error)
+    _check_connectors(pipeline, report)
+    blocks = _check_blocks(pipeline, report)
+    _check_parents(pipeline, blocks, report)
+    _check_files(pipeline, folder, report)
+    _check_renames(pipeline, report)
     finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
-    _check_streams(pipeline.streams, error, needs_bookmarks=not finds_place)
+    _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place)
 
 
-def _check_connectors(pipeline: Pipeline, error: MakeError) -> None:
+def _check_connectors(pipeline: Pipeline, report: Report) -> None:
     for role, name in (("source", pipeline.source.connector), ("destination", pipeline.destination.connector)):
         position = 0 if role == "source" else 1
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
-        raise error((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
+        report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
 
 
-def _check_blocks(pipeline: Pipeline, error: MakeError) -> dict[str, Loc]:
+def _check_blocks(pipeline: Pipeline, report: Report) -> dict[str, Loc]:
     """Check the names of blocks; return the place of each block that can be a parent."""
     places: list[tuple[str, Loc]] = [(pipeline.source.block, ("source",))]
     places += [(block.block, ("transformers", place)) for place, block in enumerate(pipeline.transformers)]
@@ -60,15 +57,15 @@ def _check_blocks(pipeline: Pipeline, error: MakeError) -> dict[str, Loc]:
     seen: dict[str, Loc] = {}
     for name, loc in places:
         if name in RESERVED_PARENTS:
-            raise error((*loc, "block"), f"{name!r} is reserved: give the block another name", safe=False)
+            report((*loc, "block"), f"{name!r} is reserved: give the block another name", safe=False)
         if name in seen:
             first = seen[name][0] if len(seen[name]) == 1 else f"{seen[name][0]}[{seen[name][1]}]"
-            raise error((*loc, "block"), f"{first} has the same block name: give one of them another", safe=True)
+            report((*loc, "block"), f"{first} has the same block name: give one of them another", safe=True)
         seen[name] = loc
     return dict(places[:parents])
 
 
-def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], error: MakeError) -> None:
+def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], report: Report) -> None:
     known = (*blocks, *RESERVED_PARENTS)
     transformers = tuple(block.block for block in pipeline.transformers)
     groups = {
@@ -81,16 +78,16 @@ def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], error: MakeError)
         for item, parent in enumerate(callback.on):
             loc = ("callbacks", place, "on", item) if "on" in callback.model_fields_set else ("callbacks", place)
             if parent not in known:
-                raise error(loc, "there is no such parent", allowed=known, word=parent)
+                report(loc, "there is no such parent", allowed=known, word=parent)
             if parent == "transformers" and not transformers:
-                raise error(loc, "the pipeline has no transformers", allowed=known)
+                report(loc, "the pipeline has no transformers", allowed=known)
             for block in groups.get(parent, (parent,)):
                 if block in covered:
-                    raise error(loc, "names a parent that the list names already; the function would be called twice")
+                    report(loc, "names a parent that the list names already; the function would be called twice")
                 covered[block] = parent
 
 
-def _check_files(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
+def _check_files(pipeline: Pipeline, folder: Path, report: Report) -> None:
     for section, files in (
         ("transformers", [block.file for block in pipeline.transformers]),
         ("callbacks", [block.file for block in pipeline.callbacks]),
@@ -104,58 +101,59 @@ def _check_files(pipeline: Pipeline, folder: Path, error: MakeError) -> None:
                 is_file = path.is_file()
                 others = [] if is_file or not path.parent.is_dir() else sorted(path.parent.glob("*.py"))
             except (OSError, ValueError, RuntimeError, ConnectorConfigError):
-                raise error(loc, "is not a path that can be read") from None
+                report(loc, "is not a path that can be read")
+                continue
             if not is_file:
                 near = nearest_match(path.name, [other.name for other in others])
                 nearest = None if near is None else str(Path(file).parent / near)
                 what = "is a folder, not a file" if path.is_dir() else "there is no such file"
-                raise error(loc, f"{what}; relative paths count from the pipeline file's folder", nearest=nearest)
+                report(loc, f"{what}; relative paths count from the pipeline file's folder", nearest=nearest)
             if path.suffix != ".py":
-                raise error(loc, "is not a Python file (.py)")
+                report(loc, "is not a Python file (.py)")
 
 
-def _check_renames(pipeline: Pipeline, error: MakeError) -> None:
+def _check_renames(pipeline: Pipeline, report: Report) -> None:
     for place, block in enumerate(pipeline.transformers):
         seen: set[str] = set()
         for old, new in block.rename.items():
             if new in seen:
-                raise error(("transformers", place, "rename", old), "two columns would get the same name")
+                report(("transformers", place, "rename", old), "two columns would get the same name")
             seen.add(new)
 
 
-def _check_streams(entries: Sequence[StreamEntry], error: MakeError, *, needs_bookmarks: bool) -> None:
+def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_bookmarks: bool) -> None:
     if not entries:
-        raise error(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
+        report(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
     if all(entry.selected is False for entry in entries):
-        raise error(("streams",), "every entry says `selected: false`, so nothing would be synced")
+        report(("streams",), "every entry says `selected: false`, so nothing would be synced")
     queries: set[str] = set()
     for place, entry in enumerate(entries):
         loc: Loc = ("streams", place)
         if entry.query is not None:
             if exact_name(entry.stream) is None:
-                raise error((*loc, "stream"), "names the query's stream, and cannot be a pattern")
+                report((*loc, "stream"), "names the query's stream, and cannot be a pattern")
             if entry.stream in queries:
-                raise error((*loc, "query"), "another entry has a query of this name: give this stream another name")
+                report((*loc, "query"), "another entry has a query of this name: give this stream another name")
             queries.add(entry.stream)
         if entry.replication_method == "LOG_BASED":
-            raise error(
+            report(
                 (*loc, "replication_method"),
                 "LOG_BASED is not built yet: use INCREMENTAL with bookmark_properties",
                 allowed=("FULL_TABLE", "INCREMENTAL"),
             )
         if entry.replication_method == "INCREMENTAL":
-            _check_incremental(entries, place, error, needs_bookmarks=needs_bookmarks)
+            _check_incremental(entries, place, report, needs_bookmarks=needs_bookmarks)
         if entry.write_disposition == "merge" and entry.key_properties == ():
-            raise error((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
+            report((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
         if entry.columns is not None and entry.columns.include is None and entry.columns.exclude is None:
-            raise error((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
+            report((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
 
 
-def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeError, *, needs_bookmarks: bool) -> None:
+def _check_incremental(entries: Sequence[StreamEntry], place: int, report: Report, *, needs_bookmarks: bool) -> None:
     entry = entries[place]
     loc: Loc = ("streams", place)
     if entry.write_disposition == "replace":
-        raise error(
+        report(
             (*loc, "write_disposition"),
             "replace would leave only what is new of an INCREMENTAL stream: use merge, append, or FULL_TABLE",
             allowed=("append", "merge"),
@@ -164,10 +162,11 @@ def _check_incremental(entries: Sequence[StreamEntry], place: int, error: MakeEr
         return
     message = "INCREMENTAL needs bookmark_properties: columns that grow, e.g. [updated_at]"
     if "bookmark_properties" in entry.model_fields_set:
-        raise error((*loc, "bookmark_properties"), message)
+        report((*loc, "bookmark_properties"), message)
+        return
     # Another entry for the same streams may name them; only the catalog shows which entry applies.
     if not any(other.bookmark_properties and _may_overlap(entry.stream, other.stream) for other in entries):
-        raise error((*loc, "replication_method"), message)
+        report((*loc, "replication_method"), message)
 
 
 def _may_overlap(first: str, second: str) -> bool:
@@ -176,28 +175,29 @@ def _may_overlap(first: str, second: str) -> bool:
     return glob_matches(first, second) or glob_matches(second, first)
 
 
-def check_store(store: str, folder: Path, error: MakeError) -> str:
+def check_store(store: str, folder: Path, report: Report) -> str:
     """Return the URL of a run store; a relative SQLite path starts at the pipeline file's folder.
 
-    Raises:
-        ConfigError: not a URL, or of an unsupported database. Never shows the URL, which may contain a password.
+    Reports what is no URL, or one of another database; never shows the URL, which may contain a password.
     """
     loc: Loc = ("store",)
     scheme, separator, rest = store.partition("://")
     if not separator:
-        raise error(loc, "must be a URL: sqlite:///.syncblocks/store.db or postgresql://user@host/database")
+        report(loc, "must be a URL: sqlite:///.syncblocks/store.db or postgresql://user@host/database")
     if scheme not in STORE_SCHEMES:
-        raise error(loc, "there is no such kind of run store", allowed=("sqlite", "postgresql"), word=scheme)
+        report(loc, "there is no such kind of run store", allowed=("sqlite", "postgresql"), word=scheme)
     if scheme == "sqlite":
         path, _, query = rest.partition("?")
         if not path.startswith("/") or path in ("/", "/:memory:"):
-            raise error(loc, "must name a file: sqlite:///relative.db or sqlite:////absolute.db")
+            report(loc, "must name a file: sqlite:///relative.db or sqlite:////absolute.db")
+            return store
         try:
             absolute = resolve_path(path[1:], folder)
         except (ConnectorConfigError, RuntimeError):
-            raise error(loc, "is not a path that can be used") from None
+            report(loc, "is not a path that can be used")
+            return store
         return f"sqlite:///{absolute}" + (f"?{query}" if query else "")
     if not rest.strip("/"):
-        raise error(loc, "must name a host or a database: postgresql://user@host/database")
+        report(loc, "must name a host or a database: postgresql://user@host/database")
     # SQLAlchemy does not accept the short scheme.
     return store.replace("postgres://", "postgresql://", 1) if scheme == "postgres" else store

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,11 +45,16 @@ SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
+#: What a file destination compresses with -> its suffix.
+_WRITTEN = {"gzip": ".gz", "zstd": ".zst"}
+
 #: Connectors of files, of embedded databases, and of servers.
 _FILES = ("csv", "jsonl", "parquet")
 _DATABASES = ("duckdb", "sqlite")
 _SERVERS = ("postgres", "mysql", "mariadb")
 
+#: A table whose file has its very name.
+_FILE_NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CREDENTIALS = re.compile(r"(://[^/@?#\s]*?:)([^/?#\s]*)(@)")
 _SECRET_PARAMETER = re.compile(
@@ -70,6 +75,8 @@ class Endpoint:
     config: dict[str, str]
     #: Name of the place: a database's name or a file's stem.
     name: str
+    #: The only table of a destination that is one file; empty: it is a folder or a database.
+    table: str = ""
     #: Environment variables that the config needs and that are not set.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -92,16 +99,16 @@ def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> End
         return _from_variable(text.removeprefix("env:"), role, key, environ)
     named, _, rest = text.partition(":")
     if named in CONNECTORS and rest and not rest.startswith("//"):
-        return _named(named, rest, key, folder)
+        return _as_file(_named(named, rest, key, folder), rest, role, key, folder)
     match = _SCHEME.match(text)
     if match is None:
-        return _path(text, role, key, folder)
+        return _as_file(_path(text, role, key, folder), text, role, key, folder)
     scheme = match[1].lower()
     if scheme in SCHEMES:
         return _database(SCHEMES[scheme], text, role, key, environ)
     if _has_dialect(scheme):
         return _database("sqlalchemy", text, role, key, environ)
-    return _remote_file(text, scheme, role, key)
+    return _as_file(_remote_file(text, scheme, role, key), text, role, key, folder)
 
 
 def joined(places: Sequence[str], folder: Path) -> str:
@@ -212,12 +219,35 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
     if role == "source" and not is_glob and not path.exists():
         near = nearest_match(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise ConfigError(f"{_shown(text)!r}: there is no such file or folder", key=key, nearest=near)
-    if role == "destination" and connector in _FILES and path.is_file():
-        raise ConfigError(
-            f"{text!r} is a file: a destination of {connector} is a folder, with a file for each table", key=key
-        )
     name = path.parent.name if is_glob else path.resolve().name
     return Endpoint(connector=connector, config={"path": text}, name=_stem(name))
+
+
+def _as_file(endpoint: Endpoint, place: str, role: str, key: str, folder: Path) -> Endpoint:
+    """Return a destination whose place is named like a file as the folder around it, with one table.
+
+    A folder that exists under that name stays one.
+    """
+    name = place.rpartition("/")[2]
+    if role != "destination" or endpoint.connector not in _FILES or _by_suffix(name) != endpoint.connector:
+        return endpoint
+    if "://" not in place and (folder / place).is_dir():
+        return endpoint
+    codec = next((codec for codec, suffix in _WRITTEN.items() if name.endswith(suffix)), None)
+    if endpoint.connector == "parquet":
+        codec = None  # its pages are compressed, not the file
+    stem = name if codec is None else name.removesuffix(_WRITTEN[codec])
+    table = stem.removesuffix(f".{endpoint.connector}")
+    if table == stem or not _FILE_NAME.fullmatch(table):
+        kinds = "x.csv, x.csv.gz, x.csv.zst, x.jsonl (.gz, .zst) or x.parquet"
+        raise ConfigError(
+            f"{_shown(place)!r}: a destination that is one file is called {kinds}, where x holds letters, digits, "
+            f"`-`, `_` and `.` only; a folder with a file for each table is called {endpoint.connector}:folder",
+            key=key,
+        )
+    around = place[: -len(name)].removesuffix("/") or ("/" if place.startswith("/") else ".")
+    config = {"path": around} | ({} if codec is None else {"compression": codec})
+    return replace(endpoint, config=config, table=table)
 
 
 def _by_content(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from syncblocks.connectors.named import parameter_names
 from ..errors import nearest_match
 from ..secrets import url_passwords
 from .blocks import CallbackBlock
-from .checks import MakeError
+from .checks import Report
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .pipeline import Pipeline
@@ -90,24 +90,21 @@ def parameter_choice(block: CallbackBlock, known: Vocabulary, variables: Mapping
     return tuple(sorted(plain | block.sql.parameters.keys()))
 
 
-def check_hooks(pipeline: Pipeline, scope: Scope, error: MakeError) -> set[str]:
+def check_hooks(pipeline: Pipeline, scope: Scope, report: Report) -> set[str]:
     """Check statuses, templates, conditions and parameters of every callback block.
 
     Returns:
         The secrets used by the templates.
-
-    Raises:
-        ConfigError: the first mistake.
     """
     secrets: set[str] = set()
     for place, block in enumerate(pipeline.callbacks):
         loc: Loc = ("callbacks", place)
-        _check_status(block, loc, error)
+        _check_status(block, loc, report)
         for key in ("title", "message"):
             if block.notify is None and getattr(block, key) is not None:
-                raise error((*loc, key), f"goes with notify only, not with {block.kind}")
+                report((*loc, key), f"goes with notify only, not with {block.kind}")
         known = known_names(pipeline, block)
-        check = _Templates(known, scope, error)
+        check = _Templates(known, scope, report)
         for key in ("title", "message"):
             if (text := getattr(block, key)) is not None:
                 check(text, (*loc, key), parse)
@@ -117,31 +114,30 @@ def check_hooks(pipeline: Pipeline, scope: Scope, error: MakeError) -> set[str]:
             for name, value in block.sql.parameters.items():
                 if isinstance(value, str):
                     check(value, (*loc, "sql", "parameters", name), parse)
-            _check_parameters(pipeline, block, known, loc, error)
+            _check_parameters(pipeline, block, known, loc, report)
         secrets |= check.secrets
     return secrets
 
 
-def _check_status(block: CallbackBlock, loc: Loc, error: MakeError) -> None:
+def _check_status(block: CallbackBlock, loc: Loc, report: Report) -> None:
     if block.status is None:
         return
     if block.file is not None:
-        raise error(
-            (*loc, "status"), "does not go with file: its functions say it themselves, such as @callback('failure')"
-        )
+        report((*loc, "status"), "does not go with file: its functions say it themselves, such as @callback('failure')")
+        return
     for item, status in enumerate(block.status):
         if status not in STATUSES:
-            raise error((*loc, "status", item), "there is no such status", allowed=tuple(STATUSES), word=status)
+            report((*loc, "status", item), "there is no such status", allowed=tuple(STATUSES), word=status)
 
 
 class _Templates:
     """Checks templates over the event; collects the secrets that they use."""
 
-    def __init__(self, known: Vocabulary, scope: Scope, error: MakeError) -> None:
+    def __init__(self, known: Vocabulary, scope: Scope, report: Report) -> None:
         self.secrets: set[str] = set()
         self._known = known
         self._scope = scope
-        self._error = error
+        self._report = report
 
     def __call__(self, text: str, loc: Loc, read: Callable[[str, Vocabulary], Parsed]) -> None:
         functions = Functions(self._scope)
@@ -152,16 +148,16 @@ class _Templates:
                 else:
                     functions.by_name()[name](argument)
         except TemplateError as error:
-            raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+            self._report(loc, error.message, allowed=error.allowed, nearest=error.nearest)
         self.secrets |= functions.secrets
 
 
-def _check_parameters(pipeline: Pipeline, block: CallbackBlock, known: Vocabulary, loc: Loc, error: MakeError) -> None:
+def _check_parameters(pipeline: Pipeline, block: CallbackBlock, known: Vocabulary, loc: Loc, report: Report) -> None:
     assert block.sql is not None
     allowed = parameter_choice(block, known, pipeline.variables)
     for name in parameter_names(block.sql.statement):
         if name not in allowed:
-            raise error(
+            report(
                 (*loc, "sql", "statement"),
                 f"there is no parameter :{name}",
                 allowed=tuple(f":{item}" for item in allowed),
@@ -169,4 +165,4 @@ def _check_parameters(pipeline: Pipeline, block: CallbackBlock, known: Vocabular
             )
     for name in block.sql.parameters:
         if name not in parameter_names(block.sql.statement):
-            raise error((*loc, "sql", "parameters", name), f"is not used: the statement has no :{name}")
+            report((*loc, "sql", "parameters", name), f"is not used: the statement has no :{name}")

@@ -23,7 +23,7 @@ from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
-from .pydantic_errors import first_mistake
+from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
 from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
@@ -45,6 +45,9 @@ MAX_TEMPLATES = 1000
 #: In the place of an interval where there is none: what reads or writes streams refuses the file (`check_interval`).
 _NO_INTERVAL = (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC))
 
+#: Most mistakes of one error.
+MAX_MISTAKES = 10
+
 #: Date values of an event, and the form that they must have to become part of a command.
 _DATES = {
     "ds": re.compile(r"[0-9]+-[0-9]{2}-[0-9]{2}"),
@@ -62,7 +65,7 @@ _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
 
 
 def load_pipeline(
-    given: str | os.PathLike[str] | Mapping[str, Any],
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
     *,
     folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
@@ -76,7 +79,7 @@ def load_pipeline(
     """Load and check a pipeline file, or a mapping in its place; connects to nothing and writes nothing.
 
     Args:
-        given: the YAML file, or what it would hold; a mapping names its `pipeline`.
+        given: the YAML file, or what it would hold: a mapping or a `Pipeline` made by hand, with its `pipeline`.
         folder: of a mapping: where relative paths start; default: the current folder.
         variables: JSON values, used before the file's `variables`; templates in them are not filled in.
         execution_date: start of the run, aware; default: now.
@@ -88,7 +91,8 @@ def load_pipeline(
         text: content of a file that is not written yet.
 
     Raises:
-        ConfigError: the first mistake, with file, line, key, allowed values and the nearest match.
+        ConfigError: the first mistake, with file, line, key, allowed values and the nearest match; `others` has the
+            further ones.
         TypeError: `folder` with a file, whose own folder counts.
     """
     document, home = _document(given, folder, text)
@@ -119,9 +123,13 @@ def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
 
 
 def _document(
-    given: str | os.PathLike[str] | Mapping[str, Any], folder: str | os.PathLike[str] | None, text: str | None
+    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
+    folder: str | os.PathLike[str] | None,
+    text: str | None,
 ) -> tuple[Document, Path]:
     """Return what was given and the folder where its relative paths start."""
+    if isinstance(given, Pipeline):
+        given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
         return mapping_document(given), Path.absolute(Path(folder or ""))
     if folder is not None:
@@ -154,6 +162,8 @@ class _Loader:
         self._warnings: list[str] = []
         #: Where a template uses an interval.
         self._of_interval: list[Loc] = []
+        #: Arguments of `_error`, one each.
+        self._mistakes: list[dict[str, Any]] = []
 
     def load(
         self,
@@ -181,14 +191,13 @@ class _Loader:
         values["variables"] = variables if isinstance(raw.get("variables", {}), dict | None) else raw["variables"]
         self._note_literals(values)
         if isinstance(values.get("store"), str) and values["store"].strip():
-            values["store"] = check_store(str(values["store"]), self._scope.folder, self._error)
-        try:
-            pipeline = Pipeline.model_validate(values)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            raise self._error(**first_mistake(found, self._document.line, values)) from None
-        check_pipeline(pipeline, self._scope.folder, self._error)
-        self._secrets |= check_hooks(pipeline, self._scope, self._error)
+            values["store"] = check_store(str(values["store"]), self._scope.folder, self._report)
+        pipeline = self._validated(values)
+        if pipeline is not None:
+            check_pipeline(pipeline, self._scope.folder, self._report)
+            self._secrets |= check_hooks(pipeline, self._scope, self._report)
+        self._raise_mistakes()
+        assert pipeline is not None, "what is wrong was reported"
         pipeline._origin = Origin(
             document=self._document,
             scope=self._scope,
@@ -201,7 +210,43 @@ class _Loader:
             secret_values=frozenset(value for value in self._secrets if value),
             warnings=tuple(self._warnings),
         )
+        pipeline._is_loaded = True
         return pipeline
+
+    def _validated(self, values: Any) -> Pipeline | None:
+        """Check the values' types and report what is wrong; None: the rest of them is no pipeline.
+
+        Wrong values are mended or left out, so that all others are checked in the same go.
+        """
+        found: list[Any] = []
+        for is_last in (False, False, True):
+            try:
+                return Pipeline.model_validate(values)
+            except ValidationError as error:
+                now = error.errors(include_url=False, include_input=False)
+            if is_last or (found and not misspelled(found)):
+                return None  # errors of what was left out
+            found = misspelled(now) or now
+            for each in sorted(found, key=lambda one: self._document.line(own_loc(one, values))):
+                self._report(**mistake_of(each, values))
+            values = mended(values, found)
+        return None
+
+    def _report(self, loc: Loc, message: str, **more: Any) -> None:
+        """Note a mistake: see `_error`. Of a place, and of what holds it, only the first counts."""
+        if any(loc == known["loc"][: len(loc)] for known in self._mistakes):
+            return
+        self._mistakes.append({"loc": loc, "message": message, **more})
+        if len(self._mistakes) == MAX_MISTAKES:
+            self._raise_mistakes()
+
+    def _raise_mistakes(self) -> None:
+        """Raise one error for all mistakes noted so far; do nothing if there is none."""
+        if self._mistakes:
+            # Made here: no message may show a secret that was found after it.
+            first, *others = (self._error(**mistake) for mistake in self._mistakes)
+            first.others = tuple(others)
+            raise first
 
     def _error(
         self,
@@ -263,8 +308,11 @@ class _Loader:
         for name in recorded:
             if isinstance(raw, dict) and name in raw:
                 # The secret of a variable that the earlier run did not use may be missing.
-                with suppress(ConfigError):
-                    own[name] = self._rendered(raw[name], ("variables", name))
+                before = list(self._mistakes)
+                value = self._rendered(raw[name], ("variables", name))
+                if len(self._mistakes) == len(before):
+                    own[name] = value
+                self._mistakes = before
         return own
 
     def _reference(self, value: Any, names: set[str]) -> dict[str, Any]:
@@ -285,15 +333,17 @@ class _Loader:
             self._refuse_shell_variable(value, loc)
             return value
         if loc[0] == "streams" and loc[2:] == ("query",):
-            raise self._error(loc, "a template would become SQL: write the value, or filter in a view of the database")
+            self._report(loc, "a template would become SQL: write the value, or filter in a view of the database")
+            return value
         self._distinct.add(value)
         self._templated.add(loc)
+        if len(self._distinct) > MAX_TEMPLATES:
+            raise self._error(loc, f"more than {MAX_TEMPLATES} different templates: use variables")
         try:
-            if len(self._distinct) > MAX_TEMPLATES:
-                raise TemplateError(f"more than {MAX_TEMPLATES} different templates: use variables")
             return self._filled(value, loc, names)
         except TemplateError as error:
-            raise self._error(loc, error.message, allowed=error.allowed, nearest=error.nearest) from None
+            self._report(loc, error.message, allowed=error.allowed, nearest=error.nearest)
+            return value
 
     def _refuse_shell_variable(self, text: str, loc: Loc) -> None:
         """Refuse `${X}` where it would be taken as it stands; `{{ '${X}' }}` says that it is meant so."""
@@ -301,7 +351,7 @@ class _Loader:
         if found is not None:
             template = f"{{{{ env_var('{found[1]}') }}}}"
             line = f'{loc[-1]}: "{template}"' if found[0] == text else f"{template} in its place"
-            raise self._error(loc, f"{found[0]} is not filled in: write {line}")
+            self._report(loc, f"{found[0]} is not filled in: write {line}")
 
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"

@@ -43,7 +43,11 @@ class Origin(NamedTuple):
 
 
 class Pipeline(Defaulting):
-    """One pipeline: source, transformers, destination, streams and callbacks. Created by `load_pipeline`."""
+    """One pipeline: source, transformers, destination, streams and callbacks.
+
+    `load_pipeline` makes it of a file or mapping. One made by hand checks the types of its values (pydantic's
+    `ValidationError`); all else, its templates too, is checked and filled in by the function that it is given to.
+    """
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
@@ -63,6 +67,10 @@ class Pipeline(Defaulting):
     )
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
+    )
+    catalog: Name | None = Field(
+        default=None,
+        description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
     )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
@@ -105,6 +113,12 @@ class Pipeline(Defaulting):
     )
 
     _origin: Origin = PrivateAttr()
+    _is_loaded: bool = PrivateAttr(default=False)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether `load_pipeline` has made it; only then it has a folder, a date and its templates filled in."""
+        return self._is_loaded
 
     @property
     def path(self) -> Path | None:

@@ -1,4 +1,4 @@
-"""Turn pydantic's errors into one error: place, message, allowed values, nearest match."""
+"""Turn pydantic's errors into mistakes: place, message, allowed values, nearest match."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ..errors import nearest_match
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .pipeline import Pipeline
@@ -48,13 +49,9 @@ _LIMITS = {
 }
 
 
-def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any) -> dict[str, Any]:
-    """Return the arguments of the error to raise: `loc`, `message`, optionally `allowed` and `word`.
-
-    A misspelled key comes first, since a required key may be missing because of it; else the first error in the file.
-    """
-    error = min(errors, key=lambda item: (item["type"] != "extra_forbidden", line_of(_own_loc(item["loc"]))))
-    loc = _own_loc(error["loc"])
+def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
+    """Return the arguments of the report of an error: `loc`, `message`, optionally `allowed` and `word`."""
+    loc = own_loc(error, values)
     kind: str = error["type"]
     context = error.get("ctx") or {}
     if kind == "extra_forbidden" and str(loc[-1]) in RENAMED:
@@ -76,15 +73,53 @@ def first_mistake(errors: Sequence[Mapping[str, Any]], line_of: Any, values: Any
     return {"loc": loc, "message": _wrong_kind(kind, _value_at(values, loc))}
 
 
+def misspelled(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the errors about unknown keys: because of one another key may seem to be missing."""
+    return [error for error in errors if error["type"] == "extra_forbidden"]
+
+
+def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
+    """Return the values with each misspelled key as the nearest known one, and without what is wrong."""
+    places = {own_loc(error, values): error for error in errors}
+    values = _copied(values)
+    for loc, error in places.items():
+        while loc and not isinstance(loc[-1], str):
+            loc = loc[:-1]  # an item of a list: its neighbours would get other places
+        owner = _value_at(values, loc[:-1])
+        if not loc or not isinstance(owner, dict) or loc[-1] not in owner:
+            continue
+        value = owner.pop(loc[-1])
+        known = nearest_match(str(loc[-1]), known_keys(loc[:-1])) if error["type"] == "extra_forbidden" else None
+        if known is not None:
+            owner.setdefault(known, value)
+    return values
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
 def known_keys(loc: Loc) -> tuple[str, ...]:
     """Return the keys that are allowed at a place."""
     model = _MODELS.get(tuple(0 if isinstance(part, int) else part for part in loc))
     return () if model is None else tuple(model.model_fields)
 
 
-def _own_loc(loc: Sequence[str | int]) -> Loc:
-    """Return the place without pydantic's mark for a mapping's key."""
-    return tuple(part for part in loc if part != "[key]")
+def own_loc(error: Mapping[str, Any], values: Any) -> Loc:
+    """Return the place of an error, without pydantic's marks for a mapping's key and for a member of a union."""
+    loc: Loc = tuple(part for part in error["loc"] if part != "[key]")
+    if error["type"] == "missing":
+        return loc
+    for end, part in enumerate(loc):
+        is_there = (
+            part in values if isinstance(values, dict) else isinstance(values, list) and part in range(len(values))
+        )
+        if not is_there:
+            return loc[:end]
+        values = values[part]
+    return loc
 
 
 def _value_at(values: Any, loc: Loc) -> Any:

@@ -24,6 +24,8 @@ class Quick:
     pipeline: Pipeline
     path: Path
     text: str
+    #: The one file that the destination is, as typed; empty: it has a table for each stream.
+    file: str = ""
     #: Environment variables that the file needs and that are not set: the typed passwords.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -77,6 +79,9 @@ def quick_pipeline(
         options["key_properties"] = list(keys)
     if write_disposition:
         options["write_disposition"] = write_disposition
+    if right.table:
+        _refuse_in_one_file(destination, incremental, write_disposition)
+        options["destination_table"] = right.table
     document = {
         "pipeline": name if save is None else path.stem,
         "source": _block(left, folder, path),
@@ -88,7 +93,8 @@ def quick_pipeline(
     _refuse_overwriting(path, text)
     environment = {**left.environment, **right.environment}
     pipeline = load_pipeline(path, environ={**known, **environment}, text=text)
-    return Quick(pipeline=pipeline, path=path, text=text, environment=environment)
+    file = destination if right.table else ""
+    return Quick(pipeline=pipeline, path=path, text=text, file=file, environment=environment)
 
 
 def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
@@ -97,6 +103,17 @@ def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
     if "path" in config and path.parent.resolve() != folder.resolve() and "://" not in config["path"]:
         config["path"] = str(resolve_path(config["path"], folder))
     return {"connector": endpoint.connector, "config": config}
+
+
+def _refuse_in_one_file(place: str, incremental: Sequence[str], write_disposition: str | None) -> None:
+    """Refuse what makes a file for each commit."""
+    if incremental or write_disposition == "append":
+        raise ConfigError(
+            f"{place} is one file, which a FULL_TABLE stream replaces or merges into: leave out "
+            f"{'--incremental' if incremental else '--mode append'}, or name a folder, such as "
+            f"{place.rpartition('.')[2]}:folder",
+            key="DST",
+        )
 
 
 def _refuse_overwriting(path: Path, text: str) -> None:

@@ -176,6 +176,7 @@ def render(text: str, scope: Scope) -> Rendering:
         except (EngineError, *NOT_FILLED) as error:
             # Without the cause, whose text may contain a value.
             raise TemplateError(f"cannot be filled ({type(error).__name__}): check the arguments") from None
+        _check_text(value, "what it makes")
     return Rendering(
         value=value,
         names=names,

@@ -72,6 +72,7 @@ class Transformer:
         declared = self.stream(stream)
         renamed = pa.RecordBatch.from_arrays(batch.columns, schema=_relabel(batch.schema, self._rename))
         if not self._functions:
+            self.schema = renamed.schema
             return renamed
         table = self._by_batch(renamed) if self._frames == "batch" else self._by_record(renamed)
         missing = [key for key in declared.key_properties if key not in table.schema.names]
@@ -191,7 +192,7 @@ def _restored(found: Mapping[str, pa.Array], before: pa.Schema) -> pa.Table:
         if not _keeps_native(column, field):
             field = field.remove_metadata()
         columns.append(column)
-        fields.append(field)
+        fields.append(field.with_nullable(True))  # what the function makes of a later batch is not known
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream, TableState, WriteDisposition
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
 from ..errors import ConfigError, nearest_match
 from .selection import SelectedStream
+
+
+class SharedTable(ConfigError):
+    """Several streams would replace one table."""
 
 
 def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Abilities) -> None:
@@ -65,6 +69,7 @@ def check_shared_tables(
                 pipeline,
                 stream,
                 f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
+                kind=SharedTable,
             )
         if not replaces(stream):
             continue
@@ -125,6 +130,17 @@ def check_own_source(
         )
 
 
+def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `bookmark_properties: [_file_modified]` if the destination cannot keep which files were read."""
+    if stream.stream.tracks_files and can.keeps_files is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
+            f"with their records; {pipeline.destination.connector} does not",
+        )
+
+
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
     if stream.stream.max_rejected is not None and can.keeps_rejected is None:
@@ -142,6 +158,15 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
         return []
     found = can.keeps_rejected.keeps_rejected()
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
+
+
+def forgetting_warnings(selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+    """Return the destination's warning if it forgets what earlier runs wrote, and a stream reads only what is new."""
+    names = [each.name for each in selected if each.stream.replication_method is ReplicationMethod.INCREMENTAL]
+    if can.forgets_runs is None or not names:
+        return []
+    found = can.forgets_runs.forgets_runs()
+    return [f"INCREMENTAL ({', '.join(names)}): {found}"] if found else []
 
 
 class Unplannable(ConfigError):

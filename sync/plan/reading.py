@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
-from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .selection import SelectedStream
 
@@ -101,6 +101,17 @@ def late_warnings(resumptions: Mapping[str, Resumption | None]) -> list[str]:
 
 
 _LIMITED = re.compile(r"\b(limit|top|fetch\s+(first|next))\b", re.IGNORECASE)
+
+
+def unknown_type_warnings(selected: Sequence[SelectedStream]) -> list[str]:
+    """Warn of columns whose type the source does not know, and that therefore become text."""
+    found = []
+    for stream in selected:
+        fields = [field for field in stream.stream.schema if UNKNOWN_TYPE in (field.metadata or {})]
+        columns = [f"{field.name} ({field.metadata[b'native_type'].decode()})" for field in fields]
+        if columns:
+            found.append(f"{stream.name}: read as text, since their types are unknown here: {', '.join(columns)}")
+    return found
 
 
 def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:

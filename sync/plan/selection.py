@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
     GUESSED,
+    ChangedFiles,
     Condition,
     ConflictMethod,
     NullBookmarks,
@@ -31,9 +33,13 @@ from ..config import (
     render_destination_table,
 )
 from ..config.added import mage_columns
+from ..config.catalog_file import Catalog, read_catalog
 from ..config.filters import Comparison
+from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumn, AddedColumns
+from .catalog import catalog_differences, with_catalog
+from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -73,10 +79,16 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
+    said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: The destination's names for columns: keep, lower, snake_case or mage.
+    naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -95,11 +107,44 @@ class Selection:
     selected: tuple[str, ...]
     #: Those of them that this command is about.
     wanted: tuple[str, ...]
+    #: Streams that are skipped, since there is nothing to read them from -> why.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
         """Whether this command is about all selected streams."""
         return self.wanted == self.selected
+
+
+def former_tables(pipeline: Pipeline, former: str) -> set[str]:
+    """Return the tables in which a stream of this name may have a ledger row."""
+    templates = {entry.destination_table for entry in pipeline.streams if entry.destination_table is not None}
+    rendered = {render_destination_table(template, pipeline, former) for template in templates}
+    return {former.replace(".", "_"), *rendered}
+
+
+def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[str]) -> Selection:
+    """Leave out the wanted streams that there is nothing to read from.
+
+    Args:
+        pipeline: the pipeline file.
+        selection: with the wanted streams opened.
+        read: streams of which files were read before, so that they wait for new ones.
+
+    Raises:
+        ConfigError: the file does not say `optional` for such a stream.
+    """
+    by_name = {stream.name: stream for stream in selection.catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    absent = {name: by_name[name].absent for name in selection.wanted if by_name[name].absent}
+    for name, reason in absent.items():
+        if not settings[name].get("optional") and name not in read:
+            text = f"{reason}; `optional: true` skips the stream where that is so"
+            raise _failer(pipeline, ("streams", entries[name][-1]), name)("stream", text)
+    selected, wanted = (
+        tuple(name for name in names if name not in absent) for names in (selection.selected, selection.wanted)
+    )
+    return replace(selection, selected=selected, wanted=wanted, absent=absent)
 
 
 def select_names(
@@ -139,7 +184,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, selection, known)
+    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -153,12 +198,13 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     for name in wanted:
         try:
             location = ("streams", entries[name][-1])
-            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location, catalog))
         except ConfigError as error:
             errors.append(error)
     if errors:
         raise _together(errors)
     _check_columns(pipeline, entries, by_name, _column_names)
+    _check_table_names(pipeline, chosen, settings)
     return tuple(chosen)
 
 
@@ -292,15 +338,23 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
-    yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
+    names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
+    yield from ((("bookmark_properties",), name) for name in names)
+    yield from ((("types", name), name) for name in entry.types or ())
 
 
 def _configure(
-    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
+    stream, said = with_types(stream, _said(settings, fail))
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
@@ -309,6 +363,10 @@ def _configure(
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
     if not settings.get("replication_method") and disposition == "replace":
         method = ReplicationMethod.FULL_TABLE
+    if method is ReplicationMethod.INCREMENTAL and _is_by_files(stream, settings, fail):
+        # As a tap does, the source knows by itself up to where it was read.
+        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
@@ -337,6 +395,7 @@ def _configure(
         is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
         where=_conditions(pipeline, stream, settings, fail),
         may_repeat=disposition == "merge",
+        changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
     )
     return SelectedStream(
@@ -353,20 +412,20 @@ def _configure(
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
+        said=said,
         left_out=_left_out(stream, kept),
+        naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
+        differences=differences,
         location=location,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = ("columns", "where", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
-    kept = {
-        key: value
-        for key, value in settings.items()
-        if key not in (*of_columns, "lookback", "bookmark_property_operators")
-    }
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
 
@@ -383,6 +442,23 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     if columns.include:
         names = [name for name in names if matches_any(columns.include, name)]
     return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _said(settings: Mapping[str, Any], fail: _Failer) -> dict[str, pa.DataType]:
+    """Return the types that a stream's settings say."""
+    said: Mapping[str, str] = settings.get("types") or {}
+    if not said:
+        return {}
+    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+
+    found = {}
+    for column, name in said.items():
+        try:
+            found[column] = parse_type(name)
+        except ConnectorConfigError:
+            allowed = [*TYPES, "decimal(p,s)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+    return found
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
@@ -413,6 +489,47 @@ def _bookmarks(
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
             raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
     return tuple(configured)
+
+
+def _is_by_files(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> bool:
+    """Tell whether an INCREMENTAL stream reads the files that are new."""
+    names = settings.get("bookmark_properties") or ()
+    if not stream.has_files or FILE_MODIFIED not in names:
+        return False
+    if len(names) > 1:
+        raise fail("bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole")
+    for key, why in (
+        ("lookback", "whatever is new or changed is read, whatever its time"),
+        ("null_bookmarks", "files have no records without a bookmark"),
+    ):
+        if settings.get(key) is not None:
+            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}")
+    return True
+
+
+def _changed_files(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: _Failer) -> ChangedFiles:
+    said = settings.get("changed_files")
+    if not stream.tracks_files:
+        if said is not None:
+            raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
+        return ChangedFiles.FAIL
+    if disposition == "merge":
+        if said == "append":
+            raise fail("changed_files", "a merge replaces the records of a changed file: leave it out, or say `ignore`")
+        return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
+    return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
+
+
+def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
+    """Return the wanted streams that may be read by new files, with their destination tables."""
+    by_name = {stream.name: stream for stream in selection.catalog}
+    _, settings = _merged_settings(pipeline, by_name)
+    return {
+        name: _destination_table(pipeline, by_name[name], settings[name])
+        for name in selection.wanted
+        if settings[name].get("replication_method") == ReplicationMethod.INCREMENTAL
+        and FILE_MODIFIED in (settings[name].get("bookmark_properties") or ())
+    }
 
 
 def _conditions(
@@ -551,9 +668,24 @@ def _destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str
     template = settings.get("destination_table")
     if template is not None:
         return render_destination_table(template, pipeline, stream.name)
-    if "table" in stream.locator:  # a database: the table's own name, with its dots quoted
-        return str(TableName("", str(stream.locator["table"])))
-    return stream.name.replace(".", "_")  # a dot would name a schema of the destination
+    name = name_by(pipeline.destination.naming, _bare_name(stream))
+    return str(TableName("", name)) if "table" in stream.locator else name  # its dots are quoted
+
+
+def _bare_name(stream: Stream) -> str:
+    """Return the table's own name in a database; elsewhere a dot would name a schema of the destination."""
+    return str(stream.locator["table"]) if "table" in stream.locator else stream.name.replace(".", "_")
+
+
+def _check_table_names(
+    pipeline: Pipeline, chosen: Sequence[SelectedStream], settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise if `naming` gives two streams one table; streams whose tables have one name without it may share it."""
+    by_name = {_bare_name(each.stream): each for each in chosen if settings[each.name].get("destination_table") is None}
+    if found := one_named(pipeline.destination.naming, by_name):
+        first, second, made = found
+        text = collision("tables", pipeline.destination.naming, first, second, made)
+        raise pipeline.error(by_name[second].location, f"stream {by_name[second].name!r}: {text}")
 
 
 def _first(*candidates: Any) -> Any:

@@ -13,11 +13,11 @@ from syncblocks.connectors.stream import (
     LedgerKey,
     LedgerRow,
     ReplicationMethod,
-    Stream,
     TableState,
     WriteDisposition,
 )
 
+from ..config.naming import KEEP
 from .selection import SelectedStream
 
 
@@ -32,20 +32,22 @@ class Start(NamedTuple):
     is_given: bool = False
 
 
-#: Between the source of a ledger row and the marks of the query and of the filter of its stream.
-_QUERY, _WHERE = "?query=", "?where="
+#: Behind the source of a ledger row: how its columns are named, and marks of the query and of the filter of its stream.
+_NAMING, _QUERY, _WHERE = "?naming=", "?query=", "?where="
 
-_MARKS = re.compile(r"(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?$")
+_MARKS = re.compile(r"(\?naming=(?P<naming>\w+))?(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?$")
 
 
-def source_of(source: str, stream: Stream) -> str:
-    """Return what the ledger keeps as the source of a stream: with marks that change with its query and its filter."""
-    query = f"{_QUERY}{_mark(stream.query)}" if stream.query else ""
+def source_of(source: str, stream: SelectedStream) -> str:
+    """Return what the ledger keeps as the source of a stream: with its naming, and marks of query and filter."""
+    read = stream.stream
+    naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
+    query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
-        for each in stream.where
+        for each in read.where
     )
-    return f"{source}{query}{_WHERE}{_mark(json.dumps(said))}" if said else f"{source}{query}"
+    return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
 
 
 def _mark(text: str) -> str:
@@ -57,11 +59,19 @@ def unmarked(source: str) -> str:
     return _MARKS.sub("", source, count=1)
 
 
+def _marks(source: str) -> dict[str, str | None]:
+    found = _MARKS.search(source)
+    assert found is not None, "it matches nothing at all, too"
+    return found.groupdict()
+
+
+def _naming_of(source: str) -> str:
+    return _marks(source)["naming"] or KEEP
+
+
 def _altered(before: str, now: str) -> str:
     """Say what of a stream is not what it was, by its source in the ledger; empty: nothing."""
-    then, since = _MARKS.search(before), _MARKS.search(now)
-    assert then is not None, "it matches nothing at all, too"
-    assert since is not None, "it matches nothing at all, too"
+    then, since = _marks(before), _marks(now)
     words = {"query": "the query", "where": "the filter (`where`)"}
     return " and ".join(word for name, word in words.items() if then[name] != since[name])
 
@@ -115,8 +125,14 @@ def starting_point(
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
-        named = [source_of(source, stream.stream) for source in sources]
+        named = [source_of(source, stream) for source in sources]
         is_same = unmarked(committed.source) in sources
+        if is_same and (former := _naming_of(committed.source)) != stream.naming:
+            return (
+                f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
+                f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
+                "give another `destination_table`, or start the table over with --full-refresh"
+            )
         if is_same and committed.source not in named and not _is_read_anew(stream):
             return _refused_change(stream, _altered(committed.source, named[0]))
         if not is_same:

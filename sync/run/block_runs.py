@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import RejectedRecord
 
+from ..flow.naming import naming_steps
 from ..flow.spool import Spool, run_prefix
 from ..flow.transform import declared_stream
 
@@ -70,14 +71,18 @@ class StreamBlocks:
         pipeline = context.pipeline
         self._names = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
         self.stages: list[Stage] = []
+        #: The steps from source to destination: its transformers, and the destination's naming.
         self.transformers: list[Transformer] = []
         self._failed: str | None = None
+        #: What a person should know of the stream's columns, in sentences.
+        self.notices: list[str] = list(planned.notices)
 
     def renew(self, *, is_continued: bool) -> None:
         """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
         self._failed = None
         self._renew_stages(is_continued=is_continued)
-        self.transformers = self._context.transformers(self.planned)
+        naming = naming_steps(self.planned.selected.naming, self._names[-1])
+        self.transformers = [*self._context.transformers(self.planned), *naming]
 
     @property
     def failed(self) -> str:
@@ -87,6 +92,10 @@ class StreamBlocks:
     @failed.setter
     def failed(self, block: str) -> None:
         self._failed = block
+
+    def notice(self, notices: Sequence[str]) -> None:
+        """Add what the source has found while it read; what is known already is not said twice."""
+        self.notices += [notice for notice in notices if notice not in self.notices]
 
     def fail_in_source(self) -> None:
         """Note that the error about to be raised is the source's."""

@@ -33,6 +33,7 @@ from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
 from .lease import Lease
 from .masked_output import masked_output
+from .notebook import default_progress
 from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults, stream_result
@@ -87,13 +88,13 @@ def run_pipeline(
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
-        progress: gets a call for each event of the run.
+        progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
     """
-    if not isinstance(pipeline, Pipeline):
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     if retry:
         pipeline = _as_of_latest_run(pipeline)
@@ -108,7 +109,7 @@ def run_pipeline(
         repairs=repairs,
         bookmarks=bookmarks or {},
     )
-    with _Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+    with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
 
 

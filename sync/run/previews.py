@@ -13,6 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import to_json
 from syncblocks.connectors.stream import ReplicationMethod, Stream
 
 from ..delivery.subscriptions import applies
+from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
 from ..plan.selection import SelectedStream, one_stream
 from ..session.inspection import existing_store, selected_streams
@@ -41,7 +42,8 @@ def preview(session: Session, name: str, limit: int) -> Preview:
         selected = planned.selected
     # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
-    transformers = _transformers(session, selected)
+    naming = naming_steps(selected.naming, session.pipeline.destination.block)
+    transformers = [*_transformers(session, selected), *naming]
     schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()
     if limit > 0:
         with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]

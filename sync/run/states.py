@@ -279,7 +279,7 @@ def write_bookmark(
     """Write a bookmark to the ledger, then to the store's copy; `accepts`: also the stream's query and filter."""
     name, key = selected.name, key_of(session, selected)
     _, row = _table_and_row(session, key)
-    source = source_of(session.source_name, selected.stream)
+    source = source_of(session.source_name, selected)
     if row is not None and not (accepts and unmarked(row.source) == session.source_name):
         source = row.source
     if row is None or row.source != source:
@@ -350,6 +350,12 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
 
 def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
     names = selected.stream.bookmark_properties
+    if selected.stream.tracks_files:
+        raise ConfigError(
+            f"stream {selected.name!r} reads the files that are new, which no value says; `syncblocks state rewind` "
+            "makes it read files again",
+            key="STREAM",
+        )
     if not names:
         raise ConfigError(
             f"stream {selected.name!r} is FULL_TABLE: it has no bookmark to set; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,17 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLo
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
-from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    FILES,
+    Bookmark,
+    Checkpoint,
+    FileRead,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..errors import SyncError
 from ..failpoints import failpoint
@@ -135,11 +145,15 @@ class StreamRun:
         self._held = row.bookmark
         if self._is_row_stale:
             row = self._forget()
-        self._start = self._starting_point(row, is_planned=attempt == 1 and not self._has_moved(row))
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = self._starting_point(row, is_planned=is_planned)
+        keeps = context.destination_can.keeps_files
+        if self._start is not None and not is_planned and planned.selected.stream.tracks_files and keeps is not None:
+            return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
     def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
-        context, source = self.context, source_of(self.context.source_name, self.planned.selected.stream)
+        context, source = self.context, source_of(self.context.source_name, self.planned.selected)
         before = self._planned_row()
         # Until a commit has made it so, the table holds what the former query or filter has let in.
         is_held = is_row_kept and before.committed_at is not None
@@ -259,18 +273,19 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             begun_in=self._begun_in,
+            forgets_files=self._start is None and stream.tracks_files,
             kept=self.planned.selected.added.kept,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
-    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+    def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
         """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
         for stage in self.blocks.stages[:-1]:
             stage.is_complete = True
         with self._lock:
             self.check()
             self._is_final_sent = True
-        return Checkpoint(bookmark=bookmark, is_final=True)
+        return Checkpoint(bookmark=bookmark, is_final=True, files=tuple(files))
 
     def note_commit(self, commit: Any) -> None:
         """Record what a commit has made durable."""
@@ -383,6 +398,8 @@ class StreamRun:
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )
+        for notice in self.blocks.notices if self.status == SUCCESS else ():
+            self.context.progress.message(f"{self.name}: {notice}", level="warning")
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
@@ -403,6 +420,7 @@ class StreamRun:
                 schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
                 data=stage.data,
+                notices=tuple(self.blocks.notices) if stage is stages[0] else (),
             )
             for stage, status in zip(stages, ended, strict=True)
         )
@@ -412,7 +430,7 @@ class StreamRun:
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                source=source_of(self.context.source_name, self.planned.selected.stream),
+                source=source_of(self.context.source_name, self.planned.selected),
                 # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 
 import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Checkpoint,
+    Event,
+    FileRead,
+    Rejected,
+    RejectedRecord,
+    Stream,
+    notices_of,
+)
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
-from ..plan.columns import ColumnMapping, map_columns
+from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
@@ -33,7 +43,7 @@ class StreamEvents:
         start: Bookmark | None,
         floor: Bookmark | None,
         check: Callable[[], None],
-        send_final: Callable[[Bookmark | None], Checkpoint],
+        send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
         self.blocks = blocks
         self.planned = blocks.planned
@@ -87,6 +97,8 @@ class StreamEvents:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
         bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
+        #: Files of checkpoints that did not become commits yet.
+        files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -96,11 +108,14 @@ class StreamEvents:
                     rejected.clear()
                 waiting = self._raised(item.event)
                 bookmark = waiting.bookmark
+                files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
-                yield waiting
+                yield replace(waiting, files=tuple(files))
+                files.clear()
             waiting = None
             if isinstance(item.event, Stream):
+                self.blocks.notice(notices_of(item.event.schema))
                 declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
                 changed = self.planned.selected.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
@@ -138,7 +153,7 @@ class StreamEvents:
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        yield self._send_final(bookmark)
+        yield self._send_final(bookmark, files)
 
     def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
         if self._floor is None:
@@ -169,10 +184,12 @@ class StreamEvents:
             self._progress.advanced(self.planned.name, records=batch.num_rows, size_bytes=batch.nbytes)
         else:  # inside blocks of another wire: counted when they are committed
             self.blocks.stages[0].is_complete |= item.is_last
-        for transformer, stage in zip(self.blocks.transformers, self.blocks.stages[1:-1], strict=True):
+        # The destination's naming is the last step; it belongs to no block of its own.
+        for transformer, stage in zip_longest(self.blocks.transformers, self.blocks.stages[1:-1]):
             batch = self._apply(transformer, batch, stream)
             stream = transformer.stream(stream)
-            stage.note(batch, is_last=item.is_last)
+            if stage is not None:
+                stage.note(batch, is_last=item.is_last)
         return self.planned.selected.added.apply(batch)
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -189,7 +206,8 @@ class StreamEvents:
         refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
+            found = list(map(in_words, changes)) or table_changes(mapping, self.planned.rules.table)
+            refusals += [f"frozen, but the source changed during the read: {change}" for change in found]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))

@@ -100,10 +100,11 @@ class ColumnPairs:
         folded = {name.casefold(): name for name in existing.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         conversions = {column.name: column.conversion for column in self._planned.mapping.columns}
+        said = {column.name: column.said for column in self._planned.mapping.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = chosen[name] if chosen[name] in existing else folded.get(name.casefold())
             conversion = conversions.get(name)
-            if conversion == "text":
+            if conversion == "text" or said.get(name) == pa.string():
                 self._texts.add(own)
             if conversion and conversion != "text":
                 self.notes.append(f"column {own!r} is not compared: on_lossy ({conversion}) changes its values")

@@ -76,6 +76,8 @@ class AbleSource(MemorySource):
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         super().__init__(config, folder)
         self.most_bytes: int | None = None
+        #: Former name -> present name, of the streams that go on under the former one.
+        self.former: dict[str, str] = {}
 
     def check(self) -> None:
         if self._settings.database == NOBODY:
@@ -94,10 +96,20 @@ class AbleSource(MemorySource):
         self.most_bytes = size_bytes
 
     def list_streams(self) -> Sequence[str]:
-        return [stream.name for stream in self.discover()]
+        return [stream.name for stream in self._named()]
 
     def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
-        return [stream for stream in self.discover() if stream.name in names]
+        return [stream for stream in self._named() if stream.name in names]
+
+    def _named(self) -> Sequence[Stream]:
+        shown = {present: former for former, present in self.former.items()}
+        return [replace(stream, name=shown.get(stream.name, stream.name)) for stream in self.discover()]
+
+    def former_names(self) -> Mapping[str, str]:
+        return {stream.name: f"former_{stream.name}" for stream in self.discover() if "." in stream.name}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        self.former = {self.former_names()[name]: name for name in names}
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         return stream
@@ -115,7 +127,8 @@ class AbleSource(MemorySource):
         return Stream(name=name, schema=table.schema, query=query)
 
     def _table(self, stream: Stream) -> pa.Table:
-        table = self._queried(stream.query) if stream.query else super()._table(stream)
+        known = replace(stream, name=self.former.get(stream.name, stream.name))
+        table = self._queried(stream.query) if stream.query else super()._table(known)
         if not stream.where:
             return table
         kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]

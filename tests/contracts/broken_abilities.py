@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
     Checkpoint,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     Load,
     Stream,
@@ -115,6 +116,15 @@ class ForgetsAColumn(AbleSource):
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         return replace(stream, schema=stream.schema.remove(1))
+
+
+class ForgetsTheFormerName(AbleSource):
+    """Lists streams under their present names, whatever it was told."""
+
+    caught_by = {"test_a_stream_is_read_under_its_former_name"}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Forget it."""
 
 
 class ReadsThePlainTable(AbleSource):
@@ -426,6 +436,24 @@ class WritesParametersIntoTheStatement(AbleDestination):
         return self.run_sql(statement, [])
 
 
+class KnowsTheNewestFileOnly(AbleDestination):
+    """Forgets the files of earlier commits."""
+
+    caught_by = {"test_files_are_kept_with_the_records_of_their_commit", "test_files_are_forgotten"}
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        return super().files_read(key)[-1:]
+
+
+class ForgetsNoFile(AbleDestination):
+    """Knows files for ever."""
+
+    caught_by = {"test_files_are_forgotten"}
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        super().forget_files(key, ())
+
+
 class CountsNothing(AbleDestination):
     """Does not say how many records a statement changed."""
 
@@ -447,6 +475,7 @@ SOURCES = (
     ReadsAnyWidth,
     ForgetsAColumn,
     ReadsThePlainTable,
+    ForgetsTheFormerName,
     OpensOthersToo,
     AnswersWithNothing,
     OverlappingRanges,
@@ -473,4 +502,6 @@ DESTINATIONS = (
     TakesTheFirstForTheNewest,
     WritesParametersIntoTheStatement,
     CountsNothing,
+    KnowsTheNewestFileOnly,
+    ForgetsNoFile,
 )

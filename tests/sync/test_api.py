@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 from typing import Any
 
 import pytest
 
 from syncblocks import (
+    Pipeline,
     PipelineFailed,
     Progress,
     RunResult,
@@ -47,6 +50,46 @@ def test_a_mapping_runs_as_a_file_does_and_a_retry_reads_it_again(shop: Bench) -
     result = run_pipeline(load_pipeline(failing, folder=shop.folder), retry=True).raise_for_status()
     assert result.run_id == 1
     assert [row["id"] for row in shop.rows("a")] == [0, 1, 2]
+
+
+def test_a_pipeline_made_by_hand_is_loaded_where_it_is_used(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHERE", shop.destination_name)
+    made = Pipeline(
+        pipeline="made",
+        source=shop.document["source"],
+        destination={"connector": "memory", "config": {"database": "{{ env_var('WHERE') }}"}},
+        streams=[{"stream": "a"}],
+    )
+    assert preview(made, "a", limit=1).destination_table == "a"
+    assert run_pipeline(made, variables={"day": 1}).raise_for_status().streams["a"].rows == 3
+    assert load_pipeline(load_pipeline(made)).destination.block == "export_memory"
+    with pytest.raises(SyncError, match="there is no such destination connector"):
+        run_pipeline(made.model_copy(update={"destination": made.destination.model_copy(update={"connector": "x"})}))
+
+
+def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, what: Any) -> None:
+            shown.append(what._repr_html_())
+
+    def display(what: Any, *, display_id: bool) -> Handle:
+        shown.append(what._repr_html_())
+        return Handle()
+
+    notebook, displays = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    vars(notebook).update(get_ipython=lambda: types.SimpleNamespace(kernel=object()), display=displays)
+    vars(displays).update(display=display)
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", displays)
+    run_pipeline(shop.document)
+    assert "0 of 1 streams" in shown[0]
+    assert "1 of 1 streams" in shown[-1]
+    assert "<td>a</td><td>success</td><td>3</td>" in shown[-1]
+    before = len(shown)
+    run_pipeline(shop.document, progress=Progress())
+    assert len(shown) == before
 
 
 def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:

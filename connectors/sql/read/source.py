@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
+from ...arrow.undecided import Numbers, decided, explained, undecided, widens, with_wider
 from ...errors import ConnectorError
 from ...incremental.bookmarks import (
     CHECKPOINT_RECORDS,
@@ -365,7 +367,12 @@ class SqlSource(ABC):
             yield from self.blocks(lease, stream, wire)
         else:
             bad: list[RejectedRecord] = []
-            yield from with_rejected(self._batches(lease, stream, None, bad), bad)
+            changed: list[Stream] = []
+            yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
+
+    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+        """Look at all numbers of some columns, in the lease's transaction; default: nobody can, they stay texts."""
+        return {}
 
     def is_ordered(self, stream: Stream) -> bool:
         """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
@@ -402,16 +409,19 @@ class SqlSource(ABC):
                 yield from self.blocks(lease, stream, wire)
                 return
             bad: list[RejectedRecord] = []
+            changed: list[Stream] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 self.agree(lease, stream, wire)
-                yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
+                stream = self._decided(lease, stream, changed)
+                yield from with_rejected(self._batches(lease, stream, bookmark, bad, changed), bad, changed)
                 return
             horizon = self.horizon(lease, stream, bookmark)
             self.agree(lease, stream, wire)
+            stream = self._decided(lease, stream, changed)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
             # Closed at once, also under an error: one that is kept would keep the statement open.
-            with closing(self._batches(lease, stream, bookmark, bad)) as batches:
+            with closing(self._batches(lease, stream, bookmark, bad, changed)) as batches:
                 events = incremental(
                     stream,
                     batches,
@@ -421,7 +431,15 @@ class SqlSource(ABC):
                     checkpoint_records=self._checkpoint_records,
                     checkpoint_s=self._checkpoint_s,
                 )
-                yield from with_rejected(events, bad)
+                yield from with_rejected(events, bad, changed)
+
+    def _decided(self, lease: Lease, stream: Stream, changed: list[Stream]) -> Stream:
+        """Decide types that the plan left open; note the stream in `changed` if it has some."""
+        if not (fields := undecided(stream)):
+            return stream
+        stream = decided(stream, self.numbers(lease, stream, fields))
+        changed.append(stream)
+        return stream
 
     def skips_late(self, stream: Stream) -> str:
         """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
@@ -437,27 +455,52 @@ class SqlSource(ABC):
         yield from session.fetch(sql)
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
-        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
+        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside.
+
+        The stream goes into `changed` before a batch whose numbers make a column wider.
+        """
+        may_widen, now = widens(stream), stream
         for sql in self.selects(stream, bookmark, is_indexed=lambda: self.is_indexed(lease, stream)):
             for batch in self.rows(lease, sql):
                 lease.check()
+                if may_widen and (wider := with_wider(now, batch)) is not now:
+                    now = wider
+                    changed.append(wider)
                 if not self.sifts:
-                    yield self.to_schema(batch, stream)
+                    yield self.to_schema(batch, now)
                     continue
-                good, found = convert_or_reject(batch, lambda part: self.to_schema(part, stream), stream)
+                good, found = convert_or_reject(batch, partial(self._converted, stream=now), now)
                 bad += found
                 yield from good
 
+    def _converted(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        return explained(lambda part: self.to_schema(part, stream), batch, stream)
 
-def with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
-    """Put what was set aside between the events, before the checkpoint that covers it."""
+
+def with_rejected(
+    events: Iterator[Event], bad: list[RejectedRecord], changed: list[Stream] | None = None
+) -> Iterator[Event]:
+    """Put what was set aside between the events, before the checkpoint that covers it.
+
+    A stream that has changed is put before the event that has its columns.
+    """
     for event in events:
+        if changed:
+            yield changed[-1]
+            changed.clear()
         if bad:
             yield Rejected(records=tuple(bad))
             bad.clear()
         yield event
+    if changed:  # no record came
+        yield changed[-1]
     if bad:
         yield Rejected(records=tuple(bad))
 

@@ -68,7 +68,8 @@ def entry_of(
     upper = [name for name in parts_of(parts_of(stream.get("schema")).get("properties")) if name != name.lower()]
     if upper and destination.settings.get("lower_case", True):
         notes.append(
-            f"{where}: Mage writes {', '.join(upper)} in lower case; here columns keep their names (see `rename`)"
+            f"{where}: Mage writes {', '.join(upper)} in lower case; here columns keep their names, unless "
+            "the destination says `naming: mage`"
         )
     notes += leftovers(where, stream, _READ)
     return entry

@@ -13,7 +13,7 @@ from ...errors import ConfigError, nearest_match
 from .pairs import pairs_of
 from .parts import entries_of, identifier, texts_of
 from .pipeline_text import Interpolation, text_of
-from .plugins import plugin_of
+from .plugins import LOAD_SCHEMA, load_schema, plugin_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,16 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
         extractor = plugin_of(project, overrides, "extractors", pair.extractor, path)
         loader = plugin_of(project, overrides, "loaders", pair.loader, path)
         name = pair.name if names.count(pair.name) == 1 else f"{pair.name}_{identifier(pair.extractor)}"
-        notes = [*extractor.notes, *loader.notes]
+        schema = load_schema(extractor, loader, pair.extractor, path.parent)
+        notes = [*extractor.notes, *loader.notes, *pair.notes]
+        if pair.dbt:
+            notes.append("the callback `dbt` starts dbt in the folder `transform`; it has to be on the PATH")
         made.append(
             MeltanoPipeline(
                 file=f"{name}.yaml",
-                text=text_of(name, pair, extractor, loader, Interpolation(variables), notes, path),
+                text=text_of(
+                    name, pair, extractor, loader, Interpolation(variables | {LOAD_SCHEMA: schema}), notes, path
+                ),
                 notes=tuple(notes),
             )
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from .parts import entries_of, identifier, names_of
+from .parts import at, entries_of, identifier, names_of
 
 #: Meltano's names of intervals -> cron expressions.
 _INTERVALS = {
@@ -28,27 +28,50 @@ class Pair:
     loader: str
     name: str
     comments: list[str] = field(default_factory=list)
+    #: Commands of dbt that the job runs after the loader, such as `run`.
+    dbt: list[str] = field(default_factory=list)
+    #: Steps of the job that nothing stands for.
+    notes: list[str] = field(default_factory=list)
 
 
 def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
     extractors, loaders = names_of(project, "extractors"), names_of(project, "loaders")
+    mappings = _mappings(project)
     found: dict[tuple[str, str], Pair] = {}
     jobs: dict[str, list[Pair]] = {}
+    mapped: list[str] = []
     for job in entries_of(project.get("jobs")):
-        name = str(job.get("name", ""))
+        name, extractor = str(job.get("name", "")), ""
         jobs[name] = []
         for task in _tasks(job.get("tasks")):
-            for extractor, loader, rest in _in_task(task, extractors, loaders):
-                pair = found.setdefault((extractor, loader), Pair(extractor, loader, identifier(name)))
-                pair.comments.append(f"Job {name!r}: {task}")
-                if rest:
-                    pair.comments.append(f"  Not converted: {' '.join(rest)}. Call it from a callback, see docs.")
-                jobs[name].append(pair)
+            for word in task.split():
+                if word in extractors:
+                    extractor = word
+                elif word in loaders and extractor:
+                    pair = found.setdefault((extractor, word), Pair(extractor, word, identifier(name)))
+                    pair.comments.append(f"Job {name!r}: {task}")
+                    jobs[name].append(pair)
+                    extractor = ""
+                elif word in mappings:
+                    mapped.append(f"{word!r} in job {name!r}")
+                else:
+                    _step(word, name, jobs[name] or list(found.values()))
+    if mapped:
+        raise ConfigError(
+            f"mappers change records on their way, and nothing here stands for them, so that columns meant to be "
+            f"hashed or removed would arrive in clear: {', '.join(mapped)}. Take them out of the job (of a copy of "
+            "this file), run this again, and do their work by `columns: {exclude: ...}` of a stream, by a transformer, "
+            "or by `stream_maps` in the config of a tap that knows it",
+            path=str(path),
+            key="jobs",
+        )
     for schedule in entries_of(project.get("schedules")):
         scheduled = list(jobs.get(str(schedule.get("job", "")), ()))
         if schedule.get("extractor") and schedule.get("loader"):
             key = (str(schedule["extractor"]), str(schedule["loader"]))
             scheduled.append(found.setdefault(key, Pair(*key, identifier(str(schedule.get("name", ""))))))
+            if schedule.get("transform") in ("run", "only"):
+                scheduled[-1].dbt.append("run")
         for pair in scheduled:
             pair.comments += _schedule(schedule)
     if not found and len(loaders) == 1:
@@ -69,19 +92,22 @@ def _tasks(tasks: Any) -> Iterator[str]:
         yield " ".join(map(str, task)) if isinstance(task, list) else str(task)
 
 
-def _in_task(task: str, extractors: Sequence[str], loaders: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return each extractor of a task with the loader after it, and the remaining words."""
-    words = task.split()
-    pairs, rest, extractor = [], [], ""
-    for word in words:
-        if word in extractors:
-            extractor = word
-        elif word in loaders and extractor:
-            pairs.append((extractor, word))
-            extractor = ""
-        else:
-            rest.append(word)
-    return [(*pair, rest if number == len(pairs) - 1 else []) for number, pair in enumerate(pairs)]
+def _mappings(project: Mapping[str, Any]) -> set[str]:
+    """Return the words of a task that stand for a mapper: the names of mappings, and of mappers."""
+    mappers = entries_of(at(project, "plugins", "mappers"))
+    named = [str(each.get("name")) for mapper in mappers for each in entries_of(mapper.get("mappings"))]
+    return {*named, *names_of(project, "mappers")}
+
+
+def _step(word: str, job: str, pairs: Sequence[Pair]) -> None:
+    """Note a step that is neither extractor nor loader with the pair before it."""
+    plugin, _, command = word.partition(":")
+    if not pairs:
+        return
+    if plugin == "dbt" or plugin.startswith("dbt-"):
+        pairs[-1].dbt += [command or "run"]
+    else:
+        pairs[-1].notes.append(f"job {job!r}: step {word!r} is not converted; a `shell` callback can run it")
 
 
 def _schedule(schedule: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .pairs import Pair
-from .plugins import Plugin
+from .plugins import LOAD_SCHEMA, Plugin
 
 #: `$X`, `${X}` and `$$` in Meltano's file.
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)\}|([A-Za-z_]\w*))")
@@ -42,6 +42,8 @@ class Interpolation:
         if name in _BUILT_IN:
             return _BUILT_IN[name]
         default = self._defaults.get(name)
+        if name == LOAD_SCHEMA and default is not None:
+            return self.value(default) if "$" in default else default
         if default is None or "$" in default:
             return "{{ env_var('" + name + "') }}"
         quoted = default.replace("\\", "\\\\").replace("'", "\\'")
@@ -72,6 +74,9 @@ def text_of(
         },
         "streams": _streams(extractor.metadata),
     }
+    if pair.dbt:
+        steps = " && ".join(f"dbt {command}" for command in pair.dbt)
+        document["callbacks"] = [{"block": "dbt", "shell": f"cd transform && {steps}", "on": ["pipeline"]}]
     comments = [f"Written by `syncblocks init --from-meltano {path.name}`: {pair.extractor} to {pair.loader}."]
     comments += [line for comment in pair.comments for line in comment.splitlines()]
     comments += [f"Check: {note}" for note in notes]

@@ -12,6 +12,9 @@ from typing import Any
 from ...errors import ConfigError
 from .parts import at, entries_of
 
+#: Meltano's variable for the schema that a loader writes into: the extractor's `_load_schema`, else its namespace.
+LOAD_SCHEMA = "MELTANO_EXTRACT__LOAD_SCHEMA"
+
 
 @dataclass(slots=True)
 class Plugin:
@@ -26,6 +29,10 @@ class Plugin:
     schema: dict[str, Any] = field(default_factory=dict)
     env: dict[str, Any] = field(default_factory=dict)
     catalog: str = ""
+    #: Setting `_load_schema` of an extractor; empty: its namespace.
+    load_schema: str = ""
+    #: Settings of its lock file that have a value of their own.
+    defaults: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -46,8 +53,10 @@ def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: st
     over = next((e for e in entries_of(at(overrides, "config", "plugins", kind)) if e.get("name") == name), {})
     for entry in (*chain, over):
         _merge(plugin, entry)
+    locked = _locked(path.parent, kind, chain)
     if not plugin.pip and not plugin.executable:
-        plugin.pip = _locked_pip(path.parent, kind, chain) or base
+        plugin.pip = str(locked.get("pip_url") or base)
+    plugin.defaults = {str(each.get("name")): each.get("value") for each in entries_of(locked.get("settings"))}
     _from_dotenv(plugin, name, path.parent / ".env")
     return plugin
 
@@ -66,6 +75,8 @@ def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
         elif key.startswith("_metadata."):
             stream, _, name = key.removeprefix("_metadata.").rpartition(".")
             plugin.metadata.setdefault(stream, {})[name] = value
+        elif key == "_load_schema":
+            plugin.load_schema = str(value)
         elif key.startswith("_"):
             plugin.notes.append(f"{plugin.name}: Meltano's own setting {key!r} is left out")
         else:
@@ -81,8 +92,22 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
         config[key] = value
 
 
-def _locked_pip(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> str:
-    """Return the `pip_url` of the plugin's lock file."""
+def load_schema(extractor: Plugin, loader: Plugin, name: str, folder: Path) -> str:
+    """Return the schema that Meltano makes the loader write into, and set it where the loader's lock file does so."""
+    schema = extractor.load_schema or re.sub(r"\W", "_", name)
+    for key, value in loader.defaults.items():
+        if LOAD_SCHEMA in str(value) and key not in loader.config:
+            _set(loader.config, key, f"${{{LOAD_SCHEMA}}}")
+    if extractor.load_schema and LOAD_SCHEMA not in json.dumps(loader.config, default=str):
+        loader.notes.append(
+            f"{extractor.name}: `_load_schema: {extractor.load_schema}` has no place: no setting of {loader.name} "
+            f"refers to {LOAD_SCHEMA}; say the schema in the target's own setting, or in `destination_table`"
+        )
+    return schema
+
+
+def _locked(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the plugin's lock file; empty: there is none."""
     for entry in reversed(chain):
         name = str(entry.get("inherit_from") or entry.get("name"))
         variant = entry.get("variant")
@@ -92,8 +117,8 @@ def _locked_pip(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> 
             except (OSError, ValueError):
                 continue
             if isinstance(found, dict) and found.get("pip_url"):
-                return str(found["pip_url"])
-    return ""
+                return found
+    return {}
 
 
 def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:

@@ -229,3 +229,18 @@ def test_settings_must_name_one_target(tmp_path: Path) -> None:
 
 def test_check_starts_the_target(tmp_path: Path) -> None:
     destination(tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        ({"pip": "meltanolabs-target-csv==0.5.0"}, True),
+        ({"pip": "meltanolabs-target-csv", "config": {"file_naming_scheme": "{timestamp}.csv"}}, False),
+        ({"pip": "target-jsonl"}, False),
+    ],
+)
+def test_a_target_that_begins_its_files_anew_says_so(tmp_path: Path, settings: dict[str, Any], *, warns: bool) -> None:
+    target = SingerDestination(settings, tmp_path)
+    assert ("file_naming_scheme" in target.forgets_runs()) is warns
+    assert target.max_loads == 1
+    assert SingerDestination({**settings, "max_loads": 3}, tmp_path).max_loads == 3

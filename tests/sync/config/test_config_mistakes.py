@@ -364,3 +364,40 @@ def test_an_incremental_entry_may_get_its_bookmark_from_another_entry_for_the_sa
     assert load_pipeline(path).streams[1].bookmark_properties is None
     path.write_text(BASE.replace("[id]", f"[id]\n    {INC}\n  - {{stream: orders, bookmark_properties: [t]}}"))
     assert failure(path).key == "streams[1].replication_method"
+
+
+def test_all_mistakes_of_a_file_come_in_one_go(folder: Path) -> None:
+    text = BASE.replace("  connector: sqlite", "  conector: sqlit")
+    text = text.replace("connector: duckdb", "connector: duckdb\n  config: {password: \"{{ env_var('NO') }}\"}")
+    text = text.replace("[id]", "[id]\n    lookback: many\n    replication_method: INCREMENTAL")
+    (folder / "p.yaml").write_text(text.replace("file: alerts.py", "file: alert.py").replace("[source]", "[sorce]"))
+    error = failure(folder / "p.yaml")
+    assert [(each.line, each.key) for each in (error, *error.others)] == [
+        (10, "destination.config.password"),
+        (4, "source.conector"),
+        (15, "streams[1].lookback"),
+        (3, "source.connector"),
+        (19, "callbacks[0].on[0]"),
+        (18, "callbacks[0].file"),
+        (16, "streams[1].replication_method"),
+    ]
+    shown = str(error).splitlines()
+    assert shown[0] == "7 mistakes:"
+    assert [line.partition(":")[0].strip() for line in shown[1:]] == [str(folder / "p.yaml")] * 7
+    assert "did you mean 'sqlite'?" in shown[4]
+
+
+def test_a_mistake_of_a_key_makes_no_second_one(folder: Path) -> None:
+    for old, new in (
+        ("    key_properties: [id]", "    bookmark_propertis: [id]\n    replication_method: INCREMENTAL"),
+        ("    key_properties: [id]", "    write_disposition: INCREMENTAL"),
+        ("file: alerts.py", "file: 3"),
+        ("connector: sqlite", "connector: \"{{ env_var('NO') }}\""),
+    ):
+        (folder / "p.yaml").write_text(BASE.replace(old, new))
+        assert failure(folder / "p.yaml").others == ()
+
+
+def test_a_file_of_mistakes_ends_at_ten(folder: Path) -> None:
+    (folder / "p.yaml").write_text(BASE + "".join(f"key_{number}: 1\n" for number in range(1000)))
+    assert len(failure(folder / "p.yaml").others) == 9

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from syncblocks import list_streams
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
 
@@ -55,6 +56,7 @@ def cycle() -> dict[str, Any]:
         ({"variables": {"rate": float("nan")}}, "variables.rate: a float is no JSON value"),
         ({"variables": {1: "one"}}, "variables: a key must be text"),
         ({"variables": {"half": "\ud800"}}, "variables.half: holds a NUL or half a surrogate pair"),
+        ({"variables": {"half": "{{ '\\ud800' }}"}}, "variables.half: what it makes is not text"),
         ({"variables": cycle()}, "nested more than 50 levels deep"),
     ],
 )
@@ -76,3 +78,14 @@ def test_a_password_in_a_mapping_is_masked_and_no_reason_for_a_warning() -> None
 def test_a_folder_beside_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="`folder` goes with a mapping"):
         load_pipeline(tmp_path / "shop.yaml", folder=tmp_path)
+
+
+def test_wrong_settings_of_source_and_destination_are_told_in_one_go() -> None:
+    wrong = {"connector": "csv", "config": {"path": "data", "pth": 1}}
+    pipeline = {"pipeline": "p", "source": wrong, "destination": wrong, "streams": [{"stream": "*"}]}
+    with pytest.raises(ConfigError) as caught:
+        list_streams(pipeline)
+    assert [error.key for error in (caught.value, *caught.value.others)] == [
+        "source.config.pth",
+        "destination.config.pth",
+    ]

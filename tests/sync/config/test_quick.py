@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sqlite3
 from contextlib import closing
@@ -114,7 +115,9 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("shop/order.csv", "source", "did you mean 'orders.csv'?"),
         ("mixed", "source", "csv:mixed"),
         ("warehouse", "destination", "parquet:warehouse"),
-        ("shop/orders.csv", "destination", "a folder"),
+        ("out.tsv", "destination", "csv:folder"),
+        ("out.csv.bz2", "destination", "x.csv.gz"),
+        ("my out.csv", "destination", "letters, digits"),
         ("env:CRM", "source", "not set"),
         ("env:PGPASSWORD", "source", "no URL"),
         ("postgres:crm", "source", "takes a URL"),
@@ -140,7 +143,8 @@ def test_a_glob_that_the_shell_has_opened_is_closed_again(folder: Path) -> None:
 def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Path) -> None:
     done = run_cli(["sync", "shop/*.csv", "out.parquet", "--stream", "cust*"], folder)
     assert done.returncode == 0, done.stderr
-    assert pq.read_table(folder / "out.parquet" / "customers.parquet").to_pylist()[1] == {"id": 2, "name": "Grace"}
+    assert pq.read_table(folder / "out.parquet").to_pylist()[1] == {"id": 2, "name": "Grace"}
+    assert (folder / "_syncblocks_ledger").is_dir()
     assert "wrote shop_to_out.yaml" in done.stdout
     assert run_cli(["run", "shop_to_out.yaml"], folder).returncode == 0
     assert run_cli(["sync", "shop/*.csv", "out.parquet", "--stream", "cust*"], folder).returncode == 0
@@ -149,7 +153,36 @@ def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Pa
     assert done.returncode == 2
     assert "--save" in done.stderr
     assert (folder / "shop_to_out.yaml").read_text() == before
-    assert not (folder / "out.parquet" / "orders.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["shop", "out.csv"], "--stream"),
+        (["shop/orders.csv", "out.csv", "--incremental", "id"], "leave out --incremental"),
+        (["shop/orders.csv", "out.csv", "--mode", "append"], "csv:folder"),
+        (["shop/orders.csv", "taken.csv"], "write_disposition: replace"),
+    ],
+)
+def test_a_file_as_destination_takes_one_whole_stream(
+    run_cli: RunCLI, folder: Path, args: list[str], hint: str
+) -> None:
+    (folder / "taken.csv").write_text("mine\n1\n")
+    before = {path.name for path in folder.iterdir()}
+    done = run_cli(["sync", *args], folder)
+    assert (done.returncode, hint in done.stderr) == (2, True), done.stderr
+    assert {path.name for path in folder.iterdir()} == before
+    assert (folder / "taken.csv").read_text() == "mine\n1\n"
+
+
+def test_a_file_is_compressed_by_its_name_and_a_folder_stays_one(run_cli: RunCLI, folder: Path) -> None:
+    done = run_cli(["sync", "shop/orders.csv", "sub.csv.gz"], folder)
+    assert done.returncode == 0, done.stderr
+    assert gzip.decompress((folder / "sub.csv.gz").read_bytes()).split() == [b"id,total", b"1,2.5"]
+    (folder / "lake.csv").mkdir()
+    assert run_cli(["sync", "shop", "lake.csv"], folder).returncode == 0
+    assert {path.name for path in (folder / "lake.csv").glob("*.csv")} == {"customers.csv", "orders.csv"}
+    assert inferred("s3://bucket/deep/out.jsonl", folder, "destination").config == {"path": "s3://bucket/deep"}
 
 
 def test_options_are_written_down(run_cli: RunCLI, folder: Path) -> None:

@@ -128,10 +128,48 @@ def test_what_is_inherited_locked_or_in_dotenv_is_found(project: Path) -> None:
 def test_schedules_and_what_is_left_out_stand_as_comments(project: Path) -> None:
     first, jsonl, archive = read_meltano(project)
     assert "#   0 0 * * *  cd THIS_FOLDER && syncblocks run THIS_FILE" in first.text
-    assert "dbt-postgres:run" in first.text
+    assert "dbt run" in first.text
     assert "#   0 5 * * 6 " in archive.text
     assert any("_load_schema" in note for note in archive.notes)
     assert any("TAP_JSONL_PATHS" in note for note in jsonl.notes)
+
+
+def test_steps_of_dbt_become_a_callback_and_others_are_named(project: Path) -> None:
+    jobs = '["tap-postgres target-postgres", "dbt-postgres:deps dbt-postgres:run", "great_expectations:check"]'
+    project.write_text(
+        PROJECT.replace('["tap-postgres target-postgres dbt-postgres:run", [tap-jsonl, target-jsonl]]', jobs)
+    )
+    made = read_meltano(project)[0]
+    (callback,) = yaml.safe_load(made.text)["callbacks"]
+    assert callback == {"block": "dbt", "shell": "cd transform && dbt deps && dbt run", "on": ["pipeline"]}
+    assert any("'great_expectations:check' is not converted" in note for note in made.notes)
+
+
+def test_a_mapper_is_refused_by_name(project: Path, run_cli: RunCLI) -> None:
+    mapper = """
+  mappers:
+    - name: meltano-map-transformer
+      mappings: [{name: hash-email, config: {stream_maps: {users: {email: md5(email)}}}}]
+jobs:"""
+    text = PROJECT.replace("\njobs:", mapper).replace(
+        "tap-postgres target-postgres dbt", "tap-postgres hash-email target-postgres dbt"
+    )
+    project.write_text(text)
+    done = run_cli(["init", "--from-meltano", "meltano.yml"], project.parent)
+    assert done.returncode == 2
+    assert "'hash-email' in job 'nightly'" in done.stderr
+    assert "in clear" in done.stderr
+    assert not list(project.parent.glob("nightly*.yaml"))
+
+
+def test_the_schema_that_meltano_loads_into_reaches_the_target(project: Path) -> None:
+    locks = project.parent / "plugins" / "loaders"
+    locks.mkdir(parents=True)
+    settings = [{"name": "default_target_schema", "value": "$MELTANO_EXTRACT__LOAD_SCHEMA"}, {"name": "host"}]
+    (locks / "target-postgres--any.lock").write_text(json.dumps({"pip_url": "x", "settings": settings}))
+    made = {each.file: yaml.safe_load(each.text)["destination"]["config"]["config"] for each in read_meltano(project)}
+    assert made["archive.yaml"]["default_target_schema"] == "x"
+    assert made["nightly_tap_postgres.yaml"]["default_target_schema"] == "tap_postgres"
 
 
 def test_an_environment_brings_its_overrides(project: Path) -> None:

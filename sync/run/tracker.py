@@ -1,0 +1,149 @@
+"""Figures of an active run, stream by stream; the base of all progress displays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..plan.plan import Plan
+    from ..store.model import PipelineRun
+
+WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamView:
+    """Current figures of one stream."""
+
+    stream: str
+    destination_table: str = ""
+    status: str = WAITING
+    #: Records of the stream as the source estimates them; None: unknown, or only what is new is read.
+    expected: int | None = None
+    #: Records read; 0 as long as raw blocks are read, whose records the destination counts.
+    records: int = 0
+    size_bytes: int = 0
+    committed: int = 0
+    bookmark: dict[str, Any] | None = None
+    error: str | None = None
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds since the stream was claimed."""
+        if self.started is None:
+            return None
+        return (time.monotonic() if self.ended is None else self.ended) - self.started
+
+    @property
+    def records_per_s(self) -> float | None:
+        """Records per second, over the whole stream."""
+        duration_s = self.duration_s
+        return self.records / duration_s if duration_s and duration_s > 0.05 else None
+
+    @property
+    def percent(self) -> int | None:
+        """How much of what is expected was read: 100 at the end only, since an estimate may be too small."""
+        is_raw = self.size_bytes > 0 and not self.records
+        if not self.expected or is_raw or self.status not in (RUNNING, RETRYING):
+            return None
+        return min(99, 100 * self.records // self.expected)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all that is expected is read, at the speed so far."""
+        rate = self.records_per_s
+        if not self.expected or not rate or self.status != RUNNING or self.records >= self.expected:
+            return None
+        return (self.expected - self.records) / rate
+
+
+@dataclass(slots=True)
+class RunView:
+    """Current figures of a run."""
+
+    run_id: int | None = None
+    streams: dict[str, StreamView] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+
+class Tracker(Progress):
+    """Keeps the figures of a run; subclasses show them. Calls come from any thread and take the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.view = RunView()
+        #: Whether the run is in the store: after that, an error does not mean that nothing ran.
+        self.has_started = False
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """See `Progress`."""
+
+    def stream(self, name: str) -> StreamView:
+        """Return the figures of one stream."""
+        return self.view.streams.setdefault(name, StreamView(stream=name))
+
+    # -- calls of the engine -------------------------------------------------------------------------------------
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        """See `Progress`. Every stream waits."""
+        with self.lock:
+            self.has_started = True
+            self.view = RunView(run_id=run.id)
+            for planned in plan.streams:
+                view, stream = self.stream(planned.name), planned.selected.stream
+                view.destination_table = planned.key.destination_table
+                if stream.replication_method == "FULL_TABLE":
+                    view.expected = stream.estimated_records
+
+    def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
+        """See `Progress`."""
+        with self.lock:
+            view = self.stream(stream)
+            view.status, view.started = RUNNING, time.monotonic()
+            view.destination_table, view.bookmark = destination_table, bookmark
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        """See `Progress`."""
+        with self.lock:
+            view = self.stream(stream)
+            view.status = RUNNING
+            view.records += records
+            view.size_bytes += size_bytes
+
+    def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
+        """See `Progress`."""
+        with self.lock:
+            view = self.stream(stream)
+            view.committed += records
+            view.bookmark = bookmark or view.bookmark
+
+    def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
+        """See `Progress`. Records that were read and not committed no longer count."""
+        with self.lock:
+            view = self.stream(stream)
+            view.status, view.error = RETRYING, error
+            view.records, view.size_bytes = view.committed, 0
+
+    def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
+        """See `Progress`."""
+        with self.lock:
+            view = self.stream(stream)
+            view.status, view.error, view.ended = status, error, time.monotonic()
+            if records is not None:
+                view.records = records
