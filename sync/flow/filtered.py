@@ -103,22 +103,22 @@ class FilteredSource:
     def _filtered(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str
     ) -> Generator[tuple[str, Event | Block]]:
-        sieves = {stream.name: Sieve(self.left(stream), stream) for stream in group}
+        filters = {stream.name: RecordFilter(self.left(stream), stream) for stream in group}
         events: Any = self._source.read([self.inner(stream) for stream in group], bookmarks, wire)
         with closing(events):
             for name, event in events:
-                yield name, sieves[name].sifted(event)
+                yield name, filters[name].applied(event)
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
+class RecordFilter:
     """Lets in what meets some conditions, without the columns that only they are about."""
 
     conditions: tuple[Condition, ...]
     #: With the columns that are wanted.
     stream: Stream
 
-    def sifted(self, event: Event | Block) -> Event | Block:
+    def applied(self, event: Event | Block) -> Event | Block:
         """Return an event with the records that are let in; checkpoints and rejected records as they are."""
         if not self.conditions:
             return event
@@ -142,7 +142,7 @@ class Sieve:
 
 
 class _FilteredRanges:
-    """The ranges of a source, sifted by the engine."""
+    """The ranges of a source, filtered by the engine."""
 
     def __init__(self, source: FilteredSource, ranges: ReadsRanges) -> None:
         self._source = source
@@ -157,21 +157,23 @@ class _FilteredRanges:
         left = self._source.left(stream)
         if not left:
             return self._ranges.open_ranges(stream, readers, wire)
-        return _sifting(self._ranges.open_ranges(self._source.inner(stream), readers, wire), Sieve(left, stream))
+        return _filtering(
+            self._ranges.open_ranges(self._source.inner(stream), readers, wire), RecordFilter(left, stream)
+        )
 
 
 @contextmanager
-def _sifting(opened: AbstractContextManager[OpenRanges], sieve: Sieve) -> Iterator[OpenRanges]:
+def _filtering(opened: AbstractContextManager[OpenRanges], only: RecordFilter) -> Iterator[OpenRanges]:
     with opened as ranges:
-        yield _SiftedRanges(ranges, sieve)
+        yield _FilteredOpenRanges(ranges, only)
 
 
 @dataclass(frozen=True, slots=True)
-class _SiftedRanges:
-    """Open ranges whose records are sifted. No load is resumed: it counts only the records that were let in."""
+class _FilteredOpenRanges:
+    """Open ranges whose records are filtered. No load is resumed: it counts only the records that were let in."""
 
     inner: OpenRanges
-    sieve: Sieve
+    only: RecordFilter
     moment: None = None
 
     @property
@@ -187,4 +189,4 @@ class _SiftedRanges:
         """See `OpenRanges`."""
         with closing(self.inner.read(part)) as events:
             for event in events:
-                yield self.sieve.sifted(event)
+                yield self.only.applied(event)
