@@ -567,37 +567,22 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: _Failer) -> Ad
         said += mage_columns(pipeline.execution_date.isoformat())
     if not said:
         return AddedColumns()
+    from syncblocks.connectors.arrow.text import parse_type
     from syncblocks.connectors.filters import literal_of
 
     found = []
     for column, value, kind, is_kept in said:
-        field = pa.field(column, _arrow_type(kind))
         try:
+            field = pa.field(column, parse_type(kind))
             found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ConnectorConfigError as error:
+            raise fail("add_columns", f"column {column!r}: {error}") from error
         except ValueError as error:
             raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
     names = [column.casefold() for column, *_ in said]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise fail("add_columns", f"two columns are called {twice!r}")
     return AddedColumns(tuple(found))
-
-
-def _arrow_type(kind: str) -> pa.DataType:
-    if kind.startswith("decimal"):
-        precision, scale = (int(part) for part in kind.removeprefix("decimal(").removesuffix(")").split(","))
-        return pa.decimal128(min(precision, 38), min(scale, precision))
-    return _ADDED_TYPES[kind]
-
-
-_ADDED_TYPES = {
-    "string": pa.string(),
-    "bigint": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
-}
 
 
 def _null_bookmarks(
