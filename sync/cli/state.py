@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
-@click.group("state", cls=Group)
+@click.group("state", short_help="Show, set, reset and rewind bookmarks; adopt.", cls=Group)
 def state_command() -> None:
     """Show, set, reset and rewind bookmarks; adopt tables of others."""
 
