@@ -13,7 +13,8 @@ LONG := faults fuzz golden benchmarks contracts sync/cli sync/run sync/verify co
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
-FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py
+FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py \
+	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1
 

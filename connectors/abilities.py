@@ -14,14 +14,19 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FiltersRecords,
     FindsTypes,
     ForgetsRuns,
+    HasFormerNames,
     HasOneNull,
     HoldsMemory,
+    KeepsFiles,
+    KeepsFirst,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
+    LooksAtTimes,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -33,6 +38,7 @@ from .protocols import (
     SkipsLate,
     Source,
     StatesTypes,
+    TracksFiles,
     VerifiesServer,
 )
 
@@ -46,10 +52,14 @@ class Abilities:
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
+    has_former_names: HasFormerNames | None = None
+    tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None
+    looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
     reads_queries: ReadsQueries | None = None
+    filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
@@ -57,8 +67,10 @@ class Abilities:
     names_columns: NamesColumns | None = None
     forgets_runs: ForgetsRuns | None = None
     keeps_rejected: KeepsRejected | None = None
+    keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None

@@ -19,7 +19,9 @@ from .stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
+    FileRead,
     LedgerKey,
     LedgerRow,
     Load,
@@ -214,11 +216,55 @@ class ListsStreams(Protocol):
 
 
 @runtime_checkable
+class HasFormerNames(Protocol):
+    """Calls some streams by other names than earlier versions did. Needs `ListsStreams`."""
+
+    def former_names(self) -> Mapping[str, str]:
+        """Return present name -> former name, of streams that `list_streams` has returned."""
+        ...
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Call the streams of these present names by their former names from now on."""
+        ...
+
+
+@runtime_checkable
 class FindsTypes(Protocol):
     """Finds column types in the data and keeps them with the bookmark."""
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         """Return the stream with the types that earlier runs found."""
+        ...
+
+
+@runtime_checkable
+class LooksAtTimes(Protocol):
+    """Looks at the values of columns of nanoseconds. Without: a destination of microseconds refuses the columns."""
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """Return those of the columns that have a digit below the microsecond; reads all of their values.
+
+        Such columns without one are then read in microseconds: each value is exact, or refused.
+        """
+        ...
+
+
+@runtime_checkable
+class TracksFiles(Protocol):
+    """Reads streams of files, of which it finds those that are new or changed. Needs `ListsStreams`."""
+
+    def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
+        """Return a stream as `open_streams` does, with the columns in `bookmark` and of the new and changed files.
+
+        A later `read` of a stream that `tracks_files` yields the records of new and changed files only. Its
+        checkpoints come between files and name them. Where more was read since, its bookmark has `FILES`: all that
+        was read.
+
+        Args:
+            name: a stream.
+            read: what `KeepsFiles.files_read` has returned.
+            bookmark: of the stream's last commit.
+        """
         ...
 
 
@@ -282,6 +328,15 @@ class ReadsQueries(Protocol):
         Raises:
             FatalConnectorError: it is not one SELECT, or two of its columns have one name.
         """
+        ...
+
+
+@runtime_checkable
+class FiltersRecords(Protocol):
+    """Reads, counts and compares only the records that meet `Stream.where`. Without: the engine filters."""
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Tell whether it applies a condition of a stream exactly as `filters.matches` does; opens nothing."""
         ...
 
 
@@ -370,6 +425,15 @@ class RefusesKeys(Protocol):
 
 
 @runtime_checkable
+class KeepsFirst(Protocol):
+    """Leaves the columns of `Load.kept` as they are where it updates a record."""
+
+    def keeps_first_value(self) -> bool:
+        """Return True. A destination that cannot leave a column as it is leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class RemovesRecords(Protocol):
     """Removes the records of `Load.removed`."""
 
@@ -418,6 +482,23 @@ class KnowsPrivileges(Protocol):
 
     def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
         """Return the statements that grant what is missing to write these tables and the ledger; change nothing."""
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """Keeps which files were read. Without: a stream cannot be INCREMENTAL by `_file_modified`.
+
+    `load` writes `Checkpoint.files` in the transaction of the data; a file that is known already takes its row.
+    `set_bookmark` with None, and `Load.forgets_files`, forget all files of the key.
+    """
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """Return the files that loads of this key have committed."""
+        ...
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """Forget some files, under a new token: the next run reads them again."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -32,14 +32,50 @@ GUESSED = b"guessed"
 #: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
 WHOLE = b"whole"
 
+#: Key in the metadata of a field: NULL may come, which did not before, so that its column ceases to refuse NULL.
+RELAXED = b"relaxed"
+
+#: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
+NEEDED = b"needed"
+
 #: Key in the metadata of a field that was guessed: the table's column has decided its type.
 DECIDED = b"decided"
+
+
+#: Key in the metadata of a field of a text file: somebody has said its type.
+SAID = b"said"
+
+#: Key in the metadata of a text field of numbers without a limit of digits: their type is decided when they are first
+#: loaded. The plan says `LOOK` where the source is to do so.
+UNDECIDED = b"undecided"
+
+#: Value of `UNDECIDED`: before the records are read, look at all values, and yield the stream with the type that
+#: holds them.
+LOOK = b"look"
+
+#: Key in the metadata of a decimal: a number with more digits makes the column wider, up to 38 digits.
+WIDENS = b"widens"
+
+
+#: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
+NOTICE = b"notice"
+
+
+def notices_of(schema: pa.Schema) -> tuple[str, ...]:
+    """Return what a person should know of some columns."""
+    return tuple((field.metadata or {})[NOTICE].decode() for field in schema if NOTICE in (field.metadata or {}))
 
 
 def yields_to_table(field: pa.Field) -> bool:
     """Tell whether an existing column keeps its type, whatever values of the field may need."""
     return is_unseen(field) or DECIDED in (field.metadata or {})
 
+
+#: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
+FILES = "_syncblocks_files"
+
+#: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
+FILE_MODIFIED = "_file_modified"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
@@ -84,6 +120,60 @@ class NullBookmarks(StrEnum):
     NEVER = "never"
 
 
+class ChangedFiles(StrEnum):
+    """What a stream that `tracks_files` does with a file that has changed since it was read."""
+
+    #: It fails the stream.
+    FAIL = "fail"
+    #: It is read once more, as a whole.
+    READ = "read"
+    #: It stays as it was read.
+    IGNORE = "ignore"
+
+
+class FileRead(NamedTuple):
+    """One file that was read as a whole; a tuple, since there may be very many."""
+
+    #: Below the source's `path`.
+    path: str
+    size_bytes: int
+    #: ISO text in UTC, with microseconds; empty: the storage does not say.
+    modified: str = ""
+    #: The storage's hash or version of the content; empty: it has none.
+    etag: str = ""
+    #: The destination knows an earlier state of the file, which this one takes the place of.
+    is_changed: bool = False
+
+
+#: Operators of a condition that compare with nothing.
+ASKING = ("is_null", "is_not_null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A condition on one column of a record; the column need not be one of those that are read.
+
+    Texts are compared by their bytes, NaN is above all numbers, and NULL meets `is_null` only.
+    """
+
+    field: pa.Field
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), or one of `ASKING`.
+    operator: str
+    #: In the column's type, but a UUID as its text; none for `ASKING`.
+    values: tuple[pa.Scalar, ...] = ()
+    #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
+    given: tuple[Any, ...] = ()
+    #: What the file says in their place where they are of a run's interval, which is another one each time.
+    of_interval: str = ""
+
+    def __str__(self) -> str:
+        """Return it for people to read: `amount >= 10`."""
+        if self.operator in ASKING:
+            return f"{self.field.name} {self.operator.replace('_', ' ')}"
+        shown = [repr(str(value)) if pa.types.is_string(value.type) else str(value) for value in self.values]
+        return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -104,16 +194,28 @@ class Stream:
     null_bookmarks: NullBookmarks = NullBookmarks.FAIL
     #: INCREMENTAL reads from this much below the bookmark: seconds for times and dates, else a number; None: 0.
     lookback: float | None = None
+    #: INCREMENTAL reads only what is above a bookmark that a run has read in full, not what came to be at it since.
+    is_above_bookmark: bool = False
     #: Records may be read again, because a merge by their keys makes that harmless.
     may_repeat: bool = False
+    #: Its records come from files whose names and times the source knows.
+    has_files: bool = False
+    #: INCREMENTAL reads the files that are new or changed, and the destination keeps which were read (`KeepsFiles`).
+    tracks_files: bool = False
+    #: What becomes of a file that has changed since it was read.
+    changed_files: ChangedFiles = ChangedFiles.FAIL
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.
     unreadable: str = ""
+    #: Why there is nothing to read it from (no file matches); empty: there is.
+    absent: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
+    #: Only records that meet all of them are read, counted and compared.
+    where: tuple[Condition, ...] = ()
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.
@@ -130,6 +232,8 @@ class Checkpoint:
     bookmark: Bookmark | None = None
     #: The last event of a stream: its commit also marks the stream as completed by this run.
     is_final: bool = False
+    #: Of a stream that `tracks_files`: what was read since the last checkpoint; the commit keeps it (`KeepsFiles`).
+    files: tuple[FileRead, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +317,9 @@ class TableState:
     ledger: tuple[LedgerRow, ...] = ()
     #: False: a view or something else that cannot be written.
     is_table: bool = True
+    #: A replace empties and refills the table itself, since something depends on it: its columns are altered, as by
+    #: the other write dispositions.
+    stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.
@@ -263,6 +370,8 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
+    kept: tuple[str, ...] = ()
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None
@@ -271,6 +380,8 @@ class Load:
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
+    #: Of a stream that `tracks_files`: it is read from scratch, so the first commit forgets what was read before.
+    forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import services
+from tests.thinned import thinned
 from tests.zygote import SCRIPT, Zygote
 
 # Assertions that stand beside a test's file talk as those in it do; said here, before anybody imports them.
@@ -46,6 +47,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("postgres")
         if "mariadb_url" in getattr(item, "fixturenames", ()):
             item.add_marker("mariadb")
+    items[:], left_out = thinned(items)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
     if hasattr(config, "workerinput"):
         items[:] = dealt(items, config.workerinput["workercount"])
 

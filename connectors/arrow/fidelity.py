@@ -54,8 +54,13 @@ class Kept:
 _RANKS = (Fidelity.EXACT, Fidelity.WIDENED, Fidelity.TEXT, Fidelity.LOSSY)
 _UNITS = ("s", "ms", "us", "ns")
 
-#: Native types whose values are texts; a text of any other native type holds values of that type.
-_TEXT_NAMES = re.compile(r"char|text|clob|string|enum|^name$|^set\(|^memo|^tsvector", re.IGNORECASE)
+#: Native types whose values are texts; a text of any other native type (also an array of texts, and a type of the
+#: user's own that is called `my_text`) holds values of that type.
+_TEXT_NAMES = re.compile(
+    r"(?:(?:national |native |varying )?(?:n|bp|ci|tiny|medium|long)?(?:var)?(?:char|character|text|clob|string)2?"
+    r'(?: varying| large object)?|"char"|name|memo|tsvector|enum|set)\s*(?:\(.*\))?',
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
@@ -72,7 +77,7 @@ def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
 def is_text_of_something(field: pa.Field) -> bool:
     """Tell whether a text column holds values of another type of the source (inet, numeric, ranges)."""
     native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
-    return bool(native) and _is_text(plain(field.type)) and _TEXT_NAMES.search(native) is None
+    return bool(native) and _is_text(plain(field.type)) and _TEXT_NAMES.fullmatch(native.strip()) is None
 
 
 def worst(*found: Fidelity) -> Fidelity:

@@ -26,7 +26,7 @@ Reopen = Callable[[str], pyarrow.parquet.ParquetFile]
 
 
 def fitting_records(
-    metadata: pyarrow.parquet.FileMetaData,
+    opened: pyarrow.parquet.ParquetFile,
     groups: Sequence[int] | None,
     size_bytes: int,
     most_records: int,
@@ -35,23 +35,28 @@ def fitting_records(
     """Return how many records of some row groups have about a size, and never a multiple of `MOST_BYTES`.
 
     Args:
-        metadata: of the file.
+        opened: the file, with a buffer and without fetching ahead.
         groups: row groups; None: all.
         size_bytes: wanted size of a batch.
         most_records: most records of a batch.
         reopen: see `Reopen`; None: looking into the file costs too much.
+
+    Raises:
+        OSError: for a footer that contradicts itself.
     """
     fitting = most_records
-    for place in range(metadata.num_row_groups) if groups is None else groups:
-        group = metadata.row_group(place)
-        columns = [group.column(number) for number in range(group.num_columns)]
+    for place in range(opened.metadata.num_row_groups) if groups is None else groups:
+        group = opened.metadata.row_group(place)
+        columns = _columns(opened, place)
         decoded = sum(max(c.total_uncompressed_size, c.num_values * _WIDTHS.get(c.physical_type, 0)) for c in columns)
         fitting = min(fitting, size_bytes * max(group.num_rows, 1) // max(decoded, 1))
-        for column in columns:
+        for number, column in enumerate(columns):
             if column.physical_type != "BYTE_ARRAY" or column.total_uncompressed_size * fitting <= MOST_BYTES:
                 continue
             if not _DICTIONARY.isdisjoint(column.encodings):
-                widest = None if reopen is None else _widest(reopen, column, place)
+                # Not the path that the column says: it may be another one, or no text.
+                path = opened.metadata.schema.column(number).path
+                widest = None if reopen is None else _widest(reopen, path, column, place)
                 values = -(-column.num_values // max(group.num_rows, 1))
                 known = _UNSURE_RECORDS if widest is None else MOST_BYTES // max(widest * values, 1)
                 fitting = min(fitting, known)
@@ -60,9 +65,21 @@ def fitting_records(
     return max(1, fitting)
 
 
-def _widest(reopen: Reopen, column: pyarrow.parquet.ColumnChunkMetaData, group: int) -> int:
+def _columns(opened: pyarrow.parquet.ParquetFile, group: int) -> list[pyarrow.parquet.ColumnChunkMetaData]:
+    """Return what the footer says of a row group's columns.
+
+    The library ends the process if what it says of a column contradicts itself. A reader looks at the same columns and
+    raises, so it is made before, for batches of no records: it reads no byte, and takes microseconds a column.
+    """
+    count = opened.metadata.num_columns
+    if count:  # a reader of no columns divides by the size of a batch
+        list(opened.reader.iter_batches(0, row_groups=[group]))
+    made = opened.metadata.row_group(group)
+    return [made.column(number) for number in range(count)]
+
+
+def _widest(reopen: Reopen, path: str, column: pyarrow.parquet.ColumnChunkMetaData, group: int) -> int:
     """Return the bytes of the widest value in a column's dictionary, or of the whole column."""
-    path = column.path_in_schema
     for batch in reopen(path).iter_batches(batch_size=_PROBED_RECORDS, row_groups=[group], columns=[path]):
         for dictionary in _dictionaries(batch.column(0)):
             return int(pc.max(pc.binary_length(dictionary)).as_py())

@@ -81,6 +81,13 @@ def parse_type(name: str) -> pa.DataType:
     return TYPES[key]
 
 
+def type_name(kind: pa.DataType) -> str | None:
+    """Return the name by which `parse_type` knows a type; None: it has no name."""
+    if pa.types.is_decimal(kind) and 0 <= kind.scale <= kind.precision:
+        return f"decimal({kind.precision},{kind.scale})"
+    return next((name for name, known in TYPES.items() if known == kind), None)
+
+
 def is_json(kind: pa.DataType) -> bool:
     """Tell whether a column holds JSON texts."""
     return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"

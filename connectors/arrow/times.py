@@ -66,6 +66,16 @@ def has_extremes(array: pa.Array) -> bool:
     return most in (pc.max(numbers).as_py(), -(pc.min(numbers).as_py() or 0))
 
 
+def is_fine(kind: pa.DataType) -> bool:
+    """Tell whether a type of moments or times counts nanoseconds."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_time64(kind)) and bool(kind.unit == "ns")
+
+
+def in_micros(kind: pa.DataType) -> pa.DataType:
+    """Return the type of microseconds for one of nanoseconds."""
+    return pa.time64("us") if pa.types.is_time(kind) else pa.timestamp("us", kind.tz)
+
+
 def is_past_day(array: pa.Array) -> bool:
     """Tell whether there is a time of 24:00 or later."""
     kind = array.type
@@ -75,4 +85,4 @@ def is_past_day(array: pa.Array) -> bool:
     return last is not None and last >= _DAY_S * _UNITS[kind.unit]
 
 
-__all__ = ["has_leaf", "is_infinite", "is_last_nanosecond", "is_past_day", "leaves"]
+__all__ = ["has_leaf", "in_micros", "is_fine", "is_infinite", "is_last_nanosecond", "is_past_day", "leaves"]

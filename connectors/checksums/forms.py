@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from ..sides import DIGITS, Compared, Form
+from ..stream import WIDENS
 from .nested import is_carried, is_same_shape, is_written
 
 #: Types of PostgreSQL whose values are plain texts.
@@ -243,7 +244,8 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
         if is_type(kind):
             return _Kind(family, 0 if family == "integer" else None)
     if types.is_decimal(kind):
-        return _Kind("decimal", kind.scale)
+        # The system does not write all numbers of a column without a limit with as many digits.
+        return _Kind("decimal", None if WIDENS in (field.metadata or {}) else kind.scale)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return replace(_text(field, native, system), item=item_of(field) if native else None)
     return _Kind("other", item=_list_item(field, native, system))

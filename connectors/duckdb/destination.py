@@ -34,7 +34,7 @@ class DuckDBDestination(SqlDestination):
         self._naming = DuckDBNaming()
         is_limited = self._config.memory_limit is not None
         super().__init__(
-            dialect(self._naming, is_limited=is_limited),
+            dialect(self._naming, is_limited=is_limited, has_primary_key=self._config.primary_key),
             schema=self._config.schema_ or "",
             creates_schemas=self._config.create_schemas,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
 from ..sql.identifiers import Naming, TableName
@@ -48,20 +50,22 @@ class DuckDBNaming(Naming):
         return name.casefold()
 
 
-def dialect(naming: DuckDBNaming, *, is_limited: bool = False) -> Dialect:
+def dialect(naming: DuckDBNaming, *, is_limited: bool = False, has_primary_key: bool = False) -> Dialect:
     """Put DuckDB's parts together; of 1.4 and later.
 
     Args:
         naming: learns the file's catalog from the first connection.
         is_limited: the user has set a limit of memory, which merges keep, too.
+        has_primary_key: tables that are made get a primary key.
     """
+    facts = replace(_FACTS, keys_replacements=has_primary_key)
     return Dialect(
         naming=naming,
-        facts=_FACTS,
+        facts=facts,
         types=DuckDBTypes(),
         catalog=DuckDBCatalog(naming),
-        tables=DuckDBTables(naming),
-        writes=DuckDBWrites(naming, _FACTS, is_limited=is_limited),
+        tables=DuckDBTables(naming, has_primary_key=has_primary_key),
+        writes=DuckDBWrites(naming, facts, is_limited=is_limited),
     )
 
 

@@ -39,6 +39,10 @@ class DuckDBSettings(Settings):
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
     )
+    primary_key: bool = Field(
+        default=False,
+        description="Destination: a table that is made has its key as PRIMARY KEY; the index slows loads down.",
+    )
     external_access: bool = Field(
         default=False, description="Source: let its views read other files of this machine, and URLs."
     )

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..sql.dialect.types import native_of
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
 from ..sql.session import Lease, Session
@@ -78,13 +79,18 @@ class DuckDBSource(QuerySource):
         self._database.let_go(self)
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
         if not stream.is_view and not stream.query:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
             found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
             self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
-        yield from super()._batches(lease, stream, bookmark, bad)
+        yield from super()._batches(lease, stream, bookmark, bad, changed)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Return what the file holds, without our own tables."""
@@ -187,6 +193,18 @@ class DuckDBSource(QuerySource):
         first, *rest = super().bounds(value, field)
         return [first, *(f"encode({each})" for each in rest)]
 
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Compare a text by its bytes, but first as DuckDB's statistics have it."""
+        exact = super().filter_marks(field)
+        return [self.comparable(field), *exact] if _native(field) == "VARCHAR" else exact
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the marks are compared with; an ENUM knows its labels only, and is compared as text."""
+        if not pa.types.is_string(field.type):
+            return [self.constant(value, field)]
+        text = literal(value.as_py())
+        return [text, f"encode({text})"][-len(self.filter_marks(field)) :]
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)
@@ -199,8 +217,12 @@ def _is_unheard_of(array: pa.Array) -> bool:
     return is_past_day(array) or is_last_nanosecond(array)
 
 
+def _native(field: pa.Field) -> str:
+    return native_of(field, "duckdb")
+
+
 def _is_union(field: pa.Field) -> bool:
-    return bool((field.metadata or {}).get(b"native_type", b"").startswith(b"UNION("))
+    return _native(field).startswith("UNION(")
 
 
 def _field(name: str, kind: str, *, is_nullable: bool) -> pa.Field:

@@ -1,4 +1,4 @@
-"""DuckDB's tables, which get no primary key, and the file's commit lock."""
+"""DuckDB's tables, which get a primary key only where one is asked for, and the file's commit lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import cast
 
 from ..sql.actions import Action, Reread
 from ..sql.dialect.tables import Tables
-from ..sql.identifiers import SEQUENCE, TableName
+from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column
 from .session import DuckDBSession
@@ -16,8 +16,13 @@ from .session import DuckDBSession
 class DuckDBTables(Tables):
     """A primary key's index would have to fit in memory, whole, and slows loading down.
 
-    Keys are NOT NULL, and a merge keeps them unique. A table made by somebody else keeps its key.
+    So only who asks for one gets one. Keys are NOT NULL, and a merge keeps them unique. A table made by somebody else
+    keeps its key.
     """
+
+    def __init__(self, naming: Naming, *, has_primary_key: bool = False) -> None:
+        super().__init__(naming)
+        self._has_primary_key = has_primary_key
 
     def lock_creation(self, session: Session, name: TableName) -> None:
         """Take the file's commit lock, and see what others have created."""
@@ -35,8 +40,9 @@ class DuckDBTables(Tables):
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
     ) -> str:
-        """Write CREATE TABLE; only the ledger has a primary key."""
-        return super().create(name, columns, key if if_not_exists else (), if_not_exists=if_not_exists)
+        """Write CREATE TABLE; the ledger always has a primary key."""
+        key = key if if_not_exists or self._has_primary_key else ()
+        return super().create(name, columns, key, if_not_exists=if_not_exists)
 
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table; the session numbers the records."""

@@ -113,7 +113,8 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
         else:
             kind = becomes
     is_text = made.keeps_as_text(kind)
-    return Kept(column=field.name, type=str(becomes), arrow=kind, held=before, is_text=is_text, note=note)
+    shown = str(made.written_type(becomes))
+    return Kept(column=field.name, type=shown, arrow=kind, held=before, is_text=is_text, note=note)
 
 
 def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:

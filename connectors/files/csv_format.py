@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -16,11 +16,14 @@ import pyarrow.csv
 from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import first_invalid, from_text, is_text, to_text
+from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import convert_by_halves
+from ..stream import SAID
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
+from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .formats import Writer, plain, sliced, unfit
 from .paths import DataFile
@@ -65,10 +68,17 @@ class CSVFormat:
                 del batch  # not held while the next one is made
                 if left <= 0:
                     break
-            if len(ragged.rows) > seen:
+            if ragged.rejected > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
-        return pa.schema([guess.field(name) for name, guess in guesses.items()])
+        nulls, is_exact = self._settings.null_values, self._settings.numbers == "exact"
+        return pa.schema([guess.field(name, nulls, is_exact=is_exact) for name, guess in guesses.items()])
+
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        names = self.names(file)
+        present = [name for name in columns if name in names]
+        for batch in self._texts(file, names, present, RaggedRecords()) if present else ():
+            yield {name: batch.column(name) for name in present}
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -83,11 +93,12 @@ class CSVFormat:
         done = 0
         for texts in self._texts(file, names, present or names[:1], ragged):
             for part in sliced(texts, self._settings.batch_size):
+                wanted = wider_schema(wanted, dict(zip(part.schema.names, part.columns, strict=True)))
                 if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:
                     yield from self._convert_by_halves(file, part, wanted, done, rejected, invalid)
-                    rejected.demand_room(len(invalid) + len(ragged.rows), "of another number of fields, or type")
+                    rejected.demand_room(len(invalid) + ragged.rejected, "of another number of fields, or type")
                 done += part.num_rows
         if rejected is not None and ragged is not None:
             self._reject(file, names, ragged, invalid, rejected)
@@ -148,7 +159,7 @@ class CSVFormat:
         names = self.names(part_of(part))
         present = [name for name in wanted.names if name in names] or names[:1]
         # Only the first part has the header.
-        changes: dict[str, Any] = {} if part.start == 0 else {"header": names}
+        changes: dict[str, Any] = {} if part.start == 0 else {"header": names, "skip_lines": 0}
         changes["delimiter"] = self._lines.delimiter(part_of(part))
         format_ = CSVFormat(self._settings.model_copy(update=changes))
         format_.record_bytes = self.record_bytes
@@ -166,6 +177,9 @@ class CSVFormat:
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        return kind
 
     def has_type(self, kind: pa.DataType) -> bool:
         return True
@@ -192,7 +206,7 @@ class CSVFormat:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
             column = texts.column(field.name)
-            is_guessed = field.name not in self._settings.types and file.schema is None
+            is_guessed = SAID not in (field.metadata or {}) and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
                 if is_guessed:
@@ -212,10 +226,28 @@ class CSVFormat:
     def _texts(
         self, file: DataFile, names: list[str], wanted: Sequence[str], ragged: RaggedRecords | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield batches of strings; if a record does not fit into a block, begin again with larger blocks.
+        """Yield batches of strings.
 
-        Records with another number of fields go into `ragged`; None: the first one is an error.
+        Records with another number of fields go into `ragged`; None: the first one is an error. Where `short_rows` says
+        so, records with fewer fields are yielded in their places.
         """
+        if self._settings.short_rows == "fail":
+            yield from self._whole_texts(file, names, wanted, ragged)
+            return
+        found = RaggedRecords() if ragged is None else ragged
+        options = self._options(file, names, wanted, 0, None)
+        short = ShortRecords(found, names, self._lines.delimiter(file), options)
+        for batch in self._whole_texts(file, names, wanted, found):
+            yield short.joined(batch)
+            del batch  # not held while the next one is made
+        yield from short.left()
+        if ragged is None and found.rows:
+            raise self._lines.explained(file, names, None)
+
+    def _whole_texts(
+        self, file: DataFile, names: list[str], wanted: Sequence[str], ragged: RaggedRecords | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield batches of strings; if a record does not fit into a block, begin again with larger blocks."""
         done = 0
         for block in (BLOCK_BYTES, _WIDE_BYTES, 0) if names else ():
             seen = 0
@@ -239,7 +271,8 @@ class CSVFormat:
         """Parse a file in blocks of `block` bytes; 0: record by record."""
         ahead = max(LEAST_AHEAD, AHEAD_BYTES // block) if block else 0
         settings = self._settings
-        with Input(file, settings.encoding, settings.quote, ahead, is_checked=ragged is not None) as source:
+        is_checked = ragged is not None
+        with self._lines.input(file, settings.quote, ahead, is_checked=is_checked) as source:
             self._lines.read_header(source)
             if source.is_at_end():
                 return

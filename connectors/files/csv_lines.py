@@ -30,13 +30,24 @@ class Lines:
         #: Label of a file -> its delimiter.
         self._delimiters: dict[str, str] = {}
 
+    def input(self, file: DataFile, *options: Any, **more: Any) -> Input:
+        """Open a file behind the lines that are passed over; the other arguments are those of `Input`."""
+        source = Input(file, self._settings.encoding, *options, **more)
+        try:
+            for _ in itertools.islice(source.lines(), self._settings.skip_lines):
+                pass
+        except BaseException:
+            source.close()
+            raise
+        return source
+
     def names(self, file: DataFile) -> list[str]:
         """Return the names of the columns, from the settings or the header.
 
         Raises:
             FatalConnectorError: two names are equal, or the first line cannot be read.
         """
-        with Input(file, self._settings.encoding) as source:
+        with self.input(file) as source:
             header = self._settings.header
             if isinstance(header, list):
                 names = list(header)
@@ -78,7 +89,7 @@ class Lines:
             name = file.name.lower()
             codec = compression(name)
             default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
-            with Input(file, self._settings.encoding) as source:
+            with self.input(file) as source:
                 line = next(source.lines(), "")
             self._delimiters[file.label] = delimiter_of(line, default, self._settings.quote)
         return self._delimiters[file.label]
@@ -96,16 +107,17 @@ class Lines:
     def records(self, file: DataFile, names: list[str], end: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
         """Yield every record after the header with the line where it begins; `end`: lines to read after the file."""
         _allow_long_fields()
-        with Input(file, self._settings.encoding) as source:
+        with self.input(file) as source:
             reader = csv.reader(itertools.chain(source.lines(), end), **self._dialect(file))
             is_header = self._settings.header is True
-            begins = 1
+            skipped = source.lines_taken
+            begins = skipped + 1
             for record in reader:
                 is_blank = not record and len(names) > 1
                 if not is_blank and not is_header:
                     yield begins, record
                 is_header = is_header and not record
-                begins = reader.line_num + 1
+                begins = skipped + reader.line_num + 1
 
     def line_of(self, file: DataFile, names: list[str], record: int) -> int | None:
         """Return the line where a record begins, by its number from 0."""
@@ -120,8 +132,9 @@ class Lines:
         if "invalid UTF8" in str(error):
             line = self._first_line(file, names, lambda record: any(map(_has_surrogate, record)))
             return self._not_encoded(file, line)
+        may_be_short = self._settings.short_rows == "null"
         for line, record in self.records(file, names):
-            if len(record) != len(names) and record:
+            if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
                 is_more = len(record) > len(names)
                 return FatalConnectorError(
                     f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "

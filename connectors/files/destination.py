@@ -8,7 +8,7 @@ Object stores have no lock: two runs that commit to one table at the same instan
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,19 @@ from typing import Any, ClassVar
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import parse_settings
-from ..stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState, WriteDisposition
+from ..stream import (
+    Block,
+    Bookmark,
+    Commit,
+    Event,
+    FileRead,
+    LedgerKey,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
@@ -62,6 +74,10 @@ class FileDestination:
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True
@@ -92,7 +108,17 @@ class FileDestination:
             return None if forget else replace(row, token=token, bookmark=bookmark)
 
         with self._calls.under_way(key.stream) as call:
-            self._table(self._storage(), key.destination_table).change_row(key, changed, call.is_stopped)
+            table = self._table(self._storage(), key.destination_table)
+            table.change_row(key, changed, call.is_stopped, forgets_files=bookmark is None)
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """See `KeepsFiles`."""
+        return self._table(self._storage(), key.destination_table).read().files_read(key)
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """See `KeepsFiles`."""
+        self.take_over(key, token=secrets.token_hex(16), owner="set by hand")
+        self._table(self._storage(), key.destination_table).forget_files(key, frozenset(paths))
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         if wire != "arrow":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 
 from ..arrow.conform import plain_type
 from ..errors import FatalConnectorError
-from ..stream import DECIDED
+from ..stream import DECIDED, WIDENS
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
 from .settings import FileSourceSettings
@@ -63,6 +63,10 @@ class Format(Protocol):
         """
         ...
 
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        """Yield the numbers of some columns as they are written; asked of columns that are marked `UNDECIDED` only."""
+        ...
+
     def count(self, file: DataFile) -> int: ...
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
@@ -71,6 +75,10 @@ class Format(Protocol):
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         """Return the schema as this format keeps it, without dictionaries, views and other encodings."""
+        ...
+
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        """Return the type that a column of this type has in a file; of untyped formats, the type itself."""
         ...
 
     def has_type(self, kind: pa.DataType) -> bool:
@@ -93,7 +101,7 @@ def unfit(file: DataFile, line: int | None, field: pa.Field, value: object) -> F
     """Return the error for a value that does not have its column's type."""
     where = f"{file.label}:{line}" if line else file.label
     mend = f"`config.types: {{{field.name}: string}}` takes it as text"
-    if DECIDED in (field.metadata or {}):
+    if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 

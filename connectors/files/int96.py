@@ -7,6 +7,7 @@ they lose digits. Reading both ways shows what each has lost.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -48,11 +49,35 @@ def unit_of(
     return "us" if is_micro else "ns"
 
 
+def fine_columns(
+    nanos: pyarrow.parquet.ParquetFile, micros: pyarrow.parquet.ParquetFile, names: Sequence[str]
+) -> frozenset[str]:
+    """Return those of some columns of times, INT96 or not, that have a digit below the microsecond."""
+    found: set[str] = set()
+    both = (reader.iter_batches(columns=list(names)) for reader in (nanos, micros))
+    for fine, coarse in zip(*both, strict=True):
+        for name in names:
+            if name not in found and _has_nanoseconds(fine.column(name), coarse.column(name)):
+                found.add(name)
+        if len(found) == len(names):
+            break
+    return frozenset(found)
+
+
+def _has_nanoseconds(fine: pa.Array, coarse: pa.Array) -> bool:
+    if not len(fine):
+        return False
+    numbers, whole = _numbers(fine), _numbers(coarse)
+    if fine.type.equals(coarse.type):  # no INT96
+        return bool((numbers % _NS_OF_US).any())
+    return bool((numbers != whole * _NS_OF_US).any())  # both wrap around alike
+
+
 def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_micro: bool) -> None:
     import numpy as np
 
     for ns, us in zip(_moments(fine), _moments(coarse), strict=True):
-        numbers = [leaf.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False) for leaf in (ns, us)]
+        numbers = [_numbers(leaf) for leaf in (ns, us)]
         lost = numbers[0] != numbers[1] * _NS_OF_US if is_micro else numbers[0] // _NS_OF_US != numbers[1]
         if lost.any():
             value = us[int(np.argmax(lost))].cast(pa.string()).as_py()
@@ -60,6 +85,10 @@ def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_
             if is_micro:
                 mend = "only a part of what is there: it has nanoseconds; leave the column out of `config.types`"
             raise FatalConnectorError(f"{label}: column {name!r}: {value} is {mend}", key="types")
+
+
+def _numbers(leaf: pa.Array) -> Any:
+    return leaf.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
 
 
 def _is_coarse(kind: pa.DataType) -> bool:
@@ -71,4 +100,4 @@ def _moments(column: pa.Array) -> Iterator[pa.Array]:
     return (leaf for leaf in leaves(column) if pa.types.is_timestamp(leaf.type))
 
 
-__all__ = ["has_int96", "unit_of"]
+__all__ = ["fine_columns", "has_int96", "unit_of"]

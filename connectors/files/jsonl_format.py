@@ -7,7 +7,7 @@ double would round become decimals. Texts that are all dates or times get that t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, BinaryIO
 
@@ -19,9 +19,10 @@ import pyarrow.json
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
+from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
-from ..stream import DECIDED, GUESSED, UNSEEN
+from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
@@ -78,7 +79,17 @@ class JSONLFormat:
                 del block  # not held while the next one is read
                 if left <= 0:
                     break
-        return pa.schema([column.field(name) for name, column in columns.items()])
+        return pa.schema([column.field(name, is_exact=self._is_exact) for name, column in columns.items()])
+
+    @property
+    def _is_exact(self) -> bool:
+        return self._settings.numbers == "exact"
+
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        for start, block in _blocks(file, self.record_bytes):
+            records = list(self._parsed(file, start, block, is_lenient=True))
+            del block  # not held while the next one is read
+            yield {n: pa.array([_number_text(record.get(n)) for record in records], pa.string()) for n in columns}
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -93,6 +104,7 @@ class JSONLFormat:
                 yield from sliced(batch, self._settings.batch_size)
                 continue
             found, wanted = self._found(file, start, block, wanted, known, rejected)
+            wanted = _wider(found, wanted)
             known |= set(wanted.names)
             del block
             size = max(1, min(self._settings.batch_size, MOST_VALUES // max(1, len(wanted))))
@@ -114,6 +126,9 @@ class JSONLFormat:
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        return kind
 
     def has_type(self, kind: pa.DataType) -> bool:
         return True
@@ -196,8 +211,9 @@ class JSONLFormat:
 
     def _guessed(self, file: DataFile, wanted: pa.Schema) -> list[str]:
         """Return the columns that are floats by inference only."""
-        is_ours, said = file.schema is not None, self._settings.types
-        return [] if is_ours else [f.name for f in wanted if pa.types.is_floating(f.type) and f.name not in said]
+        if file.schema is not None:  # ours
+            return []
+        return [f.name for f in wanted if pa.types.is_floating(f.type) and SAID not in (f.metadata or {})]
 
     def _widened(
         self,
@@ -220,7 +236,7 @@ class JSONLFormat:
     ) -> pa.Array:
         raws = [record.get(field.name) for record in records]
         is_decided = DECIDED in (field.metadata or {})
-        is_said = is_decided or field.name in self._settings.types
+        is_said = is_decided or SAID in (field.metadata or {})
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
@@ -290,12 +306,12 @@ class _Column:
         self._has_empty = self._has_empty or "" in texts
         self._texts.add(pa.array(texts, pa.string()))
 
-    def field(self, name: str) -> pa.Field:
+    def field(self, name: str, *, is_exact: bool = False) -> pa.Field:
         kinds = self._kinds - {"null"}
         if kinds == {"bool"}:
             kind = pa.bool_()
         elif kinds in ({"number"}, {"number", "special"}):
-            kind = self._numbers.type()
+            kind = self._numbers.exact_type() if is_exact else self._numbers.type()
             if is_text(kind):
                 kind = JSON
         elif kinds <= {"text", "special"}:
@@ -304,7 +320,7 @@ class _Column:
             kind = JSON
         if not kinds:
             return pa.field(name, kind, metadata={UNSEEN: b"1"})
-        guessed = {GUESSED: self._numbers.guessed}
+        guessed = self._numbers.marks(kind, is_exact=is_exact)
         return pa.field(name, kind, metadata={**guessed, b"native_type": b"json"} if is_json(kind) else guessed)
 
 
@@ -416,6 +432,21 @@ def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bo
             return bytes(raw).decode()
         raise ValueError("no text")
     return value
+
+
+def _number_text(value: Any) -> str | None:
+    """Return a number, or a text that stands for one, as it is written."""
+    is_number = type(value) in (int, _Number) or (type(value) is str and value in SPECIAL.values())
+    return str(value) if is_number else None
+
+
+def _wider(found: _Found, wanted: pa.Schema) -> pa.Schema:
+    """Return the columns with the types that a block's numbers need."""
+    texts = {}
+    for name in [field.name for field in wanted if WIDENS in (field.metadata or {})]:
+        raws = [record.get(name) for _, record in found]
+        texts[name] = pa.array([None if raw is None else _text_of(raw) for raw in raws], pa.string())
+    return wider_schema(wanted, texts)
 
 
 def _text_of(raw: msgspec.Raw | None) -> str:

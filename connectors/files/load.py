@@ -52,6 +52,7 @@ class TableLoad:
         self._made: list[str] = []
         self._records = 0
         self._written = 0
+        self._has_committed = False
         limit = load.stream.max_rejected
         self._rejections = None if limit is None else FileRejections(table, load, limit)
 
@@ -165,6 +166,7 @@ class TableLoad:
                     self._load.announce(checkpoint, changed)
                 self._table.commit(replace(self._after(manifest, plan, checkpoint), rejected=rejected))
             break
+        self._has_committed = True
         commit = Commit(
             checkpoint=checkpoint,
             records=self._records,
@@ -254,6 +256,7 @@ class TableLoad:
             keys,
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
+            self._load.kept,
         )
         whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
         dead = tuple(file.name for file in manifest.files if file.name != whole.name)
@@ -327,7 +330,14 @@ class TableLoad:
         if checkpoint.is_final:
             row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
         files = _in_place(plan, manifest.files)
-        return replace(manifest, files=files, dead=plan.dead, schema=plan.schema).with_row(row)
+        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema).with_row(row)
+        if not self._load.stream.tracks_files:
+            return after
+        is_anew = self._load.forgets_files and not self._has_committed
+        if not checkpoint.files and not is_anew:
+            return after
+        read = {} if is_anew else {each.path: each for each in manifest.files_read(self._load.key)}
+        return after.with_files(self._load.key, (read | {each.path: each for each in checkpoint.files}).values())
 
 
 def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:

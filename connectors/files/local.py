@@ -12,6 +12,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,17 +50,33 @@ class LocalStorage:
 
     def entries(self, folder: str = "") -> list[Entry]:
         """List the files below a folder, sorted, without hidden files and names that begin with `_`."""
+        try:
+            with os.scandir(self._path / folder) as listed:
+                items = sorted(listed, key=lambda item: item.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         found: list[Entry] = []
-        for name, is_folder in self.names(folder):
-            if name.startswith((".", "_")):
+        for item in items:
+            if item.name.startswith((".", "_")):
                 continue
-            inner = f"{folder}/{name}" if folder else name
-            if is_folder:
+            inner = f"{folder}/{item.name}" if folder else item.name
+            try:
+                status = item.stat()
+            except FileNotFoundError:  # deleted since, or a link to nothing
+                continue
+            if stat.S_ISDIR(status.st_mode):
                 self._inside(inner)
                 found += self.entries(inner)
-            elif self.kind(inner) == "file":
-                found.append(Entry(inner, self.size_bytes(inner)))
+            elif stat.S_ISREG(status.st_mode):
+                found.append(_entry(inner, status))
         return found
+
+    def entry(self, name: str) -> Entry | None:
+        try:
+            status = (self._path / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(name, status) if stat.S_ISREG(status.st_mode) else None
 
     def glob(self, pattern: str) -> list[str]:
         # Unlike Path.glob it leaves out hidden files.
@@ -190,3 +207,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _entry(name: str, status: os.stat_result) -> Entry:
+    return Entry(name, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000))

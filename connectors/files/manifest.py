@@ -11,17 +11,18 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
+from unicodedata import is_normalized
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
-from ..stream import LedgerKey, LedgerRow
+from ..stream import FileRead, LedgerKey, LedgerRow
 from .storage import Storage, checked_name
 
 LEDGER = "_syncblocks_ledger"
@@ -30,6 +31,9 @@ VERSION = 1
 
 #: Longest quoted name: a suffix and a part's number must fit into the 255 bytes of a file name.
 MAX_NAME_BYTES = 180
+
+#: Fields of a `FileRead` that are kept.
+_KEPT = 4
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -61,6 +65,8 @@ class Manifest:
     #: None: no data was committed.
     schema: pa.Schema | None = None
     rows: tuple[LedgerRow, ...] = ()
+    #: What was read of streams of files; as JSON in one text, since there may be very many.
+    read_texts: Mapping[LedgerKey, str] = field(default_factory=dict)
 
     def row(self, key: LedgerKey) -> LedgerRow | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -69,7 +75,23 @@ class Manifest:
         return replace(self, rows=(*(other for other in self.rows if other.key != row.key), row))
 
     def without_row(self, key: LedgerKey) -> Manifest:
-        return replace(self, rows=tuple(row for row in self.rows if row.key != key))
+        return replace(self, rows=tuple(row for row in self.rows if row.key != key)).with_files(key, ())
+
+    def with_files(self, key: LedgerKey, files: Iterable[FileRead]) -> Manifest:
+        """Return the manifest with these files in place of all that were read for a key."""
+        listed = [each[:_KEPT] for each in files]
+        return replace(self, read_texts={**self.read_texts, key: json.dumps(listed) if listed else ""})
+
+    def files_read(self, key: LedgerKey) -> list[FileRead]:
+        """Return the files that were read for a key."""
+        try:
+            return [FileRead(*each) for each in json.loads(self.read_texts.get(key) or "[]")]
+        except (ValueError, TypeError) as error:
+            raise FatalConnectorError(
+                f"the manifest of table {self.table!r} is damaged: it does not say which files were read; "
+                "--full-refresh reads them all again",
+                stream=key.stream,
+            ) from error
 
 
 def quote(name: str) -> str:
@@ -94,6 +116,23 @@ def quote(name: str) -> str:
         return quoted
     digest = blake2b(raw, digest_size=12).hexdigest()
     return f"{quoted[: MAX_NAME_BYTES - 30]}~{digest}"
+
+
+def file_stem(table: str) -> str:
+    """Return what a table's files are called: as `quote` says, but with the blanks and letters of the name.
+
+    Of letters only those that every file system keeps as they are. Earlier versions called the files as `quote` says.
+    """
+    quoted, last = quote(table), len(table) - 1
+    readable = "".join(
+        letter
+        if (letter == " " and 0 < place < last) or (letter.isalpha() and is_normalized("NFC", letter))
+        else quote(f"a{letter}")[1:]
+        if place
+        else quote(letter)
+        for place, letter in enumerate(table)
+    )
+    return readable if len(readable.encode()) <= MAX_NAME_BYTES else quoted
 
 
 def unquote_name(quoted: str) -> str:
@@ -175,7 +214,7 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "files": [_file_document(file) for file in manifest.files],
         "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
-        "ledger": [_row_document(row) for row in manifest.rows],
+        "ledger": [_row_document(row, manifest.read_texts.get(row.key, "")) for row in manifest.rows],
     }
 
 
@@ -189,8 +228,9 @@ def _file_document(file: TableFile) -> dict[str, Any]:
     }
 
 
-def _row_document(row: LedgerRow) -> dict[str, Any]:
+def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
     return {
+        **({"files_read": files_read} if files_read else {}),
         "pipeline": row.key.pipeline,
         "stream": row.key.stream,
         "destination_table": row.key.destination_table,
@@ -215,6 +255,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         dead=tuple(checked_name(_text(name)) for name in document["dead"]),
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),
+        read_texts={_key(item): _text(item["files_read"]) for item in document["ledger"] if "files_read" in item},
     )
 
 
@@ -234,11 +275,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
     if bookmark is not None and not isinstance(bookmark, dict):
         raise TypeError("bookmark")
     return LedgerRow(
-        key=LedgerKey(
-            pipeline=_text(item["pipeline"]),
-            stream=_text(item["stream"]),
-            destination_table=_text(item["destination_table"]),
-        ),
+        key=_key(item),
         source=_text(item["source"]),
         token=_text(item["token"]),
         bookmark=bookmark,
@@ -247,6 +284,11 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         rows=None if item["rows"] is None else int(item["rows"]),
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
     )
+
+
+def _key(item: Mapping[str, Any]) -> LedgerKey:
+    names = {name: _text(item[name]) for name in ("pipeline", "stream", "destination_table")}
+    return LedgerKey(**names)
 
 
 def _text(value: Any) -> str:

@@ -26,6 +26,7 @@ def merged(
     key_properties: Sequence[str],
     conflict_method: ConflictMethod,
     removed: Iterable[pa.RecordBatch] = (),
+    carried: Sequence[str] = (),
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of the merged table; of the records of a key the last one counts.
 
@@ -35,16 +36,18 @@ def merged(
         key_properties: columns that identify a record.
         conflict_method: UPDATE replaces old records, IGNORE keeps them.
         removed: keys whose old records are removed, in the types of the table.
+        carried: columns in which the arriving record gets what the old one of its key has.
     """
     keys = _all_keys(arrived(key_properties), key_properties)
     is_wanted, lookup = _is_last(keys), _Lookup(keys)
     gone = _Lookup(_all_keys(removed, key_properties))
-    kept = []
+    kept, before = [], _Before(carried)
     for batch in old():
         batch = batch.filter(pc.invert(gone.contains(_keys(batch, key_properties))))
         own = _keys(batch, key_properties)
         is_known = lookup.contains(own)
         if conflict_method is ConflictMethod.UPDATE:
+            before.note(own, batch, is_known)
             yield batch.filter(pc.invert(is_known))
         else:
             kept.append(own.filter(is_known))
@@ -54,8 +57,36 @@ def merged(
         is_wanted = pc.and_(is_wanted, pc.invert(pc.is_in(keys, value_set=known)))
     done = 0
     for batch in arrived(None):
-        yield batch.filter(is_wanted.slice(done, batch.num_rows))
+        yield before.given(batch, keys.slice(done, batch.num_rows)).filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows
+
+
+class _Before:
+    """What old records have in some columns, for the records that take their place: a value a key and column."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._keys: list[pa.Array] = []
+        self._values: list[pa.RecordBatch] = []
+
+    def note(self, keys: pa.Array, batch: pa.RecordBatch, is_known: pa.Array) -> None:
+        """Note the old records whose keys come again."""
+        if self._names:
+            self._keys.append(keys.filter(is_known))
+            self._values.append(batch.select(self._names).filter(is_known))
+
+    def given(self, batch: pa.RecordBatch, keys: pa.Array) -> pa.RecordBatch:
+        """Return arriving records with the values of the old ones of the same keys."""
+        if not self._keys:
+            return batch
+        places = pc.index_in(keys, value_set=pa.chunked_array(self._keys).combine_chunks())
+        table, is_old, columns = pa.Table.from_batches(self._values), pc.is_valid(places), list(batch.columns)
+        for name in self._names:
+            place = batch.schema.get_field_index(name)
+            if place >= 0:
+                held = table.column(name).combine_chunks().take(places)
+                columns[place] = pc.if_else(is_old, held, columns[place])
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) -> pa.Array:

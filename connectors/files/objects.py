@@ -8,8 +8,9 @@ to one table at the same instant may overwrite each other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from ..errors import ConnectorConfigError, Interrupted
@@ -61,8 +62,16 @@ class ObjectStorage:
             name = self._relative(full)
             inner = name[len(folder) + 1 :] if folder else name
             if not any(part.startswith((".", "_")) for part in inner.split("/")):
-                found.append(Entry(name, int(item["size"] or 0)))
+                found.append(_entry(name, item))
         return sorted(found, key=lambda entry: entry.name)
+
+    def entry(self, name: str) -> Entry | None:
+        self._fs.invalidate_cache()
+        try:
+            item = self._fs.info(self._full(name))
+        except FileNotFoundError:
+            return None
+        return _entry(name, item) if item["type"] == "file" else None
 
     def glob(self, pattern: str) -> list[str]:
         self._fs.invalidate_cache()
@@ -181,3 +190,29 @@ def _has(fs: Any, operation: str) -> bool:
         if operation in vars(kind) or f"_{operation}" in vars(kind):
             return True
     return False
+
+
+#: What the file systems of fsspec call the time of the last write, and the hash or version of the content.
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "modify", "created")
+_HASHES = ("ETag", "md5Hash", "content_md5", "etag")
+
+
+def _entry(name: str, item: Mapping[str, Any]) -> Entry:
+    time = next((item[key] for key in _TIMES if item.get(key) is not None), None)
+    etag = next((item[key] for key in _HASHES if item.get(key)), "")
+    text = etag.hex() if isinstance(etag, bytes | bytearray) else str(etag).strip('"')
+    return Entry(name, int(item["size"] or 0), _moment(time), text)
+
+
+def _moment(time: Any) -> datetime | None:
+    """Return a time in UTC; file systems give datetimes, seconds or ISO texts."""
+    if isinstance(time, int | float):
+        return datetime.fromtimestamp(time, UTC)
+    if isinstance(time, str):
+        try:
+            time = datetime.fromisoformat(time)
+        except ValueError:
+            return None
+    if not isinstance(time, datetime):
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

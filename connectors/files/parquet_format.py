@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,11 @@ import pyarrow.parquet
 from ..arrow.conform import shown
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
+from ..arrow.times import is_fine
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import Writer, plain, unfit
-from .int96 import has_int96, unit_of
+from .int96 import fine_columns, has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
 from .read_rejections import ReadRejections
@@ -86,7 +87,7 @@ class ParquetFormat:
         if place < 0:
             return field.with_nullable(True)
         other, kind = own.field(place), field.type
-        if field.name not in self._settings.types and not kind.equals(other.type):
+        if self._settings.type_of(field.name) is None and not kind.equals(other.type):
             try:
                 kind = both_held(kind, other.type)
             except pa.ArrowException as error:
@@ -123,7 +124,7 @@ class ParquetFormat:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 most = self._settings.batch_size
                 reopen = source.with_dictionary if file.is_local else None
-                size = fitting_records(metadata, chosen, BLOCK_BYTES, most, reopen)
+                size = fitting_records(opened, chosen, BLOCK_BYTES, most, reopen)
                 opened = source.exact(opened, wanted, chosen)
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
@@ -137,7 +138,11 @@ class ParquetFormat:
         """Raise for a file that was written since the stream's types were found, and has other types."""
         for field in wanted:
             place = own.get_field_index(field.name)
-            if place < 0 or field.name in self._settings.types or is_held(own.field(place).type, field.type):
+            if (
+                place < 0
+                or self._settings.type_of(field.name) is not None
+                or is_held(own.field(place).type, field.type)
+            ):
                 continue
             raise FatalConnectorError(
                 f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
@@ -151,7 +156,7 @@ class ParquetFormat:
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
             column = batch.column(field.name)
-            casts = partial(_cast, kind=field.type, is_said=field.name in self._settings.types)
+            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
@@ -178,6 +183,17 @@ class ParquetFormat:
         if run:
             yield run, gathered <= self.ahead_bytes
 
+    def nanoseconds(self, file: DataFile, names: Sequence[str]) -> frozenset[str]:
+        """Return those of some columns of nanoseconds that have a digit below the microsecond; reads all values."""
+        source = _Opened(file)
+        with source as opened:
+            schema = opened.schema_arrow
+            present = [name for name in names if name in schema.names and is_fine(schema.field(name).type)]
+            try:
+                return fine_columns(opened, source.in_micros(opened), present) if present else frozenset()
+            except (OSError, pa.ArrowException) as error:
+                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Split by row groups."""
         with _Opened(file) as opened:
@@ -194,12 +210,21 @@ class ParquetFormat:
                 first, gathered = place + 1, 0
         return parts or [(file, file.label)]
 
+    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
+        """Yield nothing: all types are known."""
+        return iter(())
+
     def count(self, file: DataFile) -> int:
         with _Opened(file) as opened:
             return int(opened.metadata.num_rows)
 
     def stored(self, schema: pa.Schema) -> pa.Schema:
         return plain(schema)
+
+    def written_type(self, kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_timestamp(kind) and kind.unit == "s":
+            return pa.timestamp("ms", kind.tz)  # Parquet counts no seconds
+        return _kept(pa.field("", kind)).type
 
     def has_type(self, kind: pa.DataType) -> bool:
         return not (pa.types.is_decimal(kind) and kind.scale < 0)
@@ -292,9 +317,13 @@ class _Opened:
         """Return a reader that changes no INT96 value on the way to the wanted types."""
         if not has_int96(opened.metadata):
             return opened
-        micros = self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
+        micros = self.in_micros(opened)
         self._unit = unit_of(self._file.label, opened, micros, wanted, groups)
         return micros if self._unit == "us" else opened
+
+    def in_micros(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
+        """Return a reader that gives INT96 in microseconds."""
+        return self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
 
     def with_dictionary(self, path: str) -> pyarrow.parquet.ParquetFile:
         """Return a reader that gives a column as it is encoded, with each value once."""

@@ -1,17 +1,19 @@
 """Map the setting `path` to streams and their files.
 
-A file is a stream named by its stem. In a folder each file is a stream, and each subfolder is one stream of its files,
-sorted; `key=value` folders add columns. A compression suffix is not part of the name. Where a destination keeps a
-manifest, only the files that the manifest names belong to the table.
+A file is a stream named by its stem, with `_` for each dot. In a folder each file is a stream, and each subfolder is
+one stream of its files, sorted; `key=value` folders add columns. The setting `streams` names streams by patterns. A
+compression suffix is not part of the name. Where a destination keeps a manifest, only the files that the manifest
+names belong to the table.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -19,9 +21,10 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path, url_scheme
 from .local import LocalStorage
-from .manifest import LEDGER, Manifest, manifest_files, quote, read_manifest
+from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
-from .storage import Storage, translated, without_credentials
+from .patterns import Matches
+from .storage import Entry, Storage, translated, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
@@ -44,10 +47,14 @@ class DataFile:
     partitions: tuple[tuple[str, str | None], ...] = ()
     #: Columns from the manifest; no types are inferred.
     schema: pa.Schema | None = None
+    #: As it was listed; None: it was not.
+    listed: Entry | None = None
+    #: Name of the file within a zip archive; empty: it is a file of its own.
+    member: str = ""
 
     @property
     def label(self) -> str:
-        return self.storage.label(self.name)
+        return self.storage.label(self.name) + (f":{self.member}" if self.member else "")
 
     @property
     def place(self) -> str:
@@ -61,8 +68,24 @@ class DataFile:
         return isinstance(self.storage, LocalStorage)
 
     def size_bytes(self) -> int:
+        if self.listed is not None:
+            return self.listed.size_bytes
         with translated(self.label):
             return self.storage.size_bytes(self.place)
+
+    def entry(self) -> Entry:
+        """Return the file as it was listed, else as it is."""
+        if self.listed is not None:
+            return self.listed
+        with translated(self.label):
+            found = self.storage.entry(self.place)
+            if found is None:
+                raise FileNotFoundError(self.label)
+        return found
+
+    def as_listed(self) -> Self:
+        """Return the file with its size and time."""
+        return replace(self, listed=self.entry())
 
     def open_raw(self) -> BinaryIO:
         """Open the file as it is stored."""
@@ -71,16 +94,56 @@ class DataFile:
 
     def open(self) -> BinaryIO:
         """Open the file decompressed."""
-        if self.name.lower().endswith(".zip"):
-            raise FatalConnectorError(
-                f"{self.label}: a zip archive holds files, and is none: unpack it, or use gzip or zstd",
-                key="path",
-            )
         raw = self.open_raw()
+        if self.member:
+            return _opened_member(raw, self.member, self.label)
         codec = compression(self.name)
         if codec is None:
             return raw
         return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))
+
+
+def expanded(files: Iterable[DataFile], suffixes: Sequence[str]) -> Iterator[DataFile]:
+    """Yield files; of a zip archive those in it that have one of the suffixes, sorted by name.
+
+    Raises:
+        FatalConnectorError: it is no archive, or has no such file.
+    """
+    for file in files:
+        if not file.name.lower().endswith(".zip") or file.member:
+            yield file
+            continue
+        with file.open_raw() as raw:
+            try:
+                names = zipfile.ZipFile(raw).namelist()
+            except zipfile.BadZipFile as error:
+                raise FatalConnectorError(f"{file.label}: is no zip archive: {error}", key="path") from error
+        found = [name for name in sorted(names) if stem_of(name, suffixes) and not _is_hidden(name)]
+        if not found:
+            raise FatalConnectorError(f"{file.label}: no file in it ends in {' or '.join(suffixes)}", key="path")
+        for name in found:
+            yield replace(file, member=name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def _opened_member(raw: BinaryIO, member: str, label: str) -> BinaryIO:
+    """Open a file of an archive; the archive's own is closed with it."""
+    try:
+        opened = zipfile.ZipFile(raw).open(member)  # noqa: SIM115 (the caller closes it)
+    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:
+        raw.close()
+        raise FatalConnectorError(f"{label}: cannot be unpacked: {error}", key="path") from error
+    close = opened.close
+
+    def close_both() -> None:
+        close()
+        raw.close()
+
+    opened.close = close_both  # type: ignore[method-assign]
+    return cast("BinaryIO", opened)
 
 
 @dataclass(slots=True)
@@ -92,6 +155,10 @@ class StreamFiles:
     schema: pa.Schema | None = None
     #: The file, the folder or the table's folder below the storage's root; empty: partitions of the root itself.
     place: str = ""
+    #: The stem of the file or folder, where it has dots and so is not the name.
+    stem: str = ""
+    #: Why there are no files; empty: there are.
+    absent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +258,27 @@ def find_streams(location: Location, suffix: str, suffixes: Sequence[str]) -> li
     return [finder.streams[name] for name in sorted(finder.streams)]
 
 
+def find_matches(location: Location, patterns: Mapping[str, Sequence[str]], suffix: str) -> list[StreamFiles]:
+    """List the files of streams that are named by patterns, in the order of the names; no file is no error.
+
+    Raises:
+        ConnectorConfigError: the location is no folder.
+    """
+    storage = location.storage
+    if location.kind != "folder":
+        raise ConnectorConfigError(
+            f"path: {storage.label(location.name)} is no folder; the patterns of `streams` count from one", key="path"
+        )
+    finder = _Finder(storage, suffix, ())
+    with translated(storage.label()):
+        matches, found = Matches(storage), []
+        for name, globs in patterns.items():
+            files = [finder.listed(entry) for entry in matches.of(globs)]
+            absent = "" if files else f"{' and '.join(map(storage.label, globs))} matches no file"
+            found.append(StreamFiles(name, files, absent=absent))
+    return found
+
+
 def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
     """Refuse a folder that has files of other suffixes only; an empty one has no streams, yet."""
     names = [entry.name for entry in storage.entries() if "." in entry.name.rpartition("/")[2]]
@@ -228,9 +316,9 @@ class _Finder:
         names = [entry for entry in self._storage.names() if not entry[0].startswith((".", "_"))]
         partitions = [name for name, is_folder in names if is_folder and "=" in name]
         if partitions:
-            files = [name for part in partitions for name in self._data_files(part)]
+            files = [self.listed(entry) for part in partitions for entry in self._data_files(part)]
             own = self._storage.root.rstrip("/").rpartition("/")[2]
-            self._add(own, [self._file(name) for name in files], "")
+            self._add(own, files, "")
         for name, is_folder in names:
             if name not in partitions:
                 self._add_match(name, is_folder, self._suffixes)
@@ -244,7 +332,7 @@ class _Finder:
         """Add a stream that was found before, if it is still of the same kind: a table, a folder or a file."""
         parent, place = former.place.rpartition("/")[0], former.place
         start = f"{parent}/" if parent else ""
-        base = former.name if former.schema is None else quote(former.name)
+        base = (former.stem or former.name) if former.schema is None else quote(former.name)
         manifest = read_manifest(self._storage, f"{start}{LEDGER}/{base}.{self._suffix}.json")
         if not place or (manifest is None) != (former.schema is None):
             return
@@ -252,10 +340,16 @@ class _Finder:
             self._add_table(parent, manifest)
             return
         kind = self._storage.kind(place)
-        if kind == "folder" and (files := [self._file(name, len(place) + 1) for name in self._data_files(place)]):
-            self._add(former.name, files, place)
+        if kind == "folder" and (files := [self.listed(entry, len(place) + 1) for entry in self._data_files(place)]):
+            self._add(base, files, place)
         elif kind == "file":
-            self._add(former.name, [self._file(place)], place)
+            self._add(base, [self._file(place)], place)
+
+    def listed(self, entry: Entry, start: int = 0) -> DataFile:
+        """Return a file with the columns of its path, from that place of its name on."""
+        if "=" not in entry.name:
+            return DataFile(self._storage, entry.name, listed=entry)
+        return replace(self._file(entry.name, start), listed=entry)
 
     def _add_match(self, name: str, is_folder: bool, suffixes: tuple[str, ...] | None) -> None:
         parent, _, base = name.rpartition("/")
@@ -266,7 +360,7 @@ class _Finder:
         if manifest is not None:
             self._add_table(parent, manifest)
         elif is_folder:
-            files = [self._file(inner, len(name) + 1) for inner in self._data_files(name)]
+            files = [self.listed(entry, len(name) + 1) for entry in self._data_files(name)]
             if files:
                 self._add(stem, files, name)
         elif not self._is_part(parent, name):
@@ -289,7 +383,7 @@ class _Finder:
             for name in manifest_files(self._storage, folder, self._suffix):
                 manifest = read_manifest(self._storage, name)
                 if manifest is not None:
-                    found[quote(manifest.table)] = manifest
+                    found |= dict.fromkeys((quote(manifest.table), file_stem(manifest.table)), manifest)
             self._manifests[folder] = found
         return self._manifests[folder]
 
@@ -306,19 +400,21 @@ class _Finder:
             )
             for file in manifest.files
         ]
-        self._add(manifest.table, files, start + quote(manifest.table), manifest.schema)
+        self._add(manifest.table, files, start + file_stem(manifest.table), manifest.schema)
 
-    def _add(self, name: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
+    def _add(self, stem: str, files: list[DataFile], place: str, schema: pa.Schema | None = None) -> None:
+        # A table's name is its own; a dot in a file's name is no schema.
+        name = stem if schema is not None else stem.replace(".", "_")
         if name in self.streams:
             raise ConnectorConfigError(
                 f"{self._storage.label(place)} and {self._storage.label(self.streams[name].place)} would both be "
                 f"stream {name!r}: rename one, or give a narrower path",
                 key="path",
             )
-        self.streams[name] = StreamFiles(name, files, schema, place)
+        self.streams[name] = StreamFiles(name, files, schema, place, stem if stem != name else "")
 
-    def _data_files(self, folder: str) -> list[str]:
-        return [entry.name for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
+    def _data_files(self, folder: str) -> list[Entry]:
+        return [entry for entry in self._storage.entries(folder) if stem_of(entry.name, self._suffixes)]
 
     def _file(self, name: str, start: int = 0) -> DataFile:
         folders = name[start:].split("/")[:-1]

@@ -88,6 +88,8 @@ def part_of(file: DataFile, **changes: Any) -> FilePart:
         moved_from=file.moved_from,
         partitions=file.partitions,
         schema=file.schema,
+        listed=file.listed,
+        member=file.member,
         **changes,
     )
 
@@ -199,7 +201,7 @@ def _ends(file: DataFile, size: int) -> bytes:
 
 def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:
     """Tell whether a CSV file can be cut by bytes."""
-    return file.is_local and compression(file.name) is None and encoding == "utf-8" and not escape
+    return file.is_local and not file.member and compression(file.name) is None and encoding == "utf-8" and not escape
 
 
 def moment(ranges: Sequence[Range], settings: Mapping[str, Any]) -> dict[str, Any] | None:

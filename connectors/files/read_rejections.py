@@ -49,6 +49,8 @@ class RaggedRecords:
     def __init__(self) -> None:
         #: Record number in the file, from 1 -> text and number of fields. A block that is read again adds nothing.
         self.rows: dict[int, tuple[str, int]] = {}
+        #: Numbers of those that are records all the same (`short_rows`); in the end they are no `rows` any more.
+        self.joined: set[int] = set()
         #: Records before the current piece; ragged records in it.
         self._before = self._noted = 0
 
@@ -57,6 +59,11 @@ class RaggedRecords:
         self.rows[self._before + row.number] = (row.text, row.actual_columns)
         self._noted += 1
         return "skip"
+
+    @property
+    def rejected(self) -> int:
+        """How many are no records."""
+        return len(self.rows) - len(self.joined)
 
     def begin(self) -> None:
         """Begin at the start of the file. Arrow numbers the records of each piece that it parses from 1."""

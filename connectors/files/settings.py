@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
@@ -29,26 +30,60 @@ def _checked(path: str) -> str:
 _Place = Annotated[str, AfterValidator(_checked)]
 
 
+def _relative(patterns: str | list[str]) -> list[str]:
+    listed = [patterns] if isinstance(patterns, str) else patterns
+    if not listed:
+        raise ValueError("no pattern is given")
+    for pattern in listed:
+        if is_url(pattern) or pattern.startswith("/") or not all(pattern.split("/")) or ".." in pattern.split("/"):
+            raise ValueError(f"{pattern!r} is no name of files below `path`")
+    return listed
+
+
+#: Names of files below a folder; `*` stands for some letters of a name, `**` for any folders.
+Patterns = Annotated[list[str], BeforeValidator(_relative)]
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
     path: _Place = Field(
         min_length=1, description="a file, a glob or a folder; relative to the pipeline file, or a URL"
     )
+    streams: dict[str, Patterns] = Field(
+        default_factory=dict,
+        description="names of streams, each with a pattern or several below the folder `path`: {met: met/**/*.csv}; "
+        "each stream is all files that match",
+    )
+    file_columns: bool = Field(
+        default=False,
+        description="adds `_file`, the file's name below `path`, and `_file_modified`, when it was last written",
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
     batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
     checkpoint_records: int = Field(
         default=100_000,
         ge=1,
-        description="accepted as elsewhere; files have no order, so INCREMENTAL commits once, at its end",
+        description="least records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
+        "files commit once",
     )
     range_bytes: int = Field(
         default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"
     )
     max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
     types: dict[str, str] = Field(
-        default_factory=dict, description="type of a column in every stream that has it, such as {zip: string}"
+        default_factory=dict,
+        description="type of a column in every stream that has it, such as {zip: string}; a name may be a glob: "
+        '{"*_at": timestamptz}',
     )
+
+    @field_validator("streams")
+    @classmethod
+    def _are_names(cls, streams: dict[str, Patterns]) -> dict[str, Patterns]:
+        for name in streams:
+            if not name.strip() or "." in name:
+                raise ValueError(f"{name!r}: a stream's name is not empty and has no dot, which would name a schema")
+        return streams
 
     @field_validator("types")
     @classmethod
@@ -60,8 +95,22 @@ class FileSourceSettings(Settings):
                 raise ValueError(f"column {column!r}: {error}") from error
         return types
 
+    def type_of(self, column: str) -> str | None:
+        """Return the type that `types` says for a column: by its name, else by the first glob that matches."""
+        if column in self.types:
+            return self.types[column]
+        return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
-class CSVSourceSettings(FileSourceSettings):
+
+class TextSourceSettings(FileSourceSettings):
+    """Settings of sources of text files."""
+
+    numbers: Literal["double", "exact"] = Field(
+        default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
+    )
+
+
+class CSVSourceSettings(TextSourceSettings):
     """Settings of a CSV source: how the files are written."""
 
     delimiter: str | None = Field(
@@ -76,6 +125,12 @@ class CSVSourceSettings(FileSourceSettings):
     )
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
     encoding: str = Field(default="utf-8", description="any encoding that Python knows")
+    skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
+    short_rows: Literal["fail", "null"] = Field(
+        default="fail",
+        description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
+        "(the last columns are NULL)",
+    )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
 
     @field_validator("encoding")
@@ -100,7 +155,7 @@ class CSVSourceSettings(FileSourceSettings):
         return self
 
 
-class JSONLSourceSettings(FileSourceSettings):
+class JSONLSourceSettings(TextSourceSettings):
     """Settings of a source of JSON lines."""
 
 

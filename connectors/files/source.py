@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,22 +11,26 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..arrow.digits import DigitsSeen
 from ..arrow.text import from_text, parse_type
+from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
+from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
+from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
-from .paths import DataFile, Location, StreamFiles, find_again, find_streams, identity, locate
+from .paths import DataFile, Location, StreamFiles, expanded, find_again, find_matches, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
 from .storage import translated
+from .tracking import FileCheckpoints, NewFiles, known_columns, united
 from .type_inference import Guess
 
 
@@ -43,6 +48,10 @@ class FileSource:
         self._calls = Calls()
         #: Streams that were found, and where; each is looked for anew when it is read.
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
+        #: New files of a stream that was opened, until they are read: they are not listed once more.
+        self._new: dict[str, NewFiles] = {}
+        #: Streams that go on under their former names.
+        self._former: frozenset[str] = frozenset()
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
@@ -61,27 +70,49 @@ class FileSource:
 
     def list_streams(self) -> Sequence[str]:
         """See `ListsStreams`."""
-        return [found.name for found in self._find()]
+        return list(self._settings.streams) or [found.name for found in self._find()]
 
     def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
         """See `ListsStreams`."""
-        everything = self._find()
+        everything = self._find(names)
         streams = [self._opened(found) for found in everything if found.name in names]
         if self._unused_types(streams):  # a stream that nobody wants may have the column
-            others = [self._opened(found) for found in everything if found.name not in names]
+            others = [self._opened(found) for found in self._find() if found.name not in names]
             if not any(stream.unreadable for stream in (*streams, *others)):
                 self._refuse_unused([*streams, *others])
         return streams
 
-    def _opened(self, found: StreamFiles) -> Stream:
+    def former_names(self) -> Mapping[str, str]:
+        """See `HasFormerNames`: a name had the dots of the file's name."""
+        return {each.name: each.stem for _, each in self._found.values() if each.stem}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """See `HasFormerNames`."""
+        self._former = frozenset(names)
+
+    def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
+        """See `TracksFiles`."""
+        found = [each for each in self._found_files([name]) if each.name == name]
+        if not found:
+            raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
+        self._new[name] = new = NewFiles(found[0].files, read)
+        return self._opened(replace(found[0], files=new.files), known_columns(bookmark))
+
+    def _found_files(self, names: Collection[str]) -> list[StreamFiles]:
+        """Return the files as `list_streams` has found them, if it had to look for them."""
+        if self._settings.streams or not self._found:
+            return self._find(names)
+        return [replace(each, name=name) for name, (_, each) in self._found.items()]
+
+    def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
-            return self._stream(found)
+            return self._stream(found, known)
         except FatalConnectorError as error:
             return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
 
     def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}
-        return [name for name in self._settings.types if name not in columns]
+        return [name for name in self._settings.types if not fnmatch.filter(columns, name) and name not in columns]
 
     def _refuse_unused(self, streams: Sequence[Stream]) -> None:
         unused = self._unused_types(streams)
@@ -99,10 +130,11 @@ class FileSource:
     def count(self, stream: Stream) -> int:
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             if stream.max_rejected is None:
-                return sum(self._format.count(file) for file in self._files(stream.name))
+                return sum(self._format.count(file) for file in self._expanded(self._files(stream.name)))
             # Only a read tells rejected records from others.
             rejected = ReadRejections(stream.max_rejected)
-            return sum(batch.num_rows for batch in self._batches(stream, [], call, rejected))
+            files = self._files(stream.name)
+            return sum(batch.num_rows for batch in self._batches(stream, files, [], call, rejected))
 
     def read(
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
@@ -128,7 +160,7 @@ class FileSource:
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
         """Split the files; local files must not change until all ranges are read."""
         with _located(stream.name, self.connector):
-            files = self._files(stream.name)
+            files = list(self._expanded(self._files(stream.name)))
             known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
             self._refuse_new_columns(files, known)
             total = sum(file.size_bytes() for file in files)
@@ -148,10 +180,11 @@ class FileSource:
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             seen.check()
             names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
+            file = file.as_listed() if self._settings.file_columns else file
             for batch in self._format.read(file, stream.schema, known):
                 if not batch.schema.equals(stream.schema):
                     raise RangesRefused(f"{part.label} has columns that are new")
-                yield _with_partitions(file, batch, names)
+                yield self._of_file(batch, file, sorted(names))
                 call.check()
             seen.check()
 
@@ -171,14 +204,21 @@ class FileSource:
     def close(self) -> None:
         """Nothing stays open: files are open only while they are read."""
 
-    def _find(self) -> list[StreamFiles]:
-        settings = self._settings
-        location = locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
-        found = find_streams(location, self._format.suffix, self._format.suffixes)
-        self._found = {each.name: (location, each) for each in found}
-        return found
+    def _find(self, names: Collection[str] | None = None) -> list[StreamFiles]:
+        """Find the files of all streams; of these only, where the settings name the streams."""
+        settings, suffix = self._settings, self._format.suffix
+        location = locate(settings.path, self._folder, settings.storage_options, suffix)
+        if settings.streams:
+            wanted = {name: said for name, said in settings.streams.items() if names is None or name in names}
+            return find_matches(location, wanted, suffix)
+        found = find_streams(location, suffix, self._format.suffixes)
+        named = [replace(each, name=each.stem) if each.name in self._former else each for each in found]
+        self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
+        return named
 
     def _files(self, stream: str) -> list[DataFile]:
+        if self._settings.streams:
+            return [file for found in self._find([stream]) for file in found.files]
         if stream in self._found:
             location, former = self._found[stream]
             again = find_again(location, self._format.suffix, self._format.suffixes, former)
@@ -189,20 +229,40 @@ class FileSource:
                 return found.files
         raise FatalConnectorError(f"the files of stream {stream!r} are gone", stream=stream, key="path")
 
-    def _stream(self, found: StreamFiles) -> Stream:
+    def _stream(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
+        """Return a stream with the columns of its files, and those that are known from others."""
         made = self._format
+        if found.absent:
+            return Stream(name=found.name, schema=pa.schema([]), absent=found.absent)
         with _located(found.name, self.connector):
-            schema = found.schema or self._inferred(found.files)
+            schema = found.schema or self._inferred(list(self._expanded(found.files)))
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
-            types = {name: parse_type(kind) for name, kind in self._settings.types.items()}
-            schema = pa.schema([pa.field(f.name, types[f.name], f.nullable) if f.name in types else f for f in schema])
+            schema = pa.schema([self._as_said(field) for field in schema])
+            if self._settings.file_columns and len(schema):
+                schema = with_file_columns(found.name, schema)
+            schema = united(known or pa.schema([]), schema)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
-        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files)}
+        locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
         if all(file.is_local for file in found.files):
             locator["bytes"] = sum(file.size_bytes() for file in found.files)
         estimated = sum(footer.records for footer in footers) if footers else None
-        return Stream(name=found.name, schema=schema, estimated_records=estimated, locator=locator)
+        return Stream(
+            name=found.name,
+            schema=schema,
+            estimated_records=estimated,
+            locator=locator,
+            has_files=found.schema is None,
+        )
+
+    def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
+        """Yield files, and the files within archives; a file of Parquet is none that can be read there."""
+        return iter(files) if isinstance(self._format, ParquetFormat) else expanded(files, self._format.suffixes)
+
+    def _as_said(self, field: pa.Field) -> pa.Field:
+        """Return a column with the type that the settings say for it, if they do."""
+        said = self._settings.type_of(field.name)
+        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(self._format))
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
@@ -219,13 +279,19 @@ class FileSource:
 
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
+        stream = self._decided(stream, call, changes)
         rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
-        batches = self._batches(stream, changes, call, rejected)
-        if stream.replication_method is ReplicationMethod.INCREMENTAL:
+        if stream.tracks_files:
+            new = self._new_files(stream.name, bookmark)
+            checkpoints = FileCheckpoints(stream, bookmark, new, self._settings.checkpoint_records)
+            batches = self._batches(stream, new.chosen(stream), changes, call, rejected, checkpoints)
+        else:
+            batches = self._batches(stream, self._files(stream.name), changes, call, rejected)
+        if stream.tracks_files:
+            events: Iterable[Event | Block] = batches
+        elif stream.replication_method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
-            events: Iterable[Event | Block] = incremental(
-                stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records
-            )
+            events = incremental(stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records)
         else:
             events = batches
         try:
@@ -235,41 +301,94 @@ class FileSource:
                 yield from changes
                 changes.clear()
                 yield event
+            yield from changes  # no record came
             if rejected is not None:
                 yield from rejected.take()
         finally:
             batches.close()
 
+    def _decided(self, stream: Stream, call: Call, changes: list[Stream]) -> Stream:
+        """Decide types that the plan left open, by one pass over the files; add the stream to `changes` then."""
+        if not (fields := undecided(stream)):
+            return stream
+        seen = {field.name: DigitsSeen() for field in fields}
+        for file in self._expanded(self._files(stream.name)):
+            for texts in self._format.number_texts(file, list(seen)):
+                call.check()
+                for name, column in texts.items():
+                    seen[name].add(column)
+        found = {name: Numbers(digits=one.digits, special=tuple(one.special.items())) for name, one in seen.items()}
+        stream = decided(stream, found)
+        changes.append(stream)
+        return stream
+
+    def _new_files(self, name: str, bookmark: Bookmark | None) -> NewFiles:
+        """Return the files to read: those that `open_tracked` has found, unless the bookmark says what was read."""
+        new = self._new.pop(name, None)
+        if bookmark is not None and FILES not in bookmark:
+            if new is None:
+                raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
+            return new
+        return NewFiles([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
+
     def _batches(
-        self, stream: Stream, changes: list[Stream], call: Call, rejected: ReadRejections | None
+        self,
+        stream: Stream,
+        files: Sequence[DataFile],
+        changes: list[Stream],
+        call: Call,
+        rejected: ReadRejections | None,
+        checkpoints: FileCheckpoints | None = None,
     ) -> Generator[Any, None, None]:
-        """Yield the stream's batches; add the changed stream to `changes` before a batch with new columns."""
+        """Yield the batches of some files, and the checkpoints between them.
+
+        Add the changed stream to `changes` before a batch with new columns.
+        """
         schema = stream.schema
         known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
-        for file in self._files(stream.name):
+        for found in files:
             call.check()
-            seen = Seen.growing(file)
-            names = self._format.names(file)
-            if names is not None:
-                self._demand_bookmark(stream, file, names)
-                new = [name for name in names if name not in known]
-                if new:
-                    own = self._format.schema([file], INFER_BYTES)
-                    schema = pa.schema([*schema, *(own.field(name) for name in new)])
-                    demand_columns(file, len(schema), self._settings)
-                    known |= frozenset(new)
-                    changes.append(replace(stream, schema=schema))
-            for batch in self._format.read(file, schema, known, rejected):
-                if not batch.schema.equals(schema):
-                    schema = batch.schema
-                    known |= frozenset(schema.names)
-                    changes.append(replace(stream, schema=schema))
-                yield _with_partitions(file, batch, frozenset(names or ()))
-                call.check()
-            seen.check_whole()
+            file = found
+            if checkpoints is not None:  # it may have been listed a while ago
+                file = replace(found, listed=None).as_listed()
+            elif self._settings.file_columns:
+                file = found.as_listed()
+            # A file that is kept as read must not even grow.
+            seen = None if checkpoints is not None else Seen.growing(file)
+            records = 0
+            for part in self._expanded([file]):
+                names = self._format.names(part)
+                if names is not None:
+                    self._demand_bookmark(stream, part, names)
+                    new = [name for name in names if name not in known]
+                    if new:
+                        own = self._format.schema([part], INFER_BYTES)
+                        schema = pa.schema([*schema, *(self._as_said(own.field(name)) for name in new)])
+                        demand_columns(part, len(schema), self._settings)
+                        known |= frozenset(new)
+                        changes.append(replace(stream, schema=schema))
+                for batch in self._format.read(part, schema, known, rejected):
+                    if not batch.schema.equals(schema):
+                        schema = batch.schema
+                        known |= frozenset(schema.names)
+                        changes.append(replace(stream, schema=schema))
+                    records += batch.num_rows
+                    yield self._of_file(batch, part, names)
+                    call.check()
+            if seen is not None:
+                seen.check_whole()
+            if checkpoints is not None:
+                yield from checkpoints.finish(file, records, schema)
+        if checkpoints is not None:
+            yield from checkpoints.end()
+
+    def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
+        """Return a batch with what its file's name and time say."""
+        batch = _with_partitions(file, batch, frozenset(names or ()))
+        return filled(batch, file) if self._settings.file_columns else batch
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.tracks_files:
             return
         paths = [name for name, _ in file.partitions]
         missing = [name for name in stream.bookmark_properties if name not in names and name not in paths]
@@ -316,6 +435,16 @@ class ParquetSource(FileSource):
     settings = ParquetSourceSettings
     formats = ParquetFormat
 
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """See `LooksAtTimes`."""
+        assert isinstance(self._format, ParquetFormat)
+        found: frozenset[str] = frozenset()
+        with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
+            for file in self._files(stream.name):
+                call.check()
+                found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
+        return found
+
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give each of up to eight streams an equal part for reading ahead."""
         assert isinstance(self._format, ParquetFormat)
@@ -339,6 +468,11 @@ class FileRanges:
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
         return self.source.read_part(self.stream, part, self.known)
+
+
+def _said(made: Format) -> dict[bytes, bytes]:
+    """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
+    return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol
+from datetime import datetime
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
@@ -35,13 +35,16 @@ _BUSY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file below a storage's root."""
+class Entry(NamedTuple):
+    """One file below a storage's root; a tuple, since there may be very many."""
 
     #: Name relative to the root, with "/" between the parts.
     name: str
     size_bytes: int
+    #: When it was last written, in UTC; None: the storage does not say.
+    modified: datetime | None = None
+    #: The storage's hash or version of the content; empty: it has none.
+    etag: str = ""
 
 
 class Storage(Protocol):
@@ -53,6 +56,10 @@ class Storage(Protocol):
     def kind(self, name: str) -> str | None: ...
     def names(self, folder: str = "") -> list[tuple[str, bool]]: ...
     def entries(self, folder: str = "") -> list[Entry]: ...
+    def entry(self, name: str) -> Entry | None:
+        """Return one file; None: there is no file of that name."""
+        ...
+
     def glob(self, pattern: str) -> list[str]: ...
     def size_bytes(self, name: str) -> int: ...
     def open_input(self, name: str) -> BinaryIO: ...

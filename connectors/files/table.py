@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -18,6 +18,7 @@ from .manifest import (
     STAGING,
     Manifest,
     TableFile,
+    file_stem,
     manifest_name,
     quote,
     read_manifest,
@@ -47,6 +48,8 @@ class Table:
         self.format = made
         self.extension = extension
         self.quoted = quote(name)
+        #: What its files are called, without suffix.
+        self.stem = file_stem(name)
         self._codec = codec
         self._manifest = manifest_name(name, made.suffix)
 
@@ -68,17 +71,27 @@ class Table:
             write_manifest(self.storage, self._manifest, manifest)
             roll_forward(self.storage, self._manifest, manifest)
 
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """Forget that some files were read, under the lock."""
+        with self.locked(lambda: False) as manifest:
+            kept = [each for each in manifest.files_read(key) if each.path not in paths]
+            write_manifest(self.storage, self._manifest, manifest.with_files(key, kept))
+
     def change_row(
         self,
         key: LedgerKey,
         changed: Callable[[LedgerRow | None], LedgerRow | None],
         is_interrupted: Callable[[], bool],
+        *,
+        forgets_files: bool = False,
     ) -> LedgerRow | None:
-        """Write one ledger row under the lock; None deletes it."""
+        """Write one ledger row under the lock; None deletes it, with the files that were read for it."""
         with self.locked(is_interrupted) as manifest:
             before = manifest.row(key)
             row = changed(before)
             manifest = manifest.without_row(key) if row is None else manifest.with_row(row)
+            if forgets_files:
+                manifest = manifest.with_files(key, ())
             if row != before:
                 write_manifest(self.storage, self._manifest, manifest)
             return row
@@ -86,15 +99,17 @@ class Table:
     def state(self) -> TableState:
         """Return the state of the table; create and change nothing."""
         manifest = self.read()
-        with translated(self.storage.label(self.quoted)):
-            if self.storage.kind(self.quoted + self.extension) == "other":
+        with translated(self.storage.label(self.stem)):
+            if self.storage.kind(self.stem + self.extension) == "other":
                 return TableState(ledger=manifest.rows, is_table=False)
             schema = manifest.schema if self.has_files(manifest) else None
             if manifest.schema is None:
                 strangers = self.strangers()
                 files = [DataFile(self.storage, name) for name in strangers]
                 schema = self.format.schema(files, 1) if files else None
-        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else self.name)
+        # A source that reads the folder calls files of others without their dots.
+        name = self.name if manifest.schema is not None else self.name.replace(".", "_")
+        return TableState(schema=schema, ledger=manifest.rows, stream_name="" if schema is None else name)
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""
@@ -109,11 +124,11 @@ class Table:
         """List files with the table's name that the manifest does not name."""
         found = []
         for name, is_folder in self.storage.names():
-            if not name.startswith(self.quoted):
+            if not name.startswith((self.stem, self.quoted)):
                 continue  # at once: the folder may hold thousands of other tables
-            if not is_folder and stem_of(name, self.format.suffixes) == self.quoted:
+            if not is_folder and stem_of(name, self.format.suffixes) in (self.stem, self.quoted):
                 found.append(name)
-            elif is_folder and name == self.quoted:
+            elif is_folder and name in (self.stem, self.quoted):
                 inner = [entry.name for entry in self.storage.entries(name)]
                 found += [name for name in inner if stem_of(name, self.format.suffixes)]
         return found
@@ -148,12 +163,13 @@ class Table:
 
     def whole_name(self) -> str:
         """Return the name of the table's single file."""
-        return self.quoted + self.extension
+        return self.stem + self.extension
 
     def part_name(self, number: int, whole: str | None = None) -> str:
         """Return the name of a new part, or of `whole` as one; parts sort in the order of commits."""
-        extension = self.extension if whole is None else whole[len(self.quoted) :]
-        return f"{self.quoted}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
+        former = self.stem if whole is None or whole.startswith(self.stem) else self.quoted
+        extension = self.extension if whole is None else whole[len(former) :]
+        return f"{self.stem}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
 
 
 class Staging:

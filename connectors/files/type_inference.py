@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import GUESSED, UNSEEN, WHOLE
+from ..stream import GUESSED, NOTICE, UNDECIDED, UNSEEN, WHOLE
+from .odd_values import OddValues, without_empty
 
 _PATTERNS = {
     "bool": r"^(?:true|false|True|False|TRUE|FALSE)$",
@@ -72,16 +73,29 @@ class Guess:
         self._whole_digits = 0
         self._fraction_digits = 0
         self._second_digits = 0
+        self._seen = 0
+        #: Once no type is left: the values that are why.
+        self._odd: OddValues | None = None
 
     def add(self, column: pa.Array) -> None:
         """Take more texts (strings, NULL allowed) into account."""
         self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
+            if self._odd is not None:
+                self._odd.add(without_empty(column))
             return
-        column = column.filter(pc.fill_null(pc.not_equal(column, constant("")), constant(False)))
+        column = without_empty(column)
         if not len(column):
             return
-        self._has_seen = True
+        before, self._has_seen = {*self._alive}, True
+        self._narrow(column)
+        if not self._alive:
+            self._odd = OddValues({kind: _PATTERNS[kind] for kind in before}, self._seen)
+            self._odd.add(column)
+        self._seen += len(column)
+
+    def _narrow(self, column: pa.Array) -> None:
+        """Leave only the types that texts have, none of which is empty."""
         column = self._without_plain(column)
         if not len(column):
             return
@@ -122,9 +136,28 @@ class Guess:
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
 
-    def field(self, name: str) -> pa.Field:
-        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen."""
-        return pa.field(name, self.type(), metadata={UNSEEN: b"1"} if self.is_unseen else {GUESSED: self.guessed})
+    def field(self, name: str, nulls: list[str] | None = None, *, is_exact: bool = False) -> pa.Field:
+        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen.
+
+        Args:
+            name: of the column.
+            nulls: texts that mean NULL; given: a few values that make it a text are said in its `NOTICE`.
+            is_exact: numbers with fractions become decimals when they are first loaded.
+        """
+        kind = self.exact_type() if is_exact else self.type()
+        marks = {UNSEEN: b"1"} if self.is_unseen else self.marks(kind, is_exact=is_exact)
+        notice = "" if nulls is None or self._odd is None else self._odd.notice(name, nulls)
+        return pa.field(name, kind, metadata={**marks, NOTICE: notice.encode()} if notice else marks)
+
+    def exact_type(self) -> pa.DataType:
+        """Return the type where the first load decides about numbers with fractions, of any number of digits."""
+        kind, is_number = self.type(), "number" in self._alive and self._has_digits
+        return pa.float64() if is_number and pa.types.is_string(kind) else kind
+
+    def marks(self, kind: pa.DataType, *, is_exact: bool) -> dict[bytes, bytes]:
+        """Return the marks of a field of that type."""
+        is_undecided = is_exact and (pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale > 0))
+        return {GUESSED: self.guessed, **({UNDECIDED: b"1"} if is_undecided else {})}
 
     @property
     def guessed(self) -> bytes:

@@ -262,6 +262,24 @@ def is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
     return False
 
 
+def is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
+    """Tell whether a bookmark of a stream is past another, numbers in texts compared as numbers."""
+    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    for left, right, field in zip(new, old, fields, strict=True):
+        if left.equals(right):
+            continue
+        if is_number_in_text(field):  # compared as texts, 9 would be above 10
+            return Decimal(left.as_py()) > Decimal(right.as_py())
+        return is_above((left,), (right,))
+    return False
+
+
+def not_below(stream: Stream, bookmark: Bookmark | None, floor: Bookmark | None) -> Bookmark | None:
+    """Return a bookmark of a stream, or another one that is past it."""
+    new, old = bookmark_values(stream, bookmark), bookmark_values(stream, floor)
+    return floor if old is not None and (new is None or is_ahead(stream, old, new)) else bookmark
+
+
 def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
     """Return where to read from: the bookmark, or its first value less the `lookback`; None: read everything."""
     if start is None or stream.lookback is None:

@@ -1,6 +1,7 @@
 """INCREMENTAL reads: drop the records that were committed before, lose none, and yield checkpoints.
 
-Sources read `>=` the bookmark, never `>`. A bookmark keeps, under `BOUNDARY`, hashes of the records that were committed
+Sources read `>=` the bookmark, never `>`; of a stream that wants `>` the records at it are dropped here, once all of
+them were read. A bookmark keeps, under `BOUNDARY`, hashes of the records that were committed
 at or past it. Records past it exist because a running transaction could still commit a record below them (`Horizon`).
 A hash covers the whole record, not the key alone: a record that changes within one tick of a coarse clock must arrive.
 The hash of the key is kept beside it, so that only the last version of a key counts as committed (`Committed`): a
@@ -44,6 +45,9 @@ from .committed import Committed, first_of_each_key, last_of_each_key
 from .hashes import BY_VALUE, forms, record_hashes
 
 log = logging.getLogger("syncblocks")
+
+#: Key of a boundary: all records at the bookmark were read; of a stream that reads only what is above it.
+PASSED = "passed"
 
 #: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
 MANY_HASHES = 10_000
@@ -173,6 +177,9 @@ class _Tracker:
         self._boundary = _Boundary(stream, bookmark)
         self._committed = self._boundary.committed
         self._start = self._boundary.start
+        kept = (bookmark or {}).get(BOUNDARY)
+        #: Records at the bookmark are left out: all that were there were read, or a person has set it.
+        self._is_exclusive = stream.is_above_bookmark and (not kept or bool(kept.get(PASSED)))
         self._lower = lower_bound(stream, self._start)
         self._horizon = horizon
         #: The bookmark so far, and the highest record seen.
@@ -220,6 +227,8 @@ class _Tracker:
         boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
         if self._by_value:
             boundary[BY_VALUE] = True
+        if is_complete and self._stream.is_above_bookmark:
+            boundary[PASSED] = True
         through = self._position if self._is_ordered else self._high
         if self._hashes is not None:
             left = self._unread(is_complete=is_complete)
@@ -284,6 +293,8 @@ class _Tracker:
         is_wanted = is_complete
         if self._lower is not None and not self._is_ordered:
             is_wanted = at_or_past(batch, self._names, self._lower)
+        if self._is_exclusive and self._start is not None:
+            is_wanted = pc.and_not(is_wanted, equal_to(batch, self._names, self._start))
         keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
         if keeps_incomplete:
             is_wanted = pc.or_(is_wanted, pc.invert(is_complete))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError, RetriableError
 from ..stream import (
     Block,
+    FileRead,
     LedgerKey,
     LedgerRow,
     RejectedRecord,
@@ -28,6 +29,8 @@ class MemoryDatabase:
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     views: set[str] = field(default_factory=set)
     ledger: dict[LedgerKey, LedgerRow] = field(default_factory=dict)
+    #: What was read of streams of files, by path.
+    files: dict[LedgerKey, dict[str, FileRead]] = field(default_factory=dict)
     #: Stream, run and record of each rejected record.
     rejected: list[tuple[str, str, RejectedRecord]] = field(default_factory=list)
     #: (table, token) -> batches that are not committed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..stream import (
     Checkpoint,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     LedgerRow,
     Load,
@@ -66,6 +67,10 @@ class MemoryDestination:
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True
@@ -89,12 +94,26 @@ class MemoryDestination:
 
     def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
         with self._database.lock:
+            if forget or bookmark is None:
+                self._database.files.pop(key, None)
             if forget:
                 self._database.ledger.pop(key, None)
                 return
             token = secrets.token_hex(16)
             row = self._database.ledger.get(key) or LedgerRow(key=key, source="", token=token)
             self._database.ledger[key] = replace(row, token=token, bookmark=_as_json(bookmark))
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """See `KeepsFiles`."""
+        with self._database.lock:
+            return list(self._database.files.get(key, {}).values())
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """See `KeepsFiles`."""
+        with self._database.lock:
+            self.take_over(key, token=secrets.token_hex(16), owner="set by hand")
+            for path in paths:
+                self._database.files.get(key, {}).pop(path, None)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         place = (load.key.destination_table, load.token)
@@ -144,6 +163,7 @@ class MemoryDestination:
                     known = [each for stream, _, each in self._database.rejected if stream == load.key.stream]
                     kept.leave_out({(each.place, each.record) for each in known})
                 commit = self._commit(load, schema, staged, event, interrupted, written, kept.records)
+                load = replace(load, forgets_files=False)
                 staged.clear()
                 kept.written()
                 written += commit.records
@@ -187,6 +207,10 @@ class MemoryDestination:
                 load.announce(checkpoint, changed)
             failpoint("memory.commit.inside")
             self._database.tables[name], self._database.ledger[load.key] = table, row
+            if load.forgets_files:
+                self._database.files.pop(load.key, None)
+            files = self._database.files.setdefault(load.key, {})
+            files.update({each.path: each._replace(is_changed=False) for each in checkpoint.files})
             self._database.rejected += [(load.key.stream, load.run, each) for each in rejected]
             if load.write_disposition is WriteDisposition.MERGE:
                 self._database.keys[name] = load.stream.key_properties

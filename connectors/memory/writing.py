@@ -65,8 +65,21 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
         for key in old_keys:
             last.pop(key, None)
     else:
+        new = _carried(load, old, new, dict(zip(old_keys, range(len(old_keys)), strict=True)), new_keys)
         old = old.filter(pa.array([key not in last for key in old_keys], pa.bool_()))
     return pa.concat_tables([old, new.take(pa.array(sorted(last.values()), pa.int64()))])
+
+
+def _carried(
+    load: Load, old: pa.Table, new: pa.Table, places: Mapping[tuple[Any, ...], int], keys: Sequence[tuple[Any, ...]]
+) -> pa.Table:
+    """Give arriving records what the old ones of their keys have in the columns that stay as they are."""
+    for name in load.kept:
+        held, own = old.column(name).to_pylist(), new.column(name).to_pylist()
+        values = [held[places[key]] if key in places else value for key, value in zip(keys, own, strict=True)]
+        place = new.schema.get_field_index(name)
+        new = new.set_column(place, new.schema.field(place), pa.array(values, new.schema.field(place).type))
+    return new
 
 
 def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:

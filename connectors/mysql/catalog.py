@@ -111,7 +111,7 @@ def _read(
     of_schema = f"table_schema = {literal(schema)}{_named('table_name', names)}"
     has_transactions = f"(select e.transactions from {_SCHEMA}.engines as e where e.engine = t.engine)"
     kinds = session.query(
-        f"select table_name, table_type, create_options, engine, create_time, {has_transactions} "
+        f"select table_name, table_type, create_options, engine, create_time, table_comment, {has_transactions} "
         f"from {_SCHEMA}.tables as t where {of_schema} order by table_name"
     )
     if not kinds:
@@ -149,8 +149,9 @@ def _read(
             is_mariadb=is_mariadb,
             unfit=_UNFIT.format(engine) if transactions == "NO" else "",
             created=str(created or ""),
+            comment=str(comment or ""),
         )
-        for name, kind, options, engine, created, transactions in kinds
+        for name, kind, options, engine, created, comment, transactions in kinds
         if str(kind) in kinds_wanted
     }
 
@@ -235,6 +236,7 @@ def _table(
     is_mariadb: bool,
     unfit: str,
     created: str,
+    comment: str,
 ) -> Table:
     parts: dict[str, list[tuple[str | None, bool]]] = {}
     unique: set[str] = set()
@@ -249,9 +251,11 @@ def _table(
         for index in sorted(unique)
         if all(column is not None and is_whole for column, is_whole in parts[index])
     ]
+    described = tuple(_column(column, checks.get((name.name, str(column[0])), ""), is_mariadb) for column in columns)
+    own = {column.name for column in described}
     return Table(
         name=name,
-        columns=tuple(_column(column, checks.get((name.name, str(column[0])), ""), is_mariadb) for column in columns),
+        columns=described,
         key=key,
         identity=created,
         unique_keys=tuple(whole),
@@ -262,7 +266,11 @@ def _table(
         or is_referenced
         or is_partitioned
         or kind == "SYSTEM VERSIONED"
-        or bool(set(parts) - {"PRIMARY"}),
+        or bool(set(parts) - {"PRIMARY"})
+        # What a new table would lack: defaults, numbers, checks and comments.
+        or bool(comment)
+        or any(column.attributes for column in described)
+        or any(table == name.name and check not in own for table, check in checks),
         is_referenced=is_referenced,
         refers_to=refers_to - {name},
         has_triggers=bool(triggers),
@@ -307,7 +315,9 @@ def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
         has_default="auto_increment" in extra or bool(written),
         fills_nulls="auto_increment" in extra or (kind.name == "timestamp" and is_nullable != "YES"),
         collation=collation or "",
-        attributes=_attributes(written, extra, comment or "", "" if is_json else check),
+        attributes=_attributes(
+            written, extra, "" if text.endswith(UTC_SUFFIX) else comment or "", "" if is_json else check
+        ),
     )
 
 

@@ -6,6 +6,7 @@ from ..checksums.sql import Canonical, exponent_form
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .kinds import Kind
+from .types import geometry_text
 
 
 class MySQLCanonical(Canonical):
@@ -80,7 +81,7 @@ def _utf8(column: str, kind: Kind) -> str:
     if kind.name in ("uuid", "inet4", "inet6"):
         return f"cast({column} as char)"
     if kind.is_geometry:
-        return f"convert(st_astext({column}) using utf8mb4)"
+        return f"convert({geometry_text(column)} using utf8mb4)"
     return f"convert({column} using utf8mb4)"
 
 

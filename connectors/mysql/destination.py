@@ -56,6 +56,11 @@ class MySQLDestination(SqlDestination):
         self._left.clear()  # the connection before may have broken and left staging tables
         return session
 
+    @property
+    def system(self) -> str:
+        """The server's own name."""
+        return "MariaDB" if self._server.is_mariadb else "MySQL"
+
     def identity(self) -> str:
         """Return host, port and database."""
         return self._settings.address.identity()

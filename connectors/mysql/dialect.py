@@ -22,6 +22,7 @@ _FACTS = Facts(
     adopts_staging=False,
     alters_at_once=True,
     compares=True,
+    max_columns=1016,
 )
 
 

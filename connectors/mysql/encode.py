@@ -71,7 +71,9 @@ def years_written_out(batch: pa.RecordBatch, columns: Collection[str]) -> pa.Rec
         is_short = pc.and_(pc.greater(years, 0), pc.less(years, 100))
         if pc.any(is_short).as_py():
             shown = years[pc.index(is_short, True).as_py()].as_py()
-            raise FatalConnectorError(f"column {name!r}: a year of MySQL cannot be {shown}", connector="mysql")
+            raise FatalConnectorError(
+                f"column {name!r}: a year of MySQL and MariaDB cannot be {shown}", connector="mysql"
+            )
         batch = batch.set_column(place, name, pc.utf8_lpad(pc.cast(years, pa.string()), 4, "0"))
     return batch
 
@@ -153,8 +155,8 @@ def _hex(array: pa.Array) -> pa.Array:
 def _refuse_special(array: pa.Array, column: str) -> None:
     if pc.all(pc.is_finite(array)).as_py() is False:
         raise FatalConnectorError(
-            f"column {column!r} holds NaN or an infinity, which MySQL has no place for: make it NULL in a transformer, "
-            "or exclude the column with `columns`",
+            f"column {column!r} holds NaN or an infinity, which MySQL and MariaDB have no place for: make it NULL in a "
+            "transformer, or exclude the column with `columns`",
             connector="mysql",
         )
 
@@ -167,7 +169,9 @@ def _in_years(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         shown = text[pc.index(is_fine, False).as_py()].as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {shown!r} is outside the years 1 to 9999, which MySQL can hold", connector="mysql"
+            f"column {column!r}: {shown!r} is outside the years 1 to 9999, which MySQL and MariaDB can hold: read the "
+            "column as text (`text_columns` of a PostgreSQL source), or exclude it with `columns`",
+            connector="mysql",
         )
     return text
 

@@ -184,6 +184,7 @@ def _text(error: BaseException, address: Address) -> str:
     """Return the server's own words."""
     arguments: tuple[object, ...] = getattr(error, "args", ())
     text = str(arguments[1] if len(arguments) > 1 and errno(error) else error) or type(error).__name__
+    text = text.replace("MySQL server", "server")  # the client says so of any
     return address.scrub(" ".join(text.split()))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
 from ..sql.dialect.types import native_of
@@ -178,6 +179,21 @@ class MySQLSource(QuerySource):
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""
         return decode.to_schema(batch, stream)
+
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Compare a text by its bytes, but first as an index may have it; any number but 0 is true."""
+        mark = self.comparable(field)
+        if pa.types.is_boolean(field.type):
+            return [f"({mark} <> 0)"]
+        name = f"t.{self.dialect.naming.quote(field.name)}"
+        return [name, mark] if Kind.parse(native_of(field, "mysql")).name in ("char", "varchar") else [mark]
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the marks are compared with; a quoted number would be compared as a double."""
+        if is_number_in_text(field):
+            return [str(value.as_py())]
+        bounds = [literal(str(value.as_py())), self.constant(value, field)]
+        return bounds[-len(self.filter_marks(field)) :]
 
     def comparable(self, field: pa.Field) -> str:
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""

@@ -66,7 +66,9 @@ class MySQLTables(Tables):
         if column.collation and Kind.parse(column_type).is_text:
             parts.append(f"collate {column.collation}")
         # Without NULL a timestamp would be NOT NULL on some servers.
-        parts.append("null" if column.is_nullable else "not null")
+        # A NOT NULL one of records that we make would get the current time where nothing comes, on some servers.
+        is_timestamp = not column.attributes and not column.is_key and Kind.parse(column_type).name == "timestamp"
+        parts.append("null" if column.is_nullable or is_timestamp else "not null")
         if declared != column_type:  # moments, of which a default of their former type knows nothing
             parts.append(UTC_SUFFIX.strip())
         elif column.attributes:
@@ -87,6 +89,10 @@ class MySQLTables(Tables):
     def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
         """Write the change to a wider type; what is not said of the column would be forgotten."""
         return [f"alter table {self._table(name)} modify column {self._column(column, column.type)}"]
+
+    def relax(self, name: TableName, column: Column) -> Sequence[str]:
+        """Write the column anew."""
+        return self.alter_type(name, replace(column, is_nullable=True))
 
     def rekey(self, session: Session, table: Table, key: Sequence[str]) -> Sequence[str]:
         """Change the key on the records that are there: DDL commits, so that it cannot come after they are deleted."""

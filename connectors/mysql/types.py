@@ -18,7 +18,7 @@
 | datetime(n) comment 'UTC' (ours) | timestamp[us, UTC]: `timestamp` ends in 2038 |
 | timestamp(n) | timestamp[us, UTC] |
 | time(n) | time64[us]; negative ones and those past 24 hours are refused |
-| geometry | string (WKT) |
+| geometry | string: WKT, behind `SRID=n;` where that is not 0 |
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _made_for(arrow: pa.DataType, name: str, json_type: str) -> str:
         if is_kind(arrow):
             return declared
     raise FatalConnectorError(
-        f"column {name!r}: MySQL has no type for {arrow}; exclude it with `columns`", connector="mysql"
+        f"column {name!r}: MySQL and MariaDB have no type for {arrow}; exclude it with `columns`", connector="mysql"
     )
 
 
@@ -142,10 +142,11 @@ def is_unlimited(column_type: str) -> bool:
     return name in TEXTS or name in BLOBS or name == "json"
 
 
-def _is_selectable(kind: Kind) -> bool:
-    """Tell whether texts of the type can be written into it as they are read (not bits, geometry, unknown types)."""
-    known = (*INTEGERS, *TEXTS, *BLOBS, *TEXT_LIKE, *BINARY_LIKE, *_ARROW, "decimal", "datetime")
-    return kind.name in known and kind.name != "bit"
+def _is_writable(kind: Kind) -> bool:
+    """Tell whether what is read of a type can be written into it."""
+    return kind.name in (
+        *INTEGERS, *TEXTS, *BLOBS, *TEXT_LIKE, *BINARY_LIKE, *GEOMETRY, *_ARROW, "decimal", "datetime",
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------ reading
@@ -158,13 +159,25 @@ def selected(name: str, column_type: str) -> str:
     """
     kind = Kind.parse(column_type) if column_type else Kind("")
     if kind.name in GEOMETRY:
-        return f"st_astext({name})"
+        return geometry_text(name)
     if kind.name == "float":
         # As a double: where values come as texts, a float has six digits.
         return f"{name} * 1e0"
     if kind.name == "bit":
         return f"cast({name} as unsigned)"
     return f"cast({name} as char)" if kind.name in ("uuid", "inet4", "inet6", "") else name
+
+
+def geometry_text(name: str) -> str:
+    """Return the SQL for a geometry as text, with its spatial reference if it has one."""
+    return f"if(st_srid({name}), concat('SRID=', st_srid({name}), ';', st_astext({name})), st_astext({name}))"
+
+
+def geometry_of(text: str) -> str:
+    """Return the SQL for the geometry that a text of `geometry_text` stands for; what is none is an error."""
+    srid = f"cast(substring(substring_index({text}, ';', 1), 6) as unsigned)"
+    with_srid = f"st_geomfromtext(substring_index({text}, ';', -1), {srid})"
+    return f"if(left({text}, 5) = 'SRID=', {with_srid}, st_geomfromtext({text}))"
 
 
 class MySQLTypes(Types):
@@ -178,13 +191,18 @@ class MySQLTypes(Types):
         if native := native_of(column, "mysql"):
             kind = Kind.parse(native)
             is_odd = kind.name in ("uuid", "inet4", "inet6") and not self._server.is_mariadb
-            if arrow_of(native) == column.type and not is_odd and _is_selectable(kind):
+            if arrow_of(native) == column.type and not is_odd and _is_writable(kind):
                 return str(kind)
         # MySQL's own JSON would read long numbers as floating point ones.
         return _made_for(made_of(column), column.name, "json" if self._server.is_mariadb else "longtext")
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
-        """Values travel as text, made of the column's own Arrow type."""
+        """Values travel as text, made of the column's own Arrow type; bits and geometry come out of a staging table."""
+        declared = Kind.parse(column_type)
+        if declared.is_geometry:
+            return Wire(type="longtext", arrow=pa.string())
+        if declared.name == "bit":
+            return Wire(type="bigint unsigned", arrow=pa.uint64())
         kind = arrow_of(column_type)
         if kind == pa.json_():
             kind = pa.string()
@@ -216,4 +234,4 @@ class MySQLTypes(Types):
         return widen(before, short) or short
 
 
-__all__ = ["MySQLTypes", "arrow_of", "is_unlimited", "key_type", "selected"]
+__all__ = ["MySQLTypes", "arrow_of", "geometry_of", "geometry_text", "is_unlimited", "key_type", "selected"]

@@ -18,6 +18,11 @@ def widen(before: str, after: str) -> str | None:
         return before
     if old.is_bit1 and new.is_boolean:
         return before
+    if old.is_geometry and (new.is_geometry or new.name in TEXTS):
+        # The server makes a geometry of its text, and refuses what is none.
+        return before
+    if old.name == "bit" and new.name == "bit":
+        return before if old.numbers >= new.numbers else after
     if old.name in (*INTEGERS, "decimal") and new.name in (*INTEGERS, "decimal"):
         return _wider_number(before, after, old, new)
     if {old.name, new.name} == {"float", "double"}:

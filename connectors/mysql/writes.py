@@ -14,6 +14,7 @@ from ..stream import ConflictMethod
 from .kinds import Kind
 from .server import Server
 from .session import MySQLSession
+from .types import geometry_of
 
 
 class MySQLWrites(Writes):
@@ -35,8 +36,10 @@ class MySQLWrites(Writes):
             session.swap_after_commit(action.schema, action.staging, action.target)
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
-        """Values are staged in the column's own type."""
-        return expression
+        """Make a geometry of its text; other values are staged in the column's own type, or are numbers of bits."""
+        kinds = (Kind.parse(each) for each in (column_type, staged_type))
+        is_read = [kind.is_geometry for kind in kinds] == [True, False]
+        return geometry_of(expression) if is_read else expression
 
     def merge(
         self,
@@ -64,7 +67,7 @@ class MySQLWrites(Writes):
             changes = [f"{same} = {self._table(target.name)}.{same}"]
         order = " desc" if method is ConflictMethod.IGNORE else ""
         names = self._names([column.name for column in columns])
-        values = self._names([column.name for column in columns], "s.")
+        values = ", ".join(self._value(column, staged) for column in columns)
         return [
             f"insert into {self._table(target.name)} ({names}) select {values} from {self._table(staging)} as s "
             f"order by s.{self._quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
@@ -74,7 +77,7 @@ class MySQLWrites(Writes):
         """Compare texts by their characters, whatever the table's own collation takes for the same."""
         parts = []
         for column in columns:
-            pair = [f"t.{self._quote(column.name)}", f"s.{self._quote(column.name)}"]
+            pair = [f"t.{self._quote(column.name)}", self._value(column, staged)]
             if Kind.parse(column.type).is_text:
                 pair = [f"convert({each} using utf8mb4) collate {self._server.collation}" for each in pair]
                 if not _is_exact(self._server.collation):  # it takes no heed of spaces at the end
@@ -99,6 +102,10 @@ class MySQLWrites(Writes):
 
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
+
+    def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
+        listed = ", ".join(f"s.{self._quote(name)} = {value}" for name, value in values.items())
+        return f"update {self._table(staging)} as s join {self._table(target.name)} as t on {same} set {listed}"
 
     def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
         listed = ", ".join(f"t.{self._quote(name)} = {value}" for name, value in values.items())

@@ -13,16 +13,16 @@ from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import Stream, Trigger
+from ..stream import UNDECIDED, Stream, Trigger
 from .describe import ResultColumn
-from .types import PostgresTypes, arrow_of
+from .types import ENUM_LABELS, TYPE_NAME, PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.
 # So an `oid` is compared with an `oid`, and not with a number or a `regclass`.
 
-#: For a type that is not the server's own, or a domain: the name of its (base) type with the schema, and the schema of
-#: its operator `=`.
+#: For a type that is not the server's own, or a domain: the name of its (base) type with the schema, the schema of its
+#: operator `=`, and the labels of an enum.
 _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regnamespace::oid then (
       with recursive b as (
         select a.atttypid as oid, a.atttypmod as mod, 1 as depth
@@ -37,9 +37,19 @@ _OWN_TYPE = """case when y.typtype = 'd' or y.typnamespace <> 'pg_catalog'::regn
             and w.amoprighttype = o.opcintype and w.amopstrategy = 3
           join pg_catalog.pg_operator p on p.oid = w.amopopr
           join pg_catalog.pg_namespace q on q.oid = p.oprnamespace
-          where o.opcdefault and o.opcintype = x.oid limit 1))
+          where o.opcdefault and o.opcintype = x.oid limit 1),
+        (select pg_catalog.json_agg(e.enumlabel order by e.enumsortorder)
+          from pg_catalog.pg_enum e where e.enumtypid = x.oid))
       from b join pg_catalog.pg_type x on x.oid = b.oid join pg_catalog.pg_namespace m on m.oid = x.typnamespace
       order by b.depth desc limit 1) end"""
+
+#: The enums of a database: name with the schema, name as the session writes it, labels.
+_ENUMS = """select pg_catalog.quote_ident(n.nspname::text) || '.' || pg_catalog.quote_ident(t.typname::text),
+  pg_catalog.format_type(t.oid, null), pg_catalog.json_agg(e.enumlabel)::text
+from pg_catalog.pg_type t join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+join pg_catalog.pg_enum e on e.enumtypid = t.oid
+where pg_catalog.has_type_privilege(t.oid, 'USAGE') and pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+group by 1, 2"""
 
 #: The base type of a domain.
 _BASE = """case y.typtype when 'd' then (
@@ -197,9 +207,6 @@ _DEPENDENTS = """select w.kind || ' ' || w.name from (
 
 _TABLE_KINDS = ("r", "p")
 
-#: Metadata of a field: what a statement calls its type where no schema is searched.
-TYPE_NAME = b"type_name"
-
 
 def streams(session: Session, schema: str, text_columns: Sequence[str], system: str) -> list[Stream]:
     """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
@@ -259,6 +266,10 @@ def _field(column: str, declared: str, base: str | None, own: Any, system: str, 
         metadata[b"read_as"] = b"text" if is_text else b"base"
     if own is not None:
         metadata[TYPE_NAME] = own[0].encode()
+        if own[2] and not is_text:
+            metadata[ENUM_LABELS] = json.dumps(own[2]).encode()
+    if native == "numeric" and not is_text:
+        metadata[UNDECIDED] = b"1"
     return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
 
 
@@ -325,6 +336,11 @@ class PostgresCatalog(Catalog):
             (each.type, each.base) for table in found.values() for each in table.columns if each.base
         )
         return found
+
+    def read_enums(self, session: Session) -> None:
+        """Tell the types which enums there are; columns of new tables may be of them."""
+        found = session.query(_ENUMS)
+        self._types.enums = {name: (shown, frozenset(json.loads(labels))) for name, shown, labels in found}
 
     def exists(self, session: Session, name: TableName) -> bool:
         """Look the name up."""
@@ -419,4 +435,4 @@ def _regrant(name: TableName, details: Mapping[str, Any]) -> list[str]:
     return statements
 
 
-__all__ = ["TYPE_NAME", "PostgresCatalog", "changes_since_snapshot", "columns_now", "is_indexed", "streams"]
+__all__ = ["PostgresCatalog", "changes_since_snapshot", "columns_now", "is_indexed", "streams"]

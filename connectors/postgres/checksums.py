@@ -15,8 +15,8 @@ class PostgresCanonical(Canonical):
         """Write a value's canonical text."""
         base = _base(compared)
         form = compared.form
-        if base in ("character", "bpchar") and form in (Form.NATIVE, Form.TEXT):
-            # A cast to text would drop the blanks at its end.
+        if base in ("character", "bpchar", "inet") and form in (Form.NATIVE, Form.TEXT):
+            # A cast to text would drop the blanks at its end, and add `/32` to an address.
             return f"case when {column} is not null then concat({column}) end"
         if form is Form.DECIMAL:
             number = f"{column}::numeric" if base in ("money", "text") else column
@@ -40,7 +40,7 @@ class PostgresCanonical(Canonical):
     def comparable(self, column: str, compared: Compared) -> str:
         """Compare texts by their bytes, everything else as it is, so that an index helps."""
         if compared.form is Form.TEXT:
-            return f'({column}::text) collate "C"'
+            return f'({self.text(column, compared) if _base(compared) == "inet" else f"{column}::text"}) collate "C"'
         if compared.form is Form.UUID and _base(compared) != "uuid":
             return f'lower({column}::text) collate "C"'
         return f"({column}::int)" if _base(compared) == "boolean" else column

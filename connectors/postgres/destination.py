@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, TableState, WriteDisposition
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
+from .catalog import PostgresCatalog
 from .dialect import dialect
 from .privileges import missing_privileges
 from .settings import VERIFYING, PostgresSettings
@@ -38,11 +39,23 @@ class PostgresDestination(SqlDestination):
         self._database = Database(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
+        self._has_enums = False
         self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, "begin"))
 
     def connect(self) -> AdbcSession:
         """Open a connection."""
         return self._database.connect("begin", self._settings.batch_size_bytes)
+
+    def describe(self, tables: Sequence[str]) -> Mapping[str, TableState]:
+        """Learn of the enums that there are as well, once: the same ones count for the plan and for the loads."""
+        catalog = cast("PostgresCatalog", self.dialect.catalog)
+        if not self._has_enums:
+            with self._sessions.lease() as lease:
+                lease.begin()
+                catalog.read_enums(lease.session)
+                lease.session.rollback()
+            self._has_enums = True
+        return super().describe(tables)
 
     def identity(self) -> str:
         """Return host, port and database."""

@@ -19,6 +19,7 @@ _FACTS = Facts(
     joins_statements=True,
     commits_alone=True,
     compares=True,
+    max_columns=1599,
 )
 
 

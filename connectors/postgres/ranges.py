@@ -107,16 +107,24 @@ class PageRanges:
     def moment(self) -> Mapping[str, Any] | None:
         """Return what a later snapshot is compared with."""
         ranges = [[part.label, part.locator["where"]] for part in self.ranges]
-        return {"facts": self.facts, "oldest": self.oldest, "ranges": ranges} if self.facts and self.oldest else None
+        found = {
+            "facts": self.facts,
+            "oldest": self.oldest,
+            "ranges": ranges,
+            "filter": self.source.filter(self.stream),
+        }
+        return found if self.facts and self.oldest else None
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
         """Take the ranges of an earlier snapshot, if this one sees the same records in the loaded ones."""
         then, now = int(moment["oldest"]), self.end
-        if moment["facts"] != self.facts or now - then >= _CIRCLE:
+        condition = self.source.filter(self.stream)
+        if moment["facts"] != self.facts or moment.get("filter", "") != condition or now - then >= _CIRCLE:
             return False
         table = self.source.dialect.naming.table(self.source.table(self.stream))
         for place, records in loaded.items():
-            sql = _YOUNGER.format(now=now, then=then, table=table, where=moment["ranges"][place][1])
+            where = " and ".join(f"({each})" for each in (moment["ranges"][place][1], condition) if each)
+            sql = _YOUNGER.format(now=now, then=then, table=table, where=where)
             if self.holder.session.query(sql) != [(records, 0)]:
                 return False
         self.ranges = [_range(place, *known) for place, known in enumerate(moment["ranges"])]

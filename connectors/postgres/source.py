@@ -11,16 +11,17 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.casts import cast_batch
+from ..arrow.undecided import Numbers
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.identifiers import literal
 from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
-from ..sql.read.source import WITHIN
 from ..sql.session import Lease, Session, Sessions
-from ..stream import Block, Bookmark, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, ReplicationMethod, Stream
 from . import catalog, ranges
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
@@ -28,9 +29,10 @@ from .asyncpg_session import AsyncpgSession
 from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
+from .numbers import look
 from .settings import VERIFYING, PostgresSettings
 from .type_names import Name
-from .types import array_item, arrow_of
+from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
@@ -184,7 +186,15 @@ class PostgresSource(QuerySource):
         native = metadata[b"native_type"].decode()
         if metadata.get(b"read_as") == b"base":
             column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
+        if WIDENS in metadata:
+            return TRIMMED.format(column)
         return arrow_of(native)[1].format(column)
+
+    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+        """Look at them in one pass."""
+        names = [field.name for field in fields]
+        found = look(lease.session, self.relation(stream), [self.dialect.naming.quote(name) for name in names])
+        return dict(zip(names, found, strict=True))
 
     def checksum_system(self) -> str:
         """Return whose SQL they are computed in."""
@@ -227,6 +237,18 @@ class PostgresSource(QuerySource):
         first = self.constant(value, field)
         return [first] if self.tie_breaker(field) is None else [first, f"{first}::text"]
 
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Compare numbers that are read as texts as numbers, all other texts as such: an enum knows its labels only."""
+        if is_number_in_text(field) or not pa.types.is_string(field.type):
+            return [self.comparable(field)]
+        return [*([self.comparable(field)] if _is_plain_text(field) else []), str(self.tie_breaker(field))]
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the marks are compared with."""
+        if is_number_in_text(field) or not pa.types.is_string(field.type):
+            return [self.constant(value, field)]
+        return [f"{literal(value.as_py())}::text"] * len(self.filter_marks(field))
+
     def incomplete(self, field: pa.Field) -> str:
         """Count NaN among what is no bookmark; here it is above all numbers."""
         missing = super().incomplete(field)
@@ -268,10 +290,7 @@ class PostgresSource(QuerySource):
         """Yield COPY's binary format."""
         session: AsyncpgSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.naming.names(stream.schema.names)
-        where = f" where {stream.locator[WITHIN]}" if WITHIN in stream.locator else ""
-        for block in session.copy_out(
-            f"select {columns} from {self.dialect.naming.table(self.table(stream))} as t{where}"
-        ):
+        for block in session.copy_out(f"select {columns} from {self.whole(stream)}"):
             lease.check()
             yield block
 
@@ -287,8 +306,14 @@ class PostgresSource(QuerySource):
 def _type_name(field: pa.Field) -> str:
     """Return the name of a column's type in a statement; empty: unknown."""
     metadata = field.metadata or {}
-    name: bytes = metadata.get(catalog.TYPE_NAME, metadata.get(b"native_type", b""))
+    name: bytes = metadata.get(TYPE_NAME, metadata.get(b"native_type", b""))
     return name.decode()
+
+
+def _is_plain_text(field: pa.Field) -> bool:
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    name = Name.parse(native)
+    return name.is_native and not name.is_array and name.base in ("text", "character varying")
 
 
 def is_raw(stream: Stream) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -33,6 +34,10 @@ _FIXED: dict[str, pa.DataType] = {
 }
 
 
+#: Metadata of a column: its (base) type's name with the schema, and the labels of an enum as JSON.
+TYPE_NAME = b"type_name"
+ENUM_LABELS = b"enum_labels"
+
 #: Types that every driver returns as fitting Python values.
 _PLAIN = frozenset(
     {"smallint", "integer", "bigint", "real", "double precision", "numeric", "boolean", "text", "character varying"}
@@ -40,6 +45,10 @@ _PLAIN = frozenset(
 
 #: Types that JSON has a form of its own for.
 _MOMENTS = frozenset({"date", "timestamp without time zone", "timestamp with time zone"})
+
+
+#: What is selected of a number that is read as a decimal of the digits that were found, not of its own type.
+TRIMMED = "pg_catalog.trim_scale({})::text"
 
 
 @lru_cache(maxsize=4096)
@@ -51,6 +60,9 @@ def arrow_of(column_type: str) -> tuple[pa.DataType, str]:
         return pa.string(), "pg_catalog.textin(pg_catalog.bpcharout({}))"
     if name.is_array or not name.is_native:
         return pa.string(), "{}::text"
+    if name.base == "inet":
+        # As the server shows it: a cast to text would add `/32` to the address of a host.
+        return pa.string(), "pg_catalog.textin(pg_catalog.inet_out({}))"
     if name.base in _FIXED:
         return _FIXED[name.base], "{}"
     if name.base == "name":
@@ -237,6 +249,8 @@ class PostgresTypes(Types):
     def __init__(self) -> None:
         #: Domain -> its base type; of domains in tables that were reflected.
         self.domains: dict[str, str] = {}
+        #: Enum, with its schema -> its name as the session writes it, and its labels; of a destination.
+        self.enums: dict[str, tuple[str, frozenset[str]]] = {}
 
     def base(self, column_type: str) -> str:
         """Return a domain's base type; any other type itself."""
@@ -249,10 +263,19 @@ class PostgresTypes(Types):
         # The name becomes part of DDL: only known names may pass.
         if metadata.get(b"native_system") == b"postgres" and native and Name.parse(native).is_native:
             return native
+        if enum := self._enum(column):
+            return enum
         if column.type == pa.json_() and native.lower() == "json":
             # There it is a text (MariaDB, DuckDB): `jsonb` would drop repeated keys, and write the rest anew.
             return "json"
         return _made_for(made_of(column), column.name)
+
+    def _enum(self, column: pa.Field) -> str:
+        """Return the enum of this database that has the name and every label of the column's; empty: there is none."""
+        metadata = column.metadata or {}
+        name, labels = metadata.get(TYPE_NAME, b"").decode(), metadata.get(ENUM_LABELS)
+        found = self.enums.get(name) if labels and pa.types.is_string(column.type) else None
+        return found[0] if found and labels and found[1].issuperset(json.loads(labels)) else ""
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Return how COPY carries it."""
@@ -273,4 +296,4 @@ class PostgresTypes(Types):
         return wider if base == before else before if wider == base else None
 
 
-__all__ = ["PostgresTypes", "array_item", "arrow_of", "shown"]
+__all__ = ["ENUM_LABELS", "TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]

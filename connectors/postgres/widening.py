@@ -23,6 +23,8 @@ def widen(before: str, after: str) -> str | None:
     held, new = Name.parse(before), Name.parse(after)
     if held.is_array or new.is_array:
         return before if after == "text" and held.is_array else None
+    if not new.is_native:  # an enum, whose values are staged as texts
+        return _wider_text(before, held, Name("text")) if held.base in TEXTS else None if held.is_native else before
     if held.base in TEXTS and (new.base in TEXTS or new.base in _PARSED):
         return _wider_text(before, held, new)
     if new.base in TEXTS and held.base in _REWRITTEN:

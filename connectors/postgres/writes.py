@@ -54,10 +54,7 @@ class PostgresWrites(Writes):
         DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers, breaks foreign keys, and resets
         columns that do not arrive. Without a unique index only UPDATE and INSERT remain.
         """
-        # A key is compared without its padding: with it, a record would not find its former version.
-        staged = {
-            name: "bpchar" if name in key and Name.parse(kind).is_filled else kind for name, kind in staged.items()
-        }
+        staged = _unpadded(staged, key)
         compared = [*columns, *(c for c in target.columns if c.is_generated and c.name in key)]
         values = ", ".join(f"{self._value(column, staged)} as {self._quote(column.name)}" for column in compared)
         source = f"(select {values} from {self._table(staging)} s)"
@@ -77,6 +74,17 @@ class PostgresWrites(Writes):
         if method is ConflictMethod.IGNORE:
             return [*first, new]
         return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
+
+    def carry(
+        self,
+        target: Table,
+        staging: TableName,
+        kept: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Find the target's records as `merge` does."""
+        return [_FOR_MERGES, *super().carry(target, staging, kept, _unpadded(staged, key), key)]
 
     def equals(self, left: str, right: str, column: Column) -> str:
         """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
@@ -128,6 +136,11 @@ def _unless_new(insert: str, merge: Sequence[str]) -> str:
         f"{' '.join(f'execute {literal(sql)};' for sql in merge)} end"
     )
     return f"do {literal(body)}"
+
+
+def _unpadded(staged: Mapping[str, str], key: Sequence[str]) -> dict[str, str]:
+    """Have a key compared without its padding: with it, a record would not find its former version."""
+    return {name: "bpchar" if name in key and Name.parse(kind).is_filled else kind for name, kind in staged.items()}
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

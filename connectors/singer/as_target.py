@@ -17,7 +17,10 @@ import click
 import msgspec
 import pyarrow as pa
 from singer_sdk import Target
+from singer_sdk.exceptions import SyncError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TargetCapabilities
+from singer_sdk.io_base import SingerReader
+from singer_sdk.singerlib.exceptions import SingerReadError
 from singer_sdk.sinks import BatchSink
 
 from ..abilities import abilities_of
@@ -32,6 +35,9 @@ from .versions import VERSION, OlderVersions, version_column
 
 #: Records of a stream in one load; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
+
+#: What singer-sdk raises for a message that is none, or does not hold to its SCHEMA.
+UNREADABLE = (SyncError, SingerReadError)
 
 #: Connectors with schemas: there, a tap's `schema-table` names schema and table.
 _WITH_SCHEMAS = frozenset({"postgres"})
@@ -179,7 +185,10 @@ class DestinationSink(BatchSink):
     def _parsed(self, records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
         if self.config.get("sanitize_null_text_characters"):
             records = [_without_nul(record) for record in records]
-        block = b"\n".join(_encoder.encode(record) for record in records) + b"\n"
+        try:
+            block = b"\n".join(_encoder.encode(record) for record in records) + b"\n"
+        except UnicodeEncodeError as error:
+            raise _no_text("RECORD", self.stream_name) from error
         return self._parse(block, range(1, len(records) + 1))
 
     def _parse(self, block: bytes, lines: Sequence[int]) -> pa.RecordBatch:
@@ -204,6 +213,11 @@ def _shared(stream: str, other: str, table: str, way_out: str = "") -> FatalConn
     )
 
 
+class _Reader(SingerReader):
+    def _process_unknown_message(self, message_dict: dict[str, Any]) -> None:
+        raise FatalConnectorError(f"a message of the tap has the unknown type {message_dict['type']!r}")
+
+
 class DestinationTarget(ConfigWithoutValues, Target):
     """A target over a `Destination`; `target_class` makes one for each connector."""
 
@@ -211,6 +225,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
     package_name = "syncblocks"
     connector = ""
     default_sink_class = DestinationSink
+    message_reader_class = _Reader
     capabilities: ClassVar[Any] = [
         PluginCapabilities.ABOUT,
         PluginCapabilities.STREAM_MAPS,
@@ -271,8 +286,12 @@ class DestinationTarget(ConfigWithoutValues, Target):
         Raises:
             FatalConnectorError: two streams have one name.
         """
+        stream = message_dict.get("stream", "")
+        try:
+            _encoder.encode(message_dict)
+        except UnicodeEncodeError as error:
+            raise _no_text("SCHEMA", stream) from error
         super()._process_schema_message(message_dict)
-        stream = message_dict["stream"]
         for stream_map in self.mapper.stream_maps[stream]:
             other = self._sources.setdefault(stream_map.stream_alias, stream)
             if other != stream and self.sink_exists(stream_map.stream_alias):
@@ -369,6 +388,10 @@ def table_name(stream: str, connector: str, config: Mapping[str, Any]) -> str:
     return table if config.get("schema") else f"{schema.rpartition('-')[2]}.{table}"
 
 
+def _no_text(kind: str, stream: Any) -> FatalConnectorError:
+    return FatalConnectorError(f"a {kind} of stream {stream!r} holds half a surrogate pair, which is no text")
+
+
 def _without_nul(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "")
@@ -383,4 +406,4 @@ def _widened(column: Column, wider: Wider) -> Column:
     return column.widened(wider.kind) if column.name == wider.column.name else column
 
 
-__all__ = ["DestinationSink", "DestinationTarget", "table_name", "target_class"]
+__all__ = ["UNREADABLE", "DestinationSink", "DestinationTarget", "table_name", "target_class"]

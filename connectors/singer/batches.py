@@ -163,7 +163,7 @@ def _parquet(raw: IO[bytes], form: Any) -> Iterator[pa.RecordBatch]:
 
     opened = pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=BUFFER_BYTES)
     size = fitting_records(
-        opened.metadata,
+        opened,
         None,
         BLOCK_BYTES,
         BATCH_RECORDS,

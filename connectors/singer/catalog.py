@@ -123,16 +123,23 @@ def _stream(entry: Entry, chosen: _Selection) -> Stream:
     name, root = name_of(entry), root_metadata(entry)
     keys = _names(entry.get("key_properties") or root.get("table-key-properties") or root.get("view-key-properties"))
     method, bookmarks = _replication(entry, root)
-    fields = []
+    fields: list[pa.Field] = []
+    unreadable = ""
     for column in columns_of(entry["schema"]):
         inclusion = _metadata(entry, ("properties", column.name)).get("inclusion")
         is_automatic = inclusion == "automatic" or column.name in keys or column.name in bookmarks
         if inclusion != "unsupported" and (is_automatic or chosen.takes(name, column.name)):
-            fields.append(column.field(nullable=column.name not in keys))
+            try:
+                fields.append(column.field(nullable=column.name not in keys))
+            except UnicodeEncodeError:
+                unreadable = f"stream {name!r}: the name of its column {column.name!r} holds half a surrogate pair"
+    if unreadable:
+        fields = []
     known = {field.name for field in fields}
     return Stream(
         name=name,
         schema=pa.schema(fields),
+        unreadable=unreadable,
         key_properties=keys if set(keys) <= known else (),
         replication_method=method,
         bookmark_properties=tuple(each for each in bookmarks if each in known),

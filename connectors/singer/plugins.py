@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import FatalConnectorError
+
 PREFIXES = {"tap-syncblocks-": "tap", "target-syncblocks-": "target"}
 
 
@@ -15,20 +17,24 @@ def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
 
     Raises:
         ConnectorConfigError: there is no such connector, or its driver is not installed.
+        FatalConnectorError: a message for a target is none, or does not hold to its SCHEMA.
         SystemExit: always, at the end.
     """
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")  # messages are UTF-8, whatever the locale
+    name = f"{kind}-syncblocks-{connector}"
     if kind == "tap":
         from .as_tap import tap_class
 
-        command = tap_class(connector).cli
+        tap_class(connector).cli(list(arguments), prog_name=name)
     else:
-        from .as_target import target_class
+        from .as_target import UNREADABLE, target_class
 
-        command = target_class(connector).cli
-    command(list(arguments), prog_name=f"{kind}-syncblocks-{connector}")
+        try:
+            target_class(connector).cli(list(arguments), prog_name=name)
+        except UNREADABLE as error:
+            raise FatalConnectorError(f"a message of the tap cannot be read: {' '.join(str(error).split())}") from error
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,10 +15,12 @@ from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
 from ..ranges import RangeReads
 from ..stream import (
+    NEEDED,
     Block,
     Bookmark,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     LedgerRow,
     Load,
@@ -29,6 +32,7 @@ from ..stream import (
 )
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
+from .files_read import FilesRead
 from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
@@ -89,6 +93,11 @@ class SqlDestination(ABC):
     def is_there(self) -> bool:
         """Tell whether there is a database at all; a file that is not there is an empty destination."""
         return True
+
+    @property
+    def system(self) -> str:
+        """The system's name, for messages."""
+        return self.connector
 
     # ---------------------------------------------------------------- protocol
     def check(self) -> None:
@@ -163,6 +172,10 @@ class SqlDestination(ABC):
         """Keep them all."""
         return ""
 
+    def keeps_first_value(self) -> bool:
+        """Apply `Load.kept`."""
+        return True
+
     def removes(self) -> bool:
         """Apply `Load.removed`."""
         return True
@@ -171,19 +184,37 @@ class SqlDestination(ABC):
         """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
         names = self.column_names(stream.schema.names, table)
-        is_new = disposition is WriteDisposition.REPLACE
-        found = ((field, names[field.name]) for field in stream.schema)
-        keys = stream.key_properties if disposition is WriteDisposition.MERGE else ()
-        return [
-            self._kept(
-                field,
-                name,
-                held.get(self.dialect.naming.fold(name)),
-                is_new=is_new,
-                key_columns=len(keys) if field.name in keys else 0,
+        self._refuse_too_many(names.values(), () if disposition is WriteDisposition.REPLACE else held)
+        is_replace, is_append = (disposition is each for each in (WriteDisposition.REPLACE, WriteDisposition.APPEND))
+        keys = () if is_append else stream.key_properties
+
+        def kept(*, is_new: bool) -> list[Kept]:
+            return [
+                self._kept(
+                    field,
+                    names[field.name],
+                    held.get(self.dialect.naming.fold(names[field.name])),
+                    is_new=is_new,
+                    is_replace=is_replace,
+                    key_columns=len(keys) if field.name in keys else 0,
+                )
+                for field in stream.schema
+            ]
+
+        found = kept(is_new=is_replace and not table.stays)
+        is_refused = any(each.held is not None and each.arrow is None for each in found)
+        # Without a way to rename tables, one that does not fit is dropped and made anew.
+        return kept(is_new=True) if is_refused and is_replace and not self.dialect.facts.renames else found
+
+    def _refuse_too_many(self, names: Iterable[str], held: Iterable[str]) -> None:
+        """Raise for more columns than a table can have."""
+        count, most = len({*map(self.dialect.naming.fold, names), *held}), self.dialect.facts.max_columns
+        if most and count > most:
+            raise FatalConnectorError(
+                f"its table would have {count:,} columns, and one of {self.system} holds {most:,} beside our own; "
+                "leave some out with `columns: {exclude: [...]}`",
+                connector=self.connector,
             )
-            for field, name in found
-        ]
 
     def one_name(self, destination_table: str) -> str:
         """Return what all names of the same table have in common."""
@@ -218,6 +249,32 @@ class SqlDestination(ABC):
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
             self._ledger.set_bookmark(lease.session, ledger, key, bookmark, forget=forget)
+            files = FilesRead(self.dialect, ledger)
+            if (forget or bookmark is None) and files.exists(lease.session):
+                files.forget(lease.session, key)
+            commit(lease.session, self.dialect)
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        """See `KeepsFiles`."""
+        files = FilesRead(self.dialect, self.target(key.destination_table))
+        if not self.is_there():
+            return []
+        with self._sessions.lease(key.stream) as lease:
+            lease.begin()
+            found = files.read(lease.session, key) if files.exists(lease.session) else []
+            lease.session.rollback()
+        return found
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        """See `KeepsFiles`."""
+        target = self.target(key.destination_table)
+        ledger, files = self._ledger.table(target), FilesRead(self.dialect, target)
+        with self._sessions.lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            token = secrets.token_hex(16)
+            self._ledger.take_over(lease.session, ledger, key, token=token, owner="set by hand", source=None)
+            if files.exists(lease.session):
+                files.forget(lease.session, key, paths)
             commit(lease.session, self.dialect)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
@@ -347,7 +404,9 @@ class SqlDestination(ABC):
             lease.begin()
             return False
 
-    def _kept(self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, key_columns: int) -> Kept:
+    def _kept(
+        self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, is_replace: bool, key_columns: int
+    ) -> Kept:
         metadata = field.metadata or {}
         before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
         name = name if held is None else held.name
@@ -359,13 +418,14 @@ class SqlDestination(ABC):
             made = before if before is not None and yields_to_table(field) else self.dialect.types.column_type(field)
         except FatalConnectorError:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
-        kind: str | None = made
+        kind: str | None = self.dialect.types.key_type(made, key_columns) if key_columns else made
         if before is not None and not is_new:
             types = self.dialect.types
             if key_columns:
                 kind = types.widen_key(before, made, key_columns)
             else:
-                kind = types.widen(before, made) or types.to_double(before, made)
+                kind = types.widen(before, made)  # the empty text is a type of SQLite
+                kind = types.to_double(before, made) if kind is None and not is_replace else kind
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
@@ -399,6 +459,10 @@ class SqlDestination(ABC):
             )
             for column in table.columns
         ]
+        needed = {column.name for column in table.needed()}
+        fields = [
+            field.with_metadata({**field.metadata, NEEDED: b""}) if field.name in needed else field for field in fields
+        ]
         name = table.name
         if name.schema == self.dialect.naming.default_schema == "main":
             # SQLite and DuckDB name the streams of their main schema without it.
@@ -407,6 +471,7 @@ class SqlDestination(ABC):
             schema=pa.schema(fields),
             ledger=tuple(ledger),
             is_table=table.is_table,
+            stays=is_kept,
             refers_to=frozenset(map(self._folded, table.refers_to)),
             identity=table.identity,
             refuses={

@@ -51,15 +51,23 @@ def checked(name: str) -> str:
     Raises:
         FatalConnectorError: none can (empty, NUL, a lone surrogate).
     """
+    fault = _fault(name)
+    if fault:
+        raise FatalConnectorError(f"the name {name!r} {fault}; rename it" if name else f"{fault}; rename it")
+    return name
+
+
+def _fault(name: str) -> str:
+    """Say why no database can hold a name; empty: some can."""
     if not name:
-        raise FatalConnectorError("a name of a table or column is empty; rename it")
+        return "a name of a table or column is empty"
     if "\0" in name:
-        raise FatalConnectorError(f"the name {name!r} holds a NUL, which no database takes; rename it")
+        return "holds a NUL, which no database takes"
     try:
         name.encode()
-    except UnicodeEncodeError as error:
-        raise FatalConnectorError(f"the name {name!r} is not valid Unicode (a lone surrogate); rename it") from error
-    return name
+    except UnicodeEncodeError:
+        return "is not valid Unicode (a lone surrogate)"
+    return ""
 
 
 def literal(text: str) -> str:
@@ -209,7 +217,16 @@ class Naming:
             held: columns of the table that is there.
             known: what earlier loads called the stream's columns, as `remembered` returned it; also of columns that do
                 not come now.
+
+        Raises:
+            FatalConnectorError: no database can hold one of the names.
         """
+        for name in names:
+            if fault := _fault(name):
+                way_out = name.replace("\0", "?") or "?"
+                raise FatalConnectorError(
+                    f"column {name!r} {fault}: rename it, or leave it out with `columns: {{exclude: [{way_out!r}]}}`"
+                )
         known = known or {}
         spelled = {self.fold(column): column for column in held}
         told_apart, owned = self._told_apart(known), {self.fold(column) for column in known.values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -23,6 +23,10 @@ class Column:
     base: str = ""
     #: Schema of the operator `=` of its values, where the system's own is not used; two columns are equal without it.
     equality: str = field(default="", compare=False)
+    #: Belongs to the key by which the stream's records are merged.
+    is_key: bool = field(default=False, compare=False)
+    #: NULL may come from now on: a NOT NULL of the table is dropped.
+    is_relaxed: bool = field(default=False, compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).
@@ -85,6 +89,16 @@ class Table:
             events.add("delete")
         return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 
+    def needed(self) -> list[Column]:
+        """Return the columns for which each record that is inserted must bring a value; a key is its owner's affair."""
+        fills = any(each.timing == "before" and "insert" in each.events for each in self.triggers)
+        return [
+            column
+            for column in self.columns
+            if not (column.is_nullable or column.has_default or column.is_generated or column.fills_nulls or fills)
+            and column.name not in self.key
+        ]
+
     def column(self, name: str) -> Column | None:
         """Find a column by its exact name (dialects that fold names reflect them as the stream has them)."""
         return next((column for column in self.columns if column.name == name), None)
@@ -105,6 +119,10 @@ class StagingTable:
     def own_columns(self) -> list[Column]:
         """Return the columns of the staging table itself."""
         return [Column(name=name, type=kind) for name, kind in self.types.items()]
+
+    def target_columns(self) -> list[Column]:
+        """Return the same for a table that will be the target: NULL is refused where the target should refuse it."""
+        return [replace(self.columns[name], type=kind) for name, kind in self.types.items()]
 
     def written_to(self, table: Table) -> list[Column]:
         """Return the columns of a table that are written from here."""

@@ -119,6 +119,7 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         appends_directly=False,
         adopts_staging=False,
         renames=False,
+        keeps_not_null=False,
         slices=True,
         timestamp_type="timestamptz",
         alters_at_once=True,  # in a transaction of its own

@@ -15,7 +15,7 @@ from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
 from ..settings import parse_settings
 from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..stream import Bookmark, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
+from ..stream import ASKING, Bookmark, Condition, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
 from . import catalog
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming
@@ -74,8 +74,22 @@ class SQLAlchemySource(SqlSource):
         """Count the records."""
         with self._sessions.lease(stream.name) as lease:
             lease.begin()
-            query = sa.select(sa.func.count()).select_from(self._table(stream))
+            query = self._filtered(sa.select(sa.func.count()).select_from(self._table(stream)), stream)
             return int(_session(lease.session).rows(query)[0][0])
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Filter by what every system compares as Arrow does: no texts, as for bookmarks, and no rounded numbers."""
+        kind, types = condition.field.type, pa.types
+        if condition.operator in ASKING or types.is_integer(kind) or types.is_boolean(kind):
+            return True
+        is_exact = types.is_decimal(kind) or types.is_date(kind) or (types.is_timestamp(kind) and kind.unit != "ns")
+        return bool(is_exact and self._own.engine.dialect.name != "sqlite")
+
+    def _filtered(self, query: Any, stream: Stream) -> Any:
+        for condition in stream.where:
+            column, values = self._column(condition.field), [value.as_py() for value in condition.values]
+            query = query.where(_met(column, condition.operator, values))
+        return query
 
     def skips_late(self, stream: Stream) -> str:
         """Say that no dialect tells which transactions run."""
@@ -100,7 +114,7 @@ class SQLAlchemySource(SqlSource):
         """
         table = self._table(stream)
         columns = table.columns.values()
-        query = sa.select(*columns)
+        query = self._filtered(sa.select(*columns).select_from(table), stream)
         if stream.replication_method is not ReplicationMethod.INCREMENTAL or not self.is_ordered(stream):
             return query
         marks = [columns[stream.schema.get_field_index(name)] for name in stream.bookmark_properties]
@@ -130,7 +144,7 @@ class SQLAlchemySource(SqlSource):
         marks = [columns[stream.schema.get_field_index(field.name)] for field in self._marked(stream)]
         one: Any = sa.literal_column("1")
         counts = [sa.func.count(sa.case((mark.is_(None), one))) for mark in marks]
-        query = sa.select(*counts).where(sa.or_(*(mark.is_(None) for mark in marks)))
+        query = self._filtered(sa.select(*counts), stream).where(sa.or_(*(mark.is_(None) for mark in marks)))
         (found,) = _session(lease.session).rows(query)
         if any(map(int, found)):
             raise missing_error(stream, [int(count) for count in found], is_all=True)
@@ -163,12 +177,25 @@ class SQLAlchemySource(SqlSource):
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch, None, None]:
         found = _session(lease.session).stream(self.clause(stream, bookmark), stream.schema, stream.name)
         for batch in even_batches(found):
             lease.check()
             yield batch
+
+
+def _met(column: Any, operator: str, values: Sequence[Any]) -> Any:
+    if operator in ASKING:
+        return column.is_(None) if operator == "is_null" else column.is_not(None)
+    if operator == "in":
+        return column.in_(values)
+    return column.op(operator, is_comparison=True)(values[0]) if operator != "!=" else column != values[0]
 
 
 def _at_or_past(marks: Sequence[Any], values: Sequence[Any]) -> Any:

@@ -167,6 +167,22 @@ class SQLAlchemyWrites(Writes):
         ]
         return [self._compiled(each) for each in statements]
 
+    def carry(
+        self,
+        target: Table,
+        staging: TableName,
+        kept: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that give staged records what the target's of the same key have in some columns."""
+        names = [column.name for column in kept]
+        held, into = self._part(target.name, [*names, *key], "t"), self._part(staging, [*names, *key])
+        values: dict[Any, Any] = {
+            into[name]: sa.select(held[name]).where(_same(held, into, key)).scalar_subquery() for name in names
+        }
+        return [self._compiled(sa.update(_from(into)).where(_exists(held, into, key)).values(values))]
+
     def delete_keys(
         self,
         target: Table,

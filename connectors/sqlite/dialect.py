@@ -18,6 +18,7 @@ _FACTS = Facts(
     bigint_type="INTEGER",
     keeps_nanoseconds=True,
     compares=True,
+    max_columns=1999,
     alters_types=False,
     # To rename a table, SQLite reads the definition of every table of the file.
     refill_bytes=1 << 20,

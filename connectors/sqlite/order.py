@@ -11,12 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..sql.identifiers import quote
-from ..stream import NullBookmarks
+from ..stream import ASKING, Condition, NullBookmarks
 from .encode import stored
 from .types import Form, kind_for
 
 #: Forms whose stored values SQLite compares as Arrow compares the decoded ones.
 _ORDERED = (Form.INTEGER, Form.REAL, Form.NUMBER, Form.BOOLEAN, Form.TEXT, Form.BLOB, Form.DATE, Form.DECIMAL)
+
+
+#: Forms whose stored values are compared with a constant as Arrow compares the decoded ones.
+_FILTERED = (Form.INTEGER, Form.REAL, Form.NUMBER, Form.BOOLEAN, Form.TEXT, Form.DATE)
+
+
+def is_filterable(condition: Condition) -> bool:
+    """Tell whether a condition may be put to SQLite."""
+    return condition.operator in ASKING or kind_for(condition.field).form in _FILTERED
 
 
 @dataclass(frozen=True, slots=True)

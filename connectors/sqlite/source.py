@@ -16,16 +16,16 @@ from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
 from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection, rejections
-from ..sql.identifiers import OWN_PREFIX, TableName
+from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
 from ..sql.read.source import with_rejected
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
-from ..stream import Block, Bookmark, Event, RejectedRecord, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Condition, Event, RejectedRecord, ReplicationMethod, Stream
 from .catalog import read_catalog
 from .decode import Plan, TypeMismatch
 from .dialect import dialect
-from .order import Order, incomplete, order_by
+from .order import Order, incomplete, is_filterable, order_by
 from .reader import SQLiteReader, open_reader
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
@@ -117,6 +117,22 @@ class SQLiteSource(QuerySource):
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark."""
         return incomplete(field)
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Filter by columns of a table whose stored values SQLite compares as Arrow compares what is read of them."""
+        return not (stream.is_view or stream.query) and is_filterable(condition)
+
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Return the stored value."""
+        name = super().comparable(field)
+        return [f"{name} collate binary" if pa.types.is_string(field.type) else name]
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return the form in which the value would be stored."""
+        plain = value.as_py()
+        if isinstance(plain, bool | int | float):
+            return [repr(plain if isinstance(plain, float) else int(plain))]
+        return [literal(plain if isinstance(plain, str) else plain.isoformat())]
 
     def _stream(self, session: Session, table: Table) -> Stream:
         source = self.dialect.naming.table(table.name)

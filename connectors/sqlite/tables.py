@@ -37,6 +37,10 @@ class SQLiteTables(Tables):
             f"alter table {table} rename column {new} to {old}",
         ]
 
+    def relax(self, name: TableName, column: Column) -> Sequence[str]:
+        """Write the copy of the column into one that takes NULL."""
+        return self.alter_type(name, column)
+
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table; SQLite numbers the records as they come."""
         if not numbered:

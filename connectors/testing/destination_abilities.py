@@ -14,12 +14,24 @@ import pytest
 from ..abilities import abilities_of
 from ..arrow.fidelity import Fidelity, fidelity
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..protocols import Destination
+from ..protocols import Destination, KeepsFiles
 from ..ranges import Range
-from ..stream import Block, Checkpoint, Commit, Event, Load, TableState, WriteDisposition
+from ..stream import Block, Checkpoint, Commit, Event, FileRead, Load, TableState, WriteDisposition
 from .abilities import AbilityPromises
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import COLUMN_NAMES, VALUES, Feature
+
+#: Files that were read; two paths differ in case only.
+FILES = (
+    FileRead(path="met/a b.csv", size_bytes=1 << 40, modified="2024-02-29T10:00:00.000001+00:00", etag="x y-1"),
+    FileRead(path="met/A.csv", size_bytes=0),
+    FileRead(path="met/a.csv", size_bytes=3, modified="2024-02-29T10:00:00.000000+00:00"),
+)
+
+
+def files_of(keeps: KeepsFiles, load: Load) -> set[FileRead]:
+    """Return what is kept, without what is for the commit only."""
+    return {each._replace(is_changed=False) for each in keeps.files_read(load.key)}
 
 
 @dataclass
@@ -99,6 +111,43 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         destination.close()
         assert sorted(record[0] for record in self.people(place) or []) == list(range(1000))
 
+    # KeepsFiles
+
+    def load_of_files(self, **changes: Any) -> Load:
+        load = self.load_of(PEOPLE, APPEND)
+        return replace(load, stream=replace(load.stream, tracks_files=True), **changes)
+
+    def test_files_are_kept_with_the_records_of_their_commit(self, place: Any, destination: Destination) -> None:
+        keeps, load = self.can(destination, "keeps_files"), self.load_of_files(forgets_files=True)
+        assert not keeps.files_read(load.key)
+        middle = Checkpoint(bookmark={"n": 1}, files=(FILES[0],))
+        self.run(destination, load, people((1, "a")), middle, people((2, "b")))
+        assert (self.people(place), files_of(keeps, load)) == ([(1, "a")], {FILES[0]})
+        self.run(destination, self.load_of_files(), people((2, "b")), replace(FINAL, files=FILES[1:]))
+        assert (self.people(place), files_of(keeps, load)) == ([(1, "a"), (2, "b")], set(FILES))
+        changed = FILES[1]._replace(size_bytes=7, is_changed=True)
+        self.run(destination, self.load_of_files(), replace(FINAL, files=(changed,)))
+        assert files_of(keeps, load) == {FILES[0], changed._replace(is_changed=False), *FILES[2:]}
+        other = replace(load.key, stream="SOURCE.people")
+        assert not keeps.files_read(other)
+
+    def test_files_are_forgotten(self, place: Any, destination: Destination) -> None:
+        keeps, load = self.can(destination, "keeps_files"), self.load_of_files()
+        self.run(destination, load, people((1, "a")), Checkpoint(bookmark={"n": 1}, is_final=True, files=FILES))
+        frozen = self.load_of_files()
+        commits = self.start(destination, frozen, [people((3, "c")), replace(FINAL, files=FILES[:1])])
+        keeps.forget_files(load.key, [FILES[1].path])
+        with pytest.raises(TakenOver):
+            list(commits)
+        assert files_of(keeps, load) == {FILES[0], *FILES[2:]}
+        assert self.row(destination).bookmark == {"n": 1}
+        self.run(destination, self.load_of_files(forgets_files=True), replace(FINAL, files=FILES[1:2]))
+        assert files_of(keeps, load) == {FILES[1]}
+        for forget in (False, True):
+            self.run(destination, self.load_of_files(), replace(FINAL, files=FILES[:1]))
+            destination.set_bookmark(load.key, None, forget=forget)
+            assert not keeps.files_read(load.key)
+
     # StatesTypes
 
     @pytest.mark.parametrize("name", VALUES)
@@ -175,6 +224,13 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
 
     def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
         assert self.can(destination, "removes_records").removes() is True
+
+    def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "keeps_first").keeps_first_value() is True
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
+        load = replace(self.load_of(PEOPLE, MERGE), kept=("name",))
+        self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
+        assert self.people(place) == [(1, "first"), (2, None), (3, "third")]
 
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)

@@ -15,10 +15,11 @@ import pytest
 
 from ..arrow.record_size import RecordTooWide
 from ..errors import ConnectorError, FatalConnectorError
+from ..filters import condition_of
 from ..protocols import Source
 from ..ranges import OpenRanges, Range
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
-from ..stream import ReplicationMethod, Stream
+from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
 from .abilities import AbilityPromises
 from .source_base import SourcePromises
 from .values import in_order
@@ -72,7 +73,7 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         with pytest.raises(RecordTooWide):
             self.read(source, self.find(source, "people"))
 
-    # ListsStreams, FindsTypes, SkipsLate, HasOneNull
+    # ListsStreams, HasFormerNames, FindsTypes, TracksFiles, SkipsLate, HasOneNull
 
     def test_listed_streams_are_those_of_discover_and_are_opened_alone(self, place: Any, source: Source) -> None:
         lists = self.can(source, "lists_streams")
@@ -82,6 +83,19 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert list(lists.list_streams()) == list(found)
         name = self.find(source, "people").name
         assert lists.open_streams([name]) == [found[name]]
+
+    def test_a_stream_is_read_under_its_former_name(self, place: Any, source: Source) -> None:
+        names, lists = self.can(source, "has_former_names"), self.can(source, "lists_streams")
+        self.put(place, "day.1", self.people((1, "x", 1)), ["id"])
+        present = list(lists.list_streams())
+        former = names.former_names()
+        assert set(former) <= set(present)
+        assert not set(former.values()) & set(present)
+        names.keep_former_names(former)
+        assert sorted(lists.list_streams()) == sorted(former.get(name, name) for name in present)
+        for name in former.values():
+            (stream,) = lists.open_streams([name])
+            assert self.read(source, stream).ids == [1]
 
     def test_known_types_keep_the_columns_and_the_records(self, place: Any, source: Source) -> None:
         finds = self.can(source, "finds_types")
@@ -93,6 +107,31 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             assert known == replace(stream, schema=known.schema), "nothing changes but types"
             assert known.schema.names == stream.schema.names
             assert in_order(self.read(source, known).records) == in_order(reading.records)
+
+    def test_new_and_changed_files_are_found_once(self, place: Any, source: Source) -> None:
+        tracks, name = self.can(source, "tracks_files"), self.stream_name("people")
+
+        def tracked(stream: Stream, changed: ChangedFiles) -> Stream:
+            method = ReplicationMethod.INCREMENTAL
+            return replace(stream, replication_method=method, tracks_files=True, changed_files=changed)
+
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        first = self.read(source, tracked(self.find(source, "people"), ChangedFiles.FAIL))
+        read = [each for checkpoint in first.checkpoints for each in checkpoint.files]
+        assert (first.ids, len(read), first.bookmark is None) == ([1], 1, False)
+        assert isinstance(first.events[-1], Checkpoint), "nothing comes after the checkpoint that names the file"
+        bookmark = {**(first.bookmark or {}), FILES: read}
+        known = tracks.open_tracked(name, read, first.bookmark)
+        assert known.schema.names == self.find(source, "people").schema.names
+        assert self.read(source, tracked(known, ChangedFiles.FAIL), bookmark).events == []
+        self.put(place, "people", self.people((2, "y", 2)), ["id"])
+        changed = tracks.open_tracked(name, read, first.bookmark)
+        with pytest.raises(FatalConnectorError, match="has changed since it was read"):
+            self.read(source, tracked(changed, ChangedFiles.FAIL), bookmark)
+        assert self.read(source, tracked(changed, ChangedFiles.IGNORE), bookmark).ids == []
+        again = self.read(source, tracked(changed, ChangedFiles.READ), bookmark)
+        (file,) = again.checkpoints[-1].files
+        assert (again.ids, file.path, file.is_changed) == ([1, 2], read[0].path, True)
 
     def test_a_source_says_why_it_may_skip_late_records(self, place: Any, source: Source) -> None:
         skips = self.can(source, "skips_late")
@@ -133,6 +172,32 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             with pytest.raises(FatalConnectorError):
                 reads.query_stream("odd", query)
         assert self.read(source, self.find(source, "people")).ids == [1], "nothing was run"
+
+    # FiltersRecords
+
+    #: Conditions on `people` that name a version or a name, each with the ids that meet it.
+    filters: Sequence[tuple[str, str, Sequence[Any], Sequence[int]]] = (
+        ("version", "=", [2], [2]),
+        ("version", "!=", [2], [1, 4]),
+        ("version", ">=", [2], [2, 4]),
+        ("name", "=", ["y"], [2]),
+        ("name", "in", ["x", "Y"], [1, 4]),
+        ("name", "<", ["y"], [1, 4]),
+        ("version", "is_null", [], [3]),
+        ("name", "is_not_null", [], [1, 2, 4]),
+    )
+
+    def test_what_it_filters_is_what_the_engine_would(self, place: Any, source: Source) -> None:
+        can = self.can(source, "filters_records")
+        self.put(place, "people", self.people((1, "x", 1), (2, "y", 2), (3, None, None), (4, "Y", 4)), ["id"])
+        stream = self.find(source, "people")
+        alone = replace(stream, schema=pa.schema([stream.schema.field("id")]))
+        for name, operator, given, ids in self.filters:
+            condition = condition_of(stream.schema.field(name), operator, given)
+            if can.filters(stream, condition):
+                found = replace(alone, where=(condition,))
+                assert sorted(self.read(source, found).ids) == ids, f"{condition}: the column itself is not read"
+                assert source.count(found) == len(ids)
 
     # ReadsRanges
 

@@ -1,7 +1,8 @@
-"""`syncblocks discover`: show the source's streams. Writes nothing."""
+"""`syncblocks discover`: show the source's streams, or write them as a catalog file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from .options import common, file_argument, open_pipeline, variable_option
 if TYPE_CHECKING:
     from syncblocks.connectors.stream import Stream
 
+    from ..config import Pipeline
+
 
 @click.command("discover", short_help="Show the source's streams, columns and keys.")
 @common
@@ -27,9 +30,10 @@ if TYPE_CHECKING:
     help="Only these streams; repeatable.",
     shell_complete=complete_streams,
 )
+@click.option("--save", is_flag=True, help="Write what is shown to STEM.catalog.yaml beside the pipeline file.")
 @file_argument
 def discover_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+    console: Console, file: Path | None, streams: tuple[str, ...], save: bool, variables: tuple[tuple[str, Any], ...]
 ) -> int:
     """Show the streams of the source: columns with types, keys, roughly how many records.
 
@@ -39,6 +43,8 @@ def discover_command(
 
     pipeline = open_pipeline(console, file, variables)
     found = discover(pipeline, streams=streams)
+    if save:
+        return _save(console, pipeline, found)
     if console.is_json:
         documents = [document(stream) for stream in found]
         console.emit({"type": "discover", "pipeline": pipeline.pipeline, "streams": documents})
@@ -47,8 +53,25 @@ def discover_command(
         if number:
             console.echo()
         _show(console, stream)
+        if stream.unreadable:
+            console.warn(stream.unreadable)
     if not found:
         console.echo("the source offers no stream")
+    return 0
+
+
+def _save(console: Console, pipeline: Pipeline, streams: Sequence[Stream]) -> int:
+    """Write the catalog file."""
+    from ..config.catalog_file import catalog_path
+    from ..plan.catalog import catalog_text
+
+    path = catalog_path(pipeline)
+    path.write_text(catalog_text(streams, path.name), encoding="utf-8")
+    if console.is_json:
+        console.emit({"type": "catalog", "path": str(path), "streams": [stream.name for stream in streams]})
+        return 0
+    hint = "" if pipeline.catalog else f"; a run reads it once the pipeline says `catalog: {path.name}`"
+    console.echo(f"wrote {path} with {formatting.plural(len(streams), 'stream')}{hint}")
     return 0
 
 

@@ -62,6 +62,8 @@ def document(plan: Plan) -> dict[str, Any]:
                 "destination_table": planned.key.destination_table,
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
+                "where": list(map(str, planned.selected.stream.where)),
+                "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
                 "unique_conflict_method": str(planned.selected.conflict_method),
@@ -161,6 +163,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for schema in dict.fromkeys(planned.table.new_schema for planned in plan.streams if planned.table.new_schema):
         console.echo(f"creates {schema}")
     for planned in plan.streams:
+        if planned.selected.stream.where:
+            console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+        for column in planned.selected.added.columns:
+            console.echo(f"{planned.name}: adds {column}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,14 @@ def running_options(function: Any) -> Any:
 @interval_options
 @click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
+@click.option(
+    "--bookmark",
+    "bookmarks",
+    nargs=2,
+    multiple=True,
+    metavar="STREAM COLUMN=VALUE",
+    help="Start a stream there in this run; repeatable, for each of its bookmark_properties.",
+)
 @stream_option
 @file_argument
 def run_command(
@@ -58,6 +66,7 @@ def run_command(
     file: Path | None,
     streams: tuple[str, ...],
     full_refresh: bool,
+    bookmarks: tuple[tuple[str, str], ...],
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
     trigger: str | None,
@@ -71,13 +80,29 @@ def run_command(
 
     Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
     """
+    if bookmarks and full_refresh:
+        raise click.UsageError("--bookmark and --full-refresh contradict each other")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
     if tick is not None:
-        if streams or full_refresh or variables or event is not None or trigger or interval:
+        if streams or full_refresh or bookmarks or variables or event is not None or trigger or interval:
             raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
-    return execute(console, pipeline, streams=streams, full_refresh=full_refresh, event=event, **more)
+    given = given_bookmarks(bookmarks)
+    return execute(console, pipeline, streams=streams, full_refresh=full_refresh, bookmarks=given, event=event, **more)
+
+
+def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the values of `--bookmark`: stream -> column -> text."""
+    found: dict[str, dict[str, str]] = {}
+    for stream, pair in given:
+        column, sign, value = pair.partition("=")
+        if not sign or not column:
+            raise click.UsageError(f"--bookmark {stream}: {pair!r} is not of the form COLUMN=VALUE")
+        if column in found.setdefault(stream, {}):
+            raise click.UsageError(f"--bookmark {stream}: column {column!r} is given twice")
+        found[stream][column] = value
+    return found
 
 
 def _carry_out(console: Console, file: Path | None, number: int, more: dict[str, Any]) -> int:

@@ -264,6 +264,8 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():
         console.echo(f"schema of {stream}: {'; '.join(map(in_words, changes))}")
+    for stream, notice in dict.fromkeys((run.stream, notice) for run in block_runs for notice in run.notices):
+        console.echo(f"{stream}: {notice}")
 
 
 def _status(run: PipelineRun, owner_state: str | None) -> str:

@@ -13,7 +13,9 @@ from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
 
 if TYPE_CHECKING:
+    from ..plan.selection import SelectedStream
     from ..session.session import Session
+    from ..store import Store
 
 
 @click.group("state", cls=Group)
@@ -139,14 +141,21 @@ def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
 )
 @click.option("--by", metavar="AMOUNT", help="What to take off the bookmark: a number, or a time like 1d12h, 30m.")
 @click.option("--run", "run_id", type=int, metavar="N", help="To where run N has left it.")
+@click.option("--files", "glob", metavar="GLOB", help="Of a stream that reads new files: those that match.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def rewind_command(
-    console: Console, arguments: tuple[str, ...], values: tuple[str, ...], by: str | None, run_id: int | None
+    console: Console,
+    arguments: tuple[str, ...],
+    values: tuple[str, ...],
+    by: str | None,
+    run_id: int | None,
+    glob: str | None,
 ) -> int:
     """Move a stream's bookmark back: the next run reads the records at or past it again.
 
     Refuses a value past the current bookmark. Records that are read again are merged by their keys; an append
-    writes them once more.
+    writes them once more. Of a stream that reads new files, `--to` names the time from which files are read again,
+    `--files` which ones.
     """
     from ..run.states import rewind_state
     from ..session.inspection import existing_store, opened
@@ -154,16 +163,49 @@ def rewind_command(
     file, rest = split_file(arguments)
     if len(rest) != 1:
         raise click.UsageError("needs one STREAM")
-    if sum((bool(values), by is not None, run_id is not None)) != 1:
-        raise click.UsageError("needs one of --to, --by and --run")
+    if sum((bool(values), by is not None, run_id is not None)) + (glob is not None and not values) != 1:
+        raise click.UsageError("needs one of --to, --by, --run and --files")
     pipeline = open_pipeline(console, file)
     with existing_store(pipeline) as store, opened(pipeline) as session:
+        selected = _selected(session, rest[0])
+        if selected.stream.tracks_files:
+            if by is not None or run_id is not None:
+                raise click.UsageError(f"{rest[0]} reads new files: say --to TIME or --files GLOB")
+            return _forget_files(console, session, store, selected, values, glob)
+        if glob is not None:
+            raise click.UsageError(f"{rest[0]} does not read by new files (bookmark_properties: [_file_modified])")
         bookmark = _values(session, rest[0], values) if values else None
         state, before = rewind_state(session, store, rest[0], to=bookmark, by=by, run_id=run_id)
         _warn_of_append(console, session, rest[0])
     words_before, tables = words_of(before), [state.destination_table]
     now = words_of(state.bookmark)
     _done(console, "rewound", pipeline.pipeline, rest[0], tables, bookmark=now, before=words_before)
+    return 0
+
+
+def _forget_files(
+    console: Console,
+    session: Session,
+    store: Store | None,
+    selected: SelectedStream,
+    values: tuple[str, ...],
+    glob: str | None,
+) -> int:
+    from syncblocks.connectors.stream import FILE_MODIFIED
+
+    from ..run.file_states import forget_files, time_of
+
+    is_bare = len(values) == 1 and "=" not in values[0]
+    texts = {FILE_MODIFIED: values[0]} if is_bare else _texts(values, (FILE_MODIFIED,))
+    since = time_of(texts) if values else ""
+    files = forget_files(session, store, selected, since=since, glob=glob or "")
+    _warn_of_append(console, session, selected.name)
+    paths = [each.path for each in files]
+    pipeline, table = session.pipeline.pipeline, selected.destination_table
+    _done(console, "rewound", pipeline, selected.name, [table], files=paths)
+    if not console.is_json:
+        shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+        console.echo(f"the next run reads again: {shown}")
     return 0
 
 
@@ -176,10 +218,14 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
 
 
 def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
+    return _selected(session, stream).stream.bookmark_properties
+
+
+def _selected(session: Session, stream: str) -> SelectedStream:
     from ..plan.selection import one_stream
     from ..session.inspection import selected_streams
 
-    return one_stream(selected_streams(session), stream).stream.bookmark_properties
+    return one_stream(selected_streams(session), stream)
 
 
 @state_command.command("reset")

@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .values import (
     AtOnce,
     Attempts,
+    BookmarkOperators,
     Boolean,
     Count,
     Delay,
@@ -135,6 +138,11 @@ class StreamEntry(Model):
         default=None,
         description="A SELECT in the source's SQL whose result is the stream; `stream` is its name, of your choice.",
     )
+    where: Where | None = Field(
+        default=None,
+        description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
+        'amount: {">=": 10}}.',
+    )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
         default=None,
@@ -146,6 +154,10 @@ class StreamEntry(Model):
     )
     bookmark_properties: Names | None = Field(
         default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+    )
+    bookmark_property_operators: BookmarkOperators | None = Field(
+        default=None,
+        description='{updated_at: ">"} reads only what is above the bookmark; ">=" (default) also what is at it since.',
     )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,
@@ -167,7 +179,29 @@ class StreamEntry(Model):
         default=None,
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
+    changed_files: Literal["append", "ignore"] | None = Field(
+        default=None,
+        description="Of a stream that reads new files (bookmark_properties: [_file_modified]): a file that has "
+        "changed is appended once more, or stays as it was read. Default: merge reads it again, append fails.",
+    )
+    optional: Boolean | None = Field(
+        default=None,
+        description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+    )
     columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    types: dict[Name, Name] | None = Field(
+        default=None,
+        description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
+    add_columns: AddColumns | None = Field(
+        default=None,
+        description="New columns with the same value in every record of a run: column: value, or {value, type, "
+        "on_update: keep}.",
+    )
+    mage_columns: Boolean | None = Field(
+        default=None,
+        description="true adds Mage's columns: _mage_created_at (kept on update) and _mage_updated_at.",
+    )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,
         description="When the source's columns change: evolve (default) changes the destination's table too, freeze "

@@ -25,7 +25,7 @@ from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
-from .values import Rendered
+from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
 #: Key of the stored form of a variable that came from env_var or secret.
@@ -42,10 +42,11 @@ CHANGED_REFERENCE = (
 #: Most different templates; more of them take seconds to compile.
 MAX_TEMPLATES = 1000
 
-#: Most mistakes of one error.
-MAX_MISTAKES = 10
 #: In the place of an interval where there is none: what reads or writes streams refuses the file (`check_interval`).
 _NO_INTERVAL = (datetime(1970, 1, 1, tzinfo=UTC), datetime(1970, 1, 2, tzinfo=UTC))
+
+#: Most mistakes of one error.
+MAX_MISTAKES = 10
 
 #: Date values of an event, and the form that they must have to become part of a command.
 _DATES = {
@@ -105,6 +106,7 @@ def load_pipeline(
             "ds": moment.strftime("%Y-%m-%d"),
             "hr": moment.strftime("%H"),
             "env": environment.get("ENV") or "dev",
+            "execution_date": moment.isoformat(),
             "execution_partition": f"{trigger_id}/{moment.strftime('%Y%m%dT%H%M%S')}",
             **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
@@ -135,6 +137,9 @@ def _document(
     return read_document(Path(given), text), Path.absolute(Path(given)).parent
 
 
+_EXECUTION_DATE = re.compile(r"\{\{\s*execution_date\s*\}\}")
+
+
 def _execution_date(value: datetime | None) -> datetime:
     if value is None:
         return datetime.now(UTC)
@@ -155,10 +160,10 @@ class _Loader:
         self._templated: set[Loc] = set()
         self._distinct: set[str] = set()
         self._warnings: list[str] = []
-        #: Arguments of `_error`, one each.
-        self._mistakes: list[dict[str, Any]] = []
         #: Where a template uses an interval.
         self._of_interval: list[Loc] = []
+        #: Arguments of `_error`, one each.
+        self._mistakes: list[dict[str, Any]] = []
 
     def load(
         self,
@@ -368,6 +373,8 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
+        if loc[0] == "streams" and loc[2:3] == ("add_columns",) and _EXECUTION_DATE.fullmatch(text.strip()):
+            return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
 

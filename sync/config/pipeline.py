@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +67,10 @@ class Pipeline(Defaulting):
     )
     discovery_timeout_s: Timeout | None = Field(
         default=3600, description="Seconds in which the source must tell its streams, its installation included."
+    )
+    catalog: Name | None = Field(
+        default=None,
+        description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
     )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
@@ -148,6 +153,15 @@ class Pipeline(Defaulting):
                 self._origin.of_interval[0],
                 "needs an interval: give `run` or `plan` --interval-start and --interval-end",
             )
+
+    def said_of_interval(self, loc: Loc) -> str:
+        """Return what the file says at a place, as JSON, if a template there uses the interval; else an empty text."""
+        if not any(each[: len(loc)] == loc for each in self._origin.of_interval):
+            return ""
+        found: Any = self._origin.document.value
+        for part in loc:
+            found = found[part]
+        return json.dumps(found)
 
     @property
     def trigger(self) -> str:

@@ -30,7 +30,7 @@ INTERVALS = (
     "interval_seconds",
     "interval_start_datetime_previous",
 )
-DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_partition", "stream", *INTERVALS)
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVALS)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20
@@ -176,6 +176,7 @@ def render(text: str, scope: Scope) -> Rendering:
         except (EngineError, *NOT_FILLED) as error:
             # Without the cause, whose text may contain a value.
             raise TemplateError(f"cannot be filled ({type(error).__name__}): check the arguments") from None
+        _check_text(value, "what it makes")
     return Rendering(
         value=value,
         names=names,

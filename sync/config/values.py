@@ -22,6 +22,12 @@ class Rendered(str):
     __slots__ = ()
 
 
+class Moment(Rendered):
+    """Text of the template `{{ execution_date }}` alone: a time, not a text that looks like one."""
+
+    __slots__ = ()
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, Rendered):
         text = value.strip()
@@ -120,6 +126,25 @@ Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
 RejectedLimit = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
 Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
 Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
+
+
+def _operators(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        raise wrong('must be a mapping of bookmark_properties to ">=" or ">"')
+    for column, operator in value.items():
+        if operator not in (">=", ">"):
+            raise wrong(
+                f'column {column!r}: a bookmark is read on from with ">=" (default) or ">"; `where:` takes the other '
+                "operators, and filters by any column"
+            )
+    return {str(column): str(operator) for column, operator in value.items()}
+
+
+BookmarkOperators = Annotated[
+    dict[str, str],
+    PlainValidator(_operators),
+    WithJsonSchema({"type": "object", "additionalProperties": {"enum": [">=", ">"]}, "minProperties": 1}),
+]
 Concurrency = Annotated[
     int | Literal["auto"],
     PlainValidator(_concurrency),

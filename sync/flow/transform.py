@@ -192,7 +192,7 @@ def _restored(found: Mapping[str, pa.Array], before: pa.Schema) -> pa.Table:
         if not _keeps_native(column, field):
             field = field.remove_metadata()
         columns.append(column)
-        fields.append(field)
+        fields.append(field.with_nullable(True))  # what the function makes of a later batch is not known
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 

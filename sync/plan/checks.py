@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import ReplicationMethod, TableState, WriteDisposition
+from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream, TableState, WriteDisposition
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
@@ -16,6 +16,26 @@ from .selection import SelectedStream
 
 class SharedTable(ConfigError):
     """Several streams would replace one table."""
+
+
+def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Abilities) -> None:
+    """Refuse columns of `add_columns` that the stream has, or that the destination cannot keep.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: the selected stream.
+        declared: as it arrives, but for what transformers' functions do.
+        can: abilities of the destination.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if taken := stream.added.taken(declared.schema.names):
+        raise stream_error(pipeline, stream, f"add_columns: the stream has a column {taken!r}: give it another name")
+    is_merged = stream.write_disposition is WriteDisposition.MERGE
+    if stream.added.kept and is_merged and can.keeps_first is None:
+        what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
+        raise stream_error(pipeline, stream, f"add_columns: {what} when it updates others: leave out `on_update: keep`")
 
 
 def check_shared_tables(
@@ -107,6 +127,17 @@ def check_own_source(
             pipeline,
             stream,
             f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+        )
+
+
+def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `bookmark_properties: [_file_modified]` if the destination cannot keep which files were read."""
+    if stream.stream.tracks_files and can.keeps_files is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
+            f"with their records; {pipeline.destination.connector} does not",
         )
 
 

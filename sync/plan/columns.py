@@ -5,14 +5,27 @@ The plan maps declared columns. If a transformer decides the columns, its first 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
+from syncblocks.connectors.arrow.said import is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    LOOK,
+    NEEDED,
+    RELAXED,
+    UNDECIDED,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+#: In place of a type that the plan cannot know.
+_LATER = "decided at the first load"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +39,8 @@ class ColumnPlan:
     #: How the destination keeps it; None if the destination does not say.
     kept: Kept | None
     fidelity: Fidelity | None
+    #: Type that `types` says, if the source reads it in another one.
+    said: pa.DataType | None = None
     #: Conversion by `on_lossy`: "cast", "text" or "" for none.
     conversion: str = ""
     #: Whether it is new and left out by `on_schema_change: ignore`.
@@ -44,6 +59,8 @@ class Rules:
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
+    #: Types that the pipeline says, by the arriving names of their columns.
+    said: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
     #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
@@ -66,29 +83,48 @@ class ColumnMapping:
         """Convert a batch to the columns that the destination gets.
 
         Raises:
-            FatalConnectorError: a value has no text form, or is out of range for the type of its cast.
+            FatalConnectorError: a value has no text form, is none of the type that `types` says, or is out of range
+                for the type of its cast.
         """
-        conversions = {column.name: column.conversion for column in self.columns}
-        arrays = [_converted(batch, field, conversions.get(field.name, "")) for field in self.arriving.schema]
+        planned = {column.name: column for column in self.columns}
+        arrays = [_converted(batch.column(f.name), f, planned.get(f.name)) for f in self.arriving.schema]
         return pa.RecordBatch.from_arrays(arrays, schema=self.arriving.schema)
 
 
-def _converted(batch: pa.RecordBatch, field: pa.Field, conversion: str) -> pa.Array:
-    array = batch.column(field.name)
-    if conversion == "text":
+def _converted(array: pa.Array, field: pa.Field, column: ColumnPlan | None) -> pa.Array:
+    if column is None:
+        return array
+    if column.said is not None:
+        array = read_as(array, column.said, field.name)
+    if column.conversion == "text":
         return as_text(array, field.name)
-    return cut(array, field.type, field.name) if conversion == "cast" and array.type != field.type else array
+    return cut(array, field.type, field.name) if column.conversion == "cast" and array.type != field.type else array
 
 
 def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
     """Map a stream's columns to the destination's types."""
     if rules.types is None:
-        columns = [ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None) for f in stream.schema]
-        return ColumnMapping(declared=stream, arriving=stream, columns=tuple(columns))
+        said, refusals = _said(stream, rules)
+        columns = [
+            ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None, said=_if_other(f, own))
+            for f, own in zip(said.schema, stream.schema, strict=True)
+        ]
+        return ColumnMapping(declared=stream, arriving=said, columns=tuple(columns), refusals=tuple(refusals))
+    declared = stream
+    stream, refusals = _said(declared, rules)
     kept = _keeps(stream, rules)
-    fields, columns, refusals = [], [], []
-    for field, one in zip(stream.schema, kept, strict=True):
-        column = ColumnPlan(name=field.name, type=_type_of(field), kept=one, fidelity=fidelity(field, one))
+    fields, columns = [], []
+    for field, own, one in zip(stream.schema, declared.schema, kept, strict=True):
+        column = ColumnPlan(
+            name=field.name,
+            type=_type_of(field),
+            kept=one,
+            fidelity=fidelity(field, one),
+            said=_if_other(field, own),
+        )
+        if (field.metadata or {}).get(UNDECIDED) == LOOK:
+            undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
+            column = replace(column, kept=undecided, fidelity=Fidelity.EXACT)
         if field.name in rules.left_out and one.held is None:
             columns.append(replace(column, is_left_out=True))
             continue
@@ -98,7 +134,24 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
         fields.append(field)
         columns.append(column)
     arriving = replace(stream, schema=pa.schema(fields))
-    return ColumnMapping(declared=stream, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+    return ColumnMapping(declared=declared, arriving=arriving, columns=tuple(columns), refusals=tuple(refusals))
+
+
+def _said(stream: Stream, rules: Rules) -> tuple[Stream, list[str]]:
+    """Return the stream in the types that the pipeline says, and why some columns cannot be read so."""
+    fields, refusals = [], []
+    for field in stream.schema:
+        kind = rules.said.get(field.name, field.type)
+        if not is_readable(field.type, kind):
+            refusals.append(f"column {field.name!r} is {_type_of(field)}, which cannot be read as {kind}: see `types`")
+        elif kind != field.type:
+            field = pa.field(field.name, kind, field.nullable)
+        fields.append(field)
+    return replace(stream, schema=pa.schema(fields)), refusals
+
+
+def _if_other(field: pa.Field, own: pa.Field) -> pa.DataType | None:
+    return None if field.type == own.type else field.type
 
 
 def table_columns(stream: Stream, rules: Rules) -> frozenset[str]:
@@ -118,10 +171,12 @@ def _converted_column(
     text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
+    marks = {RELAXED: b""} if RELAXED in (field.metadata or {}) else {}
     if rules.on_lossy == "text" and has_text:
+        text = text.with_metadata({**text.metadata, **marks})
         return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
-        return pa.field(field.name, kept.arrow, field.nullable), replace(column, conversion="cast"), ""
+        return pa.field(field.name, kept.arrow, field.nullable, marks), replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
@@ -132,11 +187,13 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
 
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
     exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
-    if kept.arrow is None and kept.held is not None and rules.disposition is not WriteDisposition.REPLACE:
+    is_replace = rules.disposition is WriteDisposition.REPLACE
+    if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
         as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
+        last = "drop what depends on the table" if rules.table.stays else "start the table over with --full-refresh"
         return (
             f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
-            f"{exclude}, or start the table over with --full-refresh"
+            f"{exclude}, or {last}"
         )
     if kept.arrow is None:
         return (
@@ -155,8 +212,8 @@ def _type_of(field: pa.Field) -> str:
     return native or str(field.type)
 
 
-def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
-    """Say which columns of an existing table will be added or get another type."""
+def table_changes(mapping: ColumnMapping, table: TableState, *, is_replaced: bool = False) -> list[str]:
+    """Say which columns of an existing table will be added, get another type, or hold NULL from now on."""
     if table.schema is None:
         return []
     found = []
@@ -169,6 +226,20 @@ def table_changes(mapping: ColumnMapping, table: TableState) -> list[str]:
             found.append(f"add column {column.kept.column}")
         elif column.kept.held != column.kept.type:
             found.append(f"{column.kept.column}: {column.kept.held} becomes {column.kept.type}")
+    return [*found, *_relaxed(mapping, table, is_replaced=is_replaced)]
+
+
+def _relaxed(mapping: ColumnMapping, table: TableState, *, is_replaced: bool) -> list[str]:
+    """Say which columns of a table cease to refuse NULL; a replacement lacks those that do not arrive."""
+    fields = {field.name: field for field in mapping.arriving.schema}
+    arriving = {column.kept.column: fields.get(column.name) for column in mapping.columns if column.kept is not None}
+    found = []
+    for needed in (field for field in table.schema or () if NEEDED in (field.metadata or {})):
+        field = arriving.get(needed.name)
+        if needed.name not in arriving:
+            found += [] if is_replaced else [f"{needed.name}: NOT NULL is dropped, nothing arrives for it"]
+        elif field is not None and RELAXED in (field.metadata or {}):
+            found.append(f"{needed.name}: NOT NULL is dropped, NULL may arrive")
     return found
 
 

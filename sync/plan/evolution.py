@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import RELAXED, Stream, TableState, WriteDisposition
 
 from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, table_changes, table_columns
 from .selection import SelectedStream
-from .shapes import Change, Shape, in_words
+from .shapes import Change, Shape, ceased, in_words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,16 @@ def left_out_text(stream: str, columns: Sequence[str]) -> str:
     return f"{stream}: left out by on_schema_change: ignore: {', '.join(columns)}"
 
 
+def relaxed(stream: Stream, before: Shape | None, required: Collection[str], *, full_refresh: bool) -> Stream:
+    """Return a stream that says which columns may be NULL from now on; on a full refresh, all that may be."""
+    found = set(stream.schema.names).difference(required) if full_refresh else {*ceased(before, stream, required)}
+    fields = [
+        field.with_metadata({**(field.metadata or {}), RELAXED: b""}) if field.name in found else field
+        for field in stream.schema
+    ]
+    return replace(stream, schema=pa.schema(fields)) if found else stream
+
+
 def without_columns(stream: Stream, left_out: frozenset[str]) -> Stream:
     """Return a stream without some of its columns; these are not read."""
     if left_out.isdisjoint(stream.schema.names):
@@ -107,7 +117,7 @@ def without_columns(stream: Stream, left_out: frozenset[str]) -> Stream:
 
 def of_source(changes: Sequence[Change]) -> list[str]:
     """Say which changes of the source change no column of the table."""
-    return [f"source: {in_words(change)}" for change in changes if change["change"] in ("dropped", "keys")]
+    return [f"source: {in_words(change)}" for change in changes if change["change"] in ("dropped", "keys", "nullable")]
 
 
 def planned_changes(
@@ -122,4 +132,5 @@ def planned_changes(
     if table.schema is None:
         return ("create table",)
     is_replace = disposition is WriteDisposition.REPLACE
-    return (*(("replace table",) if is_replace else ()), *table_changes(mapping, table), *left_out)
+    changes = table_changes(mapping, table, is_replaced=is_replace and not table.stays)
+    return (*(("replace table",) if is_replace else ()), *changes, *left_out)

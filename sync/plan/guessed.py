@@ -8,7 +8,16 @@ from dataclasses import replace
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
-from syncblocks.connectors.stream import DECIDED, GUESSED, UNSEEN, WHOLE, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    DECIDED,
+    GUESSED,
+    UNDECIDED,
+    UNSEEN,
+    WHOLE,
+    WIDENS,
+    Stream,
+    WriteDisposition,
+)
 
 from .columns import Rules
 
@@ -34,7 +43,7 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
         return stream
     renamed = replace(stream, schema=pa.schema([field.with_name(names[field.name]) for field in stream.schema]))
     # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
-    found = rules.types.keeps(renamed, rules.table, WriteDisposition.REPLACE)
+    found = rules.types.keeps(renamed, replace(rules.table, stays=False), WriteDisposition.REPLACE)
     fields = [_decided(field, kept, schema) for field, kept in zip(stream.schema, found, strict=True)]
     return replace(stream, schema=pa.schema(fields))
 
@@ -52,6 +61,8 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
         return field
     if _gets_fractions(guessed, held, guess):
         return field
+    if UNDECIDED in metadata and pa.types.is_decimal128(held):
+        return pa.field(field.name, held, field.nullable, {WIDENS: b"1"})
     kept_marks = {UNSEEN: b"1"} if UNSEEN in metadata else {}
     return pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks})
 

@@ -16,15 +16,18 @@ from syncblocks.connectors.stream import (
     TableState,
     Trigger,
     WriteDisposition,
+    notices_of,
 )
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
+    check_added,
     check_own_source,
     check_rejected,
     check_shared_tables,
+    check_tracked,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
@@ -39,10 +42,12 @@ from .evolution import (
     of_source,
     planned_changes,
     rekeyed,
+    relaxed,
     unless_left_out,
     without_columns,
 )
 from .guessed import decided
+from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
 from .reading import (
@@ -57,6 +62,7 @@ from .reading import (
 from .selection import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
+from .undecided import is_undecided, settled, text_warnings, turned_to_text
 
 #: Wires whose blocks contain column names, so that columns cannot be renamed.
 _NAMING = {"singer", "parquet"}
@@ -117,6 +123,10 @@ class PlannedStream:
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
     chain: str = ""
+    #: What a person should know of the columns, in sentences; a run shows them too.
+    notices: tuple[str, ...] = ()
+    #: Of columns that are not what a person may expect; for `plan` only.
+    warnings: tuple[str, ...] = ()
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
@@ -218,6 +228,8 @@ def plan_streams(
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
     warnings += unknown_type_warnings(selected)
+    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
+    warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
 
@@ -270,21 +282,34 @@ def _plan_stream(
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
+    check_added(pipeline, stream, declared, connectors.destination_can)
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
     if is_decided and not full_refresh:  # what a function makes of a value is not known
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         stream = replace(stream, stream=decided(stream.stream, names, rules))
-        read, (declared, _) = stream.stream, _arriving(pipeline, stream, blocks, code)
+        read = stream.stream
+    offered = stream.stream
+    stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
+    stream = replace(stream, stream=_refitted(pipeline, stream))
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     before = known.get((stream.name, stream.destination_table)) if table.schema is not None else None
+    required = [field.name for field in read.schema if is_decided and not field.nullable]
+    stream = replace(stream, stream=relaxed(stream.stream, before, required, full_refresh=full_refresh))
+    declared, _ = _arriving(pipeline, stream, blocks, code)
     left, ignores = Ignored(), stream.on_schema_change == "ignore" and table.schema is not None and not full_refresh
     try:
         if ignores:
             left = ignored(stream.stream, declared, before, rules, is_decided=is_decided)
-        names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
         unsure = frozenset(names[name] for name in left.unsure)
         rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
-        mapping = map_columns(declared, rules)
+        mapping = map_columns(stream.added.stream(declared), rules)
+        whole = in_microseconds(stream.stream, names, mapping, rules, connectors.source_can.looks_at_times)
+        if whole is not stream.stream:
+            stream = replace(stream, stream=whole)
+            declared, _ = _arriving(pipeline, stream, blocks, code)
+            mapping = map_columns(stream.added.stream(declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     left_out = tuple(name for name in names if name in left.columns)
@@ -294,6 +319,7 @@ def _plan_stream(
         stream.left_out,
         None if disposition is WriteDisposition.REPLACE else before,
         None if left.unsure else left_out,
+        required,
     )
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
@@ -301,13 +327,15 @@ def _plan_stream(
     lossy = mapping.refusals if is_decided else ()
     of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
-    declared = without_columns(declared, rules.left_out - unsure)
+    declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
-    is_converted = any(column.conversion for column in mapping.columns)
+    check_tracked(pipeline, stream, connectors.destination_can)
+    is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
+    is_plain = is_plain and not stream.added.columns
     wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
     reading = plan_reading(
         stream,
@@ -315,8 +343,16 @@ def _plan_stream(
         connectors.source_can,
         connectors.destination_can,
         source_name=pipeline.source.connector,
-        is_plain=not (blocks or kept or is_converted or arriving.schema.names != stream.stream.schema.names),
+        is_plain=not (
+            blocks
+            or kept
+            or is_converted
+            or stream.added.columns
+            or arriving.schema.names != stream.stream.schema.names
+        ),
     )
+    if is_undecided(stream.stream):
+        reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
     return PlannedStream(
         selected=stream,
         key=key,
@@ -340,7 +376,22 @@ def _plan_stream(
         data_blocks=kept,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+        notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
+        warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
+        + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
     )
+
+
+def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
+    """Read the values of its filter in the types that its columns have by now."""
+    if not stream.stream.where:
+        return stream.stream
+    from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
+
+    try:
+        return refitted(stream.stream)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
 
 
 def _refused_stream(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.sql.identifiers import TableName
-from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
+    GUESSED,
+    ChangedFiles,
+    Condition,
+    ConflictMethod,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 
 from ..config import (
     Pipeline,
@@ -22,8 +32,14 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.added import mage_columns
+from ..config.catalog_file import Catalog, read_catalog
+from ..config.filters import Comparison
 from ..config.naming import collision, name_by, one_named
 from ..errors import ConfigError, nearest_match
+from ..flow.added import AddedColumn, AddedColumns
+from .catalog import catalog_differences, with_catalog
+from .said import with_types
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -63,10 +79,16 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
+    said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
+    #: Columns that the engine sets.
+    added: AddedColumns
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
 
@@ -85,11 +107,44 @@ class Selection:
     selected: tuple[str, ...]
     #: Those of them that this command is about.
     wanted: tuple[str, ...]
+    #: Streams that are skipped, since there is nothing to read them from -> why.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
         """Whether this command is about all selected streams."""
         return self.wanted == self.selected
+
+
+def former_tables(pipeline: Pipeline, former: str) -> set[str]:
+    """Return the tables in which a stream of this name may have a ledger row."""
+    templates = {entry.destination_table for entry in pipeline.streams if entry.destination_table is not None}
+    rendered = {render_destination_table(template, pipeline, former) for template in templates}
+    return {former.replace(".", "_"), *rendered}
+
+
+def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[str]) -> Selection:
+    """Leave out the wanted streams that there is nothing to read from.
+
+    Args:
+        pipeline: the pipeline file.
+        selection: with the wanted streams opened.
+        read: streams of which files were read before, so that they wait for new ones.
+
+    Raises:
+        ConfigError: the file does not say `optional` for such a stream.
+    """
+    by_name = {stream.name: stream for stream in selection.catalog}
+    entries, settings = _merged_settings(pipeline, by_name)
+    absent = {name: by_name[name].absent for name in selection.wanted if by_name[name].absent}
+    for name, reason in absent.items():
+        if not settings[name].get("optional") and name not in read:
+            text = f"{reason}; `optional: true` skips the stream where that is so"
+            raise _failer(pipeline, ("streams", entries[name][-1]), name)("stream", text)
+    selected, wanted = (
+        tuple(name for name in names if name not in absent) for names in (selection.selected, selection.wanted)
+    )
+    return replace(selection, selected=selected, wanted=wanted, absent=absent)
 
 
 def select_names(
@@ -129,7 +184,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = _merged_settings(pipeline, by_name)
-    skipped = skipped_streams(pipeline, selection, known)
+    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -143,7 +198,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     for name in wanted:
         try:
             location = ("streams", entries[name][-1])
-            chosen.append(_configure(pipeline, by_name[name], settings[name], location))
+            chosen.append(_configure(pipeline, by_name[name], settings[name], location, catalog))
         except ConfigError as error:
             errors.append(error)
     if errors:
@@ -283,15 +338,23 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
-    yield from ((("bookmark_properties",), name) for name in entry.bookmark_properties or ())
+    names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
+    yield from ((("bookmark_properties",), name) for name in names)
+    yield from ((("types", name), name) for name in entry.types or ())
 
 
 def _configure(
-    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], location: tuple[str | int, ...]
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
 ) -> SelectedStream:
     fail = _failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
+    stream, said = with_types(stream, _said(settings, fail))
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
@@ -300,6 +363,10 @@ def _configure(
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
     if not settings.get("replication_method") and disposition == "replace":
         method = ReplicationMethod.FULL_TABLE
+    if method is ReplicationMethod.INCREMENTAL and _is_by_files(stream, settings, fail):
+        # As a tap does, the source knows by itself up to where it was read.
+        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), _bookmarks(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
@@ -325,7 +392,10 @@ def _configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        is_above_bookmark=_is_above(stream, settings, bookmarks, lookback, fail),
+        where=_conditions(pipeline, stream, settings, fail),
         may_repeat=disposition == "merge",
+        changed_files=_changed_files(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
     )
     return SelectedStream(
@@ -342,16 +412,20 @@ def _configure(
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
+        said=said,
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
+        added=_added(pipeline, settings, fail),
+        differences=differences,
         location=location,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = ("columns", "key_properties", "bookmark_properties", "replication_method", "null_bookmarks")
-    kept = {key: value for key, value in settings.items() if key not in (*of_columns, "lookback")}
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 
 
@@ -368,6 +442,23 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     if columns.include:
         names = [name for name in names if matches_any(columns.include, name)]
     return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _said(settings: Mapping[str, Any], fail: _Failer) -> dict[str, pa.DataType]:
+    """Return the types that a stream's settings say."""
+    said: Mapping[str, str] = settings.get("types") or {}
+    if not said:
+        return {}
+    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+
+    found = {}
+    for column, name in said.items():
+        try:
+            found[column] = parse_type(name)
+        except ConnectorConfigError:
+            allowed = [*TYPES, "decimal(p,s)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+    return found
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: _Failer) -> tuple[str, ...]:
@@ -398,6 +489,115 @@ def _bookmarks(
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
             raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
     return tuple(configured)
+
+
+def _is_by_files(stream: Stream, settings: Mapping[str, Any], fail: _Failer) -> bool:
+    """Tell whether an INCREMENTAL stream reads the files that are new."""
+    names = settings.get("bookmark_properties") or ()
+    if not stream.has_files or FILE_MODIFIED not in names:
+        return False
+    if len(names) > 1:
+        raise fail("bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole")
+    for key, why in (
+        ("lookback", "whatever is new or changed is read, whatever its time"),
+        ("null_bookmarks", "files have no records without a bookmark"),
+    ):
+        if settings.get(key) is not None:
+            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}")
+    return True
+
+
+def _changed_files(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: _Failer) -> ChangedFiles:
+    said = settings.get("changed_files")
+    if not stream.tracks_files:
+        if said is not None:
+            raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
+        return ChangedFiles.FAIL
+    if disposition == "merge":
+        if said == "append":
+            raise fail("changed_files", "a merge replaces the records of a changed file: leave it out, or say `ignore`")
+        return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
+    return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
+
+
+def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
+    """Return the wanted streams that may be read by new files, with their destination tables."""
+    by_name = {stream.name: stream for stream in selection.catalog}
+    _, settings = _merged_settings(pipeline, by_name)
+    return {
+        name: _destination_table(pipeline, by_name[name], settings[name])
+        for name in selection.wanted
+        if settings[name].get("replication_method") == ReplicationMethod.INCREMENTAL
+        and FILE_MODIFIED in (settings[name].get("bookmark_properties") or ())
+    }
+
+
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: _Failer
+) -> tuple[Condition, ...]:
+    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    if not comparisons:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
+    found: list[Condition] = []
+    for column, operator, values in comparisons:
+        if column not in stream.schema.names:
+            raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
+        field = stream.schema.field(column)
+        try:
+            condition = condition_of(field, operator, values)
+        except ValueError as error:
+            if GUESSED in (field.metadata or {}):
+                # The table may decide for text; else the plan refuses it, when it is known.
+                text = pa.field(column, pa.string())
+                found.append(condition_of(text, operator, [str(value) for value in values]))
+                continue
+            shown = ", ".join(map(repr, values))
+            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        found.append(replace(condition, of_interval=of_interval))
+    return tuple(found)
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: _Failer) -> AddedColumns:
+    said = [*(settings.get("add_columns") or ())]
+    if settings.get("mage_columns"):
+        said += mage_columns(pipeline.execution_date.isoformat())
+    if not said:
+        return AddedColumns()
+    from syncblocks.connectors.filters import literal_of
+
+    found = []
+    for column, value, kind, is_kept in said:
+        field = pa.field(column, _arrow_type(kind))
+        try:
+            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ValueError as error:
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+    names = [column.casefold() for column, *_ in said]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise fail("add_columns", f"two columns are called {twice!r}")
+    return AddedColumns(tuple(found))
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    if kind.startswith("decimal"):
+        precision, scale = (int(part) for part in kind.removeprefix("decimal(").removesuffix(")").split(","))
+        return pa.decimal128(min(precision, 38), min(scale, precision))
+    return _ADDED_TYPES[kind]
+
+
+_ADDED_TYPES = {
+    "string": pa.string(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
 
 
 def _null_bookmarks(
@@ -435,6 +635,27 @@ def _lookback(
     if not can_look_back(kind):
         raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
     return lookback
+
+
+def _is_above(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], lookback: float | None, fail: _Failer
+) -> bool:
+    """Tell whether only records above the bookmark are read."""
+    operators: Mapping[str, str] = settings.get("bookmark_property_operators") or {}
+    key = "bookmark_property_operators"
+    if not operators or (not bookmarks and not stream.keeps_own_bookmark):
+        return False
+    if stream.keeps_own_bookmark:
+        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+    for name in operators:
+        if name not in bookmarks:
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+    found = {operators.get(name, ">=") for name in bookmarks}
+    if len(found) > 1:
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+    if found == {">"} and lookback is not None:
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+    return found == {">"}
 
 
 def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:

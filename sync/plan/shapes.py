@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from syncblocks.connectors.stream import Stream, is_unseen
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
-#: `on_schema_change: ignore` left out]}; kept by the run store. An earlier version did not write "ignored".
+#: `on_schema_change: ignore` left out], "required": [names of columns that are never NULL]}; kept by the run store. An
+#: earlier version did not write the last two.
 Shape = Mapping[str, Any]
 
-#: One change, as in `Commit.schema_changes`: column, change (added, retyped, dropped, keys), before and after.
+#: One change, as in `Commit.schema_changes`: column, change (added, retyped, nullable, dropped, keys), before, after.
 Change = Mapping[str, Any]
 
 
 def shape_of(
-    stream: Stream, left_out: Sequence[str] = (), before: Shape | None = None, ignored: Sequence[str] | None = ()
+    stream: Stream,
+    left_out: Sequence[str] = (),
+    before: Shape | None = None,
+    ignored: Sequence[str] | None = (),
+    required: Sequence[str] | None = None,
 ) -> Shape:
     """Return a stream's shape.
 
@@ -25,6 +30,7 @@ def shape_of(
         left_out: the source's columns that the pipeline leaves out.
         before: its former shape, whose types are kept for columns in which no value was seen this time.
         ignored: columns that `on_schema_change: ignore` leaves out; None if unknown.
+        required: columns that are never NULL as they arrive; None if unknown.
     """
     columns = {}
     known = {} if before is None else before["columns"]
@@ -34,7 +40,14 @@ def shape_of(
         if field.name in known and is_unseen(field):
             columns[field.name] = known[field.name]
     shape = {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
-    return shape if ignored is None else {**shape, "ignored": list(ignored)}
+    known_lists = {"ignored": ignored, "required": required}
+    return {**shape, **{name: list(names) for name, names in known_lists.items() if names is not None}}
+
+
+def ceased(before: Shape | None, stream: Stream, required: Collection[str]) -> list[str]:
+    """Return the columns of a stream that were never NULL when it was last written, and may be now."""
+    former = {} if before is None else dict.fromkeys(before.get("required", ()))
+    return [name for name in stream.schema.names if name in former and name not in required]
 
 
 def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:
@@ -44,6 +57,9 @@ def differences(before: Shape | None, after: Shape) -> tuple[Change, ...]:
     old, new = before["columns"], after["columns"]
     found = [_change(name, "added", None, new[name]) for name in new if name not in old and name not in _out(before)]
     found += [_change(name, "retyped", old[name], new[name]) for name in new if name in old and old[name] != new[name]]
+    if "required" in before and "required" in after:
+        ceased = [name for name in before["required"] if name in new and name not in after["required"]]
+        found += [_change(name, "nullable", f"{new[name]} not null", new[name]) for name in ceased]
     found += [_change(name, "dropped", old[name], None) for name in old if name not in new and name not in _out(after)]
     if before["keys"] != after["keys"]:
         found.append(_change("", "keys", ", ".join(before["keys"]), ", ".join(after["keys"])))
@@ -57,6 +73,8 @@ def in_words(change: Change) -> str:
         return f"keys changed from ({before}) to ({after})"
     if change["change"] in ("added", "left out"):
         return f"column {column!r} {change['change']} ({after})"
+    if change["change"] == "nullable":
+        return f"column {column!r} may be NULL"
     if change["change"] == "dropped":
         return f"column {column!r} dropped ({before})"
     return f"column {column!r} changed from {before} to {after}"

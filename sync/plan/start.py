@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -26,26 +28,52 @@ class Start(NamedTuple):
     reason: str
     #: The table is another program's; it is empty, and written if its columns hold the stream's as they are.
     is_unclaimed: bool = False
+    #: The command line gave the bookmark; the ledger's may be past it, and stays.
+    is_given: bool = False
 
 
-#: Behind the source of a ledger row: how columns are named, and a mark of the query that its stream is.
-_NAMING, _QUERY = "?naming=", "?query="
+#: Behind the source of a ledger row: how its columns are named, and marks of the query and of the filter of its stream.
+_NAMING, _QUERY, _WHERE = "?naming=", "?query=", "?where="
+
+_MARKS = re.compile(r"(\?naming=(?P<naming>\w+))?(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?$")
 
 
 def source_of(source: str, stream: SelectedStream) -> str:
-    """Return what the ledger keeps as the source of a stream: with its naming, and a mark of its query's text."""
+    """Return what the ledger keeps as the source of a stream: with its naming, and marks of query and filter."""
+    read = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
-    query = stream.stream.query
-    mark = f"{_QUERY}{blake2b(query.encode(), digest_size=8).hexdigest()}" if query else ""
-    return f"{source}{naming}{mark}"
+    query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
+    said = sorted(
+        json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
+        for each in read.where
+    )
+    return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
 
 
-def _place_of(source: str) -> str:
-    return source.partition(_NAMING)[0].partition(_QUERY)[0]
+def _mark(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def unmarked(source: str) -> str:
+    """Return the source of a ledger row without its marks."""
+    return _MARKS.sub("", source, count=1)
+
+
+def _marks(source: str) -> dict[str, str | None]:
+    found = _MARKS.search(source)
+    assert found is not None, "it matches nothing at all, too"
+    return found.groupdict()
 
 
 def _naming_of(source: str) -> str:
-    return source.partition(_NAMING)[2].partition(_QUERY)[0] or KEEP
+    return _marks(source)["naming"] or KEEP
+
+
+def _altered(before: str, now: str) -> str:
+    """Say what of a stream is not what it was, by its source in the ledger; empty: nothing."""
+    then, since = _marks(before), _marks(now)
+    words = {"query": "the query", "where": "the filter (`where`)"}
+    return " and ".join(word for name, word in words.items() if then[name] != since[name])
 
 
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
@@ -98,7 +126,7 @@ def starting_point(
         return Start(bookmark=None, reason="full refresh")
     if committed is not None:
         named = [source_of(source, stream) for source in sources]
-        is_same = _place_of(committed.source) in sources
+        is_same = unmarked(committed.source) in sources
         if is_same and (former := _naming_of(committed.source)) != stream.naming:
             return (
                 f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
@@ -106,11 +134,7 @@ def starting_point(
                 "give another `destination_table`, or start the table over with --full-refresh"
             )
         if is_same and committed.source not in named and not _is_read_anew(stream):
-            return (
-                f"the query of stream {stream.name!r} has changed, or was none, since table "
-                f"{stream.destination_table!r} was written: older records that it now finds would never come. Run once "
-                "with --full-refresh, or give the stream another name"
-            )
+            return _refused_change(stream, _altered(committed.source, named[0]))
         if not is_same:
             return (
                 f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
@@ -132,6 +156,17 @@ def starting_point(
         if refusal := _written_under_another_name(stream, table, sources):
             return refusal
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def _refused_change(stream: SelectedStream, what: str) -> str:
+    ways = "or give the stream another name"
+    if stream.stream.bookmark_properties:
+        named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+        ways = f"accept it with `syncblocks state set {stream.name} {named}` (older records stay as they are), {ways}"
+    return (
+        f"{what} of stream {stream.name!r} has changed, or was none, since table {stream.destination_table!r} was "
+        f"written: older records that it now finds would never come. Run once with --full-refresh, {ways}"
+    )
 
 
 def _is_read_anew(stream: SelectedStream) -> bool:
@@ -156,7 +191,7 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
 
 def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
     for row in table.ledger:
-        if row.key.stream == stream.name and _place_of(row.source) in sources and row.committed_at is not None:
+        if row.key.stream == stream.name and unmarked(row.source) in sources and row.committed_at is not None:
             return (
                 f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
                 f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "

@@ -116,7 +116,7 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
     Raises:
         StateError: the table lacks one of them.
     """
-    arriving = dict(zip(planned.selected.stream.schema.names, planned.mapping.declared.schema.names, strict=True))
+    arriving = dict(zip(planned.selected.stream.schema.names, planned.mapping.declared.schema.names, strict=False))
     kept = {column.name: column.kept for column in planned.mapping.columns}
     assert planned.table.schema is not None
     found = []

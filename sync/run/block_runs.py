@@ -74,6 +74,8 @@ class StreamBlocks:
         #: The steps from source to destination: its transformers, and the destination's naming.
         self.transformers: list[Transformer] = []
         self._failed: str | None = None
+        #: What a person should know of the stream's columns, in sentences.
+        self.notices: list[str] = list(planned.notices)
 
     def renew(self, *, is_continued: bool) -> None:
         """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
@@ -90,6 +92,10 @@ class StreamBlocks:
     @failed.setter
     def failed(self, block: str) -> None:
         self._failed = block
+
+    def notice(self, notices: Sequence[str]) -> None:
+        """Add what the source has found while it read; what is known already is not said twice."""
+        self.notices += [notice for notice in notices if notice not in self.notices]
 
     def fail_in_source(self) -> None:
         """Note that the error about to be raised is the source's."""

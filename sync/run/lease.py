@@ -1,16 +1,21 @@
-"""The lease of a run: renewed while its process lives; its thread also notices `runs cancel`."""
+"""The leases of runs: renewed while their process lives; the same thread also notices `runs cancel`.
+
+One thread serves all runs of the process in one store: its statements are as many for a hundred runs as for one.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
 from ..store import Store
+from ..store.owner import Owner
 
-#: Seconds between two looks for a request to cancel.
-POLL_S = 0.5
-#: Seconds between two renewals; the lease lasts 30 s by the store's clock.
+#: Seconds between two looks for requests to cancel.
+POLL_S = 2.0
+#: Seconds between two renewals; a lease lasts 30 s by the store's clock.
 HEARTBEAT_S = 10.0
 
 log = logging.getLogger("syncblocks")
@@ -20,20 +25,18 @@ class Lease:
     """Keeps the ownership of one run; a context manager around all work on the run."""
 
     def __init__(self, store: Store, run_id: int) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._ended = threading.Event()
+        self.store = store
+        self.run_id = run_id
         self._lost = threading.Event()
         self._cancelled = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        self._thread.start()
+        self._beat = _BEATS.setdefault((os.getpid(), self.store.url, self.store.owner), Beat())
+        self._beat.add(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join()
+        self._beat.remove(self)
 
     @property
     def is_lost(self) -> bool:
@@ -46,19 +49,78 @@ class Lease:
         return self._cancelled.is_set()
 
     def lose(self) -> None:
-        """Note that the store refused a write of this process."""
+        """Note that the store refuses writes of this process."""
         self._lost.set()
 
-    def _beat(self) -> None:
-        renewed = time.monotonic()
-        while not self._ended.wait(POLL_S):
-            try:
-                if self._store.cancel_requested(self._run_id):
-                    self._cancelled.set()
-                if time.monotonic() - renewed >= HEARTBEAT_S:
-                    renewed = time.monotonic()
-                    if not self._store.renew(self._run_id).is_mine:
-                        self._lost.set()
-                        return
-            except Exception as error:  # the run goes on until the lease expires
-                log.warning("run %s: the run store does not answer: %s", self._run_id, type(error).__name__)
+    def cancel(self) -> None:
+        """Note that somebody asked to cancel the run."""
+        self._cancelled.set()
+
+
+class Beat:
+    """The thread of the leases that one owner has in one store; it ends with the last of them."""
+
+    def __init__(self) -> None:
+        self._leases: dict[int, Lease] = {}
+        #: Held while the thread uses a store: a lease that was removed no longer lends its own.
+        self._busy = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._renewed = 0.0
+        #: Leases that this renewal has not reached yet.
+        self._left: set[int] = set()
+
+    def add(self, lease: Lease) -> None:
+        """Serve a lease, whose run was begun or taken over just now."""
+        with self._busy:
+            self._leases[lease.run_id] = lease
+            if self._thread is None:
+                self._renewed, self._ended = time.monotonic(), threading.Event()
+                self._thread = threading.Thread(target=self._run, args=(self._ended,), name="lease", daemon=True)
+                self._thread.start()
+
+    def remove(self, lease: Lease) -> None:
+        """Serve a lease no more."""
+        with self._busy:
+            self._leases.pop(lease.run_id, None)
+            if self._leases or self._thread is None:
+                return
+            self._ended.set()
+            ending, self._thread = self._thread, None
+        ending.join()
+
+    def _run(self, ended: threading.Event) -> None:
+        while not ended.wait(POLL_S):
+            with self._busy:
+                if ended.is_set():
+                    return
+                store = next(iter(self._leases.values())).store
+                try:
+                    self._look(store)
+                    self._renew(store)
+                except Exception as error:  # the runs go on until their leases expire
+                    log.warning("%s: the run store does not answer: %s", self, type(error).__name__)
+
+    def _look(self, store: Store) -> None:
+        for run_id, standing in store.standings(self._leases).items():
+            if standing.cancel_requested:
+                self._leases[run_id].cancel()
+            if not standing.is_mine:
+                self._leases[run_id].lose()
+
+    def _renew(self, store: Store) -> None:
+        if time.monotonic() - self._renewed >= HEARTBEAT_S:
+            self._renewed = time.monotonic()
+            self._left = set(self._leases)
+        # A row that is locked at the moment is tried again at the next look.
+        self._left = {run_id for run_id in self._left if run_id in self._leases and not self._leases[run_id].is_lost}
+        if self._left:
+            self._left -= store.renew(self._left)
+
+    def __str__(self) -> str:
+        runs = sorted(self._leases)
+        return f"run{'s' if len(runs) > 1 else ''} {', '.join(map(str, runs))}"
+
+
+#: By process, store and owner.
+_BEATS: dict[tuple[int, str, Owner], Beat] = {}

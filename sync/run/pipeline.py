@@ -69,6 +69,7 @@ def run_pipeline(
     retry: bool = False,
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
+    bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -86,6 +87,7 @@ def run_pipeline(
         retry: a new attempt of the latest run, for the streams that did not succeed or never started.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
+        bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
@@ -105,6 +107,7 @@ def run_pipeline(
         retry=retry,
         tick=tick,
         repairs=repairs,
+        bookmarks=bookmarks or {},
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -121,6 +124,7 @@ class _Order(NamedTuple):
     retry: bool
     tick: int | None
     repairs: Mapping[str, Repair] | None
+    bookmarks: Mapping[str, Mapping[str, str]]
 
 
 class _Runner:
@@ -309,6 +313,10 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
+            if self.order.bookmarks:
+                from .given_start import starting_at  # with the commands about states; few runs need it
+
+                plan = starting_at(plan, self.order.bookmarks)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.

@@ -53,14 +53,14 @@ def preview(session: Session, name: str, limit: int) -> Preview:
                 if not isinstance(event, pa.RecordBatch):
                     continue
                 batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
-                schema = batch.schema
-                records += [_json_record(record) for record in batch.slice(0, limit - len(records)).to_pylist()]
+                schema, shown = batch.schema, selected.added.apply(batch.slice(0, limit - len(records)))
+                records += [_json_record(record) for record in shown.to_pylist()]
                 if len(records) >= limit:
                     break
     return Preview(
         stream=name,
         destination_table=selected.destination_table,
-        columns={field.name: str(field.type) for field in schema},
+        columns={field.name: str(field.type) for field in selected.added.schema(schema)},
         records=tuple(records),
     )
 

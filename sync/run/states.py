@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from syncblocks.connectors.incremental.bookmarks import (
     bookmark_values,
     can_look_back,
     from_json,
-    is_above,
+    is_ahead,
     is_number_in_text,
     lower_bound,
     to_json,
@@ -28,7 +28,7 @@ from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, Replica
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.selection import SelectedStream, one_stream
-from ..plan.start import ledger_row, source_of
+from ..plan.start import ledger_row, source_of, unmarked
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
@@ -131,7 +131,7 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
     selected = one_stream(selected_streams(session), name)
     bookmark = bookmark_of_texts(selected, texts)
     _refuse_lost(session, store, selected)
-    return write_bookmark(session, store, selected, bookmark)
+    return write_bookmark(session, store, selected, bookmark, accepts=True)
 
 
 def rewind_state(
@@ -172,7 +172,7 @@ def rewind_state(
     else:
         wanted = bookmark_of_texts(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
-    if new is not None and old is not None and _is_ahead(stream, new, old):
+    if new is not None and old is not None and is_ahead(stream, new, old):
         shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
         raise ConfigError(
             f"is past the current bookmark of stream {name!r} ({shown}): records between the two would never be read; "
@@ -180,24 +180,6 @@ def rewind_state(
             key="STREAM",
         )
     return write_bookmark(session, store, selected, wanted), present
-
-
-def _is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-    for left, right, field in zip(new, old, fields, strict=True):
-        if left.equals(right):
-            continue
-        if is_number_in_text(field):  # compared as texts, 9 would be above 10
-            return _number(left.as_py(), field) > _number(right.as_py(), field)
-        return is_above((left,), (right,))
-    return False
-
-
-def _number(text: str, field: pa.Field) -> Decimal:
-    with suppress(ArithmeticError):
-        if (number := Decimal(text)).is_finite():
-            return number
-    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
@@ -267,6 +249,13 @@ def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, Ledger
     return table, ledger_row(table, key)
 
 
+def _number(text: str, field: pa.Field) -> Decimal:
+    with suppress(ArithmeticError):
+        if (number := Decimal(text)).is_finite():
+            return number
+    raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
+
+
 def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream) -> None:
     """Raise if a bookmark would have no effect: the table is not ours, or it was dropped after a commit."""
     key, name = key_of(session, selected), selected.name
@@ -285,21 +274,23 @@ def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream
 
 
 def write_bookmark(
-    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None
+    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None, *, accepts: bool = False
 ) -> StreamState:
-    """Write a bookmark to the ledger, then to the store's copy."""
+    """Write a bookmark to the ledger, then to the store's copy; `accepts`: also the stream's query and filter."""
     name, key = selected.name, key_of(session, selected)
     _, row = _table_and_row(session, key)
-    if row is None:
+    source = source_of(session.source_name, selected)
+    if row is not None and not (accepts and unmarked(row.source) == session.source_name):
+        source = row.source
+    if row is None or row.source != source:
         # No commit has made the row: it must name the source of the bookmark.
-        source = source_of(session.source_name, selected)
         session.destination.take_over(key, token=secrets.token_hex(16), owner="set by hand", source=source)
     session.destination.set_bookmark(key, bookmark)
     state = StreamState(
         stream=name,
         destination_table=key.destination_table,
         bookmark=bookmark,
-        source=source_of(session.source_name, selected) if row is None else row.source,
+        source=source,
         rows=None if row is None else row.rows,
         at=None if row is None else row.committed_at,
     )
@@ -359,6 +350,12 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
 
 def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
     names = selected.stream.bookmark_properties
+    if selected.stream.tracks_files:
+        raise ConfigError(
+            f"stream {selected.name!r} reads the files that are new, which no value says; `syncblocks state rewind` "
+            "makes it read files again",
+            key="STREAM",
+        )
     if not names:
         raise ConfigError(
             f"stream {selected.name!r} is FULL_TABLE: it has no bookmark to set; "

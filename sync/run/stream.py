@@ -5,21 +5,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
-from syncblocks.connectors.incremental.bookmarks import values, without_records
+from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
-from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerRow, Load, Stream, TableState
+from syncblocks.connectors.stream import (
+    FILES,
+    Bookmark,
+    Checkpoint,
+    FileRead,
+    LedgerRow,
+    Load,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
 from ..plan.plan import PlannedStream
-from ..plan.start import ledger_row, source_of, starting_point
+from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
@@ -60,6 +70,10 @@ class StreamRun:
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
+        #: The ledger's bookmark when the attempt began.
+        self._held: Bookmark | None = None
+        #: `LedgerRow.source` once the load is committed; empty: the row has it.
+        self._source_to_be = ""
         #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
         #: Whether the next attempt reads by ranges.
@@ -128,27 +142,40 @@ class StreamRun:
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
+        self._held = row.bookmark
         if self._is_row_stale:
             row = self._forget()
-        self._start = self._starting_point(row, is_planned=attempt == 1 and not self._has_moved(row))
+        is_planned = attempt == 1 and not self._has_moved(row)
+        self._start = self._starting_point(row, is_planned=is_planned)
+        keeps = context.destination_can.keeps_files
+        if self._start is not None and not is_planned and planned.selected.stream.tracks_files and keeps is not None:
+            return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
-    def _take_over(self) -> LedgerRow:
-        context = self.context
+    def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
+        context, source = self.context, source_of(self.context.source_name, self.planned.selected)
+        before = self._planned_row()
+        # Until a commit has made it so, the table holds what the former query or filter has let in.
+        is_held = is_row_kept and before.committed_at is not None
+        is_held = is_held and before.source != source and unmarked(before.source) == unmarked(source)
+        self._source_to_be = source if is_held else ""
         row = context.destination.take_over(
-            self.planned.key,
-            token=self._token,
-            owner=owner_text(context.run),
-            source=source_of(context.source_name, self.planned.selected),
+            self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
         self._columns = row.columns
         return row
+
+    def _note_source(self) -> None:
+        """Write into the ledger which query and filter the committed records are of."""
+        context, source, self._source_to_be = self.context, self._source_to_be, ""
+        owner = owner_text(context.run)
+        context.destination.take_over(self.planned.key, token=self._token, owner=owner, source=source)
 
     def _forget(self) -> LedgerRow:
         """Make the ledger forget a lost table: after a crash, its bookmark would count for the table made anew."""
         self.context.destination.set_bookmark(self.planned.key, None, forget=True)
         self._is_row_stale = False
-        return self._take_over()
+        return self._take_over(is_row_kept=False)
 
     def _planned_row(self) -> LedgerRow:
         """Return the ledger's row as it was when the plan was made."""
@@ -172,12 +199,21 @@ class StreamRun:
             name = planned.key.destination_table
             table = self.context.destination.describe([name])[name]
             if not is_planned or (table.schema is None and table.is_described):
-                start = self._restart(row, table)
+                start = self._given(self._restart(row, table))
             if start is not None and table.schema is not None:  # else the bookmark was set before the first run
                 self._begun_in = table.identity
         if start is None and row.bookmark is not None and not planned.commits_once:
             self._forget()
         return start
+
+    def _given(self, start: Bookmark | None) -> Bookmark | None:
+        """Begin again at a bookmark that the command line gave, but for what an append has written since."""
+        planned = self.planned
+        if not planned.start.is_given:
+            return start
+        if planned.write_disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
+            return not_below(planned.selected.stream, start, planned.start.bookmark)
+        return planned.start.bookmark
 
     def _restart(self, row: LedgerRow, table: TableState) -> Bookmark | None:
         planned, before = self.planned, self._planned_row()
@@ -203,7 +239,12 @@ class StreamRun:
             # A repair rewrites records below the bookmark: the hashes in the bookmark do not describe them.
             start = self._start if self.planned.repair is None else without_records(self._start)
             events = StreamEvents(
-                self.blocks, self.context.progress, start=start, check=self.check, send_final=self.send_final
+                self.blocks,
+                self.context.progress,
+                start=start,
+                floor=self._held if self.planned.start.is_given else None,
+                check=self.check,
+                send_final=self.send_final,
             )
             stream, arriving = events.read(feed)
             for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):
@@ -232,17 +273,19 @@ class StreamRun:
             former_key=self.planned.former_key,
             columns=self._columns,
             begun_in=self._begun_in,
+            forgets_files=self._start is None and stream.tracks_files,
+            kept=self.planned.selected.added.kept,
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
-    def send_final(self, bookmark: Bookmark | None = None) -> Checkpoint:
+    def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
         """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
         for stage in self.blocks.stages[:-1]:
             stage.is_complete = True
         with self._lock:
             self.check()
             self._is_final_sent = True
-        return Checkpoint(bookmark=bookmark, is_final=True)
+        return Checkpoint(bookmark=bookmark, is_final=True, files=tuple(files))
 
     def note_commit(self, commit: Any) -> None:
         """Record what a commit has made durable."""
@@ -255,6 +298,8 @@ class StreamRun:
         if self.blocks.stages and self.blocks.stages[-1].spool is not None:
             self.blocks.stages[-1].refused += commit.refused
         self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+        if commit.checkpoint.is_final and self._source_to_be:
+            self._note_source()
         if not self._has_reported_source:
             # Changes that do not concern the destination: a dropped column, other keys.
             self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}
@@ -353,6 +398,8 @@ class StreamRun:
                 f"{self.planned.key.destination_table}",
                 level="warning",
             )
+        for notice in self.blocks.notices if self.status == SUCCESS else ():
+            self.context.progress.message(f"{self.name}: {notice}", level="warning")
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
@@ -373,6 +420,7 @@ class StreamRun:
                 schema_changes=tuple(self._schema_changes.made),
                 error=info if stage.block == failed else None,
                 data=stage.data,
+                notices=tuple(self.blocks.notices) if stage is stages[0] else (),
             )
             for stage, status in zip(stages, ended, strict=True)
         )

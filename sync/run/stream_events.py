@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 
 import pyarrow as pa
 
+from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Checkpoint,
+    Event,
+    FileRead,
+    Rejected,
+    RejectedRecord,
+    Stream,
+    notices_of,
+)
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
-from ..plan.columns import ColumnMapping, map_columns
+from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
 from .block_runs import StreamBlocks
@@ -30,13 +41,16 @@ class StreamEvents:
         progress: Progress,
         *,
         start: Bookmark | None,
+        floor: Bookmark | None,
         check: Callable[[], None],
-        send_final: Callable[[Bookmark | None], Checkpoint],
+        send_final: Callable[[Bookmark | None, Sequence[FileRead]], Checkpoint],
     ) -> None:
         self.blocks = blocks
         self.planned = blocks.planned
         self._progress = progress
         self._start = start
+        #: No checkpoint has a bookmark below it.
+        self._floor = floor
         #: Raises if the stream was cancelled.
         self._check = check
         self._send_final = send_final
@@ -67,6 +81,7 @@ class StreamEvents:
             return planned.arriving
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
+            schema = planned.selected.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
         if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
@@ -75,12 +90,15 @@ class StreamEvents:
         for transformer in self.blocks.transformers:
             empty = self._apply(transformer, empty, stream)
             stream = transformer.stream(stream)
-        return replace(planned.arriving, schema=_keys_not_null(empty.schema, planned.arriving))
+        schema = planned.selected.added.schema(empty.schema)
+        return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
         """Yield the events for the destination, the final checkpoint last."""
         mapping: ColumnMapping | None = self.planned.mapping if self.planned.is_schema_decided else None
-        bookmark, waiting = self._start, None
+        bookmark, waiting = self._raised(Checkpoint(bookmark=self._start)).bookmark, None
+        #: Files of checkpoints that did not become commits yet.
+        files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
         for item in self._items(feed):
             self._check()
@@ -88,13 +106,18 @@ class StreamEvents:
                 if rejected and mapping is not None:
                     yield Rejected(records=tuple(rejected))
                     rejected.clear()
-                bookmark, waiting = item.event.bookmark, item.event
+                waiting = self._raised(item.event)
+                bookmark = waiting.bookmark
+                files += item.event.files
                 continue
             if waiting is not None and not rejected and not self.planned.commits_once:
-                yield waiting
+                yield replace(waiting, files=tuple(files))
+                files.clear()
             waiting = None
             if isinstance(item.event, Stream):
-                changed = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                self.blocks.notice(notices_of(item.event.schema))
+                declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
+                changed = self.planned.selected.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
                     yield mapping.arriving
@@ -130,7 +153,13 @@ class StreamEvents:
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))
-        yield self._send_final(bookmark)
+        yield self._send_final(bookmark, files)
+
+    def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self._floor is None:
+            return checkpoint
+        stream = self.planned.selected.stream
+        return replace(checkpoint, bookmark=not_below(stream, checkpoint.bookmark, self._floor))
 
     def _items(self, feed: Feed) -> Iterator[Item]:
         items = iter(feed)
@@ -161,7 +190,7 @@ class StreamEvents:
             stream = transformer.stream(stream)
             if stage is not None:
                 stage.note(batch, is_last=item.is_last)
-        return batch
+        return self.planned.selected.added.apply(batch)
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep a batch of the destination for callbacks that ask for its data."""
@@ -177,7 +206,8 @@ class StreamEvents:
         refusals = list(mapping.refusals)
         if self.planned.rules.is_frozen and self.planned.is_schema_decided:
             changes = differences(shape_of(self.planned.mapping.declared), shape_of(stream))
-            refusals += [f"frozen, but the source changed during the read: {in_words(change)}" for change in changes]
+            found = list(map(in_words, changes)) or table_changes(mapping, self.planned.rules.table)
+            refusals += [f"frozen, but the source changed during the read: {change}" for change in found]
         if refusals:
             self.blocks.failed = self.blocks.stages[-2].block
             raise ColumnsRefused("; ".join(refusals))

@@ -104,6 +104,7 @@ class Ledgerless:
         return replace(
             inner,
             examines_tables=None,
+            keeps_files=None,
             knows_privileges=None,
             refuses_keys=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
@@ -169,12 +170,16 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "filters_records",
         "finds_types",
         "forgets_runs",
+        "has_former_names",
         "has_one_null",
         "holds_memory",
+        "keeps_first",
         "keeps_rejected",
         "lists_streams",
+        "looks_at_times",
         "names_columns",
         "names_tables",
         "prepares",
@@ -184,11 +189,12 @@ PASSED_ON = frozenset(
         "runs_statements",
         "skips_late",
         "states_types",
+        "tracks_files",
         "verifies_server",
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "knows_privileges", "refuses_keys"})
+DROPPED = frozenset({"examines_tables", "keeps_files", "knows_privileges", "refuses_keys"})
 
 
 class _KeptRanges:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -14,17 +14,28 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
-from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
+from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
-from ..plan.selection import SelectedStream, Selection, select_names, select_streams, skipped_streams
+from ..plan.selection import (
+    SelectedStream,
+    Selection,
+    former_tables,
+    select_names,
+    select_streams,
+    skipped_streams,
+    tracked_tables,
+    without_absent,
+)
+from ..plan.start import ledger_row
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -48,6 +59,8 @@ class Session:
     destination: Destination
     destination_can: Abilities
     redactor: Redactor
+    #: What `plan` says about the source's streams.
+    notes: list[str] = field(default_factory=list)
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
 
@@ -108,12 +121,15 @@ class Session:
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
-    def select(self, globs: Sequence[str] = (), only: Sequence[str] | None = None) -> Selection:
+    def select(
+        self, globs: Sequence[str] = (), only: Sequence[str] | None = None, *, is_anew: bool = False
+    ) -> Selection:
         """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
 
         Args:
             globs: of `--stream`.
             only: exact names.
+            is_anew: streams are read from scratch, whatever was read before.
 
         Raises:
             ConfigError: the source's settings are wrong, or a pattern matches nothing.
@@ -123,13 +139,62 @@ class Session:
             return select_names(self.pipeline, self.discover(), globs, only)
         try:
             names = self._waited(lists.list_streams)
+            if self._goes_on_under_former_names():
+                names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
             selection = select_names(self.pipeline, closed, globs, only)
-            opened = self._waited(lambda: lists.open_streams(selection.wanted))
+            read = self._files_read(selection)
+            opened = self._waited(lambda: self._open(lists, selection.wanted, {} if is_anew else read))
             found = {stream.name: stream for stream in opened}
         except ConnectorConfigError as error:
             raise config_error_from_connector(self.pipeline, "source", error) from error
-        return replace(selection, catalog=tuple(found.get(stream.name, stream) for stream in closed))
+        catalog = tuple(found.get(stream.name, stream) for stream in closed)
+        return without_absent(self.pipeline, replace(selection, catalog=catalog), read)
+
+    def _files_read(self, selection: Selection) -> dict[str, tuple[Sequence[FileRead], Bookmark]]:
+        """Return what is known of the streams of which files were read before."""
+        can, tracks = self.destination_can.keeps_files, self.source_can.tracks_files
+        tables = {} if can is None or tracks is None else tracked_tables(self.pipeline, selection)
+        if can is None or not tables:
+            return {}
+        described, found = self.destination.describe(list(dict.fromkeys(tables.values()))), {}
+        for name, table in tables.items():
+            key = LedgerKey(pipeline=self.pipeline.pipeline, stream=name, destination_table=table)
+            row = ledger_row(described[table], key)
+            if row is not None and row.bookmark and described[table].schema is not None:
+                found[name] = (can.files_read(key), row.bookmark)
+        return found
+
+    def _open(
+        self,
+        lists: ListsStreams,
+        names: Sequence[str],
+        read: Mapping[str, tuple[Sequence[FileRead], Bookmark]],
+    ) -> list[Stream]:
+        """Open streams; of those of which files were read before only the files that are new."""
+        tracks = self.source_can.tracks_files
+        others = [name for name in names if tracks is None or name not in read]
+        opened = list(lists.open_streams(others)) if others else []
+        if tracks is not None:
+            opened += [tracks.open_tracked(name, *read[name]) for name in names if name in read]
+        return opened
+
+    def _goes_on_under_former_names(self) -> bool:
+        """Keep the names under which earlier versions wrote ledger rows; return whether there are any."""
+        can = self.source_can.has_former_names
+        former = {} if can is None else can.former_names()
+        if can is None or not former:
+            return False
+        tables = {table for name in former.values() for table in former_tables(self.pipeline, name)}
+        rows = [row.key for table in self.destination.describe(sorted(tables)).values() for row in table.ledger]
+        written = {key.stream for key in rows if key.pipeline == self.pipeline.pipeline}
+        kept = [name for name, former_name in former.items() if former_name in written]
+        can.keep_former_names(kept)
+        self.notes[:] = [
+            f"stream {former[name]!r} goes on under this name, which has its ledger row; anew it would be {name!r}"
+            for name in kept
+        ]
+        return bool(kept)
 
     def _waited(self, ask: Callable[[], T]) -> T:
         answer: Future[T] = Future()
@@ -177,6 +242,9 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    if any(entry.where for entry in pipeline.streams):
+        filtered = FilteredSource(source, source_can)
+        source, source_can = filtered, filtered.abilities()
     _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
@@ -217,12 +285,13 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selection, known = session.select(streams, only), _known_states(store, pipeline.pipeline)
+        selection = session.select(streams, only, is_anew=full_refresh)
+        known = _known_states(store, pipeline.pipeline)
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
         names = [name for name in selection.selected if name not in skipped]
-        check_stream_filters(pipeline, names)
+        check_stream_filters(pipeline, [*names, *selection.absent])
         check_stream_names(pipeline, names)
         if selection.is_whole:
             check_renames(pipeline, selected, session.code)
@@ -244,7 +313,8 @@ def make_plan(
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
     texts += unnamed
-    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts))
+    texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
+    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts, *session.notes))
 
 
 def _nameable(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .connection import Connection
-from .counters import TypeCounter, decide, read_counters, save_counters, stop_claims
+from .connection import Connection, Row
+from .counters import TypeCounter, ask_counters, decide, save_counters, stop_claims
 from .event_rows import EventRow, write_events
 from .model import (
     CANCELLED,
@@ -26,7 +26,7 @@ from .model import (
 from .plans import Plans, write_plan
 from .statements import insert, one_of, update
 from .table_names import BLOCK_RUN, STREAM_RUN
-from .transactions import LockedRun, Transactions, save_attempt
+from .transactions import LATEST, LockedRun, Transactions, save_attempt
 
 _HAS_BEGUN = f"SELECT block FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number LIMIT 1"
 _START = insert(
@@ -70,15 +70,17 @@ class Attempts:
             StateError: a stream is not planned, or was claimed before.
         """
         with self._transactions.write_and_lease("claim") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            counted, claimed = ask_counters(connection, run_id), ask_streams(connection, run_id, streams)
+            run = locked()
             failpoint("store.claim.locked")
-            counters = read_counters(connection, run)
+            counters = counted()
             if run.is_stopping:
                 return False
             if run.cancel_requested:
                 _stop(connection, run, counters, CANCELLED)
                 return False
-            claim_streams(connection, run, counters, streams)
+            claim_streams(connection, run, counters, claimed())
             save_counters(connection, run, counters)
             save_attempt(connection, run)
         return True
@@ -94,9 +96,11 @@ class Attempts:
             LostRun: this process does not own the run.
         """
         with self._transactions.write("stop") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            counted = ask_counters(connection, run_id)
+            run = locked()
             if not run.has_ended:
-                _stop(connection, run, read_counters(connection, run), status)
+                _stop(connection, run, counted(), status)
 
     def end_attempt(self, run_id: int, *, error: ErrorInfo | None = None, is_crash: bool = False) -> None:
         """End an attempt that has nothing open and had no last close; write the event of `pipeline`. Idempotent.
@@ -111,29 +115,44 @@ class Attempts:
             StateError: streams are still open.
         """
         with self._transactions.write("end_attempt") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            counted = ask_counters(connection, run_id)
+            run = locked()
             if not run.has_ended:
                 if run.open_streams:
                     raise StateError(f"run {run_id} still has {run.open_streams} open streams: close them first")
                 if run.unclaimed_streams:
-                    _stop(connection, run, read_counters(connection, run), run.stop_status or CANCELLED)
+                    _stop(connection, run, counted(), run.stop_status or CANCELLED)
                 plan = self._plans.without_streams(connection, run_id, run.attempt)
                 end(connection, run, plan, error, is_crash=is_crash)
                 save_attempt(connection, run)
 
 
-def claim_streams(
-    connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], streams: Iterable[str]
-) -> None:
-    """Claim streams of a run that is not stopping; the caller saves attempt and counters."""
+def ask_streams(connection: Connection, run_id: int, streams: Iterable[str]) -> Callable[[], list[Row]]:
+    """Ask for the rows of streams that are to be claimed; return what reads them, for `claim_streams`.
+
+    Raises:
+        StateError: when they are read: a stream is not planned, or was claimed before.
+    """
     names = list(dict.fromkeys(streams))
     is_one, values = one_of("stream", names)
-    rows = connection.rows(
-        f"SELECT * FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number AND {is_one} ORDER BY position",
-        {"run_id": run.id, "number": run.attempt, **values},
+    answer = connection.ask(
+        f"SELECT * FROM {STREAM_RUN} WHERE {LATEST} AND {is_one} ORDER BY position", {"run_id": run_id, **values}
     )
-    if unknown := set(names) - {row.stream for row in rows if row.status == UNCLAIMED}:
-        raise StateError(f"run {run.id} cannot claim {sorted(unknown)}: claimed before, or not planned")
+
+    def rows() -> list[Row]:
+        found = answer()
+        if unknown := set(names) - {row.stream for row in found if row.status == UNCLAIMED}:
+            raise StateError(f"run {run_id} cannot claim {sorted(unknown)}: claimed before, or not planned")
+        return found
+
+    return rows
+
+
+def claim_streams(
+    connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], rows: Sequence[Row]
+) -> None:
+    """Claim streams of a run that is not stopping; the caller saves attempt and counters."""
     started = [
         {
             "run_id": run.id,
@@ -154,7 +173,7 @@ def claim_streams(
     run.unclaimed_streams -= len(rows)
     run.open_streams += len(rows)
     decide(connection, run, not_last, is_last=False)
-    set_streams(connection, run, names, RUNNING)
+    set_streams(connection, run, [row.stream for row in rows], RUNNING)
     connection.run_many(_START, started)
 
 

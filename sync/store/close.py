@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .attempts import claim_streams, end, set_streams
-from .connection import Connection
-from .counters import read_counters, save_counters, stop_claims
+from .attempts import ask_streams, claim_streams, end, set_streams
+from .connection import Answer, Connection
+from .counters import ask_counters, save_counters, stop_claims
 from .event_rows import EventRow, write_events
 from .model import (
     CANCELLED,
@@ -21,28 +21,31 @@ from .model import (
     SCHEMA_CHANGED,
     STREAM,
     SUCCESS,
+    AttemptPlan,
     BlockOutcome,
     Closed,
     StreamOutcome,
     encode_error,
 )
 from .plans import Plans
-from .running_events import release_held, running_blocks, wants
-from .state import write_state
+from .running_events import ask_held, ask_running_blocks, release_held, wants
+from .state import ask_version, write_state
 from .statements import update
 from .table_names import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import LockedRun, Transactions, save_attempt
 
-# A subquery, not a join: from the newest run backwards, by the index of the stream's runs.
+# Subqueries, not joins: from the newest run backwards, by the index of the stream's runs.
+_OF_THIS = f"FROM {PIPELINE_RUN} n WHERE n.id = :run_id"
 _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
     WHERE s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
-    AND (SELECT r.pipeline FROM {PIPELINE_RUN} r WHERE r.id = s.run_id) = :pipeline
-    AND s.run_id <= :run_id AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < :number))
+    AND (SELECT r.pipeline FROM {PIPELINE_RUN} r WHERE r.id = s.run_id) = (SELECT n.pipeline {_OF_THIS})
+    AND s.run_id <= :run_id
+    AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < (SELECT n.attempt {_OF_THIS})))
     ORDER BY s.run_id DESC, s.attempt DESC LIMIT 1"""
 _END = update(
     BLOCK_RUN,
     "status type_index is_last row_count size_bytes ended_at bookmark_before bookmark_after "
-    "schema_changes error rows_rejected",
+    "schema_changes error rows_rejected notices",
     "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream",
 )
 
@@ -67,15 +70,24 @@ class Closing:
             StateError: the outcome does not have exactly the stream's blocks.
         """
         with self._transactions.write_and_lease("close") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
+            # All that the close reads is asked for at once, with the lock.
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            running_blocks = ask_running_blocks(connection, run_id, outcome.stream)
+            counted = ask_counters(connection, run_id)
+            claimed = ask_streams(connection, run_id, claim) if claim else list
+            versioned = ask_version(connection, outcome.state, run_id=run_id) if outcome.state else lambda: None
+            likely = self._plans.known(run_id)
+            held = _ask(likely, SCHEMA_CHANGED, lambda: ask_held(connection, run_id, outcome.stream))
+            former = _ask(likely, RECOVERED, lambda: _ask_former(connection, run_id, outcome.stream))
+            run = locked()
             failpoint("store.close.locked")
-            running = running_blocks(connection, run, outcome.stream)
+            running = running_blocks()
             blocks = _match(run, running, outcome)
             plan = self._plans.without_streams(connection, run_id, run.attempt)
             if wants(plan, SCHEMA_CHANGED):
-                release_held(connection, run, plan, outcome.stream, is_committed=outcome.is_held_committed)
+                release_held(connection, run, plan, held(), lambda: running, is_committed=outcome.is_held_committed)
             _count_stream(run, outcome, allow_failure=plan.allow_blocks_to_fail)
-            counters = read_counters(connection, run)
+            counters = counted()
             if run.cancel_requested and run.stop_status is None:
                 run.stop_status = CANCELLED
             if run.stop_status is not None:
@@ -89,16 +101,16 @@ class Closing:
             set_streams(connection, run, [outcome.stream], outcome.status)
             has_claimed = bool(claim) and run.stop_status is None
             if has_claimed:
-                claim_streams(connection, run, counters, claim)
+                claim_streams(connection, run, counters, claimed())
                 failpoint("store.close.claimed")
             save_counters(connection, run, counters)
             failpoint("store.close.counters")
             if outcome.state is not None:
-                write_state(connection, run.pipeline, outcome.state, run_id=run.id, now=run.now)
+                write_state(connection, run.pipeline, outcome.state, versioned(), run_id=run.id, now=run.now)
             events = _events(running, blocks, outcome)
             if outcome.is_crash:
                 events = _beside(events, FAILURE, CRASHED)
-            elif wants(plan, RECOVERED) and _had_failed(connection, run, outcome.stream):
+            elif wants(plan, RECOVERED) and [row.status for row in former()] == [FAILURE]:
                 events = _beside(events, SUCCESS, RECOVERED)
             can_claim = run.unclaimed_streams > 0 and run.stop_status is None
             if run.open_streams == 0 and not can_claim:
@@ -112,10 +124,15 @@ class Closing:
             )
 
 
-def _had_failed(connection: Connection, run: LockedRun, stream: str) -> bool:
-    """Whether the stream's latest end before this attempt was a failure; cancellations do not count."""
-    values = {"pipeline": run.pipeline, "run_id": run.id, "number": run.attempt, "stream": stream}
-    return bool(connection.value(_FORMER, values) == FAILURE)
+def _ask_former(connection: Connection, run_id: int, stream: str) -> Answer:
+    """Ask for the stream's latest end before this attempt; cancellations do not count."""
+    return connection.ask(_FORMER, {"run_id": run_id, "stream": stream})
+
+
+def _ask(plan: AttemptPlan | None, status: str, ask: Callable[[], Answer]) -> Answer:
+    """Ask for what only a plan with a status reads: now if the plan that is remembered has it, else when it is read."""
+    early = ask() if plan is None or wants(plan, status) else None
+    return lambda: (early or ask())()
 
 
 def _count_stream(run: LockedRun, outcome: StreamOutcome, *, allow_failure: bool) -> None:
@@ -170,6 +187,7 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
         "schema_changes": [dict(change) for change in block.schema_changes],
         "error": encode_error(block.error),
         "rows_rejected": block.rows_rejected,
+        "notices": list(block.notices) or None,
     }
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .connection import Connection, value_of
 from .statements import update
 from .table_names import BLOCK_RUN, TYPE_COUNTER
-from .transactions import LockedRun
+from .transactions import LATEST, LockedRun
 
 #: Block and stream: names a block run within an attempt.
 BlockRunName = tuple[str, str]
 
-_COUNTERS = f"SELECT * FROM {TYPE_COUNTER} WHERE run_id = :run_id AND attempt = :number"
+_COUNTERS = f"SELECT * FROM {TYPE_COUNTER} WHERE {LATEST}"
 _SAVE_COUNTER = update(
     TYPE_COUNTER,
     "open ended unclaimed undecided_block undecided_stream",
@@ -60,15 +60,16 @@ class TypeCounter:
         return name
 
 
-def read_counters(connection: Connection, run: LockedRun) -> dict[str, TypeCounter]:
-    """Read the counters of every block type of the attempt."""
-    return {
+def ask_counters(connection: Connection, run_id: int) -> Callable[[], dict[str, TypeCounter]]:
+    """Ask for the counters of every block type of the latest attempt; return what reads them."""
+    answer = connection.ask(_COUNTERS, {"run_id": run_id})
+    return lambda: {
         row.block_type: value_of(
             TypeCounter,
             row,
             undecided=None if row.undecided_block is None else (row.undecided_block, row.undecided_stream),
         )
-        for row in connection.rows(_COUNTERS, {"run_id": run.id, "number": run.attempt})
+        for row in answer()
     }
 
 

@@ -1,4 +1,4 @@
-"""The opened database: pooled connections, transactions, and how a store is created and migrated."""
+"""The opened database: transactions, and how a store is created and migrated."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from ..errors import StateError
 from ..failpoints import failpoint
 from . import migrations
 from .connection import Conflict, Connection
-from .drivers import Driver, Postgres, Sqlite
+from .drivers import Postgres, Sqlite
 from .location import Location, ensure_file, locate
-
-#: Connections that are kept for the next transaction.
-IDLE_KEPT = 16
+from .pool import Pool, release, share
 
 
 class Database:
     """An opened database: connections, transactions and its clock. Thread-safe; unusable after a fork."""
 
-    def __init__(self, url: str, driver: Driver) -> None:
+    def __init__(self, url: str, pool: Pool) -> None:
         """Use a store that exists; `open_database` creates it first."""
         #: The URL without its password.
         self.url = url
-        self.driver = driver
+        self.driver = pool.driver
+        self._pool = pool
         self._pid = os.getpid()
-        # Idle connections. A transaction pops one or opens one: a list is thread-safe for that.
-        self._idle: list[Any] = []
+        self._is_closed = False
 
     def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().close()
+        """Close the connections that no other store of this process uses. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            release(self._pool)
 
     @contextlib.contextmanager
-    def write(self, name: str) -> Iterator[Connection]:
+    def write(self, name: str, *, is_brief: bool = False) -> Iterator[Connection]:
         """Open a transaction that may write, committed at the end; `name` names its failpoints.
+
+        A brief one waits for no lock of a server, so it does not wait for those of this process that do.
 
         Raises:
             Conflict: there is a row of the same key.
@@ -48,7 +49,8 @@ class Database:
         """
         self._check_process()
         failpoint(f"store.{name}.before")
-        with self._errors(), self.driver.turn, self._transaction(is_writing=True) as connection:
+        turn = self.driver.brief_turn if is_brief else self.driver.turn
+        with self._errors(), turn, self._transaction(is_writing=True) as connection:
             yield connection
             failpoint(f"store.{name}.inside")
         failpoint(f"store.{name}.after")
@@ -70,51 +72,41 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
-        raw = self._begin(is_writing=is_writing)
+        raw = self._connection()
         try:
-            yield Connection(raw, self.driver.sql, self.driver.codecs)
-            raw.commit()
+            with self.driver.transaction(raw, is_writing=is_writing) as pipeline:
+                yield Connection(raw, self.driver.sql, self.driver.codecs, pipeline)
         except Exception:
-            self._keep(raw, is_sound=self._roll_back(raw))
+            self._roll_back(raw)
             raise
         except BaseException:  # the driver may be in the middle of a call
-            self._roll_back(raw)
-            self._keep(raw, is_sound=False)
+            self._pool.drop(raw)
             raise
-        self._keep(raw, is_sound=True)
+        self._pool.give(raw)
 
-    def _begin(self, *, is_writing: bool) -> Any:
-        """Begin a transaction on an idle connection, or on a new one; drop connections that the server has closed."""
+    def _connection(self) -> Any:
+        """Return an idle connection, or a new one; drop those that the server has closed."""
         while True:
+            raw, idle_s = self._pool.take()
+            if idle_s is None:
+                return raw
             try:
-                raw, is_new = self._idle.pop(), False
-            except IndexError:
-                raw, is_new = self.driver.connect(), True
-            try:
-                self.driver.begin(raw, is_writing=is_writing)
+                self.driver.check(raw, idle_s)
             except BaseException:
                 is_lost = self.driver.is_lost(raw)
-                self._keep(raw, is_sound=False)
-                if is_new or not is_lost:
+                self._pool.drop(raw)
+                if not is_lost:
                     raise
             else:
                 return raw
 
-    def _roll_back(self, raw: Any) -> bool:
-        """Roll back; return whether the connection can be used again."""
+    def _roll_back(self, raw: Any) -> None:
         try:
             raw.rollback()
         except self.driver.errors:
-            return False
-        return True
-
-    def _keep(self, raw: Any, *, is_sound: bool) -> None:
-        """Keep a connection for the next transaction, or close it."""
-        if is_sound and len(self._idle) < IDLE_KEPT:
-            self._idle.append(raw)
-            return
-        with contextlib.suppress(*self.driver.errors):
-            raw.close()
+            self._pool.drop(raw)
+        else:
+            self._pool.give(raw)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -166,17 +158,20 @@ def store_exists(url: str, folder: Path | None = None) -> bool:
 
 
 def _database(place: Location, clock: Clock) -> Database:
-    return Database(place.shown, Postgres(place.uri) if place.path is None else Sqlite(place.path, clock))
+    if place.path is None:
+        return Database(place.shown, share(place.uri, lambda: Pool(Postgres(place.uri), place.shown)))
+    return Database(place.shown, Pool(Sqlite(place.path, clock), place.shown))
 
 
 def _create(path: Path, clock: Clock) -> None:
-    database = Database(str(path), Sqlite(path, clock))
+    pool = Pool(Sqlite(path, clock), str(path))
+    database = Database(str(path), pool)
     try:
         with database._errors():
             # The file's header keeps the mode: later connections need not set it.
-            raw = database.driver.connect()
+            raw, _ = pool.take()
             raw.execute("PRAGMA journal_mode=WAL")
-            database._idle.append(raw)
+            pool.give(raw)
         _migrate_if_needed(database)
     finally:
         database.close()

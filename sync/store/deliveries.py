@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
 from .connection import Connection, Row, Values, value_of
-from .event_kwargs import delivery_kwargs, event_of
+from .event_kwargs import delivery_kwargs
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .plans import Plans
 from .statements import insert, one_of, update
@@ -88,7 +88,7 @@ class Deliveries:
         where, values = self._where(idempotency_key=key, run_id=run_id, state=["dead"])
         due = {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None}
         with self._transactions.write("retry_deliveries") as connection:
-            return connection.run(update(f"{DELIVERY} AS d", due, where), {**values, **due})
+            return connection.changed(update(f"{DELIVERY} AS d", due, where), {**values, **due})
 
     def find(self, start: str) -> DeliveryRecord:
         """Return the delivery whose idempotency key has a prefix.
@@ -156,10 +156,17 @@ class Deliveries:
         Raises:
             StateError: there is none.
         """
-        lock = " FOR UPDATE" if is_locked else ""
-        row = connection.row(_DELIVERY + lock, {"idempotency_key": key})
-        if row is None:
+        return self.ask_of_key(connection, key, is_locked=is_locked)()
+
+    def ask_of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Callable[[], Row]:
+        """Send what `of_key` executes; return what reads it."""
+        answer = connection.ask(_DELIVERY + (" FOR UPDATE" if is_locked else ""), {"idempotency_key": key})
+
+        def row() -> Row:
+            for found in answer():
+                return found
             raise StateError(f"the run store knows no delivery {key}")
+
         return row
 
     def compose(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
@@ -173,15 +180,15 @@ class Deliveries:
                 f"the run store does not say what callback block {row.callback_block!r} of {self._pipeline!r} calls: "
                 "its pipeline file is needed"
             )
-        event = event_of(connection, row)
+        kwargs, status, parent = delivery_kwargs(connection, row, attempts=attempt)
         delivery = Delivery(
             key=row.idempotency_key,
             callback_block=row.callback_block,
             function=row.function,
             attempt=attempt,
-            kwargs=delivery_kwargs(connection, row, attempts=attempt),
-            status=event.status,
-            parent=event.parent,
+            kwargs=kwargs,
+            status=status,
+            parent=parent,
             data=row.data,
             label=PIPELINE if row.block is None else f"{row.block}:{row.stream}",
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,19 @@ from ..errors import ConfigError
 from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
 from .table_names import PREFIX, VERSION_TABLE
+
+#: A connection that was idle for longer is asked for a sign of life: what lies between may have dropped it silently.
+ASK_AFTER_S = 5.0
+
+#: What servers and poolers say where all connections are taken: of the server, a role or a database; PgBouncer; others.
+_CROWDED = (
+    "too many connections",
+    "too many clients",
+    "connection slots are reserved",
+    "no more connections allowed",
+    "max clients reached",
+    "max_client_conn",
+)
 
 #: How long a writer waits for another process.
 BUSY_S = 60
@@ -34,7 +48,7 @@ _OUR_SCHEMA = f"""SELECT coalesce((
 
 
 class Driver(ABC):
-    """Opens connections, and translates statements. Its connections begin no transaction by themselves."""
+    """Opens connections and transactions, and translates statements."""
 
     #: The exceptions of the driver, and those that mean that a row with the same key exists.
     errors: tuple[type[Exception], ...]
@@ -42,19 +56,30 @@ class Driver(ABC):
     #: Column type of a key that counts up and never repeats.
     serial: str
     codecs: Mapping[str, Codec]
-    #: Held while a transaction writes.
-    turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    #: Connections that a process may have at once; None: any number.
+    most_connections: int | None = None
+    #: Held while a transaction writes, and while a brief one does (see `Database.write`).
+    turn: contextlib.AbstractContextManager[Any]
+    brief_turn: contextlib.AbstractContextManager[Any]
 
     @abstractmethod
     def connect(self) -> Any:
         """Open a connection."""
 
+    def check(self, raw: Any, idle_s: float) -> None:
+        """Fail if a connection, which nobody used for a time, is lost."""
+        return
+
     @abstractmethod
-    def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Begin a transaction."""
+    def transaction(self, raw: Any, *, is_writing: bool) -> contextlib.AbstractContextManager[Any]:
+        """Begin a transaction, and commit it at the end; yield psycopg's pipeline, if it is in one, else None."""
 
     def is_lost(self, raw: Any) -> bool:
         """Whether the server has closed the connection."""
+        return False
+
+    def is_crowded(self, error: BaseException) -> bool:
+        """Whether it was not connected because others have all connections."""
         return False
 
     @abstractmethod
@@ -65,17 +90,21 @@ class Driver(ABC):
     def has_table(self, connection: Connection, name: str) -> bool:
         """Whether a table exists."""
 
-    @abstractmethod
     def now(self, connection: Connection) -> datetime:
         """Return the time by which all processes measure leases."""
+        return self.ask_now(connection)()
+
+    @abstractmethod
+    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+        """Ask for the time when the statements before are done; return what reads it."""
 
     @abstractmethod
     def lock_name(self, connection: Connection, name: str) -> None:
         """Take the lock of that name until the transaction ends."""
 
     @abstractmethod
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
-        """Take the lock of that name without waiting; False: another transaction holds it."""
+    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
+        """Take the lock of that name without waiting; return what says whether: another transaction may hold it."""
 
 
 class Sqlite(Driver):
@@ -91,19 +120,22 @@ class Sqlite(Driver):
         self._path = path
         self._clock = clock
         # SQLite waits by sleeping, in no order: threads of one process take turns by a lock instead.
-        self.turn = threading.Lock()
+        self.turn = self.brief_turn = threading.Lock()
 
     def connect(self) -> Any:
         """Open the file."""
-        # `begin` begins transactions, not the driver. A connection has one user at a time, in any thread.
+        # `transaction` begins transactions, not the driver. A connection has one user at a time, in any thread.
         raw = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         with _closed_on_error(raw):
             raw.execute("PRAGMA synchronous=FULL")
         return raw
 
-    def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Begin. A deferred transaction that reads first fails at once if another one writes before it does."""
+    @contextlib.contextmanager
+    def transaction(self, raw: Any, *, is_writing: bool) -> Iterator[None]:
+        """See `Driver`. A deferred one that reads first fails at once if another one writes before it does."""
         raw.execute("BEGIN IMMEDIATE" if is_writing else "BEGIN")
+        yield
+        raw.commit()
 
     def sql(self, statement: str) -> str:
         """Drop row locks, and write flags as numbers: SQLite uses a partial index for its literal condition only."""
@@ -114,16 +146,17 @@ class Sqlite(Driver):
         statement = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
         return connection.value(statement, {"name": name}) is not None
 
-    def now(self, connection: Connection) -> datetime:
-        """Return the machine's time."""
-        return self._clock.now()
+    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+        """Read the machine's time."""
+        now = self._clock.now()
+        return lambda: now
 
     def lock_name(self, connection: Connection, name: str) -> None:
         """Do nothing: the file is locked."""
 
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
+    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
         """Do nothing: the file is locked."""
-        return True
+        return lambda: True
 
 
 class Postgres(Driver):
@@ -131,6 +164,7 @@ class Postgres(Driver):
 
     serial = "SERIAL PRIMARY KEY"
     codecs = POSTGRES_CODECS
+    most_connections = 2
 
     def __init__(self, uri: str) -> None:
         """Use the server at an address.
@@ -151,6 +185,9 @@ class Postgres(Driver):
         self._schema = ""
         self.errors = (psycopg.Error,)
         self.conflicts = (psycopg.IntegrityError,)
+        # A writer may wait for a lock of another process: the second connection is for those that never do.
+        self.turn = threading.Lock()
+        self.brief_turn = contextlib.nullcontext()
 
     def connect(self) -> Any:
         """Connect; locks time out as with a file.
@@ -167,17 +204,52 @@ class Postgres(Driver):
                 f"SET search_path = ''; SET lock_timeout = '{BUSY_S}s'; "
                 f"SET idle_in_transaction_session_timeout = '{BUSY_S}s'"
             )
-            raw.autocommit = False
-            raw.isolation_level = self._psycopg.IsolationLevel.READ_COMMITTED
         return raw
 
-    def begin(self, raw: Any, *, is_writing: bool) -> None:
-        """Execute a first statement: the driver begins, and a closed connection fails here."""
-        raw.execute("SELECT 1")
+    def check(self, raw: Any, idle_s: float) -> None:
+        """See `Driver`. What a server sends unasked is its farewell."""
+        if idle_s > ASK_AFTER_S or select.select([raw.fileno()], [], [], 0)[0]:
+            raw.execute("SELECT 1")
+
+    @contextlib.contextmanager
+    def transaction(self, raw: Any, *, is_writing: bool) -> Iterator[Any]:
+        """See `Driver`. What only reads needs none: each statement of one would see a snapshot of its own, too."""
+        if not is_writing:
+            yield None
+            return
+        with self._pipeline(raw) as pipeline:
+            raw.execute("BEGIN ISOLATION LEVEL READ COMMITTED", prepare=False)
+            yield pipeline
+            committed = raw.execute("COMMIT", prepare=False)
+        if committed.statusmessage != "COMMIT":  # a COMMIT of a failed transaction is a ROLLBACK
+            raise self._psycopg.errors.InFailedSqlTransaction("a statement of the transaction has failed")
+
+    @contextlib.contextmanager
+    def _pipeline(self, raw: Any) -> Iterator[Any]:
+        """Send statements without waiting; at the end wait for all of them. An older libpq cannot."""
+        if not self._psycopg.Pipeline.is_supported():
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            pipeline = stack.enter_context(raw.pipeline())
+            leave = stack.pop_all().close
+        try:
+            yield pipeline
+        except Exception:
+            with contextlib.suppress(*self.errors):
+                leave()  # without the error: psycopg would write what follows from it to its log
+            raise
+        leave()
 
     def is_lost(self, raw: Any) -> bool:
         """See `Driver`; known after a statement has failed."""
         return bool(raw.closed)
+
+    def is_crowded(self, error: BaseException) -> bool:
+        """See `Driver`; mostly by the text: libpq gives no SQLSTATE of a connection that was refused."""
+        if not isinstance(error, self._psycopg.OperationalError):
+            return False
+        return error.sqlstate == "53300" or any(part in str(error) for part in _CROWDED)
 
     def sql(self, statement: str) -> str:
         """Name values in the style of psycopg, and qualify each table with its schema."""
@@ -193,20 +265,20 @@ class Postgres(Driver):
         schema = self._schema[1:-1].replace('""', '"')
         return connection.value(statement, {"name": name, "schema": schema}) is not None
 
-    def now(self, connection: Connection) -> datetime:
-        """Return the server's time."""
-        time: datetime = connection.value("SELECT pg_catalog.clock_timestamp() AS now")
-        return time
+    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+        """Ask for the server's time."""
+        answer = connection.ask("SELECT pg_catalog.clock_timestamp() AS now")
+        return lambda: answer()[0].now
 
     def lock_name(self, connection: Connection, name: str) -> None:
-        """Take an advisory lock."""
-        lock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))"
-        connection.rows(lock, {"name": name})
+        """Take an advisory lock; the next answer waits for it."""
+        connection.run("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))", {"name": name})
 
-    def try_lock_name(self, connection: Connection, name: str) -> bool:
+    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
         """Try to take an advisory lock."""
-        lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))"
-        return bool(connection.value(lock, {"name": name}))
+        lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0)) AS is_mine"
+        answer = connection.ask(lock, {"name": name})
+        return lambda: bool(answer()[0].is_mine)
 
 
 @contextlib.contextmanager
@@ -221,7 +293,8 @@ def _closed_on_error(raw: Any) -> Iterator[None]:
 
 @lru_cache(maxsize=500)
 def _for_sqlite(statement: str) -> str:
-    return statement.removesuffix(" FOR UPDATE").replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
+    statement = statement.replace(" FOR UPDATE SKIP LOCKED", "").removesuffix(" FOR UPDATE")
+    return statement.replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
 
 
 @lru_cache(maxsize=500)

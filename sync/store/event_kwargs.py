@@ -16,7 +16,6 @@ _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.v
         a.attempt, a.status, a.started_at, a.error
     FROM {PIPELINE_RUN} r JOIN {ATTEMPT} a ON a.run_id = r.id WHERE r.id = :run_id AND a.attempt = :number"""
 _EVENT = f"SELECT * FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
-_STATUS = f"SELECT status, parent FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 _OF_STREAM = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number AND stream = :stream
     ORDER BY position"""
 _OF_ATTEMPT = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt = :number
@@ -32,8 +31,8 @@ _GOES_ON: dict[str, Any] = dict.fromkeys(
 _GOES_ON["status"] = RUNNING
 
 
-def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> dict[str, Any]:
-    """Compose the kwargs of one delivery.
+def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> tuple[dict[str, Any], str, str]:
+    """Compose the kwargs of one delivery; return them with the status and the parent of its event.
 
     Args:
         connection: The transaction to read in.
@@ -41,11 +40,13 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         attempts: Number of this call, from 1.
     """
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
-    run = connection.row(_RUN, ids)
-    event = connection.row(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq})
+    asked = [
+        connection.ask(_RUN, ids),
+        connection.ask(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq}),
+        connection.ask(_OF_STREAM, {**ids, "stream": delivery.stream}),
+    ]
     # Written before their deliveries.
-    assert run is not None
-    assert event is not None
+    (run,), (event,), rows = [answer() for answer in asked]
     told: dict[str, Any] = {
         **_of_run(run),
         "block_uuid": delivery.callback_block,
@@ -59,7 +60,6 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         told |= _sums(connection, ids)
         error = run.error
     else:
-        rows = connection.rows(_OF_STREAM, {**ids, "stream": event.stream})
         carrier = next(row for row in rows if row.block == event.block)
         told |= {
             "parent_block_uuid": carrier.block,
@@ -80,14 +80,7 @@ def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> 
         error = event.details["error"]
     if event.status in STATUSES_WITH_ERROR:
         told["error"] = error or _unknown_error(event)
-    return build_kwargs(told)
-
-
-def event_of(connection: Connection, delivery: Row) -> Row:
-    """Return status and parent of a delivery's event."""
-    found = connection.row(_STATUS, {"run_id": delivery.run_id, "seq": delivery.seq})
-    assert found is not None  # written before its deliveries
-    return found
+    return build_kwargs(told), event.status, event.parent
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:

@@ -252,6 +252,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
         )""",
         "CREATE INDEX _syncblocks_ticks_of_run ON _syncblocks_tick (run_id)",
     ),
+    # What a person should know of a stream's columns; NULL for earlier runs.
+    "0007": ("ALTER TABLE _syncblocks_block_run ADD COLUMN notices TEXT",),
 }
 REVISIONS = tuple(STEPS)
 

@@ -123,6 +123,8 @@ class BlockOutcome:
     bookmark_after: Any = None
     schema_changes: tuple[Mapping[str, Any], ...] = ()
     error: ErrorInfo | None = None
+    #: What a person should know of its columns, in sentences.
+    notices: tuple[str, ...] = ()
     #: Path of the block's spooled output, if a callback asks for it.
     data: str | None = None
 
@@ -193,9 +195,10 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """Result of a heartbeat."""
+class Standing:
+    """How a run stands for its process."""
 
+    #: Whether this process may still write to it.
     is_mine: bool
     cancel_requested: bool
 
@@ -256,6 +259,8 @@ class BlockRun:
     error: ErrorInfo | None
     #: Rejected records; None: not counted.
     rows_rejected: int | None = None
+    #: What a person should know of its columns, in sentences.
+    notices: tuple[str, ...] = ()
 
     @property
     def uuid(self) -> str:

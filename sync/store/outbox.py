@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from syncblocks.callbacks.protocols import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 
 from ..failpoints import failpoint
-from .connection import Connection, Row
+from .connection import Answer, Connection, Row
 from .deliveries import Deliveries, write_try
 from .plans import Plans
 from .prefetch import Prefetch, Slot
-from .queue_sql import DUE, LEASED, RIPEN, WAITING
+from .queue_sql import DUE, LEASED, LOOK, RIPEN
 from .statements import update
 from .table_names import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
@@ -111,20 +112,22 @@ class Outbox:
 
     def _look(self, callback_block: str) -> NotDue | NothingOpen | None:
         """Return None if something may be due, and a lease must be tried."""
-        queue = self._queue(callback_block)
         with self._transactions.read() as connection:
-            now = self._transactions.now(connection)
-            if self._leased(connection, queue) or connection.row(DUE, self._due(queue, now)) is not None:
+            row = self._ask_look(connection, self._queue(callback_block))()
+            if row.is_leased or row.is_ready:
                 return None
-            return self._idle(connection, queue, now)
+            now = None if row.earliest is None else self._transactions.now(connection)
+            return None if now is not None and row.earliest <= now else _idle(row, now)
 
     def _lease(self, callback_block: str, slot: Slot) -> LeaseResult:
         queue = self._queue(callback_block)
         with self._transactions.write("lease") as connection:
             self._transactions.database.driver.lock_name(connection, self._queue_name(callback_block))
-            now = self._transactions.now(connection)
+            time = self._transactions.database.driver.ask_now(connection)
             # Locked: a takeover may void the same leases at the same time.
-            for held in connection.rows(_LEASED_LOCKED, queue):
+            leased = connection.ask(_LEASED_LOCKED, queue)
+            now = time()
+            for held in leased():
                 if self._is_held(held, now):
                     return NotDue(LOOK_AGAIN_S)
                 is_mine = held.lease_owner == self._transactions.owner
@@ -133,14 +136,17 @@ class Outbox:
                     continue
                 void(connection, held, now, is_lost=not is_mine)
             delivery = self._lease_due(connection, queue, now)
-            found = self._idle(connection, queue, now) if delivery is None else delivery
+            found = _idle(self._ask_look(connection, queue)(), now) if delivery is None else delivery
         slot.called = None if delivery is None else delivery.key
         return found
 
-    def _lease_due(self, connection: Connection, queue: dict[str, str], now: datetime) -> Delivery | None:
-        """Lease the next due delivery of a queue in which none is leased."""
+    def _lease_due(
+        self, connection: Connection, queue: dict[str, str], now: datetime, due: Answer | None = None
+    ) -> Delivery | None:
+        """Lease the next due delivery of a queue in which none is leased; `due` was asked already."""
         while True:
-            rows = connection.rows(DUE, self._due(queue, now))
+            rows = (due or connection.ask(DUE, self._due(queue, now)))()
+            due = None
             if any(row.not_before is not None for row in rows):
                 connection.run(RIPEN, {**queue, "now": now})
                 continue
@@ -171,11 +177,12 @@ class Outbox:
     def _lease_for(self, connection: Connection, callback_block: str) -> Delivery | None:
         """Lease in the transaction that made the delivery due; see `Prefetch`."""
         queue = self._queue(callback_block)
-        if not self._transactions.database.driver.try_lock_name(connection, self._queue_name(callback_block)):
+        now = connection.now or self._transactions.now(connection)
+        is_mine = self._transactions.database.driver.ask_try_lock_name(connection, self._queue_name(callback_block))
+        leased, due = connection.ask(LEASED, queue), connection.ask(DUE, self._due(queue, now))
+        if not is_mine() or leased():
             return None
-        if self._leased(connection, queue):
-            return None
-        delivery = self._lease_due(connection, queue, self._transactions.now(connection))
+        delivery = self._lease_due(connection, queue, now, due)
         failpoint("store.lease.ahead")
         return delivery
 
@@ -190,10 +197,11 @@ class Outbox:
 
     def _mark(self, delivery: Delivery, outcome: Outcome) -> str:
         with self._transactions.write("mark") as connection:
-            row = self.deliveries.of_key(connection, delivery.key, is_locked=True)
+            found = self.deliveries.ask_of_key(connection, delivery.key, is_locked=True)
+            time = self._transactions.database.driver.ask_now(connection)
+            row, now = found(), time()
             if row.state != "leased" or row.lease_token != self._token:
                 return {"done": "done", "dead": "dead"}.get(row.state, "retry")
-            now = self._transactions.now(connection)
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
@@ -231,23 +239,24 @@ class Outbox:
     def _queue_name(self, callback_block: str) -> str:
         return f"syncblocks queue {self._pipeline}/{callback_block}"
 
-    def _leased(self, connection: Connection, queue: dict[str, str]) -> list[Row]:
-        return connection.rows(LEASED, queue)
-
     def _is_held(self, row: Row, now: datetime) -> bool:
         """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
         if row.lease_owner == self._transactions.owner and row.lease_token == self._token:
             return False
         return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now)
 
-    def _idle(self, connection: Connection, queue: dict[str, str], now: datetime) -> NotDue | NothingOpen:
-        """Return why a queue has nothing to lease."""
-        (row,) = connection.rows(WAITING, {**queue, "most_lost": self._most_lost})
-        if row.has_others:
-            return NotDue(LOOK_AGAIN_S)
-        if row.earliest is None:
-            return NothingOpen()
-        return NotDue(max(0.0, float((row.earliest - now).total_seconds())))
+    def _ask_look(self, connection: Connection, queue: dict[str, str]) -> Callable[[], Row]:
+        answer = connection.ask(LOOK, {**queue, "most_lost": self._most_lost})
+        return lambda: answer()[0]
+
+
+def _idle(row: Row, now: datetime | None) -> NotDue | NothingOpen:
+    """Return why a queue has nothing to lease, by `LOOK`; `now` is known if a retry has a time."""
+    if row.has_others:
+        return NotDue(LOOK_AGAIN_S)
+    if row.earliest is None or now is None:
+        return NothingOpen()
+    return NotDue(max(0.0, float((row.earliest - now).total_seconds())))
 
 
 def backoff_s(attempt: int) -> float:

@@ -51,6 +51,11 @@ class Plans:
             self._known[key] = decode_plan(encoded or {})
         return self._known[key]
 
+    def known(self, run_id: int) -> AttemptPlan | None:
+        """Return the plan of the latest attempt that is remembered; a later one may have begun since."""
+        numbers = [number for known_id, number in list(self._known) if known_id == run_id]
+        return self._known.get((run_id, max(numbers))) if numbers else None
+
     def forget(self, run_id: int) -> None:
         """Read the plans of a run anew: this process writes one, or has just taken the run over."""
         for key in [key for key in self._known if key[0] == run_id]:

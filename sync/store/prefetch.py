@@ -6,16 +6,14 @@ the store before the call, as always. Order and gates stay those of the queue: t
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from syncblocks.callbacks.protocols import Delivery
 
 from .connection import Connection
-
-log = logging.getLogger("syncblocks.callbacks")
 
 
 class Slot:
@@ -66,7 +64,8 @@ class Prefetch:
                 if not slot.is_waiting or not slot.lock.acquire(blocking=False):
                     continue
                 locked.append(slot)
-                slot.delivery = self._lease_or_not(connection, block)
+                # No callback may keep a stream from being closed: the queue itself meets an error again.
+                slot.delivery = connection.tried(partial(self._lease, connection, block))
 
         try:
             yield lease
@@ -79,12 +78,3 @@ class Prefetch:
             for slot in locked:
                 slot.is_waiting = slot.delivery is None
                 slot.lock.release()
-
-    def _lease_or_not(self, connection: Connection, block: str) -> Delivery | None:
-        """Lease; no callback may keep a stream from being closed, so the queue itself meets an error again."""
-        try:
-            with connection.savepoint():
-                return self._lease(connection, block)
-        except Exception:
-            log.debug("callback block %s: nothing prefetched", block, exc_info=True)
-            return None

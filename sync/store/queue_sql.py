@@ -32,9 +32,7 @@ _READY = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NULL AND d.lost
 _RETRIES = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NOT NULL AND d.lost <= :most_lost"
 _LEASED = f"{_OF_QUEUE} AND d.state = 'leased'"
 
-#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now,
-#: most_lost.
-DUE = f"""SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_READY}
+_NEXT = f"""SELECT d.* FROM {DELIVERY} d WHERE {_READY}
     AND (d.is_gated = FALSE OR {_IS_RELEASED} = TRUE)
     AND CASE
         WHEN d.is_numbered = TRUE THEN TRUE
@@ -42,7 +40,11 @@ DUE = f"""SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_READY}
         WHEN {_IS_LAST} = TRUE THEN {_IS_RELEASED} = TRUE AND NOT EXISTS ({_OTHERS_OF_TYPE})
         ELSE {_IS_LAST} = FALSE
     END
-    {_IN_ORDER} LIMIT 1) ready
+    {_IN_ORDER} LIMIT 1"""
+
+#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now,
+#: most_lost.
+DUE = f"""SELECT * FROM ({_NEXT}) ready
     UNION ALL SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_RETRIES} AND d.not_before <= :now LIMIT 1) ripe"""
 
 #: Puts the deliveries whose retry is due back into the order of their queue.
@@ -52,7 +54,9 @@ RIPEN = f"""UPDATE {DELIVERY} SET not_before = NULL WHERE pipeline = :pipeline A
 #: Leased deliveries of a queue.
 LEASED = f"SELECT d.* FROM {DELIVERY} d WHERE {_LEASED} {_IN_ORDER}"
 
-#: Of a queue, most_lost: the earliest time of a retry, and whether deliveries are open that wait for none.
-WAITING = f"""SELECT (SELECT min(d.not_before) FROM {DELIVERY} d WHERE {_RETRIES}) AS earliest,
-    EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_READY}) OR EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_LEASED})
-    AS has_others"""
+#: Of a queue, most_lost: whether one is leased, whether one is due, the earliest time of a retry, and whether any is
+#: open that waits for no retry.
+LOOK = f"""SELECT l.is_leased, EXISTS (SELECT 1 FROM ({_NEXT}) d) AS is_ready,
+    (SELECT min(d.not_before) FROM {DELIVERY} d WHERE {_RETRIES}) AS earliest,
+    l.is_leased OR EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_READY}) AS has_others
+    FROM (SELECT EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_LEASED}) AS is_leased) l"""

@@ -7,24 +7,21 @@ asks the ledger whether the commit was made. A held event has no deliveries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .connection import Connection
+from .connection import Answer, Connection, Row
 from .event_rows import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun, encode_error
 from .plans import Plans
 from .statements import update
-from .table_names import BLOCK_RUN, EVENT, PIPELINE_RUN
-from .transactions import LockedRun, Transactions
+from .table_names import BLOCK_RUN, EVENT
+from .transactions import LATEST, LockedRun, Transactions
 
 _RUNNING = f"""SELECT block, block_type FROM {BLOCK_RUN}
-    WHERE run_id = :run_id AND attempt = :number AND stream = :stream AND status = '{RUNNING}'
-    ORDER BY position FOR UPDATE"""
-_ATTEMPT = f"SELECT attempt FROM {PIPELINE_RUN} WHERE id = :run_id"
+    WHERE {LATEST} AND stream = :stream AND status = '{RUNNING}' ORDER BY position FOR UPDATE"""
 _NUMBERED = f"""SELECT * FROM {EVENT}
-    WHERE run_id = :run_id AND attempt = :number AND stream = :stream AND status = :status AND occurrence IS NOT NULL
-    ORDER BY seq"""
+    WHERE {LATEST} AND stream = :stream AND status = :status AND occurrence IS NOT NULL ORDER BY seq"""
 _SAVE_DETAILS = update(EVENT, "details", "run_id = :run_id AND seq = :seq")
 _FORGET = f"DELETE FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 
@@ -46,9 +43,9 @@ class RunningEvents:
         if not wants(plan, status):
             return
         with self._transactions.write_and_lease("tell") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
-            rows = _rows(connection, run, stream, block, status, {"error": encode_error(error)})
-            write_events(connection, run, plan, rows)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            rows = _ask_rows(connection, run_id, stream, block, status, {"error": encode_error(error)})
+            write_events(connection, locked(), plan, rows())
 
     def hold(
         self,
@@ -74,10 +71,10 @@ class RunningEvents:
         if not wants(plan, SCHEMA_CHANGED):
             return False
         with self._transactions.write("hold") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
             details = {"error": None, "schema_changes": [dict(change) for change in changes], "commit": dict(commit)}
-            rows = _rows(connection, run, stream, block, SCHEMA_CHANGED, details)
-            write_events(connection, run, plan, rows, is_held=True)
+            rows = _ask_rows(connection, run_id, stream, block, SCHEMA_CHANGED, details)
+            write_events(connection, locked(), plan, rows(), is_held=True)
         return True
 
     def release_held(self, run_id: int, stream: str, *, is_committed: bool) -> None:
@@ -88,26 +85,35 @@ class RunningEvents:
         """
         plan = self._plans.attempt_plan_of(run_id)
         with self._transactions.write_and_lease("let_out") as connection:
-            run = self._transactions.lock_owned(connection, run_id)
-            release_held(connection, run, plan, stream, is_committed=is_committed)
+            locked = self._transactions.ask_lock_owned(connection, run_id)
+            held = ask_held(connection, run_id, stream)
+            running = ask_running_blocks(connection, run_id, stream)
+            run = locked()
+            release_held(connection, run, plan, held(), running, is_committed=is_committed)
 
     def held(self, run_id: int, stream: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]] | None:
         """Return the commit of a stream's held event, and its schema changes; None if nothing is held."""
         with self._transactions.read() as connection:
-            number = connection.value(_ATTEMPT, {"run_id": run_id})
-            for row in _held(connection, run_id, number, stream):
+            for row in ask_held(connection, run_id, stream)():
                 return row.details["commit"], row.details["schema_changes"]
         return None
 
 
-def release_held(connection: Connection, run: LockedRun, plan: AttemptPlan, stream: str, *, is_committed: bool) -> None:
-    """Do what `RunningEvents.release_held` does, in the caller's transaction."""
-    held = _held(connection, run.id, run.attempt, stream)
+def release_held(
+    connection: Connection,
+    run: LockedRun,
+    plan: AttemptPlan,
+    held: Sequence[Row],
+    running: Callable[[], Sequence[Row]],
+    *,
+    is_committed: bool,
+) -> None:
+    """Do what `RunningEvents.release_held` does, in the caller's transaction, with what it asked for."""
     if not is_committed:
         for row in held:
             connection.run(_FORGET, {"run_id": run.id, "seq": row.seq})
         return
-    types = {row.block: row.block_type for row in running_blocks(connection, run, stream)} if held else {}
+    types = {row.block: row.block_type for row in running()} if held else {}
     for row in held:
         details = {name: value for name, value in row.details.items() if name != "commit"}
         connection.run(_SAVE_DETAILS, {"run_id": run.id, "seq": row.seq, "details": details})
@@ -116,32 +122,49 @@ def release_held(connection: Connection, run: LockedRun, plan: AttemptPlan, stre
             status=row.status,
             block=row.block,
             block_type=types[row.block],
-            stream=stream,
+            stream=row.stream,
             occurrence=row.occurrence,
         )
         write_deliveries(connection, run, plan, [(row.seq, told)])
 
 
-def running_blocks(connection: Connection, run: LockedRun, stream: str) -> Sequence[Any]:
-    """Lock the block runs of an open stream, in pipeline order.
+def ask_running_blocks(connection: Connection, run_id: int, stream: str) -> Callable[[], Sequence[Row]]:
+    """Lock the block runs of an open stream; return what reads them, in pipeline order.
 
     Raises:
-        LostRun: the stream is not open (any more).
+        LostRun: when they are read: the stream is not open (any more).
     """
-    running = connection.rows(_RUNNING, {"run_id": run.id, "number": run.attempt, "stream": stream})
-    if not running:
-        raise LostRun(f"stream {stream!r} of run {run.id} is not open: it was closed by somebody else")
+    answer = connection.ask(_RUNNING, {"run_id": run_id, "stream": stream})
+
+    def running() -> Sequence[Row]:
+        found = answer()
+        if not found:
+            raise LostRun(f"stream {stream!r} of run {run_id} is not open: it was closed by somebody else")
+        return found
+
     return running
 
 
+def ask_held(connection: Connection, run_id: int, stream: str) -> Answer:
+    """Ask for the held events of a stream; return what reads them."""
+    answer = connection.ask(_NUMBERED, {"run_id": run_id, "stream": stream, "status": SCHEMA_CHANGED})
+    return lambda: [row for row in answer() if "commit" in row.details]
+
+
+def _ask_rows(
+    connection: Connection, run_id: int, stream: str, block: str, status: str, details: Mapping[str, Any]
+) -> Callable[[], list[EventRow]]:
+    asked = ask_running_blocks(connection, run_id, stream)
+    numbered = connection.ask(_NUMBERED, {"run_id": run_id, "stream": stream, "status": status})
+    return lambda: _rows(asked(), numbered(), stream, block, status, details)
+
+
 def _rows(
-    connection: Connection, run: LockedRun, stream: str, block: str, status: str, details: Mapping[str, Any]
+    running: Sequence[Row], before: Sequence[Row], stream: str, block: str, status: str, details: Mapping[str, Any]
 ) -> list[EventRow]:
-    running = running_blocks(connection, run, stream)
     by_block = {row.block: row for row in running}
     last = next((row for row in reversed(running) if row.block_type == DATA_EXPORTER), running[-1])
-    like = {"run_id": run.id, "number": run.attempt, "stream": stream, "status": status}
-    before = [row.parent for row in connection.rows(_NUMBERED, like)]
+    parents = [row.parent for row in before]
     return [
         EventRow(
             parent=parent,
@@ -149,7 +172,7 @@ def _rows(
             block=carrier.block,
             block_type=carrier.block_type,
             stream=stream,
-            occurrence=before.count(parent),
+            occurrence=parents.count(parent),
             details=details,
         )
         for parent, carrier in ((block, by_block.get(block, last)), (STREAM, last))
@@ -159,8 +182,3 @@ def _rows(
 def wants(plan: AttemptPlan, status: str) -> bool:
     """Whether some function subscribes to a status."""
     return any(subscription.status == status for subscription in plan.subscriptions)
-
-
-def _held(connection: Connection, run_id: int, number: int, stream: str) -> list[Any]:
-    like = {"run_id": run_id, "number": number, "stream": stream, "status": SCHEMA_CHANGED}
-    return [row for row in connection.rows(_NUMBERED, like) if "commit" in row.details]

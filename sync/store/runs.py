@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, StateError
 from .connection import Conflict, Connection, Row, value_of
-from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Renewal, decode_error
+from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Standing, decode_error
 from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
-from .statements import insert, update
+from .statements import insert, one_of, update
 from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .ticks import carry_out
 from .transactions import Transactions
@@ -29,6 +29,10 @@ _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
 # Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
 _OWNER = f"SELECT owner, lease_until, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
+_STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at FROM {PIPELINE_RUN} WHERE {{is_one}}"
+# Waits for nobody: the streams of a run lock its row while they are closed.
+_RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (SELECT id FROM {PIPELINE_RUN}
+    WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 _ACTIVE = f"SELECT id, owner FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
 _LATEST = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
@@ -150,16 +154,28 @@ class Runs:
             self._plans.forget(run_id)
         return self.run(run_id)
 
-    def renew(self, run_id: int) -> Renewal:
-        """Heartbeat: extend the lease, and read whether a cancel was requested."""
-        with self._transactions.write("renew") as connection:
-            now = self._transactions.now(connection)
-            changed = connection.run(
-                update(PIPELINE_RUN, ("lease_until",), _IS_MINE),
-                {"run_id": run_id, "owner": self._transactions.owner, "lease_until": _lease_end(now)},
+    def renew(self, run_ids: Collection[int]) -> frozenset[int]:
+        """Extend the leases of this process's runs; return of which.
+
+        A run whose row is locked at the moment is passed over, like one that another process has taken over.
+        """
+        is_one, values = one_of("id", run_ids)
+        with self._transactions.write("renew", is_brief=True) as connection:
+            lease = {"owner": self._transactions.owner, "lease_until": _lease_end(self._transactions.now(connection))}
+            return frozenset(connection.column(_RENEW.format(is_one=is_one), {**values, **lease}))
+
+    def standings(self, run_ids: Collection[int]) -> Mapping[int, Standing]:
+        """Return how runs stand for this process, all in one statement."""
+        is_one, values = one_of("id", run_ids)
+        with self._transactions.read() as connection:
+            rows = connection.rows(_STANDINGS.format(is_one=is_one), values)
+        return {
+            row.id: Standing(
+                is_mine=row.is_active and row.owner == self._transactions.owner,
+                cancel_requested=row.cancel_requested_at is not None,
             )
-            requested = _cancel_requested(connection, run_id)
-        return Renewal(is_mine=changed == 1, cancel_requested=requested)
+            for row in rows
+        }
 
     def is_owner(self, run_id: int) -> bool:
         """Whether this process may still write to the run."""
@@ -194,7 +210,7 @@ class Runs:
     def cancel_requested(self, run_id: int) -> bool:
         """Whether a cancel was requested; cheap."""
         with self._transactions.read() as connection:
-            return _cancel_requested(connection, run_id)
+            return connection.value(_CANCEL_REQUESTED, {"run_id": run_id}) is not None
 
     def finish_run(self, run_id: int) -> None:
         """Set the run inactive, delivered or not. Idempotent.
@@ -326,10 +342,6 @@ def _set_run(connection: Connection, run_id: int, **values: Any) -> None:
     connection.run(update(PIPELINE_RUN, values, "id = :run_id"), {"run_id": run_id, **values})
 
 
-def _cancel_requested(connection: Connection, run_id: int) -> bool:
-    return connection.value(_CANCEL_REQUESTED, {"run_id": run_id}) is not None
-
-
 def _decode_run(row: Row) -> PipelineRun:
     return value_of(
         PipelineRun,
@@ -352,5 +364,6 @@ def _decode_block_run(row: Row) -> BlockRun:
         is_last_block_run=row.is_last,
         rows=row.row_count,
         schema_changes=tuple(row.schema_changes or ()),
+        notices=tuple(row.notices or ()),
         error=decode_error(row.error),
     )

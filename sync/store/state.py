@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from .connection import Connection, Row, value_of
 from .model import StateCopy, StateVersion
 from .statements import insert, update
-from .table_names import STATE, STATE_VERSION
+from .table_names import PIPELINE_RUN, STATE, STATE_VERSION
 from .transactions import Transactions
 
 #: Versions kept of each stream's state.
@@ -16,6 +17,7 @@ VERSIONS_KEPT = 50
 
 _KEY = "pipeline = :pipeline AND stream = :stream AND destination_table = :destination_table"
 _VERSION = f"SELECT version FROM {STATE} WHERE {_KEY} FOR UPDATE"
+_VERSION_OF_RUN = _VERSION.replace(":pipeline", f"(SELECT r.pipeline FROM {PIPELINE_RUN} r WHERE r.id = :run_id)")
 _STATE = f"SELECT * FROM {STATE} WHERE {_KEY} AND is_deleted = FALSE"
 
 
@@ -40,7 +42,8 @@ class States:
             now = self._transactions.now(connection)
             if run_id is not None:
                 self._transactions.lock_owned(connection, run_id)
-            write_state(connection, pipeline, copy, run_id=run_id, now=now)
+            version = ask_version(connection, copy, pipeline=pipeline)
+            write_state(connection, pipeline, copy, version(), run_id=run_id, now=now)
 
     def delete_state(self, pipeline: str, stream: str, destination_table: str) -> None:
         """Forget a stream's state; its versions stay, to undo it."""
@@ -49,7 +52,8 @@ class States:
             if row is not None:
                 copy = StateCopy(stream=stream, destination_table=destination_table, source=row.source)
                 now = self._transactions.now(connection)
-                write_state(connection, pipeline, copy, run_id=None, now=now, is_deleted=True)
+                version = ask_version(connection, copy, pipeline=pipeline)()
+                write_state(connection, pipeline, copy, version, run_id=None, now=now, is_deleted=True)
 
     def states(self, pipeline: str) -> list[StateVersion]:
         """Return the state of each stream of a pipeline."""
@@ -77,18 +81,30 @@ class States:
             return [_decode(row) for row in rows]
 
 
+def ask_version(
+    connection: Connection, copy: StateCopy, *, run_id: int | None = None, pipeline: str | None = None
+) -> Callable[[], int | None]:
+    """Lock a stream's state, of a pipeline or of a run's; return what reads its version, None if there is no state."""
+    values = {"stream": copy.stream, "destination_table": copy.destination_table}
+    answer = connection.ask(
+        _VERSION if run_id is None else _VERSION_OF_RUN,
+        values | ({"pipeline": pipeline} if run_id is None else {"run_id": run_id}),
+    )
+    return lambda: next((row.version for row in answer()), None)
+
+
 def write_state(
     connection: Connection,
     pipeline: str,
     copy: StateCopy,
+    found: int | None,
     *,
     run_id: int | None,
     now: datetime,
     is_deleted: bool = False,
 ) -> None:
-    """Write the current state and its version."""
+    """Write the current state and its version; `found` is the former one."""
     key = _key(pipeline, copy.stream, copy.destination_table)
-    found = connection.value(_VERSION, key)
     version = 1 if found is None else found + 1
     row: dict[str, Any] = {
         **key,

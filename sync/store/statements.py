@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -17,7 +17,7 @@ def update(table: str, columns: Iterable[str] | str, where: str) -> str:
     return f"UPDATE {table} SET {', '.join(f'{name} = :{name}' for name in _names(columns))} WHERE {where}"
 
 
-def one_of(column: str, values: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+def one_of(column: str, values: Iterable[Any]) -> tuple[str, dict[str, Any]]:
     """Return the condition that a column holds one of some values, and the values by name."""
     named = {f"in_{column}_{number}": value for number, value in enumerate(values)}
     return f"{column} IN ({', '.join(f':{name}' for name in named) or 'NULL'})", named

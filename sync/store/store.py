@@ -38,6 +38,7 @@ class Store:
         self.begin_retry = runs.begin_retry
         self.take_over_run = runs.take_over_run
         self.renew = runs.renew
+        self.standings = runs.standings
         self.is_owner = runs.is_owner
         self.owner_state = runs.owner_state
         self.request_cancel = runs.request_cancel

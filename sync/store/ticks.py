@@ -145,7 +145,7 @@ def carry_out(connection: Connection, number: int, run_id: int, owner: str) -> N
     Raises:
         StateError: the process has not claimed the tick.
     """
-    if connection.run(_CARRY_OUT, {"id": number, "state": "run", "run_id": run_id, "owner": owner}) != 1:
+    if connection.changed(_CARRY_OUT, {"id": number, "state": "run", "run_id": run_id, "owner": owner}) != 1:
         raise StateError(f"tick {number} is not claimed by this process")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,9 +31,10 @@ _FIGURES = (
     "cancelled_streams",
     "error",
 )
-_OF_ATTEMPT = "run_id = :run_id AND attempt = :number"
-_ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {_OF_ATTEMPT}"
-_SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), _OF_ATTEMPT)
+#: Condition on a run's latest attempt, for statements that are sent with the lock: its number is not known yet.
+LATEST = f"run_id = :run_id AND attempt = (SELECT l.attempt FROM {PIPELINE_RUN} l WHERE l.id = :run_id)"
+_ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {LATEST}"
+_SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), "run_id = :run_id AND attempt = :number")
 
 
 @dataclass(slots=True)
@@ -104,18 +105,7 @@ class Transactions:
         Raises:
             StateError: the store has no such run.
         """
-        run = connection.row(_LOCK_RUN, {"run_id": run_id})
-        if run is None:
-            raise StateError(f"the run store knows no run {run_id}")
-        row = connection.row(_ATTEMPT, {"run_id": run_id, "number": run.attempt})
-        assert row is not None  # written with the run
-        return LockedRun(
-            key=run.run_key,
-            cancel_requested=run.cancel_requested_at is not None,
-            now=self.now(connection),
-            **{name: getattr(run, name) for name in _RUN_FIELDS},
-            **vars(row),
-        )
+        return self.ask_lock(connection, run_id)()
 
     def lock_owned(self, connection: Connection, run_id: int) -> LockedRun:
         """Lock a run's row.
@@ -123,12 +113,42 @@ class Transactions:
         Raises:
             LostRun: this process does not own the run (any more).
         """
-        run = self.lock(connection, run_id)
-        if run.owner != self.owner:
-            raise LostRun(f"run {run_id} was taken over by {Owner.decode(run.owner)}")
-        if not run.is_active:
-            raise LostRun(f"run {run_id} is finished")
-        return run
+        return self.ask_lock_owned(connection, run_id)()
+
+    def ask_lock(self, connection: Connection, run_id: int) -> Callable[[], LockedRun]:
+        """Send what `lock` executes; return what waits for it. What is asked in between comes with the same answer."""
+        values = {"run_id": run_id}
+        runs, attempts = connection.ask(_LOCK_RUN, values), connection.ask(_ATTEMPT, values)
+        now = self.database.driver.ask_now(connection)
+
+        def locked() -> LockedRun:
+            for run in runs():
+                (attempt,) = attempts()  # written with the run
+                connection.now = now()
+                return LockedRun(
+                    key=run.run_key,
+                    cancel_requested=run.cancel_requested_at is not None,
+                    now=connection.now,
+                    **{name: getattr(run, name) for name in _RUN_FIELDS},
+                    **vars(attempt),
+                )
+            raise StateError(f"the run store knows no run {run_id}")
+
+        return locked
+
+    def ask_lock_owned(self, connection: Connection, run_id: int) -> Callable[[], LockedRun]:
+        """Send what `lock_owned` executes; see `ask_lock`."""
+        locked = self.ask_lock(connection, run_id)
+
+        def owned() -> LockedRun:
+            run = locked()
+            if run.owner != self.owner:
+                raise LostRun(f"run {run_id} was taken over by {Owner.decode(run.owner)}")
+            if not run.is_active:
+                raise LostRun(f"run {run_id} is finished")
+            return run
+
+        return owned
 
     def is_alive(self, owner: str, lease_until: datetime, now: datetime) -> bool:
         """Whether an owner is alive: decided by its process if that is visible, otherwise by its lease."""

@@ -89,7 +89,8 @@ class ColumnPairs:
 
     def _matched(self, session: Session) -> dict[str, str]:
         """Map the source's column names to the table's; note columns without a counterpart."""
-        arriving = self._planned.arriving.schema.names
+        added = self._planned.selected.added.names
+        arriving = [name for name in self._planned.arriving.schema.names if name not in added]
         names_columns = session.destination_can.names_columns
         if names_columns is None:
             chosen: Mapping[str, str] = {name: name for name in arriving}
@@ -99,10 +100,11 @@ class ColumnPairs:
         folded = {name.casefold(): name for name in existing.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         conversions = {column.name: column.conversion for column in self._planned.mapping.columns}
+        said = {column.name: column.said for column in self._planned.mapping.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = chosen[name] if chosen[name] in existing else folded.get(name.casefold())
             conversion = conversions.get(name)
-            if conversion == "text":
+            if conversion == "text" or said.get(name) == pa.string():
                 self._texts.add(own)
             if conversion and conversion != "text":
                 self.notes.append(f"column {own!r} is not compared: on_lossy ({conversion}) changes its values")
@@ -113,6 +115,7 @@ class ColumnPairs:
                 names[own] = found
         if missing:
             self.notes.append(f"not in the destination: {', '.join(missing)}")
+        skipped |= {name for name in self._copy.schema.names if name.casefold() in map(str.casefold, added)}
         extra = [name for name in self._copy.schema.names if name not in names.values() and name not in skipped]
         if extra:
             self.notes.append(f"only in the destination: {', '.join(extra)}")

@@ -159,5 +159,5 @@ def _unread_keys(source: SideReader, ranges: Sequence[KeyRange]) -> set[Key]:
 
 
 def _arriving_names(planned: PlannedStream, side: Side) -> list[str]:
-    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=True))
+    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=False))
     return [names[column.name] for column in side.key]

@@ -15,6 +15,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.record_size import too_wide
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
+from syncblocks.connectors.filters import matches
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.named import numbered
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
@@ -23,6 +24,7 @@ from syncblocks.connectors.stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     LedgerKey,
     LedgerRow,
@@ -74,6 +76,8 @@ class AbleSource(MemorySource):
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         super().__init__(config, folder)
         self.most_bytes: int | None = None
+        #: Former name -> present name, of the streams that go on under the former one.
+        self.former: dict[str, str] = {}
 
     def check(self) -> None:
         if self._settings.database == NOBODY:
@@ -92,10 +96,20 @@ class AbleSource(MemorySource):
         self.most_bytes = size_bytes
 
     def list_streams(self) -> Sequence[str]:
-        return [stream.name for stream in self.discover()]
+        return [stream.name for stream in self._named()]
 
     def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
-        return [stream for stream in self.discover() if stream.name in names]
+        return [stream for stream in self._named() if stream.name in names]
+
+    def _named(self) -> Sequence[Stream]:
+        shown = {present: former for former, present in self.former.items()}
+        return [replace(stream, name=shown.get(stream.name, stream.name)) for stream in self.discover()]
+
+    def former_names(self) -> Mapping[str, str]:
+        return {stream.name: f"former_{stream.name}" for stream in self.discover() if "." in stream.name}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        self.former = {self.former_names()[name]: name for name in names}
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         return stream
@@ -113,7 +127,15 @@ class AbleSource(MemorySource):
         return Stream(name=name, schema=table.schema, query=query)
 
     def _table(self, stream: Stream) -> pa.Table:
-        return self._queried(stream.query) if stream.query else super()._table(stream)
+        known = replace(stream, name=self.former.get(stream.name, stream.name))
+        table = self._queried(stream.query) if stream.query else super()._table(known)
+        if not stream.where:
+            return table
+        kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]
+        return pa.Table.from_batches(kept, schema=table.schema)
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        return True
 
     def _queried(self, query: str) -> pa.Table:
         """Run it over copies of the tables."""

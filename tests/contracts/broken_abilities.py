@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from syncblocks.connectors.arrow.fidelity import Kept
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.filters import matches
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.ranges import Range, RangeReads
 from syncblocks.connectors.sides import Digest, KeyRange, Row, Side
@@ -20,6 +22,7 @@ from syncblocks.connectors.stream import (
     Checkpoint,
     Commit,
     Event,
+    FileRead,
     LedgerKey,
     Load,
     Stream,
@@ -115,6 +118,15 @@ class ForgetsAColumn(AbleSource):
         return replace(stream, schema=stream.schema.remove(1))
 
 
+class ForgetsTheFormerName(AbleSource):
+    """Lists streams under their present names, whatever it was told."""
+
+    caught_by = {"test_a_stream_is_read_under_its_former_name"}
+
+    def keep_former_names(self, names: Collection[str]) -> None:
+        """Forget it."""
+
+
 class ReadsThePlainTable(AbleSource):
     """Forgets which records a query is about."""
 
@@ -122,6 +134,20 @@ class ReadsThePlainTable(AbleSource):
 
     def query_stream(self, name: str, query: str) -> Stream:
         return super().query_stream(name, query.partition(" where ")[0])
+
+
+class LetsNullIn(AbleSource):
+    """Takes NULL for a value that differs."""
+
+    caught_by = {"test_what_it_filters_is_what_the_engine_would"}
+
+    def _table(self, stream: Stream) -> pa.Table:
+        table = super()._table(replace(stream, where=()))
+        for each in stream.where:
+            mask = pc.fill_null(matches(table.combine_chunks().to_batches()[0], [each]), True)
+            column = table.column(each.field.name)
+            table = table.filter(pc.or_(mask, pc.is_null(column)) if each.operator == "!=" else mask)
+        return table
 
 
 class AnswersWithNothing(AbleSource):
@@ -319,6 +345,15 @@ class RemovesNot(AbleDestination):
         return False
 
 
+class KeepsNothing(AbleDestination):
+    """Says that it keeps columns, and sets them."""
+
+    caught_by = {"test_a_kept_column_stays_in_a_record_that_is_there"}
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        return super().load(replace(load, kept=()), events, wire)
+
+
 class SaysNothingOfRejected(AbleDestination):
     """Answers None for "nothing"."""
 
@@ -401,6 +436,24 @@ class WritesParametersIntoTheStatement(AbleDestination):
         return self.run_sql(statement, [])
 
 
+class KnowsTheNewestFileOnly(AbleDestination):
+    """Forgets the files of earlier commits."""
+
+    caught_by = {"test_files_are_kept_with_the_records_of_their_commit", "test_files_are_forgotten"}
+
+    def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
+        return super().files_read(key)[-1:]
+
+
+class ForgetsNoFile(AbleDestination):
+    """Knows files for ever."""
+
+    caught_by = {"test_files_are_forgotten"}
+
+    def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
+        super().forget_files(key, ())
+
+
 class CountsNothing(AbleDestination):
     """Does not say how many records a statement changed."""
 
@@ -422,6 +475,7 @@ SOURCES = (
     ReadsAnyWidth,
     ForgetsAColumn,
     ReadsThePlainTable,
+    ForgetsTheFormerName,
     OpensOthersToo,
     AnswersWithNothing,
     OverlappingRanges,
@@ -448,4 +502,6 @@ DESTINATIONS = (
     TakesTheFirstForTheNewest,
     WritesParametersIntoTheStatement,
     CountsNothing,
+    KnowsTheNewestFileOnly,
+    ForgetsNoFile,
 )

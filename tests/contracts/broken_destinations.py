@@ -74,6 +74,7 @@ class IgnoresTheToken(MemoryDestination):
     """Commits whoever holds the ledger row."""
 
     caught_by = {
+        "test_files_are_forgotten",
         "test_rejected_records_that_are_not_committed_are_not_kept",
         "test_a_stale_token_commits_nothing",
         "test_a_takeover_between_two_commits_keeps_the_first_only",
@@ -232,7 +233,10 @@ class WrapsTheException(MemoryDestination):
 class CompletesWithoutTheEnd(MemoryDestination):
     """Commits what is left when the events end, although no final checkpoint came."""
 
-    caught_by = {"test_events_that_end_without_a_final_checkpoint_complete_nothing"}
+    caught_by = {
+        "test_events_that_end_without_a_final_checkpoint_complete_nothing",
+        "test_files_are_kept_with_the_records_of_their_commit",
+    }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         def each() -> Iterator[Event]:
@@ -250,6 +254,7 @@ class CommitsOnceOnly(MemoryDestination):
     """Saves up all checkpoints for the last one: an interrupted load starts over."""
 
     caught_by = {
+        "test_files_are_kept_with_the_records_of_their_commit",
         "test_the_limit_holds_over_all_commits_of_a_load",
         "test_the_ledger_row_tells_of_the_load",
         "test_a_takeover_between_two_commits_keeps_the_first_only",

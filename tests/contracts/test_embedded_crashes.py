@@ -38,6 +38,7 @@ def failpoints(zygote: Zygote, connector: str, first: Path, disposition: str) ->
     return trace.read_text().split()
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)

@@ -33,7 +33,15 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "keys": ("declared", "configured", "none"),
     "conflict": (None, "IGNORE"),
     "columns": ("all", "include", "exclude", "exclude at first", "exclude later"),
-    "transformer": ("none", "rename", "function", "rename later", "function later", "rename by case later"),
+    "transformer": (
+        "none",
+        "rename",
+        "function",
+        "function fails once",
+        "rename later",
+        "function later",
+        "rename by case later",
+    ),
     "on_rejected": (None, "keep"),
     "case": ("none", "both", "one then both", "another order"),
     "callbacks": ("none", "facts", "data", "input"),
@@ -68,7 +76,11 @@ TELLING: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
         "disposition": ("merge", "replace", None),
         "callbacks": ("data", "input"),
     },
-    "malformed line": {"on_rejected": ("keep",), "after": ("verify", "repair")},
+    "malformed line": {
+        "on_rejected": ("keep",),
+        "after": ("verify", "repair"),
+        "transformer": ("none", "rename", "function", "function fails once"),
+    },
 }
 
 Options = Mapping[str, Any]
@@ -92,6 +104,8 @@ class Turn:
     #: Of the transformer: columns that are renamed, and whether it adds one; None: there is no transformer.
     rename: Mapping[str, str] | None
     adds: bool
+    #: Its function raises.
+    fails: bool
     include: tuple[str, ...] | None
     exclude: tuple[str, ...] | None
 
@@ -228,6 +242,7 @@ class _History:
             source,
             None if kind == "none" else rename,
             kind.startswith("function") and is_now,
+            kind == "function fails once" and number == 1,
             ("id", "at", "val", "n", "w", "W")[: 4 if self.options["case"] == "none" else 5]
             if columns == "include"
             else None,

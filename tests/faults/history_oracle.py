@@ -87,12 +87,14 @@ class Oracle:
         try:
             read = self._read_columns(turn)
             sent, bookmark, boundary = self._sent(turn.source, read)
+            if turn.fails and sent:  # it is not called without records
+                raise _Failure("shape", sent, read)
             arriving = [_changed(row, read, turn) for row in sent]
             rejected = self._without_key(arriving)
             if rejected and not self.options["on_rejected"]:
                 raise _Failure("export", sent, read)
         except _Failure as failure:
-            return Outcome(1, tuple(_failed(blocks, failure)))
+            return Outcome(1, tuple(_failed(blocks, failure, int(turn.source.is_malformed))))
         written = [row for row in arriving if row not in rejected]
         self._write(written, _arriving(read, turn))
         self.bookmark, self.boundary = bookmark, boundary
@@ -288,13 +290,13 @@ def _values(row: Row, columns: Iterable[str]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in columns)
 
 
-def _failed(blocks: Sequence[str], failure: _Failure) -> Iterable[Event]:
+def _failed(blocks: Sequence[str], failure: _Failure, rejected: int) -> Iterable[Event]:
     """Yield the ends of a stream that fails in one block; those before it have handed over everything."""
     place = blocks.index(failure.block)
     for number, block in enumerate(blocks):
         if number < place and block == "load":
             sent = len(failure.sent)
-            yield Event(block, "success", sent, 0, sent, frozenset(failure.read), may_be_cancelled=True)
+            yield Event(block, "success", sent, rejected, sent, frozenset(failure.read), may_be_cancelled=True)
         elif block != "shape":
             yield Event(block, "failure" if number == place else "cancelled")
     yield Event("stream", "failure")

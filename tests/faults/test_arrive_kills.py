@@ -11,13 +11,13 @@ import pytest
 
 from tests.faults.arrivals import SCENARIOS, arguments, expected_double, is_killed, prepared, violations
 from tests.faults.conftest import Count
-from tests.faults.test_failpoints import wipe
+from tests.faults.test_failpoints import one_of_each, wipe
 from tests.zygote import Zygote
 
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
-CASES = {("inline", "sqlite"): 138, ("child", "sqlite"): 24, ("inline", "postgres"): 12}
+CASES = {("inline", "sqlite"): 80, ("child", "sqlite"): 16, ("inline", "postgres"): 8}
 #: So many parts of each, to be run side by side.
-SHARDS = {("inline", "sqlite"): 9, ("child", "sqlite"): 3, ("inline", "postgres"): 2}
+SHARDS = {("inline", "sqlite"): 6, ("child", "sqlite"): 2, ("inline", "postgres"): 2}
 PARTS = [(*place, shard) for place, shards in SHARDS.items() for shard in range(shards)]
 #: Calls of a child at which it kills its engine.
 CALLS = (1, 2, 4)
@@ -81,8 +81,8 @@ def strike(
 
 
 def chosen(cases: list[Case], number: int, *, is_full: bool) -> list[Case]:
-    """Return all cases, or so many of them, evenly spread."""
-    return cases if is_full else [cases[place * len(cases) // number] for place in range(number)]
+    """Return all cases, or so many of them: each point once, then once more in another scenario."""
+    return cases if is_full else one_of_each(cases, list(SCENARIOS), number)
 
 
 @pytest.mark.timeout(0 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 120)
@@ -125,3 +125,6 @@ def test_the_points_of_each_status_were_found_by_tracing(zygote: Zygote, shared_
         points = {point.rpartition(":")[0] for scenario, point in cases if scenario == name}
         assert set(wanted) - points == set(), name
     assert len(cases) >= CASES[mode, "sqlite"]
+    if mode == "inline":  # few cases strike every point too
+        few = chosen(cases, CASES[mode, "sqlite"], is_full=False)
+        assert {point.rpartition(":")[0] for _, point in few} == {point.rpartition(":")[0] for _, point in cases}

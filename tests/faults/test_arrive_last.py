@@ -18,7 +18,7 @@ from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
 STREAMS = 8
-RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 20
+RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 8
 SHARDS = 2
 
 

@@ -24,7 +24,7 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]
 SHARDS = 10
 #: Cases of a shard in the set of each commit; so many of them at points of the destination and of the stream. The run
 #: store's own points are struck by `test_arrive_kills` as well.
-CASES, CASES_OF_DATA = 8, 3
+CASES, CASES_OF_DATA = 6, 3
 
 #: Where in a pipeline's life the fault strikes.
 PHASES = ("first", "second", "recovery")
@@ -140,12 +140,12 @@ def chosen(cases: Sequence[tuple[str, str]], shard: int, *, is_full: bool) -> li
     data = [case for case in cases if not case[1].startswith("store.")]
     wanted = SHARDS * CASES_OF_DATA
     sampled = {data[number * len(data) // wanted] for number in range(wanted)}
-    sampled |= set(one_of_each([case for case in cases if case not in data], SHARDS * (CASES - CASES_OF_DATA)))
+    sampled |= set(one_of_each([case for case in cases if case not in data], PHASES, SHARDS * (CASES - CASES_OF_DATA)))
     mixed = [(*case, MIX[number % len(MIX)]) for number, case in enumerate(case for case in cases if case in sampled)]
     return mixed[shard::SHARDS]
 
 
-def one_of_each(cases: Sequence[tuple[str, str]], wanted: int) -> list[tuple[str, str]]:
+def one_of_each(cases: Sequence[tuple[str, str]], phases: Sequence[str], wanted: int) -> list[tuple[str, str]]:
     """Return so many cases, each of another phase or point: all points in one phase, then in another.
 
     Of evenly taken ones many would strike what is reached at every event, and none half of the points.
@@ -153,7 +153,7 @@ def one_of_each(cases: Sequence[tuple[str, str]], wanted: int) -> list[tuple[str
     hits: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for phase, line in cases:
         hits.setdefault((phase, line.rpartition(":")[0]), []).append((phase, line))
-    by_turn = sorted(hits, key=lambda place: (PHASES.index(place[0]) + crc32(place[1].encode())) % len(PHASES))
+    by_turn = sorted(hits, key=lambda place: (phases.index(place[0]) + crc32(place[1].encode())) % len(phases))
     seen: Counter[str] = Counter()
     turns = {}
     for place in by_turn:

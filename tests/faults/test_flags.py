@@ -37,6 +37,7 @@ def flags(workshop: Workshop, parent: str) -> list[tuple[int, bool]]:
     return list(seen.values())
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("seed", ["a", "b"])
 def test_fifty_streams_at_once_have_one_last(
@@ -50,6 +51,7 @@ def test_fifty_streams_at_once_have_one_last(
     assert flags(workshop, "load") == [(index, index == STREAMS - 1) for index in range(STREAMS)]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("allow", [False, True], ids=["stopping", "allowed"])
 @pytest.mark.parametrize("seed", ["a", "b", "c"])
 def test_any_one_of_them_may_fail(
@@ -71,6 +73,7 @@ def test_any_one_of_them_may_fail(
         assert len(flags(workshop, "load")) == 20
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("concurrency", [1, 2, 3])
 @pytest.mark.parametrize("allow", [False, True], ids=["stopping", "allowed"])
 def test_a_transformer_of_the_first_and_third_stream_has_its_last_while_the_second_fails(
@@ -92,6 +95,7 @@ def test_a_transformer_of_the_first_and_third_stream_has_its_last_while_the_seco
     assert sum(flag for _, flag in flags(workshop, "shape")) == 1
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("action", ["kill", "sigterm"])
 @pytest.mark.parametrize(

@@ -129,8 +129,10 @@ class Bench:
             "streams": [{**stream, "columns": {k: list(v) for k, v in sides.items()} or None}],
         }
         if turn.rename is not None:
-            adds = 'df.assign(twice=df["n"] * 2)' if turn.adds else "df"
-            (self.folder / "shape.py").write_text(f"@transformer\ndef shape(df):\n    return {adds}\n")
+            made = 'df.assign(twice=df["n"] * 2)' if turn.adds else "df"
+            if turn.fails:
+                made = "df['of no record']"
+            (self.folder / "shape.py").write_text(f"@transformer\ndef shape(df):\n    return {made}\n")
             document["transformers"] = [{"file": "shape.py", "rename": dict(turn.rename)}]
         if options["callbacks"] != "none":
             document["callbacks"] = [{"file": f"of_{parent}.py", "on": [parent]} for parent in PARENTS]

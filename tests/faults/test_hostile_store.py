@@ -179,6 +179,7 @@ def hooks(target: Target, listener: Listener) -> dict[str, dict[str, Any]]:
 KINDS = ("file", "shell", "program", "webhook", "notify", "sql", "when")
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_block_calls_is_never_taken_from_the_store(
@@ -196,6 +197,7 @@ def test_what_a_block_calls_is_never_taken_from_the_store(
     assert TOKEN not in (tmp_path / "told.log").read_text()
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_store_that_is_a_server_is_believed_no_more(
     url: str, tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -210,6 +212,7 @@ def test_a_store_that_is_a_server_is_believed_no_more(
     assert [one["stream"] for one in target.told()] == ["users"]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
 def test_a_hook_of_the_file_is_what_the_file_says(url: str, tmp_path: Path, listener: Listener, deliver: Path_) -> None:
     target = Target(tmp_path, url)
@@ -242,6 +245,7 @@ def test_a_planted_statement_does_not_reach_the_destination(tmp_path: Path) -> N
         assert connection.execute("SELECT name FROM sqlite_schema WHERE name = 'owned'").fetchall() == []
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("deliver", [retried, replayed_here, next_start, recovered], ids=lambda path: path.__name__)
 @pytest.mark.parametrize("name", ["note", "token", "other"])
 def test_a_planted_reference_is_not_looked_up(
@@ -288,6 +292,7 @@ def test_a_reference_of_the_file_is_looked_up_with_the_environment_of_now(
     assert [one["token"] for one in target.told()] == ["of-test-07"]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
 def test_values_of_the_store_are_no_part_of_a_command(url: str, tmp_path: Path, deliver: Path_) -> None:
     target = Target(tmp_path, url)
@@ -355,6 +360,7 @@ def test_a_stream_that_the_filter_leaves_out_is_not_told(url: str, tmp_path: Pat
     assert "does not call 'told' for 'success' of 'stream' (stream 'users') any more" in error
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("deliver", PATHS, ids=lambda path: path.__name__)
 @pytest.mark.parametrize(
     "form", ["{folder}/theirs/x.arrow", "{spool}/../theirs/x.arrow", "theirs/x.arrow", "/dev/zero"]

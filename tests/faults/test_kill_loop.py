@@ -71,7 +71,7 @@ def test_nothing_is_lost_doubled_or_left_open_whenever_the_process_is_killed(
     zygote: Zygote, folder: Path, postgres_url: str, destination: str, store: str, injected: Count, is_full: bool
 ) -> None:
     workshop = make(zygote, folder, destination, store, postgres_url)
-    kills = 100 if is_full else 10
+    kills = 100 if is_full else 6
     hit, found = kill_loop(workshop, kills, f"{destination} {store}")
     injected(hit)
     assert found == []

@@ -17,6 +17,7 @@ from tests.zygote import Zygote
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.timeout(600)  # 125 processes in the full set
 @pytest.mark.parametrize(("destination", "store"), PLACES)
 @pytest.mark.parametrize("starts", [2, 5])

@@ -115,7 +115,7 @@ def test_a_kill_at_a_random_moment_loses_and_doubles_nothing(ranged: Ranged, inj
     assert ranged.run().code == 0
     usual_s = time.monotonic() - began
     hit, found = 0, []
-    while hit < (100 if is_full else 6) and not found:
+    while hit < (100 if is_full else 4) and not found:
         ranged.grow("src.a", chance.randrange(1, 30))
         process = ranged.start()
         process.zygote.read_until(lambda ended=process: ended.code is not None, chance.uniform(0.0, usual_s))

@@ -200,7 +200,7 @@ def test_nothing_is_lost_or_doubled_whoever_is_killed(
         usual_s = lifetime(quiet, whom)
         assert quiet.code == 0, quiet.log()
     first, last = (0.1 if whom == "ours" else 0.0), 0.9
-    kills, hit, found = 100 if is_full else 10, 0, shop.wrong()
+    kills, hit, found = 100 if is_full else 4, 0, shop.wrong()
     while hit < kills and not found:
         shop.grow(chance.randrange(10, 25))
         for _ in range(chance.choice((1, 2, 2))):

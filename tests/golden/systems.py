@@ -132,8 +132,11 @@ def _selected(system: str, column: Column) -> str:
     if system == "duckdb":
         as_json = f"case when typeof({name}) = 'JSON' then {name}::varchar else to_json({name})::varchar end"
         return {"json": as_json, **dict.fromkeys(("text", "interval", "moment"), f"{name}::varchar")}.get(kind, name)
-    # By itself MySQL shows six digits of a float.
-    return f"{name} + 0e0" if system == "mysql" and kind == "float" else name
+    if system == "mysql":
+        # By itself it shows six digits of a float, and the bytes of bits and of a geometry.
+        sums = {"float": "0e0", "int": "0", "bool": "0"}
+        return f"st_astext({name})" if column.type == "geometry" else f"{name} + {sums[kind]}" if kind in sums else name
+    return name
 
 
 def _file_records(system: str, folder: Path) -> list[Mapping[str, Any]]:

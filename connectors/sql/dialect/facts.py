@@ -32,6 +32,8 @@ class Facts:
     #: Column that orders records by arrival, to find repeated keys in a replacement whose key is not enforced while
     #: records arrive (`ctid`, `rowid`); empty: there is none.
     arrival: str = ""
+    #: New tables refuse NULL where the stream never has one; False: the system takes an empty text for NULL, or may.
+    keeps_not_null: bool = True
     #: A replacement gets the key as its primary key before the commit.
     keys_replacements: bool = True
     #: A table takes another one's name; without, replace empties and refills the target.
@@ -40,6 +42,8 @@ class Facts:
     #: equal columns and key: cheaper than another table, and readers see neither before the commit. 0: never.
     refill_bytes: int = 0
     refill_records: int = REFILL_RECORDS
+    #: Most columns of a table, less one that numbers staged records; 0: no limit is known.
+    max_columns: int = 0
     #: `#` begins a comment in a statement of the user's.
     has_hash_comments: bool = False
     #: One round trip may carry several statements.

@@ -103,6 +103,10 @@ class Tables(ABC):
         """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
         return [f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"]
 
+    def relax(self, name: TableName, column: Column) -> Sequence[str]:
+        """Write that a column may hold NULL from now on; all else stays as it is."""
+        return [f"alter table {self._table(name)} alter column {self._quote(column.name)} drop not null"]
+
     def lock(self, name: TableName) -> Action | None:
         """Return the action that shuts out other writers until the commit; None: not needed."""
         return None

@@ -188,6 +188,30 @@ class Writes:
             statements.insert(0, self._update(target, source, columns, staged, key))
         return [sql for sql in statements if sql]
 
+    def carry(
+        self,
+        target: Table,
+        staging: TableName,
+        kept: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
+    ) -> Sequence[str]:
+        """Write the statements that give staged records what the target's of the same key have in some columns.
+
+        Args:
+            target: as it stands now.
+            staging: the records.
+            kept: columns with the target's types, none of the key.
+            staged: column -> type in the staging table.
+            key: columns that identify a record.
+        """
+        values = {c.name: self.cast(f"t.{self._quote(c.name)}", staged[c.name], c.type) for c in kept}
+        return [self._carried(target, staging, values, self._same_key(target.columns, staged, key))]
+
+    def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
+        listed = ", ".join(f"{self._quote(name)} = {value}" for name, value in values.items())
+        return f"update {self._table(staging)} as s set {listed} from {self._table(target.name)} as t where {same}"
+
     def delete_keys(
         self,
         target: Table,

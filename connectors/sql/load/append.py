@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...stream import RELAXED
 from ..identifiers import TableName
 from ..tables import Column, StagingTable, Table
 from .events import LoadEvents
@@ -27,7 +28,7 @@ class Append(Strategy):
         """Create it so that it can become the target, if there is none."""
         if not self.context.dialect.facts.adopts_staging or self.table is not None:
             return create_staging(self.context, planned, is_shared=is_shared)
-        self.context.session.execute(self.context.dialect.tables.create(planned.name, planned.own_columns()))
+        self.context.session.execute(self.context.dialect.tables.create(planned.name, planned.target_columns()))
         return planned
 
     def finish(self, *, is_final: bool) -> None:
@@ -67,11 +68,11 @@ class Append(Strategy):
 
     def _fits(self, table: Table | None) -> bool:
         dialect, columns = self.context.dialect, self.context.columns
-        if table is None:
+        if table is None or any(column.name not in columns.names.values() for column in table.needed()):
             return False
         for field in columns.stream.schema:
             column, wanted = table.column(columns.names[field.name]), dialect.types.column_type(field)
-            if column is None or column.is_generated:
+            if column is None or column.is_generated or RELAXED in (field.metadata or {}):
                 return False
             if self.context.wire != "arrow":
                 if column.type != wanted:

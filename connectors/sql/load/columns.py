@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
-from ...stream import Load, Stream, WriteDisposition, yields_to_table
+from ...stream import RELAXED, Load, Stream, WriteDisposition, yields_to_table
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 
@@ -49,14 +49,20 @@ class StreamColumns:
 
     def planned(self) -> dict[str, tuple[Column, Wire]]:
         """Return how the target should have each column, and how its values travel there."""
-        keys = set(self._key_properties)
+        keys = set(self._key_properties) if self._has_key else set()
         planned = {}
         for field in self.stream.schema:
             kind = self._type_of(field)
-            if field.name in keys and self._has_key:
+            if field.name in keys:
                 kind = self._dialect.types.key_type(kind, len(keys))
             wire = Wire(type=kind, arrow=field.type) if self._wire != "arrow" else self.wire_of(kind, field)
-            column = Column(name=self.names[field.name], type=kind, is_nullable=field.name not in keys)
+            is_nullable = (field.nullable or not self._dialect.facts.keeps_not_null) and field.name not in keys
+            column = Column(
+                name=self.names[field.name],
+                type=kind,
+                is_nullable=is_nullable,
+                is_relaxed=RELAXED in (field.metadata or {}),
+            )
             planned[column.name] = (column, wire)
         return planned
 
@@ -65,9 +71,12 @@ class StreamColumns:
         return held if held and yields_to_table(field) else self._dialect.types.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
-        """Return columns of which the key's, and no others, refuse NULL."""
+        """Return columns of which the key's refuse NULL as well."""
         keys = self.key()
-        return [replace(column, is_nullable=column.name not in keys) for column in columns]
+        return [
+            replace(column, is_nullable=column.is_nullable and column.name not in keys, is_key=column.name in keys)
+            for column in columns
+        ]
 
     def key(self) -> list[str]:
         """Return the key's columns as the table names them; none for an append.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...errors import FatalConnectorError
 from ...stream import Load, WriteDisposition
 from ..dialect.dialect import Dialect
+from ..files_read import FilesRead
 from ..identifiers import TableName
 from ..ledger import AbstractLedger
 from ..session import Lease, Session
@@ -31,6 +32,8 @@ class LoadContext:
     columns: StreamColumns
     #: None: the first record that does not fit fails the stream.
     rejected: RejectedRecords | None
+    #: None: the stream is none of files that are known.
+    files: FilesRead | None = None
 
     @classmethod
     def of(
@@ -47,6 +50,7 @@ class LoadContext:
             target=Target(dialect, target, lease, load),
             columns=StreamColumns(dialect, load, wire),
             rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),
+            files=FilesRead(dialect, target) if load.stream.tracks_files else None,
         )
 
     @property

@@ -34,11 +34,16 @@ class TableLoad:
         self._strategy = _STRATEGIES[context.load.write_disposition](context)
         #: Records of all transactions.
         self._written = 0
+        self._has_committed = False
 
     def run(self, events: LoadEvents) -> Iterator[Commit]:
         """Write the events up to the last checkpoint; data after the last checkpoint is not committed."""
         if self._context.rejected is not None:
             self._context.rejected.create_table()
+        if self._context.files is not None:
+            self._context.lease.begin()
+            self._context.files.create(self._context.session)
+            commit(self._context.session, self._context.dialect)
         while events.peek() is not None:
             done = self._transaction(events)
             if done is None:
@@ -94,11 +99,16 @@ class TableLoad:
             )
         except TakenOver:
             raise self.taken_over() from None
+        if context.files is not None:
+            if load.forgets_files and not self._has_committed:
+                context.files.forget(session, load.key)
+            context.files.record(session, load.key, load.run, checkpoint.files)
         rejected = 0 if context.rejected is None else context.rejected.write()
         context.lease.check()
         if target.changes and not target.is_announced:
             load.announce(checkpoint, tuple(target.changes))
         commit(session, dialect)
+        self._has_committed = True
         target.note_committed(strategy.records)
         return Commit(
             checkpoint=checkpoint,

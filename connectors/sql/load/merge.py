@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
+from ...stream import ConflictMethod
 from ..actions import Action
 from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table
@@ -41,7 +42,7 @@ class Merge(Strategy):
                 "choose other key_properties, or write_disposition append"
             )
         table, columns = self.table, self.target_columns()
-        removed = context.load.removed if is_final else None
+        removed, before = context.load.removed if is_final else None, table
         if staged is not None or table is None or removed is not None or target.lacks(table, columns):
             table = target.lock(table)
             table = target.create(columns, key) if table is None else target.evolve(table, columns)
@@ -51,12 +52,22 @@ class Merge(Strategy):
             return
         into, method = staged.written_to(table), context.load.conflict_method
         target.lock_late()
+        if carried := self._kept(before, into, method):
+            target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
 
         def statements(source: TableName) -> Sequence[Action]:
             return dialect.writes.merge(table, source, into, staged.types, key, method)
 
         self.records -= insert_staged(context, table, staged, statements, key=key)
+
+    def _kept(self, before: Table | None, into: Sequence[Column], method: ConflictMethod) -> list[Column]:
+        """Return the columns whose values stay as they are in records that the target had before."""
+        if before is None or method is not ConflictMethod.UPDATE:
+            return []
+        names = self.context.columns.names
+        kept = {names[name] for name in self.context.load.kept if name in names}
+        return [column for column in into if column.name in kept]
 
     def _delete(self, removed: pa.Table, table: Table, key: Sequence[str]) -> None:
         """Delete the records of removed keys; a key that also arrives is updated instead."""

@@ -62,7 +62,8 @@ class Replace(Strategy):
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it as what will take the target's place."""
-        columns, key = self.context.columns.required(planned.own_columns()), self.context.columns.key()
+        columns, key = self.context.columns.required(planned.target_columns()), self.context.columns.key()
+        columns = _as_strict(columns, self.table)
         self.context.session.execute(self.context.dialect.tables.create_replacement(planned.name, columns, key))
         return planned
 
@@ -124,7 +125,7 @@ class Replace(Strategy):
             for each in table.columns
         ]
         is_unique = not key or frozenset(key) in table.unique_keys
-        return table if is_unique and held == wanted else None
+        return table if is_unique and held == _as_strict(wanted, table) else None
 
     def _ingest(self, events: LoadEvents, table: TableName, types: Mapping[str, str]) -> int:
         return ingest(self.context, events, table, types, not_null=self.not_null(), check=self._check)
@@ -144,7 +145,8 @@ class Replace(Strategy):
         if self._is_rewritten:
             return
         dialect, target, session = self.context.dialect, self.context.target, self.context.session
-        staged, columns, key = self.staged or self.stage(), self.target_columns(), self.context.columns.key()
+        staged, key = self.staged or self.stage(), self.context.columns.key()
+        columns = _as_strict(self.target_columns(), self.table)
         staged = self._with_target_types(staged, columns)
         table = self._lock_creation()
         if table is not None and not dialect.facts.renames and self._cannot_evolve(table, columns, key):
@@ -185,7 +187,10 @@ class Replace(Strategy):
     def _swap(self, table: Table | None, staged: StagingTable, key: Sequence[str]) -> int:
         """Let the staging table take the target's place, with unique keys; return how many records were rejected."""
         dialect, target = self.context.dialect, self.context.target
-        statements = dialect.tables.swap(staged.name, table, target.name, key)
+        statements = [
+            *self._made_strict(table, staged),
+            *dialect.tables.swap(staged.name, table, target.name, key),
+        ]
         if dialect.facts.keys_replacements:
             if self.context.rejected is None or not dialect.facts.arrival:
                 target.run(statements)
@@ -195,6 +200,18 @@ class Replace(Strategy):
         count = self._reject_repeated_keys(staged, key)
         target.run(statements)
         return count
+
+    def _made_strict(self, table: Table | None, staged: StagingTable) -> list[str]:
+        """Write NOT NULL for columns of the replacement, where the table was not looked at before it was made."""
+        if table is None or self.context.dialect.facts.keeps_spelling:
+            return []
+        name, quote = self.context.dialect.naming.table(staged.name), self.context.dialect.naming.quote
+        columns = self.context.columns.required(list(staged.columns.values()))
+        return [
+            f"alter table {name} alter column {quote(strict.name)} set not null"
+            for column, strict in zip(columns, _as_strict(columns, table), strict=True)
+            if column.is_nullable and not strict.is_nullable
+        ]
 
     def _reject_repeated_keys(self, staged: StagingTable, key: Sequence[str]) -> int:
         """Leave one staged record of each key, where no index would; return how many records were rejected.
@@ -263,6 +280,15 @@ class Replace(Strategy):
         if key and table.triggers and self.context.dialect.facts.compares and not is_rejecting:
             return self.context.dialect.writes.replace_changed
         return None
+
+
+def _as_strict(columns: Sequence[Column], table: Table | None) -> list[Column]:
+    """Return columns that refuse NULL where those of the replaced table do, unless NULL comes from now on."""
+    needed = {column.name for column in table.needed()} if table is not None else set()
+    return [
+        replace(column, is_nullable=column.is_nullable and (column.is_relaxed or column.name not in needed))
+        for column in columns
+    ]
 
 
 class _KeyOrder:

@@ -140,17 +140,28 @@ class Target:
             held = table.column(column.name)
             if held is None or (not held.is_generated and self._wider(held.type, column) != held.type):
                 return True
-        return False
+        return bool(self._relaxed(table, columns))
+
+    @staticmethod
+    def _relaxed(table: Table, columns: Sequence[Column]) -> list[Column]:
+        """Return the table's columns that refuse NULL, though NULL comes, or nothing does."""
+        arriving = {column.name: column for column in columns}
+        return [
+            held
+            for held in table.needed()
+            if held.name not in arriving or (arriving[held.name].is_relaxed and not arriving[held.name].is_key)
+        ]
 
     def _wider(self, before: str, column: Column) -> str | None:
-        """Return the type that holds both; only columns of the key are not nullable.
+        """Return the type that holds both.
 
         Not called for columns that the table computes: nothing is written into them.
         """
-        if column.is_nullable:
+        if not column.is_key:
             types = self._dialect.types
             is_kept = self._load.write_disposition is not WriteDisposition.REPLACE
-            return types.widen(before, column.type) or (types.to_double(before, column.type) if is_kept else None)
+            wider = types.widen(before, column.type)  # the empty text is a type of SQLite
+            return types.to_double(before, column.type) if wider is None and is_kept else wider
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
     def conflicts(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> bool:
@@ -166,12 +177,14 @@ class Target:
         )
 
     def evolve(self, table: Table, columns: Sequence[Column]) -> Table:
-        """Add missing columns, and widen columns that are too narrow."""
+        """Add missing columns, widen columns that are too narrow, and let columns hold NULL where it comes."""
         statements = []
         for column in columns:
             held = table.column(column.name)
             if held is None:
-                statements.append(self._dialect.tables.add_column(table.name, column))
+                # The records that are there have nothing for it.
+                added = column if column.is_key else replace(column, is_nullable=True)
+                statements.append(self._dialect.tables.add_column(table.name, added))
                 self._note(column.name, "added", None, column.type)
                 continue
             if held.is_generated:
@@ -181,6 +194,11 @@ class Target:
                 self._demand_kept(table, held, wider)
                 statements += self._dialect.tables.alter_type(table.name, replace(held, type=wider))
                 self._note(column.name, "widened", held.type, wider)
+        for held in self._relaxed(table, columns):
+            arriving = next((column for column in columns if column.name == held.name), None)
+            kind = held.type if arriving is None else self.widened(held.type, arriving)
+            statements += self._dialect.tables.relax(table.name, replace(held, type=kind))
+            self._note(held.name, "nullable", f"{held.type} not null", kind)
         if statements and self._dialect.facts.alters_at_once:
             self.announce()
         self._alter(statements)

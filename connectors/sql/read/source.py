@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
+from ...arrow.undecided import Numbers, decided, explained, undecided, widens, with_wider
 from ...errors import ConnectorError
 from ...incremental.bookmarks import (
     CHECKPOINT_RECORDS,
@@ -23,7 +25,18 @@ from ...incremental.bookmarks import (
 )
 from ...incremental.checkpoints import Horizon, incremental
 from ...rejected.halving import convert_or_reject
-from ...stream import Block, Bookmark, Event, NullBookmarks, Rejected, RejectedRecord, ReplicationMethod, Stream
+from ...stream import (
+    ASKING,
+    Block,
+    Bookmark,
+    Condition,
+    Event,
+    NullBookmarks,
+    Rejected,
+    RejectedRecord,
+    ReplicationMethod,
+    Stream,
+)
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
 from ..session import Lease, Session, Sessions
@@ -198,8 +211,46 @@ class SqlSource(ABC):
         return TableName.parse(stream.name, self._schema or self.dialect.naming.default_schema)
 
     def relation(self, stream: Stream) -> str:
-        """Write what a stream is selected from: its table, or its query on lines of its own, for its comments' sake."""
-        return f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+        """Write what a stream is selected from: its table, its query, or the records of them that its filter lets in.
+
+        A query stands on lines of its own, for its comments' sake.
+        """
+        whole = f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+        condition = self.filter(stream)
+        if not condition:
+            return whole
+        columns = self.dialect.naming.names(stream.schema.names) or "*"
+        return f"(select {columns} from {whole} as t where {condition})"
+
+    def filters(self, stream: Stream, condition: Condition) -> bool:
+        """Filter by each column whose values SQL compares as Arrow does."""
+        return True
+
+    def filter(self, stream: Stream) -> str:
+        """Write the condition of the records that the stream's filter lets in (of `t`); empty: all of them."""
+        return " and ".join(map(self._condition, stream.where))
+
+    def _condition(self, condition: Condition) -> str:
+        field, operator = condition.field, condition.operator
+        column = f"t.{self.dialect.naming.quote(field.name)}"
+        if operator in ASKING:
+            return f"{column} {operator.replace('_', ' ')}"
+        marks, values = self.filter_marks(field), [self.filter_bounds(value, field) for value in condition.values]
+        if operator in ("=", "in"):  # a coarse comparison comes first, which an index may answer
+            pairs = zip(marks, zip(*values, strict=True), strict=True)
+            return " and ".join(f"{mark} in ({', '.join(bounds)})" for mark, bounds in pairs)
+        return f"{marks[-1]} {'<>' if operator == '!=' else operator} {values[0][-1]}"
+
+    def filter_marks(self, field: pa.Field) -> list[str]:
+        """Return what a filter compares of a column; the last is compared as Arrow does it: a text by its bytes.
+
+        Before it may stand what is equal for all that is equal by the last.
+        """
+        return [self.tie_breaker(field) or self.comparable(field)]
+
+    def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
+        """Return what the `filter_marks` are compared with."""
+        return self.bounds(value, field)[-1:]
 
     def selects(
         self, stream: Stream, bookmark: Bookmark | None = None, *, is_indexed: Callable[[], bool] = lambda: False
@@ -212,9 +263,9 @@ class SqlSource(ABC):
                 on from a checkpoint would see them again.
             is_indexed: asks whether an index begins with the first bookmark property.
         """
-        sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
-            return [f"{sql} where {stream.locator[WITHIN]}" if WITHIN in stream.locator else sql]
+            return [f"select {self.projection(stream)} from {self.whole(stream)}"]
+        sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         fields = [stream.schema.field(name) for name in stream.bookmark_properties]
         marks = [mark for field in fields for mark in self.marks(field)]
         start = bookmark_values(stream, bookmark)
@@ -237,6 +288,12 @@ class SqlSource(ABC):
         elif missing and policy is NullBookmarks.NEVER and not where:
             where = f"not ({missing})"
         return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
+
+    def whole(self, stream: Stream) -> str:
+        """Write what follows FROM where a stream is read as a whole, or a range of it, of which a table knows more."""
+        table = f"{self.relation(replace(stream, where=()))} as t"
+        conditions = [each for each in (self.filter(stream), stream.locator.get(WITHIN)) if each]
+        return f"{table} where {' and '.join(f'({each})' for each in conditions)}" if conditions else table
 
     def is_indexed(self, lease: Lease, stream: Stream) -> bool:
         """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""
@@ -310,7 +367,12 @@ class SqlSource(ABC):
             yield from self.blocks(lease, stream, wire)
         else:
             bad: list[RejectedRecord] = []
-            yield from with_rejected(self._batches(lease, stream, None, bad), bad)
+            changed: list[Stream] = []
+            yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
+
+    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+        """Look at all numbers of some columns, in the lease's transaction; default: nobody can, they stay texts."""
+        return {}
 
     def is_ordered(self, stream: Stream) -> bool:
         """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
@@ -347,16 +409,19 @@ class SqlSource(ABC):
                 yield from self.blocks(lease, stream, wire)
                 return
             bad: list[RejectedRecord] = []
+            changed: list[Stream] = []
             if stream.replication_method is not ReplicationMethod.INCREMENTAL:
                 self.agree(lease, stream, wire)
-                yield from with_rejected(self._batches(lease, stream, bookmark, bad), bad)
+                stream = self._decided(lease, stream, changed)
+                yield from with_rejected(self._batches(lease, stream, bookmark, bad, changed), bad, changed)
                 return
             horizon = self.horizon(lease, stream, bookmark)
             self.agree(lease, stream, wire)
+            stream = self._decided(lease, stream, changed)
             if bookmark_values(stream, bookmark) is None:
                 self.refuse_missing(lease, stream)
             # Closed at once, also under an error: one that is kept would keep the statement open.
-            with closing(self._batches(lease, stream, bookmark, bad)) as batches:
+            with closing(self._batches(lease, stream, bookmark, bad, changed)) as batches:
                 events = incremental(
                     stream,
                     batches,
@@ -366,7 +431,15 @@ class SqlSource(ABC):
                     checkpoint_records=self._checkpoint_records,
                     checkpoint_s=self._checkpoint_s,
                 )
-                yield from with_rejected(events, bad)
+                yield from with_rejected(events, bad, changed)
+
+    def _decided(self, lease: Lease, stream: Stream, changed: list[Stream]) -> Stream:
+        """Decide types that the plan left open; note the stream in `changed` if it has some."""
+        if not (fields := undecided(stream)):
+            return stream
+        stream = decided(stream, self.numbers(lease, stream, fields))
+        changed.append(stream)
+        return stream
 
     def skips_late(self, stream: Stream) -> str:
         """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
@@ -382,27 +455,52 @@ class SqlSource(ABC):
         yield from session.fetch(sql)
 
     def _batches(
-        self, lease: Lease, stream: Stream, bookmark: Bookmark | None, bad: list[RejectedRecord]
+        self,
+        lease: Lease,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        bad: list[RejectedRecord],
+        changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
-        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside."""
+        """Yield the records; those that do not fit go into `bad`, if the stream sets them aside.
+
+        The stream goes into `changed` before a batch whose numbers make a column wider.
+        """
+        may_widen, now = widens(stream), stream
         for sql in self.selects(stream, bookmark, is_indexed=lambda: self.is_indexed(lease, stream)):
             for batch in self.rows(lease, sql):
                 lease.check()
+                if may_widen and (wider := with_wider(now, batch)) is not now:
+                    now = wider
+                    changed.append(wider)
                 if not self.sifts:
-                    yield self.to_schema(batch, stream)
+                    yield self.to_schema(batch, now)
                     continue
-                good, found = convert_or_reject(batch, lambda part: self.to_schema(part, stream), stream)
+                good, found = convert_or_reject(batch, partial(self._converted, stream=now), now)
                 bad += found
                 yield from good
 
+    def _converted(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        return explained(lambda part: self.to_schema(part, stream), batch, stream)
 
-def with_rejected(events: Iterator[Event], bad: list[RejectedRecord]) -> Iterator[Event]:
-    """Put what was set aside between the events, before the checkpoint that covers it."""
+
+def with_rejected(
+    events: Iterator[Event], bad: list[RejectedRecord], changed: list[Stream] | None = None
+) -> Iterator[Event]:
+    """Put what was set aside between the events, before the checkpoint that covers it.
+
+    A stream that has changed is put before the event that has its columns.
+    """
     for event in events:
+        if changed:
+            yield changed[-1]
+            changed.clear()
         if bad:
             yield Rejected(records=tuple(bad))
             bad.clear()
         yield event
+    if changed:  # no record came
+        yield changed[-1]
     if bad:
         yield Rejected(records=tuple(bad))
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncblocks.connectors.arrow.fidelity import Fidelity, as_text, compare, cut, fidelity
+from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, compare, cut, fidelity
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
@@ -112,6 +112,10 @@ ANSWERS: list[tuple[pa.Field, str]] = [
         pa.field("c", pa.string(), metadata={"native_type": "character varying(9)", "native_system": "postgres"}),
         "exact exact exact exact exact exact exact",
     ),
+    (
+        pa.field("c", pa.string(), metadata={"native_type": "text[]", "native_system": "postgres"}),
+        "exact text text text text text text",
+    ),
 ]
 
 
@@ -152,6 +156,17 @@ def test_cutting_cuts_digits_and_refuses_what_does_not_fit() -> None:
     ]
     with pytest.raises(FatalConnectorError, match="'c'"):
         cut(pa.array([300]), pa.int8(), "c")
+
+
+TEXTS = ["text", "character varying(3)", "varchar(9)", "enum('a','b')", "set('a')", '"char"', "LONGTEXT", "VARCHAR2(9)"]
+OTHERS = ["text[]", "character varying(3)[]", "int4range", "mood", "my_text", "public.char_range", "geometry", "inet"]
+
+
+@pytest.mark.parametrize("native", [*TEXTS, *OTHERS])
+def test_a_text_that_stands_for_another_type_is_not_exact(native: str) -> None:
+    field = pa.field("c", pa.string(), metadata={"native_type": native, "native_system": "elsewhere"})
+    kept = Kept(column="c", type="VARCHAR", arrow=pa.string())
+    assert fidelity(field, kept) is (EXACT if native in TEXTS else TEXT)
 
 
 def test_text_keeps_every_digit() -> None:

@@ -37,6 +37,7 @@ def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
     return sorted(records)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
 @pytest.mark.parametrize("name", ["csv", "parquet"])

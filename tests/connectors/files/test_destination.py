@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
 from syncblocks.connectors.files.destination import CSVDestination
-from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, quote, unquote_name
+from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, file_stem, quote, unquote_name
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.stream import ConflictMethod, Stream
 from tests.connectors.files import files_readback
@@ -237,6 +237,22 @@ def test_hostile_table_names_are_files_in_the_folder_and_read_back(tmp_path: Pat
     assert set(destination.describe(HOSTILE)) == set(HOSTILE)
 
 
+def test_files_are_called_as_their_table_and_found_as_an_earlier_version_called_them(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    destination = destination_of("csv", folder)
+    for name in ("Order Details", "Größe 1/2", "_x. "):
+        run(destination, load_of("replace", "t", key=key_of(name)), batch_of((1, "x")), FINAL)
+    found = {path.name for path in folder.glob("*.csv")}
+    assert found == {"Order Details.csv", "Größe 1%2F2.csv", "%5Fx.%20.csv"}
+    manifest = folder / "_syncblocks_ledger" / "Order%20Details.csv.json"
+    manifest.write_text(manifest.read_text().replace("Order Details.csv", "Order%20Details.csv"))
+    (folder / "Order Details.csv").rename(folder / "Order%20Details.csv")
+    with closing(CSVSource({"path": "out"}, tmp_path)) as source:
+        assert "Order Details" in {stream.name for stream in source.discover()}
+    run(destination, load_of("append", "u", key=key_of("Order Details")), batch_of((2, "y")), FINAL)
+    assert [record["id"] for record in read("csv", folder, "Order Details")] == [1, 2]
+
+
 @settings(max_examples=500)
 @given(st.text(min_size=1))
 def test_quoted_names_are_safe_short_and_reversible(name: str) -> None:
@@ -251,6 +267,12 @@ def test_quoted_names_are_safe_short_and_reversible(name: str) -> None:
     assert not set(quoted) & set('/\\\0:*?"<>|\n ')
     assert not quoted.startswith((".", "_"))
     assert len(quoted) == MAX_NAME_BYTES - 5 or "~" in quoted or unquote_name(quoted) == name
+    stem = file_stem(name)
+    assert len(stem.encode()) <= MAX_NAME_BYTES
+    assert stem.strip(" ") == stem
+    assert not set(stem) & set('/\\\0:*?"<>|\n')
+    assert not stem.startswith((".", "_"))
+    assert "~" in stem or unquote_name(stem) == name
 
 
 # Object stores

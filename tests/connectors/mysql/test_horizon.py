@@ -156,6 +156,7 @@ def url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("is_merge", [True, False], ids=["merge", "append"])
 @pytest.mark.parametrize("kind", KINDS)
 @example([("insert", 0), ("insert", 1), ("commit", 1), ("sync", 0)])

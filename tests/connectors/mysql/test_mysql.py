@@ -292,6 +292,7 @@ def test_records_are_removed_by_a_key_of_which_more_is_said(mariadb_url: str, ke
     assert query(mariadb_url, "select id + 0, name from people order by id")[1] == [(2, "new"), (3, "c")]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("method", list(ConflictMethod), ids=str)
 @pytest.mark.parametrize("index", ["", "unique key other (name)", "primary key (id), unique key other (name)"])
 def test_merge_by_any_set_of_indexes(mariadb_url: str, index: str, method: ConflictMethod) -> None:

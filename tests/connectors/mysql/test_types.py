@@ -311,7 +311,7 @@ def test_the_year_zero_does_not_become_2000(mariadb_url: str, monkeypatch: pytes
         write(destination, load, [pa.RecordBatch.from_pylist(records, schema=stream.schema), FINAL])
         assert query(mariadb_url, f"select v from to_{disposition} order by id")[1] == [(0,), (2024,)]
         five = pa.RecordBatch.from_pylist([{"id": 3, "v": 5}], schema=stream.schema)
-        with pytest.raises(FatalConnectorError, match="'v': a year of MySQL cannot be 5"):
+        with pytest.raises(FatalConnectorError, match="'v': a year of MySQL and MariaDB cannot be 5"):
             write(destination, load, [five, FINAL])
     destination.close()
 

@@ -100,6 +100,7 @@ def wires(url: str) -> list[str]:
         return list(altered.source.offers(altered.stream))
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("wire", ["pgcopy", "arrow"])
 @pytest.mark.parametrize("disposition", [APPEND, REPLACE, MERGE])
 def test_a_column_of_another_type_is_never_taken_for_the_one_that_was_planned(
@@ -198,6 +199,7 @@ def _while_it_is_altered(url: str, statements: list[str], begin: Callable[[], st
     return found[0]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("wire", ["pgcopy", "arrow"])
 @pytest.mark.parametrize("name", ["public.t", "public.v", "public.p"])
 def test_a_table_that_is_rewritten_while_its_read_waits_is_not_empty(postgres_url: str, wire: str, name: str) -> None:

@@ -63,6 +63,7 @@ def load(
     return list(destination.load_ranges(ordered, reads, loaders, wire))
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
 @pytest.mark.parametrize("table", TABLES)
 def test_the_ranges_together_are_the_table(

@@ -161,6 +161,7 @@ def test_values_of_another_type_are_refused_not_reinterpreted(
     assert rows(postgres_url, "select * from t") == []
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize(
     ("held", "value", "made", "expected"),
     [
@@ -207,6 +208,7 @@ def test_text_is_taken_word_for_word_by_columns_that_refuse_what_is_none(
         write(destination, [batch_of({**good, "c": ["angry"]})], "t")
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("disposition", ["append", "merge"])
 @pytest.mark.parametrize(
     ("held", "now", "made"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import subprocess
 import sys
@@ -219,6 +220,32 @@ def test_no_state_is_echoed_for_what_was_not_committed(tmp_path: Path, run_cli: 
     done = feed(tmp_path, run_cli, MESSAGES)
     assert done.returncode != 0
     assert done.stdout == ""
+
+
+RECORD = {"type": "RECORD", "stream": "t", "record": {"id": 1}}
+UNREADABLE = {
+    "half a surrogate in a column's name": (
+        [{**MESSAGES[0], "schema": {"properties": {"\ud800": {"type": "integer", "minimum": math.nan}}}}],
+        "a SCHEMA of stream 't' holds half a surrogate pair",
+    ),
+    "half a surrogate in a record": (
+        [MESSAGES[0], {**RECORD, "record": {"id": 1, "\ud800": 2}}],
+        "a RECORD of stream 't' holds half a surrogate pair",
+    ),
+    "no key": ([MESSAGES[0], {**RECORD, "record": {"v": "x"}}], "Record is missing one or more key_properties"),
+    "another type": ([MESSAGES[0], {**RECORD, "record": {"id": "x"}}], "'x' is not of type 'integer'"),
+    "no type": ([{"x": 1}], "missing required type"),
+    "an unknown type": ([{"type": "NEWS"}], "unknown type 'NEWS'"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_message_that_cannot_be_read_is_the_taps_mistake(tmp_path: Path, run_cli: RunCLI, name: str) -> None:
+    messages, said = UNREADABLE[name]
+    done = feed(tmp_path, run_cli, messages)
+    assert done.returncode == 1
+    assert "error[connector]" in done.stderr
+    assert said in done.stderr
 
 
 def test_every_connector_has_its_scripts(tmp_path: Path) -> None:

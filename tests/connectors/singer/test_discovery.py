@@ -55,6 +55,14 @@ def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
     assert not list((tmp_path / ".syncblocks/plugins/kept").glob("catalog-*")), "the next start asks again"
 
 
+def test_a_column_whose_name_is_no_text_makes_its_stream_unreadable() -> None:
+    schema = {"properties": {"id": {"type": "integer"}, "\ud800": {"type": "string"}}}
+    entries = [{"tap_stream_id": "orders", "schema": schema}, {"tap_stream_id": "users", "schema": {"properties": {}}}]
+    orders, users = streams_of(entries, [])
+    assert (orders.schema.names, users.unreadable) == ([], "")
+    assert "stream 'orders': the name of its column '\\ud800' holds half a surrogate pair" in orders.unreadable
+
+
 def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> None:
     logged = entry("log", replication_method="LOG_BASED", replication_key=None)
     source = source_of(tmp_path, streams=[entry("orders"), full_table("users"), logged])

@@ -15,6 +15,7 @@ import pytest
 from syncblocks.connectors.singer.plugin_config import plugins
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.singer.singer_sdk_suite import TAP, run_suite
+from tests.zygote import Zygote
 
 PEOPLE = "id INTEGER PRIMARY KEY, name TEXT NOT NULL, height DOUBLE PRECISION NOT NULL, seen TIMESTAMP NOT NULL"
 ROWS = "(1, 'Ada', 1.7, '2024-01-01 10:00:00'), (2, 'Grace \"x\"', 1.6, '2024-01-02 10:00:00')"
@@ -73,8 +74,8 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
 
 @pytest.mark.parametrize("connector", sorted(plugins("source")))
 def test_the_sdks_own_suite_passes_over_every_source(
-    connector: str, tmp_path: Path, request: pytest.FixtureRequest
+    connector: str, tmp_path: Path, request: pytest.FixtureRequest, zygote: Zygote
 ) -> None:
     config = make(connector, tmp_path, request)
-    passed, output = run_suite(TAP, connector, config, tmp_path)
+    passed, output = run_suite(zygote, TAP, connector, config, tmp_path)
     assert passed >= AT_LEAST, output

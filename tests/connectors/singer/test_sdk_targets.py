@@ -15,6 +15,7 @@ from syncblocks.connectors.singer.plugin_config import plugins
 from syncblocks.connectors.singer.versions import VERSION
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_sdk_suite import TARGET, run_suite
+from tests.zygote import Zygote
 
 #: Tests of the SDK's target suite.
 SUITE = 16
@@ -37,9 +38,9 @@ def config_of(connector: str, folder: Path, request: pytest.FixtureRequest) -> d
 
 @pytest.mark.parametrize("connector", sorted(plugins("destination")))
 def test_the_sdks_own_suite_passes_over_every_destination(
-    connector: str, tmp_path: Path, request: pytest.FixtureRequest
+    connector: str, tmp_path: Path, request: pytest.FixtureRequest, zygote: Zygote
 ) -> None:
-    passed, output = run_suite(TARGET, connector, config_of(connector, tmp_path, request), tmp_path)
+    passed, output = run_suite(zygote, TARGET, connector, config_of(connector, tmp_path, request), tmp_path)
     assert passed >= SUITE, output
 
 

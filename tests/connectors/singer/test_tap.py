@@ -308,6 +308,7 @@ class Place:
         )
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("per_stream", [False, True])
 @pytest.mark.parametrize("disposition", ["append", "merge"])
 def test_kills_of_the_tap_at_random_records_lose_and_double_nothing(

@@ -61,6 +61,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
     return request.param, config_of(request.param, tmp_path, request)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keyed", "keyless"])
 def test_older_versions_go_and_those_under_way_stay(place: tuple[str, dict[str, Any]], keys: tuple[str, ...]) -> None:
     shape = schema(*keys)
@@ -132,6 +133,7 @@ def test_a_stream_that_is_left_out_has_no_versions(tmp_path: Path) -> None:
     feed(*sqlite(tmp_path, stream_maps={"t": "__NULL__"}), schema("id"), record(1, 10), activate(10))
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keyed", "keyless"])
 @pytest.mark.parametrize("connector", ["sqlite", "duckdb", "jsonl"])
 def test_a_replace_by_our_singer_destination_removes_what_is_gone(

@@ -56,6 +56,7 @@ def cycle() -> dict[str, Any]:
         ({"variables": {"rate": float("nan")}}, "variables.rate: a float is no JSON value"),
         ({"variables": {1: "one"}}, "variables: a key must be text"),
         ({"variables": {"half": "\ud800"}}, "variables.half: holds a NUL or half a surrogate pair"),
+        ({"variables": {"half": "{{ '\\ud800' }}"}}, "variables.half: what it makes is not text"),
         ({"variables": cycle()}, "nested more than 50 levels deep"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -133,6 +134,58 @@ def test_where_the_tables_column_is_text_the_error_names_the_way_to_write_it_as_
     assert folder.query("select * from events order by id") == [("2",), ("one",)]
 
 
+def test_nanoseconds_without_a_digit_below_the_microsecond_are_read(folder: Folder) -> None:
+    def seed(last: int) -> None:
+        at = pa.array([NANOS // 1000 * 1000, None, last], pa.timestamp("ns", "UTC"))
+        times = pa.array([1_000, None, 86_399_999_999_000], pa.time64("ns"))
+        folder.seed(pa.table({"id": [1, 2, 3], "at": at, "time": times}))
+
+    seed(NANOS // 1000 * 1000)
+    for _ in range(2):
+        result = run_pipeline(folder.write())
+        assert (result.status, result.streams[0].error) == ("success", None)
+    assert folder.query('select epoch_us("at"), "time"::varchar from events order by id') == [
+        (NANOS // 1000, "00:00:00.000001"),
+        (None, None),
+        (NANOS // 1000, "23:59:59.999999"),
+    ]
+    seed(NANOS)
+    with pytest.raises(ConfigError, match="'at' is timestamp"):
+        run_pipeline(folder.write())
+
+
+def test_int96_of_every_year_is_read_unless_it_has_nanoseconds(folder: Folder, postgres_url: str) -> None:
+    folder.document["destination"] = {"connector": "postgres", "config": {"url": postgres_url}}
+    far = 253402300799999999  # the last microsecond of 9999, which nanoseconds of 64 bits do not reach
+    for at, is_exact in (
+        (pa.array([far, 0], pa.timestamp("us")), True),
+        (pa.array([NANOS, 0], pa.timestamp("ns")), False),
+    ):
+        path = folder.path / "in" / "events.parquet"
+        pq.write_table(pa.table({"id": [1, 2], "at": at}), path, use_deprecated_int96_timestamps=True)
+        if is_exact:
+            assert run_pipeline(folder.write()).status == "success"
+        else:
+            with pytest.raises(ConfigError, match="'at' is timestamp"):
+                run_pipeline(folder.write())
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select at::text from events order by id").fetchall() == [
+            ("9999-12-31 23:59:59.999999",),
+            ("1970-01-01 00:00:00",),
+        ]
+
+
 def test_a_mistake_in_on_lossy_names_what_is_allowed(folder: Folder) -> None:
     with pytest.raises(ConfigError, match="fail, cast"):
         load_pipeline(folder.write(on_lossy="drop"))
+
+
+def test_more_columns_than_a_table_has_are_refused_by_the_plan(folder: Folder, run_cli: RunCLI) -> None:
+    folder.document["destination"] = {"connector": "sqlite", "config": {"path": "out.sqlite"}}
+    folder.seed(pa.table({f"c{place}": [1] for place in range(2001)}))
+    done = run_cli(["plan", folder.write()], folder.path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for part in ("stream 'events'", "2,001 columns", "sqlite holds 1,999", "exclude"):
+        assert part in done.stderr
+    folder.write(columns={"include": ["c1", "c2"]})
+    assert run_pipeline(folder.path / "columns.yaml").status == "success"

@@ -51,6 +51,7 @@ def held(folder: Path) -> dict[int, str]:
     return {key: str(value) for key, value in found.items()}
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 @pytest.mark.parametrize("connector", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize(

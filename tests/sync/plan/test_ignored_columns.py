@@ -85,6 +85,7 @@ def system(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_a_rename_that_is_added_between_two_runs_loses_nothing(
     tmp_path: Path, request: pytest.FixtureRequest, system: str, how: str
@@ -104,6 +105,7 @@ def test_a_rename_that_is_added_between_two_runs_loses_nothing(
     assert bench.found()[-1] == {"id": 3, "val": "c"}, "what is new at the source is left out all the same"
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_a_column_that_columns_lets_in_arrives(
     tmp_path: Path, request: pytest.FixtureRequest, system: str, how: str
@@ -121,6 +123,7 @@ def test_a_column_that_columns_lets_in_arrives(
     assert bench.found()[-1] == {"id": 4, "v": "d", "w": "z", "new": "n"}
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_what_a_function_adds_arrives(tmp_path: Path, request: pytest.FixtureRequest, system: str, how: str) -> None:
     bench = Bench(tmp_path, config(system, request, tmp_path), how)
@@ -131,6 +134,7 @@ def test_what_a_function_adds_arrives(tmp_path: Path, request: pytest.FixtureReq
     assert bench.found()[-1] == {"id": 2, "v": "b", "twice": "bb"}
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_callbacks_and_functions_see_what_the_table_gets(
     tmp_path: Path, run_cli: RunCLI, request: pytest.FixtureRequest, how: str
@@ -175,6 +179,7 @@ def test_a_column_that_turns_up_on_the_way_is_left_out(
         assert set((tmp_path / "names.log").read_text().splitlines()) == {"id words"}
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("is_transformed", [False, True])
 @pytest.mark.parametrize("how", HOW)
 def test_a_run_store_that_knows_nothing_leaves_out_what_the_table_lacks(

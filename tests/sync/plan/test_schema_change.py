@@ -99,6 +99,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", [MERGE, APPEND], ids=["merge", "append"])
 @pytest.mark.parametrize(("change", "recorded"), CHANGES, ids=lambda value: str(value)[22:40])
 def test_a_change_is_taken_over_and_recorded_once(

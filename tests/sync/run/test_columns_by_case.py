@@ -148,6 +148,7 @@ class Days:
         assert found == sorted((tuple(r.get(name) for name in names) for r in self.expected), key=repr)
 
 
+@pytest.mark.thinned(2)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("days", DAYS)
@@ -164,6 +165,7 @@ def test_each_name_keeps_its_column(
 SQL = tuple(system for system in SYSTEMS if system != "jsonl")
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SQL)
 def test_a_ledger_without_names_is_read_on(
@@ -195,6 +197,7 @@ def change(destination: Mapping[str, Any], folder: Path, statement: str, text: s
             database.commit()
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", ["merge", "append"])
 @pytest.mark.parametrize("system", ["sqlite", "duckdb", "mysql", "sqlalchemy"])
 def test_a_column_that_the_table_spells_in_another_way_stays_its_name_s(
@@ -240,6 +243,7 @@ def test_a_rename_beside_the_same_name_in_another_case(
     bench.check(["id", "w", "W"])
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_verify_compares_each_name_with_its_own_column(
@@ -254,6 +258,7 @@ def test_verify_compares_each_name_with_its_own_column(
     assert found.comparison is not None
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SQL)
 def test_long_names_that_begin_alike_keep_their_columns(

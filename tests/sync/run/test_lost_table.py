@@ -81,6 +81,7 @@ def ids(target: Target) -> list[int]:
     return [number for (number,) in target.query("select id from t order by id")]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize(
     ("moment", "disposition"),
     [("stream_started", "merge"), ("advanced", "append"), ("committed", "merge"), ("committed", "append")],

@@ -39,6 +39,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
         yield opened
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 @pytest.mark.parametrize("disposition", ["replace", "merge"])
 def test_a_null_key_is_set_aside(bench: Bench, target: Target, disposition: str) -> None:
@@ -79,6 +80,7 @@ def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Tar
     assert (ids, rows) == ([number for number in range(5000) if number not in (17, 4711)], 4998)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 @pytest.mark.parametrize("disposition", ["replace", "merge"])
 def test_callbacks_get_what_was_written(bench: Bench, target: Target, disposition: str) -> None:

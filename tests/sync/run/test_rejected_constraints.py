@@ -70,6 +70,7 @@ def set_aside(target: Target) -> list[int]:
     return sorted(found["id"] for found, _ in target.rejected())
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, *ALCHEMY], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
 def test_what_the_targets_constraints_refuse_is_set_aside(tmp_path: Path, target: Target, disposition: str) -> None:
@@ -102,6 +103,7 @@ def test_an_update_that_is_refused_leaves_the_old_record(tmp_path: Path, target:
     assert set_aside(target) == [1]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, "firebird"], indirect=True)
 @pytest.mark.parametrize("is_new_one_bad", [True, False])
 def test_of_records_with_one_key_the_last_that_fits_counts(
@@ -148,6 +150,7 @@ FOREIGN_KEYS["mysql"] = TABLE["mysql"].replace(
 )
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["duckdb", "postgres", "mysql", "firebird"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 def test_what_a_foreign_key_refuses_is_set_aside(tmp_path: Path, target: Target, disposition: str) -> None:
@@ -170,6 +173,7 @@ def test_a_record_that_refers_to_a_later_one_of_its_table_is_kept(tmp_path: Path
     assert set_aside(target) == [30, 32]
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["postgres", "psycopg"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 def test_a_constraint_that_waits_for_the_commit_is_asked_before(
@@ -236,6 +240,7 @@ def test_values_that_python_lacks_are_kept_in_full(tmp_path: Path, target: Targe
     assert found == {"id": 2, **{name: kept for name, (_, _, kept) in _SHOWN.items()}}
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["postgres", "psycopg"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 def test_where_the_statement_itself_is_refused_no_record_is(tmp_path: Path, target: Target, disposition: str) -> None:

@@ -119,6 +119,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any
     return config(request.param, request, tmp_path)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_each_day_of_a_csv_file(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
     bench = Bench(tmp_path, destination, how)
@@ -140,6 +141,7 @@ def test_each_day_of_a_csv_file(tmp_path: Path, destination: dict[str, Any], how
         assert len(kinds) == 1, (name, held)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_each_day_of_json_lines(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
     bench = Bench(tmp_path, destination, how, "jsonl")

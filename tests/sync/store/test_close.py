@@ -221,7 +221,7 @@ def test_a_cancel_request_refuses_the_next_claim_and_makes_the_open_close_the_la
     store.claim(run.id, ["a"])
     store.request_cancel(run.id)
     assert store.cancel_requested(run.id)
-    assert store.renew(run.id).cancel_requested
+    assert store.standings([run.id])[run.id].cancel_requested
     closed = store.close_stream(run.id, outcome(A, "cancelled"))
     assert (closed.run_ended, closed.status) == (True, "cancelled")
     assert not store.claim(run.id, ["b"])

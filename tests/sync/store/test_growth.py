@@ -62,7 +62,7 @@ def test_a_look_at_a_queue_does_not_read_its_backlog(path: Path, not_before: str
             "is_numbered": "true",
             "is_gated": "false",
         }
-        looks = (queue_sql.DUE, queue_sql.LEASED, queue_sql.WAITING)
+        looks = (queue_sql.DUE, queue_sql.LEASED, queue_sql.LOOK)
         for number in (20, 400):
             copy_rows(connection, "_syncblocks_delivery", changes, number)
             found.append([steps(connection, sql, values) for sql in looks])
@@ -74,6 +74,7 @@ def test_how_a_stream_ended_before_is_found_without_reading_all_runs(path: Path)
     values: dict[str, object] = {"pipeline": "p", "stream": "a", "run_id": 10_000, "number": 1}
     found = []
     with closing(sqlite3.connect(path)) as connection:
+        copy_rows(connection, "_syncblocks_pipeline_run", {"id": "10000", "is_active": "false", "run_key": "'this'"}, 1)
         for start, number in ((100, 20), (1000, 400)):
             run = f"{start} + n"
             changes = {"id": run, "is_active": "false", "run_id": run, "run_key": f"'key' || ({run})"}

@@ -257,7 +257,7 @@ class StoreMachine(StoreModel):
     def _heartbeat(self) -> None:
         engine = self._actor()
         if (run := self._owned(engine)) is not None:
-            assert self.stores[engine].renew(run.id).is_mine
+            assert self.stores[engine].renew([run.id]) == {run.id}
 
     @rule(seconds=st.sampled_from([1, 20, 31, 600, -15, -3600]))
     def tick(self, seconds: int) -> None:

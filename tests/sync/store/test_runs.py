@@ -121,7 +121,7 @@ def test_the_run_of_a_dead_process_is_taken_over_at_once(store: Store, dead: Sto
     ):
         with pytest.raises(LostRun):
             write()
-    assert not dead.renew(run.id).is_mine
+    assert not dead.renew([run.id])
     assert not dead.is_owner(run.id)
     store.request_stop(run.id, "failure")
     assert store.close_stream(run.id, outcome(A)).status == "failure"
@@ -156,7 +156,7 @@ def test_an_owner_that_cannot_be_seen_lives_by_its_lease(tmp_path: Path) -> None
     with Store.open(url, clock=clock) as here, Store.open(url, clock=clock, owner=elsewhere()) as there:
         run = there.begin_run("p", execution_date=DATE)
         clock.move(LEASE_S - 1)
-        assert there.renew(run.id).is_mine
+        assert there.renew([run.id]) == {run.id}
         clock.move(LEASE_S - 1)
         assert here.owner_state(run) == "alive"
         with pytest.raises(AlreadyRunning):
@@ -164,7 +164,7 @@ def test_an_owner_that_cannot_be_seen_lives_by_its_lease(tmp_path: Path) -> None
         clock.move(1)
         assert here.owner_state(run) == "dead"
         assert here.take_over_run(run.id).owner == current_owner()
-        assert not there.renew(run.id).is_mine
+        assert not there.renew([run.id])
 
 
 def test_a_clock_that_jumps_takes_nothing_from_a_process_that_can_be_seen(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def records(*, has_specials: bool) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet", "csv"])
 @pytest.mark.parametrize("source", ["duckdb", "parquet", "jsonl"])
 def test_lists_are_compared_item_by_item(tmp_path: Path, places: Places, source: str, destination: str) -> None:

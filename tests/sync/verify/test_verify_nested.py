@@ -83,6 +83,7 @@ def records() -> pa.RecordBatch:
     )
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("source", ["duckdb", "parquet", "jsonl"])
 def test_what_is_nested_is_compared_to_its_depth(tmp_path: Path, places: Places, source: str, destination: str) -> None:
@@ -104,6 +105,7 @@ def test_what_is_nested_is_compared_to_its_depth(tmp_path: Path, places: Places,
     assert found_damage(pair.verify()) == {("4", "different", tuple(NESTED))}
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "sqlite", "mysql"])
 @pytest.mark.parametrize("column", NESTED)
 def test_null_an_empty_list_and_a_list_of_null_are_three_things(

@@ -81,6 +81,7 @@ ODD_MYSQL_ROWS = """
 """
 
 
+@pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "duckdb", "parquet"])
 @pytest.mark.parametrize("source", ["postgres", "mysql"])
 def test_types_that_only_one_system_has_are_equal_in_the_copy(

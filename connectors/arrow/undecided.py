@@ -1,0 +1,137 @@
+"""Numbers without a limit of digits: decimals from their first load on, made wider for a later one that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
+from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
+from .casts import cast_array
+from .digits import MOST_DIGITS, Digits, decimal_of, widened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """What a look at all numbers of a column has found."""
+
+    digits: Digits
+    #: Values that no decimal holds, NaN and infinities, each with its number; empty: there are none.
+    special: tuple[tuple[str, int], ...] = ()
+
+
+def undecided(stream: Stream) -> list[pa.Field]:
+    """Return the columns whose type is to be decided before the records are read."""
+    return [field for field in stream.schema if (field.metadata or {}).get(UNDECIDED) == LOOK]
+
+
+def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
+    """Return the stream with the types of its undecided columns.
+
+    Args:
+        stream: as it was planned.
+        found: column -> its numbers; a column that is missing stays a text.
+    """
+    fields = []
+    for field in stream.schema:
+        metadata = {key: value for key, value in (field.metadata or {}).items() if key != UNDECIDED}
+        numbers = found.get(field.name)
+        if numbers is not None:
+            kind = None if numbers.special else decimal_of(numbers.digits)
+            if kind is None:
+                field = field.with_type(pa.string())
+                metadata[NOTICE] = _notice(field.name, numbers).encode()
+                if metadata.pop(GUESSED, None):  # of a file, whose numbers are taken as they are written
+                    metadata[SAID] = b"1"
+            else:
+                field, metadata = field.with_type(kind), {**metadata, WIDENS: b"1"}
+        fields.append(field.with_metadata(metadata))
+    return replace(stream, schema=pa.schema(fields))
+
+
+def _notice(column: str, numbers: Numbers) -> str:
+    digits = numbers.digits
+    if numbers.special:
+        named = ", ".join(f"{value} in {count:,}" for value, count in numbers.special)
+        return (
+            f"column {column!r} is text: no decimal holds {named} of its records; for numbers without them say "
+            f'`types: {{{column}: double}}`, or `types: {{{column}: "decimal(38,{min(digits.least_fraction, 9)})"}}` '
+            "and `on_rejected: keep`, with --full-refresh"
+        )
+    return (
+        f"column {column!r} is text: its numbers have up to {digits.whole} digits before and {digits.least_fraction} "
+        f"after the point, and a decimal has {MOST_DIGITS}; for numbers say `types: {{{column}: double}}`, with "
+        "--full-refresh"
+    )
+
+
+def widens(stream: Stream) -> bool:
+    """Tell whether a number may make a column wider."""
+    return any(WIDENS in (field.metadata or {}) for field in stream.schema)
+
+
+def with_wider(stream: Stream, batch: pa.RecordBatch) -> Stream:
+    """Return the stream with the types that a batch's numbers need; itself where its types hold them."""
+    schema = wider_schema(stream.schema, dict(zip(stream.schema.names, batch.columns, strict=True)))
+    return stream if schema is stream.schema else replace(stream, schema=schema)
+
+
+def wider_schema(schema: pa.Schema, texts: Mapping[str, pa.Array]) -> pa.Schema:
+    """Return columns with the types that some numbers need; the schema itself where its types hold them.
+
+    Args:
+        schema: columns; those marked `WIDENS` may become wider.
+        texts: column -> its numbers; others than strings count for nothing.
+    """
+    fields = list(schema)
+    for place, field in enumerate(fields):
+        array = texts.get(field.name)
+        if WIDENS in (field.metadata or {}) and array is not None and pa.types.is_string(array.type):
+            fields[place] = field.with_type(widened(field.type, array))
+    wider = pa.schema(fields)
+    return schema if wider.equals(schema) else wider
+
+
+def explained(
+    convert: Callable[[pa.RecordBatch], pa.RecordBatch], batch: pa.RecordBatch, stream: Stream
+) -> pa.RecordBatch:
+    """Convert a batch; of a number that no decimal of its column holds, say what to do."""
+    try:
+        return convert(batch)
+    except FatalConnectorError as error:
+        from .conform import shown  # with kernels that take time to load
+
+        for place, field in enumerate(stream.schema):
+            array = batch.column(place)
+            if WIDENS not in (field.metadata or {}) or not pa.types.is_string(array.type):
+                continue
+            value = _misfit(array, field)
+            if value is not None:
+                raise FatalConnectorError(
+                    f"column {field.name!r}: {shown(value)} does not fit its {field.type}, which can be widened to "
+                    f"{MOST_DIGITS} digits; say `types: {{{field.name}: string}}` in this stream, with --full-refresh",
+                    stream=stream.name,
+                ) from error
+        raise
+
+
+def _misfit(array: pa.Array, field: pa.Field) -> str | None:
+    """Return the first text that is no number of a column; None: all are."""
+    from .text import first_invalid
+
+    def convert(part: pa.Array) -> pa.Array:
+        try:
+            return cast_array(part, field.type, field.name, "")
+        except FatalConnectorError as error:
+            raise ValueError from error
+
+    try:
+        convert(array)
+    except ValueError:
+        return str(array[first_invalid(array, convert)].as_py())
+    return None
+
+
+__all__ = ["Numbers", "decided", "explained", "undecided", "widens", "wider_schema", "with_wider"]

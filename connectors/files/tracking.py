@@ -1,0 +1,147 @@
+"""Which files of a stream are new or changed since they were read, and the checkpoints between them."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import FatalConnectorError, RetriableError
+from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
+from ..stream import FILE_MODIFIED, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
+from .paths import DataFile
+from .storage import Entry
+
+#: In a bookmark's boundary: the columns of all files read so far.
+_SCHEMA = "schema"
+
+
+class NewFiles:
+    """The files of a stream that are to be read, in order, and what is to be kept of them."""
+
+    def __init__(self, files: Iterable[DataFile], read: Iterable[FileRead]) -> None:
+        known = {each.path: each for each in read}
+        found = [(file, known.get(file.name)) for file in files]
+        #: New and changed files by time, then by name; times decide nothing but the order.
+        self.files = sorted((file for file, before in found if _differs(file, before)), key=_order)
+        self._changed = frozenset(file.name for file in self.files if file.name in known)
+
+    def chosen(self, stream: Stream) -> list[DataFile]:
+        """Return the files that the stream reads.
+
+        Raises:
+            FatalConnectorError: a file has changed, and the stream does not say what to do.
+        """
+        changed = [file for file in self.files if file.name in self._changed]
+        if changed and stream.changed_files is ChangedFiles.FAIL:
+            more = f", as {len(changed) - 1} others have" if len(changed) > 1 else ""
+            raise FatalConnectorError(
+                f"{changed[0].label} has changed since it was read{more}: appended once more, its records would be "
+                "there twice. Merge by `key_properties` (once with --full-refresh), or say for this stream "
+                "`changed_files: append` (all its records are appended again) or `changed_files: ignore` (the file "
+                "stays as it was read)",
+                stream=stream.name,
+                key="changed_files",
+            )
+        is_read = stream.changed_files is not ChangedFiles.IGNORE
+        return [file for file in self.files if is_read or file.name not in self._changed]
+
+    def note(self, file: DataFile) -> FileRead:
+        """Return what is kept of a file that was read."""
+        return file_read(file.entry())._replace(is_changed=file.name in self._changed)
+
+
+class FileCheckpoints:
+    """The checkpoints of one read, which come between files."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        bookmark: Bookmark | None,
+        new: NewFiles,
+        checkpoint_records: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._new = new
+        self._newest: str | None = (bookmark or {}).get(FILE_MODIFIED)
+        self._schema = united(known_columns(bookmark), stream.locator.get(_SCHEMA) or stream.schema)
+        self._least = checkpoint_records
+        self._clock = clock
+        self._files: list[FileRead] = []
+        self._records, self._since = 0, clock()
+
+    def finish(self, file: DataFile, records: int, schema: pa.Schema) -> Iterator[Checkpoint]:
+        """Note a file that was read, and yield a checkpoint if one is due.
+
+        Raises:
+            RetriableError: the file has changed since it was listed.
+        """
+        demand_unchanged(file)
+        read = self._new.note(file)
+        self._files.append(read)
+        self._newest = max(filter(None, (self._newest, read.modified)), default=None)
+        self._schema = united(self._schema, schema)
+        self._records += records
+        if self._records >= self._least or self._clock() - self._since >= CHECKPOINT_S:
+            yield from self.end()
+
+    def end(self) -> Iterator[Checkpoint]:
+        """Yield a checkpoint of the files that no other has named."""
+        if self._files:
+            kept = base64.b64encode(self._schema.serialize()).decode("ascii")
+            bookmark = {FILE_MODIFIED: self._newest, BOUNDARY: {_SCHEMA: kept}}
+            yield Checkpoint(bookmark=bookmark, files=tuple(self._files))
+        self._files = []
+        self._records, self._since = 0, self._clock()
+
+
+def known_columns(bookmark: Bookmark | None) -> pa.Schema:
+    """Return the columns of the files read so far."""
+    boundary: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
+    if not boundary.get(_SCHEMA):
+        return pa.schema([])
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(boundary[_SCHEMA])))
+
+
+def united(before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
+    """Return the columns of both; what arrives decides the type."""
+    own = {field.name: field for field in arriving}
+    new = [field for field in arriving if field.name not in before.names]
+    return pa.schema([*(own.get(field.name, field.with_nullable(True)) for field in before), *new])
+
+
+def demand_unchanged(file: DataFile) -> None:
+    """Raise if a file is not as it was listed."""
+    now = file.storage.entry(file.place)
+    if now is None or file_read(now) != file_read(file.entry()):
+        raise RetriableError(
+            f"{file.label} changed while it was read: move finished files into their place, so that none is read while "
+            "it is written"
+        )
+
+
+def _differs(file: DataFile, before: FileRead | None) -> bool:
+    """Tell whether a file is new or has changed; a hash of the content says more than the time."""
+    if before is None:
+        return True
+    now = file.entry()
+    if now.size_bytes != before.size_bytes or now.etag != before.etag:
+        return True
+    return not now.etag and _text(now.modified) != before.modified
+
+
+def _order(file: DataFile) -> tuple[datetime, str]:
+    return file.entry().modified or datetime.min.replace(tzinfo=UTC), file.name
+
+
+def file_read(entry: Entry) -> FileRead:
+    """Return what is kept of a file."""
+    return FileRead(entry.name, entry.size_bytes, _text(entry.modified), entry.etag)
+
+
+def _text(moment: datetime | None) -> str:
+    return "" if moment is None else moment.isoformat(timespec="microseconds")

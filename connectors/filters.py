@@ -1,0 +1,190 @@
+"""Filters: conditions on single columns, all of which a record must meet. The one meaning, whoever applies them.
+
+Values are compared in the column's own type: texts by their bytes, NaN above all numbers. NULL meets `is_null` only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any
+
+import pyarrow as pa
+
+from .arrow import compute as pc
+from .arrow.casts import cast_array
+from .errors import ConnectorConfigError, FatalConnectorError
+from .incremental.bookmarks import from_json, is_number_in_text
+from .stream import ASKING, Condition, Stream
+
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
+    """Read a value of the pipeline file (JSON) in a column's type; a UUID is its text.
+
+    Raises:
+        ValueError: it is no such value; the message says how it is written, for people to read.
+    """
+    kind, types = field.type, pa.types
+    if value is None:
+        raise ValueError("NULL is equal to nothing: say {is_null: true}")
+    if kind == pa.uuid():
+        if not isinstance(value, str) or not _UUID.fullmatch(value.lower()):
+            raise ValueError("write a UUID like '123e4567-e89b-12d3-a456-426614174000'")
+        return pc.constant(value.lower())
+    if types.is_boolean(kind):
+        found = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(found, bool):
+            raise ValueError("write true or false")
+        return pc.constant(found)
+    if is_number_in_text(field):
+        return pc.constant(format(Decimal(_number(value)), "f"))
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return _typed(_number(value), kind, "which this number does not fit exactly")
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        if not isinstance(value, str):
+            raise ValueError("write it in quotes: the column holds texts")
+        if "\0" in value or (not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value)):
+            raise ValueError("no database takes a text with NUL or half a surrogate pair")
+        return pc.constant(str(value), kind)
+    if types.is_timestamp(kind):
+        return _typed(_moment(value, kind), kind, f"write it like 2024-01-31T23:59:00{'Z' if kind.tz else ''}")
+    if types.is_date(kind):
+        return _typed(_text(value), kind, "write it like 2024-01-31")
+    if types.is_time(kind):
+        return _typed(_text(value), kind, "write it like 23:59:00")
+    raise ValueError("its values cannot be compared: only `is_null` can be asked")
+
+
+def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:
+    try:
+        found = from_json(text, kind)
+    except ConnectorConfigError as error:
+        raise ValueError(how) from error
+    if pa.types.is_floating(kind) and abs(found.as_py()) == float("inf"):
+        raise ValueError(how)
+    return found
+
+
+def _number(value: Any) -> str:
+    text = str(value).strip()
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or not _NUMBER.fullmatch(text):
+        raise ValueError("write a number")
+    return text
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("write it in quotes")
+    return value
+
+
+def _moment(value: Any, kind: pa.DataType) -> str:
+    """A day is its first moment; a time without a zone is in UTC, where the column has a zone."""
+    text = _text(value).strip()
+    if _DATE.fullmatch(text):
+        text += "T00:00:00"
+    is_zoned = re.search(r"(Z|[-+][0-9]{2}:?[0-9]{2})$", text[10:]) is not None
+    if kind.tz and not is_zoned:
+        return f"{text}+00:00"
+    if is_zoned and not kind.tz:
+        raise ValueError("the column's times have no zone: write it without one")
+    return text
+
+
+def condition_of(field: pa.Field, operator: str, given: Sequence[Any]) -> Condition:
+    """Make a condition of values of the pipeline file.
+
+    Raises:
+        ValueError: see `literal_of`.
+    """
+    values = tuple(literal_of(value, field) for value in given)
+    return Condition(field=field, operator=operator, values=values, given=tuple(given))
+
+
+def refitted(stream: Stream) -> Stream:
+    """Return a stream whose conditions have the types that its columns have now.
+
+    Raises:
+        ValueError: a value cannot be read in such a type; the message names the column.
+    """
+    if not stream.where:
+        return stream
+    names = stream.schema.names
+    fields = [stream.schema.field(each.field.name) if each.field.name in names else each.field for each in stream.where]
+    return replace(stream, where=tuple(map(_fitted, stream.where, fields)))
+
+
+def _fitted(condition: Condition, field: pa.Field) -> Condition:
+    if field.type == condition.field.type:
+        return condition
+    try:
+        return replace(condition_of(field, condition.operator, condition.given), of_interval=condition.of_interval)
+    except ValueError as error:
+        raise ValueError(f"where: column {field.name!r} is {field.type}: {error}") from error
+
+
+def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Array:
+    """Return a mask, without NULL, of the records that meet all conditions.
+
+    Args:
+        records: with all columns that the conditions name.
+        conditions: one at least.
+
+    Raises:
+        FatalConnectorError: a column has become one of a type in which a condition's value cannot be read.
+    """
+    mask = None
+    for each in conditions:
+        try:
+            fitted = _fitted(each, records.schema.field(each.field.name))
+        except ValueError as error:
+            raise FatalConnectorError(str(error)) from error
+        met = _met(records.column(each.field.name), fitted)
+        mask = met if mask is None else pc.and_(mask, met)
+    return pc.fill_null(mask, False)
+
+
+def _met(column: pa.Array, condition: Condition) -> pa.Array:
+    operator = condition.operator
+    if operator in ASKING:
+        return pc.is_null(column) if operator == "is_null" else pc.is_valid(column)
+    if pa.types.is_dictionary(column.type) or column.type == pa.uuid():
+        column = cast_array(column, condition.values[0].type, condition.field.name, "")
+    compared = _numbers_compared if is_number_in_text(condition.field) else _compared
+    met = compared(column, "=" if operator == "in" else operator, condition.values[0])
+    for value in condition.values[1:]:
+        met = pc.or_(met, compared(column, "=", value))
+    return met
+
+
+_FUNCTIONS = {"=": "equal", "!=": "not_equal", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal"}
+
+
+def _compared(column: pa.Array, comparison: str, value: pa.Scalar) -> pa.Array:
+    met = getattr(pc, _FUNCTIONS[comparison])(column, value)
+    if comparison in (">", ">=") and pa.types.is_floating(column.type):
+        return pc.or_(met, pc.is_nan(column))
+    return met
+
+
+_ORDERS = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+def _numbers_compared(column: pa.Array, comparison: str, value: pa.Scalar) -> pa.Array:
+    """Compare numbers that stand in texts, of any number of digits: Arrow has no type for them."""
+    order, limit = _ORDERS[comparison], Decimal(value.as_py())
+    numbers = [None if text is None else Decimal(text) for text in column.to_pylist()]
+    above = Decimal("Infinity")
+    return pa.array(
+        [None if each is None else order(above if each.is_nan() else each, limit) for each in numbers], pa.bool_()
+    )
+
+
+__all__ = ["condition_of", "literal_of", "matches", "refitted"]

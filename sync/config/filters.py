@@ -1,0 +1,84 @@
+"""`where` of a stream, as the pipeline file writes it: a mapping of columns to values, or to operators with values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from ..errors import nearest_match
+from .base import wrong
+
+_COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
+_OPERATORS = (*_COMPARING, "is_null")
+
+
+class Comparison(NamedTuple):
+    """One condition; its values are JSON values, which the column's type decides how to read."""
+
+    column: str
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `is_null` or `is_not_null`.
+    operator: str
+    values: tuple[Any, ...]
+
+
+def _where(given: Any) -> tuple[Comparison, ...]:
+    if not isinstance(given, Mapping):
+        raise wrong("must be a mapping of columns to values, such as {region: eu, amount: {'>=': 10}}")
+    if not given:
+        raise wrong("is empty: name a column, or leave the key out")
+    return tuple(each for column, said in given.items() for each in _comparisons(str(column), said))
+
+
+def _comparisons(column: str, said: Any) -> list[Comparison]:
+    if isinstance(said, Mapping):
+        if not said:
+            raise wrong(f"column {column!r} has no condition")
+        return [_comparison(column, str(operator), value) for operator, value in said.items()]
+    return [_comparison(column, "in" if isinstance(said, list) else "=", said)]
+
+
+def _comparison(column: str, operator: str, value: Any) -> Comparison:
+    if operator not in _OPERATORS:
+        nearest = nearest_match(operator, _OPERATORS)
+        meant = f", do you mean {nearest!r}?" if nearest else ""
+        raise wrong(f"column {column!r}: there is no operator {operator!r}{meant} (one of {', '.join(_OPERATORS)})")
+    if operator == "is_null":
+        asked = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+        if not isinstance(asked, bool):
+            raise wrong(f"column {column!r}: is_null is true or false")
+        return Comparison(column, "is_null" if asked else "is_not_null", ())
+    values = value if isinstance(value, list) else [value]
+    if operator == "in" and (not isinstance(value, list) or not value):
+        raise wrong(f"column {column!r}: `in` needs a list with a value at least")
+    if operator != "in" and isinstance(value, list):
+        raise wrong(f"column {column!r}: {operator!r} takes one value; a list goes with `in`")
+    for each in values:
+        if each is None:
+            raise wrong(f"column {column!r}: null is equal to nothing, say {{is_null: true}}")
+        if not isinstance(each, str | bool | int | float):
+            raise wrong(f"column {column!r}: {operator!r} compares with texts, numbers, true and false")
+    return Comparison(column, operator, tuple(str(each) if isinstance(each, str) else each for each in values))
+
+
+_SCALAR = {"type": ["string", "number", "boolean"]}
+_LIST = {"type": "array", "items": _SCALAR, "minItems": 1}
+_COMPARED = {
+    "type": "object",
+    "properties": {
+        **{operator: _SCALAR for operator in _COMPARING if operator != "in"},
+        "in": _LIST,
+        "is_null": {"type": ["boolean", "string"]},
+    },
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+
+Where = Annotated[
+    tuple[Comparison, ...],
+    PlainValidator(_where),
+    WithJsonSchema(
+        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST, _COMPARED]}, "minProperties": 1}
+    ),
+]

@@ -1,0 +1,76 @@
+"""Columns that the engine sets itself (`add_columns`): the same value in every record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.stream import Stream
+
+from ..errors import SyncError
+
+
+class ColumnTaken(SyncError):
+    """A column of `add_columns` has the name of one that the stream has."""
+
+    code = "column_taken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedColumn:
+    """One column, and its value in this run."""
+
+    field: pa.Field
+    value: pa.Scalar
+    #: A merge leaves the value of a record that is there already.
+    is_kept: bool = False
+
+    def __str__(self) -> str:
+        """Return it for people to read: `_synced_at (timestamp[us, tz=UTC]) = 2026-01-31 ..., kept on update`."""
+        shown = f"{self.field.name} ({self.field.type}) = {self.value}"
+        return f"{shown}, kept on update" if self.is_kept else shown
+
+
+@dataclass(frozen=True, slots=True)
+class AddedColumns:
+    """The columns that are added to a stream, behind those that it has; none: it stays as it is."""
+
+    columns: tuple[AddedColumn, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(column.field.name for column in self.columns)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The names of those that an update leaves as they are."""
+        return tuple(column.field.name for column in self.columns if column.is_kept)
+
+    def taken(self, names: Iterable[str]) -> str:
+        """Return the name of one that a stream with these columns has already; empty: none."""
+        known = {name.casefold() for name in names}
+        return next((name for name in self.names if name.casefold() in known), "")
+
+    def stream(self, stream: Stream) -> Stream:
+        """Return the stream with the columns."""
+        return replace(stream, schema=self.schema(stream.schema)) if self.columns else stream
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """Return the columns of a stream with those that are added.
+
+        Raises:
+            ColumnTaken: the stream has such a column (of a transformer) already.
+        """
+        if taken := self.taken(schema.names):
+            raise ColumnTaken(f"column {taken!r} of add_columns is one of the stream's own: give it another name")
+        return pa.schema([*schema, *(column.field for column in self.columns)], schema.metadata)
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with the columns."""
+        if not self.columns:
+            return batch
+        added = [pa.repeat(column.value, batch.num_rows) for column in self.columns]
+        return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=self.schema(batch.schema))

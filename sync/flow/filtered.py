@@ -1,0 +1,190 @@
+"""A source in which the engine applies the conditions of `Stream.where` that the connector itself does not."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import ReadsRanges, Source
+from syncblocks.connectors.ranges import OpenRanges, Range
+from syncblocks.connectors.stream import Block, Bookmark, Condition, Event, ReplicationMethod, Stream
+
+_WHOLE = ReplicationMethod.FULL_TABLE
+
+
+class FilteredSource:
+    """A source whose streams are filtered; what the source does not filter, the engine does, batch by batch."""
+
+    def __init__(self, source: Source, can: Abilities) -> None:
+        self._source = source
+        self._can = can
+
+    def abilities(self) -> Abilities:
+        """Return the source's abilities, adapted."""
+        ranges, checksums = self._can.reads_ranges, self._can.computes_checksums
+        return replace(
+            self._can,
+            reads_ranges=None if ranges is None else _FilteredRanges(self, ranges),
+            # A source that computes checksums filters by itself.
+            computes_checksums=checksums if self._can.filters_records is not None else None,
+        )
+
+    def left(self, stream: Stream) -> tuple[Condition, ...]:
+        """Return the conditions of a stream that its source does not apply."""
+        can = self._can.filters_records
+        return tuple(each for each in stream.where if can is None or not can.filters(stream, each))
+
+    def inner(self, stream: Stream) -> Stream:
+        """Return the stream as its source is to read it: also the columns that the engine's conditions are about."""
+        left = self.left(stream)
+        if not left:
+            return stream
+        known = stream.schema.names
+        added = {each.field.name: each.field for each in left if each.field.name not in known}
+        where = tuple(each for each in stream.where if each not in left)
+        return replace(stream, where=where, schema=pa.schema([*stream.schema, *added.values()]))
+
+    # ---------------------------------------------------------------- protocol
+    def identity(self) -> str:
+        """See `Source`."""
+        return self._source.identity()
+
+    def check(self) -> None:
+        """See `Source`."""
+        self._source.check()
+
+    def discover(self) -> Sequence[Stream]:
+        """See `Source`."""
+        return self._source.discover()
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """See `Source`."""
+        own = {stream.name: stream for stream in streams}
+        groups = self._source.groups([self.inner(stream) for stream in streams])
+        return [[own[stream.name] for stream in group] for group in groups]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Offer raw bytes only of a stream whose source filters it."""
+        return ("arrow",) if self.left(stream) else self._source.offers(stream)
+
+    def count(self, stream: Stream) -> int:
+        """Count the records that are let in; read them, where the source cannot count them."""
+        left = self.left(stream)
+        if not left:
+            return self._source.count(stream)
+        names = {each.field.name for each in left}
+        narrow = [field for field in stream.schema if field.name in names] or list(stream.schema)[:1]
+        only = replace(stream, schema=pa.schema(narrow), replication_method=_WHOLE, bookmark_properties=())
+        with closing(self._filtered([only], {only.name: None}, "arrow")) as events:
+            return sum(event.num_rows for _, event in events if isinstance(event, pa.RecordBatch))
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """See `Source`."""
+        if any(self.left(stream) for stream in group):
+            return self._filtered(group, bookmarks, wire)
+        return self._source.read(group, bookmarks, wire)
+
+    def interrupt(self, stream: str) -> None:
+        """See `Source`."""
+        self._source.interrupt(stream)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._source.close()
+
+    # ----------------------------------------------------------------- helpers
+    def _filtered(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str
+    ) -> Generator[tuple[str, Event | Block]]:
+        sieves = {stream.name: Sieve(self.left(stream), stream) for stream in group}
+        events: Any = self._source.read([self.inner(stream) for stream in group], bookmarks, wire)
+        with closing(events):
+            for name, event in events:
+                yield name, sieves[name].sifted(event)
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """Lets in what meets some conditions, without the columns that only they are about."""
+
+    conditions: tuple[Condition, ...]
+    #: With the columns that are wanted.
+    stream: Stream
+
+    def sifted(self, event: Event | Block) -> Event | Block:
+        """Return an event with the records that are let in; checkpoints and rejected records as they are."""
+        if not self.conditions:
+            return event
+        if isinstance(event, pa.RecordBatch):
+            from syncblocks.connectors.filters import matches
+
+            return self._wanted(event.filter(matches(event, self.conditions)))
+        if isinstance(event, Stream):
+            return replace(event, where=self.stream.where, schema=self._columns(event.schema))
+        return event
+
+    def _wanted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        schema = self._columns(batch.schema)
+        return batch if len(schema) == len(batch.schema) else batch.select(schema.names)
+
+    def _columns(self, schema: pa.Schema) -> pa.Schema:
+        """Leave out what is read for the conditions alone."""
+        wanted = self.stream.schema.names
+        extra = {each.field.name for each in self.conditions if each.field.name not in wanted}
+        return pa.schema([field for field in schema if field.name not in extra]) if extra else schema
+
+
+class _FilteredRanges:
+    """The ranges of a source, sifted by the engine."""
+
+    def __init__(self, source: FilteredSource, ranges: ReadsRanges) -> None:
+        self._source = source
+        self._ranges = ranges
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """See `ReadsRanges`."""
+        return self._ranges.plan_ranges(self._source.inner(stream), readers)
+
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
+        """See `ReadsRanges`."""
+        left = self._source.left(stream)
+        if not left:
+            return self._ranges.open_ranges(stream, readers, wire)
+        return _sifting(self._ranges.open_ranges(self._source.inner(stream), readers, wire), Sieve(left, stream))
+
+
+@contextmanager
+def _sifting(opened: AbstractContextManager[OpenRanges], sieve: Sieve) -> Iterator[OpenRanges]:
+    with opened as ranges:
+        yield _SiftedRanges(ranges, sieve)
+
+
+@dataclass(frozen=True, slots=True)
+class _SiftedRanges:
+    """Open ranges whose records are sifted. No load is resumed: it counts only the records that were let in."""
+
+    inner: OpenRanges
+    sieve: Sieve
+    moment: None = None
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """See `OpenRanges`."""
+        return self.inner.ranges
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """Resume nothing."""
+        return False
+
+    def read(self, part: Range) -> Generator[Event | Block]:
+        """See `OpenRanges`."""
+        with closing(self.inner.read(part)) as events:
+            for event in events:
+                yield self.sieve.sifted(event)

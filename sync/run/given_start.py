@@ -1,0 +1,56 @@
+"""`run --bookmark`: streams that start elsewhere than at the ledger's bookmark, which never moves back for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_ahead
+from syncblocks.connectors.stream import WriteDisposition
+
+from ..errors import ConfigError, nearest_match
+from ..plan.plan import Plan, PlannedStream
+from ..plan.start import Start, ledger_row
+from .states import bookmark_of_texts
+
+
+def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:
+    """Return a plan in which some streams start at given bookmarks.
+
+    Args:
+        plan: the plan of the run.
+        given: stream -> a value, as text, for each of its bookmark_properties.
+
+    Raises:
+        ConfigError: no such stream, not INCREMENTAL, a value of another type, or an append would repeat records.
+    """
+    names = [planned.name for planned in plan.streams]
+    for name in given:
+        if name not in names:
+            text = f"stream {name!r} is none of this run"
+            raise ConfigError(text, key="--bookmark", allowed=tuple(names[:20]), nearest=nearest_match(name, names))
+    return replace(
+        plan, streams=tuple(_started(each, given[each.name]) if each.name in given else each for each in plan.streams)
+    )
+
+
+def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
+    stream, row = planned.selected.stream, ledger_row(planned.table, planned.key)
+    if stream.keeps_own_bookmark:
+        raise ConfigError(f"stream {planned.name!r} keeps its own bookmark, in the source's form", key="--bookmark")
+    bookmark = bookmark_of_texts(planned.selected, texts)
+    held = None if row is None else row.bookmark
+    if planned.write_disposition is WriteDisposition.REPLACE:
+        raise ConfigError(f"stream {planned.name!r} is read from scratch in this run", key="--bookmark")
+    new, old = bookmark_values(stream, bookmark), bookmark_values(stream, held)
+    if planned.write_disposition is WriteDisposition.APPEND and new is not None and old is not None:
+        if is_ahead(stream, old, new):
+            shown = ", ".join(f"{name}={held[name]}" for name in stream.bookmark_properties if held)
+            raise ConfigError(
+                f"stream {planned.name!r} is appended and has been read up to {shown}: records from below would be "
+                "there twice; merge it by keys, or begin at or past that",
+                key="--bookmark",
+            )
+        if not is_ahead(stream, new, old):
+            bookmark = dict(held or bookmark)  # it knows the records at it
+    return replace(planned, start=Start(bookmark=bookmark, reason="--bookmark", is_given=True))

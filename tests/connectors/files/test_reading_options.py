@@ -1,0 +1,130 @@
+"""What a source of files can be told about how they are written."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.stream import Rejected
+from tests.connectors.files.files_pair import only, records_of, source_of, types_of
+
+PREFACE = 'made by "us\n\non 2026-04-01\n'
+
+
+def test_lines_before_the_header_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{PREFACE}a;b\n1;x\n2;y\n")
+    source = source_of(tmp_path / "a.csv", skip_lines=3)
+    assert records_of(source) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+    assert source.count(only(source)) == 2
+    bare = source_of(tmp_path / "a.csv", skip_lines=4, header=["n", "t"])
+    assert records_of(bare) == [{"n": 1, "t": "x"}, {"n": 2, "t": "y"}]
+    (tmp_path / "b.csv").write_text(f"{PREFACE}a,b\n1,x\n2\n")
+    with pytest.raises(ConnectorError, match=r"b\.csv:6: 1 fields"):
+        records_of(source_of(tmp_path / "b.csv", skip_lines=3))
+    (tmp_path / "short.csv").write_text("a\n")
+    assert source_of(tmp_path / "short.csv", skip_lines=3).open_streams(["short"])[0].schema.names == []
+
+
+def test_only_the_first_part_of_a_file_has_lines_to_pass_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("some\nlines\na,b\n" + "".join(f"{number},x\n" for number in range(2000)))
+    source = source_of(tmp_path / "a.csv", skip_lines=2, range_bytes=2000)
+    stream = only(source)
+    with source.open_ranges(stream, 3, "arrow") as ranges:
+        assert len(ranges.ranges) > 2
+        numbers = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["a"].to_pylist()]
+    assert sorted(numbers) == list(range(2000))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+def test_a_glob_types_all_columns_that_match(tmp_path: Path, kind: type[FileSource]) -> None:
+    path = tmp_path / ("a.csv" if kind is CSVSource else "a.jsonl")
+    record = {"id": 1, "x_id": 2, "n": 3}
+    path.write_text("id,x_id,n\n1,2,3\n" if kind is CSVSource else json.dumps(record))
+    source = source_of(path, kind, types={"*id": "string", "id": "int32"})
+    assert types_of(source) == {"id": "int32", "x_id": "string", "n": "int64"}
+    assert records_of(source) == [{"id": 1, "x_id": "2", "n": 3}]
+    with pytest.raises(ConnectorError, match="no stream has a column 'y"):
+        source_of(path, kind, types={"y*": "string"}).discover()
+
+
+def test_the_files_in_an_archive_are_read(tmp_path: Path) -> None:
+    (tmp_path / "days").mkdir()
+    with zipfile.ZipFile(tmp_path / "days" / "1.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b.csv", "n,t\n2,b\n")
+        archive.writestr("in/a.csv", "n\n" + "".join(f"{number}\n" for number in range(10, 2000)))
+        archive.writestr("readme.txt", "no data")
+        archive.writestr("__MACOSX/._b.csv", b"\0\1")
+    (tmp_path / "days" / "2.csv").write_text("n\n3\n")
+    source = source_of(tmp_path, streams={"days": "days/*"}, file_columns=True, range_bytes=500)
+    found = records_of(source)
+    assert sorted(record["n"] for record in found) == [2, 3, *range(10, 2000)]
+    assert {record["_file"] for record in found} == {"days/1.zip", "days/2.csv"}
+    assert source.count(only(source)) == 1992
+    with source.open_ranges(only(source), 4, "arrow") as ranges:
+        read = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["n"].to_pylist()]
+    assert sorted(read) == [2, 3, *range(10, 2000)]
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource, ParquetSource])
+def test_an_archive_without_such_files_is_an_error(tmp_path: Path, kind: type[FileSource]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "no data")
+    with pytest.raises(ConnectorError, match=r"a\.zip"):
+        records_of(source_of(tmp_path / "a.zip", kind))
+
+
+SHORT = 'a,b,c\n1\n2,x\n3,"y\nz",w\n4,\n5,"",v\n6,p,q\n7\n'
+READ = [
+    {"a": 1, "b": None, "c": None},
+    {"a": 2, "b": "x", "c": None},
+    {"a": 3, "b": "y\nz", "c": "w"},
+    {"a": 4, "b": None, "c": None},
+    {"a": 5, "b": "", "c": "v"},
+    {"a": 6, "b": "p", "c": "q"},
+    {"a": 7, "b": None, "c": None},
+]
+
+
+def test_the_columns_that_a_short_record_lacks_are_null(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(SHORT)
+    with pytest.raises(ConnectorError, match=r"a\.csv:2: 1 fields"):
+        records_of(source_of(tmp_path / "a.csv"))
+    source = source_of(tmp_path / "a.csv", short_rows="null")
+    assert records_of(source) == READ
+    assert source.count(only(source)) == 7
+    other = source_of(tmp_path / "a.csv", short_rows="null", null_values=["-"], batch_size=2)
+    assert [record["c"] for record in records_of(other)] == [None, None, "w", None, "v", "q", None]
+    (tmp_path / "a.csv").write_text(SHORT + "8,a,b,c\n")
+    with pytest.raises(ConnectorError, match=r"a\.csv:10: 4 fields"):
+        records_of(source)
+
+
+def test_short_records_keep_their_places_across_blocks(tmp_path: Path) -> None:
+    lines = [f"{number},{'x' * (number % 90)}" if number % 7 else f"{number}" for number in range(60_000)]
+    (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(lines) + "\nbad,x\n")
+    source = source_of(tmp_path / "a.csv", short_rows="null", types={"n": "int64"})
+    stream = only(source)
+    with pytest.raises(ConnectorError, match=r"a\.csv:60002: column 'n': 'bad'"):
+        records_of(source)
+    (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(lines))
+    read = [record for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)
+            for record in event.to_pylist()]  # fmt: skip
+    assert [record["n"] for record in read] == list(range(60_000))
+    assert all((record["t"] is None) == (record["n"] % 7 == 0 or record["n"] % 90 == 0) for record in read)
+
+
+def test_long_records_are_rejected_and_short_ones_are_not(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1\n2\n3,x,y\n4\n5,z\nsix\n")
+    source = source_of(tmp_path / "a.csv", short_rows="null", types={"a": "int64"})
+    events = [event for _, event in source.read([replace(only(source), max_rejected=2)], {})]
+    kept = [record["a"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+    rejected = [each.place for event in events if isinstance(event, Rejected) for each in event.records]
+    assert kept == [1, 2, 4, 5]
+    assert [place.rpartition("/")[2] for place in rejected] == ["a.csv:4", "a.csv:7"]

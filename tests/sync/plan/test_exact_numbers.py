@@ -1,0 +1,104 @@
+"""`numbers: exact` of CSV and JSON lines: decimals with all digits, by one pass over the files of the first load."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+
+from syncblocks import RunResult, run_pipeline
+from tests.conftest import RunCLI
+
+
+class Bench:
+    """A file `t` of numbers that is appended to DuckDB."""
+
+    def __init__(self, folder: Path, connector: str) -> None:
+        self.folder, self.connector = folder, connector
+        self.stream: dict[str, Any] = {"stream": "t", "write_disposition": "append"}
+        self.config: dict[str, Any] = {"path": f"t.{connector}", "numbers": "exact"}
+
+    def write(self, *values: str) -> None:
+        lines = [f'{{"id": {place}, "v": {value or "null"}}}' for place, value in enumerate(values)]
+        if self.connector == "csv":
+            lines = ["id,v", *(f"{place},{value}" for place, value in enumerate(values))]
+        (self.folder / f"t.{self.connector}").write_text("\n".join(lines) + "\n")
+
+    def file(self) -> Path:
+        document = {
+            "pipeline": "exact",
+            "source": {"connector": self.connector, "config": self.config},
+            "destination": {"connector": "duckdb", "config": {"path": "out.duckdb"}},
+            "streams": [self.stream],
+        }
+        file = self.folder / "exact.yaml"
+        file.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return file
+
+    def run(self, **options: Any) -> RunResult:
+        return run_pipeline(self.file(), **options)
+
+    def succeeds(self, **options: Any) -> None:
+        result = self.run(**options)
+        assert (result.status, result.streams[0].error) == ("success", None)
+
+    def column(self) -> tuple[str, list[Any]]:
+        with duckdb.connect(str(self.folder / "out.duckdb"), read_only=True) as connection:
+            ((kind,),) = connection.execute(
+                "select data_type from duckdb_columns() where table_name = 't' and column_name = 'v'"
+            ).fetchall()
+            return kind, [value for (value,) in connection.execute("select v from t order by rowid").fetchall()]
+
+
+@pytest.fixture(params=["csv", "jsonl"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(tmp_path, request.param)
+
+
+def test_numbers_are_decimals_and_grow_with_later_files(bench: Bench, run_cli: RunCLI) -> None:
+    bench.write("10.10", "0.1", "", "12")
+    done = run_cli(["plan", bench.file(), "--types"], bench.folder)
+    assert "decided at the first load" in done.stdout
+    bench.succeeds()
+    assert bench.column() == ("DECIMAL(18,2)", [Decimal("10.10"), Decimal("0.1"), None, Decimal(12)])
+    bench.write("11", "7.125", "1.5e3")
+    bench.succeeds()
+    kind, values = bench.column()
+    assert (kind, values[4:]) == ("DECIMAL(19,3)", [Decimal(11), Decimal("7.125"), Decimal(1500)])
+    bench.write("1", "1" * 40 + ".5")
+    result = bench.run()
+    assert result.status == "failure"
+    assert "types" in str(result.streams[0].error)
+    bench.stream |= {"on_rejected": "keep", "max_rejected": 3}
+    bench.succeeds()
+    assert bench.column()[1][-1] == Decimal(1)
+
+
+def test_integers_that_get_fractions_become_a_decimal(bench: Bench) -> None:
+    bench.write("9007199254740993", "2")
+    bench.succeeds()
+    assert bench.column()[0] == "BIGINT"
+    bench.write("2.5")
+    bench.succeeds()
+    kind, values = bench.column()
+    assert kind.startswith("DECIMAL")
+    assert values == [Decimal(9007199254740993), Decimal(2), Decimal("2.5")]
+
+
+def test_what_no_decimal_holds_makes_a_text_that_says_so(bench: Bench, run_cli: RunCLI) -> None:
+    special = "NaN" if bench.connector == "csv" else '"NaN"'
+    bench.write("1.50", special, "2.25")
+    done = run_cli(["run", bench.file()], bench.folder)
+    assert done.returncode == 0, done.stderr
+    assert "no decimal holds NaN in 1 of its records" in " ".join((done.stdout + done.stderr).split())
+    assert bench.column() == ("VARCHAR", ["1.50", "NaN", "2.25"])
+    bench.write("1.50", "2.25")
+    bench.succeeds(full_refresh=True)
+    assert bench.column()[0] == "DECIMAL(18,2)"
+    document = json.loads(run_cli(["plan", bench.file(), "--json"], bench.folder).stdout)
+    assert document["streams"][0]["columns"]["v"] == "decimal128(18, 2)"

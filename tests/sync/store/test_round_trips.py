@@ -1,0 +1,56 @@
+"""How often a process waits for the server of its run store: latency costs what it multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from syncblocks.callbacks.protocols import Delivery
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.model import StateCopy, StreamOutcome, StreamPlan
+from tests.sync.store.round_trips import counted
+from tests.sync.store.store_helpers import CALLBACKS, OK, attempt_plan, begin, outcome, stream_plan
+
+NAMES = [f"s{number}" for number in range(12)]
+STREAMS = 10
+
+
+def ended(plan: StreamPlan) -> StreamOutcome:
+    bookmark = StateCopy(stream=plan.stream, destination_table="t", source="s", bookmark={"id": 4}, rows=3)
+    return outcome(plan, state=bookmark)
+
+
+@pytest.mark.parametrize("parents", [(), ("stream",)])
+def test_a_stream_costs_few_round_trips_and_one_of_them_under_the_lock(
+    postgres_url: str, parents: Sequence[str]
+) -> None:
+    plans = [stream_plan(name) for name in NAMES]
+    with counted(postgres_url) as proxy, Store.open(proxy.url) as store:
+        run = begin(store, attempt_plan(plans, parents))
+        store.claim(run.id, NAMES[:1])
+        store.close_stream(run.id, ended(plans[0]), claim=NAMES[1:2])
+        trips, locked = proxy.trips, proxy.locked
+        for number in range(1, STREAMS + 1):
+            assert store.is_owner(run.id)
+            store.close_stream(run.id, ended(plans[number]), claim=[NAMES[number + 1]])
+        assert (proxy.trips - trips) / STREAMS <= 3.3  # a statement is prepared at its sixth use
+        assert (proxy.locked - locked) / STREAMS <= 1.1
+
+
+def test_a_callback_costs_a_few_more(postgres_url: str) -> None:
+    plans = [stream_plan(name) for name in NAMES]
+    with counted(postgres_url) as proxy, Store.open(proxy.url) as store:
+        run = begin(store, attempt_plan(plans, ["stream"]))
+        outbox = store.outbox("p", CALLBACKS, is_served=True)
+        store.claim(run.id, NAMES[:1])
+        outbox.lease("alerts")  # a queue that waits: the close leases for it
+        trips, locked = proxy.trips, proxy.locked
+        for number in range(STREAMS):
+            store.close_stream(run.id, ended(plans[number]), claim=[NAMES[number + 1]])
+            delivery = outbox.lease("alerts")
+            assert isinstance(delivery, Delivery)
+            assert outbox.mark(delivery, OK) == "done"
+            outbox.lease("alerts")
+        assert (proxy.trips - trips) / STREAMS <= 7.5
+        assert (proxy.locked - locked) / STREAMS <= 3.2
