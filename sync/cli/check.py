@@ -14,7 +14,7 @@ from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..plan.selection import SelectedStream
+    from ..plan.selected_stream import SelectedStream
     from ..session.session import Session
 
 

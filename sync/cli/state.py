@@ -13,7 +13,7 @@ from .options import common, file_argument, open_pipeline, split_file
 from .run import words_of
 
 if TYPE_CHECKING:
-    from ..plan.selection import SelectedStream
+    from ..plan.selected_stream import SelectedStream
     from ..session.session import Session
     from ..store import Store
 

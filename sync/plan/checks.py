@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Strea
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
 from ..errors import ConfigError, nearest_match
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 
 
 class SharedTable(ConfigError):

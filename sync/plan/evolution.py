@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import RELAXED, Stream, TableState, WriteDispo
 
 from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, table_changes, table_columns
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 from .shapes import Change, Shape, ceased, in_words
 
 

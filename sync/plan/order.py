@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from syncblocks.connectors.protocols import NamesTables
 from syncblocks.connectors.stream import TableState
 
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ from .reading import (
     plan_resumption,
     unknown_type_warnings,
 )
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text

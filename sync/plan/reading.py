@@ -13,7 +13,7 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
 from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

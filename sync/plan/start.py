@@ -18,7 +18,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config.naming import KEEP
-from .selection import SelectedStream
+from .selected_stream import SelectedStream
 
 
 class Start(NamedTuple):

@@ -18,7 +18,8 @@ from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableReco
 
 from ..errors import StateError
 from ..plan.plan import PlannedStream, plan_streams
-from ..plan.selection import SelectedStream, one_stream
+from ..plan.selected_stream import SelectedStream
+from ..plan.selection import one_stream
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store

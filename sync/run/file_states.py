@@ -9,7 +9,7 @@ from syncblocks.connectors.stream import FILE_MODIFIED, FileRead
 
 from ..config import glob_matches
 from ..errors import ConfigError
-from ..plan.selection import SelectedStream
+from ..plan.selected_stream import SelectedStream
 from ..session.session import Session
 from ..store import Store
 from .states import key_of, refuse_while_running

@@ -15,7 +15,8 @@ from syncblocks.connectors.stream import ReplicationMethod, Stream
 from ..delivery.subscriptions import applies
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
-from ..plan.selection import SelectedStream, one_stream
+from ..plan.selected_stream import SelectedStream
+from ..plan.selection import one_stream
 from ..session.inspection import existing_store, selected_streams
 from ..session.session import Session, make_plan
 from .transformers import make_transformers

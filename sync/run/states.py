@@ -27,7 +27,8 @@ from syncblocks.connectors.incremental.bookmarks import (
 from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
 
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.selection import SelectedStream, one_stream
+from ..plan.selected_stream import SelectedStream
+from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
 from ..session.inspection import selected_streams
 from ..session.session import Session

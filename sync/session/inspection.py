@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 
 from ..config import Pipeline, config_error_from_connector
-from ..plan.selection import SelectedStream, select_streams
+from ..plan.selected_stream import SelectedStream
+from ..plan.selection import select_streams
 from ..store import Store
 from .reader import copy_of, destination_reader, offered_streams
 from .session import Session, open_session, role_of

@@ -25,8 +25,8 @@ from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
+from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
-    SelectedStream,
     Selection,
     former_tables,
     select_names,

@@ -26,7 +26,7 @@ from syncblocks.connectors.stream import (
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..plan.selection import SelectedStream
+from ..plan.selected_stream import SelectedStream
 from .checksums import SideReader, only_columns
 
 if TYPE_CHECKING:

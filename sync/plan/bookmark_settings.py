@@ -1,0 +1,116 @@
+"""Settings of one stream that say where reading goes on: bookmarks, lookback, files that were read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
+from syncblocks.connectors.stream import FILE_MODIFIED, ChangedFiles, NullBookmarks, ReplicationMethod, Stream
+
+from .selected_stream import Failer
+
+
+def bookmarks_of(
+    stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], method: ReplicationMethod, fail: Failer
+) -> tuple[str, ...]:
+    """Return the bookmark properties of an INCREMENTAL stream; of a FULL_TABLE stream none."""
+    if method is not ReplicationMethod.INCREMENTAL:
+        return ()
+    configured = settings.get("bookmark_properties") or ()
+    if not configured and stream.keeps_own_bookmark:
+        return tuple(name for name in stream.bookmark_properties if name in kept)
+    if not configured:
+        raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
+    for name in configured:
+        if name not in kept:
+            raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
+        field = stream.schema.field(name)
+        if not stream.keeps_own_bookmark and not has_order(field):
+            ordered = [column for column in kept if has_order(stream.schema.field(column))]
+            raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
+    return tuple(configured)
+
+
+def is_by_files(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> bool:
+    """Tell whether an INCREMENTAL stream reads the files that are new."""
+    names = settings.get("bookmark_properties") or ()
+    if not stream.has_files or FILE_MODIFIED not in names:
+        return False
+    if len(names) > 1:
+        raise fail("bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole")
+    for key, why in (
+        ("lookback", "whatever is new or changed is read, whatever its time"),
+        ("null_bookmarks", "files have no records without a bookmark"),
+    ):
+        if settings.get(key) is not None:
+            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}")
+    return True
+
+
+def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: Failer) -> ChangedFiles:
+    """Return what a stream by new files does with a file that has changed."""
+    said = settings.get("changed_files")
+    if not stream.tracks_files:
+        if said is not None:
+            raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
+        return ChangedFiles.FAIL
+    if disposition == "merge":
+        if said == "append":
+            raise fail("changed_files", "a merge replaces the records of a changed file: leave it out, or say `ignore`")
+        return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
+    return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
+
+
+def null_bookmarks_of(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: Failer
+) -> NullBookmarks:
+    """Return what becomes of records whose bookmark is NULL."""
+    configured = settings.get("null_bookmarks")
+    if configured is None or method is not ReplicationMethod.INCREMENTAL:
+        return NullBookmarks.FAIL
+    if stream.keeps_own_bookmark:
+        raise fail("null_bookmarks", "the source keeps its own bookmark, and decides by itself which records it sends")
+    if configured == "always" and disposition == "append":
+        raise fail(
+            "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
+        )
+    return NullBookmarks(configured)
+
+
+def lookback_of(
+    stream: Stream, settings: Mapping[str, Any], disposition: str, bookmarks: Sequence[str], fail: Failer
+) -> float | None:
+    """Return from how far below the bookmark an INCREMENTAL stream reads again."""
+    lookback: float | None = settings.get("lookback")
+    if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
+        return None
+    if stream.keeps_own_bookmark:
+        raise fail("lookback", "the source keeps its own bookmark, and decides by itself which records it sends")
+    if disposition == "append":
+        raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
+    kind = stream.schema.field(bookmarks[0]).type
+    if not can_look_back(kind):
+        raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
+    return lookback
+
+
+def is_above(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], lookback: float | None, fail: Failer
+) -> bool:
+    """Tell whether only records above the bookmark are read."""
+    operators: Mapping[str, str] = settings.get("bookmark_property_operators") or {}
+    key = "bookmark_property_operators"
+    if not operators or (not bookmarks and not stream.keeps_own_bookmark):
+        return False
+    if stream.keeps_own_bookmark:
+        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+    for name in operators:
+        if name not in bookmarks:
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+    found = {operators.get(name, ">=") for name in bookmarks}
+    if len(found) > 1:
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+    if found == {">"} and lookback is not None:
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+    return found == {">"}

@@ -1,0 +1,73 @@
+"""One selected stream with its settings, and the errors of settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
+
+from ..config import Pipeline
+from ..errors import ConfigError, nearest_match
+from ..flow.added import AddedColumns
+
+#: Makes the error of one setting, see `failer`.
+Failer = Callable[..., ConfigError]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedStream:
+    """One stream to sync, with every default filled in."""
+
+    #: Without excluded columns; keys and bookmark_properties as configured.
+    stream: Stream
+    destination_table: str
+    write_disposition: WriteDisposition
+    conflict_method: ConflictMethod
+    #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
+    replaces_explicitly: bool
+    retries: int
+    retry_delay_s: float
+    timeout_s: float | None
+    #: For columns that the destination cannot keep exactly: fail, cast or text.
+    on_lossy: str
+    #: Most readers at once; 1: it is read as a whole.
+    parallel_reads: int
+    #: Whether source and destination are compared after each run.
+    verify: bool
+    #: Whether its key is unique in the source.
+    has_own_key: bool
+    #: For changes of the source's columns: evolve, freeze or ignore.
+    on_schema_change: str
+    #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
+    said: Mapping[str, pa.DataType]
+    #: The source's columns that the pipeline leaves out.
+    left_out: tuple[str, ...]
+    #: The destination's names for columns: keep, lower, snake_case or mage.
+    naming: str
+    #: Columns that the engine sets.
+    added: AddedColumns
+    #: How it differs from the catalog file, one phrase for each difference.
+    differences: tuple[str, ...]
+    #: Place in the pipeline file, for errors.
+    location: tuple[str | int, ...]
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.stream.name
+
+
+def failer(
+    pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
+) -> Failer:
+    """Return what makes an error of a setting: its key, the message, what is allowed, and what was given."""
+
+    def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
+        nearest = nearest_match(got, allowed) if got else None
+        text = f"stream {stream!r}: {message}"
+        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=kind)
+
+    return fail

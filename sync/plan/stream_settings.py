@@ -1,0 +1,255 @@
+"""The settings of one stream, from its entries in the file, its catalog file and the source. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.sql.identifiers import TableName
+from syncblocks.connectors.stream import (
+    GUESSED,
+    Condition,
+    ConflictMethod,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
+
+from ..config import Pipeline, matches_any, render_destination_table
+from ..config.added import mage_columns
+from ..config.catalog_file import Catalog
+from ..config.filters import Comparison
+from ..config.naming import name_by
+from ..flow.added import AddedColumn, AddedColumns
+from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
+from .catalog import catalog_differences, with_catalog
+from .said import with_types
+from .selected_stream import Failer, SelectedStream, failer
+
+#: Default of `max_rejected`.
+MAX_REJECTED = 1000
+
+
+def configure(
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    location: tuple[str | int, ...],
+    catalog: Catalog | None,
+) -> SelectedStream:
+    """Return a stream with its settings and every default filled in.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: as the source offers it.
+        settings: of its entries in the file, merged.
+        location: place of its last entry, for errors.
+        catalog: the catalog file, if the pipeline names one.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    fail = failer(pipeline, location, stream.name)
+    differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
+    if stream.unreadable:
+        settings = _known_without_columns(settings)
+    stream, said = with_types(stream, _said(settings, fail))
+    kept = _kept_columns(stream, settings)
+    if not kept and not stream.unreadable:
+        raise fail("columns", "no column is left", stream.schema.names)
+    # The source's own settings (a Singer tap's catalog) are the defaults.
+    disposition = settings.get("write_disposition")
+    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    if not settings.get("replication_method") and disposition == "replace":
+        method = ReplicationMethod.FULL_TABLE
+    if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
+        # As a tap does, the source knows by itself up to where it was read.
+        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        settings = {**settings, "bookmark_properties": None}
+    keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
+    if disposition is None:
+        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
+    if disposition == "merge" and not keys:
+        raise fail(
+            "key_properties",
+            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            kept,
+        )
+    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
+        raise fail(
+            "write_disposition",
+            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
+            ["append", "merge"],
+        )
+    policy = null_bookmarks_of(stream, settings, disposition, method, fail)
+    lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
+    read = replace(
+        stream,
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        key_properties=keys,
+        replication_method=method,
+        bookmark_properties=bookmarks,
+        null_bookmarks=policy,
+        lookback=lookback,
+        is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
+        where=_conditions(pipeline, stream, settings, fail),
+        may_repeat=disposition == "merge",
+        changed_files=changed_files_of(stream, settings, disposition, fail),
+        max_rejected=_max_rejected(settings),
+    )
+    return SelectedStream(
+        stream=read,
+        destination_table=destination_table(pipeline, stream, settings),
+        write_disposition=WriteDisposition(disposition),
+        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
+        replaces_explicitly=settings.get("write_disposition") == "replace",
+        retries=_first(settings.get("retries"), pipeline.retries),
+        retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
+        timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+        on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
+        parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+        verify=_first(settings.get("verify"), pipeline.verify),
+        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        on_schema_change=settings.get("on_schema_change") or "evolve",
+        said=said,
+        left_out=_left_out(stream, kept),
+        naming=pipeline.destination.naming,
+        added=_added(pipeline, settings, fail),
+        differences=differences,
+        location=location,
+    )
+
+
+def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
+    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    kept = {key: value for key, value in settings.items() if key not in of_columns}
+    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
+
+
+def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:
+    known = frozenset(kept)
+    return tuple(name for name in stream.schema.names if name not in known)
+
+
+def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
+    columns = settings.get("columns")
+    names = list(stream.schema.names)
+    if columns is None:
+        return names
+    if columns.include:
+        names = [name for name in names if matches_any(columns.include, name)]
+    return [name for name in names if not matches_any(columns.exclude or (), name)]
+
+
+def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
+    """Return the types that a stream's settings say."""
+    said: Mapping[str, str] = settings.get("types") or {}
+    if not said:
+        return {}
+    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+
+    found = {}
+    for column, name in said.items():
+        try:
+            found[column] = parse_type(name)
+        except ConnectorConfigError:
+            allowed = [*TYPES, "decimal(p,s)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+    return found
+
+
+def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: Failer) -> tuple[str, ...]:
+    configured = settings.get("key_properties")
+    if configured is None:
+        return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
+    for key in configured:
+        if key not in kept:
+            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+    return tuple(configured)
+
+
+def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Condition, ...]:
+    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    if not comparisons:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
+    found: list[Condition] = []
+    for column, operator, values in comparisons:
+        if column not in stream.schema.names:
+            raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
+        field = stream.schema.field(column)
+        try:
+            condition = condition_of(field, operator, values)
+        except ValueError as error:
+            if GUESSED in (field.metadata or {}):
+                # The table may decide for text; else the plan refuses it, when it is known.
+                text = pa.field(column, pa.string())
+                found.append(condition_of(text, operator, [str(value) for value in values]))
+                continue
+            shown = ", ".join(map(repr, values))
+            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        of_interval = pipeline.said_of_interval(("streams", place, "where", column))
+        found.append(replace(condition, of_interval=of_interval))
+    return tuple(found)
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
+    said = [*(settings.get("add_columns") or ())]
+    if settings.get("mage_columns"):
+        said += mage_columns(pipeline.execution_date.isoformat())
+    if not said:
+        return AddedColumns()
+    from syncblocks.connectors.arrow.text import parse_type
+    from syncblocks.connectors.filters import literal_of
+
+    found = []
+    for column, value, kind, is_kept in said:
+        try:
+            field = pa.field(column, parse_type(kind))
+            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+        except ConnectorConfigError as error:
+            raise fail("add_columns", f"column {column!r}: {error}") from error
+        except ValueError as error:
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+    names = [column.casefold() for column, *_ in said]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise fail("add_columns", f"two columns are called {twice!r}")
+    return AddedColumns(tuple(found))
+
+
+def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+    if settings.get("on_rejected") != "keep":
+        return None
+    return int(_first(settings.get("max_rejected"), MAX_REJECTED))
+
+
+def _keys_not_null(schema: pa.Schema, keys: Sequence[str], disposition: str) -> pa.Schema:
+    if disposition == "append":  # the table gets no key
+        return schema
+    return pa.schema([field.with_nullable(False) if field.name in keys else field for field in schema])
+
+
+def destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any]) -> str:
+    """Return the table that a stream is written to."""
+    template = settings.get("destination_table")
+    if template is not None:
+        return render_destination_table(template, pipeline, stream.name)
+    name = name_by(pipeline.destination.naming, bare_name(stream))
+    return str(TableName("", name)) if "table" in stream.locator else name  # its dots are quoted
+
+
+def bare_name(stream: Stream) -> str:
+    """Return the table's own name in a database; elsewhere a dot would name a schema of the destination."""
+    return str(stream.locator["table"]) if "table" in stream.locator else stream.name.replace(".", "_")
+
+
+def _first(*candidates: Any) -> Any:
+    return next((value for value in candidates if value is not None), None)
