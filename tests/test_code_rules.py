@@ -35,7 +35,7 @@ BY_NAME = {
     ("connectors/singer/lines.py", "months"): "whatever a column holds",
     ("connectors/singer/source.py", "class_"): "one of two settings models",
     ("connectors/sql/read/source.py", "isoformat"): "whatever a column holds",
-    ("connectors/sqlalchemy/writes.py", "read"): "large objects of drivers",
+    ("connectors/sqlalchemy/write_statements.py", "read"): "large objects of drivers",
     ("connectors/sqlalchemy/failures.py", "args"): "whatever a driver raises",
     ("connectors/sqlalchemy/failures.py", "gds_codes"): "whatever a driver raises",
     ("connectors/sqlalchemy/failures.py", "orig"): "only SQLAlchemy's own errors wrap one",

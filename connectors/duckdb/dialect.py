@@ -10,7 +10,7 @@ from ..sql.identifiers import Naming, TableName
 from .catalog import DuckDBCatalog
 from .tables import DuckDBTables
 from .types import DuckDBTypes
-from .writes import DuckDBWrites
+from .write_statements import DuckDBWrites
 
 _FACTS = Facts(
     # Naive UTC: Python cannot read a DuckDB time with zone without another package before 2.0.

@@ -9,7 +9,7 @@ from .naming import MySQLNaming
 from .server import Server
 from .tables import MySQLTables
 from .types import MySQLTypes
-from .writes import MySQLWrites
+from .write_statements import MySQLWrites
 
 _FACTS = Facts(
     has_hash_comments=True,

@@ -8,7 +8,7 @@ from ..sql.identifiers import Naming
 from .catalog import PostgresCatalog
 from .tables import PostgresTables
 from .types import PostgresTypes
-from .writes import PostgresWrites
+from .write_statements import PostgresWrites
 
 _FACTS = Facts(
     has_savepoints=True,

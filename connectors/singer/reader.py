@@ -18,7 +18,7 @@ from .batches import BadBatch, BatchFiles
 from .numbers import Wider
 from .records import MALFORMED, MalformedRecord
 from .rejected import parse_or_reject
-from .state import entry_of, part_of, resumable
+from .state_parts import entry_of, part_of, resumable
 from .tap_stream import TapStream
 from .values import shown
 

@@ -28,7 +28,7 @@ from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, Priva
 from .raw_lines import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
-from .state import of_bookmark, starts
+from .state_parts import of_bookmark, starts
 from .tap_stream import WIDER
 from .types import columns_of, widened_as
 

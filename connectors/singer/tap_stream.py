@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..stream import Bookmark, ReplicationMethod, Stream
 from .records import Parser
 from .resent import ResentRecords
-from .state import STATE, entry_of, of_bookmark, replication_value, resumable
+from .state_parts import STATE, entry_of, of_bookmark, replication_value, resumable
 from .types import Column, Reading, columns_of, widened_as
 
 #: Key in a bookmark of the columns that hold more digits than their schema declares.

@@ -19,7 +19,7 @@ from .naming import SQLAlchemyNaming
 from .tables import SQLAlchemyTables
 from .traits import Traits
 from .types import Kind, ddl, is_rounded, key_kind, kind_for, widen
-from .writes import SQLAlchemyWrites, own_session
+from .write_statements import SQLAlchemyWrites, own_session
 
 #: Dialects whose constraints may wait for the commit.
 _DEFERRING = ("oracle", "postgresql")

@@ -8,7 +8,7 @@ from ..sql.identifiers import Naming, TableName
 from .catalog import SQLiteCatalog
 from .tables import SQLiteTables
 from .types import SQLiteTypes
-from .writes import SQLiteWrites
+from .write_statements import SQLiteWrites
 
 _FACTS = Facts(
     has_savepoints=True,

@@ -24,7 +24,7 @@ import pytest
 pytest.register_assert_rewrite(
     "syncblocks.connectors.testing.abilities",
     "syncblocks.connectors.testing.destination_abilities",
-    "syncblocks.connectors.testing.destination_data",
+    "syncblocks.connectors.testing.destination_writes",
     "syncblocks.connectors.testing.destination_ledger",
     "syncblocks.connectors.testing.destination_rejected",
     "syncblocks.connectors.testing.source_abilities",
@@ -33,8 +33,8 @@ pytest.register_assert_rewrite(
     "syncblocks.connectors.testing.source_records",
 )
 
-from .destination import DestinationContract  # noqa: E402 -- after the line that makes its assertions talk
-from .source import SourceContract  # noqa: E402
+from .destination_contract import DestinationContract  # noqa: E402 -- after the line that makes its assertions talk
+from .source_contract import SourceContract  # noqa: E402
 from .values import VALUES, Feature, Quirks, Values, canonical, same_records  # noqa: E402
 
 __all__ = [

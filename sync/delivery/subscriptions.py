@@ -83,7 +83,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
                     )
                     for parent in parents
                 ]
-        from .hooks import block_digest  # here: a pipeline without callbacks does not need it
+        from .hook_settings import block_digest  # here: a pipeline without callbacks does not need it
 
         specs.append(
             CallbackSpec(
@@ -128,7 +128,7 @@ def _hook_spec(pipeline: Pipeline, number: int) -> CallbackSpec:
     Raises:
         ConfigError: Apprise is not installed, or cannot use a URL.
     """
-    from .hooks import block_digest, hook_of
+    from .hook_settings import block_digest, hook_of
 
     block = pipeline.callbacks[number]
     if block.notify is not None:

@@ -63,9 +63,7 @@ from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
-
-#: Wires whose blocks contain column names, so that columns cannot be renamed.
-_NAMING = {"singer", "parquet"}
+from .wires import ARROW, chosen_wire, common_wires
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +229,9 @@ def plan_streams(
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
-    return Plan(streams=tuple(_with_common_wires(streams, groups)), groups=groups, warnings=tuple(warnings))
+    wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
+    planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
+    return Plan(streams=planned_streams, groups=groups, warnings=tuple(warnings))
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
@@ -338,7 +338,9 @@ def _plan_stream(
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
     is_plain = is_plain and not stream.added.columns
-    wire = _wire(connectors, stream.stream, arriving, disposition) if is_plain else "arrow"
+    wire = ARROW
+    if is_plain:
+        wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
     reading = plan_reading(
         stream,
         disposition,
@@ -473,21 +475,3 @@ def _arriving(pipeline: Pipeline, stream: SelectedStream, blocks: Sequence[Any],
     except TransformError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     return declared, not any(code.transformers[block.block] for block in blocks)
-
-
-def _wire(connectors: Connectors, stream: Stream, arriving: Stream, disposition: WriteDisposition) -> str:
-    accepted = set(connectors.destination.accepts(arriving, disposition))
-    if arriving.schema.names != stream.schema.names:
-        accepted -= _NAMING
-    return next((wire for wire in connectors.source.offers(stream) if wire in accepted), "arrow")
-
-
-def _with_common_wires(streams: Sequence[PlannedStream], groups: Sequence[Sequence[str]]) -> list[PlannedStream]:
-    """Give all streams of a group the same wire: one read yields one wire."""
-    wires = {planned.name: planned.wire for planned in streams}
-    common = {
-        name: wires[name] if len({wires[each] for each in group}) == 1 else "arrow"
-        for group in groups
-        for name in group
-    }
-    return [replace(planned, wire=common[planned.name]) for planned in streams]

@@ -11,7 +11,7 @@ from syncblocks.callbacks.dispatcher import Dispatcher
 from syncblocks.callbacks.protocols import Delivery, Outcome
 
 from ..config import Pipeline, resolve_references
-from ..delivery.hooks import Hooks
+from ..delivery.hook_settings import Hooks
 from ..secrets import Redactor
 from ..store import Store
 from ..store.outbox import Outbox

@@ -12,7 +12,7 @@ from syncblocks.callbacks.trial import deliver_once
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
-from ..delivery.hooks import hook_of
+from ..delivery.hook_settings import hook_of
 from ..delivery.subscriptions import load_user_code
 from ..errors import StateError
 from ..secrets import Redactor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from syncblocks.callbacks.protocols import Callbacks, Delivery, LeaseResult, Not
 from ..failpoints import failpoint
 from .connection import Answer, Connection, Row
 from .deliveries import Deliveries, write_try
+from .delivery_backoff import backoff_s
 from .plans import Plans
 from .prefetch import Prefetch, Slot
 from .queue_sql import DUE, LEASED, LOOK, RIPEN
@@ -20,8 +20,6 @@ from .statements import update
 from .table_names import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
 
-#: Backoff before a retry: full jitter, below a bound that doubles from the first value to the last.
-BACKOFF_FIRST_S, BACKOFF_LAST_S = 1.0, 300.0
 #: So many leases of a delivery may be lost without using up an attempt: then the callback itself kills its owner.
 LOST_LIMIT = 10
 #: A delivery that was cut short more often waits until the streams of a run have ended.
@@ -257,14 +255,6 @@ def _idle(row: Row, now: datetime | None) -> NotDue | NothingOpen:
     if row.earliest is None or now is None:
         return NothingOpen()
     return NotDue(max(0.0, float((row.earliest - now).total_seconds())))
-
-
-def backoff_s(attempt: int) -> float:
-    """Return the pause after a failed attempt, counted from 1.
-
-    Source: "full jitter" in "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    """
-    return random.uniform(0.0, min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2.0 ** min(attempt - 1, 30)))
 
 
 def void(

@@ -9,7 +9,7 @@ from .catalog import Catalog
 from .facts import Facts
 from .tables import Tables
 from .types import Types
-from .writes import Writes
+from .write_statements import Writes
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,7 +21,7 @@ ROOT = Path(syncblocks.__file__).parent
 DOCS = Path(__file__).parents[3] / "docs" / "connectors.md"
 
 #: Where it is decided how the load goes on.
-DECISIONS = ["sql/load/load.py", "sql/load/merge.py", "sql/load/target.py", "postgres/writes.py"]
+DECISIONS = ["sql/load/load.py", "sql/load/merge.py", "sql/load/target.py", "postgres/write_statements.py"]
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 STREAM = Stream(name="s", schema=SCHEMA, key_properties=("id",))

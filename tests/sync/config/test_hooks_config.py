@@ -12,7 +12,7 @@ import yaml
 
 from syncblocks.sync.config import Pipeline, load_pipeline, pipeline_json_schema
 from syncblocks.sync.config.hook_texts import describe_hook
-from syncblocks.sync.delivery.hooks import block_digest
+from syncblocks.sync.delivery.hook_settings import block_digest
 from syncblocks.sync.delivery.subscriptions import load_user_code
 from syncblocks.sync.errors import ConfigError
 

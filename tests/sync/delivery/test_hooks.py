@@ -16,7 +16,7 @@ import pytest
 
 from syncblocks import Progress, load_pipeline, run_pipeline
 from syncblocks.callbacks.protocols import Delivery, Outcome
-from syncblocks.sync.delivery.hooks import HookError, Hooks
+from syncblocks.sync.delivery.hook_settings import HookError, Hooks
 from syncblocks.sync.run.redelivery import current_callbacks, redeliver, replay
 from syncblocks.sync.secrets import Redactor
 from syncblocks.sync.store import Store

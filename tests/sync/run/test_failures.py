@@ -207,7 +207,7 @@ def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
 ) -> None:
     """MySQL keeps the table that a try has made, and nothing else of it: no bookmark was ever there."""
     from syncblocks.connectors.errors import RetriableError
-    from syncblocks.connectors.mysql.writes import MySQLWrites
+    from syncblocks.connectors.mysql.write_statements import MySQLWrites
     from tests.connectors.mysql.mysql_databases import query
 
     insert_from, cuts = MySQLWrites.insert_from, [1]

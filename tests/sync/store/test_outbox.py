@@ -10,7 +10,7 @@ import pytest
 
 from syncblocks.callbacks.kwargs import hydrate
 from syncblocks.callbacks.protocols import Delivery, NotDue, NothingOpen, Outcome
-from syncblocks.sync.store import LostRun, Store
+from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
 from syncblocks.sync.store.owner import Owner, current_owner
@@ -50,7 +50,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(delivery_backoff, "BACKOFF_FIRST_S", 0.0)
 
 
 def done_run(store: Store, plan: AttemptPlan, *, release: bool = True) -> PipelineRun:
@@ -396,6 +396,6 @@ def test_data_is_needed_until_its_last_delivery(store: Store) -> None:
 
 def test_backoff_doubles_up_to_five_minutes() -> None:
     for attempt, limit in ((1, 1.0), (2, 2.0), (5, 16.0), (9, 256.0), (10, 300.0), (1000, 300.0)):
-        pauses = [outbox_module.backoff_s(attempt) for _ in range(300)]
+        pauses = [delivery_backoff.backoff_s(attempt) for _ in range(300)]
         assert 0 <= min(pauses) < limit / 4
         assert limit / 2 < max(pauses) <= limit

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.protocols import Delivery
-from syncblocks.sync.store import LostRun, Store
-from syncblocks.sync.store import outbox as outbox_module
+from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store.store_helpers import (
     CALLBACKS,
@@ -196,7 +195,7 @@ def test_order_is_the_queue_s_own_also_ahead(store: Store, store_url: str) -> No
 def test_the_last_event_is_leased_ahead_by_the_gate_and_not_before_the_others_are_told(
     store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "BACKOFF_FIRST_S", 0.0)
+    monkeypatch.setattr(delivery_backoff, "BACKOFF_FIRST_S", 0.0)
     run = started(store, A, B)
     outbox = waiting(store)
     store.close_stream(run, outcome(A))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..sql.dialect.writes import Writes
+from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod

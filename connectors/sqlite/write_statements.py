@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ..sql.actions import Action
-from ..sql.dialect.writes import Writes
+from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table

@@ -7,7 +7,7 @@ from typing import cast
 
 from ..sql.actions import Action, LiftMemoryLimit
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.writes import Writes
+from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session

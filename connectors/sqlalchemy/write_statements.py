@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ..errors import FatalConnectorError
 from ..sql.actions import Action, LockByRow
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.writes import Writes
+from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .destination_abilities import DestinationAbilityPromises
-from .destination_data import DataPromises
 from .destination_ledger import LedgerPromises
 from .destination_rejected import RejectedPromises
+from .destination_writes import DataPromises
 
 
 class DestinationContract(DestinationAbilityPromises, DataPromises, LedgerPromises, RejectedPromises):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.writes import Writes
+from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
