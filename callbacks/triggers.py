@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+#: Most seconds between two looks: Mage's 60 would be the whole time that a callback has.
+_LOOK_S = 2.0
+
 #: A question as JSON -> its answer as JSON.
 Ask = Callable[[str], str]
 
@@ -51,7 +54,7 @@ def trigger_pipeline(
         variables: JSON values, its runtime variables.
         check_status: wait until its run has ended, within the callback's own `timeout_s`.
         error_on_failure: with `check_status`, raise if it did not succeed.
-        poll_interval: seconds between two looks.
+        poll_interval: seconds between two looks, at most 2.
         poll_timeout: seconds after which waiting is an error; None: no limit of its own.
         verbose: print what is waited for.
         schedule_name: its trigger, first half of `execution_partition`; default "callback".
@@ -73,7 +76,7 @@ def trigger_pipeline(
             raise TriggerError(f"pipeline {pipeline_uuid!r} is still {status} after {poll_timeout:g} s (poll_timeout)")
         if verbose:
             print(f"pipeline {pipeline_uuid} is {status}")  # noqa: T201 - to the call's output
-        time.sleep(poll_interval)
+        time.sleep(min(poll_interval, _LOOK_S))
         status = _answer({"tick": found["id"], "pipeline": pipeline_uuid})["status"]
     if check_status and error_on_failure and status != "success":
         raise TriggerError(f"the run of pipeline {pipeline_uuid!r} ended as {status}")
