@@ -56,7 +56,7 @@ def trigger_pipeline(
         error_on_failure: with `check_status`, raise if it did not succeed.
         poll_interval: seconds between two looks, at most 2.
         poll_timeout: seconds after which waiting is an error; None: no limit of its own.
-        verbose: print what is waited for.
+        verbose: print what is waited for, at each change.
         schedule_name: its trigger, first half of `execution_partition`; default "callback".
         event: JSON values, the keyword argument `event` of its callbacks.
 
@@ -70,11 +70,12 @@ def trigger_pipeline(
     order = {"variables": dict(variables or {}), "event": dict(event or {}), "trigger": schedule_name or "callback"}
     found = _answer({"order": pipeline_uuid, **order})
     began = time.monotonic()
-    status = found["status"]
+    status, told = found["status"], ""
     while check_status and status in ("initial", "running"):
         if poll_timeout is not None and time.monotonic() - began > poll_timeout:
             raise TriggerError(f"pipeline {pipeline_uuid!r} is still {status} after {poll_timeout:g} s (poll_timeout)")
-        if verbose:
+        if verbose and status != told:
+            told = status
             print(f"pipeline {pipeline_uuid} is {status}")  # noqa: T201 - to the call's output
         time.sleep(min(poll_interval, _LOOK_S))
         status = _answer({"tick": found["id"], "pipeline": pipeline_uuid})["status"]
