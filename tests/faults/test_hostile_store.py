@@ -473,6 +473,13 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
     for index in ("runs_of_stream", "ready", "retries", "leased"):
         query(url, f"DROP INDEX _syncblocks_{index}")
+    query(url, "DROP TABLE _syncblocks_tick")
+    for table, column in (
+        ("pipeline_run", "interval_start"),
+        ("pipeline_run", "interval_end"),
+        ("block_run", "notices"),
+    ):
+        query(url, f"ALTER TABLE _syncblocks_{table} DROP COLUMN {column}")
     query(url, "UPDATE _syncblocks_version SET version_num = '0003'")
     deliver(target)
     assert target.told()[0]["stream"] == "users"
