@@ -207,8 +207,13 @@ def wrongly_planned(file: Path, source: str, destination: str, place: str) -> di
     return {
         f"{name} ({kinds[n]})": (word, there.get(name))
         for n, (name, word) in enumerate(words.items())
-        if word != there.get(name)
+        if word != there.get(name) and not _is_decimal(word, str(there.get(name)))
     }
+
+
+def _is_decimal(word: str, kind: str) -> bool:
+    """Tell whether a column is what the first load makes of a numeric without a precision."""
+    return word == "decided at the first load" and kind.lower().startswith(("decimal", "numeric"))
 
 
 @pytest.mark.parametrize("destination", [*TYPES, "parquet"])
