@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 from ..sql.dialect.catalog import Catalog
-from ..sql.identifiers import STAGING_PREFIX, Naming, TableName, literal
+from ..sql.identifiers import STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from .constraints import UniqueIndex
@@ -52,6 +52,18 @@ class DuckDBCatalog(Catalog):
             (STAGING_PREFIX,),
         )
         return [TableName(str(schema), str(name)) for schema, name in rows]
+
+    def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:
+        """Return those of constraints, and of unique indexes on columns alone."""
+        written = {text: column.name for column in table.columns for text in (column.name, quote(column.name))}
+        rows = session.query(
+            "select expressions::varchar[] from duckdb_indexes() where database_name = current_database() "
+            "and schema_name = $1 and table_name = $2 and is_unique",
+            (table.name.schema, table.name.name),
+        )
+        indexed = (list(map(str, expressions)) for (expressions,) in rows)
+        found = {frozenset(map(written.__getitem__, names)) for names in indexed if written.keys() >= set(names)}
+        return {*super().unique_keys(session, table), *found}
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
         """Return indexes, then kinds of constraints."""

@@ -9,6 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
 from .base import wrong
+from .values import Moment
 
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
 _OPERATORS = (*_COMPARING, "is_null")
@@ -59,7 +60,11 @@ def _comparison(column: str, operator: str, value: Any) -> Comparison:
             raise wrong(f"column {column!r}: null is equal to nothing, say {{is_null: true}}")
         if not isinstance(each, str | bool | int | float):
             raise wrong(f"column {column!r}: {operator!r} compares with texts, numbers, true and false")
-    return Comparison(column, operator, tuple(str(each) if isinstance(each, str) else each for each in values))
+    return Comparison(
+        column,
+        operator,
+        tuple(str(each) if isinstance(each, str) and not isinstance(each, Moment) else each for each in values),
+    )
 
 
 _SCALAR = {"type": ["string", "number", "boolean"]}

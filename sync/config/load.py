@@ -137,7 +137,7 @@ def _document(
     return read_document(Path(given), text), Path.absolute(Path(given)).parent
 
 
-_EXECUTION_DATE = re.compile(r"\{\{\s*execution_date\s*\}\}")
+_MOMENT = re.compile(r"\{\{\s*(execution_date|interval_(start|end)_datetime|interval_start_datetime_previous)\s*\}\}")
 
 
 def _execution_date(value: datetime | None) -> datetime:
@@ -373,7 +373,7 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
-        if loc[0] == "streams" and loc[2:3] == ("add_columns",) and _EXECUTION_DATE.fullmatch(text.strip()):
+        if loc[0] == "streams" and loc[2:3] in (("add_columns",), ("where",)) and _MOMENT.fullmatch(text.strip()):
             return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value

@@ -23,7 +23,7 @@ class Rendered(str):
 
 
 class Moment(Rendered):
-    """Text of the template `{{ execution_date }}` alone: a time, not a text that looks like one."""
+    """Text of `{{ execution_date }}` or an end of the interval alone: a time in UTC, not a text that looks like one."""
 
     __slots__ = ()
 

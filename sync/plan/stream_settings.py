@@ -24,6 +24,7 @@ from ..config.added import mage_columns
 from ..config.catalog_file import Catalog
 from ..config.filters import Comparison
 from ..config.naming import name_by
+from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
@@ -186,6 +187,7 @@ def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any],
         if column not in stream.schema.names:
             raise fail("where", f"{column!r} is no column of the stream", stream.schema.names, column)
         field = stream.schema.field(column)
+        values = tuple(_without_zone(value, field.type) for value in values)
         try:
             condition = condition_of(field, operator, values)
         except ValueError as error:
@@ -199,6 +201,17 @@ def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any],
         of_interval = pipeline.said_of_interval(("streams", place, "where", column))
         found.append(replace(condition, of_interval=of_interval))
     return tuple(found)
+
+
+def _without_zone(value: Any, kind: pa.DataType) -> Any:
+    """Return a time of a template as a column without a zone has it: in UTC; a date only at midnight."""
+    if not isinstance(value, Moment):
+        return value
+    if pa.types.is_timestamp(kind) and kind.tz is None:
+        return str(value.removesuffix("+00:00"))
+    if pa.types.is_date(kind) and value.endswith("T00:00:00+00:00"):
+        return str(value[:10])
+    return str(value)
 
 
 def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:

@@ -141,8 +141,9 @@ def test_what_a_merge_could_not_go_on_with_is_refused(
     assert not lite.target.query("select 1 from sqlite_master where name = '_syncblocks_ledger'")
 
 
-def test_a_unique_index_that_is_no_primary_key_is_enough(tmp_path: Path) -> None:
-    with open_target("psycopg", tmp_path) as target:
+@pytest.mark.parametrize("driver", ["psycopg", "duckdb"])
+def test_a_unique_index_that_is_no_primary_key_is_enough(tmp_path: Path, driver: str) -> None:
+    with open_target(driver, tmp_path) as target:
         shop = Shop(tmp_path, target)
         shop.create("id bigint", "text")
         shop.insert(1, 1)
