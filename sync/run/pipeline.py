@@ -21,7 +21,7 @@ from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan
 from ..plan.planned_repair import Repair
-from ..plan.selection import NoStream
+from ..plan.selection import NoStream, matching_names
 from ..session.session import make_plan, open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
@@ -84,7 +84,8 @@ def run_pipeline(
         concurrency: streams at once, before the file's.
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
-        retry: a new attempt of the latest run, for the streams that did not succeed or never started.
+        retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
+            that `streams` matches.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
@@ -331,7 +332,7 @@ class _Runner:
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:
-        streams, full_refresh = self.order.streams, self.order.full_refresh
+        streams, full_refresh = () if self.order.retry else self.order.streams, self.order.full_refresh
         for wait_s in ASK_AGAIN_S:
             try:
                 return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
@@ -363,7 +364,7 @@ class _Runner:
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
         if self.order.retry:
-            return self._unfinished()
+            return matching_names(self._unfinished(), self.order.streams)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self) -> list[str]:

@@ -189,7 +189,11 @@ def test_runs_retry_repeats_what_did_not_succeed(run_cli: RunCLI, tmp_path: Path
     assert run_cli(["runs", "retry"], tmp_path).returncode == 2
     assert run_cli(["run"], tmp_path).returncode == 1
     (tmp_path / "change.py").write_text("@transformer\ndef change(df):\n    return df\n")
-    done = run_cli(["runs", "retry", "--json"], tmp_path)
+    wrong = run_cli(["runs", "retry", "--stream", "ordrs"], tmp_path)
+    assert wrong.returncode == 2
+    assert "'ordrs' matches no stream" in wrong.stderr
+    assert "orders" in wrong.stderr
+    done = run_cli(["runs", "retry", "--json", "--stream", "ord*"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert result(done.stdout)["run_id"] == 1
     assert [stream["stream"] for stream in result(done.stdout)["streams"]] == ["orders"]
