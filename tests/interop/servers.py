@@ -26,7 +26,7 @@ KEYS: Mapping[str, str] = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_DEFAULT_REGION": "us-east-1",
-    # The proxy of a workplace is not asked for servers of this machine.
+    # A proxy of the network is not asked for servers of this machine.
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
 }
