@@ -306,7 +306,7 @@ def test_a_file_as_destination_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unwritable_folder_is_refused_by_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     with pytest.raises(ConnectorConfigError, match="permission"):
         destination_of("csv", tmp_path / "new").check()
     assert not (tmp_path / "new").exists()

@@ -17,14 +17,14 @@ def test_a_schema_that_would_be_created_is_listed_and_can_be_forbidden(
     tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "data").mkdir()
-    for name in ("us.orders", "us.users"):
+    for name in ("orders", "users"):
         (tmp_path / "data" / f"{name}.csv").write_text("id\n1\n")
     with open_target(kind, tmp_path) as target:
         own = target.url.rpartition("/")[2]
         document: dict[str, Any] = {
             "source": {"connector": "csv", "config": {"path": "data"}},
             "destination": target.document,
-            "streams": [{"stream": "*", "destination_table": "us_" + own + "_{{ stream }}"}],
+            "streams": [{"stream": "*", "destination_table": "us_" + own + "_us.{{ stream }}"}],
         }
         file = tmp_path / "p.yaml"
 
