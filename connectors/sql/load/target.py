@@ -194,14 +194,17 @@ class Target:
                 self._demand_kept(table, held, wider)
                 statements += self._dialect.tables.alter_type(table.name, replace(held, type=wider))
                 self._note(column.name, "widened", held.type, wider)
-        for held in self._relaxed(table, columns):
+        freed = self._relaxed(table, columns)
+        # Some systems answer nothing more once a statement has failed.
+        kept = ", ".join(self._dialect.catalog.dependents(self._session, table)) if freed else ""
+        for held in freed:
             arriving = next((column for column in columns if column.name == held.name), None)
             kind = held.type if arriving is None else self.widened(held.type, arriving)
             statements += self._dialect.tables.relax(table.name, replace(held, type=kind))
             self._note(held.name, "nullable", f"{held.type} not null", kind)
         if statements and self._dialect.facts.alters_at_once:
             self.announce()
-        self._alter(statements)
+        self._alter(statements, kept)
         # To some systems, an altered table is another one.
         return (self._read() or table) if statements else table
 
@@ -257,8 +260,8 @@ class Target:
         last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
         return f"change the column's type by hand, exclude it with `columns`, or {last}"
 
-    def _alter(self, statements: Sequence[str]) -> None:
-        """Run the statements of `evolve`.
+    def _alter(self, statements: Sequence[str], kept: str = "") -> None:
+        """Run the statements of `evolve`; `kept`: what depends on the table, for messages.
 
         Raises:
             FatalConnectorError: an index, a view or the like refuses the change; names the columns.
@@ -271,6 +274,13 @@ class Target:
                 for change in self.changes
                 if change["change"] == "widened"
             )
+            freed = [change["column"] for change in self.changes if change["change"] == "nullable"]
+            if not changed and freed:
+                raise type(error)(
+                    f"column {freed[0]!r} of {self.name} stays NOT NULL, though the stream's may be NULL now: {error}. "
+                    f"Drop {kept or 'what depends on it'} (make it again after the run), or change the column by hand",
+                    stream=self._stream,
+                ) from error
             if not changed:
                 raise
             raise type(error)(

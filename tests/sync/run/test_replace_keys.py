@@ -228,7 +228,7 @@ def test_duckdb_takes_other_keys_and_tells_of_a_column_that_stays_not_null(bench
     bench.source("alter table s.items drop constraint items_pkey; alter table s.items alter id drop not null")
     bench.source("alter table s.items add primary key (k); insert into s.items values (null, 30, 'd')")
     error = told(bench.run())
-    for part in ("items", "(id, k)", "(k)", "index items_a", "'id' stays NOT NULL"):
+    for part in ("'id' of main.items stays NOT NULL", "index items_a"):
         assert part in error
     assert bench.rows() == before
     bench.sql("drop index items_a")

@@ -102,7 +102,8 @@ def older(store_url: str, version: str) -> list[str]:
         "CREATE TABLE _syncblocks_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         f"INSERT INTO _syncblocks_version VALUES ('{version}')",
         *(one.replace("SERIAL_KEY", serial).replace("= TRUE", f"= {yes}") for one in steps),
-        "INSERT INTO _syncblocks_pipeline_run VALUES (7, 'k', 'old', 1, FALSE, "
+        "INSERT INTO _syncblocks_pipeline_run (id, run_key, pipeline, attempt, is_active, owner, lease_until, "
+        "cancel_requested_at, execution_date, trigger_id, event, variables, last_seq) VALUES (7, 'k', 'old', 1, FALSE, "
         f"'{owner}', '2026-01-02 03:04:05.000000', NULL, "
         "'2026-01-02 03:04:05.000000', '0', '{}', '{}', 0)",
         "INSERT INTO _syncblocks_attempt VALUES (7, 1, 'success', NULL, NULL, 0, 0, 0, 0, TRUE, "
