@@ -43,6 +43,14 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
 
 
+def python_value(value: pa.Scalar) -> object:
+    """Return a value for a message; what a damaged file holds may be none of Python's: then its type."""
+    try:
+        return value.as_py()
+    except (ArithmeticError, ValueError):
+        return value.type
+
+
 def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     place = batch.schema.get_field_index(field.name)
     if place < 0:
@@ -52,7 +60,7 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         try:
             column = _cast(column, field.type)
         except (pa.ArrowException, ValueError) as error:
-            value = column[first_invalid(column, lambda part: _cast(part, field.type))].as_py()
+            value = python_value(column[first_invalid(column, lambda part: _cast(part, field.type))])
             raise FatalConnectorError(
                 f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
             ) from error

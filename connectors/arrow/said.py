@@ -28,13 +28,13 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     """
     if array.type == said:
         return array
-    from .conform import shown
+    from .conform import python_value, shown
     from .text import first_invalid  # its kernels take time to load, and few streams need them
 
     try:
         return _read(array, said)
     except (pa.ArrowException, ValueError, ArithmeticError) as error:
-        value = array[first_invalid(array, lambda part: _read(part, said))].as_py()
+        value = python_value(array[first_invalid(array, lambda part: _read(part, said))])
         raise FatalConnectorError(
             f"column {column!r}: {shown(value)} is no {said}, as `types` says: say another type there"
         ) from error
