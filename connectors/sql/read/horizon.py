@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from ...arrow import compute as pc
+from ...arrow.undecided import widens, with_wider
 from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ...incremental.checkpoints import PENDING
 from ...rejected.halving import convert_or_reject
@@ -119,7 +121,8 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
     )
     # To its end: a statement that is left open may take its connection with it.
     for batch in list(source.rows(lease, sql)):
-        good, _ = convert_or_reject(batch, lambda part: source.to_schema(part, only), only)
+        now = with_wider(only, batch) if widens(only) else only
+        good, _ = convert_or_reject(batch, partial(source.converted, stream=now), now)
         for found in good:
             if found.num_rows:
                 return tuple(found.column(place)[0] for place in range(len(fields)))

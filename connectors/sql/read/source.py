@@ -476,11 +476,12 @@ class SqlSource(ABC):
                 if not self.sifts:
                     yield self.to_schema(batch, now)
                     continue
-                good, found = convert_or_reject(batch, partial(self._converted, stream=now), now)
+                good, found = convert_or_reject(batch, partial(self.converted, stream=now), now)
                 bad += found
                 yield from good
 
-    def _converted(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+    def converted(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
+        """Return records in a stream's types; of a number that its column's decimal cannot hold, say what to do."""
         return explained(lambda part: self.to_schema(part, stream), batch, stream)
 
 

@@ -47,7 +47,8 @@ class Bench:
 
     def succeeds(self, **options: Any) -> None:
         result = self.run(**options)
-        assert (result.status, result.streams[0].error) == ("success", None)
+        assert result.streams[0].error is None, result.streams[0].error
+        assert result.status == "success"
         assert not result.streams[0].is_unequal
 
     def types(self) -> dict[str, str]:
