@@ -10,6 +10,9 @@ T ?= tests
 #: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
 LONG := faults fuzz golden benchmarks contracts sync/cli sync/run sync/verify connectors/singer \
 	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
+	connectors/duckdb/test_unfinished.py connectors/postgres/test_horizon.py connectors/mysql/test_horizon.py \
+	connectors/duckdb/test_primary_key.py connectors/files/test_csv_wide.py connectors/files/test_parquet_memory.py \
+	connectors/mysql/test_quiet.py sync/plan/test_ignored_columns.py sync/flow/test_memory.py sync/store/test_machine.py \
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
