@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from .child_process import CallEnd, Child
 from .invoke import DATA_MODULES, Functions, perform
 from .mage import mage_modules
+from .masked_output import MaskedOutput
 from .triggers import Ask, asking
 
 
@@ -93,42 +94,6 @@ class ChildRunner:
         )
         thread.start()
         self._retiring.append((child, thread))
-
-
-class MaskedOutput:
-    """Replaces stdout; masks secrets line by line, or up to a flush."""
-
-    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
-        self._stream = stream
-        self._redact = redact
-        self._rest = ""
-        # Other threads of this process print too.
-        self._lock = threading.RLock()
-
-    def write(self, text: str) -> int:
-        """Write whole lines only: a secret may come in several pieces."""
-        with self._lock:
-            lines, newline, self._rest = (self._rest + text).rpartition("\n")
-            if newline:
-                self._stream.write(self._redact(lines + newline))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write several pieces."""
-        for text in lines:
-            self.write(text)
-
-    def flush(self) -> None:
-        """Write the incomplete line, such as a debugger's prompt."""
-        with self._lock:
-            rest, self._rest = self._rest, ""
-            if rest:
-                self._stream.write(self._redact(rest))
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        # File descriptor, encoding and isatty are those of the terminal.
-        return getattr(self._stream, name)
 
 
 class InlineRunner:
