@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from syncblocks.callbacks.kwargs import interval_values
+from syncblocks.callbacks.kwargs import INTERVAL, interval_values
 from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
@@ -24,7 +24,7 @@ from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_tok
 from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
-from .templates import INTERVALS, Scope, TemplateError, has_template, render, template_names
+from .templates import Scope, TemplateError, has_template, render, template_names
 from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
@@ -358,7 +358,7 @@ class _Loader:
         is_late = is_table and "stream" in template_names(text)
         scope = self._own_scope if _names_program(loc) else self._scope
         found = render(text, scope.knowing(stream="schema.table") if is_late else scope)
-        if found.names & set(INTERVALS):
+        if found.names & set(INTERVAL):
             self._of_interval.append(loc)
         self._secrets |= found.secrets
         if found.secrets and loc[2:3] == ("shell",) and loc[3:4] != ("env",):

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from syncblocks.callbacks.kwargs import INTERVAL
+
 from ..errors import SyncError, nearest_match
 from ..secrets import lookup_secret
 
@@ -23,14 +25,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 FUNCTIONS = ("env_var", "secret", "variables")
-#: Of a run with `--interval-start` and `--interval-end`.
-INTERVALS = (
-    "interval_start_datetime",
-    "interval_end_datetime",
-    "interval_seconds",
-    "interval_start_datetime_previous",
-)
-DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVALS)
+DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVAL)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20
