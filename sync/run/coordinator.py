@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections import deque
@@ -22,19 +23,19 @@ from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
-from .group import run_group
+from .executors.protocol import MakeExecutor, Member, Reference
+from .executors.threads import Threads, in_thread
 from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
-from .stream import StreamRun
 from .transformers import make_transformers
 
-#: Seconds that a stopped stream's thread has to end; then the stream is closed without it.
+#: Seconds that a stopped stream has to end by itself; then it is closed without whoever runs it.
 GRACE_S = 3.0
 
 
 class Coordinator:
-    """Carries out the plan of one attempt in this process."""
+    """Carries out the plan of one attempt: decides what runs and when; an executor runs it."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Coordinator:
         *,
         notify: Callable[[], None],
         is_stopping: Callable[[], bool],
+        make_executor: MakeExecutor = Threads,
     ) -> None:
         self._session = session
         self._pipeline = session.pipeline
@@ -71,22 +73,31 @@ class Coordinator:
         self._choosing = threading.Lock()
         #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
-        self._active: dict[Future[None], list[StreamRun]] = {}
-        #: Streams that are being ended without their threads.
-        self._abandoned: dict[StreamRun, Future[None]] = {}
-        self.runs: list[StreamRun] = []
-        self._context = self._make_context()
+        self._active: dict[Future[None], Sequence[Member]] = {}
+        #: Streams that are being ended without whoever runs them, by name.
+        self._abandoned: dict[str, Future[None]] = {}
+        self.runs: list[Member] = []
+        self._executor = make_executor(self._make_context(), planned)
+        #: Whether other processes run the streams: then only this one claims, apart from any close.
+        self._is_remote = not isinstance(self._executor, Threads)
 
     def execute(self, concurrency: int | None) -> None:
         """Run every stream to its end, or until the run is stopped."""
+        try:
+            self._execute(concurrency)
+        finally:
+            self._executor.close()
+
+    def _execute(self, concurrency: int | None) -> None:
         slots = self._slots(concurrency)
         stopped_at: float | None = None
         while self._waiting or self._claimed or self._active:
             while self._claimed:
                 self._start(self._claimed.popleft())
             while len(self._active) < slots and not self._must_stop() and (group := self._next()):
-                if self._claim(group):
-                    self._start(group)
+                nonce = secrets.token_hex(16) if self._is_remote else ""
+                if self._claim(group, nonce):
+                    self._start(group, nonce)
             if stopped_at is None and self._must_stop():
                 stopped_at = time.monotonic()
                 self._waiting.clear()
@@ -114,23 +125,26 @@ class Coordinator:
                     return group
         return ()
 
-    def _claim(self, group: Sequence[PlannedStream]) -> bool:
+    def _claim(self, group: Sequence[PlannedStream], nonce: str) -> bool:
         """Claim a group; return False if the run is stopping."""
-        if not self._store.claim(self._run.id, [planned.name for planned in group]):
+        if not self._store.claim(self._run.id, [planned.name for planned in group], nonce=nonce):
             self._is_refused = True
             return False
         self._notify()  # the claim may have decided `is_last_block_run` of an event
         return True
 
-    def _start(self, claimed: Sequence[PlannedStream]) -> None:
-        group = [StreamRun(self._context, planned) for planned in claimed]
-        self.runs += group
-        for member in group:
+    def _start(self, claimed: Sequence[PlannedStream], nonce: str = "") -> None:
+        names = tuple(planned.name for planned in claimed)
+        work = self._executor.submit(
+            Reference(run_id=self._run.id, attempt=self._run.attempt, streams=names, nonce=nonce)
+        )
+        self.runs += work.members
+        for member in work.members:
             table = member.planned.key.destination_table
             self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
             if self._stop_reason:  # claimed just before the stop
                 member.cancel(self._stop_reason)
-        self._active[_in_thread(run_group, group)] = group
+        self._active[work.done] = work.members
         self._chosen.remove(claimed)
 
     def _collect(self, timeout_s: float) -> None:
@@ -170,7 +184,7 @@ class Coordinator:
         return f"another stream timed out: {', '.join(late[:1])}"
 
     def _give_up(self) -> None:
-        """End the streams in flight without their threads, and wait until each is closed.
+        """End the streams in flight without whoever runs them, and wait until each is closed.
 
         After a signal there is no time to wait for a destination or run store that does not answer. A stream that is
         still open then stays open, and the next start recovers it.
@@ -186,15 +200,15 @@ class Coordinator:
                 return
             self._collect(0.02)
 
-    def _abandon(self, member: StreamRun) -> None:
-        """End a stream without its thread; in the background, since the destination may not answer."""
-        if member not in self._abandoned:
-            self._abandoned[member] = _in_thread(lambda group: group[0].abandon(), [member])
+    def _abandon(self, member: Member) -> None:
+        """End a stream without whoever runs it; in the background, since the destination may not answer."""
+        if member.name not in self._abandoned:
+            self._abandoned[member.name] = in_thread(member.abandon, f"stream-{member.name}")
 
     def _cancel_late(self) -> None:
         for member in self._members():
             limit_s = member.planned.selected.timeout_s
-            if limit_s is None or member.has_ended:
+            if limit_s is None or member.has_ended or not member.has_started:
                 continue
             late_s = time.monotonic() - member.started - limit_s
             if late_s >= 0:
@@ -202,20 +216,22 @@ class Coordinator:
             if late_s > GRACE_S:
                 self._abandon(member)
 
-    def _members(self) -> list[StreamRun]:
+    def _members(self) -> list[Member]:
         # A copy, made in one step: the threads of streams call this, too.
         return [member for group in list(self._active.values()) for member in group]
 
     def _slots(self, concurrency: int | None) -> int:
-        wanted = concurrency or self._pipeline.concurrency
-        slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
+        wanted, offered = concurrency or self._pipeline.concurrency, self._executor.slots
+        usual = min(8, 2 * (os.cpu_count() or 1)) if offered is None else offered
         limits = (
+            usual if wanted == "auto" else int(wanted),
             self._session.destination.max_loads,
             self._pipeline.source.concurrency,
             self._pipeline.destination.concurrency,
-            streams_at_once(self._memory),
+            # Elsewhere, each worker has memory of its own.
+            streams_at_once(self._memory) if offered is None else offered,
         )
-        return max(1, min(slots, *(limit for limit in limits if limit is not None)))
+        return max(1, min(limit for limit in limits if limit is not None))
 
     def _make_context(self) -> StreamContext:
         return StreamContext(
@@ -280,21 +296,6 @@ class Coordinator:
         return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
 
 
-def _has_failed(runs: Iterable[StreamRun]) -> bool:
+def _has_failed(runs: Iterable[Member]) -> bool:
     """Whether a stream has failed. Counts only streams closed in the store: the others are cancelled after that."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
-
-
-def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
-    """Run a group in its own daemon thread: a thread that hangs in a driver must not keep the process alive."""
-    future: Future[None] = Future()
-
-    def body() -> None:
-        try:
-            work(group)
-            future.set_result(None)
-        except BaseException as error:  # the coordinator raises it
-            future.set_exception(error)
-
-    threading.Thread(target=body, name=f"stream-{group[0].name}", daemon=True).start()
-    return future

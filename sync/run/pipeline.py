@@ -31,6 +31,7 @@ from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
+from .executors.protocol import Member
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
@@ -38,7 +39,6 @@ from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults, stream_result
 from .signals import END_S, Watch, caught_signals
-from .stream import StreamRun
 from .takeover import ASK_AGAIN_S
 from .verify_after_run import verified
 
@@ -382,7 +382,7 @@ class _Runner:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
+    def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
             reason = "not every stream could be ended in time" if self.signals else _UNREADABLE

@@ -254,6 +254,14 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # What a person should know of a stream's columns; NULL for earlier runs.
     "0007": ("ALTER TABLE _syncblocks_block_run ADD COLUMN notices TEXT",),
+    # Of a stream that another process runs: the nonce of its claim, the process that has taken it, the process's lease,
+    # and why it is to stop. All NULL where the run's own process runs it.
+    "0008": (
+        "ALTER TABLE _syncblocks_stream_run ADD COLUMN claim TEXT",
+        "ALTER TABLE _syncblocks_stream_run ADD COLUMN worker TEXT",
+        "ALTER TABLE _syncblocks_stream_run ADD COLUMN lease_until TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_stream_run ADD COLUMN stop_reason TEXT",
+    ),
 }
 REVISIONS = tuple(STEPS)
 
