@@ -23,6 +23,7 @@ from .protocols import (
     KeepsFiles,
     KeepsFirst,
     KeepsRejected,
+    KnowsPlace,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
@@ -49,6 +50,7 @@ class Abilities:
 
     prepares: Prepares | None = None
     verifies_server: VerifiesServer | None = None
+    knows_place: KnowsPlace | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None

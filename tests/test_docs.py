@@ -32,6 +32,7 @@ from syncblocks.sync.config.blocks import (
     SourceBlock,
     TransformerBlock,
 )
+from syncblocks.sync.config.executor import ExecutorSettings, SecuritySettings
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
 from syncblocks.sync.plan.selection import NoStream
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
@@ -112,6 +113,7 @@ def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
         ("Transformers", [TransformerBlock]),
         ("Streams", [StreamEntry, Columns]),
         ("Callbacks", [CallbackBlock]),
+        ("Executor", [ExecutorSettings, SecuritySettings]),
     ],
 )
 def test_the_pipeline_files_tables_have_each_key_with_its_default(heading: str, models: list[type[BaseModel]]) -> None:

@@ -34,6 +34,11 @@ MAX_ERROR = 2000
 def running_options(function: Any) -> Any:
     """Add the options of every command that runs streams."""
     for option in (
+        click.option(
+            "--executor",
+            metavar="WHERE",
+            help="Where streams run, over the file's: threads, local, or the address of a Dask scheduler.",
+        ),
         click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
         click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
     ):
@@ -75,6 +80,7 @@ def run_command(
     wait: bool,
     concurrency: int | None,
     inline_callbacks: bool,
+    executor: str | None,
 ) -> int:
     """Sync the streams of a pipeline, then deliver its callbacks.
 
@@ -83,6 +89,7 @@ def run_command(
     if bookmarks and full_refresh:
         raise click.UsageError("--bookmark and --full-refresh contradict each other")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
+    more["executor"] = executor
     if tick is not None:
         if streams or full_refresh or bookmarks or variables or event is not None or trigger or interval:
             raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")

@@ -107,11 +107,16 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
 @stream_option
 @file_argument
 def retry_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], concurrency: int | None, inline_callbacks: bool
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    concurrency: int | None,
+    inline_callbacks: bool,
+    executor: str | None,
 ) -> int:
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
     pipeline = open_pipeline(console, file)
-    more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks}
+    more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "executor": executor}
     return execute(console, pipeline, retry=True, streams=streams, **more)
 
 

@@ -89,7 +89,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
             CallbackSpec(
                 block=block.block,
                 digest=block_digest(pipeline, number),
-                file=str(pipeline.resolve(block.file)),
+                file=str(pipeline.code_path(block.file)),
                 timeout_s=block.timeout_s,
                 attempts=block.attempts,
                 when=block.when,
@@ -226,7 +226,7 @@ def _load(
 
     names = tuple(pipeline.variables)
     try:
-        return load_file(pipeline.resolve(file), variables=names, parents=parents, expects=expects)
+        return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
         raise pipeline.error(location, str(error)) from error
 

@@ -7,28 +7,24 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import values
 
-from ..config import resolve_references
 from ..flow.feed import Budget
 from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
-from ..flow.transform import Transformer
 from ..plan.plan import Plan, PlannedStream
 from ..session.session import Session
 from ..store import Store
-from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from ..store.model import LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
-from .context import StreamContext
 from .executors.protocol import MakeExecutor, Member, Reference
 from .executors.threads import Threads, in_thread
 from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
-from .transformers import make_transformers
+from .store_calls import StoreCalls
 
 #: Seconds that a stopped stream has to end by itself; then it is closed without whoever runs it.
 GRACE_S = 3.0
@@ -60,7 +56,7 @@ class Coordinator:
         self._lease = lease
         session.use_store(store, run.id)
         self._memory = budget_bytes(self._pipeline.memory)
-        self._budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
+        budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
         self._is_refused = False
         self._stop_reason = ""
         self._has_failed = False
@@ -77,7 +73,9 @@ class Coordinator:
         #: Streams that are being ended without whoever runs them, by name.
         self._abandoned: dict[str, Future[None]] = {}
         self.runs: list[Member] = []
-        self._executor = make_executor(self._make_context(), planned)
+        calls = StoreCalls(session, store, run, notify=notify, lose=lease.lose)
+        context = calls.context(progress, budget, close=self._close, is_owner=lambda: store.is_owner(run.id))
+        self._executor = make_executor(context, planned)
         #: Whether other processes run the streams: then only this one claims, apart from any close.
         self._is_remote = not isinstance(self._executor, Threads)
 
@@ -233,27 +231,6 @@ class Coordinator:
         )
         return max(1, min(limit for limit in limits if limit is not None))
 
-    def _make_context(self) -> StreamContext:
-        return StreamContext(
-            pipeline=self._pipeline,
-            run=self._run,
-            source=self._session.source,
-            source_name=self._session.source_name,
-            source_can=self._session.source_can,
-            destination=self._session.destination,
-            destination_can=self._session.destination_can,
-            progress=self._progress,
-            redactor=self._session.redactor,
-            spool_folder=self._pipeline.spool_folder,
-            budget=self._budget,
-            transformers=self._transformers,
-            close=self._close,
-            tell_retry=self._tell_retry,
-            announce_change=self._announce_change,
-            resolve_change=self._resolve_change,
-            is_owner=lambda: self._store.is_owner(self._run.id),
-        )
-
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""
         is_alone = (outcome.stream,) in self._groups
@@ -266,34 +243,6 @@ class Coordinator:
             if closed.has_claimed:
                 self._claimed.append(following)
         self._notify()
-
-    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
-        try:
-            self._store.tell(self._run.id, stream, block, RETRY, error=error)
-        except LostRun:
-            self._lease.lose()
-        self._notify()
-
-    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
-        # LostRun passes through the destination's load and so prevents the commit.
-        return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
-
-    def _resolve_change(self, stream: str, is_made: bool) -> None:
-        try:
-            self._store.release_held(self._run.id, stream, is_committed=is_made)
-        except LostRun:
-            self._lease.lose()
-        self._notify()
-
-    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
-        if not planned.transformers:
-            return []
-        recorded = self._store.run_kwargs(self._run) | {
-            "stream": self._pipeline.called(planned.name),
-            "destination_table": planned.key.destination_table,
-        }
-        kwargs = resolve_references(recorded, self._pipeline, os.environ)
-        return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
 
 
 def _has_failed(runs: Iterable[Member]) -> bool:

@@ -14,12 +14,13 @@ from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from ..config import Pipeline, load_pipeline
+from ..config.executor import THREADS
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
-from ..plan.plan import Plan
+from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream, matching_names
 from ..session.session import make_plan, open_session
@@ -29,9 +30,13 @@ from ..store.outbox import Outbox
 from ..verify.repair import repairing
 from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
+from .context import StreamContext
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
-from .executors.protocol import Member
+from .executors.opening import OpenedEngine, open_engine, with_executor
+from .executors.protocol import Executor, MakeExecutor, Member
+from .executors.remote import Remote
+from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
@@ -71,6 +76,7 @@ def run_pipeline(
     repairs: Mapping[str, Repair] | None = None,
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     progress: Progress | None = None,
+    executor: Any = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
 
@@ -90,6 +96,8 @@ def run_pipeline(
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
+        executor: where streams run, before the file's: as the file says it, an address, a `distributed.Client`, or any
+            `concurrent.futures.Executor`.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
@@ -99,6 +107,7 @@ def run_pipeline(
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     if retry:
         pipeline = _as_of_latest_run(pipeline)
+    pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = _Order(
         streams=streams,
         full_refresh=full_refresh,
@@ -109,6 +118,7 @@ def run_pipeline(
         tick=tick,
         repairs=repairs,
         bookmarks=bookmarks or {},
+        executor=executor,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -126,6 +136,7 @@ class _Order(NamedTuple):
     tick: int | None
     repairs: Mapping[str, Repair] | None
     bookmarks: Mapping[str, Mapping[str, str]]
+    executor: Any
 
 
 class _Runner:
@@ -145,6 +156,7 @@ class _Runner:
         self._dispatcher: Dispatcher | NullDispatcher | None = None
         self._run_ids: list[int] = []
         self._watch: Watch | None = None
+        self._engine: OpenedEngine | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> _Runner:
@@ -161,6 +173,8 @@ class _Runner:
             self.session.close()
             if self._store is not None:
                 self._store.close()
+            if self._engine is not None:
+                self._engine.close()
 
     @property
     def _grace_s(self) -> float:
@@ -196,6 +210,8 @@ class _Runner:
                 return self._result(None, CANCELLED, ())
             latest = self._latest()
             plan = self._plan(self._chosen())
+            if self._engine is None and isinstance(plan, Plan):
+                self._engine = open_engine(self.session, self.order.executor)
             self._open_store()  # only now: a mistake in the file creates nothing
             if isinstance(plan, ErrorInfo) and self._latest() != latest:
                 continue  # another run, which may have blocked the connection, has ended meanwhile
@@ -226,11 +242,22 @@ class _Runner:
                 lease,
                 notify=self.dispatcher.notify,
                 is_stopping=lambda: bool(self.signals),
+                make_executor=self._make_executor(lease),
             )
             coordinator.execute(self.order.concurrency)
             result = self._finish(run, coordinator.runs, lease)
             started = {member.name for member in coordinator.runs}
             return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
+
+    def _make_executor(self, lease: Lease) -> MakeExecutor:
+        engine = self._engine
+        if engine is None:
+            return Threads
+
+        def make(context: StreamContext, planned: Mapping[str, PlannedStream]) -> Executor:
+            return Remote(engine, self.store, context, planned, notify=self.dispatcher.notify, lose=lease.lose)
+
+        return make
 
     @property
     def store(self) -> Store:
@@ -343,10 +370,11 @@ class _Runner:
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
-        plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
+        plan = planned if isinstance(planned, Plan) else Plan(streams=(), groups=())
+        recorded = attempt_plan(self.session, plan, self._worker_order())
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
-            run = self.store.begin_retry(latest.id, plan=plan)
+            run = self.store.begin_retry(latest.id, plan=recorded)
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,
@@ -356,10 +384,21 @@ class _Runner:
                 variables=pipeline.variable_references,
                 interval=pipeline.interval,
                 tick=self.order.tick,
-                plan=plan,
+                plan=recorded,
             )
         self._run_ids.append(run.id)
         return run
+
+    def _worker_order(self) -> dict[str, Any] | None:
+        """Return what workers need to plan as this process has; None: there are none."""
+        if self._engine is None:
+            return None
+        order = self.order
+        return {
+            "full_refresh": order.full_refresh,
+            "bookmarks": {name: dict(texts) for name, texts in order.bookmarks.items()},
+            "workers_on_host": self._engine.workers_on_host,
+        }
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""

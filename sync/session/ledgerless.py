@@ -178,6 +178,7 @@ PASSED_ON = frozenset(
         "holds_memory",
         "keeps_first",
         "keeps_rejected",
+        "knows_place",
         "lists_streams",
         "looks_at_times",
         "names_columns",

@@ -269,6 +269,15 @@ class Runs:
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
 
+    def block_runs_of(self, run_id: int, attempt: int, streams: Collection[str]) -> list[BlockRun]:
+        """Return the block runs of some streams of an attempt, each stream's in pipeline order."""
+        is_one, values = one_of("stream", streams)
+        where = f"run_id = :run_id AND attempt = :number AND {is_one}"
+        values |= {"run_id": run_id, "number": attempt}
+        with self._transactions.read() as connection:
+            rows = connection.rows(f"SELECT * FROM {BLOCK_RUN} WHERE {where} ORDER BY position", values)
+        return [_decode_block_run(row) for row in rows]
+
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
         with self._transactions.read() as connection:

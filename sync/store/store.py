@@ -50,6 +50,7 @@ class Store:
         self.latest_run = runs.latest_run
         self.runs = runs.runs
         self.block_runs = runs.block_runs
+        self.block_runs_of = runs.block_runs_of
         self.unfinished_streams = runs.unfinished_streams
         self.open_streams = runs.open_streams
         self.never_started = runs.never_started

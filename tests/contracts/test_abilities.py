@@ -16,8 +16,9 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
+_FILES = {"knows_place", "states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
 _SQL = {
+    "knows_place",
     "states_types",
     "names_tables",
     "names_columns",
@@ -31,30 +32,69 @@ _SQL = {
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}, _FILES),
+    "csv": (
+        {"knows_place", "bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"},
+        _FILES,
+    ),
     "duckdb": (
-        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
+        {"knows_place", "holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
         {"holds_memory", *_SQL},
     ),
     "jsonl": (
-        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        {
+            "knows_place",
+            "bounds_records",
+            "lists_streams",
+            "has_former_names",
+            "tracks_files",
+            "reads_ranges",
+            "has_one_null",
+        },
         _FILES,
     ),
     "mariadb": (
-        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
+        {
+            "knows_place",
+            "verifies_server",
+            "skips_late",
+            "reads_ranges",
+            "reads_queries",
+            "filters_records",
+            "computes_checksums",
+        },
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}),
+    "memory": (
+        {"knows_place"},
+        {"knows_place", "states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"},
+    ),
     "mysql": (
-        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
+        {
+            "knows_place",
+            "verifies_server",
+            "skips_late",
+            "reads_ranges",
+            "reads_queries",
+            "filters_records",
+            "computes_checksums",
+        },
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
     "parquet": (
-        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "looks_at_times", "reads_ranges"},
+        {
+            "knows_place",
+            "holds_memory",
+            "lists_streams",
+            "has_former_names",
+            "tracks_files",
+            "looks_at_times",
+            "reads_ranges",
+        },
         {"holds_memory", *_FILES},
     ),
     "postgres": (
         {
+            "knows_place",
             "verifies_server",
             "prepares",
             "skips_late",
@@ -66,8 +106,8 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
-    "sqlalchemy": ({"skips_late", "filters_records"}, _SQL),
-    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _SQL),
+    "sqlalchemy": ({"knows_place", "skips_late", "filters_records"}, _SQL),
+    "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _SQL),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...plan.plan import PlannedStream
 from ...store.model import StreamOutcome
@@ -22,6 +23,22 @@ class Reference:
     streams: tuple[str, ...]
     #: Of the claim in the run store: who finds another one there does nothing. Empty: the group stays in this process.
     nonce: str = ""
+
+    def encode(self) -> str:
+        """Return the JSON that travels."""
+        return json.dumps(
+            {"run": self.run_id, "attempt": self.attempt, "streams": list(self.streams), "nonce": self.nonce}
+        )
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Reference:
+        """Read what has travelled."""
+        return cls(
+            run_id=int(document["run"]),
+            attempt=int(document["attempt"]),
+            streams=tuple(map(str, document["streams"])),
+            nonce=str(document["nonce"]),
+        )
 
 
 class Member(Protocol):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import TypeVar
 
 from ...plan.plan import PlannedStream
 from ..context import StreamContext
 from ..group import run_group
 from ..stream import StreamRun
 from .protocol import Reference, Work
+
+T = TypeVar("T")
 
 
 class Threads:
@@ -32,14 +35,13 @@ class Threads:
         """See `Executor`; the connections are the session's, which its owner closes."""
 
 
-def in_thread(work: Callable[[], None], name: str) -> Future[None]:
+def in_thread(work: Callable[[], T], name: str) -> Future[T]:
     """Work in a daemon thread: a thread that hangs in a driver must not keep the process alive."""
-    future: Future[None] = Future()
+    future: Future[T] = Future()
 
     def body() -> None:
         try:
-            work()
-            future.set_result(None)
+            future.set_result(work())
         except BaseException as error:  # who waits for the future raises it
             future.set_exception(error)
 
