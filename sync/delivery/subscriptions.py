@@ -108,6 +108,18 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
     )
 
 
+def load_worker_code(pipeline: Pipeline, subscriptions: Iterable[Subscription]) -> UserCode:
+    """Load transformer files only, for a process that calls no callbacks; the run has recorded their subscriptions.
+
+    Raises:
+        ConfigError: a file does not load.
+    """
+    transformers = _load_transformers(pipeline)
+    return UserCode(
+        subscriptions=tuple(subscriptions), transformers=transformers, renames=_renames(pipeline, transformers)
+    )
+
+
 def _hook_subscriptions(block: CallbackBlock, parents: Sequence[str]) -> list[Subscription]:
     return [
         Subscription(

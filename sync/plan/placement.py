@@ -92,19 +92,17 @@ def _check_secrets(pipeline: Pipeline) -> None:
 
 def _check_code(pipeline: Pipeline) -> None:
     """Refuse files of code outside of the pipeline's folder: only what is in it travels."""
-    files = [("transformers", place, block.file) for place, block in enumerate(pipeline.transformers)]
-    files += [("callbacks", place, block.file) for place, block in enumerate(pipeline.callbacks)]
-    for section, place, file in files:
-        if file is not None and not is_inside(pipeline, file):
+    for place, block in enumerate(pipeline.transformers):
+        if block.file is not None and not _is_inside(block.file):
             raise pipeline.error(
-                (section, place, "file"),
+                ("transformers", place, "file"),
                 "`executor: {dask: ...}` sends code from the pipeline's folder only: put the file below it",
             )
-    if pipeline.catalog is not None and not is_inside(pipeline, pipeline.catalog):
+    if pipeline.catalog is not None and not _is_inside(pipeline.catalog):
         raise pipeline.error(("catalog",), "`executor: {dask: ...}` sends files from the pipeline's folder only")
 
 
-def is_inside(pipeline: Pipeline, file: str) -> bool:
+def _is_inside(file: str) -> bool:
     """Tell whether a file's path, relative to the pipeline's folder, stays in it."""
     path = Path(file)
     return not path.is_absolute() and ".." not in path.parts and not file.startswith("~")

@@ -1,6 +1,7 @@
-"""What travels to the workers of a run: the pipeline file and the user's code, as one archive named by its hash.
+"""What travels to the workers of a run: the pipeline and its transformers, as one archive named by its hash.
 
-It holds no secret: templates stay unfilled, and each worker looks secrets up for itself.
+It holds no secret: templates stay unfilled, and each worker looks secrets up for itself. Callbacks stay where the run
+was started: no worker needs their files, modules or secrets.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ...errors import ConfigError, SyncError
 #: Most bytes of an archive: user code, not data.
 MAX_BYTES = 20_000_000
 
-_MANIFEST, _FILE, _CODE = "manifest.json", "pipeline.yaml", "code"
+_MANIFEST, _CODE = "manifest.json", "code"
 #: A fixed time makes equal content equal bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -40,6 +41,11 @@ class Bundle:
     archive: bytes = field(repr=False)
 
 
+def has_code(folder: Path) -> bool:
+    """Whether an unpacked archive holds functions of the user: they stay loaded in the process that runs them."""
+    return (folder / _CODE).is_dir()
+
+
 @cache
 def own_version() -> str:
     """Return the version of this program."""
@@ -47,19 +53,20 @@ def own_version() -> str:
 
 
 def pack(pipeline: Pipeline) -> Bundle:
-    """Pack a pipeline's file and code.
+    """Pack a pipeline and its code.
 
     Raises:
         ConfigError: the code beside its files is too large.
     """
-    manifest: dict[str, Any] = {"version": own_version(), "folder": str(pipeline.folder)}
+    document = {key: value for key, value in pipeline.raw(()).items() if key != "callbacks"}
+    manifest: dict[str, Any] = {
+        "version": own_version(),
+        # Paths count from where the file is for the run; code is what came with it.
+        "folder": str(pipeline.folder),
+        "document": {**document, "pipeline": pipeline.pipeline},
+    }
     found = io.BytesIO()
     with zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as archive:
-        if pipeline.path is not None:
-            manifest["file"] = str(pipeline.path)
-            _add(archive, _FILE, pipeline.path.read_bytes())
-        else:
-            manifest["document"] = pipeline.given
         _add(archive, _MANIFEST, json.dumps(manifest, sort_keys=True).encode())
         size = 0
         for name, path in sorted(_code(pipeline)):
@@ -67,7 +74,7 @@ def pack(pipeline: Pipeline) -> Bundle:
             size += len(content)
             if size > MAX_BYTES:
                 raise ConfigError(
-                    f"the Python files beside transformers and callbacks are larger than {MAX_BYTES // 1_000_000} MB, "
+                    f"the Python files beside transformers are larger than {MAX_BYTES // 1_000_000} MB, "
                     f"too much to send to workers ({path}): put the code into a folder of its own",
                     path=None if pipeline.path is None else str(pipeline.path),
                     key="executor",
@@ -84,9 +91,8 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _code(pipeline: Pipeline) -> Iterator[tuple[str, Path]]:
-    """Yield the user's files: transformers and callbacks with the modules beside them, and the catalog."""
-    files = [*(block.file for block in pipeline.transformers), *(block.file for block in pipeline.callbacks)]
-    folders = {pipeline.code_path(file).parent for file in files if file is not None}
+    """Yield the user's files: transformers with the modules beside them, and the catalog."""
+    folders = {pipeline.code_path(block.file).parent for block in pipeline.transformers if block.file is not None}
     top = [folder for folder in folders if not any(other in folder.parents for other in folders)]
     seen: set[Path] = set()
     for folder in top:
@@ -162,12 +168,9 @@ def open_bundle(
     manifest = json.loads((folder / _MANIFEST).read_bytes())
     if manifest["version"] != own_version():
         raise SyncError(f"the worker has syncblocks {own_version()}, the run {manifest['version']}: install the same")
-    is_file = "file" in manifest
-    # Paths count from where the file is for the run; code is what came with it.
     return load_pipeline(
-        Path(manifest["file"]) if is_file else manifest["document"],
-        folder=None if is_file else manifest["folder"],
-        text=(folder / _FILE).read_text(encoding="utf-8") if is_file else None,
+        manifest["document"],
+        folder=manifest["folder"],
         code_folder=folder / _CODE,
         execution_date=execution_date,
         interval=interval,

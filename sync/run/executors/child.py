@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ...config import Pipeline
+from ...delivery.subscriptions import load_worker_code
 from ...errors import SyncError
 from ...flow.feed import Budget
 from ...flow.memory import budget_bytes, in_flight_bytes, record_bytes
@@ -84,7 +84,7 @@ class Worker:
     """Serves the requests of one archive, one after another."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._opened: OpenedAttempt | None = None
         self._plan: Plan | None = None
 
@@ -131,20 +131,21 @@ class Worker:
         if opened is not None and (opened.run.id, opened.run.attempt) == (reference.run_id, reference.attempt):
             return opened
         self.release()
-        url = os.environ.get(STORE) or open_bundle(self._folder).store_url
+        url = os.environ.get(STORE) or open_bundle(self.folder).store_url
         with Store.open(url) as store:
             run = store.run(reference.run_id)
             recorded = store.attempt_plan(run.id, reference.attempt)
         if recorded is None or run.attempt != reference.attempt:
             raise SyncError(f"attempt {reference.attempt} of run {reference.run_id} is over, or of another run store")
         pipeline = open_bundle(
-            self._folder,
+            self.folder,
             execution_date=run.execution_date,
             interval=run.interval,
             trigger=run.trigger,
             recorded=run.variables,
         )
-        session = open_session(_with_share(pipeline, recorded))
+        code = load_worker_code(pipeline, recorded.subscriptions)
+        session = open_session(_with_share(pipeline, recorded), code)
         session.prepare()
         memory = budget_bytes(session.pipeline.memory)
         # In the name of the run's owner: only then the store lets it close.
@@ -236,7 +237,7 @@ def _text(error: Exception) -> str:
 
 def main() -> None:
     """Serve requests until the worker is gone."""
-    folder, requests = Path(sys.argv[1]), os.fdopen(os.dup(0), "rb")
+    requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     # What user code prints goes to the worker's standard error.
     os.dup2(2, 1)
@@ -254,13 +255,16 @@ def main() -> None:
             answer({"beat": True})
 
     def serve() -> None:
-        worker = Worker(folder)
+        worker = Worker(Path())
         while True:
             request = due.get()
             if "release" in request:
                 worker.release()
                 answer({"released": True})
                 continue
+            if (folder := Path(request["folder"])) != worker.folder:
+                worker.release()
+                worker = Worker(folder)
             try:
                 answer(worker.serve(Reference.of(request)))
             except Exception as error:  # the run's owner decides what becomes of the streams

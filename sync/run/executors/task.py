@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...errors import SyncError
-from .bundle import Bundle, own_version, unpack, unpacked
+from .bundle import Bundle, has_code, own_version, unpack, unpacked
 from .child import BEAT_S
 
 #: Seconds without a sign of life, after which a child is killed.
@@ -44,7 +44,7 @@ def run_streams(code: str, payload: str, archive: bytes | None = None) -> str:
         if folder is None:
             return json.dumps({"missing": code})
         child = CHILDREN.take(code, folder)
-        answer = child.call(payload)
+        answer = child.call({**json.loads(payload), "folder": str(folder)})
         CHILDREN.give(child)
     except Exception as error:
         # Only texts that are ours: another may hold an address or a value.
@@ -56,11 +56,14 @@ def run_streams(code: str, payload: str, archive: bytes | None = None) -> str:
 class Child:
     """One child process of a worker; one thread at a time calls it."""
 
-    def __init__(self, code: str, folder: Path) -> None:
-        self.code = code
+    def __init__(self) -> None:
+        #: Name of the archive that it serves now.
+        self.code = ""
+        #: Whether it has loaded functions of a user: then it serves no other archive.
+        self.is_bound = False
         self.idle_since = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.child", str(folder)],
+            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -76,10 +79,10 @@ class Child:
         """Whether it may be called."""
         return self._process.poll() is None
 
-    def call(self, payload: str) -> dict[str, Any]:
+    def call(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Let it run streams; return its answer, or that it is dead."""
         try:
-            self._send(payload)
+            self._send(json.dumps(request))
             return self._answer(lambda answer: "beat" not in answer)
         except OSError:
             return self._died()
@@ -133,7 +136,7 @@ class Child:
 
 
 class Children:
-    """The idle children of this worker. A child serves one archive."""
+    """The idle children of this worker. A child that has loaded a user's functions serves their archive only."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -141,13 +144,16 @@ class Children:
         self._watch: threading.Thread | None = None
 
     def take(self, code: str, folder: Path) -> Child:
-        """Return an idle child, or a new one."""
+        """Return an idle child, or a new one; the one that has the archive open before others."""
+        is_bound = has_code(folder)
         with self._lock:
-            for child in self._idle:
-                if child.code == code and child.is_alive:
-                    self._idle.remove(child)
-                    return child
-        return Child(code, folder)
+            living = [child for child in self._idle if child.is_alive]
+            fit = [child for child in living if child.code == code] or [child for child in living if not child.is_bound]
+            if fit:
+                self._idle.remove(fit[-1])
+        child = fit[-1] if fit else Child()
+        child.code, child.is_bound = code, child.is_bound or is_bound
+        return child
 
     def give(self, child: Child) -> None:
         """Keep a child for the next call, if it lives."""
