@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import psutil
 
 
 class Cluster:
@@ -38,6 +39,27 @@ class Cluster:
         with distributed.Client(self.address, set_as_default=False) as client:
             return client.run_on_scheduler(function)
 
+    def logs(self) -> list[Any]:
+        """Return the logs of scheduler and workers."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            return [client.get_scheduler_logs(), client.get_worker_logs(), client.get_worker_logs(nanny=True)]
+
+    def children(self, word: str) -> list[psutil.Process]:
+        """Return the processes of the cluster whose command line holds a word."""
+        return [each for each in self._all() if word in " ".join(_command(each))]
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes of the workers."""
+        return [each for each in self._all() if "spawn_main" in " ".join(_command(each))]
+
+    def is_idle(self) -> bool:
+        """Whether no worker runs anything."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            return not any(client.processing().values())
+
+    def _all(self) -> list[psutil.Process]:
+        return psutil.Process(self._process.pid).children(recursive=True)
+
     def close(self) -> None:
         with self._process as process:
             assert process.stdin is not None
@@ -46,3 +68,10 @@ class Cluster:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -15,7 +15,7 @@ import distributed
 
 from ...config import Pipeline
 from ...config.executor import ExecutorSettings
-from ...errors import ConfigError, SyncError
+from ...errors import ConfigError, ExecutorError, SyncError
 from ...store.owner import current_owner
 from .bundle import Bundle, own_version, pack
 from .remote import Answer
@@ -50,7 +50,7 @@ class DaskEngine:
 
         Raises:
             ConfigError: no worker can run the pipeline.
-            SyncError: there is none, or the cluster does not answer.
+            ExecutorError: there is none, or the cluster does not answer.
         """
         self._client = client
         self._owned = owned
@@ -61,7 +61,7 @@ class DaskEngine:
         self._absent_since: float | None = None
         self._refresh()
         if not self._slots:
-            raise SyncError(f"no worker has joined the Dask cluster within {CONNECT_S:g} s")
+            raise ExecutorError(f"no worker has joined the Dask cluster within {CONNECT_S:g} s")
         client.register_plugin(CodePlugin(self._bundle.name, self._bundle.archive), name=self._plugin)
         self._is_registered = True
         #: Addresses of the workers that may run streams; None: all.
@@ -155,13 +155,14 @@ class DaskEngine:
                 allow_other_workers=False,
             )
         except Exception as error:
-            raise SyncError(f"the Dask cluster takes no work: {type(error).__name__}") from error
+            raise ExecutorError(f"the Dask cluster takes no work: {type(error).__name__}") from error
 
         def done(ended: Any) -> None:
             answer: Answer = None
             try:
                 if ended.status == "finished":
-                    answer = json.loads(ended.result(timeout=ASK_S))
+                    # An answer without news is not fetched from the worker: its type is known.
+                    answer = {} if ended.type is type(None) else json.loads(ended.result(timeout=ASK_S))
             except Exception as error:
                 log.debug("an answer was lost", exc_info=error)
             ended.release()
@@ -204,13 +205,13 @@ class DaskEngine:
         """Call a function on all workers, outside of their queues.
 
         Raises:
-            SyncError: not all of them answer in time.
+            ExecutorError: not all of them answer in time.
         """
         try:
             asked = in_thread(lambda: self._client.run(function, *arguments, on_error="return"), "dask")
             return dict(asked.result(timeout=ASK_S))
         except Exception as error:
-            raise SyncError(f"the workers of the Dask cluster do not answer: {type(error).__name__}") from error
+            raise ExecutorError(f"the workers of the Dask cluster do not answer: {type(error).__name__}") from error
 
 
 def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
@@ -223,7 +224,7 @@ def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
 
     Raises:
         ConfigError: distributed is not installed, or no worker can run the pipeline.
-        SyncError: the cluster cannot be reached.
+        ExecutorError: the cluster cannot be reached.
     """
     if given is not None:
         return DaskEngine(given, pipeline, is_bound=is_bound, owned=[])
@@ -250,7 +251,7 @@ def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
                 each.close()
         if isinstance(error, SyncError) or not isinstance(error, Exception):
             raise
-        raise SyncError(f"the Dask cluster at {settings.dask} cannot be used: {_why(error)}") from error
+        raise ExecutorError(f"the Dask cluster at {settings.dask} cannot be used: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:

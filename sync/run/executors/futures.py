@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 from ...config import Pipeline
-from ...errors import SyncError
-from .bundle import own_version, pack
+from ...errors import ExecutorError
+from .bundle import pack
 from .remote import Answer
 from .task import run_streams
 
@@ -49,14 +49,13 @@ class FuturesEngine:
         try:
             future = self._executor.submit(run_streams, self._bundle.name, payload, archive)
         except Exception as error:
-            raise SyncError(f"the executor takes no work: {type(error).__name__}") from error
+            raise ExecutorError(f"the executor takes no work: {type(error).__name__}") from error
 
-        def done(ended: Future[str]) -> None:
+        def done(ended: Future[str | None]) -> None:
             answer: Answer = None
             try:
-                answer = json.loads(ended.result())
-                if answer is not None and answer["version"] != own_version():
-                    log.warning("a worker has syncblocks %s, this process %s", answer["version"], own_version())
+                text = ended.result()
+                answer = {} if text is None else json.loads(text)
                 if answer is not None and "missing" in answer and archive is None:
                     self._submit(payload, answered, self._bundle.archive)
                     return

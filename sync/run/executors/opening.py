@@ -90,7 +90,7 @@ def open_engine(session: Session, given: Given) -> OpenedEngine | None:
 
     Raises:
         ConfigError: what it needs is not installed, or no worker can run the pipeline.
-        SyncError: it cannot be reached.
+        ExecutorError: it cannot be reached.
     """
     pipeline = session.pipeline
     if not pipeline.executor.is_elsewhere:

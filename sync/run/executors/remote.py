@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from syncblocks.connectors.errors import ConnectorError
 
-from ...errors import SyncError
+from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream
 from ...store import Store
 from ...store.model import AttemptPlan, BlockOutcome, BlockRun, ErrorInfo, LostRun, StreamOutcome
@@ -55,7 +55,7 @@ class Engine(Protocol):
         """Send a call; `answered` is called once, from any thread. Return what withdraws a call that still waits.
 
         Raises:
-            SyncError: it cannot be sent.
+            ExecutorError: it cannot be sent.
         """
         ...
 
@@ -221,7 +221,7 @@ class Remote:
             flight.withdraw = self._engine.submit(
                 flight.reference.encode(), lambda answer: self._news.put((flight, number, answer))
             )
-        except SyncError as error:
+        except ExecutorError as error:
             self._news.put((flight, number, {"problem": message_of(error)}))
 
     # -- the watch -----------------------------------------------------------------------------------------------

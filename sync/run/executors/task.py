@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SyncError
-from .bundle import Bundle, has_code, own_version, unpack, unpacked
+from .bundle import Bundle, has_code, unpack, unpacked
 from .child import BEAT_S
 
 #: Seconds without a sign of life, after which a child is killed.
@@ -29,8 +29,8 @@ SILENT_S = 12 * BEAT_S
 IDLE_S = 60.0
 
 
-def run_streams(code: str, payload: str, archive: bytes | None = None) -> str:
-    """Run claimed streams on this machine; return a small JSON answer when they have ended.
+def run_streams(code: str, payload: str, archive: bytes | None = None) -> str | None:
+    """Run claimed streams on this machine; return a small JSON answer when they have ended, None if there is no news.
 
     Raises nothing: an engine logs what a function raises, and what it was given.
 
@@ -50,7 +50,7 @@ def run_streams(code: str, payload: str, archive: bytes | None = None) -> str:
         # Only texts that are ours: another may hold an address or a value.
         text = str(error) if isinstance(error, SyncError) else f"the worker failed: {type(error).__name__}"
         answer = {"problem": text}
-    return json.dumps({**answer, "version": own_version()})
+    return json.dumps(answer) if any(answer.values()) else None
 
 
 class Child:

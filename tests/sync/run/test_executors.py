@@ -116,7 +116,8 @@ def test_a_retriable_failure_is_repeated_and_told(bench: SpreadBench) -> None:
     bench.document["source"]["config"] |= {"fail_at": {"a": 2}, "fail_times": 2, "batch_size": 1}
     bench.document |= {"retries": 2, "retry_delay_s": 0.01}
     (bench.folder / "told.py").write_text(
-        "@callback('retry')\ndef told(__error, stream):\n    open(__file__ + '.log', 'a').write(f'{stream} {__error}\\n')\n"
+        "@callback('retry')\ndef told(__error, stream):\n"
+        "    open(__file__ + '.log', 'a').write(f'{stream} {__error}\\n')\n"
     )
     bench.document["callbacks"] = [{"file": "told.py"}]
     assert statuses(bench.run()) == {"a": "success"}
