@@ -13,6 +13,7 @@ import pytest
 
 from syncblocks import Progress, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.executors.task import CHILDREN
 from tests.cluster import Cluster
 from tests.sync.pipelines import statuses
 from tests.sync.run.conftest import CANARIES
@@ -134,8 +135,10 @@ def test_a_run_store_that_a_worker_does_not_reach_fails_the_streams_with_its_rea
     bench.seed("a", 1)
     bench.record()
     monkeypatch.setenv("SYNCBLOCKS_STORE", "postgresql://127.0.0.1:1/nowhere")
+    CHILDREN.end()  # of another test, and its environment
     with ThreadPoolExecutor(1) as pool:
         result = bench.run(executor=pool)
+    CHILDREN.end()
     assert statuses(result) == {"a": "failure"}
     assert "no worker has run this stream" in str(result.streams["a"].error)
     assert "run store" in str(result.streams["a"].error)
