@@ -1,4 +1,4 @@
-"""Sources of CSV, JSON lines and Parquet files."""
+"""Sources of CSV, JSON lines, JSON documents and Parquet files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,19 @@ from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
+from .json_format import JSONFormat
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, Location, StreamFiles, expanded, find_again, find_matches, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
-from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
+from .settings import (
+    CSVSourceSettings,
+    FileSourceSettings,
+    JSONLSourceSettings,
+    JSONSourceSettings,
+    ParquetSourceSettings,
+)
 from .storage import translated
 from .tracking import FileCheckpoints, NewFiles, known_columns, united
 from .type_inference import Guess
@@ -428,6 +435,18 @@ class JSONLSource(TextSource):
         return True
 
 
+class JSONSource(TextSource):
+    """Reads documents of JSON, each with an array of records."""
+
+    connector = "json"
+    settings = JSONSourceSettings
+    formats = JSONFormat
+
+    def has_one_null(self) -> bool:
+        """Return True: a missing key and `null` are the same."""
+        return True
+
+
 class ParquetSource(FileSource):
     """Reads Parquet files."""
 
@@ -497,6 +516,6 @@ def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str])
         try:
             single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
         except (ValueError, pa.ArrowException) as error:
-            raise unfit(file, None, field, value) from error
+            raise unfit(file.label, field, value) from error
         batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch
