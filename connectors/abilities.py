@@ -34,6 +34,7 @@ from .protocols import (
     ReadsRanges,
     RefusesKeys,
     RemovesRecords,
+    ReplacesRanges,
     RunsStatements,
     SkipsLate,
     Source,
@@ -70,6 +71,7 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    replaces_ranges: ReplacesRanges | None = None
     keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None

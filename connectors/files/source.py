@@ -18,7 +18,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, SAID, Block, Bookmark, Checkpoint, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
@@ -37,7 +37,7 @@ from .settings import (
     ParquetSourceSettings,
 )
 from .storage import translated
-from .tracking import FileCheckpoints, NewFiles, known_columns, united
+from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
 from .type_inference import Guess
 
 
@@ -388,6 +388,8 @@ class FileSource:
                 yield from checkpoints.finish(file, records, schema)
         if checkpoints is not None:
             yield from checkpoints.end()
+        elif stream.names_files:
+            yield Checkpoint(files=tuple(file_read(file.as_listed().entry()) for file in files))
 
     def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
         """Return a batch with what its file's name and time say."""

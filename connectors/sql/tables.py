@@ -85,7 +85,7 @@ class Table:
         events = {"insert"}
         if disposition is WriteDisposition.MERGE or (disposition is WriteDisposition.REPLACE and self.is_referenced):
             events.add("update")
-        if disposition is WriteDisposition.REPLACE:
+        if disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE):
             events.add("delete")
         return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 

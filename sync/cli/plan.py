@@ -14,6 +14,8 @@ from .console import Console
 from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
+    from syncblocks.connectors.stream import WrittenRange
+
     from ..plan.columns import ColumnPlan
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
@@ -66,6 +68,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
+                "written_range": _written_range(planned.written_range),
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -98,6 +101,13 @@ def document(plan: Plan) -> dict[str, Any]:
         "groups": [list(group) for group in plan.groups],
         "warnings": list(plan.warnings),
     }
+
+
+def _written_range(written: WrittenRange | None) -> dict[str, Any] | None:
+    if written is None:
+        return None
+    ends = None if written.interval is None else [moment.isoformat() for moment in written.interval]
+    return {"column": written.column, "interval": ends, "is_by_files": written.is_by_files}
 
 
 def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
@@ -134,6 +144,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         types: show every column with its types; else one line for each stream, with the columns not kept exactly.
         is_alone: say what to do next; False if the plan is carried out at once.
     """
+    from ..plan.written_range import in_words
+
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
         [
@@ -165,6 +177,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+        if planned.written_range is not None:
+            console.echo(f"{planned.name}: {in_words(planned.written_range)}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.resumption is not None:

@@ -175,9 +175,14 @@ class StreamEntry(Model):
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "replace_range"] | None = Field(
         default=None,
-        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+        description="append, replace, merge or replace_range; default: FULL_TABLE replace, INCREMENTAL merge with "
+        "keys, else append.",
+    )
+    range_column: Name | None = Field(
+        default=None,
+        description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import (
     TableState,
     Trigger,
     WriteDisposition,
+    WrittenRange,
     notices_of,
 )
 
@@ -64,6 +65,7 @@ from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
 from .wires import ARROW, chosen_wire, common_wires
+from .written_range import arriving_range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,8 @@ class PlannedStream:
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
+    #: Of replace_range: what is deleted and written anew; its column as it arrives.
+    written_range: WrittenRange | None = None
     #: Streams whose tables its table refers to by foreign keys; they come before it.
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
@@ -334,12 +338,16 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    try:
+        written = arriving_range(stream, names, mapping, connectors.destination_can, full_refresh=full_refresh)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
     is_plain = is_plain and not stream.added.columns
     wire = ARROW
-    if is_plain:
+    if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
     reading = plan_reading(
         stream,
@@ -378,6 +386,7 @@ def _plan_stream(
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
         data_blocks=kept,
+        written_range=written,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),

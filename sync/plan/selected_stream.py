@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
 from ..errors import ConfigError, nearest_match
@@ -53,6 +53,8 @@ class SelectedStream:
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
+    #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
+    written_range: WrittenRange | None = None
 
     @property
     def name(self) -> str:

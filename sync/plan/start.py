@@ -19,6 +19,7 @@ from syncblocks.connectors.stream import (
 
 from ..config.naming import KEEP
 from .selected_stream import SelectedStream
+from .written_range import RANGE
 
 
 class Start(NamedTuple):
@@ -46,6 +47,7 @@ def source_of(source: str, stream: SelectedStream) -> str:
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
         for each in read.where
+        if each.of_interval != RANGE  # of each run another one: it says what is written, not what the table holds
     )
     return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
 

@@ -45,7 +45,7 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
     selected = one_stream(selected_streams(session), name)
     if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
-            (planned,) = make_plan(session, store, only=[name]).streams
+            (planned,) = make_plan(session, store, only=[name], is_of_run=False).streams
         selected = planned.selected
     # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())

@@ -36,6 +36,7 @@ from ..plan.selection import (
     without_absent,
 )
 from ..plan.start import ledger_row
+from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -242,7 +243,7 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
-    if any(entry.where for entry in pipeline.streams):
+    if any(entry.where or entry.range_column for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
     _check_statements(pipeline, destination_can)
@@ -268,6 +269,7 @@ def make_plan(
     streams: Sequence[str] = (),
     full_refresh: bool = False,
     only: Sequence[str] | None = None,
+    is_of_run: bool = True,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
@@ -277,6 +279,7 @@ def make_plan(
         streams: globs of `--stream`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
         only: exact names of streams (`runs retry`).
+        is_of_run: False: nothing is to be written by it, so that no interval is needed.
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -308,6 +311,8 @@ def make_plan(
         connectors=session.connectors,
         full_refresh=full_refresh,
     )
+    if is_of_run and not full_refresh:
+        demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
     if streams or only is not None:
         skipped = ()

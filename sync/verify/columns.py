@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..plan.plan import PlannedStream
+from ..session.reader import described
 from ..session.session import Session
 from .checksums import only_columns
 
@@ -50,7 +51,7 @@ class ColumnPairs:
         self._stream = planned.selected.stream
         # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None
-        self._copy = replace(copy, schema=_described(copy.schema, planned.table.schema))
+        self._copy = replace(copy, schema=described(copy.schema, planned.table.schema))
         self._names = self._matched(session)
 
     def sides(self, bookmark: Bookmark | None) -> tuple[Side, Side]:
@@ -197,9 +198,3 @@ class ColumnPairs:
             return bookmark
         except ConnectorConfigError:  # the copy has another type
             return None
-
-
-def _described(offered: pa.Schema, described: pa.Schema) -> pa.Schema:
-    if any((field.metadata or {}).get(b"native_type") for field in offered):
-        return offered
-    return pa.schema([field for field in described if field.name in offered.names] or list(offered))

@@ -17,7 +17,7 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
+_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"}
 _SQL = {
     "states_types",
     "names_tables",
@@ -25,6 +25,7 @@ _SQL = {
     "keeps_rejected",
     "keeps_files",
     "removes_records",
+    "replaces_ranges",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -49,7 +50,10 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}),
+    "memory": (
+        set(),
+        {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"},
+    ),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},

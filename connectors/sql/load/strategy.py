@@ -1,9 +1,11 @@
-"""What the three write dispositions have in common: how the main loop calls them, and the staging table."""
+"""What the write dispositions have in common: how the main loop calls them, and the staging table."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+from ...stream import FileRead
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
@@ -25,6 +27,8 @@ class Strategy(ABC):
         self.staged: StagingTable | None = None
         #: Records of this transaction, without rejected ones.
         self.records = 0
+        #: Files that the checkpoint of this transaction names.
+        self.files: Sequence[FileRead] = ()
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
