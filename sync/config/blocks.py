@@ -14,6 +14,7 @@ from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
+from .masks import Mask
 from .values import (
     AtOnce,
     Attempts,
@@ -120,10 +121,14 @@ class TransformerBlock(Defaulting):
 
 
 class Columns(Model):
-    """The columns of a stream that are read."""
+    """The columns of a stream that are read, and how."""
 
     include: SomeNames | None = Field(default=None, description="Only these columns.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
+    mask: Mask | None = Field(
+        default=None,
+        description="Columns, by names or globs, whose values nobody sees: hash (by mask_key), {keep_last: n} or null.",
+    )
 
 
 class StreamEntry(Model):
@@ -188,7 +193,7 @@ class StreamEntry(Model):
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
-    columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",

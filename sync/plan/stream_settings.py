@@ -28,6 +28,7 @@ from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
+from .masks import masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
 
@@ -55,6 +56,7 @@ def configure(
         ConfigError: a setting is wrong.
     """
     fail = failer(pipeline, location, stream.name)
+    own_settings = settings
     differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
@@ -86,6 +88,7 @@ def configure(
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
             ["append", "merge"],
         )
+    masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
     read = replace(
@@ -98,10 +101,16 @@ def configure(
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=_conditions(pipeline, stream, settings, fail),
+        masks=masks,
         may_repeat=disposition == "merge",
         changed_files=changed_files_of(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
     )
+    if masks is not None:
+        from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
+
+        read = masked_stream(read)
+        said = {name: kind for name, kind in said.items() if name not in (read.masks or masks).fields}
     return SelectedStream(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),

@@ -102,7 +102,9 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+    columns = ColumnPairs(
+        session, planned, copy, (system_of(session.source_can, stream), system_of(reader_can, copy)), reader_can
+    )
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
     mine = SideReader(source, session.source_can, left, memory_bytes)
