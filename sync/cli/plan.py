@@ -64,6 +64,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": _where(planned),
                 "masks": _masks(planned),
+                "checks": _checks(planned),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
@@ -107,6 +108,16 @@ def _where(planned: PlannedStream) -> list[str]:
     return [
         f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
         for each in planned.selected.stream.where
+    ]
+
+
+def _checks(planned: PlannedStream) -> list[str]:
+    """Return the checks; before a transformer's function is known to make its columns, as the file has them."""
+    if planned.is_schema_decided:
+        return list(map(str, planned.checks))
+    return [
+        f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
+        for column, operator, values in planned.selected.checks
     ]
 
 
@@ -191,6 +202,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        if planned.checks:
+            console.echo(
+                f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"
+            )
         for line in _mask_lines(planned):
             console.echo(f"{planned.name}: {line}")
         for column in planned.selected.added.columns:

@@ -148,6 +148,11 @@ class StreamEntry(Model):
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
     )
+    checks: Where | None = Field(
+        default=None,
+        description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
+        'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+    )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
         default=None,

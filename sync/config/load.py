@@ -373,7 +373,11 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
-        if loc[0] == "streams" and loc[2:3] in (("add_columns",), ("where",)) and _MOMENT.fullmatch(text.strip()):
+        if (
+            loc[0] == "streams"
+            and loc[2:3] in (("add_columns",), ("where",), ("checks",))
+            and _MOMENT.fullmatch(text.strip())
+        ):
             return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value

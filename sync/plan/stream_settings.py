@@ -129,6 +129,7 @@ def configure(
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
+        checks=tuple(settings.get("checks") or ()),
         differences=differences,
         location=location,
     )
@@ -137,7 +138,7 @@ def configure(
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
     of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
-    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    of_columns |= {"checks", "replication_method", "null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
 

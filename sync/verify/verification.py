@@ -21,6 +21,7 @@ from ..session.session import Session
 from .checksums import SideReader, system_of
 from .columns import ColumnPairs
 from .comparison import Comparison, compare
+from .passing import passing
 from .repair import plan_repair
 
 #: Verdicts. `counted`: records were only counted, or not even that.
@@ -91,6 +92,7 @@ def _verify(
     is_shared: bool,
     with_repair: bool,
 ) -> StreamVerification:
+    session = passing(session, planned)
     source, stream, table = session.source, planned.selected.stream, planned.table
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
