@@ -178,6 +178,36 @@ class Condition:
         return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
 
 
+#: How a mask hides a column's values: by a keyed hash, all but their last characters, or as NULL.
+HASH, KEEP_LAST, NULL = "hash", "keep_last", "null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRule:
+    """A mask of the columns that a name or a glob matches."""
+
+    column: str
+    #: `HASH`, `KEEP_LAST` or `NULL`.
+    how: str
+    #: Of `KEEP_LAST`: so many characters stay.
+    kept: int = 0
+
+    def __str__(self) -> str:
+        """Return it for people to read."""
+        return f"{self.how} {self.kept}" if self.how == KEEP_LAST else self.how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks:
+    """Which columns of a stream are masked, in which order the rules are asked, and with which key."""
+
+    rules: tuple[MaskRule, ...]
+    #: Key of the hashes; empty: there is none.
+    key: bytes = field(default=b"", repr=False)
+    #: The masked columns as the source has them.
+    fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -222,6 +252,8 @@ class Stream:
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
+    masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.

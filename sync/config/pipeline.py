@@ -14,6 +14,7 @@ from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
+from .masks import MaskKey
 from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Pipeline(Defaulting):
     catalog: Name | None = Field(
         default=None,
         description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
+    )
+    mask_key: MaskKey | None = Field(
+        default=None,
+        repr=False,
+        description="Key of the hashes that mask columns: a secret of at least 32 bytes, {{ secret('mask_key') }}.",
     )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."

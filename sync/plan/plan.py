@@ -10,6 +10,7 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
+    Condition,
     LedgerKey,
     ReplicationMethod,
     Stream,
@@ -64,6 +65,7 @@ from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
+from .value_checks import value_checks
 from .wires import ARROW, chosen_wire, common_wires
 from .written_range import arriving_range
 
@@ -115,6 +117,8 @@ class PlannedStream:
     is_refused_by_destination: bool
     #: Whether the file must change first: without `allow_blocks_to_fail` nothing is run.
     needs_decision: bool
+    #: Conditions that its records must meet as they would be written.
+    checks: tuple[Condition, ...] = ()
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
@@ -345,7 +349,7 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added.columns
+    is_plain = is_plain and not stream.added.columns and not stream.checks
     wire = ARROW
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
@@ -360,6 +364,7 @@ def _plan_stream(
             or kept
             or is_converted
             or stream.added.columns
+            or stream.checks
             or arriving.schema.names != stream.stream.schema.names
         ),
     )
@@ -375,6 +380,7 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
+        checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),

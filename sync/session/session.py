@@ -246,6 +246,11 @@ def open_session(pipeline: Pipeline) -> Session:
     if any(entry.where or entry.range_column for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
+    if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
+        from ..flow.masked import MaskedSource  # its kernels take time to load, and few pipelines need them
+
+        hiding = MaskedSource(source, source_can)
+        source, source_can = hiding, hiding.abilities()
     _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)

@@ -24,7 +24,7 @@ from syncblocks.connectors.stream import (
 from ..plan.plan import PlannedStream
 from ..session.reader import described
 from ..session.session import Session
-from .checksums import only_columns
+from .checksums import computing, only_columns
 
 
 class ColumnPairs:
@@ -38,7 +38,7 @@ class ColumnPairs:
         self._texts = set[str]()
         self._planned = planned
         self._systems = systems
-        computes = session.source_can.computes_checksums, reader_can.computes_checksums
+        computes = computing(session.source_can, planned.selected.stream), reader_can.computes_checksums
         self._keeps_json = (
             computes[0] is not None and computes[0].keeps_json(),
             computes[1] is not None and computes[1].keeps_json(),

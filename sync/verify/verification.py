@@ -22,6 +22,7 @@ from ..session.session import Session
 from .checksums import SideReader, system_of
 from .columns import ColumnPairs
 from .comparison import Comparison, compare
+from .passing import passing
 from .repair import plan_repair
 from .written_range import within_range
 
@@ -96,6 +97,7 @@ def _verify(
     is_shared: bool,
     with_repair: bool,
 ) -> StreamVerification:
+    session = passing(session, planned)
     source, stream, table, scope = session.source, planned.selected.stream, planned.table, ""
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
@@ -110,7 +112,9 @@ def _verify(
         found = _uncompared(planned, reason)
         found = replace(found, notes=(*filter(None, [scope]), *found.notes))
         return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+    columns = ColumnPairs(
+        session, planned, copy, (system_of(session.source_can, stream), system_of(reader_can, copy)), reader_can
+    )
     columns.notes[:0] = filter(None, [scope])
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
