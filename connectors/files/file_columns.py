@@ -5,10 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import FILE_MODIFIED
+from ..stream import FILE, FILE_MODIFIED
 from .paths import DataFile
-
-FILE = "_file"
 
 FILE_COLUMNS = pa.schema([(FILE, pa.string()), (FILE_MODIFIED, pa.timestamp("us", "UTC"))])
 

@@ -175,9 +175,15 @@ class StreamEntry(Model):
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "history"] | None = Field(
         default=None,
-        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+        description="append, replace, merge, or history (every version of a record); default: FULL_TABLE replace, "
+        "INCREMENTAL merge with keys, else append.",
+    )
+    valid_from: Literal["bookmark"] | None = Field(
+        default=None,
+        description="Of write_disposition history: bookmark takes the times of versions from the records' bookmark; "
+        "default: the run's execution_date.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

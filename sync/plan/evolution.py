@@ -85,7 +85,7 @@ def former_key(
 def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
     """Say why a merge cannot continue with other keys; empty if it can."""
     keys = next((change for change in changes if change["change"] == "keys"), None)
-    if keys is None or rules.disposition is not WriteDisposition.MERGE:
+    if keys is None or rules.disposition not in (WriteDisposition.MERGE, WriteDisposition.HISTORY):
         return ""
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "

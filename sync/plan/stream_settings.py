@@ -28,6 +28,7 @@ from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
+from .history import history_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
 
@@ -74,17 +75,17 @@ def configure(
     keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
-    if disposition == "merge" and not keys:
+    if disposition in ("merge", "history") and not keys:
         raise fail(
             "key_properties",
-            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            f"{disposition} needs key_properties: the source has no primary key, or its columns are excluded",
             kept,
         )
     if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
         raise fail(
             "write_disposition",
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
-            ["append", "merge"],
+            ["append", "merge", "history"],
         )
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
@@ -98,7 +99,7 @@ def configure(
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=_conditions(pipeline, stream, settings, fail),
-        may_repeat=disposition == "merge",
+        may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
         max_rejected=_max_rejected(settings),
     )
@@ -119,7 +120,10 @@ def configure(
         said=said,
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
-        added=_added(pipeline, settings, fail),
+        added=replace(
+            _added(pipeline, settings, fail),
+            history=history_of(pipeline, stream, settings, kept, disposition, fail),
+        ),
         differences=differences,
         location=location,
     )
@@ -130,7 +134,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
     of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
-    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
+    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") in ("merge", "history") else {})
 
 
 def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:

@@ -267,6 +267,8 @@ def make_plan(
     *,
     streams: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
     only: Sequence[str] | None = None,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
@@ -276,6 +278,8 @@ def make_plan(
         store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
         streams: globs of `--stream`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
         only: exact names of streams (`runs retry`).
 
     Raises:
@@ -307,6 +311,8 @@ def make_plan(
         session.code,
         connectors=session.connectors,
         full_refresh=full_refresh,
+        drop_history=drop_history,
+        may_be_late=may_be_late,
     )
     refuse_undecided(pipeline, plan)
     if streams or only is not None:

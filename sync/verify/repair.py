@@ -88,6 +88,11 @@ def plan_repair(
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
     reason = ""
+    if planned.write_disposition is WriteDisposition.HISTORY:
+        return None, (
+            "not repaired: a history is only written by its runs; `syncblocks state reset` lets the next one read all "
+            "records again and compare them"
+        )
     if not source.side.key:
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):

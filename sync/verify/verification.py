@@ -19,7 +19,7 @@ from ..plan.planned_repair import Repair
 from ..session.reader import copy_of, destination_reader, offered_streams
 from ..session.session import Session
 from .checksums import SideReader, system_of
-from .columns import ColumnPairs
+from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
 from .repair import plan_repair
 
@@ -101,7 +101,8 @@ def _verify(
     reason = _why_counted(planned, is_shared=is_shared)
     if reason:
         found = _uncompared(planned, reason)
-        return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
+        current = reader.count(current_versions(planned, copy))
+        return replace(found, source_records=source.count(stream), destination_records=current)
     columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
