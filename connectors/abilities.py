@@ -22,6 +22,7 @@ from .protocols import (
     HoldsMemory,
     KeepsFiles,
     KeepsFirst,
+    KeepsHistory,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
@@ -73,6 +74,7 @@ class Abilities:
     removes_records: RemovesRecords | None = None
     replaces_ranges: ReplacesRanges | None = None
     keeps_first: KeepsFirst | None = None
+    keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None

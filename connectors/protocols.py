@@ -434,6 +434,21 @@ class KeepsFirst(Protocol):
 
 
 @runtime_checkable
+class KeepsHistory(Protocol):
+    """Writes by HISTORY: keeps every version of a record.
+
+    A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
+    one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
+    so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns that
+    do not arrive are not compared.
+    """
+
+    def keeps_history(self) -> bool:
+        """Return True. A destination that keeps no versions leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class RemovesRecords(Protocol):
     """Removes the records of `Load.removed`."""
 

@@ -77,8 +77,18 @@ OF_FILE = b"of_file"
 #: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
 FILES = "_syncblocks_files"
 
+#: Column of the file that a record came from.
+FILE = "_file"
+
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
+
+#: Columns of the first and the last moment of a version, of HISTORY; the last one is NULL for the current version.
+VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
+
+#: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), and columns of the table that
+#: were added since the stream was last completed.
+NEWEST, ADDED = "newest", "added"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
@@ -99,6 +109,8 @@ class WriteDisposition(StrEnum):
     REPLACE = "replace"
     MERGE = "merge"
     REPLACE_RANGE = "replace_range"
+    #: Every version of a record is kept, with the time from which and up to which it was the current one.
+    HISTORY = "history"
 
 
 class ConflictMethod(StrEnum):
@@ -328,6 +340,8 @@ class LedgerRow:
     #: Column of the stream -> column of the table, where the table's name is not the usual one: two columns had the
     #: same name for the system, or the table spells the name in another way.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: What HISTORY keeps, see `HistoryLoad`; empty: the table was not written so.
+    history: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +420,26 @@ class WrittenRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLoad:
+    """What a load of HISTORY has to know beside its stream.
+
+    The stream has `VALID_FROM`, which is the last of its key properties, and `VALID_TO`, which arrives as NULL.
+    """
+
+    #: Each version of a record arrives, with a time of its own; False: all have the run's time, and of a key the last
+    #: record counts.
+    has_versions: bool
+    #: Columns of the stream in which a difference makes no new version.
+    in_place: frozenset[str] = frozenset()
+    #: The whole source arrives: two records of one key that differ contradict each other.
+    is_whole: bool = False
+    #: The history that is there is dropped with the first commit.
+    starts_over: bool = False
+    #: What the ledger is to keep (`LedgerRow.history`); `ADDED` are of runs that did not complete the stream.
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What `Destination.load` is to do with one stream; constant during the call."""
 
@@ -433,6 +467,8 @@ class Load:
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
+    #: Of HISTORY; None: another write disposition.
+    history: HistoryLoad | None = None
     #: Of a stream that `tracks_files`: it is read from scratch, so the first commit forgets what was read before.
     forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.

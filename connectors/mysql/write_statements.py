@@ -100,6 +100,10 @@ class MySQLWrites(Writes):
             conditions.append(f"{held} = {arriving} collate {self._server.collation}")
         return " and ".join(conditions)
 
+    def delete_staged(self, staging: TableName, condition: str) -> str:
+        """Write DELETE as every server understands it: not each takes an alias where no table is joined."""
+        return f"delete s from {self._table(staging)} as s where {condition}"
+
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
 

@@ -13,6 +13,7 @@ from ..stream import WriteDisposition
 _TABLE = {
     WriteDisposition.APPEND: ("select", "insert"),
     WriteDisposition.MERGE: ("select", "insert", "update", "delete"),
+    WriteDisposition.HISTORY: ("select", "insert", "update"),
 }
 _LEDGER = ("select", "insert", "update")
 _ASKED = ("select", "insert", "update", "delete")

@@ -117,6 +117,18 @@ class PostgresWrites(Writes):
         arriving = ", ".join(self._value(column, staged) for column in columns)
         return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
 
+    def changed(self, columns: Sequence[Column]) -> str:
+        """Compare numbers by what they count, whatever their digits; all else by the images of the records."""
+        kinds = {column.name: Name.parse(column.base or column.type) for column in columns}
+        numbers = [column for column in columns if kinds[column.name].base == "numeric"]
+        others = [column for column in columns if column not in numbers]
+        parts = [f"t.{name} is distinct from s.{name}" for name in map(self._quote, _names(numbers))]
+        return " or ".join([*parts, *([super().changed(others)] if others or not parts else [])])
+
+    def before_merge(self) -> Sequence[str]:
+        """Let joins and sorts have memory, as those of merges."""
+        return [_FOR_MERGES]
+
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"{super()._into(target, columns)} overriding system value"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from ..stream import (
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
 from .files_read import FilesRead
-from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, spellings, staging_name
+from .identifiers import CONVERTED_SUFFIX, HISTORY_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
 from .load.events import LoadEvents
@@ -489,7 +490,8 @@ class SqlDestination(ABC):
 
 
 def _without_suffix(name: str) -> str:
-    return name.removesuffix(CONVERTED_SUFFIX).removesuffix(LEDGER_SUFFIX).removesuffix(REMOVED)
+    whole = name.removesuffix(CONVERTED_SUFFIX).removesuffix(LEDGER_SUFFIX).removesuffix(REMOVED)
+    return re.sub(rf"{HISTORY_SUFFIX}\d$", "", whole)
 
 
 __all__ = ["SqlDestination"]

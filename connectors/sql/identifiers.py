@@ -24,6 +24,9 @@ REMOVED = "_d"
 #: End of the name of a staging table that replaces another one of other types.
 CONVERTED_SUFFIX = "_c"
 
+#: Beginning of the end of the names of the tables in which a load works out which versions are new.
+HISTORY_SUFFIX = "_h"
+
 #: Column that numbers staged records in order of arrival: the last record of a key wins.
 SEQUENCE = "_syncblocks_seq"
 

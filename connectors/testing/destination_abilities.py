@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +17,22 @@ from ..arrow.fidelity import Fidelity, fidelity
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..protocols import Destination, KeepsFiles
 from ..ranges import Range
-from ..stream import Block, Checkpoint, Commit, Event, FileRead, Load, TableState, WriteDisposition
+from ..stream import (
+    NEWEST,
+    VALID_FROM,
+    VALID_TO,
+    Block,
+    Checkpoint,
+    Commit,
+    Event,
+    FileRead,
+    HistoryLoad,
+    Load,
+    TableState,
+    WriteDisposition,
+)
 from .abilities import AbilityPromises
-from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
+from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, VALUES, Feature
 
 #: Files that were read; two paths differ in case only.
@@ -26,6 +40,15 @@ FILES = (
     FileRead(path="met/a b.csv", size_bytes=1 << 40, modified="2024-02-29T10:00:00.000001+00:00", etag="x y-1"),
     FileRead(path="met/A.csv", size_bytes=0),
     FileRead(path="met/a.csv", size_bytes=3, modified="2024-02-29T10:00:00.000000+00:00"),
+)
+
+#: A table of versions.
+HISTORY = pa.schema(
+    [
+        *WIDER,
+        pa.field(VALID_FROM, pa.timestamp("us", "UTC"), nullable=False),
+        pa.field(VALID_TO, pa.timestamp("us", "UTC")),
+    ]
 )
 
 
@@ -232,6 +255,48 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
         assert self.people(place) == [(1, "first"), (2, None), (3, "third")]
 
+    # KeepsHistory
+
+    def _keep_versions(
+        self, destination: Destination, day: int, *records: tuple[int, str | None, int], has_versions: bool = False
+    ) -> int:
+        """Write records of a key, a name and a day; return how many the commit has counted."""
+        base, staged = self.load_of(HISTORY, WriteDisposition.HISTORY, key=("id", VALID_FROM)), []
+        history = HistoryLoad(has_versions=has_versions, in_place=frozenset({"age"}), known={NEWEST: str(day)})
+        for number, name, at in records:
+            begun = datetime(2026, 1, at if has_versions else day, tzinfo=UTC)
+            staged.append({"id": number, "name": name, "age": at, VALID_FROM: begun, VALID_TO: None})
+        batch = pa.RecordBatch.from_pylist(staged, schema=HISTORY)
+        (commit,) = self.run(destination, replace(base, history=history), batch, FINAL)
+        return commit.records
+
+    def _versions(self, place: Any) -> list[tuple[Any, ...]]:
+        def day(moment: Any) -> int | None:
+            return None if moment is None else int(str(moment)[8:10])
+
+        rows = self.read_back(place, "people", HISTORY) or ()
+        return sorted((r["id"], day(r[VALID_FROM]), day(r[VALID_TO]), r["name"], r["age"]) for r in rows)
+
+    def test_a_version_is_closed_by_the_next_one(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "keeps_history").keeps_history() is True
+        assert self._keep_versions(destination, 2, (1, "a", 1), (2, "b", 1), (2, "c", 2)) == 3
+        self._keep_versions(destination, 4, (1, "x", 3), (2, "c", 3), (3, "d", 3))
+        rest = [(2, 2, None, "c", 3), (3, 4, None, "d", 3)]
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 4, None, "x", 3), *rest]
+        self._keep_versions(destination, 4, (1, "y", 4))
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 4, None, "y", 4), *rest]
+        assert dict(self.row(destination).history) == {NEWEST: "4"}
+
+    def test_a_late_version_goes_between_its_neighbours(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "keeps_history")
+        self._keep_versions(destination, 9, (1, "a", 2), (1, "b", 6), has_versions=True)
+        late = [(1, "a", 4), (1, "b", 7), (1, "c", 8), (1, "first", 1)]
+        self._keep_versions(destination, 9, *late, has_versions=True)
+        found = [(1, 1, 2, "first", 1), (1, 2, 4, "a", 2), (1, 4, 6, "a", 4), (1, 6, 8, "b", 7), (1, 8, None, "c", 8)]
+        assert self._versions(place) == found
+        self._keep_versions(destination, 9, (1, "other", 2), has_versions=True)
+        assert self._versions(place) == [found[0], (1, 2, 4, "other", 2), *found[2:]]
+
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
 
@@ -318,10 +383,11 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
 
     def test_a_user_who_may_write_lacks_no_privilege(self, place: Any, destination: Destination) -> None:
         knows = self.can(destination, "knows_privileges")
-        dispositions = (APPEND, MERGE, REPLACE)
-        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+        dispositions = (APPEND, MERGE, REPLACE, WriteDisposition.HISTORY)
+        none = [list[str]() for _ in dispositions]
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == none
         self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
-        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == none
 
     # RunsStatements
 

@@ -126,6 +126,17 @@ def interval_options(function: Command) -> Command:
     return wrapper
 
 
+drop_history_option = click.option(
+    "--drop-history", is_flag=True, help="With --full-refresh: begin the histories anew, too."
+)
+
+
+def check_drop_history(*, full_refresh: bool, drop_history: bool) -> None:
+    """Refuse --drop-history where nothing is dropped."""
+    if drop_history and not full_refresh:
+        raise click.UsageError("--drop-history goes with --full-refresh, which replaces the tables")
+
+
 def json_or_text(text: str) -> Any:
     """Return the value of valid JSON (without NaN and infinity), else the text."""
 

@@ -11,7 +11,16 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
+from .options import (
+    check_drop_history,
+    common,
+    drop_history_option,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    variable_option,
+)
 
 if TYPE_CHECKING:
     from syncblocks.connectors.stream import WrittenRange
@@ -29,6 +38,7 @@ NAMED_COLUMNS = 5
 @variable_option
 @interval_options
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
+@drop_history_option
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
 @file_argument
@@ -37,6 +47,7 @@ def plan_command(
     file: Path | None,
     streams: tuple[str, ...],
     full_refresh: bool,
+    drop_history: bool,
     types: bool,
     variables: tuple[tuple[str, Any], ...],
     interval: tuple[datetime, datetime] | None,
@@ -45,9 +56,11 @@ def plan_command(
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
+    check_drop_history(full_refresh=full_refresh, drop_history=drop_history)
+
     pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh)
+        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh, drop_history=drop_history)
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
@@ -68,6 +81,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "masks": _masks(planned),
                 "checks": _checks(planned),
                 "added_columns": list(map(str, planned.selected.added.columns)),
+                "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
@@ -224,6 +238,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: {line}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
+        if planned.selected.added.history is not None:
+            console.echo(f"{planned.name}: keeps every version, {planned.selected.added.history}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

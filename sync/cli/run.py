@@ -13,7 +13,9 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    check_drop_history,
     common,
+    drop_history_option,
     event_option,
     file_argument,
     interval_options,
@@ -51,6 +53,7 @@ def running_options(function: Any) -> Any:
 @interval_options
 @click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
+@drop_history_option
 @click.option(
     "--bookmark",
     "bookmarks",
@@ -66,6 +69,7 @@ def run_command(
     file: Path | None,
     streams: tuple[str, ...],
     full_refresh: bool,
+    drop_history: bool,
     bookmarks: tuple[tuple[str, str], ...],
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
@@ -80,6 +84,7 @@ def run_command(
 
     Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
     """
+    check_drop_history(full_refresh=full_refresh, drop_history=drop_history)
     if bookmarks and full_refresh:
         raise click.UsageError("--bookmark and --full-refresh contradict each other")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
@@ -89,7 +94,8 @@ def run_command(
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
     given = given_bookmarks(bookmarks)
-    return execute(console, pipeline, streams=streams, full_refresh=full_refresh, bookmarks=given, event=event, **more)
+    more |= {"full_refresh": full_refresh, "drop_history": drop_history}
+    return execute(console, pipeline, streams=streams, bookmarks=given, event=event, **more)
 
 
 def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:

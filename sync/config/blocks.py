@@ -185,14 +185,19 @@ class StreamEntry(Model):
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge", "replace_range"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,
-        description="append, replace, merge or replace_range; default: FULL_TABLE replace, INCREMENTAL merge with "
-        "keys, else append.",
+        description="append, replace, merge, replace_range, or history (every version of a record); default: "
+        "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     range_column: Name | None = Field(
         default=None,
         description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
+    )
+    valid_from: Literal["bookmark"] | None = Field(
+        default=None,
+        description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
+        "execution_date.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
+    VALID_FROM,
+    VALID_TO,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
@@ -34,7 +42,11 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
         ConfigError: see above.
     """
     if taken := stream.added.taken(declared.schema.names):
-        raise stream_error(pipeline, stream, f"add_columns: the stream has a column {taken!r}: give it another name")
+        key = "write_disposition: history" if taken in (VALID_FROM, VALID_TO) else "add_columns"
+        raise stream_error(pipeline, stream, f"{key}: the stream has a column {taken!r}: give it another name")
+    own = [column.field.name for column in stream.added.columns]
+    if stream.added.history is not None and (taken := stream.added.history.taken(own)):
+        raise stream_error(pipeline, stream, f"add_columns: a history has a column {taken!r}: give it another name")
     is_merged = stream.write_disposition is WriteDisposition.MERGE
     if stream.added.kept and is_merged and can.keeps_first is None:
         what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"

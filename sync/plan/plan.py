@@ -49,6 +49,7 @@ from .evolution import (
     without_columns,
 )
 from .guessed import decided
+from .history import check_history, timed
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .planned_repair import Repair
@@ -133,6 +134,8 @@ class PlannedStream:
     notices: tuple[str, ...] = ()
     #: Of columns that are not what a person may expect; for `plan` only.
     warnings: tuple[str, ...] = ()
+    #: Whether the history in the table is dropped (`--drop-history`).
+    drops_history: bool = False
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
 
@@ -185,6 +188,8 @@ def plan_streams(
     *,
     connectors: Connectors,
     full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
 ) -> Plan:
     """Plan a run: decide everything that can be decided before a record is read.
 
@@ -196,6 +201,8 @@ def plan_streams(
         code: the user's functions.
         connectors: gives groups, wires and abilities.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
 
     Raises:
         ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
@@ -213,7 +220,20 @@ def plan_streams(
         try:
             if refusal:
                 raise stream_error(pipeline, stream, refusal, kind=Unplannable)
-            planned = _plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh)
+            row = ledger_row(table, key)
+            can = connectors.destination_can
+            check_history(pipeline, stream, table, row, can, full_refresh=full_refresh, drop_history=drop_history)
+            planned = _plan_stream(
+                pipeline,
+                stream,
+                key,
+                table,
+                known,
+                code,
+                connectors,
+                full_refresh=full_refresh,
+                may_be_late=may_be_late,
+            )
         except Unplannable as error:
             if not pipeline.allow_blocks_to_fail:
                 raise
@@ -270,6 +290,7 @@ def _plan_stream(
     connectors: Connectors,
     *,
     full_refresh: bool,
+    may_be_late: bool,
 ) -> PlannedStream:
     if stream.stream.unreadable:
         raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
@@ -294,6 +315,7 @@ def _plan_stream(
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=may_be_late)
     rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
@@ -335,7 +357,11 @@ def _plan_stream(
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
         raise stream_error(pipeline, stream, not_ours(stream, altered))
     lossy = mapping.refusals if is_decided else ()
-    of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
+    of_changes = [
+        text
+        for text in (frozen(changes, before, mapping, rules), "" if full_refresh else rekeyed(changes, stream, rules))
+        if text
+    ]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
@@ -349,7 +375,7 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added.columns and not stream.checks
+    is_plain = is_plain and not stream.added and not stream.checks
     wire = ARROW
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
@@ -363,7 +389,7 @@ def _plan_stream(
             blocks
             or kept
             or is_converted
-            or stream.added.columns
+            or stream.added
             or stream.checks
             or arriving.schema.names != stream.stream.schema.names
         ),
@@ -375,7 +401,8 @@ def _plan_stream(
         key=key,
         table=table,
         start=start,
-        write_disposition=disposition,
+        # A history begins anew by itself: versions of one key may arrive.
+        write_disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
         wire=wire if reading.readers == 1 or reading.loaders > 1 else "arrow",
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
@@ -395,6 +422,7 @@ def _plan_stream(
         written_range=written,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+        drops_history=full_refresh and stream.added.history is not None,
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
         warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
         + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),

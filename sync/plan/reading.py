@@ -168,7 +168,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
         return "one reader tells which files it has read"
     if selected.stream.max_rejected is not None:
         return "rejected records are kept one by one"
-    if disposition is WriteDisposition.MERGE and not selected.has_own_key:
+    is_by_key = disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+    if is_by_key and not selected.has_own_key:
         return "of records with the same key the last one counts, so they are read in order"
     return ""
 

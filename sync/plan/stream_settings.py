@@ -28,6 +28,7 @@ from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
+from .history import history_of
 from .masks import masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
@@ -77,17 +78,17 @@ def configure(
     keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
-    if disposition == "merge" and not keys:
+    if disposition in ("merge", "history") and not keys:
         raise fail(
             "key_properties",
-            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            f"{disposition} needs key_properties: the source has no primary key, or its columns are excluded",
             kept,
         )
     if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
         raise fail(
             "write_disposition",
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
-            ["append", "merge"],
+            ["append", "merge", "history"],
         )
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
@@ -104,7 +105,7 @@ def configure(
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=(*_conditions(pipeline, stream, settings, fail), *range_conditions(stream, written)),
         masks=masks,
-        may_repeat=disposition == "merge",
+        may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
         names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
         max_rejected=_max_rejected(settings),
@@ -131,7 +132,10 @@ def configure(
         said=said,
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
-        added=_added(pipeline, settings, fail),
+        added=replace(
+            _added(pipeline, settings, fail),
+            history=history_of(pipeline, stream, settings, kept, disposition, fail),
+        ),
         checks=tuple(settings.get("checks") or ()),
         differences=differences,
         location=location,
@@ -142,9 +146,9 @@ def configure(
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
     of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
-    of_columns |= {"checks", "replication_method", "null_bookmarks", "lookback", "changed_files", "range_column"}
+    of_columns |= {"checks", "replication_method", "null_bookmarks", "lookback", "changed_files", "range_column", "valid_from"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
-    is_of_columns = kept.get("write_disposition") in ("merge", "replace_range")
+    is_of_columns = kept.get("write_disposition") in ("merge", "replace_range", "history")
     return kept | ({"write_disposition": "append"} if is_of_columns else {})
 
 

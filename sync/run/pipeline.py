@@ -60,6 +60,7 @@ def run_pipeline(
     *,
     streams: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
     trigger: str | None = None,
@@ -78,6 +79,7 @@ def run_pipeline(
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
@@ -102,6 +104,7 @@ def run_pipeline(
     order = _Order(
         streams=streams,
         full_refresh=full_refresh,
+        drop_history=drop_history,
         event=event or {},
         concurrency=concurrency,
         wait_for_other=wait_for_other,
@@ -119,6 +122,7 @@ class _Order(NamedTuple):
 
     streams: Sequence[str]
     full_refresh: bool
+    drop_history: bool
     event: Mapping[str, Any]
     concurrency: int | None
     wait_for_other: bool
@@ -332,13 +336,23 @@ class _Runner:
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:
-        streams, full_refresh = () if self.order.retry else self.order.streams, self.order.full_refresh
-        for wait_s in ASK_AGAIN_S:
+        order = self.order
+        for wait_s in (*ASK_AGAIN_S, None):
             try:
-                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+                return make_plan(
+                    self.session,
+                    self._store,
+                    streams=() if order.retry else order.streams,
+                    full_refresh=order.full_refresh,
+                    drop_history=order.drop_history,
+                    may_be_late=order.tick is not None,
+                    only=only,
+                )
             except RetriableError:  # such as a database file that another start has locked for its own plan
+                if wait_s is None:
+                    raise
                 time.sleep(wait_s)
-        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+        raise AssertionError("the last attempt returns or raises")
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""

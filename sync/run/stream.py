@@ -18,6 +18,7 @@ from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     FileRead,
+    HistoryLoad,
     LedgerRow,
     Load,
     Stream,
@@ -28,6 +29,7 @@ from syncblocks.connectors.stream import (
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
+from ..plan.history import history_load
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
@@ -76,6 +78,8 @@ class StreamRun:
         self._source_to_be = ""
         #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
+        #: What it keeps of a history.
+        self._known_history: Mapping[str, Any] = {}
         #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         #: `TableState.identity` of the table that the next attempt continues; None: it starts from scratch.
@@ -162,7 +166,7 @@ class StreamRun:
         row = context.destination.take_over(
             self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
-        self._columns = row.columns
+        self._columns, self._known_history = row.columns, row.history
         return row
 
     def _note_source(self) -> None:
@@ -276,8 +280,13 @@ class StreamRun:
             begun_in=self._begun_in,
             forgets_files=self._start is None and stream.tracks_files,
             kept=self.planned.selected.added.kept,
+            history=self._history(),
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
+
+    def _history(self) -> HistoryLoad | None:
+        is_anew = self.planned.drops_history and self._start is None and not self._commits
+        return history_load(self.planned.selected, self._known_history, starts_over=is_anew)
 
     def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
         """Return the final checkpoint; from now on the ledger may say that the stream is complete."""

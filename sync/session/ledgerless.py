@@ -105,6 +105,7 @@ class Ledgerless:
             inner,
             examines_tables=None,
             keeps_files=None,
+            keeps_history=None,
             knows_privileges=None,
             refuses_keys=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
@@ -195,7 +196,7 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "keeps_files", "knows_privileges", "refuses_keys"})
+DROPPED = frozenset({"examines_tables", "keeps_files", "keeps_history", "knows_privileges", "refuses_keys"})
 
 
 class _KeptRanges:

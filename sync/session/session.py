@@ -273,6 +273,8 @@ def make_plan(
     *,
     streams: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
     only: Sequence[str] | None = None,
     is_of_run: bool = True,
 ) -> Plan:
@@ -283,6 +285,8 @@ def make_plan(
         store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
         streams: globs of `--stream`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
 
@@ -315,6 +319,8 @@ def make_plan(
         session.code,
         connectors=session.connectors,
         full_refresh=full_refresh,
+        drop_history=drop_history,
+        may_be_late=may_be_late,
     )
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)

@@ -90,6 +90,11 @@ def plan_repair(
     if planned.written_range is not None:
         return None, "not repaired: a run writes the range anew (`replace_range`)"
     reason = ""
+    if planned.write_disposition is WriteDisposition.HISTORY:
+        return None, (
+            "not repaired: a history is only written by its runs; `syncblocks state reset` lets the next one read all "
+            "records again and compare them"
+        )
     if not source.side.key:
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):

@@ -20,7 +20,7 @@ from ..plan.planned_repair import Repair
 from ..session.reader import copy_of, destination_reader, offered_streams
 from ..session.session import Session
 from .checksums import SideReader, system_of
-from .columns import ColumnPairs
+from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
 from .passing import passing
 from .repair import plan_repair
@@ -111,7 +111,8 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         found = replace(found, notes=(*filter(None, [scope]), *found.notes))
-        return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
+        current = reader.count(current_versions(planned, copy))
+        return replace(found, source_records=source.count(stream), destination_records=current)
     columns = ColumnPairs(
         session, planned, copy, (system_of(session.source_can, stream), system_of(reader_can, copy)), reader_can
     )

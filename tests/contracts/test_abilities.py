@@ -30,13 +30,14 @@ _SQL = {
     "examines_tables",
     "runs_statements",
 }
+_HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "csv": ({"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}, _FILES),
     "duckdb": (
         {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
-        {"holds_memory", *_SQL},
+        {"holds_memory", *_HISTORY},
     ),
     "json": (
         {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
@@ -48,7 +49,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     ),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
     "memory": (
         set(),
@@ -56,7 +57,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     ),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
     "parquet": (
         {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "looks_at_times", "reads_ranges"},
@@ -72,11 +73,11 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "filters_records",
             "computes_checksums",
         },
-        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
+        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
     "sqlalchemy": ({"skips_late", "filters_records"}, _SQL),
-    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _SQL),
+    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {

@@ -333,6 +333,34 @@ class Writes:
         emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, columns)]
         return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
 
+    def changed(self, columns: Sequence[Column]) -> str:
+        """Write the condition that a record `t` and another one `s` of the same types differ by value, never NULL.
+
+        1.0 and 1.00 are one value, `a` and `A` are two.
+        """
+        return self.differs(columns, {column.name: column.type for column in columns}) if columns else "1 = 0"
+
+    def update_from(self, target: Table, source: TableName, values: Mapping[str, str], condition: str) -> str:
+        """Write UPDATE of records `t` by those of a staging table `s`, of which one at most meets the condition."""
+        return self._updated(target, self._table(source), values, condition, "")
+
+    def update_staged(self, staging: TableName, target: Table, values: Mapping[str, str], condition: str) -> str:
+        """Write UPDATE of staged records `s` by records `t`, of which one at most meets the condition."""
+        return self._carried(target, staging, values, condition)
+
+    def delete_staged(self, staging: TableName, condition: str) -> str:
+        """Write DELETE of staged records `s` that meet a condition."""
+        return f"delete from {self._table(staging)} as s where {condition}"
+
+    def same_key(self, columns: Sequence[Column]) -> str:
+        """Compare the key of a record `t` with that of another one `s` of the same types."""
+        names = [column.name for column in columns]
+        return self._same_key(columns, {column.name: column.type for column in columns}, names)
+
+    def before_merge(self) -> Sequence[Action]:
+        """Return what lets the statements of a merge go faster, until the commit; default: nothing."""
+        return ()
+
     def equals(self, left: str, right: str, column: Column) -> str:
         """Write that two values of a column's type are the same."""
         return f"{left} = {right}"

@@ -13,6 +13,7 @@ from ..tables import StagingTable, Table
 from .append import Append
 from .context import LoadContext
 from .events import LoadEvents
+from .history import History
 from .ingest import ingest
 from .merge import Merge
 from .replace import Replace
@@ -25,6 +26,7 @@ _STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
     WriteDisposition.MERGE: Merge,
     WriteDisposition.REPLACE: Replace,
     WriteDisposition.REPLACE_RANGE: ReplaceRange,
+    WriteDisposition.HISTORY: History,
 }
 
 
@@ -99,6 +101,7 @@ class TableLoad:
                 completed_by=load.run if checkpoint.is_final else None,
                 rows=self._written,
                 columns=context.columns.known,
+                history=strategy.kept_history(is_final=checkpoint.is_final),
             )
         except TakenOver:
             raise self.taken_over() from None

@@ -253,7 +253,7 @@ class RejectedRecords:
             shown = ", ".join(self._dialect.writes.shown(name, kind) for name, kind in staged.types.items())
             rows = self._session.query(f"select {shown} {of_them}")
             self._add([(dict(zip(staged.types, values, strict=True)), reason) for values in rows], names)
-            self._session.execute(f"delete {of_them}")
+            self._session.execute(self._dialect.writes.delete_staged(staged.name, condition))
         return int(number)
 
     def _add(self, rejected: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:

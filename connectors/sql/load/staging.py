@@ -20,7 +20,7 @@ from .rejected import Statements
 def planned_staging(context: LoadContext) -> StagingTable:
     """Plan the staging table for the stream's schema as it is now, beside the target."""
     planned, load = context.columns.planned(), context.load
-    is_merge = load.write_disposition is WriteDisposition.MERGE
+    is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
         types={name: wire.type for name, (_, wire) in planned.items()},

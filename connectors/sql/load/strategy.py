@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ...stream import FileRead
 from ..tables import Column, StagingTable, Table
@@ -64,6 +65,10 @@ class Strategy(ABC):
     def not_null(self) -> frozenset[str]:
         """Return the columns of the target in which NULL would become a value of the database's own."""
         return frozenset(column.name for column in (self.table.columns if self.table else ()) if column.fills_nulls)
+
+    def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
+        """Return what the ledger keeps of a history (`LedgerRow.history`); default: the table has none."""
+        return {}
 
     def target_columns(self) -> list[Column]:
         """Return the columns that the target needs for this transaction's records."""
