@@ -146,7 +146,15 @@ def configure(
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
     of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
-    of_columns |= {"checks", "replication_method", "null_bookmarks", "lookback", "changed_files", "range_column", "valid_from"}
+    of_columns |= {
+        "checks",
+        "replication_method",
+        "null_bookmarks",
+        "lookback",
+        "changed_files",
+        "range_column",
+        "valid_from",
+    }
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     is_of_columns = kept.get("write_disposition") in ("merge", "replace_range", "history")
     return kept | ({"write_disposition": "append"} if is_of_columns else {})
