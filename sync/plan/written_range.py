@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow.fidelity import Fidelity, compare
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import (
@@ -135,7 +134,6 @@ def arriving_range(
     selected: SelectedStream,
     names: Mapping[str, str],
     mapping: ColumnMapping,
-    can: Abilities,
     *,
     full_refresh: bool,
 ) -> WrittenRange | None:
@@ -145,7 +143,6 @@ def arriving_range(
         selected: the stream.
         names: the source's columns -> as they arrive, but for what transformers' functions do.
         mapping: how the destination keeps the columns.
-        can: abilities of the destination.
         full_refresh: the table is replaced as a whole.
 
     Raises:
@@ -161,11 +158,12 @@ def arriving_range(
                 "table: leave these out to read all, or leave out --full-refresh to write the interval anew"
             )
         return None
-    if can.replaces_ranges is None:
-        raise ValueError(
-            "`write_disposition: replace_range` needs a destination that deletes records; this one does not"
-        )
     kind = selected.stream.schema.field(written.column).type
+    if written.interval is not None and not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        raise ValueError(
+            f"range_column {written.column!r} is {kind} in the table, and --interval-start and --interval-end bound "
+            "days and times: start the table over with --full-refresh, without them"
+        )
     name = names[written.column]
     planned = next((column for column in mapping.columns if column.name == name), None)
     if planned is not None and (why := _inexact(planned, kind)):
