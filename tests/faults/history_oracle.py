@@ -97,6 +97,8 @@ class Oracle:
             # A line that is no record may be told of behind the records.
             return Outcome(1, tuple(_failed(blocks, failure, None if turn.source.is_malformed else 0)))
         written = [row for row in arriving if row not in rejected]
+        if self.disposition == "replace_range":
+            self._delete(arriving, written, (turn.rename or {}).get("n", "n"))
         self._write(written, _arriving(read, turn))
         self.bookmark, self.boundary = bookmark, boundary
         left_out = {name for name in turn.source.columns if not _reads(turn, name)}
@@ -189,6 +191,13 @@ class Oracle:
         if self.disposition == "append" or not self.has_key:
             return []
         return [row for row in rows if row["id"] is None]
+
+    def _delete(self, read: Sequence[Row], written: Sequence[Row], column: str) -> None:
+        """Delete the records of the values that were read, and those whose keys arrive."""
+        values = {row[column] for row in read}
+        keys = {row["id"] for row in written} if self.has_key else set()
+        kept = (row for row in self.table or () if row.get(column) not in values and row["id"] not in keys)
+        self.table = None if self.table is None else list(kept)
 
     def _write(self, rows: Sequence[Row], columns: set[str]) -> None:
         if self.disposition == "replace" or self.table is None:
