@@ -341,7 +341,7 @@ def _plan_stream(
     check_tracked(pipeline, stream, connectors.destination_can)
     check_ranges(pipeline, stream, connectors.destination_can)
     try:
-        written = arriving_range(stream, names, mapping, full_refresh=full_refresh)
+        written = arriving_range(stream, names, mapping, table, full_refresh=full_refresh)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from syncblocks.connectors.stream import (
     Condition,
     ReplicationMethod,
     Stream,
+    TableState,
     WrittenRange,
 )
 
@@ -134,6 +136,7 @@ def arriving_range(
     selected: SelectedStream,
     names: Mapping[str, str],
     mapping: ColumnMapping,
+    table: TableState,
     *,
     full_refresh: bool,
 ) -> WrittenRange | None:
@@ -143,6 +146,7 @@ def arriving_range(
         selected: the stream.
         names: the source's columns -> as they arrive, but for what transformers' functions do.
         mapping: how the destination keeps the columns.
+        table: the state of the table.
         full_refresh: the table is replaced as a whole.
 
     Raises:
@@ -166,12 +170,18 @@ def arriving_range(
         )
     name = names[written.column]
     planned = next((column for column in mapping.columns if column.name == name), None)
+    if planned is not None and table.schema is not None and planned.kept is not None and planned.kept.held is None:
+        raise ValueError(
+            f"range_column {written.column!r} is new in the table, whose records have no value for it: none of them "
+            "would be deleted. Start the table over with --full-refresh"
+        )
     if planned is not None and (why := _inexact(planned, kind)):
         raise ValueError(
             f"range_column {written.column!r} {why}: what is deleted would not be what was read. Choose another "
             "column, or start the table over with --full-refresh"
         )
-    return WrittenRange(column=name, interval=written.interval, is_by_files=written.is_by_files)
+    source_column = written.column if written.column not in names.values() else ""
+    return replace(written, column=name, source_column=source_column)
 
 
 def demand_interval(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> None:

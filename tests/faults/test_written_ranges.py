@@ -87,7 +87,7 @@ class Kills:
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("is_keyed", [False, True], ids=["no key", "key"])
+@pytest.mark.parametrize("is_keyed", [False, True], ids=["keyless", "keyed"])
 @pytest.mark.parametrize("how", ["interval", "values"])
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.thinned(1)

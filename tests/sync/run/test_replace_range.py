@@ -107,7 +107,7 @@ def days(first: int, last: int) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("column", ["day", "at", "z"])
-@pytest.mark.parametrize("keys", [(), ("id",)], ids=["no key", "key"])
+@pytest.mark.parametrize("keys", [(), ("id",)], ids=["keyless", "keyed"])
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.thinned(1)
 def test_an_interval_is_written_anew(
@@ -235,6 +235,26 @@ def test_what_cannot_be_a_range_is_refused(
     with pytest.raises(ConfigError) as caught:
         table.run(*interval)
     assert message in str(caught.value)
+
+
+def test_a_column_that_the_table_lacks_is_no_range_of_it(tmp_path: Path) -> None:
+    table = Table(tmp_path, range_column="day")
+    table.fill((1, "2024-01-01", "01:00"))
+    table.written(range_column="word", columns={"exclude": ["day"]})
+    with pytest.raises(ConfigError, match="new in the table"):
+        table.run(*days(1, 2))
+
+
+def test_values_that_the_source_no_longer_has_are_no_difference(tmp_path: Path, run_cli: RunCLI) -> None:
+    table = Table(tmp_path, range_column="day", key_properties=["id"])
+    table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-02", "01:00"))
+    table.written()
+    table.fill((2, "2024-01-02", "01:00"))
+    assert "counted" in run_cli(["verify", table.file()], tmp_path).stdout
+    table.fill((2, "2024-01-03", "01:00"))
+    differs = run_cli(["verify", "--repair", table.file()], tmp_path)
+    assert (differs.returncode, "differs" in differs.stdout) == (1, True)
+    assert "a run writes the range anew" in differs.stderr
 
 
 def test_a_full_refresh_of_an_interval_is_refused(tmp_path: Path) -> None:
