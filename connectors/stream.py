@@ -417,6 +417,8 @@ class WrittenRange:
     interval: tuple[datetime, datetime] | None = None
     #: The records of `Checkpoint.files` are deleted; the column holds their paths.
     is_by_files: bool = False
+    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
+    source_column: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

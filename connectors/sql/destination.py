@@ -479,14 +479,27 @@ class SqlDestination(ABC):
             stays=is_kept,
             refers_to=frozenset(map(self._folded, table.refers_to)),
             identity=table.identity,
-            refuses={
-                disposition: table.unfit
-                for disposition in WriteDisposition
-                if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
-            },
+            refuses=_refused(table, is_kept=is_kept),
             triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
             stream_name=str(name) if self.dialect.naming.default_schema else name.name,
         )
+
+
+def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
+    """Return which write dispositions cannot write a table as it is, and why; `is_kept`: a replace keeps the table."""
+    if table.unfit:
+        return {
+            disposition: table.unfit
+            for disposition in WriteDisposition
+            if is_kept or disposition is not WriteDisposition.REPLACE
+        }
+    if table.is_referenced:
+        why = (
+            "has records that foreign keys of other tables refer to, which `replace_range` would delete: say "
+            "`write_disposition: merge`"
+        )
+        return {WriteDisposition.REPLACE_RANGE: why}
+    return {}
 
 
 def _without_suffix(name: str) -> str:

@@ -158,6 +158,17 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
         )
 
 
+def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
+    if stream.written_range is not None and can.replaces_ranges is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            "`write_disposition: replace_range` needs a destination that deletes a range in the transaction of its "
+            f"records; {pipeline.destination.connector} does not",
+        )
+
+
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
     if stream.stream.max_rejected is not None and can.keeps_rejected is None:

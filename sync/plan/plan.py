@@ -27,6 +27,7 @@ from .checks import (
     Unplannable,
     check_added,
     check_own_source,
+    check_ranges,
     check_rejected,
     check_shared_tables,
     check_tracked,
@@ -368,8 +369,9 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    check_ranges(pipeline, stream, connectors.destination_can)
     try:
-        written = arriving_range(stream, names, mapping, connectors.destination_can, full_refresh=full_refresh)
+        written = arriving_range(stream, names, mapping, table, full_refresh=full_refresh)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)

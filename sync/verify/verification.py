@@ -190,6 +190,9 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
     if verdict == DIFFERS and planned.write_disposition is WriteDisposition.APPEND and destination >= source:
         verdict = COUNTED
         found.append(_appended(comparison))
+    elif verdict == DIFFERS and _may_hold_more(planned, side, comparison):
+        verdict = COUNTED
+        found.append("replace_range: the destination may hold values that the source no longer has")
     elif verdict == DIFFERS and not side.key:
         found.append("there is no key that both sides order alike: only all records together were compared")
     if comparison.changed_since:
@@ -206,6 +209,17 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         key=tuple(column.name for column in side.key),
         comparison=comparison,
         notes=tuple(found),
+    )
+
+
+def _may_hold_more(planned: PlannedStream, side: Side, comparison: Comparison) -> bool:
+    """Tell whether only records were found that a run without an interval has left, since it read no such value."""
+    if planned.written_range is None or planned.written_range.interval is not None:
+        return False
+    if not side.key:
+        return comparison.destination.records > comparison.source.records
+    return all(each.kind == "extra" for each in comparison.records) and all(
+        each.destination_records > each.source_records for each in comparison.ranges
     )
 
 
