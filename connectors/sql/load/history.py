@@ -82,6 +82,7 @@ class History(Strategy):
         context, staged, target = self.context, self.staged, self.context.target
         if staged is None and not is_final:
             return
+        is_empty = False
         key = context.columns.key()
         if staged is not None:
             self._refuse_nulls(staged, key)
@@ -92,6 +93,7 @@ class History(Strategy):
                 table = self._emptied(table, columns, key)
             elif table is not None:
                 self._added |= self._lacking(columns)
+            is_empty = table is None
             table = target.create(columns, key) if table is None else target.evolve(table, columns)
         self._starts_over = False
         if staged is None:
@@ -106,7 +108,10 @@ class History(Strategy):
         )
 
         def statements(source: TableName) -> Sequence[Action]:
-            return writes.of_records(source) if self._history.has_versions else writes.of_run(source)
+            if self._history.has_versions:
+                return writes.of_records(source)
+            # Of records that are rejected one by one, some are in the table before others.
+            return writes.of_first_run(source) if is_empty and context.rejected is None else writes.of_run(source)
 
         self.records -= insert_staged(context, table, staged, statements, key=key)
 

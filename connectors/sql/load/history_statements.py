@@ -45,7 +45,12 @@ class Versions:
     @property
     def updated(self) -> list[Column]:
         """Those that an update in place writes."""
-        return [column for column in (*self.compared, *self.in_place) if column not in self.kept]
+        return [*self.compared, *self.renewed]
+
+    @property
+    def renewed(self) -> list[Column]:
+        """Those in which a version is kept up to date, without becoming another one."""
+        return [column for column in self.in_place if column not in self.kept]
 
 
 class HistoryStatements:
@@ -69,7 +74,7 @@ class HistoryStatements:
         versions, writes = self._versions, self._dialect.writes
         found = self._working(1)
         is_new, differs = f"t.{self._first_key} is null", writes.changed(versions.compared)
-        is_other = " or ".join([is_new, differs, *([writes.changed(versions.in_place)] if versions.in_place else [])])
+        is_other = f"{is_new} or {differs} or {writes.changed(versions.renewed)}"
         kind = (
             f"case when {is_new} then {_NEXT} when ({differs}) and t.{self._from} < s.{self._from} then {_NEXT} "
             f"else {_SAME} end"
@@ -91,6 +96,14 @@ class HistoryStatements:
             self._dialect.tables.drop(found),
         ]
 
+    def of_first_run(self, source: TableName) -> list[Action]:
+        """Write them for records that all have the run's time, and a table that is empty."""
+        last = self._last(source, [*self._versions.key], is_first=True)
+        return [
+            *self._dialect.writes.before_merge(),
+            f"{self._insert_target()} select {self._listed('s.')} from {last} as s",
+        ]
+
     # --------------------------------------------------------------- of a time each record
     def of_records(self, source: TableName) -> list[Action]:
         """Write them for records that each have a time of their own; every one is a version."""
@@ -98,7 +111,6 @@ class HistoryStatements:
         found, one, two, heads, ends = map(self._working, range(1, 6))
         current = f"{self._same} and t.{self._to} is null"
         at_once = f"{self._same} and t.{self._from} = s.{self._from}"
-        values = [*versions.compared, *versions.in_place]
         is_new = f"t.{self._first_key} is null"
         is_next = f"s.{self._rank} = {_NEXT}"
         return [
@@ -108,7 +120,7 @@ class HistoryStatements:
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, "
             f"case when {is_new} then {_NEXT} else {_SAME} end "
             f"from {self._last(source, [*versions.key, versions.valid_from])} as s "
-            f"left join {self._into_target} as t on {at_once} where {is_new} or {writes.changed(values)}",
+            f"left join {self._into_target} as t on {at_once} where {is_new} or {writes.changed(versions.updated)}",
             *self._updated(versions.updated, found, f"{at_once} and s.{self._rank} = {_SAME}"),
             *self._carried(found),
             writes.update_staged(
@@ -117,7 +129,7 @@ class HistoryStatements:
             *(statement for each in (one, two) for statement in self._chain(each, found)),
             self._heads(heads, one, two),
             *self._updated(
-                [column for column in versions.in_place if column not in versions.kept],
+                versions.renewed,
                 heads,
                 f"{current} and s.{self._rank} = {_CURRENT}",
             ),
@@ -160,7 +172,7 @@ class HistoryStatements:
         heads_so_far = f"sum({closed}) over (partition by {keys} order by {self._number})"
         counted = f"(select m.*, {heads_so_far} as {run} from {marked} as m)"
         window = f"over (partition by {keys}, {run} order by {self._number} desc)"
-        last = {column.name for column in versions.in_place if column not in versions.kept}
+        last = {column.name for column in versions.renewed}
         listed = ", ".join(
             f"first_value({self._quote(column.name)}) {window} as {self._quote(column.name)}"
             if column.name in last
@@ -218,14 +230,14 @@ class HistoryStatements:
             for statement in (made.drop(name), made.create_staging(name, [*columns, *numbers], numbered=False))
         ]
 
-    def _last(self, source: TableName, key: Sequence[Column]) -> str:
+    def _last(self, source: TableName, key: Sequence[Column], *, is_first: bool = False) -> str:
         """Write a derived table of the last staged record of each key, in the table's types, without outdated ones."""
         names, staged, cast = [column.name for column in key], self._staged.types, self._dialect.writes.cast
         values = ", ".join(
             f"{cast(f's.{self._quote(column.name)}', column.type, staged[column.name])} as {self._quote(column.name)}"
             for column in self._versions.all
         )
-        below = self._is_below_bookmark()
+        below = "" if is_first else self._is_below_bookmark()
         if not below and all(staged[column.name] == column.type for column in key):
             latest = self._dialect.writes.latest(source, names)
             return f"(select {values}, s.{self._number} from {latest} as s)"

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+import duckdb
+import psycopg
+
+from syncblocks.connectors.stream import VALID_FROM, VALID_TO
+from tests.golden.systems import mysql_connection
 
 #: What stands in columns that are no key, by the beginning of their names.
 VALUES: Mapping[str, Sequence[Any]] = {
@@ -176,3 +185,45 @@ def loads(seed: str, *, has_versions: bool, has_nan: bool, count: int) -> Iterat
 def _drawn(chance: random.Random, column: str, *, has_nan: bool) -> Any:
     values = VALUES[column.rstrip("0123456789")]
     return chance.choice([*values, float("nan")] if has_nan and column == "n" else values)
+
+
+# ------------------------------------------------------------------------------ as the table has it
+def held(system: str, url: str, path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows of `people` as the system's own client reads them, in the form of `Model.table`."""
+    names, rows = _rows(system, url, path)
+    found = []
+    for values in rows:
+        row = dict(zip(names, values, strict=True))
+        begun, ended = (number_of(row.pop(name)) for name in (VALID_FROM, VALID_TO))
+        key = row.pop("id")
+        found.append((key, begun, ended, tuple(sorted((name, _plain(value)) for name, value in row.items()))))
+    return sorted(found, key=lambda row: row[:2])
+
+
+def _rows(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
+    sql = "select * from people"
+    if system == "postgres":
+        with psycopg.connect(url) as connection:
+            cursor: Any = connection.execute(sql)
+            return [each.name for each in cursor.description], cursor.fetchall()
+    if system == "mysql":
+        with mysql_connection(url) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [each[0] for each in cursor.description], list(cursor.fetchall())
+    if system == "sqlite":
+        with closing(sqlite3.connect(path)) as database:
+            cursor = database.execute(sql)
+            return [each[0] for each in cursor.description], cursor.fetchall()
+    with closing(duckdb.connect(path)) as database:
+        database.execute("set timezone = 'UTC'")
+        cursor = database.execute(sql)
+        return [each[0] for each in cursor.description], cursor.fetchall()
+
+
+def number_of(value: Any) -> int | None:
+    """Return the number of a time (`moment`)."""
+    if value is None:
+        return None
+    time = datetime.fromisoformat(value) if isinstance(value, str) else value
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return int((time - BEGIN) / timedelta(hours=1))

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import psycopg
 import pyarrow as pa
 import pytest
 
@@ -29,8 +24,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
-from tests.connectors.sql.history_model import BEGIN, Batch, Model, loads, moment
-from tests.golden.systems import mysql_connection
+from tests.connectors.sql.history_model import Batch, Model, held, loads, moment
 
 #: Histories, and loads of each.
 SEEDS, LOADS = (range(20), 8) if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else (range(3), 5)
@@ -70,43 +64,8 @@ class Bench:
         return [commit.records for commit in self.destination.load(load, _events(batches, model))]
 
     def held(self) -> list[tuple[Any, ...]]:
-        names, rows = self._rows()
-        found = []
-        for values in rows:
-            row = dict(zip(names, values, strict=True))
-            begun, ended = (_number(row.pop(name)) for name in (VALID_FROM, VALID_TO))
-            key = row.pop("id")
-            plain = {name: "NaN" if value != value else value for name, value in row.items()}
-            found.append((key, begun, ended, tuple(sorted(plain.items()))))
-        return sorted(found, key=lambda row: row[:2])
-
-    def _rows(self) -> tuple[list[str], list[tuple[Any, ...]]]:
-        sql = "select * from people"
-        if self.system == "postgres":
-            with psycopg.connect(self.url) as connection:
-                cursor: Any = connection.execute(sql)
-                return [each.name for each in cursor.description], cursor.fetchall()
-        if self.system == "mysql":
-            with mysql_connection(self.url) as connection, connection.cursor() as cursor:
-                cursor.execute(sql)
-                return [each[0] for each in cursor.description], list(cursor.fetchall())
-        if self.system == "sqlite":
-            with closing(sqlite3.connect(self.path)) as connection:
-                cursor = connection.execute(sql)
-                return [each[0] for each in cursor.description], cursor.fetchall()
-        self.destination.close()
-        with closing(duckdb.connect(self.path)) as connection:
-            connection.execute("set timezone = 'UTC'")
-            cursor = connection.execute(sql)
-            return [each[0] for each in cursor.description], cursor.fetchall()
-
-
-def _number(value: Any) -> int | None:
-    if value is None:
-        return None
-    time = datetime.fromisoformat(value) if isinstance(value, str) else value
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
-    return int((time - BEGIN).total_seconds() // 3600)
+        self.destination.close()  # DuckDB lets go of the file
+        return held(self.system, self.url, self.path)
 
 
 def _stream(batch: Batch, model: Model) -> Stream:
