@@ -32,22 +32,27 @@ class Start(NamedTuple):
     is_given: bool = False
 
 
-#: Behind the source of a ledger row: how its columns are named, and marks of the query and of the filter of its stream.
-_NAMING, _QUERY, _WHERE = "?naming=", "?query=", "?where="
+#: Behind the source of a ledger row: how its columns are named, down to which level objects are flattened, and marks
+#: of the query and of the filter of its stream.
+_NAMING, _NESTED, _QUERY, _WHERE = "?naming=", "?nested=", "?query=", "?where="
 
-_MARKS = re.compile(r"(\?naming=(?P<naming>\w+))?(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?$")
+_MARKS = re.compile(
+    r"(\?naming=(?P<naming>\w+))?(\?nested=(?P<nested>[0-9]+))?(\?query=(?P<query>[0-9a-f]{16}))?"
+    r"(\?where=(?P<where>[0-9a-f]{16}))?$"
+)
 
 
 def source_of(source: str, stream: SelectedStream) -> str:
-    """Return what the ledger keeps as the source of a stream: with its naming, and marks of query and filter."""
+    """Return what the ledger keeps as the source of a stream: with naming, `nested`, and marks of query and filter."""
     read = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
+    nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
     query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
         for each in read.where
     )
-    return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
+    return f"{source}{naming}{nested}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
 
 
 def _mark(text: str) -> str:
@@ -69,6 +74,10 @@ def _naming_of(source: str) -> str:
     return _marks(source)["naming"] or KEEP
 
 
+def _nested_of(source: str) -> int:
+    return int(_marks(source)["nested"] or 0)
+
+
 def _altered(before: str, now: str) -> str:
     """Say what of a stream is not what it was, by its source in the ledger; empty: nothing."""
     then, since = _marks(before), _marks(now)
@@ -79,6 +88,10 @@ def _altered(before: str, now: str) -> str:
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
     """Return the row of a key in a table's ledger."""
     return next((row for row in table.ledger if row.key == key), None)
+
+
+def _in_words(levels: int) -> str:
+    return f"{{flatten: {levels}}}" if levels else "text"
 
 
 def starting_point(
@@ -132,6 +145,13 @@ def starting_point(
                 f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
                 f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
                 "give another `destination_table`, or start the table over with --full-refresh"
+            )
+        if is_same and (levels := _nested_of(committed.source)) != stream.nested:
+            return (
+                f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
+                f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
+                f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
+                "--full-refresh"
             )
         if is_same and committed.source not in named and not _is_read_anew(stream):
             return _refused_change(stream, _altered(committed.source, named[0]))
