@@ -28,6 +28,11 @@ def path_of(field: pa.Field) -> Path:
     return (field.name,) if said is None else tuple(json.loads(said))
 
 
+def has_place(field: pa.Field) -> bool:
+    """Tell whether it is certain where a column's values are within a record."""
+    return SEPARATOR not in field.name or FLATTENED in (field.metadata or {})
+
+
 def names_of(field: pa.Field) -> list[str]:
     """Return a column's name, and those of the objects that it is in."""
     path = path_of(field)
@@ -53,12 +58,16 @@ def collision(where: str, first: Path, second: Path) -> str:
 class Paths:
     """The columns of a stream, each with where its values are; two places are never one column."""
 
-    def __init__(self, fields: Sequence[pa.Field] = ()) -> None:
+    def __init__(self, fields: Sequence[pa.Field] = (), perhaps: Sequence[str] = ()) -> None:
+        """Begin with some columns; `perhaps`: of others, whose values may be in objects."""
         self.of: dict[str, Path] = {}
         #: Names that stand for objects, whose values are other columns.
         self.parents: set[str] = set()
         for field in fields:
             self.add(field.name, path_of(field))
+        for name in perhaps:
+            parts = name.split(SEPARATOR)
+            self.parents.update(SEPARATOR.join(parts[:size]) for size in range(1, len(parts)))
 
     def add(self, name: str, path: Path) -> Path:
         """Add a column, and return where the column of that name is: elsewhere, if two places would be one."""
@@ -141,6 +150,7 @@ __all__ = [
     "column_of",
     "flat_schema",
     "flat_values",
+    "has_place",
     "is_object",
     "leaf_of",
     "marked",

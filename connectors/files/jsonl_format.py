@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..arrow.conform import shown
-from ..arrow.flatten import Paths, leaf_of, marked, path_of
+from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..arrow.undecided import wider_schema
@@ -133,7 +133,10 @@ class JSONLFormat:
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
-        paths = Paths(list(wanted))
+        # Where a column comes from an earlier run, only the records tell where its values are.
+        placed = [field for field in wanted if not file.levels or has_place(field)]
+        is_quick = is_quick and len(placed) == len(wanted)
+        paths = Paths(placed, perhaps=[field.name for field in wanted if not has_place(field)] if file.levels else ())
         own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
         doubtful = doubtful_in(own_names, self._guessed(file, own_names))
         for start, block in self._blocks(file):

@@ -111,6 +111,15 @@ def test_another_nested_on_a_table_that_is_there_is_refused(tmp_path: Path, run_
     assert run_cli(["run", "p.yaml"], tmp_path).returncode == 0, "null is the source's"
 
 
+def test_the_tables_column_decides_the_type_of_a_flat_column(tmp_path: Path, run_cli: RunCLI) -> None:
+    pipeline(tmp_path, put(tmp_path, "jsonl", [{"a": {"b": "x"}}]), {"nested": {"flatten": 1}})
+    assert run_cli(["run", "p.yaml"], tmp_path).returncode == 0
+    put(tmp_path, "jsonl", [{"a": {"b": 1}}, {"a": {"b": 2.50}}, {"a": None}])
+    done = run_cli(["run", "p.yaml"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(tmp_path, "from events") == [("1",), ("2.5",), (None,)]
+
+
 def test_a_value_that_is_new_within_an_object_that_is_left_out_stays_out(tmp_path: Path, run_cli: RunCLI) -> None:
     lines = [json.dumps({"id": number, "who": {"a": 1}}) for number in range(300_000)]
     (tmp_path / "events.jsonl").write_text("\n".join([*lines, json.dumps({"id": -1, "who": {"new": 1}})]) + "\n")
