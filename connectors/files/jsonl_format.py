@@ -34,6 +34,7 @@ from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import JSONLSourceSettings, TextSourceSettings
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
+from .zones import is_zoned, moments, with_zone
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
@@ -118,6 +119,10 @@ class JSONLFormat:
             ]
         )
 
+    def _zone(self, file: DataFile) -> str | None:
+        """Return the zone of times without one in a file that is not ours."""
+        return self._settings.timezone if file.schema is None else None
+
     @property
     def _is_exact(self) -> bool:
         return self._settings.numbers == "exact"
@@ -141,7 +146,7 @@ class JSONLFormat:
         doubtful = doubtful_in(own_names, self._guessed(file, own_names))
         for start, block in self._blocks(file):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
-            batch = self._quick(block, wanted, known, file.levels) if is_quick and is_sure else None
+            batch = self._quick(file, block, wanted, known) if is_quick and is_sure else None
             if batch is not None:
                 del block  # nothing is held here while its records are written
                 yield from sliced(batch, self._settings.batch_size)
@@ -184,7 +189,9 @@ class JSONLFormat:
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return JSONLWriter(sink, schema)
 
-    def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str], levels: int) -> pa.RecordBatch | None:
+    def _quick(
+        self, file: DataFile, block: bytearray, wanted: pa.Schema, known: frozenset[str]
+    ) -> pa.RecordBatch | None:
         """Parse a block as a whole; None: another type, a new key or an error needs a parse record by record."""
         if _NULL.match(block) or _NULL_LINE.search(block):  # Arrow crashes at some, and takes others for records
             return None
@@ -196,12 +203,12 @@ class JSONLFormat:
                 read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
                 parse_options=pyarrow.json.ParseOptions(explicit_schema=raw, unexpected_field_behavior=others),
             ).combine_chunks()
-            if raw is None or not has_only(table.schema, levels, known):
+            if raw is None or not has_only(table.schema, file.levels, known):
                 return None
             batch = table.to_batches()[0] if table.num_rows else None
             if batch is None:
                 return None
-            columns = [_typed(leaf_of(batch, path_of(field)), field.type) for field in wanted]
+            columns = [_typed(leaf_of(batch, path_of(field)), field.type, self._zone(file)) for field in wanted]
             if any(pa.types.is_floating(each.type) and pc.any(pc.is_inf(each)).as_py() for each in columns):
                 return None
         except (pa.ArrowException, ValueError, ArithmeticError):
@@ -300,7 +307,7 @@ class JSONLFormat:
         column = pa.array(values, pa.string()) if texts else None
 
         def converts(part: Any) -> pa.Array:
-            return _typed(part, field.type) if texts else revived(part, field.type)
+            return _typed(part, field.type, self._zone(file)) if texts else revived(part, field.type)
 
         subject = values if column is None else column
         try:
@@ -317,7 +324,7 @@ class JSONLFormat:
             demand_columns(file, len(values), self._settings)
         demand_columns(file, len(columns.keys() | values.keys()), self._settings)
         for key, found in values.items():
-            columns.setdefault(key, _Column()).add(found)
+            columns.setdefault(key, _Column(self._settings.timezone)).add(found)
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
@@ -337,7 +344,8 @@ class JSONLFormat:
 class _Column:
     """The kinds of values that one key had so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: str | None) -> None:
+        self._zone = zone
         self._kinds: set[str] = set()
         self._numbers = Guess(_NUMBERS)
         self._texts = Guess(_MOMENTS)
@@ -359,7 +367,8 @@ class _Column:
             self._kinds.discard("text")
             self._kinds.add("special")
         self._has_empty = self._has_empty or "" in texts
-        self._texts.add(pa.array(texts, pa.string()))
+        column = pa.array(texts, pa.string())
+        self._texts.add(column if self._zone is None else with_zone(column))
 
     def field(self, name: str, *, is_exact: bool = False) -> pa.Field:
         kinds = self._kinds - {"null"}
@@ -454,9 +463,11 @@ def _raw_type(kind: pa.DataType) -> pa.DataType:
     return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
 
 
-def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _typed(column: pa.Array, kind: pa.DataType, zone: str | None) -> pa.Array:
     if column.type.equals(kind):
         return column
+    if zone is not None and is_zoned(kind):
+        return moments(column, kind, zone, is_empty_null=False)
     return from_text(column, kind, is_empty_null=False)
 
 
