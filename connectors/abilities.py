@@ -16,6 +16,7 @@ from .protocols import (
     ExaminesTables,
     FiltersRecords,
     FindsTypes,
+    FlattensObjects,
     ForgetsRuns,
     HasFormerNames,
     HasOneNull,
@@ -63,6 +64,7 @@ class Abilities:
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
+    flattens_objects: FlattensObjects | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None

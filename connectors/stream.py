@@ -57,6 +57,10 @@ LOOK = b"look"
 WIDENS = b"widens"
 
 
+#: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
+FLATTENED = b"flattened"
+
+
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"
 

@@ -25,6 +25,7 @@ from .values import (
     Lookback,
     Name,
     Names,
+    Nested,
     Pattern,
     Patterns,
     Query,
@@ -64,6 +65,11 @@ class _Connection(Defaulting):
 
 class SourceBlock(_Connection):
     """The source (a data loader)."""
+
+    nested: Nested | None = Field(
+        default=None,
+        description="Objects: text (default), one column of JSON; {flatten: N}, columns a__b down to N levels.",
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -208,6 +214,7 @@ class StreamEntry(Model):
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
+    nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,

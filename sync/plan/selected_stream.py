@@ -46,6 +46,10 @@ class SelectedStream:
     said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
+    excluded: tuple[str, ...]
+    #: Down to how many levels objects become columns.
+    nested: int
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
     #: Columns that the engine sets.

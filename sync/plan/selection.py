@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream
 
@@ -255,7 +258,7 @@ def _check_columns(
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
         if not all(stream.schema.names for stream in streams):
             continue  # a stream that was not opened may have the column
-        known = sorted({column for stream in streams for column in stream.schema.names})
+        known = sorted({name for stream in streams for field in stream.schema for name in _known(field, named)})
         for location, pattern in named(entry):
             if pattern not in known and not any(glob_matches(pattern, column) for column in known):
                 raise pipeline.error(
@@ -264,6 +267,11 @@ def _check_columns(
                     allowed=tuple(known),
                     nearest=nearest_match(pattern, known),
                 )
+
+
+def _known(field: pa.Field, named: Callable[[StreamEntry], _Named]) -> list[str]:
+    """Return the names that a column has in an entry; `columns` may name the object that the column is a value of."""
+    return names_of(field) if named is _column_patterns else [field.name]
 
 
 def _column_patterns(entry: StreamEntry) -> _Named:

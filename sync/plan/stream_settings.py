@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
@@ -24,6 +25,7 @@ from ..config.added import mage_columns
 from ..config.catalog_file import Catalog
 from ..config.filters import Comparison
 from ..config.naming import name_by
+from ..config.nested import nested_levels
 from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
@@ -131,6 +133,8 @@ def configure(
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         left_out=_left_out(stream, kept),
+        excluded=_excluded(settings),
+        nested=nested_levels(pipeline, stream.name),
         naming=pipeline.destination.naming,
         added=replace(
             _added(pipeline, settings, fail),
@@ -171,8 +175,18 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     if columns is None:
         return names
     if columns.include:
-        names = [name for name in names if matches_any(columns.include, name)]
-    return [name for name in names if not matches_any(columns.exclude or (), name)]
+        names = [name for name in names if is_covered(stream.schema.field(name), columns.include)]
+    return [name for name in names if not is_covered(stream.schema.field(name), _excluded(settings))]
+
+
+def _excluded(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    columns = settings.get("columns")
+    return () if columns is None else tuple(columns.exclude or ())
+
+
+def is_covered(field: pa.Field, patterns: Sequence[str]) -> bool:
+    """Tell whether patterns match a column, or an object that the column is a value of."""
+    return any(matches_any(patterns, name) for name in names_of(field))
 
 
 def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:

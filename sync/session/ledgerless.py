@@ -173,6 +173,7 @@ PASSED_ON = frozenset(
         "computes_checksums",
         "filters_records",
         "finds_types",
+        "flattens_objects",
         "forgets_runs",
         "has_former_names",
         "has_one_null",

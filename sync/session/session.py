@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
+from ..config.nested import flattening_place, nested_levels
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.filtered import FilteredSource
@@ -243,6 +245,7 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
+    _flatten(pipeline, source_can)
     if any(entry.where or entry.range_column for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
@@ -265,6 +268,21 @@ def open_session(pipeline: Pipeline) -> Session:
         destination_can=destination_can,
         redactor=Redactor(pipeline.secret_values),
     )
+
+
+def _flatten(pipeline: Pipeline, can: Abilities) -> None:
+    """Tell the source whose objects become columns.
+
+    Raises:
+        ConfigError: it has no objects.
+    """
+    place = flattening_place(pipeline)
+    if place is None:
+        return
+    if can.flattens_objects is None:
+        text = f"{pipeline.source.connector} yields no objects that could be columns: leave `nested` out"
+        raise pipeline.error(place, text)
+    can.flattens_objects.flatten(partial(nested_levels, pipeline))
 
 
 def make_plan(

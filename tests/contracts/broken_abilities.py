@@ -147,6 +147,15 @@ class ReadsThePlainTable(AbleSource):
         return super().query_stream(name, query.partition(" where ")[0])
 
 
+class StopsAtTheFirstLevel(AbleSource):
+    """Flattens one level, whatever is said."""
+
+    caught_by = {"test_objects_are_columns_down_to_the_levels_that_are_said"}
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        super().flatten(lambda name: min(1, levels(name)))
+
+
 class LetsNullIn(AbleSource):
     """Takes NULL for a value that differs."""
 
