@@ -11,7 +11,7 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
+from .options import common, file_argument, interval_options, open_pipeline, stream_option, tag_option, variable_option
 
 if TYPE_CHECKING:
     from ..plan.columns import ColumnPlan
@@ -29,11 +29,13 @@ NAMED_COLUMNS = 5
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
+@tag_option
 @file_argument
 def plan_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
     types: bool,
     variables: tuple[tuple[str, Any], ...],
@@ -45,7 +47,7 @@ def plan_command(
 
     pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh)
+        plan = make_plan(session, store, streams=streams, tags=tags, full_refresh=full_refresh)
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:

@@ -10,7 +10,7 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, stream_option, variable_option
+from .options import common, file_argument, open_pipeline, stream_option, tag_option, variable_option
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
@@ -26,12 +26,14 @@ SHOWN = 10
 @common
 @variable_option
 @stream_option
+@tag_option
 @click.option("--repair", is_flag=True, help="Sync the ranges that differ, and compare again.")
 @file_argument
 def verify_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
 ) -> int:
@@ -46,7 +48,7 @@ def verify_command(
     pipeline = open_pipeline(console, file, variables)
 
     def look() -> Sequence[StreamVerification]:
-        found = compared(pipeline, streams, with_repairs=repair)
+        found = compared(pipeline, streams, tags, with_repairs=repair)
         if not console.is_json:
             show(console, found)
         return found

@@ -122,7 +122,7 @@ class TransformerBlock(Defaulting):
 class Columns(Model):
     """The columns of a stream that are read."""
 
-    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    include: SomeNames | None = Field(default=None, description="Only these columns, in this order.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
 
 
@@ -142,6 +142,9 @@ class StreamEntry(Model):
         default=None,
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
+    )
+    tags: SomeNames | None = Field(
+        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(

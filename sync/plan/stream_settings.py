@@ -19,7 +19,7 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 
-from ..config import Pipeline, matches_any, render_destination_table
+from ..config import Pipeline, glob_matches, matches_any, render_destination_table
 from ..config.added import mage_columns
 from ..config.catalog_file import Catalog
 from ..config.filters import Comparison
@@ -143,8 +143,9 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     names = list(stream.schema.names)
     if columns is None:
         return names
-    if columns.include:
-        names = [name for name in names if matches_any(columns.include, name)]
+    if columns.include:  # in its order, which a table that is made gets
+        found = [name for pattern in columns.include for name in names if glob_matches(pattern, name)]
+        names = list(dict.fromkeys(found))
     return [name for name in names if not matches_any(columns.exclude or (), name)]
 
 

@@ -59,6 +59,7 @@ def run_pipeline(
     pipeline: Pipeline | str | Path | Mapping[str, Any],
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ def run_pipeline(
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
+        tags: only streams that have one of these `tags`; empty: all.
         full_refresh: replace every table and ignore every bookmark.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
@@ -85,7 +87,7 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` matches.
+            that `streams` and `tags` match.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
@@ -101,6 +103,7 @@ def run_pipeline(
         pipeline = _as_of_latest_run(pipeline)
     order = _Order(
         streams=streams,
+        tags=tags,
         full_refresh=full_refresh,
         event=event or {},
         concurrency=concurrency,
@@ -118,6 +121,7 @@ class _Order(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str]
+    tags: Sequence[str]
     full_refresh: bool
     event: Mapping[str, Any]
     concurrency: int | None
@@ -212,7 +216,7 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.retry or order.repairs)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs)
                 clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
@@ -332,13 +336,20 @@ class _Runner:
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:
-        streams, full_refresh = () if self.order.retry else self.order.streams, self.order.full_refresh
+        order = self.order
+        streams: Sequence[str] = () if order.retry else order.streams
+        asked: dict[str, Any] = {
+            "streams": streams,
+            "tags": order.tags,
+            "full_refresh": order.full_refresh,
+            "only": only,
+        }
         for wait_s in ASK_AGAIN_S:
             try:
-                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+                return make_plan(self.session, self._store, **asked)
             except RetriableError:  # such as a database file that another start has locked for its own plan
                 time.sleep(wait_s)
-        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+        return make_plan(self.session, self._store, **asked)
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
