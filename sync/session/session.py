@@ -360,8 +360,9 @@ def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
         except ConfigError as error:
             errors.append(error)
     if errors:
-        errors[0].others += tuple(errors[1:])
-        raise errors[0]
+        first, *others = (mistake for error in errors for mistake in (error, *error.others))
+        first.others = tuple(others)
+        raise first
     source, destination = made
     return source, destination
 
