@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.casts import json_text
 from ..arrow.fidelity import as_text
+from ..arrow.text import interval_text
 from ..checksums.json_values import jsonb_text, value_text
 from ..checksums.nested import is_carried
 from ..checksums.sql import Query, SqlChecksums
@@ -310,8 +311,7 @@ def _interval_lists(array: pa.Array) -> pa.Array:
 
 
 def _seconds(count: int, unit: int) -> str:
-    seconds, rest = divmod(abs(count), unit)
-    return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
+    return interval_text(0, 0, count * (10**9 // unit))
 
 
 __all__ = ["RecordChecksums", "canonical_keys", "checksums_of_records", "events_within"]

@@ -19,6 +19,7 @@ from .options import (
     interval_options,
     open_pipeline,
     stream_option,
+    tag_option,
     variable_option,
 )
 
@@ -41,11 +42,13 @@ NAMED_COLUMNS = 5
 @drop_history_option
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
+@tag_option
 @file_argument
 def plan_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
     drop_history: bool,
     types: bool,
@@ -60,7 +63,9 @@ def plan_command(
 
     pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh, drop_history=drop_history)
+        plan = make_plan(
+            session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history
+        )
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:

@@ -21,6 +21,7 @@ from .options import (
     interval_options,
     open_pipeline,
     stream_option,
+    tag_option,
     variable_option,
 )
 
@@ -63,11 +64,13 @@ def running_options(function: Any) -> Any:
     help="Start a stream there in this run; repeatable, for each of its bookmark_properties.",
 )
 @stream_option
+@tag_option
 @file_argument
 def run_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
     drop_history: bool,
     bookmarks: tuple[tuple[str, str], ...],
@@ -89,13 +92,13 @@ def run_command(
         raise click.UsageError("--bookmark and --full-refresh contradict each other")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
     if tick is not None:
-        if streams or full_refresh or bookmarks or variables or event is not None or trigger or interval:
+        if streams or tags or full_refresh or bookmarks or variables or event is not None or trigger or interval:
             raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
     given = given_bookmarks(bookmarks)
     more |= {"full_refresh": full_refresh, "drop_history": drop_history}
-    return execute(console, pipeline, streams=streams, bookmarks=given, event=event, **more)
+    return execute(console, pipeline, streams=streams, tags=tags, bookmarks=given, event=event, **more)
 
 
 def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:

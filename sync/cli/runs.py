@@ -11,7 +11,7 @@ import click
 
 from . import Group, formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file, stream_option
+from .options import common, file_argument, open_pipeline, split_file, stream_option, tag_option
 from .run import execute, running_options, words_of
 
 if TYPE_CHECKING:
@@ -105,14 +105,20 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
 @common
 @running_options
 @stream_option
+@tag_option
 @file_argument
 def retry_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], concurrency: int | None, inline_callbacks: bool
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    tags: tuple[str, ...],
+    concurrency: int | None,
+    inline_callbacks: bool,
 ) -> int:
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
     pipeline = open_pipeline(console, file)
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks}
-    return execute(console, pipeline, retry=True, streams=streams, **more)
+    return execute(console, pipeline, retry=True, streams=streams, tags=tags, **more)
 
 
 @runs_command.command("cancel")

@@ -129,7 +129,7 @@ class TransformerBlock(Defaulting):
 class Columns(Model):
     """The columns of a stream that are read, and how."""
 
-    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    include: SomeNames | None = Field(default=None, description="Only these columns, in this order.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
     mask: Mask | None = Field(
         default=None,
@@ -158,6 +158,9 @@ class StreamEntry(Model):
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+    )
+    tags: SomeNames | None = Field(
+        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(

@@ -87,7 +87,11 @@ def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[st
 
 
 def select_names(
-    pipeline: Pipeline, catalog: Sequence[Stream], globs: Sequence[str] = (), only: Collection[str] | None = None
+    pipeline: Pipeline,
+    catalog: Sequence[Stream],
+    globs: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    tags: Sequence[str] = (),
 ) -> Selection:
     """Return the names that the `streams` entries select.
 
@@ -96,15 +100,18 @@ def select_names(
         catalog: the source's streams, opened or not.
         globs: of `--stream`; none: all.
         only: exact names, if the streams are known already.
+        tags: of `--tag`; none: all.
 
     Raises:
-        ConfigError: a pattern matches nothing.
+        ConfigError: a pattern matches nothing, or no stream has a tag.
     """
     _, settings = _merged_settings(pipeline, {stream.name: stream for stream in catalog})
     selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
     if not selected:
         raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     wanted = matching_names([name for name in selected if only is None or name in only], globs)
+    if tags:
+        wanted = _tagged(wanted, {name: settings[name].get("tags") or () for name in selected}, tags)
     return Selection(catalog=tuple(catalog), selected=tuple(selected), wanted=tuple(wanted))
 
 
@@ -167,6 +174,21 @@ def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
         if not any(glob_matches(glob, name) for name in names):
             raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
     return [name for name in names if not globs or matches_any(globs, name)]
+
+
+def _tagged(names: Sequence[str], found: Mapping[str, Sequence[str]], tags: Sequence[str]) -> list[str]:
+    """Return the names of the streams that have one of the tags."""
+    known = sorted({tag for each in found.values() for tag in each})
+    for tag in tags:
+        if tag not in known:
+            message = f"{tag!r} is the tag of no selected stream"
+            message += "" if known else "; give streams `tags: [...]` in the pipeline file"
+            raise ConfigError(message, key="--tag", allowed=tuple(known), nearest=nearest_match(tag, known))
+    tagged = [name for name in names if set(tags) & set(found[name])]
+    if not tagged:
+        shown = ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
+        raise ConfigError(f"none of the chosen streams has the tag {' or '.join(tags)}: {shown}", key="--tag")
+    return tagged
 
 
 def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:

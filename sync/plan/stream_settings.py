@@ -174,8 +174,11 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     names = list(stream.schema.names)
     if columns is None:
         return names
-    if columns.include:
-        names = [name for name in names if is_covered(stream.schema.field(name), columns.include)]
+    if columns.include:  # in its order, which a table that is made gets
+        found = [
+            name for pattern in columns.include for name in names if is_covered(stream.schema.field(name), [pattern])
+        ]
+        names = list(dict.fromkeys(found))
     return [name for name in names if not is_covered(stream.schema.field(name), _excluded(settings))]
 
 

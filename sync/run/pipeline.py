@@ -59,6 +59,7 @@ def run_pipeline(
     pipeline: Pipeline | str | Path | Mapping[str, Any],
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
     drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
@@ -78,6 +79,7 @@ def run_pipeline(
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
+        tags: only streams that have one of these `tags`; empty: all.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
@@ -87,7 +89,7 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` matches.
+            that `streams` and `tags` match.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
@@ -103,6 +105,7 @@ def run_pipeline(
         pipeline = _as_of_latest_run(pipeline)
     order = _Order(
         streams=streams,
+        tags=tags,
         full_refresh=full_refresh,
         drop_history=drop_history,
         event=event or {},
@@ -121,6 +124,7 @@ class _Order(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str]
+    tags: Sequence[str]
     full_refresh: bool
     drop_history: bool
     event: Mapping[str, Any]
@@ -216,7 +220,7 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.retry or order.repairs)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs)
                 clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
@@ -343,6 +347,7 @@ class _Runner:
                     self.session,
                     self._store,
                     streams=() if order.retry else order.streams,
+                    tags=order.tags,
                     full_refresh=order.full_refresh,
                     drop_history=order.drop_history,
                     may_be_late=order.tick is not None,

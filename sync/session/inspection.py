@@ -49,14 +49,16 @@ def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
         store.close()
 
 
-def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[SelectedStream, ...]:
+def selected_streams(
+    session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()
+) -> tuple[SelectedStream, ...]:
     """Ask the source for its catalog and return the selected streams that match.
 
     Raises:
         ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    return select_streams(session.pipeline, session.select(globs))
+    return select_streams(session.pipeline, session.select(globs, tags=tags))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,9 @@ class Counts:
     note: str | None
 
 
-def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
+def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the selected streams in the source, and their tables in the destination if possible."""
-    selected = selected_streams(session, globs)
+    selected = selected_streams(session, globs, tags)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:

@@ -125,13 +125,19 @@ class Session:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
     def select(
-        self, globs: Sequence[str] = (), only: Sequence[str] | None = None, *, is_anew: bool = False
+        self,
+        globs: Sequence[str] = (),
+        only: Sequence[str] | None = None,
+        *,
+        tags: Sequence[str] = (),
+        is_anew: bool = False,
     ) -> Selection:
         """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
 
         Args:
             globs: of `--stream`.
             only: exact names.
+            tags: of `--tag`.
             is_anew: streams are read from scratch, whatever was read before.
 
         Raises:
@@ -139,13 +145,13 @@ class Session:
         """
         lists = self.source_can.lists_streams
         if lists is None or any(entry.query for entry in self.pipeline.streams):
-            return select_names(self.pipeline, self.discover(), globs, only)
+            return select_names(self.pipeline, self.discover(), globs, only, tags)
         try:
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
                 names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
-            selection = select_names(self.pipeline, closed, globs, only)
+            selection = select_names(self.pipeline, closed, globs, only, tags)
             read = self._files_read(selection)
             opened = self._waited(lambda: self._open(lists, selection.wanted, {} if is_anew else read))
             found = {stream.name: stream for stream in opened}
@@ -290,6 +296,7 @@ def make_plan(
     store: Store | None,
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
     drop_history: bool = False,
     may_be_late: bool = False,
@@ -302,6 +309,7 @@ def make_plan(
         session: the opened pipeline.
         store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
         streams: globs of `--stream`; empty: all selected streams.
+        tags: of `--tag`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.
         may_be_late: the run was due before it began (a tick).
@@ -315,7 +323,7 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selection = session.select(streams, only, is_anew=full_refresh)
+        selection = session.select(streams, only, tags=tags, is_anew=full_refresh)
         known = _known_states(store, pipeline.pipeline)
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
@@ -343,7 +351,7 @@ def make_plan(
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
-    if streams or only is not None:
+    if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
     texts += unnamed
@@ -386,8 +394,9 @@ def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
         except ConfigError as error:
             errors.append(error)
     if errors:
-        errors[0].others += tuple(errors[1:])
-        raise errors[0]
+        first, *others = (mistake for error in errors for mistake in (error, *error.others))
+        first.others = tuple(others)
+        raise first
     source, destination = made
     return source, destination
 
