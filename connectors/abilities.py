@@ -27,6 +27,7 @@ from .protocols import (
     ListsStreams,
     LoadsRanges,
     LooksAtTimes,
+    MarksRecords,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -70,6 +71,7 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    marks_records: MarksRecords | None = None
     keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None

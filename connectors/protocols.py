@@ -443,6 +443,15 @@ class RemovesRecords(Protocol):
 
 
 @runtime_checkable
+class MarksRecords(Protocol):
+    """Marks the records of `Load.marked`, or takes the marks away."""
+
+    def marks_deleted(self) -> bool:
+        """Return True. A destination that cannot mark records leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class LoadsRanges(Protocol):
     """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
 

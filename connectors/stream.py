@@ -77,6 +77,9 @@ FILES = "_syncblocks_files"
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
 
+#: Column of the time at which a record was found missing at its source (`deletes: soft`); NULL: the source has it.
+DELETED_AT = "_deleted_at"
+
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
 
@@ -289,6 +292,8 @@ class LedgerRow:
     #: Column of the stream -> column of the table, where the table's name is not the usual one: two columns had the
     #: same name for the system, or the table spells the name in another way.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: When the table's keys were last compared with those of the source (`deletes`); None: never.
+    compared_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,6 +375,9 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
+    #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
+    marked: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
@@ -377,6 +385,10 @@ class Load:
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: `LedgerRow.compared_at` as each commit writes it.
+    compared_at: datetime | None = None
+    #: Records that other loads of the same token have committed before; they count in `LedgerRow.rows`.
+    records_before: int = 0
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
@@ -407,3 +419,5 @@ class Commit:
     #: Records since the previous commit that arrived in batches and that the destination rejected itself, in the
     #: columns of `Load.stream`; also those that an earlier load has kept.
     refused: tuple[RejectedRecord, ...] = ()
+    #: Records of `Load.removed` and `Load.marked` that this commit has deleted, or newly marked as deleted.
+    removed: int = 0

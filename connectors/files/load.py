@@ -37,6 +37,8 @@ class _Plan:
     files: tuple[TableFile, ...]
     schema: pa.Schema | None
     dead: tuple[str, ...] = ()
+    #: Records that it leaves out, since their keys are those of `Load.removed`.
+    removed: int = 0
 
 
 class TableLoad:
@@ -174,6 +176,7 @@ class TableLoad:
             schema_changes=changed,
             rejected=0 if self._rejections is None else self._rejections.committed(),
             refused=() if self._rejections is None else self._rejections.take_refused(),
+            removed=plan.removed,
         )
         self._written += self._records
         self._records, self._staged = 0, []
@@ -250,6 +253,7 @@ class TableLoad:
     def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
         key_schema = pa.schema([schema.field(name) for name in keys])
+        gone: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
@@ -257,10 +261,11 @@ class TableLoad:
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
             self._load.kept,
+            note_gone=gone.append,
         )
         whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
         dead = tuple(file.name for file in manifest.files if file.name != whole.name)
-        return _Plan(manifest.files, (whole,), schema, dead)
+        return _Plan(manifest.files, (whole,), schema, dead, sum(gone))
 
     def _unified(self, manifest: Manifest) -> pa.Schema:
         schema = manifest.schema
@@ -326,9 +331,10 @@ class TableLoad:
         row = manifest.row(self._load.key)
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC))
+        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
         if checkpoint.is_final:
-            row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
+            rows = self._load.records_before + self._written + self._records
+            row = replace(row, completed_by=self._load.run, rows=rows)
         files = _in_place(plan, manifest.files)
         after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
         after = after.with_row(row)

@@ -20,8 +20,9 @@ from .tables import Column
 T = TypeVar("T")
 
 _KEY = ("pipeline", "stream", "destination_table")
-#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
-_NAMES = "_syncblocks_columns"
+#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them; so does the
+#: time of the last comparison of keys.
+_NAMES, _COMPARED = "_syncblocks_columns", "compared_at"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -54,6 +55,7 @@ class AbstractLedger(ABC):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        compared_at: datetime | None,
     ) -> None:
         """Write what a commit makes true.
 
@@ -137,11 +139,12 @@ class Ledger(AbstractLedger):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        compared_at: datetime | None,
     ) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns)}
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, compared_at)}
         if completed_by is not None:
             changes |= {"completed_by": completed_by, "rows": rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
@@ -164,7 +167,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns)
+        text = state_text(bookmark, row.columns, row.compared_at)
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
             f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -219,13 +222,17 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
+def state_text(bookmark: Bookmark | None, columns: Mapping[str, str], compared_at: datetime | None) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no column
-    for them, and the user may not be allowed to alter a ledger.
+    Names of columns, and the time of the last comparison, stand in the same JSON, in the few rows that have any:
+    ledgers of earlier versions have no column for them, and the user may not be allowed to alter a ledger.
     """
-    state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
+    state = bookmark
+    if columns or compared_at is not None:
+        state = {_NAMES: dict(columns), "bookmark": bookmark}
+    if compared_at is not None:
+        state = {**(state or {}), _COMPARED: compared_at.isoformat()}
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
 
@@ -235,9 +242,9 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns = {}
+        columns, compared_at = {}, None
         if isinstance(decoded, dict) and _NAMES in decoded:
-            columns, decoded = decoded[_NAMES], decoded["bookmark"]
+            columns, compared_at, decoded = decoded[_NAMES], _moment(decoded.get(_COMPARED)), decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
@@ -256,6 +263,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         rows=values["rows"],
         committed_at=_moment(values["committed_at"]),
         columns=columns,
+        compared_at=compared_at,
     )
 
 

@@ -15,6 +15,7 @@ from .options import common, file_argument, interval_options, open_pipeline, str
 
 if TYPE_CHECKING:
     from ..plan.columns import ColumnPlan
+    from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
 
@@ -63,6 +64,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": list(map(str, planned.selected.stream.where)),
+                "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
@@ -107,6 +109,16 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
         "null_bookmarks": resumption.null_bookmarks and str(resumption.null_bookmarks),
         "lookback": resumption.lookback,
         "skips_late": resumption.skips_late,
+    }
+
+
+def _deletes(deletes: PlannedDeletes) -> dict[str, Any]:
+    return {
+        "mode": deletes.setting.mode,
+        "every_s": deletes.setting.every_s,
+        "limit_percent": deletes.setting.limit_percent,
+        "is_due": deletes.is_due,
+        "why": deletes.why,
     }
 
 
@@ -167,6 +179,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
+        if planned.deletes is not None:
+            console.echo(f"{planned.name}: {planned.deletes}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .values import (
@@ -178,6 +179,11 @@ class StreamEntry(Model):
     write_disposition: Literal["append", "replace", "merge"] | None = Field(
         default=None,
         description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    deletes: DeletesSetting | None = Field(
+        default=None,
+        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

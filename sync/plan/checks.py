@@ -88,6 +88,20 @@ def check_shared_tables(
                 )
 
 
+def sharing_streams(selected: Sequence[SelectedStream], can: Abilities) -> dict[str, list[str]]:
+    """Return for each stream the others of this run that write its table."""
+    tables = {
+        stream.name: stream.destination_table
+        if can.names_tables is None
+        else can.names_tables.one_name(stream.destination_table)
+        for stream in selected
+    }
+    return {
+        name: [other for other, its in tables.items() if its == table and other != name]
+        for name, table in tables.items()
+    }
+
+
 #: How to read all streams of a table again: a stream without a table starts from scratch.
 _START_OVER = "to read all of its streams again, drop the table by hand and run without --full-refresh"
 

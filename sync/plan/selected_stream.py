@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
 
 from ..config import Pipeline
+from ..config.deletes import Deletes
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
 
@@ -49,6 +50,8 @@ class SelectedStream:
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: What becomes of records that the source no longer has; None: they stay.
+    deletes: Deletes | None
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

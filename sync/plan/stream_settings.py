@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
 from ..config import Pipeline, matches_any, render_destination_table
 from ..config.added import mage_columns
 from ..config.catalog_file import Catalog
+from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..config.naming import name_by
 from ..config.values import Moment
@@ -120,6 +121,7 @@ def configure(
         left_out=_left_out(stream, kept),
         naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
+        deletes=_deletes(settings),
         differences=differences,
         location=location,
     )
@@ -236,6 +238,11 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise fail("add_columns", f"two columns are called {twice!r}")
     return AddedColumns(tuple(found))
+
+
+def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
+    found: Deletes | None = settings.get("deletes")
+    return None if found is None or found.mode == "ignore" else found
 
 
 def _max_rejected(settings: Mapping[str, Any]) -> int | None:

@@ -12,7 +12,7 @@ from ..config import Pipeline, config_error_from_connector
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, offered_streams
+from .reader import copy_of, destination_reader, offered_streams, without_marked
 from .session import Session, open_session, role_of
 
 
@@ -81,7 +81,7 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:
-        in_tables = _count_tables(session, [stream.destination_table for stream in selected])
+        in_tables = _count_tables(session, selected)
     except ConnectorError as error:
         note = f"the destination was not counted: {error}"
     return Counts(
@@ -98,12 +98,15 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
     )
 
 
-def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
+def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[str, int]:
     """Count destination tables; the destination is opened as a source."""
-    described = session.destination.describe(list(dict.fromkeys(tables)))
+    described = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     if all(state.schema is None for state in described.values()):
         return {}
     with destination_reader(session) as reader:
-        offered = offered_streams(reader, described.values())
-        copies = {table: copy_of(state, offered) for table, state in described.items()}
-        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}
+        offered, found = offered_streams(reader, described.values()), {}
+        for stream in selected:
+            copy = copy_of(described[stream.destination_table], offered)
+            if copy is not None and stream.destination_table not in found:
+                found[stream.destination_table] = reader.source.count(without_marked(copy, stream))
+        return found

@@ -180,6 +180,7 @@ PASSED_ON = frozenset(
         "keeps_rejected",
         "lists_streams",
         "looks_at_times",
+        "marks_records",
         "names_columns",
         "names_tables",
         "prepares",

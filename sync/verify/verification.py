@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.checksums import Side
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
-from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..session.reader import copy_of, destination_reader, offered_streams
+from ..session.reader import Reader, copy_of, destination_reader, offered_streams, without_marked
 from ..session.session import Session
-from .checksums import SideReader, system_of
+from .checksums import SideReader
 from .columns import ColumnPairs
 from .comparison import Comparison, compare
 from .repair import plan_repair
@@ -58,7 +56,6 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
     with ExitStack() as stack:
         try:
             reader = stack.enter_context(destination_reader(session))
-            reader_can = abilities_of(reader)
             offered = offered_streams(reader, [planned.table for planned in plan.streams]) if _has_tables(plan) else {}
         except ConnectorConfigError as error:
             for planned in plan.streams:
@@ -70,9 +67,7 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
                 continue
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
-                yield _verify(
-                    session, planned, reader, reader_can, offered, is_shared=is_shared, with_repair=with_repairs
-                )
+                yield _verify(session, planned, reader, offered, is_shared=is_shared, with_repair=with_repairs)
             except ConnectorError as error:
                 yield replace(_uncompared(planned, str(error)), verdict=FAILED)
 
@@ -84,8 +79,7 @@ def _has_tables(plan: Plan) -> bool:
 def _verify(
     session: Session,
     planned: PlannedStream,
-    reader: Source,
-    reader_can: Abilities,
+    reader: Reader,
     offered: Mapping[str, Stream],
     *,
     is_shared: bool,
@@ -95,18 +89,19 @@ def _verify(
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
+    copy = None if copy is None else without_marked(copy, planned.selected)
     if copy is None:
         found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
         return replace(found, source_records=source.count(stream), destination_records=0)
     reason = _why_counted(planned, is_shared=is_shared)
     if reason:
         found = _uncompared(planned, reason)
-        return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+        return replace(found, source_records=source.count(stream), destination_records=reader.source.count(copy))
+    columns = ColumnPairs(session.connectors, planned, copy, reader.can)
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
     mine = SideReader(source, session.source_can, left, memory_bytes)
-    theirs = SideReader(reader, reader_can, right, memory_bytes)
+    theirs = SideReader(reader.source, reader.can, right, memory_bytes)
     comparison, rejected = _compared(mine, theirs)
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")

@@ -24,6 +24,7 @@ _SQL = {
     "keeps_rejected",
     "keeps_files",
     "removes_records",
+    "marks_records",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -44,7 +45,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}),
+    "memory": (set(), {*_FILES, "marks_records"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},

@@ -94,8 +94,9 @@ class TableLoad:
                 load.token,
                 bookmark=checkpoint.bookmark,
                 completed_by=load.run if checkpoint.is_final else None,
-                rows=self._written,
+                rows=load.records_before + self._written,
                 columns=context.columns.known,
+                compared_at=load.compared_at,
             )
         except TakenOver:
             raise self.taken_over() from None
@@ -117,6 +118,7 @@ class TableLoad:
             schema_changes=tuple(target.changes),
             rejected=rejected,
             refused=() if context.rejected is None else context.rejected.take_refused(),
+            removed=strategy.removed,
         )
 
     def taken_over(self) -> TakenOver:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
-from ...stream import ConflictMethod
+from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
 from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table
@@ -42,12 +42,15 @@ class Merge(Strategy):
                 "choose other key_properties, or write_disposition append"
             )
         table, columns = self.table, self.target_columns()
-        removed, before = context.load.removed if is_final else None, table
-        if staged is not None or table is None or removed is not None or target.lacks(table, columns):
+        removed, marked = (context.load.removed, context.load.marked) if is_final else (None, None)
+        before, is_written = table, not (staged is None and removed is None and marked is None)
+        if is_written or table is None or target.lacks(table, columns):
             table = target.lock(table)
             table = target.create(columns, key) if table is None else target.evolve(table, columns)
         if removed is not None:
             self._delete(removed, table, key)
+        if marked is not None:
+            self._mark(marked, table, key)
         if staged is None:
             return
         into, method = staged.written_to(table), context.load.conflict_method
@@ -72,21 +75,39 @@ class Merge(Strategy):
     def _delete(self, removed: pa.Table, table: Table, key: Sequence[str]) -> None:
         """Delete the records of removed keys; a key that also arrives is updated instead."""
         context, staged = self.context, self.staged
-        dialect, names = context.dialect, context.columns.names
         columns = [column for column in table.columns if column.name in key]
-        fields = {names[field.name]: field for field in removed.schema}
+        name, types = self._stage_keys(removed, columns)
+        kept = None if staged is None else (staged.name, staged.types)
+        delete = context.dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
+        count = context.target.change(delete)
+        self.removed += removed.num_rows if count < 0 else count
+        context.target.run([context.dialect.tables.drop(name)])
+
+    def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
+        """Write when the records of some keys were found missing at the source, or that they are back."""
+        context, mark = self.context, self.context.columns.names[DELETED_AT]
+        columns = [column for column in table.columns if column.name in (*key, mark)]
+        name, types = self._stage_keys(marked, columns)
+        writes = context.dialect.writes
+        context.target.change(writes.mark_keys(table, columns, (name, types), key, mark))
+        self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
+        context.target.run([context.dialect.tables.drop(name)])
+
+    def _stage_keys(self, keys: pa.Table, columns: Sequence[Column]) -> tuple[TableName, dict[str, str]]:
+        """Put keys, and what belongs to them, into a staging table; return its name and the types of its columns."""
+        context = self.context
+        dialect, names = context.dialect, context.columns.names
+        fields = {names[field.name]: field for field in keys.schema}
         wires = [dialect.types.wire(column.type, fields[column.name].type) for column in columns]
         types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
         name = dialect.tables.staging(context.target.name, staging_name(context.load.token) + REMOVED)
         as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
         context.session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
         schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
-        ordered = removed.select([fields[column.name].name for column in columns])
+        ordered = keys.select([fields[column.name].name for column in columns])
         batches = (cast_batch(batch, schema, context.load.stream.name) for batch in ordered.to_batches())
         context.session.ingest(name, schema, batches, "arrow")
-        kept = None if staged is None else (staged.name, staged.types)
-        delete = dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
-        context.target.run([delete, dialect.tables.drop(name)])
+        return name, types
 
 
 __all__ = ["Merge"]

@@ -25,10 +25,12 @@ class Strategy(ABC):
         self.staged: StagingTable | None = None
         #: Records of this transaction, without rejected ones.
         self.records = 0
+        #: Records that this transaction has deleted or marked, see `Commit.removed`.
+        self.removed = 0
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
-        self.staged, self.records = None, 0
+        self.staged, self.records, self.removed = None, 0, 0
         self.read_target()
 
     def read_target(self) -> None:

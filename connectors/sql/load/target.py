@@ -50,6 +50,15 @@ class Target:
                 self.blame(error)
                 raise
 
+    def change(self, sql: str) -> int:
+        """Run one statement that changes records; return how many, below 0 where the driver does not tell."""
+        self._lease.check()
+        try:
+            return self._session.execute(sql)
+        except FatalConnectorError as error:
+            self.blame(error)
+            raise
+
     def blame(self, error: ConnectorError) -> None:
         """Name the trigger of the table that raised an error, as far as it is known."""
         triggers = () if self._seen is None else self._seen.triggers
