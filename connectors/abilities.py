@@ -28,6 +28,7 @@ from .protocols import (
     LoadsRanges,
     LooksAtTimes,
     MarksRecords,
+    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -72,6 +73,7 @@ class Abilities:
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     marks_records: MarksRecords | None = None
+    merges_by_unique: MergesByUnique | None = None
     keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None

@@ -452,6 +452,15 @@ class MarksRecords(Protocol):
 
 
 @runtime_checkable
+class MergesByUnique(Protocol):
+    """Merges by `Stream.unique_properties`, and makes them unique in a table that it makes, if it has such a thing."""
+
+    def merges_by_unique(self) -> bool:
+        """Return True. A destination that merges by the key only leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class LoadsRanges(Protocol):
     """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
 

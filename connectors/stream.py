@@ -191,6 +191,9 @@ class Stream:
     schema: pa.Schema
     #: Columns that identify a record; empty: no key is known.
     key_properties: tuple[str, ...] = ()
+    #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
+    #: record has NULL there. Empty: the key.
+    unique_properties: tuple[str, ...] = ()
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()

@@ -75,6 +75,10 @@ class MemoryDestination:
         """See `RemovesRecords`."""
         return True
 
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
     def marks_deleted(self) -> bool:
         """See `MarksRecords`."""
         return True

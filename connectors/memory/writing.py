@@ -86,7 +86,7 @@ def _without(table: pa.Table, load: Load) -> pa.Table:
 
 
 def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
-    keys = load.stream.key_properties
+    keys = load.stream.unique_properties or load.stream.key_properties
     if not keys or any(new.column(name).null_count for name in keys):
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)

@@ -180,6 +180,10 @@ class SqlDestination(ABC):
         """Apply `Load.removed`."""
         return True
 
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
     def marks_deleted(self) -> bool:
         """Apply `Load.marked`."""
         return True

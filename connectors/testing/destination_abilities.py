@@ -257,6 +257,25 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         records = self.read_back(place, "people", schema) or []
         assert [record[DELETED_AT] for record in records] == [None] * 3
 
+    def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(
+        self, place: Any, destination: Destination
+    ) -> None:
+        assert self.can(destination, "merges_by_unique").merges_by_unique() is True
+        columns = [pa.field(name, pa.int64(), nullable=False) for name in ("id", "a", "b")]
+        schema = pa.schema([*columns, ("name", pa.string())])
+        whole = self.load_of(schema, MERGE)
+        load = replace(whole, stream=replace(whole.stream, unique_properties=("a", "b")))
+
+        def batch(*rows: tuple[int, int, int, str]) -> pa.RecordBatch:
+            return pa.RecordBatch.from_pylist(
+                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
+            )
+
+        self.run(destination, load, batch((1, 1, 1, "a"), (2, 1, 2, "b"), (3, 2, 1, "c")), FINAL)
+        self.run(destination, load, batch((7, 1, 1, "first"), (8, 1, 1, "A"), (9, 2, 2, "d")), FINAL)
+        records = sorted(tuple(record.values()) for record in self.read_back(place, "people", schema) or [])
+        assert records == [(2, 1, 2, "b"), (3, 2, 1, "c"), (8, 1, 1, "A"), (9, 2, 2, "d")]
+
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)

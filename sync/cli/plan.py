@@ -67,6 +67,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
+                "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write_disposition),
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
@@ -177,6 +178,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+        if planned.arriving.unique_properties:
+            console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.deletes is not None:

@@ -173,6 +173,11 @@ class StreamEntry(Model):
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
     )
+    unique_constraints: SomeNames | None = Field(
+        default=None,
+        description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
+        "together they are UNIQUE in a table that is made.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )

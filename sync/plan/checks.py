@@ -155,6 +155,21 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
         )
 
 
+def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, full_refresh: bool) -> None:
+    """Refuse `unique_constraints` where the destination cannot merge by them, or a full refresh would lose them."""
+    if not stream.stream.unique_properties:
+        return
+    if can.merges_by_unique is None:
+        text = f"{pipeline.destination.connector} merges by `key_properties` only: leave out `unique_constraints`"
+        raise stream_error(pipeline, stream, text)
+    if full_refresh:
+        text = (
+            "`unique_constraints` and --full-refresh exclude each other, since the new table would not have them; drop "
+            f"table {stream.destination_table!r} by hand, and a run without --full-refresh makes it anew"
+        )
+        raise stream_error(pipeline, stream, text)
+
+
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
     if stream.stream.max_rejected is not None and can.keeps_rejected is None:

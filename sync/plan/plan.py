@@ -28,6 +28,7 @@ from .checks import (
     check_rejected,
     check_shared_tables,
     check_tracked,
+    check_unique,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
@@ -354,6 +355,7 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None

@@ -73,6 +73,7 @@ def configure(
         stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
         settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
+    keys, unique = _unique(keys, settings, kept, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
     if disposition == "merge" and not keys:
@@ -87,12 +88,19 @@ def configure(
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
             ["append", "merge"],
         )
+    if unique and disposition != "merge":
+        raise fail(
+            "unique_constraints",
+            f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
+            "of them out",
+        )
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
     read = replace(
         stream,
-        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
         key_properties=keys,
+        unique_properties=unique,
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
@@ -115,7 +123,7 @@ def configure(
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
         verify=_first(settings.get("verify"), pipeline.verify),
-        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        has_own_key=bool(keys) and not unique and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         left_out=_left_out(stream, kept),
@@ -129,7 +137,15 @@ def configure(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
+    of_columns = {
+        "columns",
+        "where",
+        "types",
+        "key_properties",
+        "unique_constraints",
+        "bookmark_properties",
+        "bookmark_property_operators",
+    }
     of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
     kept = {key: value for key, value in settings.items() if key not in of_columns}
     return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
@@ -175,6 +191,19 @@ def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail
         if key not in kept:
             raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
     return tuple(configured)
+
+
+def _unique(
+    keys: tuple[str, ...], settings: Mapping[str, Any], kept: Sequence[str], fail: Failer
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the key, and the columns that records are merged by where they are others."""
+    said: tuple[str, ...] = settings.get("unique_constraints") or ()
+    for column in said:
+        if column not in kept:
+            raise fail("unique_constraints", f"{column!r} is no column of the stream", kept, column)
+    if not keys or set(said) == set(keys):
+        return keys or said, ()
+    return keys, said
 
 
 def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Condition, ...]:

@@ -181,6 +181,7 @@ PASSED_ON = frozenset(
         "lists_streams",
         "looks_at_times",
         "marks_records",
+        "merges_by_unique",
         "names_columns",
         "names_tables",
         "prepares",

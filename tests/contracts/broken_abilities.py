@@ -358,6 +358,16 @@ class RemovesNot(AbleDestination):
         return False
 
 
+class MergesByTheKeyNevertheless(AbleDestination):
+    """Says that it merges by unique columns, and does not."""
+
+    caught_by = {"test_records_are_merged_by_the_unique_columns_and_not_by_the_key"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        stream = replace(load.stream, unique_properties=())
+        return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
+
+
 class MarksOtherColumnsToo(AbleDestination):
     """Writes the marked keys as if they were records."""
 

@@ -25,6 +25,7 @@ _SQL = {
     "keeps_files",
     "removes_records",
     "marks_records",
+    "merges_by_unique",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -45,7 +46,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {*_FILES, "marks_records"}),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},

@@ -1,4 +1,4 @@
-"""`kill -9` around the transaction that deletes or marks what the source no longer has: it is made whole, or not at all."""
+"""`kill -9` around the transaction that deletes what the source no longer has: it is made whole, or not at all."""
 
 from __future__ import annotations
 

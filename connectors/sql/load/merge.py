@@ -16,12 +16,12 @@ from .strategy import Strategy
 
 
 class Merge(Strategy):
-    """Merges the records of one load by their key."""
+    """Merges the records of one load by their key, or by the columns that the stream says in its place."""
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it with numbers, so that the last record of a key counts, and with an index where that pays."""
         staged, dialect = create_staging(self.context, planned, is_shared=is_shared), self.context.dialect
-        key = self.context.columns.key()
+        key = self.context.columns.merge_key()
         index = dialect.tables.index_staging(
             staged.name, [column for column in staged.own_columns() if column.name in key]
         )
@@ -35,22 +35,23 @@ class Merge(Strategy):
         dialect, session, target = context.dialect, context.session, context.target
         if staged is None and not is_final:
             return
-        key = context.columns.key()
+        primary, key = context.columns.key(), context.columns.merge_key()
         if staged is not None and session.query(dialect.writes.null_key(staged.name, key)):
+            said = "key_properties" if key == primary else "unique_constraints"
             raise context.error(
                 f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
-                "choose other key_properties, or write_disposition append"
+                f"choose other {said}, or write_disposition append"
             )
         table, columns = self.table, self.target_columns()
         removed, marked = (context.load.removed, context.load.marked) if is_final else (None, None)
         before, is_written = table, not (staged is None and removed is None and marked is None)
         if is_written or table is None or target.lacks(table, columns):
             table = target.lock(table)
-            table = target.create(columns, key) if table is None else target.evolve(table, columns)
+            table = target.create(columns, primary, key) if table is None else target.evolve(table, columns)
         if removed is not None:
-            self._delete(removed, table, key)
+            self._delete(removed, table, primary)
         if marked is not None:
-            self._mark(marked, table, key)
+            self._mark(marked, table, primary)
         if staged is None:
             return
         into, method = staged.written_to(table), context.load.conflict_method
