@@ -29,6 +29,8 @@ from .protocols import (
     ListsStreams,
     LoadsRanges,
     LooksAtTimes,
+    MarksRecords,
+    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -75,6 +77,8 @@ class Abilities:
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     replaces_ranges: ReplacesRanges | None = None
+    marks_records: MarksRecords | None = None
+    merges_by_unique: MergesByUnique | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None

@@ -483,6 +483,24 @@ class ReplacesRanges(Protocol):
 
 
 @runtime_checkable
+class MarksRecords(Protocol):
+    """Marks the records of `Load.marked`, or takes the marks away."""
+
+    def marks_deleted(self) -> bool:
+        """Return True. A destination that cannot mark records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class MergesByUnique(Protocol):
+    """Merges by `Stream.unique_properties`, and makes them unique in a table that it makes, if it has such a thing."""
+
+    def merges_by_unique(self) -> bool:
+        """Return True. A destination that merges by the key only leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class LoadsRanges(Protocol):
     """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
 

@@ -185,6 +185,14 @@ class SqlDestination(ABC):
         """Delete a range and insert what arrived, in one transaction."""
         return True
 
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
+    def marks_deleted(self) -> bool:
+        """Apply `Load.marked`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}

@@ -248,7 +248,20 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
     is_retried = any(block_run.attempt > 1 for block_run in block_runs)
     console.echo()
     console.table(
-        ["attempt", "block run", "status", "index", "last", "records", "rejected", "size", "time", "bookmark", "error"],
+        [
+            "attempt",
+            "block run",
+            "status",
+            "index",
+            "last",
+            "records",
+            "rejected",
+            "deleted",
+            "size",
+            "time",
+            "bookmark",
+            "error",
+        ],
         [
             [
                 block_run.attempt if is_retried else "",
@@ -258,6 +271,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
                 "yes" if block_run.is_last_block_run else "",
                 formatting.count(block_run.rows),
                 block_run.rows_rejected or "",
+                block_run.rows_deleted or "",
                 formatting.size(block_run.size_bytes) if block_run.size_bytes else "",
                 formatting.duration(
                     (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
@@ -267,7 +281,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             ]
             for block_run in block_runs
         ],
-        right=["attempt", "index", "records", "rejected", "size", "time"],
+        right=["attempt", "index", "records", "rejected", "deleted", "size", "time"],
     )
     from ..plan.shapes import in_words
 

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
@@ -191,6 +192,11 @@ class StreamEntry(Model):
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
     )
+    unique_constraints: SomeNames | None = Field(
+        default=None,
+        description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
+        "together they are UNIQUE in a table that is made.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
@@ -207,6 +213,11 @@ class StreamEntry(Model):
         default=None,
         description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
         "execution_date.",
+    )
+    deletes: DeletesSetting | None = Field(
+        default=None,
+        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

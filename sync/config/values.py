@@ -14,6 +14,8 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
 _DAY_S = 86_400
 #: Most levels of objects that become columns.
 MOST_LEVELS = 16
+#: A span of time: days, hours, minutes, seconds.
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 #: Smallest `memory`, in bytes.
 MIN_MEMORY = 64_000_000
 
@@ -28,6 +30,14 @@ class Moment(Rendered):
     """Text of `{{ execution_date }}` or an end of the interval alone: a time in UTC, not a text that looks like one."""
 
     __slots__ = ()
+
+
+def span_s(text: str) -> float | None:
+    """Return the seconds of `1d12h`; None: it is no span of time."""
+    parts = _SPAN.fullmatch(text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (_DAY_S, 3600, 60, 1), strict=True))
 
 
 def as_number(value: Any) -> Any:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
+from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
@@ -56,6 +57,8 @@ class SelectedStream:
     added: AddedColumns
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
+    #: What becomes of records that the source no longer has; None: they stay.
+    deletes: Deletes | None
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

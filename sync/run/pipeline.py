@@ -72,6 +72,8 @@ def run_pipeline(
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
+    deletes: bool = False,
+    allow_deletes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -93,6 +95,8 @@ def run_pipeline(
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
+        deletes: look for records that the source no longer has now, whatever `every` of `deletes` says.
+        allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
@@ -115,6 +119,8 @@ def run_pipeline(
         tick=tick,
         repairs=repairs,
         bookmarks=bookmarks or {},
+        deletes=deletes,
+        allow_deletes=allow_deletes,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -134,6 +140,8 @@ class _Order(NamedTuple):
     tick: int | None
     repairs: Mapping[str, Repair] | None
     bookmarks: Mapping[str, Mapping[str, str]]
+    deletes: bool
+    allow_deletes: Sequence[str]
 
 
 class _Runner:
@@ -326,6 +334,10 @@ class _Runner:
                 from .given_start import starting_at  # with the commands about states; few runs need it
 
                 plan = starting_at(plan, self.order.bookmarks)
+            if self.order.deletes or self.order.allow_deletes:
+                from .given_deletes import deleting
+
+                plan = deleting(plan, at_once=self.order.deletes, allowed=self.order.allow_deletes)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.

@@ -182,6 +182,8 @@ PASSED_ON = frozenset(
         "keeps_rejected",
         "lists_streams",
         "looks_at_times",
+        "marks_records",
+        "merges_by_unique",
         "names_columns",
         "names_tables",
         "prepares",

@@ -42,6 +42,7 @@ from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
+from .read_back import checksums_of_destination
 
 #: Seconds between two looks at what may end the wait for a catalog.
 _POLL_S = 0.1
@@ -64,6 +65,8 @@ class Session:
     redactor: Redactor
     #: What `plan` says about the source's streams.
     notes: list[str] = field(default_factory=list)
+    #: See `Connectors`.
+    read_back: str | None = ""
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
 
@@ -76,6 +79,7 @@ class Session:
             source_can=self.source_can,
             destination=self.destination,
             destination_can=self.destination_can,
+            read_back=self.read_back,
         )
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
@@ -273,6 +277,7 @@ def open_session(pipeline: Pipeline) -> Session:
         destination=destination,
         destination_can=destination_can,
         redactor=Redactor(pipeline.secret_values),
+        read_back=checksums_of_destination(pipeline) if any(entry.deletes for entry in pipeline.streams) else "",
     )
 
 

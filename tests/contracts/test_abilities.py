@@ -27,6 +27,8 @@ _SQL = {
     "keeps_files",
     "removes_records",
     "replaces_ranges",
+    "marks_records",
+    "merges_by_unique",
     "keeps_first",
     "examines_tables",
     "runs_statements",
