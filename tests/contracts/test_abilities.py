@@ -54,10 +54,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
-    "memory": (
-        set(),
-        {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"},
-    ),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
