@@ -165,7 +165,7 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
     if selected.stream.names_files:
-        return "one reader tells which files it has read"
+        return "it tells which files it has read"
     if selected.stream.max_rejected is not None:
         return "rejected records are kept one by one"
     is_by_key = disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)

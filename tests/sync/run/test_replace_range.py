@@ -187,6 +187,28 @@ def test_the_old_records_of_rejected_ones_go(tmp_path: Path, request: pytest.Fix
     assert (result.status, table.ids()) == ("success", [2, 3]), result.streams
 
 
+@pytest.mark.parametrize("system", ["duckdb", "jsonl"])
+def test_the_old_records_of_lines_that_the_source_rejects_go(
+    tmp_path: Path, request: pytest.FixtureRequest, system: str
+) -> None:
+    """Such a record has the source's names for its columns."""
+    file = tmp_path / "t.csv"
+    document = {
+        "pipeline": "lines",
+        "source": {"connector": "csv", "config": {"path": "t.csv", "types": {"n": "int64"}}},
+        "transformers": [{"rename": {"day": "of_day"}}],
+        "destination": block(system, request, tmp_path),
+        "streams": [
+            {"stream": "t", "write_disposition": "replace_range", "range_column": "day", "on_rejected": "keep"}
+        ],
+    }
+    for text in ("id,day,n\n1,2024-01-01,1\n2,2024-01-02,2\n", "id,day,n\n1,2024-01-01,one\n"):
+        file.write_text(text)
+        result = run_pipeline(load_pipeline(document, folder=tmp_path))
+        assert result.status == "success", result.streams
+    assert [int(record["id"]) for record in held(block(system, request, tmp_path), tmp_path)] == [2]
+
+
 def test_a_record_outside_of_the_range_fails_the_stream(tmp_path: Path) -> None:
     (tmp_path / "moves.py").write_text(
         "from syncblocks import transformer\nimport datetime\n\n@transformer\ndef move(df):\n"
