@@ -35,6 +35,7 @@ from .protocols import (
     ReadsRanges,
     RefusesKeys,
     RemovesRecords,
+    ReplacesRanges,
     RunsStatements,
     SkipsLate,
     Source,
@@ -71,6 +72,7 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    replaces_ranges: ReplacesRanges | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None

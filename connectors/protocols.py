@@ -458,6 +458,15 @@ class RemovesRecords(Protocol):
 
 
 @runtime_checkable
+class ReplacesRanges(Protocol):
+    """Writes by REPLACE_RANGE: deletes a range and inserts what arrived, in one transaction (`Load.written_range`)."""
+
+    def replaces_ranges(self) -> bool:
+        """Return True. A destination that cannot delete records leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class LoadsRanges(Protocol):
     """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
 

@@ -71,6 +71,9 @@ def yields_to_table(field: pa.Field) -> bool:
     return is_unseen(field) or DECIDED in (field.metadata or {})
 
 
+#: Key in the metadata of a text field: its values are the paths of the files that the records are from.
+OF_FILE = b"of_file"
+
 #: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
 FILES = "_syncblocks_files"
 
@@ -105,6 +108,7 @@ class WriteDisposition(StrEnum):
     APPEND = "append"
     REPLACE = "replace"
     MERGE = "merge"
+    REPLACE_RANGE = "replace_range"
     #: Every version of a record is kept, with the time from which and up to which it was the current one.
     HISTORY = "history"
 
@@ -186,6 +190,36 @@ class Condition:
         return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
 
 
+#: How a mask hides a column's values: by a keyed hash, all but their last characters, or as NULL.
+HASH, KEEP_LAST, NULL = "hash", "keep_last", "null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRule:
+    """A mask of the columns that a name or a glob matches."""
+
+    column: str
+    #: `HASH`, `KEEP_LAST` or `NULL`.
+    how: str
+    #: Of `KEEP_LAST`: so many characters stay.
+    kept: int = 0
+
+    def __str__(self) -> str:
+        """Return it for people to read."""
+        return f"{self.how} {self.kept}" if self.how == KEEP_LAST else self.how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks:
+    """Which columns of a stream are masked, in which order the rules are asked, and with which key."""
+
+    rules: tuple[MaskRule, ...]
+    #: Key of the hashes; empty: there is none.
+    key: bytes = field(default=b"", repr=False)
+    #: The masked columns as the source has them.
+    fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -216,6 +250,8 @@ class Stream:
     tracks_files: bool = False
     #: What becomes of a file that has changed since it was read.
     changed_files: ChangedFiles = ChangedFiles.FAIL
+    #: A FULL_TABLE read ends with a checkpoint that names the files that were read, empty ones as well.
+    names_files: bool = False
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
@@ -228,6 +264,8 @@ class Stream:
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
+    masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.
@@ -244,7 +282,8 @@ class Checkpoint:
     bookmark: Bookmark | None = None
     #: The last event of a stream: its commit also marks the stream as completed by this run.
     is_final: bool = False
-    #: Of a stream that `tracks_files`: what was read since the last checkpoint; the commit keeps it (`KeepsFiles`).
+    #: What was read since the last checkpoint of a stream that `names_files`, or that `tracks_files`: then the commit
+    #: keeps it (`KeepsFiles`).
     files: tuple[FileRead, ...] = ()
 
 
@@ -369,6 +408,18 @@ class TableRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRange:
+    """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
+
+    #: Column of `Load.stream` that decides whether a record is within.
+    column: str
+    #: Aware start and end; the end is not in it. Records outside of it are an error. None: there is no interval.
+    interval: tuple[datetime, datetime] | None = None
+    #: The records of `Checkpoint.files` are deleted; the column holds their paths.
+    is_by_files: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryLoad:
     """What a load of HISTORY has to know beside its stream.
 
@@ -406,6 +457,8 @@ class Load:
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
+    #: Of REPLACE_RANGE: what is deleted.
+    written_range: WrittenRange | None = None
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None

@@ -100,11 +100,26 @@ def verify(pipeline: Given, *, streams: Sequence[str] = (), repair: bool = False
 
 
 def compared(pipeline: Pipeline, streams: Sequence[str], *, with_repairs: bool) -> tuple[StreamVerification, ...]:
-    """Compare once, and plan the repairs of what differs; write nothing."""
+    """Compare once, and plan the repairs of what differs; write nothing.
+
+    Streams that `replace_range` writes are compared within the interval of the last run, unless another is given.
+    """
+    pipeline = _of_last_interval(pipeline)
     with opened(pipeline) as session, existing_store(pipeline) as store:
         if with_repairs:
             refuse_while_running(session, store)
-        return tuple(verify_streams(session, make_plan(session, store, streams=streams), with_repairs=with_repairs))
+        plan = make_plan(session, store, streams=streams, is_of_run=False)
+        return tuple(verify_streams(session, plan, with_repairs=with_repairs))
+
+
+def _of_last_interval(pipeline: Pipeline) -> Pipeline:
+    if pipeline.interval is not None or not any(entry.range_column for entry in pipeline.streams):
+        return pipeline
+    with existing_store(pipeline) as store:
+        latest = None if store is None else store.latest_run(pipeline.pipeline)
+    # Where a template uses an interval, the pipeline cannot be opened without one.
+    interval = None if latest is None or pipeline.needs_interval else latest.interval
+    return pipeline if interval is None else pipeline.during(interval)
 
 
 def cancel(pipeline: Given) -> int | None:

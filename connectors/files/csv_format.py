@@ -206,7 +206,7 @@ class CSVFormat:
             return self._converted(file, texts, wanted)
         except InvalidValue as error:
             line = self._lines.line_of(file, names, done + error.place)
-            raise unfit(file, line, error.field, error.value) from error
+            raise unfit(f"{file.label}:{line}" if line else file.label, error.field, error.value) from error
 
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []

@@ -6,6 +6,7 @@ double would round become decimals. Texts that are all dates or times get that t
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -24,12 +25,12 @@ from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
-from .formats import Writer, demand_columns, plain, sliced, unfit
+from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
-from .settings import BLOCK_BYTES, JSONLSourceSettings
+from .settings import JSONLSourceSettings, TextSourceSettings
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
@@ -39,6 +40,11 @@ INFER_JSON_BYTES = 16 << 20
 MOST_VALUES = 4 << 20
 
 JSON = pa.json_(pa.string())
+
+#: What may stand at the start of a text in UTF-8.
+BOM = b"\xef\xbb\xbf"
+
+_NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
@@ -62,8 +68,10 @@ class JSONLFormat:
     suffixes: Sequence[str] = (".jsonl", ".ndjson")
     written: Mapping[str, Any] = MappingProxyType({})
     needs_equal_columns = False
+    #: A line that is no record says nothing about the next one, so that it may be rejected.
+    has_own_lines = True
 
-    def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
+    def __init__(self, settings: TextSourceSettings | None = None) -> None:
         self._settings = settings or JSONLSourceSettings(path=".")
         #: Most bytes of a line.
         self.record_bytes = sys.maxsize
@@ -71,11 +79,24 @@ class JSONLFormat:
     def names(self, file: DataFile) -> None:
         """Return None: JSON lines have no header."""
 
+    def _blocks(self, file: DataFile) -> Iterator[tuple[int, bytearray]]:
+        """Yield `(number of the first line, whole lines)`, about a block at a time."""
+        return _blocks(file, self.record_bytes)
+
+    def _place(self, file: DataFile, line: int) -> str:
+        return f"{file.label}:{line}"
+
+    def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
+        what = shown(text.decode(errors="replace"))
+        is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
+        mend = "; JSON lines have one object a line, `connector: json` reads a document" if is_document else ""
+        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
+
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
-            for start, block in _blocks(file, self.record_bytes):
+            for start, block in self._blocks(file):
                 self._look(file, columns, self._parsed(file, start, block, is_lenient=True))
                 left -= len(block)
                 del block  # not held while the next one is read
@@ -88,7 +109,7 @@ class JSONLFormat:
         return self._settings.numbers == "exact"
 
     def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
-        for start, block in _blocks(file, self.record_bytes):
+        for start, block in self._blocks(file):
             records = list(self._parsed(file, start, block, is_lenient=True))
             del block  # not held while the next one is read
             yield {n: pa.array([_number_text(record.get(n)) for record in records], pa.string()) for n in columns}
@@ -98,7 +119,7 @@ class JSONLFormat:
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         doubtful = doubtful_in(wanted, self._guessed(file, wanted))
-        for start, block in _blocks(file, self.record_bytes):
+        for start, block in self._blocks(file):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
             batch = self._quick(block, wanted, known) if is_quick and is_sure else None
             if batch is not None:
@@ -118,9 +139,7 @@ class JSONLFormat:
                     yield batches.pop(0)
 
     def count(self, file: DataFile) -> int:
-        return sum(
-            sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file, self.record_bytes)
-        )
+        return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in self._blocks(file))
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Read every file as a whole."""
@@ -147,6 +166,8 @@ class JSONLFormat:
 
     def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
         """Parse a block as a whole; None: another type, a new key or an error needs a parse record by record."""
+        if _NULL.match(block) or _NULL_LINE.search(block):  # Arrow crashes at some, and takes others for records
+            return None
         raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
         others = "error" if known.issubset(wanted.names) else "infer"
         try:
@@ -182,9 +203,9 @@ class JSONLFormat:
             try:
                 record = _raw_records.decode(text)
             except MALFORMED as error:
-                if rejected is None:
-                    raise _malformed(file, line, text, error) from error
-                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                if rejected is None or not self.has_own_lines:
+                    raise self._malformed(file, line, text, error) from error
+                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", self._place(file, line))
                 continue
             found.append((line, record))
         if any(not known.issuperset(record) for _, record in found):
@@ -200,8 +221,9 @@ class JSONLFormat:
         for place, reason in invalid:
             line, record = found[place]
             # Without the place at the start of its message: the record keeps the place apart.
-            reason = reason.removeprefix(f"{file.label}:{line}: ")
-            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
+            where = self._place(file, line)
+            reason = reason.removeprefix(f"{where}: ")
+            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, where)
         return [part for part in good if part.num_rows]
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
@@ -247,7 +269,7 @@ class JSONLFormat:
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
             except (*MALFORMED, ArithmeticError, TypeError) as error:
-                raise unfit(file, line, field, _text_of(raw)) from error
+                raise unfit(self._place(file, line), field, _text_of(raw)) from error
         texts = is_json(field.type) or not _is_bare(field.type)
         column = pa.array(values, pa.string()) if texts else None
 
@@ -259,7 +281,7 @@ class JSONLFormat:
             return converts(subject)
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
-            raise unfit(file, lines[place], field, _text_of(raws[place])) from error
+            raise unfit(self._place(file, lines[place]), field, _text_of(raws[place])) from error
 
     def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
         values: dict[str, list[Any]] = {}
@@ -279,8 +301,8 @@ class JSONLFormat:
                 yield _records.decode(text)
                 good += 1
             except MALFORMED as error:
-                malformed.append(_malformed(file, line, text, error))
-                if not is_lenient:
+                malformed.append(self._malformed(file, line, text, error))
+                if not is_lenient or not self.has_own_lines:
                     raise malformed[0] from error
         if len(malformed) > good:
             raise malformed[0]
@@ -350,15 +372,12 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
     Raises:
         RecordTooWide: a line has more than `most_bytes`.
     """
-    line, begun, is_first = 1, bytearray(), True
+    line, begun = 1, bytearray()
     with file.open() as source:
         while True:
-            try:
-                chunk = source.read(BLOCK_BYTES)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
-            if is_first:
-                chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+            chunk = next_chunk(file, source)
+            if line == 1 and not begun:
+                chunk = chunk.removeprefix(BOM)
             cut, is_over = chunk.rfind(b"\n") + 1, not chunk
             begun += chunk if chunk and not cut else memoryview(chunk)[:cut]
             if chunk and not cut:
@@ -453,12 +472,3 @@ def _wider(found: _Found, wanted: pa.Schema) -> pa.Schema:
 
 def _text_of(raw: msgspec.Raw | None) -> str:
     return "null" if raw is None else bytes(raw).decode(errors="replace")
-
-
-def _malformed(file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
-    what = shown(text.decode(errors="replace"))
-    is_array = text.lstrip().startswith(b"[")
-    mend = (
-        "; this is an array, JSON lines have one object a line: `jq -c '.[]' FILE` makes them of it" if is_array else ""
-    )
-    return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error}){mend}")

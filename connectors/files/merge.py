@@ -118,6 +118,22 @@ class _Lookup:
         return pa.array([key in self._known for key in keys.to_pylist()], pa.bool_())
 
 
+class KeyLookup:
+    """Tells which records of a table have a key that arrived; of no key none has."""
+
+    def __init__(
+        self, key_properties: Sequence[str], arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]
+    ) -> None:
+        self._names = key_properties
+        self._lookup = _Lookup(_all_keys(arrived(key_properties), key_properties)) if key_properties else None
+
+    def of(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return a mask of the records of the table."""
+        if self._lookup is None:
+            return pa.repeat(pa.scalar(False), batch.num_rows)
+        return self._lookup.contains(_keys(batch, self._names))
+
+
 def _is_last(keys: pa.Array) -> pa.Array:
     """Return a mask of the last record of each key."""
     import numpy as np

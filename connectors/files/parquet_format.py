@@ -163,7 +163,7 @@ class ParquetFormat:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
                 place = first_invalid(column, casts)
-                raise unfit(file, None, field, column[place].as_py()) from error
+                raise unfit(file.label, field, column[place].as_py()) from error
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
         return pa.record_batch(columns, schema=wanted)

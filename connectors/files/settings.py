@@ -161,6 +161,23 @@ class JSONLSourceSettings(TextSourceSettings):
     """Settings of a source of JSON lines."""
 
 
+def _path_of_names(path: str | list[str]) -> tuple[str, ...]:
+    names = (path.split(".") if path else []) if isinstance(path, str) else path
+    if not all(names):
+        raise ValueError(f'{path!r}: a name in it is empty; a name with a dot needs a list: [data, "a.b"]')
+    return tuple(names)
+
+
+class JSONSourceSettings(TextSourceSettings):
+    """Settings of a source of JSON documents."""
+
+    records: Annotated[tuple[str, ...], BeforeValidator(_path_of_names)] = Field(
+        default=(),
+        description="where the array of records is: names with dots between them, `data.items`, or a list of names; "
+        "default: it is the document",
+    )
+
+
 class ParquetSourceSettings(FileSourceSettings):
     """Settings of a Parquet source; files have their own types, and `types` casts them."""
 

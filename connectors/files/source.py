@@ -1,4 +1,4 @@
-"""Sources of CSV, JSON lines and Parquet files."""
+"""Sources of CSV, JSON lines, JSON documents and Parquet files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, SAID, Block, Bookmark, Checkpoint, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
+from .json_format import JSONFormat
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import DataFile, Location, StreamFiles, expanded, find_again, find_matches, find_streams, identity, locate
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
-from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
+from .settings import (
+    CSVSourceSettings,
+    FileSourceSettings,
+    JSONLSourceSettings,
+    JSONSourceSettings,
+    ParquetSourceSettings,
+)
 from .storage import translated
-from .tracking import FileCheckpoints, NewFiles, known_columns, united
+from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
 from .type_inference import Guess
 
 
@@ -381,6 +388,8 @@ class FileSource:
                 yield from checkpoints.finish(file, records, schema)
         if checkpoints is not None:
             yield from checkpoints.end()
+        elif stream.names_files:
+            yield Checkpoint(files=tuple(file_read(file.as_listed().entry()) for file in files))
 
     def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
         """Return a batch with what its file's name and time say."""
@@ -422,6 +431,18 @@ class JSONLSource(TextSource):
     connector = "jsonl"
     settings = JSONLSourceSettings
     formats = JSONLFormat
+
+    def has_one_null(self) -> bool:
+        """Return True: a missing key and `null` are the same."""
+        return True
+
+
+class JSONSource(TextSource):
+    """Reads documents of JSON, each with an array of records."""
+
+    connector = "json"
+    settings = JSONSourceSettings
+    formats = JSONFormat
 
     def has_one_null(self) -> bool:
         """Return True: a missing key and `null` are the same."""
@@ -497,6 +518,6 @@ def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str])
         try:
             single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
         except (ValueError, pa.ArrowException) as error:
-            raise unfit(file, None, field, value) from error
+            raise unfit(file.label, field, value) from error
         batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch

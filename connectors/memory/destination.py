@@ -75,6 +75,10 @@ class MemoryDestination:
         """See `RemovesRecords`."""
         return True
 
+    def replaces_ranges(self) -> bool:
+        """See `ReplacesRanges`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         held = {} if table.schema is None else {field.name: str(field.type) for field in table.schema}
         return [
@@ -198,7 +202,7 @@ class MemoryDestination:
             old = self._database.tables.get(name)
             if old is None and (load.begun_in is not None or written):
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
-            table = written_table(load, schema, staged, old, is_final=checkpoint.is_final)
+            table = written_table(load, schema, staged, old, checkpoint, rejected)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
             if checkpoint.is_final:
                 row = replace(row, completed_by=load.run, rows=written + records)
@@ -233,7 +237,8 @@ class MemoryDestination:
                 is_null = batch.column(name).is_null()
                 kept.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
-            if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
+            is_unique = load.write_disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
+            if is_unique and load.stream.key_properties:
                 keys = keys_of(batch, load.stream.key_properties)
                 is_new = pa.array(
                     [key not in known and keys.index(key) == at for at, key in enumerate(keys)], pa.bool_()

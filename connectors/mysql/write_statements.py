@@ -107,6 +107,9 @@ class MySQLWrites(Writes):
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
 
+    def _delete_joined(self, target: Table, source: str, same: str) -> str:
+        return f"delete t from {self._table(target.name)} as t join {source} as s on {same}"
+
     def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
         listed = ", ".join(f"s.{self._quote(name)} = {value}" for name, value in values.items())
         return f"update {self._table(staging)} as s join {self._table(target.name)} as t on {same} set {listed}"

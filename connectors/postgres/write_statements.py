@@ -90,6 +90,9 @@ class PostgresWrites(Writes):
         """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
+    def _compared(self, left: str, operator: str, right: str) -> str:
+        return f"{left} operator(pg_catalog.{operator}) {right}"
+
     def _drop_repeated(
         self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..errors import ConnectorConfigError
 from ..settings import parse_settings
-from ..stream import Block, Event
+from ..stream import Block, Event, Stream
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -55,6 +55,22 @@ class TapSource(SingerSource):
     @property
     def _class(self) -> str:
         return getattr(self._settings, "class_", "")
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """See `SingerSource`.
+
+        Raises:
+            ConnectorConfigError: columns are masked, and a tap in this process could write their values to its log.
+        """
+        masked = next((stream.name for stream in streams if stream.masks is not None), None)
+        if self._class and masked is not None:
+            raise ConnectorConfigError(
+                f"config of connector 'singer': class: stream {masked!r} has masked columns, and a tap in this process "
+                "may write their values to its log: name its program by `executable` or `pip`",
+                connector="singer",
+                key="class",
+            )
+        return super().groups(streams)
 
     def _from_tap(self, *, is_fresh: bool) -> list[dict[str, Any]]:
         if not self._class:

@@ -181,6 +181,10 @@ class SqlDestination(ABC):
         """Apply `Load.removed`."""
         return True
 
+    def replaces_ranges(self) -> bool:
+        """Delete a range and insert what arrived, in one transaction."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}

@@ -18,7 +18,7 @@ LEDGER_TABLE = "_syncblocks_ledger"
 #: Beginning of every staging table's name; the token (or its hash) follows.
 STAGING_PREFIX = "_syncblocks_stg_"
 
-#: End of the name of a staging table that holds keys to remove.
+#: End of the name of a staging table that says what to delete: keys, values, or the bounds of a range.
 REMOVED = "_d"
 
 #: End of the name of a staging table that replaces another one of other types.

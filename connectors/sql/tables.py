@@ -87,7 +87,7 @@ class Table:
             disposition is WriteDisposition.REPLACE and self.is_referenced
         ):
             events.add("update")
-        if disposition is WriteDisposition.REPLACE:
+        if disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE):
             events.add("delete")
         return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 

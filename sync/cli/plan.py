@@ -23,6 +23,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from syncblocks.connectors.stream import WrittenRange
+
     from ..plan.columns import ColumnPlan
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
@@ -75,11 +77,14 @@ def document(plan: Plan) -> dict[str, Any]:
                 "destination_table": planned.key.destination_table,
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
-                "where": list(map(str, planned.selected.stream.where)),
+                "where": _where(planned),
+                "masks": _masks(planned),
+                "checks": _checks(planned),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
+                "written_range": _written_range(planned.written_range),
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -112,6 +117,48 @@ def document(plan: Plan) -> dict[str, Any]:
         "groups": [list(group) for group in plan.groups],
         "warnings": list(plan.warnings),
     }
+
+
+def _written_range(written: WrittenRange | None) -> dict[str, Any] | None:
+    if written is None:
+        return None
+    ends = None if written.interval is None else [moment.isoformat() for moment in written.interval]
+    return {"column": written.column, "interval": ends, "is_by_files": written.is_by_files}
+
+
+def _where(planned: PlannedStream) -> list[str]:
+    """Return the filter; what a masked column is compared with is not shown."""
+    masked = _masks(planned)
+    return [
+        f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
+        for each in planned.selected.stream.where
+    ]
+
+
+def _checks(planned: PlannedStream) -> list[str]:
+    """Return the checks; before a transformer's function is known to make its columns, as the file has them."""
+    if planned.is_schema_decided:
+        return list(map(str, planned.checks))
+    return [
+        f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
+        for column, operator, values in planned.selected.checks
+    ]
+
+
+def _masks(planned: PlannedStream) -> dict[str, str]:
+    """Return the masked columns, and how each is masked."""
+    masks = planned.selected.stream.masks
+    if masks is None:
+        return {}
+    from syncblocks.connectors.arrow.masking import rule_of
+
+    found = {name: rule_of(masks, name) for name in planned.selected.stream.schema.names}
+    return {name: str(rule) for name, rule in found.items() if rule is not None}
+
+
+def _mask_lines(planned: PlannedStream) -> list[str]:
+    found = [f"masks {name} ({how})" for name, how in _masks(planned).items()]
+    return [*found, "`verify` reads the source's records, to mask them"] if found else []
 
 
 def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
@@ -148,6 +195,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         types: show every column with its types; else one line for each stream, with the columns not kept exactly.
         is_alone: say what to do next; False if the plan is carried out at once.
     """
+    from ..plan.written_range import in_words
+
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
         [
@@ -178,7 +227,15 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         console.echo(f"creates {schema}")
     for planned in plan.streams:
         if planned.selected.stream.where:
-            console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+            console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        if planned.written_range is not None:
+            console.echo(f"{planned.name}: {in_words(planned.written_range)}")
+        if planned.checks:
+            console.echo(
+                f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"
+            )
+        for line in _mask_lines(planned):
+            console.echo(f"{planned.name}: {line}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.selected.added.history is not None:

@@ -14,6 +14,7 @@ from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
+from .masks import Mask
 from .values import (
     AtOnce,
     Attempts,
@@ -120,10 +121,14 @@ class TransformerBlock(Defaulting):
 
 
 class Columns(Model):
-    """The columns of a stream that are read."""
+    """The columns of a stream that are read, and how."""
 
     include: SomeNames | None = Field(default=None, description="Only these columns.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
+    mask: Mask | None = Field(
+        default=None,
+        description="Columns, by names or globs, whose values nobody sees: hash (by mask_key), {keep_last: n} or null.",
+    )
 
 
 class StreamEntry(Model):
@@ -142,6 +147,11 @@ class StreamEntry(Model):
         default=None,
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
+    )
+    checks: Where | None = Field(
+        default=None,
+        description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
+        'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
@@ -175,15 +185,19 @@ class StreamEntry(Model):
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge", "history"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,
-        description="append, replace, merge, or history (every version of a record); default: FULL_TABLE replace, "
-        "INCREMENTAL merge with keys, else append.",
+        description="append, replace, merge, replace_range, or history (every version of a record); default: "
+        "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    range_column: Name | None = Field(
+        default=None,
+        description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
     )
     valid_from: Literal["bookmark"] | None = Field(
         default=None,
-        description="Of write_disposition history: bookmark takes the times of versions from the records' bookmark; "
-        "default: the run's execution_date.",
+        description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
+        "execution_date.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
@@ -194,7 +208,7 @@ class StreamEntry(Model):
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
-    columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",

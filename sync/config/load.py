@@ -61,7 +61,7 @@ _PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 #: As a shell and other tools write a variable.
 _SHELL_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
+_SENSITIVE_SECTIONS = ("source", "destination", "store", "variables", "mask_key")
 
 
 def load_pipeline(
@@ -373,7 +373,11 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
-        if loc[0] == "streams" and loc[2:3] in (("add_columns",), ("where",)) and _MOMENT.fullmatch(text.strip()):
+        if (
+            loc[0] == "streams"
+            and loc[2:3] in (("add_columns",), ("where",), ("checks",))
+            and _MOMENT.fullmatch(text.strip())
+        ):
             return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
@@ -387,6 +391,7 @@ class _Loader:
                 key = str(loc[-1])
                 passwords = url_passwords(text)
                 is_secret = (len(loc) > 1 and _SENSITIVE.search(key) is not None) or is_token_url(loc, text)
+                is_secret = is_secret or section == "mask_key"
                 self._secrets |= passwords
                 if is_secret:
                     self._secrets.add(text)

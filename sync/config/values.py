@@ -28,7 +28,8 @@ class Moment(Rendered):
     __slots__ = ()
 
 
-def _number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
+    """Return the number that a text of a template stands for; all else as it is."""
     if isinstance(value, Rendered):
         text = value.strip()
         if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
@@ -83,14 +84,14 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _concurrency(value: Any) -> Any:
-    value = _number(value)
+    value = as_number(value)
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
         return "auto" if value == "auto" else value
     raise wrong("must be auto or a whole number from 1 to 1000")
 
 
 def _size(value: Any) -> Any:
-    value = _number(value)
+    value = as_number(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
@@ -118,14 +119,14 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), AfterValidator(_un
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]
 Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidator(_unique), AfterValidator(_not_empty)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
-Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Readers = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
-AtOnce = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
-RejectedLimit = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
-Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
-Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
+Count = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1000)]
+Attempts = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
+Readers = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=64)]
+AtOnce = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
+Delay = Annotated[float, BeforeValidator(as_number), Field(ge=0, le=_DAY_S)]
+RejectedLimit = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1_000_000)]
+Lookback = Annotated[int | float, BeforeValidator(as_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
+Timeout = Annotated[float, BeforeValidator(as_number), Field(gt=0, le=7 * _DAY_S)]
 
 
 def _operators(value: Any) -> Any:

@@ -55,7 +55,7 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
         if said is not None:
             raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
         return ChangedFiles.FAIL
-    if disposition in ("merge", "history"):
+    if disposition in ("merge", "replace_range", "history"):
         if said == "append":
             raise fail(
                 "changed_files", f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`"

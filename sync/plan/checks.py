@@ -21,6 +21,9 @@ from ..delivery.subscriptions import UserCode, applies
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream
 
+#: Write dispositions that delete what other streams have written.
+_REPLACING = (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
+
 
 class SharedTable(ConfigError):
     """Several streams would replace one table."""
@@ -58,13 +61,13 @@ def check_shared_tables(
     *,
     full_refresh: bool,
 ) -> None:
-    """Refuse to replace a table that another stream writes; append and merge may share a table."""
+    """Refuse to replace a table, or a range of it, that another stream writes; append and merge may share a table."""
 
     def one_name(table: str) -> str:
         return table if can.names_tables is None else can.names_tables.one_name(table)
 
     def replaces(stream: SelectedStream) -> bool:
-        return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+        return full_refresh or stream.write_disposition in _REPLACING
 
     by_table: dict[str, list[SelectedStream]] = {}
     for stream in selected:
@@ -88,13 +91,15 @@ def check_shared_tables(
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
             if is_other and row.committed_at is not None:
-                is_asked = stream.write_disposition is WriteDisposition.REPLACE
-                what = "`replace`" if is_asked else "--full-refresh"
+                is_asked = stream.write_disposition in _REPLACING
+                is_range = stream.write_disposition is WriteDisposition.REPLACE_RANGE and not full_refresh
+                what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
                 advice = "give another `destination_table`" if is_asked else _START_OVER
                 raise stream_error(
                     pipeline,
                     stream,
-                    f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"{what} would {'delete records of' if is_range else 'drop'} table "
+                    f"{stream.destination_table!r}, which stream {row.key.stream!r} of "
                     f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
                     "state with `syncblocks state reset --forget`",
                 )
@@ -105,7 +110,7 @@ _START_OVER = "to read all of its streams again, drop the table by hand and run 
 
 
 def _advice(others: Sequence[SelectedStream]) -> str:
-    if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+    if any(other.write_disposition in _REPLACING for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 

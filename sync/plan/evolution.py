@@ -85,7 +85,8 @@ def former_key(
 def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
     """Say why a merge cannot continue with other keys; empty if it can."""
     keys = next((change for change in changes if change["change"] == "keys"), None)
-    if keys is None or rules.disposition not in (WriteDisposition.MERGE, WriteDisposition.HISTORY):
+    keyed = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
+    if keys is None or rules.disposition not in keyed:
         return ""
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "

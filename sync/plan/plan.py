@@ -10,12 +10,14 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
+    Condition,
     LedgerKey,
     ReplicationMethod,
     Stream,
     TableState,
     Trigger,
     WriteDisposition,
+    WrittenRange,
     notices_of,
 )
 
@@ -64,7 +66,9 @@ from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
+from .value_checks import value_checks
 from .wires import ARROW, chosen_wire, common_wires
+from .written_range import arriving_range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +118,14 @@ class PlannedStream:
     is_refused_by_destination: bool
     #: Whether the file must change first: without `allow_blocks_to_fail` nothing is run.
     needs_decision: bool
+    #: Conditions that its records must meet as they would be written.
+    checks: tuple[Condition, ...] = ()
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
+    #: Of replace_range: what is deleted and written anew; its column as it arrives.
+    written_range: WrittenRange | None = None
     #: Streams whose tables its table refers to by foreign keys; they come before it.
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
@@ -360,12 +368,16 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    try:
+        written = arriving_range(stream, names, mapping, connectors.destination_can, full_refresh=full_refresh)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added
+    is_plain = is_plain and not stream.added and not stream.checks
     wire = ARROW
-    if is_plain:
+    if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
     reading = plan_reading(
         stream,
@@ -374,7 +386,12 @@ def _plan_stream(
         connectors.destination_can,
         source_name=pipeline.source.connector,
         is_plain=not (
-            blocks or kept or is_converted or stream.added or arriving.schema.names != stream.stream.schema.names
+            blocks
+            or kept
+            or is_converted
+            or stream.added
+            or stream.checks
+            or arriving.schema.names != stream.stream.schema.names
         ),
     )
     if is_undecided(stream.stream):
@@ -390,6 +407,7 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
+        checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),
@@ -401,6 +419,7 @@ def _plan_stream(
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
         data_blocks=kept,
+        written_range=written,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         drops_history=full_refresh and stream.added.history is not None,

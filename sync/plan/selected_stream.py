@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
+from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
 
@@ -49,10 +50,14 @@ class SelectedStream:
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: Conditions that its records must meet as they would be written.
+    checks: tuple[Comparison, ...]
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
+    #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
+    written_range: WrittenRange | None = None
 
     @property
     def name(self) -> str:

@@ -270,6 +270,7 @@ def _column_patterns(entry: StreamEntry) -> _Named:
     if entry.columns is not None:
         for side, patterns in (("include", entry.columns.include), ("exclude", entry.columns.exclude)):
             yield from ((("columns", side), pattern) for pattern in patterns or ())
+        yield from ((("columns", "mask", rule.column), rule.column) for rule in entry.columns.mask or ())
 
 
 def _column_names(entry: StreamEntry) -> _Named:

@@ -29,8 +29,10 @@ from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
 from .history import history_of
+from .masks import masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
+from .written_range import range_conditions, written_range_of
 
 #: Default of `max_rejected`.
 MAX_REJECTED = 1000
@@ -56,6 +58,7 @@ def configure(
         ConfigError: a setting is wrong.
     """
     fail = failer(pipeline, location, stream.name)
+    own_settings = settings
     differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
@@ -66,7 +69,7 @@ def configure(
     # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
-    if not settings.get("replication_method") and disposition == "replace":
+    if not settings.get("replication_method") and disposition in ("replace", "replace_range"):
         method = ReplicationMethod.FULL_TABLE
     if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
         # As a tap does, the source knows by itself up to where it was read.
@@ -87,6 +90,8 @@ def configure(
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
             ["append", "merge", "history"],
         )
+    written = written_range_of(pipeline, stream, settings, kept, method, fail)
+    masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
     read = replace(
@@ -98,11 +103,18 @@ def configure(
         null_bookmarks=policy,
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=_conditions(pipeline, stream, settings, fail),
+        where=(*_conditions(pipeline, stream, settings, fail), *range_conditions(stream, written)),
+        masks=masks,
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
+        names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
         max_rejected=_max_rejected(settings),
     )
+    if masks is not None:
+        from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
+
+        read = masked_stream(read)
+        said = {name: kind for name, kind in said.items() if name not in (read.masks or masks).fields}
     return SelectedStream(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),
@@ -124,17 +136,28 @@ def configure(
             _added(pipeline, settings, fail),
             history=history_of(pipeline, stream, settings, kept, disposition, fail),
         ),
+        checks=tuple(settings.get("checks") or ()),
         differences=differences,
         location=location,
+        written_range=written,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
     of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
-    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    of_columns |= {
+        "checks",
+        "replication_method",
+        "null_bookmarks",
+        "lookback",
+        "changed_files",
+        "range_column",
+        "valid_from",
+    }
     kept = {key: value for key, value in settings.items() if key not in of_columns}
-    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") in ("merge", "history") else {})
+    is_of_columns = kept.get("write_disposition") in ("merge", "replace_range", "history")
+    return kept | ({"write_disposition": "append"} if is_of_columns else {})
 
 
 def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:

@@ -273,6 +273,7 @@ class StreamRun:
             conflict_method=self.planned.selected.conflict_method,
             token=self._token,
             run=run_reference(self.context.run),
+            written_range=self.planned.written_range,
             announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,

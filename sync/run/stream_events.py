@@ -24,6 +24,7 @@ from syncblocks.connectors.stream import (
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
+from ..flow.value_checks import checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
@@ -144,6 +145,10 @@ class StreamEvents:
                     yield mapping.arriving
             good, bad = convert_or_reject(batch, mapping.convert, self.planned.selected.stream)
             rejected += bad
+            if self.planned.checks:
+                passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
+                good = [each for each, _ in passed if each.num_rows]
+                rejected += [each for _, failed in passed for each in failed]
             del item, batch
             while good:
                 yield self._spooled(good.pop(0))

@@ -6,13 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import Stream, TableState, WrittenRange
 
 from ..config import Pipeline, config_error_from_connector
+from ..flow.filtered import FilteredSource
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, offered_streams
+from .reader import copy_of, destination_reader, offered_streams, within
 from .session import Session, open_session, role_of
 
 
@@ -81,7 +85,7 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:
-        in_tables = _count_tables(session, [stream.destination_table for stream in selected])
+        in_tables = _count_tables(session, selected)
     except ConnectorError as error:
         note = f"the destination was not counted: {error}"
     return Counts(
@@ -98,12 +102,24 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
     )
 
 
-def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
+def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[str, int]:
     """Count destination tables; the destination is opened as a source."""
-    described = session.destination.describe(list(dict.fromkeys(tables)))
+    described = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     if all(state.schema is None for state in described.values()):
         return {}
-    with destination_reader(session) as reader:
+    with destination_reader(session) as opened_reader:
+        reader: Source = opened_reader
         offered = offered_streams(reader, described.values())
         copies = {table: copy_of(state, offered) for table, state in described.items()}
+        ranges = {each.destination_table: each.written_range for each in selected}
+        if any(ranges.values()):
+            reader = FilteredSource(reader, abilities_of(reader))
+            copies = {table: copy and _ranged(copy, described[table], ranges[table]) for table, copy in copies.items()}
         return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}
+
+
+def _ranged(copy: Stream, state: TableState, written: WrittenRange | None) -> Stream:
+    """Return the records that a source is counted for: those of the interval, where the column has the same name."""
+    if written is None or written.interval is None:
+        return copy
+    return within(copy, state, written.column, written.interval) or copy

@@ -187,6 +187,7 @@ PASSED_ON = frozenset(
         "reads_queries",
         "reads_ranges",
         "removes_records",
+        "replaces_ranges",
         "runs_statements",
         "skips_late",
         "states_types",

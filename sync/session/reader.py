@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+import pyarrow as pa
 
 from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.registry import make_source, settings_model
 from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.written_range import has_times
 
+from ..plan.written_range import conditions_of
 from .session import Session
 
 
@@ -59,3 +65,26 @@ def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
         return found
     is_of_database = any(b"native_system" in (field.metadata or {}) for field in table.schema)
     return Stream(name=table.stream_name, schema=table.schema) if is_of_database else None
+
+
+def described(offered: pa.Schema, known: pa.Schema) -> pa.Schema:
+    """Return a table's columns as its reader offers them, if it knows their types; else as its destination does."""
+    if any((field.metadata or {}).get(b"native_type") for field in offered):
+        return offered
+    return pa.schema([field for field in known if field.name in offered.names] or list(offered))
+
+
+def within(copy: Stream, table: TableState, column: str, interval: tuple[datetime, datetime]) -> Stream | None:
+    """Return a destination table with the records of an interval only; None: its column holds no days or times.
+
+    Args:
+        copy: as `copy_of` returned it; the reader is a `FilteredSource`.
+        table: as the destination describes it.
+        column: the table's.
+        interval: start and end; the end is not in it.
+    """
+    schema = copy.schema if table.schema is None else described(copy.schema, table.schema)
+    field = next((each for each in schema if each.name.casefold() == column.casefold()), None)
+    if field is None or not has_times(field.type):
+        return None
+    return replace(copy, where=conditions_of(field, interval))

@@ -36,6 +36,7 @@ from ..plan.selection import (
     without_absent,
 )
 from ..plan.start import ledger_row
+from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
@@ -242,9 +243,14 @@ def open_session(pipeline: Pipeline) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
-    if any(entry.where for entry in pipeline.streams):
+    if any(entry.where or entry.range_column for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
+    if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
+        from ..flow.masked import MaskedSource  # its kernels take time to load, and few pipelines need them
+
+        hiding = MaskedSource(source, source_can)
+        source, source_can = hiding, hiding.abilities()
     _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
@@ -270,6 +276,7 @@ def make_plan(
     drop_history: bool = False,
     may_be_late: bool = False,
     only: Sequence[str] | None = None,
+    is_of_run: bool = True,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
@@ -281,6 +288,7 @@ def make_plan(
         drop_history: with `full_refresh`, the histories as well.
         may_be_late: the run was due before it began (a tick).
         only: exact names of streams (`runs retry`).
+        is_of_run: False: nothing is to be written by it, so that no interval is needed.
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -314,6 +322,8 @@ def make_plan(
         drop_history=drop_history,
         may_be_late=may_be_late,
     )
+    if is_of_run and not full_refresh:
+        demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
     if streams or only is not None:
         skipped = ()

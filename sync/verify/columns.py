@@ -24,8 +24,9 @@ from syncblocks.connectors.stream import (
 )
 
 from ..plan.plan import PlannedStream
+from ..session.reader import described
 from ..session.session import Session
-from .checksums import only_columns
+from .checksums import computing, only_columns
 
 
 class ColumnPairs:
@@ -39,7 +40,7 @@ class ColumnPairs:
         self._texts = set[str]()
         self._planned = planned
         self._systems = systems
-        computes = session.source_can.computes_checksums, reader_can.computes_checksums
+        computes = computing(session.source_can, planned.selected.stream), reader_can.computes_checksums
         self._keeps_json = (
             computes[0] is not None and computes[0].keeps_json(),
             computes[1] is not None and computes[1].keeps_json(),
@@ -52,7 +53,7 @@ class ColumnPairs:
         self._stream = planned.selected.stream
         # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None
-        self._copy = replace(copy, schema=_described(copy.schema, planned.table.schema))
+        self._copy = replace(copy, schema=described(copy.schema, planned.table.schema))
         self._names = self._matched(session)
 
     def sides(self, bookmark: Bookmark | None) -> tuple[Side, Side]:
@@ -208,9 +209,3 @@ def current_versions(planned: PlannedStream, copy: Stream) -> Stream:
         return copy
     ends = [field for field in copy.schema if field.name.casefold() == VALID_TO]
     return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in ends))
-
-
-def _described(offered: pa.Schema, described: pa.Schema) -> pa.Schema:
-    if any((field.metadata or {}).get(b"native_type") for field in offered):
-        return offered
-    return pa.schema([field for field in described if field.name in offered.names] or list(offered))

@@ -87,6 +87,8 @@ def plan_repair(
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
+    if planned.written_range is not None:
+        return None, "not repaired: a run writes the range anew (`replace_range`)"
     reason = ""
     if planned.write_disposition is WriteDisposition.HISTORY:
         return None, (

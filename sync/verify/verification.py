@@ -13,6 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
+from ..flow.filtered import FilteredSource
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
@@ -21,7 +22,9 @@ from ..session.session import Session
 from .checksums import SideReader, system_of
 from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
+from .passing import passing
 from .repair import plan_repair
+from .written_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
 EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
@@ -57,13 +60,16 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
     tables = [planned.key.destination_table for planned in plan.streams]
     with ExitStack() as stack:
         try:
-            reader = stack.enter_context(destination_reader(session))
+            reader: Source = stack.enter_context(destination_reader(session))
             reader_can = abilities_of(reader)
             offered = offered_streams(reader, [planned.table for planned in plan.streams]) if _has_tables(plan) else {}
         except ConnectorConfigError as error:
             for planned in plan.streams:
                 yield _uncompared(planned, f"the destination cannot be read back: {error}")
             return
+        if any(planned.written_range is not None for planned in plan.streams):
+            filtered = FilteredSource(reader, reader_can)
+            reader, reader_can = filtered, filtered.abilities()
         for planned in plan.streams:
             if planned.selected.stream.unreadable:
                 yield replace(_uncompared(planned, planned.refusal), verdict=FAILED)
@@ -91,19 +97,26 @@ def _verify(
     is_shared: bool,
     with_repair: bool,
 ) -> StreamVerification:
-    source, stream, table = session.source, planned.selected.stream, planned.table
+    session = passing(session, planned)
+    source, stream, table, scope = session.source, planned.selected.stream, planned.table, ""
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
+    if copy is not None and planned.written_range is not None:
+        copy, scope = within_range(planned, copy)
     if copy is None:
         found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
         return replace(found, source_records=source.count(stream), destination_records=0)
     reason = _why_counted(planned, is_shared=is_shared)
     if reason:
         found = _uncompared(planned, reason)
+        found = replace(found, notes=(*filter(None, [scope]), *found.notes))
         current = reader.count(current_versions(planned, copy))
         return replace(found, source_records=source.count(stream), destination_records=current)
-    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+    columns = ColumnPairs(
+        session, planned, copy, (system_of(session.source_can, stream), system_of(reader_can, copy)), reader_can
+    )
+    columns.notes[:0] = filter(None, [scope])
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
     mine = SideReader(source, session.source_can, left, memory_bytes)

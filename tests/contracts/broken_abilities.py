@@ -359,6 +359,22 @@ class RemovesNot(AbleDestination):
         return False
 
 
+class DeletesNoRange(AbleDestination):
+    """Says that it replaces a range, and adds to it."""
+
+    caught_by = {
+        "test_a_range_is_written_anew_and_nothing_else",
+        "test_an_empty_read_empties_its_range",
+        "test_a_range_of_values_is_those_that_arrive",
+        "test_a_record_outside_of_its_range_is_refused",
+    }
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
+        changed = replace(load, write_disposition=WriteDisposition.APPEND) if is_range else load
+        return super().load(changed, events, wire)
+
+
 class KeepsNothing(AbleDestination):
     """Says that it keeps columns, and sets them."""
 

@@ -14,9 +14,10 @@ from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
+ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
+_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"}
 _SQL = {
     "states_types",
     "names_tables",
@@ -24,6 +25,7 @@ _SQL = {
     "keeps_rejected",
     "keeps_files",
     "removes_records",
+    "replaces_ranges",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -37,6 +39,10 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
         {"holds_memory", *_HISTORY},
     ),
+    "json": (
+        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        set(),
+    ),
     "jsonl": (
         {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
         _FILES,
@@ -45,7 +51,10 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}),
+    "memory": (
+        set(),
+        {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"},
+    ),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
@@ -87,8 +96,10 @@ def test_each_shipped_connector_has_a_row() -> None:
     assert EXPECTED.keys() == CONNECTORS.keys()
 
 
-@pytest.mark.parametrize("role", ["source", "destination"])
-@pytest.mark.parametrize("name", CONNECTORS)
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [(name, role) for name, classes in CONNECTORS.items() for role, path in zip(ROLES, classes, strict=True) if path],
+)
 def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
     connector = connector_class(name, role)(CONFIGS.get(name, {"path": "data"}), tmp_path)
     found = abilities_of(connector)

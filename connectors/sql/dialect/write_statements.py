@@ -12,6 +12,9 @@ from ..session import Session
 from ..tables import Column, Table
 from .facts import Facts
 
+#: Columns of a staging table of one row: the bounds of a range, the second of which is not in it.
+BOUNDS = ("range_start", "range_end")
+
 
 class Writes:
     """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
@@ -237,6 +240,45 @@ class Writes:
         ]
         return self._delete(target, " and ".join(parts))
 
+    def delete_arriving(
+        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of the records whose keys are staged.
+
+        Args:
+            target: as it stands now.
+            columns: the key's among them, with the target's types.
+            staged: the staging table, and the types of its columns.
+            key: its columns.
+        """
+        name, types = staged
+        return self._delete_joined(target, self._table(name), self._same_key(columns, types, key))
+
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that have a staged value in a column; texts are compared as they are written."""
+        name, types = staged
+        distinct = f"(select distinct {self._quote(column.name)} from {self._table(name)})"
+        return self._delete_joined(target, distinct, self._same_key([column], types, [column.name]))
+
+    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
+        name, types = staged
+        held = f"t.{self._quote(column.name)}"
+        first, last = (self.cast(f"s.{self._quote(each)}", column.type, types[each]) for each in BOUNDS)
+        condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
+        return self._delete_joined(target, self._table(name), condition)
+
+    def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
+        """Raise for times in a column that the system does not order as they follow each other; default: it does."""
+
+    def _compared(self, left: str, operator: str, right: str) -> str:
+        """Compare two times of one type."""
+        return f"{left} {operator} {right}"
+
+    def _delete_joined(self, target: Table, source: str, same: str) -> str:
+        """Write DELETE of the target's records `t` for which a source has a record `s` that meets a condition."""
+        return f"delete from {self._table(target.name)} as t using {source} as s where {same}"
+
     def _delete(self, target: Table, condition: str) -> str:
         """Write DELETE of the target's records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"
@@ -385,4 +427,4 @@ class Writes:
         return f"delete from {self._table(target.name)}"
 
 
-__all__ = ["Writes"]
+__all__ = ["BOUNDS", "Writes"]

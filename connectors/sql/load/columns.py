@@ -21,7 +21,7 @@ class StreamColumns:
         self._key_properties = load.stream.key_properties
         self._wire = wire
         self._is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
-        self._has_key = self._is_merge or load.write_disposition is WriteDisposition.REPLACE
+        self._has_key = load.write_disposition is not WriteDisposition.APPEND
         #: The stream, with the schema that comes now.
         self.stream = load.stream
         #: Column of the stream -> column of the table.

@@ -17,6 +17,7 @@ from .history import History
 from .ingest import ingest
 from .merge import Merge
 from .replace import Replace
+from .replace_range import ReplaceRange
 from .staging import planned_staging, refuse_altered
 from .strategy import Strategy
 
@@ -24,6 +25,7 @@ _STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
     WriteDisposition.APPEND: Append,
     WriteDisposition.MERGE: Merge,
     WriteDisposition.REPLACE: Replace,
+    WriteDisposition.REPLACE_RANGE: ReplaceRange,
     WriteDisposition.HISTORY: History,
 }
 
@@ -86,6 +88,7 @@ class TableLoad:
         context.lease.check()
         dialect.writes.begin_commit(session, strategy.staged.name if strategy.staged is not None else None)
         failpoint(f"{dialect.name}.commit.before")
+        strategy.files = checkpoint.files
         try:
             strategy.finish(is_final=checkpoint.is_final)
             self._written += strategy.records

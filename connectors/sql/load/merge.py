@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod
 from ..actions import Action
-from ..identifiers import REMOVED, TableName, staging_name
+from ..identifiers import REMOVED, TableName
 from ..tables import Column, StagingTable, Table
-from .staging import create_staging, insert_staged
+from .staging import create_staging, insert_staged, stage_beside
 from .strategy import Strategy
 
 
@@ -75,15 +74,8 @@ class Merge(Strategy):
         dialect, names = context.dialect, context.columns.names
         columns = [column for column in table.columns if column.name in key]
         fields = {names[field.name]: field for field in removed.schema}
-        wires = [dialect.types.wire(column.type, fields[column.name].type) for column in columns]
-        types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
-        name = dialect.tables.staging(context.target.name, staging_name(context.load.token) + REMOVED)
-        as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
-        context.session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
-        schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
         ordered = removed.select([fields[column.name].name for column in columns])
-        batches = (cast_batch(batch, schema, context.load.stream.name) for batch in ordered.to_batches())
-        context.session.ingest(name, schema, batches, "arrow")
+        name, types = stage_beside(context, REMOVED, columns, ordered)
         kept = None if staged is None else (staged.name, staged.types)
         delete = dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
         context.target.run([delete, dialect.tables.drop(name)])

@@ -78,6 +78,11 @@ class RejectedRecords:
         """Add records that the source rejected."""
         self._found.add(records, is_of_source=True)
 
+    @property
+    def found(self) -> Sequence[RejectedRecord]:
+        """Those of this transaction so far."""
+        return self._found.records
+
     def take_refused(self) -> tuple[RejectedRecord, ...]:
         """See `Rejections.take_refused`."""
         return self._found.take_refused()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...stream import FileRead
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
@@ -27,6 +28,8 @@ class Strategy(ABC):
         self.staged: StagingTable | None = None
         #: Records of this transaction, without rejected ones.
         self.records = 0
+        #: Files that the checkpoint of this transaction names.
+        self.files: Sequence[FileRead] = ()
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
