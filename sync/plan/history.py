@@ -70,6 +70,7 @@ def history_of(
         return None
     for key, (value, why) in _CONFLICTING.items():
         said = settings.get(key)
+        said = getattr(said, "mode", said)
         if said is not None and said != "ignore" and value in (None, said):
             raise fail(key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}")
     marks = tuple(name for name in settings.get("bookmark_properties") or () if name in kept)

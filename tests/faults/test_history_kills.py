@@ -106,7 +106,7 @@ def _numbered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("seed", range(20 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 2))
+@pytest.mark.parametrize("seed", range(20 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 1))
 @pytest.mark.parametrize("system", ["postgres", "mysql", "duckdb", "sqlite"])
 def test_a_killed_run_leaves_no_gap_and_no_version_too_many(
     request: pytest.FixtureRequest,

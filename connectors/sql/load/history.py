@@ -174,19 +174,21 @@ class History(Strategy):
         names = [column.name for column in versions.key]
         if not session.query(dialect.writes.repeated_key(staged.name, names)):
             return 0
-        # A table of the first ones: not every system opens a temporary table twice in one statement.
+        # A table of the first ones of keys that come again: not every system opens a temporary table twice at once.
         first = TableName(staged.name.schema, f"{staged.name.name}{HISTORY_SUFFIX}0")
         own, number, place = staged.own_columns(), dialect.naming.quote(SEQUENCE), dialect.naming.quote(RANK)
         source, held = dialect.naming.table(staged.name), {column.name: column for column in own}
         listed = dialect.naming.names([*staged.types])
         bigint = Column(name=SEQUENCE, type=dialect.facts.bigint_type)
-        window = f"over (partition by {dialect.naming.names(names)} order by {number})"
-        ranked = f"(select {listed}, {number}, row_number() {window} as {place} from {source})"
+        of_key = f"partition by {dialect.naming.names(names)}"
+        times = dialect.naming.quote("_syncblocks_count")
+        windows = f"row_number() over ({of_key} order by {number}) as {place}, count(*) over ({of_key}) as {times}"
+        ranked = f"(select {listed}, {number}, {windows} from {source})"
         context.target.run(
             [
                 dialect.tables.create_staging(first, [*own, bigint], numbered=False),
                 f"insert into {dialect.naming.table(first)} ({listed}, {number}) "
-                f"select {listed}, {number} from {ranked} as r where {place} = 1",
+                f"select {listed}, {number} from {ranked} as r where {place} = 1 and {times} > 1",
             ]
         )
         differs = dialect.writes.changed([held[column.name] for column in versions.compared])

@@ -149,11 +149,12 @@ class HistoryStatements:
     def _chain(self, chain: TableName, found: TableName) -> list[str]:
         """Write what collects the versions that may follow the current row, and that row."""
         source, is_next = self._table(found), f"s.{self._rank} = {_NEXT}"
-        follows = f"exists (select 1 from {source} as s where {self._same} and {is_next})"
+        # Joined, from the few keys to the table's index: not every system turns an `exists` around.
+        keys = f"(select distinct {self._names(self._versions.key, 's.')} from {source} as s where {is_next})"
         return [
             f"{self._insert(chain)} select {self._listed('s.')}, 0, {_NEXT} from {source} as s where {is_next}",
             f"{self._insert(chain)} select {self._listed('t.')}, 0, {_CURRENT} "
-            f"from {self._into_target} as t where t.{self._to} is null and {follows}",
+            f"from {keys} as s join {self._into_target} as t on {self._same} and t.{self._to} is null",
         ]
 
     def _heads(self, heads: TableName, one: TableName, two: TableName) -> str:
