@@ -23,7 +23,7 @@ def destination_reader(session: Session) -> Iterator[Source]:
     """
     session.destination.close()  # some databases can open a file only once
     block = session.pipeline.destination
-    kept = settings_model(block.connector, "source")
+    kept = settings_model(block.connector, "source", session.pipeline.folder)
     if kept is None:
         raise ConnectorConfigError(f"connector {block.connector!r} only writes", connector=block.connector)
     # A source does not know settings for writing only, such as `compression`.
