@@ -57,7 +57,7 @@ BY_NAME = {
 }
 
 #: Files that may change `sys.modules`.
-CHANGES_MODULES = {"callbacks/loader.py", "callbacks/mage.py"}
+CHANGES_MODULES = {"callbacks/loader.py", "callbacks/mage.py", "connectors/file_classes.py"}
 
 #: One file a driver may import another project's private modules.
 PRIVATE = {"connectors/mysql/results.py", "connectors/postgres/adbc_driver.py"}

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import ConnectorConfigError
+from ..file_classes import absolute
 from ..settings import parse_settings
 from ..stream import Block, Event, Stream
 from .catalog import parse_catalog, selected_catalog
@@ -25,8 +26,9 @@ class TapSettings(SingerSourceSettings):
     class_: str = Field(
         default="",
         alias="class",
-        pattern=r"^$|^[\w.]+:\w+$",
-        description="`package.module:TapX`: a class of singer-sdk that is installed here, run in this process",
+        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        description="`package.module:TapX` or `./file.py:TapX`: a class of singer-sdk that is installed here, or in a "
+        "file of the project, run in this process",
     )
 
 
@@ -54,7 +56,7 @@ class TapSource(SingerSource):
 
     @property
     def _class(self) -> str:
-        return getattr(self._settings, "class_", "")
+        return absolute(getattr(self._settings, "class_", ""), self._folder)
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         """See `SingerSource`.

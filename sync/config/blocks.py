@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from syncblocks.connectors.file_classes import short_name
+
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .deletes import DeletesSetting
@@ -42,7 +44,10 @@ RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline
 
 class _Connection(Defaulting):
     block: Name = Field(default="", description="block_uuid; default: load_<connector> or export_<connector>.")
-    connector: Name = Field(description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl.")
+    connector: Name = Field(
+        description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl; or a class of your own "
+        "in a Python file, ./numbers.py:Numbers."
+    )
     config: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
@@ -61,7 +66,7 @@ class _Connection(Defaulting):
 
     def _with_default_block(self, prefix: str) -> None:
         if "block" not in self.model_fields_set:
-            object.__setattr__(self, "block", prefix + self.connector)
+            object.__setattr__(self, "block", prefix + short_name(self.connector))
 
 
 class SourceBlock(_Connection):

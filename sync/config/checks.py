@@ -7,6 +7,7 @@ from pathlib import Path
 
 from syncblocks.connectors import registry
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.file_classes import file_of, is_of_file
 from syncblocks.connectors.settings import resolve_path
 
 from ..errors import nearest_match
@@ -32,7 +33,7 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
         folder: folder of the pipeline file.
         report: notes a mistake; `word` is the value to find a nearest match for.
     """
-    _check_connectors(pipeline, report)
+    _check_connectors(pipeline, folder, report)
     blocks = _check_blocks(pipeline, report)
     _check_parents(pipeline, blocks, report)
     _check_files(pipeline, folder, report)
@@ -42,9 +43,13 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
     _check_masks(pipeline, report)
 
 
-def _check_connectors(pipeline: Pipeline, report: Report) -> None:
+def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
     for role, name in (("source", pipeline.source.connector), ("destination", pipeline.destination.connector)):
         position = 0 if role == "source" else 1
+        if is_of_file(name):  # executed when the connector is made, as callbacks and transformers are
+            if not file_of(name, folder).is_file():
+                report((role, "connector"), f"there is no file {file_of(name, folder)}")
+            continue
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue

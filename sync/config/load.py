@@ -56,7 +56,7 @@ _DATES = {
 }
 
 #: Settings of connectors that name a program (see `syncblocks.connectors.singer.settings`).
-_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
+_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target", "class")
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 #: As a shell and other tools write a variable.

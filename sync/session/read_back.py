@@ -16,7 +16,7 @@ def make_reader(pipeline: Pipeline) -> Source | None:
         ConnectorConfigError: the connector has no source.
     """
     block = pipeline.destination
-    kept = settings_model(block.connector, "source")
+    kept = settings_model(block.connector, "source", pipeline.folder)
     if kept is None:
         return None
     # A source does not know settings for writing only, such as `compression`.
