@@ -14,6 +14,7 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FillsColumns,
     FiltersRecords,
     FindsTypes,
     ForgetsRuns,
@@ -74,6 +75,7 @@ class Abilities:
     removes_records: RemovesRecords | None = None
     marks_records: MarksRecords | None = None
     merges_by_unique: MergesByUnique | None = None
+    fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None

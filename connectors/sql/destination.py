@@ -180,6 +180,10 @@ class SqlDestination(ABC):
         """Apply `Load.removed`."""
         return True
 
+    def fills_columns(self) -> bool:
+        """See `FillsColumns`."""
+        return True
+
     def merges_by_unique(self) -> bool:
         """See `MergesByUnique`."""
         return True

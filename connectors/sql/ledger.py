@@ -20,9 +20,9 @@ from .tables import Column
 T = TypeVar("T")
 
 _KEY = ("pipeline", "stream", "destination_table")
-#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them; so does the
-#: time of the last comparison of keys.
-_NAMES, _COMPARED = "_syncblocks_columns", "compared_at"
+#: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them; so do the
+#: time of the last comparison of keys, and the columns that are being filled.
+_NAMES, _COMPARED, _FILLING = "_syncblocks_columns", "compared_at", "filling"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -56,6 +56,7 @@ class AbstractLedger(ABC):
         rows: int,
         columns: Mapping[str, str],
         compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Write what a commit makes true.
 
@@ -140,11 +141,12 @@ class Ledger(AbstractLedger):
         rows: int,
         columns: Mapping[str, str],
         compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, compared_at)}
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, compared_at, filling)}
         if completed_by is not None:
             changes |= {"completed_by": completed_by, "rows": rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
@@ -167,7 +169,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns, row.compared_at)
+        text = state_text(bookmark, row.columns, row.compared_at, row.filling)
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
             f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -222,17 +224,18 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def state_text(bookmark: Bookmark | None, columns: Mapping[str, str], compared_at: datetime | None) -> str | None:
+def state_text(
+    bookmark: Bookmark | None, columns: Mapping[str, str], compared_at: datetime | None, filling: Sequence[str]
+) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns, and the time of the last comparison, stand in the same JSON, in the few rows that have any:
-    ledgers of earlier versions have no column for them, and the user may not be allowed to alter a ledger.
+    Names of columns, the time of the last comparison, and columns that are being filled stand in the same JSON, in the
+    few rows that have any: ledgers of earlier versions have no column for them, and the user may not be allowed to
+    alter a ledger.
     """
-    state = bookmark
-    if columns or compared_at is not None:
-        state = {_NAMES: dict(columns), "bookmark": bookmark}
-    if compared_at is not None:
-        state = {**(state or {}), _COMPARED: compared_at.isoformat()}
+    more: dict[str, Any] = {} if compared_at is None else {_COMPARED: compared_at.isoformat()}
+    more |= {_FILLING: list(filling)} if filling else {}
+    state = {_NAMES: dict(columns), "bookmark": bookmark, **more} if columns or more else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
 
@@ -242,9 +245,10 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns, compared_at = {}, None
+        columns, compared_at, filling = {}, None, ()
         if isinstance(decoded, dict) and _NAMES in decoded:
-            columns, compared_at, decoded = decoded[_NAMES], _moment(decoded.get(_COMPARED)), decoded["bookmark"]
+            compared_at, filling = _moment(decoded.get(_COMPARED)), tuple(decoded.get(_FILLING, ()))
+            columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
@@ -264,6 +268,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         committed_at=_moment(values["committed_at"]),
         columns=columns,
         compared_at=compared_at,
+        filling=filling,
     )
 
 

@@ -64,6 +64,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": list(map(str, planned.selected.stream.where)),
+                "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
@@ -182,6 +183,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
+        if planned.fills:
+            console.echo(f"{planned.name}: fills {', '.join(planned.fills)} in the records that are there")
         if planned.deletes is not None:
             console.echo(f"{planned.name}: {planned.deletes}")
         if planned.resumption is not None:

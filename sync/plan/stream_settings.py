@@ -130,6 +130,7 @@ def configure(
         naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
         deletes=_deletes(settings),
+        fills_new_columns=bool(settings.get("fill_new_columns")),
         differences=differences,
         location=location,
     )

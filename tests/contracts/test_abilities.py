@@ -26,6 +26,7 @@ _SQL = {
     "removes_records",
     "marks_records",
     "merges_by_unique",
+    "fills_columns",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -46,7 +47,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
     ),
-    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},

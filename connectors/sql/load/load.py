@@ -13,6 +13,7 @@ from ..tables import StagingTable, Table
 from .append import Append
 from .context import LoadContext
 from .events import LoadEvents
+from .fill import Fill
 from .ingest import ingest
 from .merge import Merge
 from .replace import Replace
@@ -31,7 +32,7 @@ class TableLoad:
 
     def __init__(self, context: LoadContext) -> None:
         self._context = context
-        self._strategy = _STRATEGIES[context.load.write_disposition](context)
+        self._strategy = Fill(context) if context.load.fills else _STRATEGIES[context.load.write_disposition](context)
         #: Records of all transactions.
         self._written = 0
         self._has_committed = False
@@ -97,6 +98,7 @@ class TableLoad:
                 rows=load.records_before + self._written,
                 columns=context.columns.known,
                 compared_at=load.compared_at,
+                filling=load.filling,
             )
         except TakenOver:
             raise self.taken_over() from None
