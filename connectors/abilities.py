@@ -14,6 +14,7 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FillsColumns,
     FiltersRecords,
     FindsTypes,
     FlattensObjects,
@@ -79,6 +80,7 @@ class Abilities:
     replaces_ranges: ReplacesRanges | None = None
     marks_records: MarksRecords | None = None
     merges_by_unique: MergesByUnique | None = None
+    fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None

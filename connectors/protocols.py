@@ -501,6 +501,15 @@ class MergesByUnique(Protocol):
 
 
 @runtime_checkable
+class FillsColumns(Protocol):
+    """Fills columns of records that are there (`Load.fills`)."""
+
+    def fills_columns(self) -> bool:
+        """Return True. A destination that cannot do so leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class LoadsRanges(Protocol):
     """Loads ranges: REPLACE, and MERGE of streams that repeat no key."""
 

@@ -354,6 +354,8 @@ class LedgerRow:
     history: Mapping[str, Any] = field(default_factory=dict)
     #: When the table's keys were last compared with those of the source (`deletes`); None: never.
     compared_at: datetime | None = None
+    #: Columns of the stream whose values older records are given; until that is done, a run begins with it.
+    filling: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -483,6 +485,11 @@ class Load:
     columns: Mapping[str, str] = field(default_factory=dict)
     #: `LedgerRow.compared_at` as each commit writes it.
     compared_at: datetime | None = None
+    #: `LedgerRow.filling` as each commit writes it.
+    filling: tuple[str, ...] = ()
+    #: MERGE into a destination that `FillsColumns`: `stream` has the key and some columns, which are written into the
+    #: records that are there. No record is added, no other column changes, and `Commit.records` is 0.
+    fills: bool = False
     #: Records that other loads of the same token have committed before; they count in `LedgerRow.rows`.
     records_before: int = 0
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.

@@ -79,6 +79,10 @@ class MemoryDestination:
         """See `ReplacesRanges`."""
         return True
 
+    def fills_columns(self) -> bool:
+        """See `FillsColumns`."""
+        return True
+
     def merges_by_unique(self) -> bool:
         """See `MergesByUnique`."""
         return True
@@ -198,7 +202,8 @@ class MemoryDestination:
         written: int,
         rejected: Sequence[RejectedRecord],
     ) -> Commit:
-        name, records = load.key.destination_table, sum(batch.num_rows for batch in staged)
+        name = load.key.destination_table
+        records = 0 if load.fills else sum(batch.num_rows for batch in staged)
         failpoint("memory.commit.before")
         with self._database.lock:
             if interrupted.wait(self._settings.delay_commit_s):
@@ -212,7 +217,7 @@ class MemoryDestination:
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
             table = written_table(load, schema, staged, old, checkpoint, rejected)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
-            row = replace(row, compared_at=load.compared_at)
+            row = replace(row, compared_at=load.compared_at, filling=load.filling)
             if checkpoint.is_final:
                 row = replace(row, completed_by=load.run, rows=load.records_before + written + records)
             changed = changes(old, table)

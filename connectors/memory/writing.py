@@ -25,6 +25,8 @@ def written_table(
     rejected: Sequence[RejectedRecord],
 ) -> pa.Table:
     """Return the table with the staged batches written: appended, in its place or a range's, or merged by key."""
+    if load.fills and old is not None and not staged:
+        return old
     if old is None or load.write_disposition is WriteDisposition.REPLACE:
         old = schema.empty_table()
     try:
@@ -48,6 +50,8 @@ def written_table(
         old = _outside(load, old, new, checkpoint, rejected)
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
+    if load.fills:
+        return _filled(load, old, new)
     if checkpoint.is_final and load.removed is not None:
         old = _without(old, load)
     if checkpoint.is_final and load.marked is not None:
@@ -84,6 +88,19 @@ def removed_records(load: Load, old: pa.Table | None) -> int:
 def keys_of(records: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return each record's key."""
     return list(zip(*(records.column(name).to_pylist() for name in names), strict=True))
+
+
+def _filled(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
+    """Write some columns into the records that are there."""
+    places = {key: place for place, key in enumerate(_keys(new, load))}
+    keys = _keys(old, load)
+    for name in load.stream.schema.names:
+        if name in load.stream.key_properties or not new.num_rows:
+            continue
+        held, own, place = old.column(name).to_pylist(), new.column(name).to_pylist(), old.schema.get_field_index(name)
+        values = [own[places[key]] if key in places else value for key, value in zip(keys, held, strict=True)]
+        old = old.set_column(place, old.schema.field(place), pa.array(values, old.schema.field(place).type))
+    return old
 
 
 def _keys(table: pa.Table, load: Load) -> list[tuple[Any, ...]]:

@@ -185,6 +185,10 @@ class SqlDestination(ABC):
         """Delete a range and insert what arrived, in one transaction."""
         return True
 
+    def fills_columns(self) -> bool:
+        """See `FillsColumns`."""
+        return True
+
     def merges_by_unique(self) -> bool:
         """See `MergesByUnique`."""
         return True

@@ -22,8 +22,8 @@ T = TypeVar("T")
 _KEY = ("pipeline", "stream", "destination_table")
 #: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
 _NAMES = "_syncblocks_columns"
-#: Beside it, in rows of tables with a history: `LedgerRow.history`; and the time of the last comparison of keys.
-_HISTORY, _COMPARED = "_syncblocks_history", "compared_at"
+#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, and the columns that are being filled.
+_HISTORY, _COMPARED, _FILLING = "_syncblocks_history", "compared_at", "filling"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -58,6 +58,7 @@ class AbstractLedger(ABC):
         columns: Mapping[str, str],
         history: Mapping[str, Any],
         compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Write what a commit makes true.
 
@@ -143,11 +144,12 @@ class Ledger(AbstractLedger):
         columns: Mapping[str, str],
         history: Mapping[str, Any],
         compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, history, compared_at)}
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, history, compared_at, filling)}
         if completed_by is not None:
             changes |= {"completed_by": completed_by, "rows": rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
@@ -170,7 +172,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns, row.history, row.compared_at)
+        text = state_text(bookmark, row.columns, row.history, row.compared_at, row.filling)
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
             f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -226,17 +228,22 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
 
 
 def state_text(
-    bookmark: Bookmark | None, columns: Mapping[str, str], history: Mapping[str, Any], compared_at: datetime | None
+    bookmark: Bookmark | None,
+    columns: Mapping[str, str],
+    history: Mapping[str, Any],
+    compared_at: datetime | None,
+    filling: Sequence[str],
 ) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns, what a history keeps, and the time of the last comparison stand in the same JSON, in the few rows
-    that have any: ledgers of earlier versions have no column for them, and the user may not be allowed to alter a
-    ledger.
+    Names of columns, what a history keeps, the time of the last comparison, and columns that are being filled stand in
+    the same JSON, in the few rows that have any: ledgers of earlier versions have no column for them, and the user may
+    not be allowed to alter a ledger.
     """
     more: dict[str, Any] = {_HISTORY: dict(history)} if history else {}
     if compared_at is not None:
         more[_COMPARED] = compared_at.isoformat()
+    more |= {_FILLING: list(filling)} if filling else {}
     state = {_NAMES: dict(columns), **more, "bookmark": bookmark} if columns or more else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
@@ -247,10 +254,11 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns, history, compared_at = {}, {}, None
+        columns, history, compared_at, filling = {}, {}, None, ()
         if isinstance(decoded, dict) and _NAMES in decoded:
-            columns, history = decoded[_NAMES], decoded.get(_HISTORY, {})
-            compared_at, decoded = _moment(decoded.get(_COMPARED)), decoded["bookmark"]
+            history, filling = decoded.get(_HISTORY, {}), tuple(decoded.get(_FILLING, ()))
+            compared_at = _moment(decoded.get(_COMPARED))
+            columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
@@ -271,6 +279,7 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         columns=columns,
         history=history,
         compared_at=compared_at,
+        filling=filling,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -157,6 +157,7 @@ class SQLAlchemyLedger(AbstractLedger):
         columns: Mapping[str, str],
         history: Mapping[str, Any],
         compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Update the row where it carries the token."""
         own, row = _own(session), self._row(ledger)
@@ -164,7 +165,7 @@ class SQLAlchemyLedger(AbstractLedger):
         values: dict[str, Any] = {
             "token": token,
             "committed_at": datetime.now(UTC).isoformat(),
-            "bookmark": state_text(bookmark, columns, history, compared_at),
+            "bookmark": state_text(bookmark, columns, history, compared_at, filling),
         }
         if completed_by is not None:
             values |= {"completed_by": completed_by, "rows": rows}
@@ -193,7 +194,7 @@ class SQLAlchemyLedger(AbstractLedger):
             own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
             return
         found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
-        text = state_text(bookmark, found.columns, found.history, found.compared_at)
+        text = state_text(bookmark, found.columns, found.history, found.compared_at, found.filling)
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
 
     def read(

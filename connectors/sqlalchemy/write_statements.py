@@ -215,19 +215,27 @@ class SQLAlchemyWrites(Writes):
         held, (first, last) = into[column.name], (sa.select(bounds[each]).scalar_subquery() for each in BOUNDS)
         return self._compiled(sa.delete(_from(into)).where(sa.and_(held >= first, held < last)))
 
-    def mark_keys(
+    def set_columns(
         self,
         target: Table,
         columns: Sequence[Column],
-        marked: tuple[TableName, Mapping[str, str]],
+        staged: tuple[TableName, Mapping[str, str]],
         key: Sequence[str],
-        mark: str,
+        names: Sequence[str],
     ) -> str:
-        """Write UPDATE of one column of the records whose keys are in a staging table, which has its values."""
+        """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once."""
+        name, types = staged
         into = self._part(target.name, [column.name for column in target.columns])
-        staged = self._part(marked[0], [*key, mark], "s")
-        value = sa.select(staged[mark]).where(_same(staged, into, key)).scalar_subquery()
-        return self._compiled(sa.update(_from(into)).where(_exists(staged, into, key)).values({into[mark]: value}))
+        source = self._part(name, [*key, *names], "s")
+        is_same = _same(source, into, key)
+        values: dict[Any, Any] = {}
+        for column in columns:
+            if column.name in names:
+                value: Any = source[column.name]
+                if types[column.name] != column.type:
+                    value = sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
+                values[into[column.name]] = sa.select(value).where(is_same).scalar_subquery()
+        return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
 
     def _updates(
         self,

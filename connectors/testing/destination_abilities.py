@@ -299,6 +299,30 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         records = sorted(tuple(record.values()) for record in self.read_back(place, "people", schema) or [])
         assert records == [(2, 1, 2, "b"), (3, 2, 1, "c"), (8, 1, 1, "A"), (9, 2, 2, "d")]
 
+    def test_columns_are_filled_in_records_that_are_there(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "fills_columns").fills_columns() is True
+        before, narrow = Checkpoint(bookmark={"n": 1}), pa.schema([PEOPLE.field("id"), ("age", pa.int64())])
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), before, FINAL)
+        load = replace(self.load_of(narrow, MERGE), fills=True, filling=("age",))
+        (first,) = self.run(destination, load, before)
+        assert self.row(destination).filling == ("age",)
+        assert self.state(destination).schema is not None
+        assert first.schema_changes == (), "the ledger tells of it before the table changes"
+        ages = [
+            pa.RecordBatch.from_pylist(rows, schema=narrow) for rows in ([{"id": 1, "age": 7}], [{"id": 9, "age": 8}])
+        ]
+        commits = self.run(destination, load, before, ages[0], before, ages[1], before)
+        assert [commit.records for commit in commits] == [0, 0, 0]
+        records = self.read_back(place, "people", WIDER) or []
+        assert sorted(map(repr, map(tuple, (each.values() for each in records)))) == [
+            "(1, 'a', 7)",
+            "(2, 'b', None)",
+            "(3, 'c', None)",
+        ]
+        assert (self.row(destination).filling, self.row(destination).bookmark) == (("age",), {"n": 1})
+        self.run(destination, self.load_of(WIDER, MERGE), FINAL)
+        assert self.row(destination).filling == ()
+
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)

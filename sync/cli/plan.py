@@ -86,6 +86,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "where": _where(planned),
                 "masks": _masks(planned),
                 "checks": _checks(planned),
+                "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "history": str(planned.selected.added.history or "") or None,
@@ -260,6 +261,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: adds {column}")
         if planned.selected.added.history is not None:
             console.echo(f"{planned.name}: keeps every version, {planned.selected.added.history}")
+        if planned.fills:
+            console.echo(f"{planned.name}: fills {', '.join(planned.fills)} in the records that are there")
         if planned.deletes is not None:
             console.echo(f"{planned.name}: {planned.deletes}")
         if planned.resumption is not None:

@@ -248,6 +248,11 @@ class StreamEntry(Model):
         default=None,
         description="true adds Mage's columns: _mage_created_at (kept on update) and _mage_updated_at.",
     )
+    fill_new_columns: Boolean | None = Field(
+        default=None,
+        description="true: records that were there before a column was new at the source get its values, too; needs "
+        "INCREMENTAL and merge.",
+    )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,
         description="When the source's columns change: evolve (default) changes the destination's table too, freeze "

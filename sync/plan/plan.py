@@ -52,6 +52,7 @@ from .evolution import (
     unless_left_out,
     without_columns,
 )
+from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
 from .history import check_history, timed
 from .nanoseconds import in_microseconds
@@ -147,6 +148,8 @@ class PlannedStream:
     repair: Repair | None = None
     #: Of records that the source no longer has; None: they stay.
     deletes: PlannedDeletes | None = None
+    #: Columns, by the source's names, that records get that are there already, before the load.
+    fills: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -395,6 +398,9 @@ def _plan_stream(
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
+    no_filling = why_no_filling(stream, connectors.destination_can, is_decided=is_decided)
+    if stream.fills_new_columns and no_filling:
+        raise stream_error(pipeline, stream, f"`fill_new_columns` {no_filling}")
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
@@ -447,6 +453,7 @@ def _plan_stream(
         resumption=plan_resumption(stream.stream, connectors.source_can),
         drops_history=full_refresh and stream.added.history is not None,
         deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
+        fills=() if no_filling or full_refresh else columns_to_fill(stream, names, mapping, row, start),
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
         warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
         + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),

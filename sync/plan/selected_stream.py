@@ -59,6 +59,8 @@ class SelectedStream:
     checks: tuple[Comparison, ...]
     #: What becomes of records that the source no longer has; None: they stay.
     deletes: Deletes | None
+    #: Whether columns that are new at the source are filled in records that were there before.
+    fills_new_columns: bool
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

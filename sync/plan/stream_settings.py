@@ -151,6 +151,7 @@ def configure(
         ),
         checks=tuple(settings.get("checks") or ()),
         deletes=_deletes(settings),
+        fills_new_columns=bool(settings.get("fill_new_columns")),
         differences=differences,
         location=location,
         written_range=written,

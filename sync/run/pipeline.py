@@ -74,6 +74,7 @@ def run_pipeline(
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
     deletes: bool = False,
     allow_deletes: Sequence[str] = (),
+    fills: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -97,6 +98,7 @@ def run_pipeline(
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
         deletes: look for records that the source no longer has now, whatever `every` of `deletes` says.
         allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
+        fills: stream -> columns that its records get first (`syncblocks fill`); only these streams run.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
@@ -121,6 +123,7 @@ def run_pipeline(
         bookmarks=bookmarks or {},
         deletes=deletes,
         allow_deletes=allow_deletes,
+        fills=fills or {},
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -142,6 +145,7 @@ class _Order(NamedTuple):
     bookmarks: Mapping[str, Mapping[str, str]]
     deletes: bool
     allow_deletes: Sequence[str]
+    fills: Mapping[str, Sequence[str]]
 
 
 class _Runner:
@@ -228,7 +232,7 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.tags or order.retry or order.repairs)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.fills)
                 clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
@@ -338,6 +342,10 @@ class _Runner:
                 from .given_deletes import deleting
 
                 plan = deleting(plan, at_once=self.order.deletes, allowed=self.order.allow_deletes)
+            if self.order.fills:
+                from .given_filling import filling
+
+                plan = filling(plan, self.order.fills, self.session.destination_can)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
@@ -396,6 +404,8 @@ class _Runner:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
         if self.order.retry:
             return matching_names(self._unfinished(), self.order.streams)
+        if self.order.fills:
+            return list(self.order.fills)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self) -> list[str]:

@@ -39,6 +39,7 @@ from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .deletes import find_removal, with_marks
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .filling import Filling
 from .schema_changes import SchemaChanges
 from .stream_events import StreamEvents
 from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
@@ -250,6 +251,25 @@ class StreamRun:
             raise SyncError(start)
         return start.bookmark
 
+    def fill(self) -> None:
+        """Give records that are there the values of columns that are new to them; before the source is read."""
+        planned, start = self.planned, self._start
+        if not planned.fills or start is None or planned.repair is not None:
+            return
+        self.check()
+        failpoint("stream.before_fill")
+        filling = Filling(planned, self.blocks.transformers)
+        order = replace(self.load_order(filling.arriving), fills=True, filling=planned.fills, kept=())
+        events = filling.events(self.context.source, start)
+        for commit in self.context.destination.load(order, events, "arrow"):
+            self.check()
+            self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+            failpoint("stream.after_fill_commit")
+        if self._begun_in is not None:  # to some systems, an altered table is another one
+            name = planned.key.destination_table
+            self._begun_in = self.context.destination.describe([name])[name].identity
+        self.context.progress.message(f"{self.name}: filled in older records: {', '.join(planned.fills)}")
+
     def load(self, feed: Feed) -> None:
         """Load everything from the feed into the destination; raises the error that stopped the load."""
         self._feed = feed
@@ -368,7 +388,8 @@ class StreamRun:
             self._note_source()
         if not self._has_reported_source:
             # Changes that do not concern the destination: a dropped column, other keys.
-            self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}
+            made = (*self._schema_changes.made, *commit.schema_changes)  # of a filling before the load, too
+            self._has_reported_source, reported = True, {change["column"] for change in made}
             unseen = [change for change in self.planned.source_changes if change["column"] not in reported]
             self._schema_changes.committed(commit.checkpoint, unseen)
         if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold

@@ -171,6 +171,7 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "fills_columns",
         "filters_records",
         "finds_types",
         "flattens_objects",

@@ -395,6 +395,15 @@ class MergesByTheKeyNevertheless(AbleDestination):
         return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
 
 
+class FillsByMerging(AbleDestination):
+    """Adds the records that are not there when it is to fill columns."""
+
+    caught_by = {"test_columns_are_filled_in_records_that_are_there"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        return MemoryDestination.load(self, replace(load, fills=False), events, wire)
+
+
 class MarksOtherColumnsToo(AbleDestination):
     """Writes the marked keys as if they were records."""
 

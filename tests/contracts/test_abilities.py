@@ -29,6 +29,7 @@ _SQL = {
     "replaces_ranges",
     "marks_records",
     "merges_by_unique",
+    "fills_columns",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -54,7 +55,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
-    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},

@@ -66,6 +66,7 @@ class History(Strategy):
             columns=row.columns,
             history=self.kept_history(is_final=False),
             compared_at=row.compared_at,
+            filling=row.filling,
         )
         commit(session, context.dialect)
 

@@ -13,6 +13,7 @@ from ..tables import StagingTable, Table
 from .append import Append
 from .context import LoadContext
 from .events import LoadEvents
+from .fill import Fill
 from .history import History
 from .ingest import ingest
 from .merge import Merge
@@ -35,7 +36,7 @@ class TableLoad:
 
     def __init__(self, context: LoadContext) -> None:
         self._context = context
-        self._strategy = _STRATEGIES[context.load.write_disposition](context)
+        self._strategy = Fill(context) if context.load.fills else _STRATEGIES[context.load.write_disposition](context)
         #: Records of all transactions.
         self._written = 0
         self._has_committed = False
@@ -103,6 +104,7 @@ class TableLoad:
                 columns=context.columns.known,
                 history=strategy.kept_history(is_final=checkpoint.is_final),
                 compared_at=load.compared_at,
+                filling=load.filling,
             )
         except TakenOver:
             raise self.taken_over() from None

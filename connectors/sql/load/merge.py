@@ -89,7 +89,7 @@ class Merge(Strategy):
         columns = [column for column in table.columns if column.name in (*key, mark)]
         name, types = self._stage_keys(marked, columns)
         writes = context.dialect.writes
-        context.target.change(writes.mark_keys(table, columns, (name, types), key, mark))
+        context.target.change(writes.set_columns(table, columns, (name, types), key, [mark]))
         self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
         context.target.run([context.dialect.tables.drop(name)])
 
