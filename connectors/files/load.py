@@ -16,6 +16,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .columns import changes, unified
 from .interrupts import Call
+from .layout import Layout, Output
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
@@ -48,13 +49,16 @@ class _Plan:
 class TableLoad:
     """Writes the events of one stream; readers see nothing before a commit."""
 
-    def __init__(self, table: Table, load: Load, call: Call) -> None:
+    def __init__(self, table: Table, load: Load, call: Call, layout: Layout) -> None:
         self._table = table
         self._load = load
         self._call = call
+        self._layout = layout
+        # In partitions the order of records is lost, and of the records of a key the last one counts.
+        self._staging_layout = Layout() if load.write_disposition is WriteDisposition.MERGE else layout
         self._arriving = self._stored(load.stream)
         self._staged: list[Staged] = []
-        self._writing: Staging | None = None
+        self._writing: Output | None = None
         self._made: list[str] = []
         self._records = 0
         self._written = 0
@@ -102,7 +106,7 @@ class TableLoad:
             self._range.check(batch)
         if self._writing is None or not self._writing.schema.equals(self._arriving):
             self._finish()
-            self._writing = self._begin(self._arriving)
+            self._writing = Output(self._begin, self._arriving, self._staging_layout)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
             for part in self._fitting(batch.slice(start, _SLICE_RECORDS)):
                 self._writing.write(part)
@@ -120,15 +124,15 @@ class TableLoad:
         is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
         return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
 
-    def _begin(self, schema: pa.Schema) -> Staging:
-        staging = self._table.stage(self._load.token, schema)
+    def _begin(self, schema: pa.Schema, folder: str = "") -> Staging:
+        staging = self._table.stage(self._load.token, schema, folder)
         self._made.append(staging.name)
         return staging
 
     def _finish(self) -> None:
         if self._writing is None:
             return
-        self._staged.append(self._writing.finish())
+        self._staged += self._writing.finish()
         self._writing = None
 
     def _discard(self) -> None:
@@ -236,32 +240,48 @@ class TableLoad:
 
     def _replaced(self, manifest: Manifest) -> _Plan:
         schema = self._arriving
-        if len(self._staged) == 1 and self._staged[0].schema.equals(schema):
-            staged = self._staged[0]
-        else:
+        staged = self._staged
+        if not self._is_written(schema):
             staged = self._rewritten(schema, self._staged_batches(schema))
         old = [file.name for file in manifest.files] if manifest.schema is not None else self._table.strangers()
-        whole = self._table.placed(staged, self._table.whole_name())
-        return _Plan(manifest.files, (whole,), schema, tuple(name for name in old if name != whole.name))
+        files = self._whole_table(staged)
+        names = {file.name for file in files}
+        return _Plan(manifest.files, files, schema, tuple(name for name in old if name not in names))
+
+    def _is_written(self, schema: pa.Schema) -> bool:
+        """Tell whether the staged files are as they are to be in the table."""
+        is_one = len(self._staged) == 1 if self._layout.is_plain else bool(self._staged)
+        return is_one and all(staged.schema.equals(schema) for staged in self._staged)
+
+    def _whole_table(self, staged: Sequence[Staged]) -> tuple[TableFile, ...]:
+        """Return the files of a table that is written anew: one of its name, or parts."""
+        if len(staged) == 1 and not staged[0].folder:
+            return (self._table.placed(staged[0], self._table.whole_name()),)
+        return self._parts(staged, 0)
+
+    def _parts(self, staged: Sequence[Staged], first: int) -> tuple[TableFile, ...]:
+        """Return files that are parts of a table; `first`: number of the first."""
+        name = self._table.part_name
+        return tuple(
+            self._table.placed(each, name(number, folder=each.folder)) for number, each in enumerate(staged, first)
+        )
 
     def _appended(self, manifest: Manifest) -> _Plan:
         schema = self._unified(manifest)
-        staged = self._staged or [self._rewritten(schema, iter(()))]
+        staged = self._staged or self._rewritten(schema, iter(()))
         files = list(manifest.files)
         if self._must_rewrite(manifest, schema):
             old, sizes = self._old(manifest, schema), self._staged_batches(schema)
             whole = self._rewritten(schema, (batch for part in (old(), sizes) for batch in part))
-            part = self._table.placed(whole, self._table.part_name(len(files)))
-            return _Plan(manifest.files, (part,), schema, tuple(file.name for file in files))
-        if len(staged) > 1 or not staged[0].schema.equals(schema):
-            staged = [self._rewritten(schema, self._staged_batches(schema))]
+            return _Plan(manifest.files, self._parts(whole, len(files)), schema, tuple(file.name for file in files))
+        if self._staged and not self._is_written(schema):
+            staged = self._rewritten(schema, self._staged_batches(schema))
         # A table of one file becomes the first part of a folder.
         files = [
             file if "/" in file.name else replace(file, name=self._table.part_name(0, file.name), moved_from=file.name)
             for file in files
         ]
-        part = self._table.placed(staged[0], self._table.part_name(len(files)))
-        return _Plan(manifest.files, (*files, part), schema)
+        return _Plan(manifest.files, (*files, *self._parts(staged, len(files))), schema)
 
     def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
@@ -291,9 +311,10 @@ class TableLoad:
         return self._whole(manifest, schema, batches)
 
     def _whole(self, manifest: Manifest, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> _Plan:
-        whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
-        dead = tuple(file.name for file in manifest.files if file.name != whole.name)
-        return _Plan(manifest.files, (whole,), schema, dead)
+        files = self._whole_table(self._rewritten(schema, batches))
+        names = {file.name for file in files}
+        dead = tuple(file.name for file in manifest.files if file.name not in names)
+        return _Plan(manifest.files, files, schema, dead)
 
     def _unified(self, manifest: Manifest) -> pa.Schema:
         schema = manifest.schema
@@ -335,8 +356,8 @@ class TableLoad:
             for batch in self._table.format.read(data, own, frozenset(staged.schema.names)):
                 yield conformed(batch, schema)
 
-    def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Staged:
-        staging = self._begin(schema)
+    def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Staged]:
+        staging = Output(self._begin, schema, self._layout)
         try:
             for batch in batches:
                 self._call.check()
@@ -364,7 +385,7 @@ class TableLoad:
             rows = self._load.records_before + self._written + self._records
             row = replace(row, completed_by=self._load.run, rows=rows)
         files = _in_place(plan, manifest.files)
-        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
+        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.written)
         after = after.with_row(row)
         if not self._load.stream.tracks_files:
             return after

@@ -190,13 +190,19 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
     for dead in manifest.dead:
         if dead not in live:
             storage.delete(dead)
-    for folder in {dead.rpartition("/")[0] for dead in manifest.dead} - {""}:
+    folders = {folder for dead in manifest.dead for folder in _folders(dead)}
+    for folder in sorted(folders, key=len, reverse=True):  # those within others first
         storage.delete_folder(folder, only_empty=True)
     files = tuple(replace(file, moved_from=None) for file in manifest.files)
     done = replace(manifest, files=files, rejected=(), dead=())
     if any(file.moved_from and not file.moved_from.startswith(f"{STAGING}/") for file in pending):
         write_manifest(storage, name, done)
     return done
+
+
+def _folders(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:size]) for size in range(1, len(parts) + 1)]
 
 
 def manifest_files(storage: Storage, folder: str, suffix: str) -> list[str]:

@@ -201,11 +201,26 @@ class ParquetSourceSettings(FileSourceSettings):
     """Settings of a Parquet source; files have their own types, and `types` casts them."""
 
 
+def _levels(said: list[str]) -> list[str]:
+    from .partitions import parse_partitions  # with kernels that take time to load
+
+    parse_partitions(said)
+    return said
+
+
 class FileDestinationSettings(Settings):
     """Settings of every file destination."""
 
     path: _Place = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+    file_records: int | None = Field(
+        default=None, ge=1, description="most records of one file; default: one file for each commit"
+    )
+    partition_by: Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_levels)] = Field(
+        default_factory=list,
+        description="folders for the values of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, month "
+        "and day of a time are those in UTC",
+    )
 
 
 class TextDestinationSettings(FileDestinationSettings):
