@@ -14,6 +14,7 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FencesStatements,
     FiltersRecords,
     FindsTypes,
     ForgetsRuns,
@@ -75,6 +76,7 @@ class Abilities:
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
+    fences_statements: FencesStatements | None = None
 
 
 def protocol_of(name: str) -> Any:

@@ -14,6 +14,7 @@ from .console import Console
 from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
 
 if TYPE_CHECKING:
+    from ..config.before import Statement
     from ..plan.columns import ColumnPlan
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
@@ -65,6 +66,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "where": _where(planned),
                 "masks": _masks(planned),
                 "checks": _checks(planned),
+                "before": _before(planned.selected.before),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "key_properties": list(planned.arriving.key_properties),
                 "write_disposition": str(planned.write_disposition),
@@ -98,6 +100,7 @@ def document(plan: Plan) -> dict[str, Any]:
             for planned in plan.streams
         ],
         "groups": [list(group) for group in plan.groups],
+        "before": _before(plan.before),
         "warnings": list(plan.warnings),
     }
 
@@ -109,6 +112,14 @@ def _where(planned: PlannedStream) -> list[str]:
         f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
         for each in planned.selected.stream.where
     ]
+
+
+def _before(statements: Sequence[Statement]) -> list[dict[str, str]]:
+    return [{"connection": each.connection, "sql": each.sql} for each in statements]
+
+
+def _statement(sql: str) -> str:
+    return formatting.cut(" ".join(sql.split()), 80)
 
 
 def _checks(planned: PlannedStream) -> list[str]:
@@ -199,9 +210,13 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo("`--types` shows every column.")
     for schema in dict.fromkeys(planned.table.new_schema for planned in plan.streams if planned.table.new_schema):
         console.echo(f"creates {schema}")
+    for statement in plan.before:
+        console.echo(f"before the first stream, in the {statement.connection}: {_statement(statement.sql)}")
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        for statement in planned.selected.before:
+            console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
         if planned.checks:
             console.echo(
                 f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"

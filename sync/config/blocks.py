@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .before import BeforeStream
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
@@ -197,6 +198,10 @@ class StreamEntry(Model):
     optional: Boolean | None = Field(
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+    )
+    before: BeforeStream | None = Field(
+        default=None,
+        description="Statements that are run before each try reads the stream: [{sql: ..., connection: destination}].",
     )
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(

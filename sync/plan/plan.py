@@ -21,6 +21,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline
+from ..config.before import Statement
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
@@ -167,6 +168,8 @@ class Plan:
     streams: tuple[PlannedStream, ...]
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
+    #: Run before the first stream.
+    before: tuple[Statement, ...] = ()
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
@@ -235,7 +238,7 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
-    return Plan(streams=planned_streams, groups=groups, warnings=tuple(warnings))
+    return Plan(streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings))
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
 
 from ..config import Pipeline
+from ..config.before import Statement
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
@@ -52,6 +53,8 @@ class SelectedStream:
     added: AddedColumns
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
+    #: Run before each try reads it.
+    before: tuple[Statement, ...]
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

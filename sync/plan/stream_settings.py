@@ -130,6 +130,7 @@ def configure(
         naming=pipeline.destination.naming,
         added=_added(pipeline, settings, fail),
         checks=tuple(settings.get("checks") or ()),
+        before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
     )

@@ -104,6 +104,7 @@ class Ledgerless:
         return replace(
             inner,
             examines_tables=None,
+            fences_statements=None,
             keeps_files=None,
             knows_privileges=None,
             refuses_keys=None,
@@ -194,7 +195,7 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "keeps_files", "knows_privileges", "refuses_keys"})
+DROPPED = frozenset({"examines_tables", "fences_statements", "keeps_files", "knows_privileges", "refuses_keys"})
 
 
 class _KeptRanges:

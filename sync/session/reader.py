@@ -12,6 +12,7 @@ from syncblocks.connectors.registry import make_source, settings_model
 from syncblocks.connectors.stream import Stream, TableState
 
 from .session import Session
+from .statements import known_settings
 
 
 @contextmanager
@@ -26,10 +27,7 @@ def destination_reader(session: Session) -> Iterator[Source]:
     kept = settings_model(block.connector, "source")
     if kept is None:
         raise ConnectorConfigError(f"connector {block.connector!r} only writes", connector=block.connector)
-    # A source does not know settings for writing only, such as `compression`.
-    known = {field.alias or name for name, field in kept.model_fields.items()} | set(kept.model_fields)
-    config = {key: value for key, value in block.config.items() if key in known}
-    reader = make_source(block.connector, config, session.pipeline.folder)
+    reader = make_source(block.connector, known_settings(kept, block.config), session.pipeline.folder)
     try:
         yield reader
     finally:

@@ -27,6 +27,7 @@ _SQL = {
     "keeps_first",
     "examines_tables",
     "runs_statements",
+    "fences_statements",
 }
 
 #: Connector -> abilities of its source, and of its destination.
