@@ -39,6 +39,7 @@ _KNOWN = re.compile(
             r"not encoded in [\w-]+; `config\.encoding` names another one",
             r"a quoted field has no end",
             r"a record is longer than 1 GiB, the most in CSV",
+            r"a record(?: of [\d,]+ MB)? is larger than all of `memory`, [\d,]+ MB: raise `memory`",
             r"more than \d+ rejected records \(`max_rejected`\)",
             r"(ERROR: +)?permission denied for \w+ \"?[\w.]+\"?",
             r"(ERROR: +)?(relation|schema|column) \"[\w.]+\" does not exist",

@@ -401,8 +401,13 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
         return stream.stream
     from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
 
+    read = stream.stream
+    if read.masks is not None:
+        from syncblocks.connectors.arrow.masking import unmasked_stream
+
+        read = unmasked_stream(read)  # the source filters by values as they are
     try:
-        return refitted(stream.stream)
+        return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
 

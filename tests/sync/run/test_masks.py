@@ -405,6 +405,15 @@ def test_other_masks_and_another_key_are_refused_until_they_are_accepted(tmp_pat
     assert run_pipeline(written(tmp_path, source, {"mask_key": KEY * 2})).status == "success"  # FULL_TABLE, replaced
 
 
+@pytest.mark.parametrize("source", ["duckdb", "parquet", "csv"], indirect=True)
+def test_a_filter_sees_values_as_they_are(source: dict[str, Any], tmp_path: Path) -> None:
+    above: int | str = PHONE if source["connector"] != "csv" else str(PHONE)  # a guessed number is a text
+    file = document(source, where={"phone": {">": above}})
+    result = run_pipeline(load_pipeline(file, folder=tmp_path))
+    assert result.status == "success", result.streams[0].error
+    assert rows(tmp_path) == EXPECTED[1:2]
+
+
 def test_plan_and_preview_show_masks_and_no_values(tmp_path: Path, run_cli: RunCLI) -> None:
     where = {"email": "canary1@x.org", "level": {">": 1}}
     file = written(tmp_path, people("duckdb", tmp_path, ""), where=where)
