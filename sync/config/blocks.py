@@ -208,6 +208,9 @@ class StreamEntry(Model):
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
     )
+    decode: dict[Name, Literal["base64", "hex"]] | None = Field(
+        default=None, description="Columns of texts that arrive as the bytes that they write: {payload: base64} or hex."
+    )
     add_columns: AddColumns | None = Field(
         default=None,
         description="New columns with the same value in every record of a run: column: value, or {value, type, "

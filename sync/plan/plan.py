@@ -293,7 +293,11 @@ def _plan_stream(
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
-    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
+    rules = replace(
+        rules,
+        said={names[name]: kind for name, kind in stream.said.items() if name in names},
+        decode={names[name]: form for name, form in stream.decode.items() if name in names},
+    )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read = stream.stream

@@ -45,6 +45,8 @@ class SelectedStream:
     on_schema_change: str
     #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
     said: Mapping[str, pa.DataType]
+    #: How texts write bytes, by the source's names.
+    decode: Mapping[str, str]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: The destination's names for columns: keep, lower, snake_case or mage.
