@@ -57,6 +57,10 @@ LOOK = b"look"
 WIDENS = b"widens"
 
 
+#: Key in the metadata of a field of files: its values stand in their paths, which messages and ledgers show.
+IN_PATH = b"in_path"
+
+
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"
 
