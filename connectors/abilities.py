@@ -14,6 +14,7 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FencesStatements,
     FillsColumns,
     FiltersRecords,
     FindsTypes,
@@ -87,6 +88,7 @@ class Abilities:
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
+    fences_statements: FencesStatements | None = None
 
 
 def protocol_of(name: str) -> Any:

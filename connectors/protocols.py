@@ -590,3 +590,25 @@ class RunsStatements(Protocol):
     def close(self) -> None:
         """Close every connection."""
         ...
+
+
+@runtime_checkable
+class FencesStatements(Protocol):
+    """Runs the user's statements in the transaction of a ledger row. Without: `before` of a stream runs none there."""
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Run one statement on a connection of its own, and commit it with an update of the row `where token = mine`.
+
+        Where a system commits such a statement by itself (MySQL: a change of a table), the row is checked just before.
+        `interrupt` of the key's stream ends it. Returns the number of records that it changed.
+
+        Args:
+            key: of the row.
+            token: which `take_over` has written.
+            statement: see `RunsStatements`.
+            parameters: see `RunsStatements`.
+
+        Raises:
+            TakenOver: the row has another token, or is gone; the statement was not run.
+        """
+        ...

@@ -134,6 +134,12 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
             raise ValueError(f"{_AMBIGUOUS}, or given by {other}; behind a host's `:` stands its port, a number")
 
 
+def known_settings(model: type[BaseModel], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a connector knows in its other role: some are for reading, some for writing only."""
+    known = {field.alias or name for name, field in model.model_fields.items()} | set(model.model_fields)
+    return {key: value for key, value in config.items() if key in known}
+
+
 def is_installed(module: str) -> bool:
     """Tell whether a module of the top level can be imported; imports nothing."""
     try:

@@ -60,6 +60,9 @@ WIDENS = b"widens"
 #: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
 FLATTENED = b"flattened"
 
+#: Key in the metadata of a field of files: its values stand in their paths, which messages and ledgers show.
+IN_PATH = b"in_path"
+
 
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"

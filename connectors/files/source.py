@@ -19,7 +19,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, SAID, Block, Bookmark, Checkpoint, Event, FileRead, ReplicationMethod, Stream
+from ..stream import FILES, IN_PATH, SAID, Block, Bookmark, Checkpoint, Event, FileRead, ReplicationMethod, Stream
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
@@ -263,7 +263,7 @@ class FileSource:
             schema = pa.schema([self._as_said(field) for field in schema])
             if self._settings.file_columns and len(schema):
                 schema = with_file_columns(found.name, schema)
-            schema = united(known or pa.schema([]), schema)
+            schema = _marked(united(known or pa.schema([]), schema), found.files)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
         if all(file.is_local for file in found.files):
@@ -518,6 +518,18 @@ class FileRanges:
 
 def _no_levels(_: str) -> int:
     return 0
+
+
+def _marked(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
+    """Return the columns; those of folders' names are marked."""
+    in_paths = {name for file in files for name, _ in file.partitions}
+    if in_paths.isdisjoint(schema.names):
+        return schema
+    fields = [
+        field.with_metadata({**(field.metadata or {}), IN_PATH: b"1"}) if field.name in in_paths else field
+        for field in schema
+    ]
+    return pa.schema(fields)
 
 
 def _said(made: Format) -> dict[bytes, bytes]:

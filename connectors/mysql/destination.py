@@ -126,6 +126,11 @@ class MySQLDestination(SqlDestination):
         held.update(staging for staging, _ in swaps.pending(session, schema))
         return [name for name in left if name.name in held or not session.drop_left(name)]
 
+    def execute_within(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement; the server binds its values, and commits by itself where it changes a table."""
+        assert isinstance(session, MySQLSession)
+        return session.execute_bound(sql, values)
+
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""
         assert isinstance(session, MySQLSession)

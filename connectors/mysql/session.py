@@ -170,10 +170,14 @@ class MySQLSession:
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
         """Run one statement of the user's and commit it."""
-        cursor = self._bound(sql, parameters) if parameters else self._run(sql)
-        changed = 0 if cursor.description else max(int(cursor.rowcount), 0)
+        changed = self.execute_bound(sql, parameters)
         self._run("commit")
         return changed
+
+    def execute_bound(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run one statement of the user's within the transaction; return the records it changed."""
+        cursor = self._bound(sql, parameters) if parameters else self._run(sql)
+        return 0 if cursor.description else max(int(cursor.rowcount), 0)
 
     def _bound(self, sql: str, parameters: Sequence[Any]) -> Any:
         """Run a statement whose values the server binds: whatever a statement holds, a value is never a part of it."""

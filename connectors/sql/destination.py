@@ -91,6 +91,10 @@ class SqlDestination(ABC):
         """Run one statement outside of a transaction, as those ask for that maintain a database (VACUUM)."""
         return max(session.execute(sql, values), 0)
 
+    def execute_within(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement of the user's within the session's transaction."""
+        return max(session.execute(sql, values), 0)
+
     def is_there(self) -> bool:
         """Tell whether there is a database at all; a file that is not there is an empty destination."""
         return True
@@ -348,6 +352,17 @@ class SqlDestination(ABC):
             lease.begin()
             lease.session.rollback()
             return self.execute_alone(lease.session, sql, values)
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Run a statement of the user's under a token; see `protocols.FencesStatements`."""
+        sql, values = numbered(statement, parameters, has_hashes=self.dialect.facts.has_hash_comments)
+        ledger = self._ledger.table(self.target(key.destination_table))
+        with self.statement_sessions().lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            self._ledger.hold(lease.session, ledger, key, token)
+            changed = self.execute_within(lease.session, sql, values)
+            commit(lease.session, self.dialect)
+        return changed
 
     def interrupt(self, stream: str) -> None:
         """Cancel what is under way for one stream."""

@@ -67,6 +67,14 @@ class AbstractLedger(ABC):
         """
 
     @abstractmethod
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Update the row where it carries the token, so that nobody takes it over before the transaction ends.
+
+        Raises:
+            TakenOver: the row carries another token, or is gone; the caller rolls back.
+        """
+
+    @abstractmethod
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
@@ -161,6 +169,16 @@ class Ledger(AbstractLedger):
         )
         if changed != 1:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Write the owner again; some systems say of such an update that it changed nothing."""
+        owner, own_token = map(self._dialect.naming.quote, ("owner", "token"))
+        session.execute(
+            f"update {self._dialect.naming.table(ledger)} set {owner} = {owner} "
+            f"where {self._where()} and {own_token} = $4",
+            [*_key(key), token],
+        )
+        self.check(session, ledger, key, token)
 
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool

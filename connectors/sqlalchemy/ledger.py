@@ -185,6 +185,13 @@ class SQLAlchemyLedger(AbstractLedger):
         if changed != 1:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Write the token again."""
+        row = self._row(ledger)
+        mine = sa.and_(row["id"] == _id(key), row["token"] == token)
+        _own(session).change(sa.update(row["id"].table).where(mine).values({row["token"]: token}))
+        self.check(session, ledger, key, token)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:

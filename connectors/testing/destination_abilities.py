@@ -493,5 +493,21 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert self.people(place) == [(1, "a")]
         assert runs.execute("delete from people where id = :id", {"id": 1}) == 1
 
+    # FencesStatements
+
+    def test_a_fenced_statement_runs_only_while_the_row_has_the_token(
+        self, place: Any, destination: Destination
+    ) -> None:
+        fences = self.can(destination, "fences_statements")
+        load = self.load_of(PEOPLE, APPEND)
+        self.run(destination, load, people((1, "a"), (2, "b")), FINAL)
+        delete = "delete from people where id = :id"
+        assert fences.execute_fenced(load.key, load.token, delete, {"id": 2}) == 1
+        destination.take_over(load.key, token="another", owner="another run")
+        with pytest.raises(TakenOver):
+            fences.execute_fenced(load.key, load.token, delete, {"id": 1})
+        destination.close()
+        assert self.people(place) == [(1, "a")]
+
 
 __all__ = ["DestinationAbilityPromises", "Reads"]

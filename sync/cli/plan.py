@@ -26,6 +26,7 @@ from .options import (
 if TYPE_CHECKING:
     from syncblocks.connectors.stream import WrittenRange
 
+    from ..config.before import Statement
     from ..plan.columns import ColumnPlan
     from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
@@ -88,6 +89,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "checks": _checks(planned),
                 "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
+                "before": _before(planned.selected.before),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
@@ -124,6 +126,7 @@ def document(plan: Plan) -> dict[str, Any]:
             for planned in plan.streams
         ],
         "groups": [list(group) for group in plan.groups],
+        "before": _before(plan.before),
         "warnings": list(plan.warnings),
     }
 
@@ -142,6 +145,14 @@ def _where(planned: PlannedStream) -> list[str]:
         f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
         for each in planned.selected.stream.where
     ]
+
+
+def _before(statements: Sequence[Statement]) -> list[dict[str, str]]:
+    return [{"connection": each.connection, "sql": each.sql} for each in statements]
+
+
+def _statement(sql: str) -> str:
+    return formatting.cut(" ".join(sql.split()), 80)
 
 
 def _checks(planned: PlannedStream) -> list[str]:
@@ -244,9 +255,13 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo("`--types` shows every column.")
     for schema in dict.fromkeys(planned.table.new_schema for planned in plan.streams if planned.table.new_schema):
         console.echo(f"creates {schema}")
+    for statement in plan.before:
+        console.echo(f"before the first stream, in the {statement.connection}: {_statement(statement.sql)}")
     for planned in plan.streams:
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        for statement in planned.selected.before:
+            console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
         if planned.written_range is not None:
             console.echo(f"{planned.name}: {in_words(planned.written_range)}")
         if planned.checks:

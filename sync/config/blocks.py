@@ -14,6 +14,7 @@ from syncblocks.connectors.file_classes import short_name
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .before import BeforeStream
 from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
@@ -234,10 +235,17 @@ class StreamEntry(Model):
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
     nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
+    before: BeforeStream | None = Field(
+        default=None,
+        description="Statements that are run before each try reads the stream: [{sql: ..., connection: destination}].",
+    )
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
+    decode: dict[Name, Literal["base64", "hex"]] | None = Field(
+        default=None, description="Columns of texts that arrive as the bytes that they write: {payload: base64} or hex."
     )
     add_columns: AddColumns | None = Field(
         default=None,

@@ -332,8 +332,9 @@ class _Loader:
         if not has_template(value):
             self._refuse_shell_variable(value, loc)
             return value
-        if loc[0] == "streams" and loc[2:] == ("query",):
-            self._report(loc, "a template would become SQL: write the value, or filter in a view of the database")
+        if (loc[0] == "streams" and loc[2:] == ("query",)) or ("before" in (loc[0], *loc[2:3]) and loc[-1] == "sql"):
+            ways = "bind it as a parameter" if loc[-1] == "sql" else "filter in a view of the database"
+            self._report(loc, f"a template would become SQL: write the value, or {ways}")
             return value
         self._distinct.add(value)
         self._templated.add(loc)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting
+from .before import BeforePipeline
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .masks import MaskKey
 from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
@@ -105,6 +106,10 @@ class Pipeline(Defaulting):
     memory: Memory | None = Field(
         default=None,
         description="Memory limit for the buffers of a run, e.g. 512MB; default: a quarter of the machine's memory.",
+    )
+    before: BeforePipeline = Field(
+        default=(),
+        description="Statements that are run before an attempt's first stream: [{sql: ..., connection: source}].",
     )
     source: SourceBlock = Field(description="The source of the records.")
     transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(

@@ -39,6 +39,7 @@ _KNOWN = re.compile(
             r"not encoded in [\w-]+; `config\.encoding` names another one",
             r"a quoted field has no end",
             r"a record is longer than 1 GiB, the most in CSV",
+            r"a record(?: of [\d,]+ MB)? is larger than all of `memory`, [\d,]+ MB: raise `memory`",
             r"more than \d+ rejected records \(`max_rejected`\)",
             r"(ERROR: +)?permission denied for \w+ \"?[\w.]+\"?",
             r"(ERROR: +)?(relation|schema|column) \"[\w.]+\" does not exist",
@@ -47,6 +48,8 @@ _KNOWN = re.compile(
         )
     )
 )
+#: Classes of SQLSTATE about a connection, a user, a server or a statement itself: what is not there, or not allowed.
+_OF_STATEMENTS = ("08", "28", "42", "53", "57")
 _COLUMN = re.compile(r"column '([^']*)'")
 _HIDDEN = "the rest of the message is not shown: it may hold values of masked columns"
 
@@ -63,6 +66,8 @@ def hidden_error(error: Exception, columns: Collection[str]) -> Exception:
     """
     if isinstance(error, _PLAIN):
         return _alone(error, str(error))
+    if any(code.startswith(_OF_STATEMENTS) for code in _codes(error)):
+        return _alone(error, str(error).partition("\n")[0])
     kinds = " from ".join(dict.fromkeys(_kinds(error)))
     return _alone(error, f"{hidden_text(str(error), columns)} ({kinds}; {_HIDDEN})")
 
@@ -77,16 +82,24 @@ def _alone(error: Exception, text: str) -> Exception:
     return found
 
 
-def _kinds(error: BaseException) -> Iterator[str]:
-    """Yield the names of an error's class and of its causes, with the codes that databases give."""
+def _chain(error: BaseException) -> Iterator[BaseException]:
     found: BaseException | None = error
     for _ in range(5):
-        if found is None:
-            return
-        code = getattr(found, "sqlstate", None)
-        is_code = isinstance(code, str) and re.fullmatch(r"[0-9A-Z]{5}", code)
-        yield f"{type(found).__name__} {code}" if is_code else type(found).__name__
-        found = found.__cause__
+        if found is not None:
+            yield found
+            found = found.__cause__
+
+
+def _codes(error: BaseException) -> list[str]:
+    """Return the SQLSTATEs of an error and its causes."""
+    codes = (getattr(each, "sqlstate", None) for each in _chain(error))
+    return [code for code in codes if isinstance(code, str) and re.fullmatch(r"[0-9A-Z]{5}", code)]
+
+
+def _kinds(error: BaseException) -> Iterator[str]:
+    """Yield the names of an error's class and of its causes, then the codes that databases give."""
+    yield from (type(each).__name__ for each in _chain(error))
+    yield from (f"SQLSTATE {code}" for code in _codes(error))
 
 
 def hidden_text(text: str, columns: Collection[str]) -> str:

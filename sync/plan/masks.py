@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.arrow.flatten import SEPARATOR, names_of
-from syncblocks.connectors.stream import HASH, MaskRule, Masks, Stream
+from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
 
 from ..config import Pipeline, exact_name
 from ..config.nested import nested_levels
@@ -62,6 +62,12 @@ def masks_of(
     masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
     if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
         return None  # a table gets no new columns while it is read
+    if shown := next((f.name for f in stream.schema if f.name in masked and IN_PATH in (f.metadata or {})), ""):
+        raise fail(
+            "columns",
+            f"mask: {shown!r} is made of names of folders, which messages and the ledger show: exclude it, or name the "
+            "folders otherwise",
+        )
     _refuse_needed(stream, settings, masked, fail)
     named = {*keys, *(column for key in KEYS for column in _columns(settings.get(key)))}
     if weak := next((name for name in masked if name in named and masked[name].how != HASH), ""):

@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline
+from ..config.before import Statement
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
@@ -191,6 +192,8 @@ class Plan:
     streams: tuple[PlannedStream, ...]
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
+    #: Run before the first stream.
+    before: tuple[Statement, ...] = ()
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
@@ -278,7 +281,7 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
-    return Plan(streams=planned_streams, groups=groups, warnings=tuple(warnings))
+    return Plan(streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings))
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
@@ -340,7 +343,11 @@ def _plan_stream(
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=may_be_late)
-    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
+    rules = replace(
+        rules,
+        said={names[name]: kind for name, kind in stream.said.items() if name in names},
+        decode={names[name]: form for name, form in stream.decode.items() if name in names},
+    )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read = stream.stream
@@ -466,8 +473,13 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
         return stream.stream
     from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
 
+    read = stream.stream
+    if read.masks is not None:
+        from syncblocks.connectors.arrow.masking import unmasked_stream
+
+        read = unmasked_stream(read)  # the source filters by values as they are
     try:
-        return refitted(stream.stream)
+        return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
+from ..config.before import Statement
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
@@ -45,6 +46,8 @@ class SelectedStream:
     on_schema_change: str
     #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
     said: Mapping[str, pa.DataType]
+    #: How texts write bytes, by the source's names.
+    decode: Mapping[str, str]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
@@ -61,6 +64,8 @@ class SelectedStream:
     deletes: Deletes | None
     #: Whether columns that are new at the source are filled in records that were there before.
     fills_new_columns: bool
+    #: Run before each try reads it.
+    before: tuple[Statement, ...]
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

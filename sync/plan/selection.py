@@ -309,6 +309,7 @@ def _column_names(entry: StreamEntry) -> _Named:
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)
     yield from ((("types", name), name) for name in entry.types or ())
+    yield from ((("decode", name), name) for name in entry.decode or ())
 
 
 def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:

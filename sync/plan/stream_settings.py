@@ -13,6 +13,8 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     GUESSED,
+    SAID,
+    UNSEEN,
     Condition,
     ConflictMethod,
     ReplicationMethod,
@@ -66,6 +68,8 @@ def configure(
     if stream.unreadable:
         settings = _known_without_columns(settings)
     stream, said = with_types(stream, _said(settings, fail))
+    stream, decode = _decode(stream, own_settings, fail)
+    said = {**said, **dict.fromkeys(decode, pa.binary())}
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
@@ -141,6 +145,7 @@ def configure(
         has_own_key=bool(keys) and not unique and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
+        decode=decode,
         left_out=_left_out(stream, kept),
         excluded=_excluded(settings),
         nested=nested_levels(pipeline, stream.name),
@@ -152,6 +157,7 @@ def configure(
         checks=tuple(settings.get("checks") or ()),
         deletes=_deletes(settings),
         fills_new_columns=bool(settings.get("fill_new_columns")),
+        before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
         written_range=written,
@@ -165,6 +171,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "where",
         "checks",
         "types",
+        "decode",
         "key_properties",
         "unique_constraints",
         "bookmark_properties",
@@ -224,6 +231,23 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
             allowed = [*TYPES, "decimal(p,s)"]
             raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
     return found
+
+
+def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Stream, Mapping[str, str]]:
+    """Return the columns that `decode` names, and the stream with each of them as the text that a file has."""
+    decode: Mapping[str, str] = settings.get("decode") or {}
+    for setting in ("types", "key_properties", "bookmark_properties"):
+        if both := next((name for name in settings.get(setting) or () if name in decode), ""):
+            raise fail("decode", f"column {both!r} is named by `{setting}` too, which needs its texts: leave out one")
+    if not decode:
+        return stream, {}
+    fields = [
+        pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"})
+        if field.name in decode and not {GUESSED, UNSEEN, SAID}.isdisjoint(field.metadata or ())
+        else field
+        for field in stream.schema
+    ]
+    return replace(stream, schema=pa.schema(fields)), decode
 
 
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: Failer) -> tuple[str, ...]:

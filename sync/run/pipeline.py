@@ -236,6 +236,13 @@ class _Runner:
                 clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
+            if self.pipeline.before and self.order.repairs is None:
+                from .before import run_before_pipeline  # few pipelines need it
+
+                try:
+                    run_before_pipeline(self.session, lambda: bool(self.signals) or lease.is_cancelled)
+                except ConnectorError as error:
+                    return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
             coordinator = Coordinator(
                 self.session,

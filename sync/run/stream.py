@@ -35,6 +35,7 @@ from ..plan.history import history_load
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
+from .before import run_before_stream
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .deletes import find_removal, with_marks
@@ -162,6 +163,8 @@ class StreamRun:
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
+        if planned.selected.before and planned.repair is None:
+            run_before_stream(context, self.blocks, self._token, lambda: self.stop_reason)
         self._held = row.bookmark
         if self._is_row_stale:
             row = self._forget()

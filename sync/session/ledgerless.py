@@ -104,6 +104,7 @@ class Ledgerless:
         return replace(
             inner,
             examines_tables=None,
+            fences_statements=None,
             keeps_files=None,
             keeps_history=None,
             knows_privileges=None,
@@ -200,7 +201,9 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "keeps_files", "keeps_history", "knows_privileges", "refuses_keys"})
+DROPPED = frozenset(
+    {"examines_tables", "fences_statements", "keeps_files", "keeps_history", "knows_privileges", "refuses_keys"}
+)
 
 
 class _KeptRanges:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.registry import make_source, settings_model
+from syncblocks.connectors.settings import known_settings
 
 from ..config import Pipeline
 
@@ -19,10 +20,7 @@ def make_reader(pipeline: Pipeline) -> Source | None:
     kept = settings_model(block.connector, "source", pipeline.folder)
     if kept is None:
         return None
-    # A source does not know settings for writing only, such as `compression`.
-    known = {field.alias or name for name, field in kept.model_fields.items()} | set(kept.model_fields)
-    config = {key: value for key, value in block.config.items() if key in known}
-    return make_source(block.connector, config, pipeline.folder)
+    return make_source(block.connector, known_settings(kept, block.config), pipeline.folder)
 
 
 def checksums_of_destination(pipeline: Pipeline) -> str | None:

@@ -43,6 +43,7 @@ from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
 from .read_back import checksums_of_destination
+from .statements import check_statements
 
 #: Seconds between two looks at what may end the wait for a catalog.
 _POLL_S = 0.1
@@ -264,10 +265,10 @@ def open_session(pipeline: Pipeline) -> Session:
 
         hiding = MaskedSource(source, source_can)
         source, source_can = hiding, hiding.abilities()
-    _check_statements(pipeline, destination_can)
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
         destination_can = destination.abilities(destination_can)
+    check_statements(pipeline, destination_can)
     return Session(
         pipeline=pipeline,
         code=code,
@@ -421,17 +422,6 @@ def _without_secrets(identity: str, redactor: Redactor) -> str:
     if masked == identity:
         return identity
     return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-
-
-def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
-    """Refuse `sql` callbacks where the destination runs no statements."""
-    for number, block in enumerate(pipeline.callbacks):
-        if block.sql is not None and can.runs_statements is None:
-            connector = pipeline.destination.connector
-            raise pipeline.error(
-                ("callbacks", number, "sql"),
-                f"destination connector {connector!r} runs no statements: it is not a SQL database",
-            )
 
 
 def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:

@@ -334,6 +334,12 @@ class AbleDestination(MemoryDestination):
         sql, values = numbered(statement, parameters)
         return self.run_sql(sql, values)
 
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        (row,) = [row for row in self.describe([key.destination_table])[key.destination_table].ledger if row.key == key]
+        if row.token != token:
+            raise TakenOver("another run has taken over", stream=key.stream)
+        return self.execute(statement, parameters)
+
     def run_sql(self, sql: str, values: Sequence[Any]) -> int:
         """Run a statement over copies of the tables, and keep them as it leaves them."""
         with duckdb.connect() as connection, self._database.lock:

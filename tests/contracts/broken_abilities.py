@@ -579,6 +579,15 @@ class CountsNothing(AbleDestination):
         return -1
 
 
+class RunsForAnybody(AbleDestination):
+    """Runs a statement, whoever has taken the stream over."""
+
+    caught_by = {"test_a_fenced_statement_runs_only_while_the_row_has_the_token"}
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        return self.execute(statement, parameters)
+
+
 SOURCES = (
     SpellsAMethodOtherwise,
     TakesOtherArguments,
@@ -616,4 +625,5 @@ DESTINATIONS = (
     CountsNothing,
     KnowsTheNewestFileOnly,
     ForgetsNoFile,
+    RunsForAnybody,
 )

@@ -33,6 +33,7 @@ _SQL = {
     "keeps_first",
     "examines_tables",
     "runs_statements",
+    "fences_statements",
 }
 _HISTORY = {*_SQL, "keeps_history"}
 

@@ -25,6 +25,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
 from syncblocks.connectors.stream import MaskRule, Masks, Stream
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.flow.hidden import hidden_error
 from syncblocks.sync.flow.masked import MaskedSource
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
@@ -403,6 +404,42 @@ def test_other_masks_and_another_key_are_refused_until_they_are_accepted(tmp_pat
     replaced = written(tmp_path, source, {"mask_key": KEY[::-1]})
     assert run_pipeline(replaced, full_refresh=True).status == "success"
     assert run_pipeline(written(tmp_path, source, {"mask_key": KEY * 2})).status == "success"  # FULL_TABLE, replaced
+
+
+def test_a_column_of_folders_names_cannot_be_masked(tmp_path: Path) -> None:
+    folder = tmp_path / "people" / "email=canary"
+    folder.mkdir(parents=True)
+    (folder / "a.csv").write_text("id\n1\n")
+    source = {"connector": "csv", "config": {"path": "people"}}
+    with pytest.raises(ConfigError, match="'email' is made of names of folders"):
+        run_pipeline(load_pipeline(document(source, {"email": "hash"}), folder=tmp_path))
+
+
+class ServerError(Exception):
+    """An error as drivers raise it."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__("permission denied for function forbidden")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(("sqlstate", "shown"), [("42501", True), ("22P02", False), ("P0001", False)])
+def test_what_the_server_says_of_a_statement_itself_is_shown(sqlstate: str, shown: bool) -> None:
+    error = FatalConnectorError("no right to call it\nLINE 1: canary", connector="postgres")
+    error.__cause__ = ServerError(sqlstate)
+    found = hidden_error(error, ())
+    assert (type(found), getattr(found, "connector", "")) == (FatalConnectorError, "postgres")
+    assert ("no right to call it" in str(found), f"SQLSTATE {sqlstate}" in str(found)) == (shown, not shown)
+    assert not leaks(str(found))
+
+
+@pytest.mark.parametrize("source", ["duckdb", "parquet", "csv"], indirect=True)
+def test_a_filter_sees_values_as_they_are(source: dict[str, Any], tmp_path: Path) -> None:
+    above: int | str = PHONE if source["connector"] != "csv" else str(PHONE)  # a guessed number is a text
+    file = document(source, where={"phone": {">": above}})
+    result = run_pipeline(load_pipeline(file, folder=tmp_path))
+    assert result.status == "success", result.streams[0].error
+    assert rows(tmp_path) == EXPECTED[1:2]
 
 
 def test_plan_and_preview_show_masks_and_no_values(tmp_path: Path, run_cli: RunCLI) -> None:
