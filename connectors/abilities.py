@@ -27,6 +27,7 @@ from .protocols import (
     KeepsFirst,
     KeepsHistory,
     KeepsRejected,
+    KnowsPlace,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
@@ -56,6 +57,7 @@ class Abilities:
 
     prepares: Prepares | None = None
     verifies_server: VerifiesServer | None = None
+    knows_place: KnowsPlace | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None

@@ -25,6 +25,7 @@ from .stream import (
     LedgerKey,
     LedgerRow,
     Load,
+    Place,
     Stream,
     TableRecords,
     TableState,
@@ -170,6 +171,15 @@ class Prepares(Protocol):
             wire: the probable wire format of most streams; a wrong guess costs time only.
             is_whole: some streams are read in full.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsPlace(Protocol):
+    """Knows from where its place can be reached. Without: its streams stay in the process of the run."""
+
+    def place(self) -> Place:
+        """Tell it by the settings alone; open nothing. `host`: the other machines have another of that name."""
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -102,6 +102,9 @@ DELETED_AT = "_deleted_at"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
+
+#: From where one and the same place can be reached: all machines, the processes of one machine, or one process only.
+Place = Literal["anywhere", "host", "process"]
 
 
 class ReplicationMethod(StrEnum):

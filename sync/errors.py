@@ -69,6 +69,12 @@ class StateError(SyncError):
     code: ClassVar[str] = "state"
 
 
+class ExecutorError(SyncError):
+    """The cluster that was to run the streams cannot be reached, or takes no work."""
+
+    code: ClassVar[str] = "executor"
+
+
 class AlreadyRunning(SyncError):
     """Another run of the same pipeline is active; wait for it (`--wait`) or cancel it."""
 

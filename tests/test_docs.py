@@ -32,7 +32,8 @@ from syncblocks.sync.config.blocks import (
     SourceBlock,
     TransformerBlock,
 )
-from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
+from syncblocks.sync.config.executor import ExecutorSettings, SecuritySettings
+from syncblocks.sync.errors import AlreadyRunning, ConfigError, ExecutorError, StateError
 from syncblocks.sync.plan.selection import NoStream
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
 
@@ -112,6 +113,7 @@ def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
         ("Transformers", [TransformerBlock]),
         ("Streams", [StreamEntry, Columns]),
         ("Callbacks", [CallbackBlock]),
+        ("Executor", [ExecutorSettings, SecuritySettings]),
     ],
 )
 def test_the_pipeline_files_tables_have_each_key_with_its_default(heading: str, models: list[type[BaseModel]]) -> None:
@@ -207,7 +209,7 @@ def test_each_fact_of_a_result_has_a_row(kind: type) -> None:
 
 def test_the_codes_of_errors_are_those_of_classes() -> None:
     assert set(tables(section("docs/python.md", "Errors"))[0]) == {
-        kind.code for kind in (ConfigError, NoStream, AlreadyRunning, StateError, PipelineFailed)
+        kind.code for kind in (ConfigError, NoStream, AlreadyRunning, StateError, ExecutorError, PipelineFailed)
     }
 
 

@@ -64,6 +64,7 @@ MODULES = (
     "asyncpg",
     "psycopg",
     "sqlalchemy.dialects.sqlite",
+    "distributed",
     "tests.faults.broken",
 )
 

@@ -10,6 +10,7 @@ from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
+from ..stream import Place
 from .database import open_database
 from .dialect import DuckDBNaming, dialect
 from .session import DuckDBSession
@@ -58,6 +59,10 @@ class DuckDBDestination(SqlDestination):
     def identity(self) -> str:
         """Return `duckdb:///path`."""
         return f"duckdb://{self._path}"
+
+    def place(self) -> Place:
+        """One process at a time has the file."""
+        return "process"
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement while nobody commits: DuckDB would let the other one's commit fail."""

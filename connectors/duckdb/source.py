@@ -18,7 +18,7 @@ from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
-from ..stream import Bookmark, RejectedRecord, Stream
+from ..stream import Bookmark, Place, RejectedRecord, Stream
 from . import types
 from .catalog import read_catalog
 from .database import open_database
@@ -77,6 +77,10 @@ class DuckDBSource(QuerySource):
     def identity(self) -> str:
         """Return `duckdb:///path`."""
         return f"duckdb://{self._path}"
+
+    def place(self) -> Place:
+        """One process at a time has the file."""
+        return "process"
 
     def close(self) -> None:
         """Close every session; the file's lock is gone when nothing else of this process uses it."""

@@ -25,6 +25,7 @@ from ..stream import (
     LedgerKey,
     LedgerRow,
     Load,
+    Place,
     Stream,
     TableState,
     WriteDisposition,
@@ -40,7 +41,7 @@ from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forwar
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .partitions import parse_partitions
-from .paths import identity
+from .paths import identity, reach
 from .settings import (
     CSVDestinationSettings,
     CSVSourceSettings,
@@ -72,6 +73,10 @@ class FileDestination:
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
+
+    def place(self) -> Place:
+        """Tell a URL from a path of this machine."""
+        return reach(self._settings.path)
 
     def check(self) -> None:
         storage = self._storage()

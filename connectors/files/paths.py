@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path, url_scheme
+from ..stream import Place
 from .local import LocalStorage
 from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
@@ -195,6 +196,11 @@ def identity(connector: str, path: str, folder: Path) -> str:
     if is_url(path) and url_scheme(path) not in ("file", "local"):
         return f"{connector}:{without_credentials(path)}"
     return f"{connector}:{local_path(path, folder) if is_url(path) else resolve_path(path, folder)}"
+
+
+def reach(path: str) -> Place:
+    """Tell from where a path or URL leads to the same files."""
+    return "anywhere" if is_url(path) and url_scheme(path) not in ("file", "local") else "host"
 
 
 def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> Location:

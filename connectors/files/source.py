@@ -19,7 +19,19 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, IN_PATH, SAID, Block, Bookmark, Checkpoint, Event, FileRead, ReplicationMethod, Stream
+from ..stream import (
+    FILES,
+    IN_PATH,
+    SAID,
+    Block,
+    Bookmark,
+    Checkpoint,
+    Event,
+    FileRead,
+    Place,
+    ReplicationMethod,
+    Stream,
+)
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
@@ -27,7 +39,18 @@ from .interrupts import Call, Calls
 from .json_format import JSONFormat
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
-from .paths import DataFile, Location, StreamFiles, expanded, find_again, find_matches, find_streams, identity, locate
+from .paths import (
+    DataFile,
+    Location,
+    StreamFiles,
+    expanded,
+    find_again,
+    find_matches,
+    find_streams,
+    identity,
+    locate,
+    reach,
+)
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import (
@@ -65,6 +88,10 @@ class FileSource:
 
     def identity(self) -> str:
         return identity(self.connector, self._settings.path, self._folder)
+
+    def place(self) -> Place:
+        """Tell a URL from a path of this machine."""
+        return reach(self._settings.path)
 
     def check(self) -> None:
         """Resolve the path and open one file."""

@@ -30,6 +30,7 @@ from ..stream import (
     LedgerKey,
     LedgerRow,
     Load,
+    Place,
     Rejected,
     RejectedRecord,
     Stream,
@@ -55,6 +56,10 @@ class MemoryDestination:
 
     def identity(self) -> str:
         return f"memory://{self._settings.database}"
+
+    def place(self) -> Place:
+        """Its tables are in this process."""
+        return "process"
 
     def check(self) -> None:
         """There is nothing to reach."""

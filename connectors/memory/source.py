@@ -19,6 +19,7 @@ from ..stream import (
     Block,
     Bookmark,
     Event,
+    Place,
     ReplicationMethod,
     Stream,
 )
@@ -45,6 +46,10 @@ class MemorySource:
 
     def identity(self) -> str:
         return f"memory://{self._settings.database}"
+
+    def place(self) -> Place:
+        """Tables in the config are in every process that has the config."""
+        return "process" if self._settings.database else "anywhere"
 
     def check(self) -> None:
         """There is nothing to reach."""

@@ -13,7 +13,7 @@ from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, WriteDisposition
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, Place, WriteDisposition
 from . import catalog, swaps
 from .dialect import dialect
 from .ledger import MySQLLedger
@@ -68,6 +68,10 @@ class MySQLDestination(SqlDestination):
     def unverified_server(self) -> str:
         """Say what would verify it."""
         return self._settings.address.unverified(VERIFYING)
+
+    def place(self) -> Place:
+        """Tell whether every machine reaches this server by its address."""
+        return self._settings.address.reach()
 
     def refusal(self, key: LedgerKey) -> str:
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""

@@ -19,7 +19,7 @@ from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session
-from ..stream import Bookmark, Stream
+from ..stream import Bookmark, Place, Stream
 from . import catalog, decode, ranges
 from .dialect import dialect
 from .horizon import may_look, settle
@@ -68,6 +68,10 @@ class MySQLSource(QuerySource):
     def unverified_server(self) -> str:
         """Say what would verify it."""
         return self._settings.address.unverified(VERIFYING)
+
+    def place(self) -> Place:
+        """Tell whether every machine reaches this server by its address."""
+        return self._settings.address.reach()
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

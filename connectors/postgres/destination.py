@@ -11,7 +11,7 @@ from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, TableState, WriteDisposition
+from ..stream import Commit, LedgerKey, Load, Place, ReplicationMethod, Stream, TableState, WriteDisposition
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
@@ -64,6 +64,10 @@ class PostgresDestination(SqlDestination):
     def unverified_server(self) -> str:
         """Say what would verify it."""
         return self._settings.address.unverified(VERIFYING)
+
+    def place(self) -> Place:
+        """Tell whether every machine reaches this server by its address."""
+        return self._settings.address.reach()
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""

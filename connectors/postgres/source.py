@@ -21,7 +21,7 @@ from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import WIDENS, Block, Bookmark, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, Place, ReplicationMethod, Stream
 from . import catalog, ranges
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
@@ -85,6 +85,10 @@ class PostgresSource(QuerySource):
     def unverified_server(self) -> str:
         """Say what would verify it."""
         return self._settings.address.unverified(VERIFYING)
+
+    def place(self) -> Place:
+        """Tell whether every machine reaches this server by its address."""
+        return self._settings.address.reach()
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

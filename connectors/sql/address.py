@@ -13,6 +13,7 @@ from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
 from ..ranges import RANGE_BYTES
 from ..settings import Settings, refuse_ambiguous
+from ..stream import Place
 
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
@@ -85,6 +86,10 @@ class Address:
     def may_get_full_login(self) -> bool:
         """Tell whether the server may be sent the password encrypted for a key of its own, or over any TLS."""
         return self.may_get_clear_text or self.is_on_this_machine
+
+    def reach(self) -> Place:
+        """Tell from where this address leads to the same server."""
+        return "host" if self.is_on_this_machine else "anywhere"
 
     def unverified(self, settings: str) -> str:
         """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""

@@ -15,7 +15,7 @@ from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
-from ..stream import LedgerRow, TableState
+from ..stream import LedgerRow, Place, TableState
 from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming
@@ -53,6 +53,10 @@ class SQLAlchemyDestination(SqlDestination):
             raise
         session.adapt(self._types.traits, self._lock)
         return session
+
+    def place(self) -> Place:
+        """Tell a server of another machine from what is on this one."""
+        return self._settings.reach()
 
     def _lock(self, session: AlchemySession, table: str) -> None:
         assert isinstance(self._ledger, SQLAlchemyLedger)

@@ -21,6 +21,7 @@ from ..network import (
 from ..settings import Settings, refuse_ambiguous
 from ..sql.address import LOCAL
 from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_connection, pymysql_plugins
+from ..stream import Place
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -166,6 +167,11 @@ class SQLAlchemySettings(Settings):
         # Some keep the name of the database among the parameters; those that say how to log in do not belong here.
         place = [f"{key}={url.query[key]}" for key in sorted(url.query) if key in _PLACES]
         return f"{name}://{host}{port}/{url.database or ''}{'?' + '&'.join(place) if place else ''}"
+
+    def reach(self) -> Place:
+        """Tell from where the URL leads to the same database; one without a host is a file, or on this machine."""
+        host = (_parse(self.url.get_secret_value()).host or "localhost").lower()
+        return "host" if host in ("localhost", "127.0.0.1", "::1") else "anywhere"
 
 
 #: Parameters of a URL that say where, for some dialects.

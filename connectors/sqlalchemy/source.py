@@ -15,7 +15,7 @@ from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
 from ..settings import parse_settings
 from ..sql.read.source import SqlSource
 from ..sql.session import Lease, Session
-from ..stream import ASKING, Bookmark, Condition, NullBookmarks, RejectedRecord, ReplicationMethod, Stream
+from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
 from . import catalog
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming
@@ -53,6 +53,10 @@ class SQLAlchemySource(SqlSource):
     def identity(self) -> str:
         """Return dialect, host and database."""
         return self._identity
+
+    def place(self) -> Place:
+        """Tell a server of another machine from what is on this one."""
+        return self._settings.reach()
 
     def check(self) -> None:
         """Prove that it can be reached."""

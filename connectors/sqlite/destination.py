@@ -10,6 +10,7 @@ from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
+from ..stream import Place
 from .dialect import dialect
 from .reader import add_writer
 from .session import SQLiteSession
@@ -43,6 +44,10 @@ class SQLiteDestination(SqlDestination):
     def identity(self) -> str:
         """Return `sqlite:///path`."""
         return f"sqlite://{self._path}"
+
+    def place(self) -> Place:
+        """Name a file of this machine; its processes take turns."""
+        return "host"
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement as the file's one writer."""

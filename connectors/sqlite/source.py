@@ -21,7 +21,7 @@ from ..sql.read.queries import QuerySource
 from ..sql.read.source import with_rejected
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
-from ..stream import Block, Bookmark, Condition, Event, RejectedRecord, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, Condition, Event, Place, RejectedRecord, ReplicationMethod, Stream
 from .catalog import read_catalog
 from .decode import Plan, TypeMismatch
 from .dialect import dialect
@@ -79,6 +79,10 @@ class SQLiteSource(QuerySource):
     def identity(self) -> str:
         """Return `sqlite:///path`."""
         return f"sqlite://{self._path}"
+
+    def place(self) -> Place:
+        """Name a file of this machine; its processes take turns."""
+        return "host"
 
     def table(self, stream: Stream) -> TableName:
         """Return the table of a stream; its name is the stream's, dots and all."""

@@ -375,6 +375,9 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
 
+    def test_a_destination_says_from_where_its_place_is_reached(self, destination: Destination) -> None:
+        assert self.can(destination, "knows_place").place() in ("anywhere", "host", "process")
+
     def test_a_destination_says_whether_it_forgets_what_earlier_runs_wrote(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "forgets_runs").forgets_runs(), str)
 

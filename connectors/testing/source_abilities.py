@@ -152,6 +152,9 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
     def test_a_source_says_whether_it_verifies_its_server(self, place: Any, source: Source) -> None:
         assert isinstance(self.can(source, "verifies_server").unverified_server(), str)
 
+    def test_a_source_says_from_where_its_place_is_reached(self, place: Any, source: Source) -> None:
+        assert self.can(source, "knows_place").place() in ("anywhere", "host", "process")
+
     def test_a_source_says_whether_it_has_one_null(self, place: Any, source: Source) -> None:
         assert self.can(source, "has_one_null").has_one_null() in (True, False)
 

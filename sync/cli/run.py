@@ -37,6 +37,11 @@ MAX_ERROR = 2000
 def running_options(function: Any) -> Any:
     """Add the options of every command that runs streams."""
     for option in (
+        click.option(
+            "--executor",
+            metavar="WHERE",
+            help="Where streams run, over the file's: threads, local, or the address of a Dask scheduler.",
+        ),
         click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
         click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
     ):
@@ -91,6 +96,7 @@ def run_command(
     inline_callbacks: bool,
     deletes: bool,
     allow_deletes: tuple[str, ...],
+    executor: str | None,
 ) -> int:
     """Sync the streams of a pipeline, then deliver its callbacks.
 
@@ -102,6 +108,7 @@ def run_command(
     if (deletes or allow_deletes) and full_refresh:
         raise click.UsageError("--full-refresh replaces the tables: there is nothing left for --deletes to delete")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
+    more["executor"] = executor
     if tick is not None:
         said = (streams, tags, full_refresh, deletes, allow_deletes, bookmarks, variables, trigger, interval)
         if any(said) or event is not None:

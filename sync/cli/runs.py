@@ -114,10 +114,11 @@ def retry_command(
     tags: tuple[str, ...],
     concurrency: int | None,
     inline_callbacks: bool,
+    executor: str | None,
 ) -> int:
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
     pipeline = open_pipeline(console, file)
-    more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks}
+    more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "executor": executor}
     return execute(console, pipeline, retry=True, streams=streams, tags=tags, **more)
 
 

@@ -55,7 +55,7 @@ def read_catalog(pipeline: Pipeline) -> Catalog | None:
     """
     if pipeline.catalog is None:
         return None
-    path = pipeline.resolve(pipeline.catalog)
+    path = pipeline.code_path(pipeline.catalog)
     if not path.is_file():
         raise pipeline.error(("catalog",), f"no file {path}: `syncblocks discover --save` writes one")
     document = read_document(path)

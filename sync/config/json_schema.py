@@ -19,6 +19,8 @@ def pipeline_json_schema() -> dict[str, Any]:
     schema["title"] = "syncblocks pipeline"
     schema["properties"]["streams"]["minItems"] = 1
     schema["$defs"] = definitions
+    executor = schema["properties"]["executor"]
+    executor["anyOf"] = [{"const": "threads"}, {"$ref": executor.pop("$ref")}]
     hooks = definitions["CallbackBlock"]["properties"]
     hooks["sql"]["anyOf"].insert(0, {"type": "string"})
     hooks["shell"]["anyOf"][:0] = definitions["ShellSettings"]["properties"]["command"]["anyOf"]

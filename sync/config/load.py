@@ -75,6 +75,7 @@ def load_pipeline(
     environ: Mapping[str, str] | None = None,
     recorded: Mapping[str, Any] | None = None,
     text: str | None = None,
+    code_folder: Path | None = None,
 ) -> Pipeline:
     """Load and check a pipeline file, or a mapping in its place; connects to nothing and writes nothing.
 
@@ -88,7 +89,8 @@ def load_pipeline(
         environ: environment for `env_var` and `secret`; default: the process's.
         recorded: `variable_references` of an earlier run that is retried, used before the file's variables. References
             are resolved again if the file still has them. Give that run's `execution_date` and `trigger` too.
-        text: content of a file that is not written yet.
+        text: content of a file that is not written yet, or is on another machine.
+        code_folder: where the files of transformers, callbacks and the catalog are; default: the file's own folder.
 
     Raises:
         ConfigError: the first mistake, with file, line, key, allowed values and the nearest match; `others` has the
@@ -111,7 +113,7 @@ def load_pipeline(
             **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
     )
-    return _Loader(document, scope).load(variables or {}, recorded or {}, moment, interval, trigger_id)
+    return _Loader(document, scope, code_folder).load(variables or {}, recorded or {}, moment, interval, trigger_id)
 
 
 def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
@@ -151,15 +153,17 @@ def _execution_date(value: datetime | None) -> datetime:
 class _Loader:
     """Loads one file; collects its secrets, so that no error shows one."""
 
-    def __init__(self, document: Document, scope: Scope) -> None:
+    def __init__(self, document: Document, scope: Scope, code_folder: Path | None) -> None:
         self._document = document
         self._scope = scope
+        self._code_folder = code_folder
         #: Scope without the variables of an earlier run, for settings that name a program.
         self._own_scope = scope
         self._secrets: set[str] = set()
         self._templated: set[Loc] = set()
         self._distinct: set[str] = set()
         self._warnings: list[str] = []
+        self._written_secrets: list[Loc] = []
         #: Where a template uses an interval.
         self._of_interval: list[Loc] = []
         #: Arguments of `_error`, one each.
@@ -194,7 +198,7 @@ class _Loader:
             values["store"] = check_store(str(values["store"]), self._scope.folder, self._report)
         pipeline = self._validated(values)
         if pipeline is not None:
-            check_pipeline(pipeline, self._scope.folder, self._report)
+            check_pipeline(pipeline, self._code_folder or self._scope.folder, self._report)
             self._secrets |= check_hooks(pipeline, self._scope, self._report)
         self._raise_mistakes()
         assert pipeline is not None, "what is wrong was reported"
@@ -208,7 +212,9 @@ class _Loader:
             references=references,
             overrides=dict(overrides),
             secret_values=frozenset(value for value in self._secrets if value),
+            written_secrets=tuple(self._written_secrets),
             warnings=tuple(self._warnings),
+            code_folder=self._code_folder,
         )
         pipeline._is_loaded = True
         return pipeline
@@ -396,8 +402,10 @@ class _Loader:
                 self._secrets |= passwords
                 if is_secret:
                     self._secrets.add(text)
-                is_written = self._document.path is not None and not self._is_filled(loc)
-                if (passwords or (is_secret and text)) and is_written:
+                if self._is_filled(loc) or not (passwords or (is_secret and text)):
+                    continue
+                self._written_secrets.append(loc)
+                if self._document.path is not None:
                     warning = "a secret is written in the file: use {{ secret('x') }} or {{ env_var('X') }}"
                     self._warnings.append(str(self._document.error(loc, warning)))
 

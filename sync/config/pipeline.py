@@ -15,6 +15,7 @@ from syncblocks.connectors.settings import resolve_path
 from .base import Defaulting
 from .before import BeforePipeline
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
+from .executor import Executor, ExecutorSettings
 from .masks import MaskKey
 from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
@@ -41,7 +42,11 @@ class Origin(NamedTuple):
     #: Variables given by the caller, without those of an earlier run.
     overrides: Mapping[str, Any]
     secret_values: frozenset[str]
+    #: Where a secret is written in the file itself.
+    written_secrets: tuple[Loc, ...]
     warnings: tuple[str, ...]
+    #: Where the files of transformers, callbacks and the catalog are, if not in the pipeline's folder.
+    code_folder: Path | None
 
 
 class Pipeline(Defaulting):
@@ -90,6 +95,10 @@ class Pipeline(Defaulting):
     parallel_reads: Readers = Field(
         default=1,
         description="Readers of one large FULL_TABLE stream at once, each of a range; 1: it is read as a whole.",
+    )
+    executor: Executor = Field(
+        default_factory=ExecutorSettings,
+        description="Where streams run: threads (default), or dask: tcp://HOST:PORT, tls://HOST:PORT or local.",
     )
     drain_s: Delay = Field(
         default=120, description="Seconds that a finished run still waits for callbacks to be delivered."
@@ -254,7 +263,9 @@ class Pipeline(Defaulting):
 
     @property
     def spool_folder(self) -> Path:
-        """Folder of the spool files: beside the run store, or in the pipeline's folder if the store is a server."""
+        """Folder of the spool files: shared by all machines, else beside the run store, or in the pipeline's folder."""
+        if self.executor.spool is not None:
+            return self.resolve(self.executor.spool)
         url = self.store_url
         if url.startswith("sqlite:///"):
             return Path(url.removeprefix("sqlite:///")).parent / "spool"
@@ -275,6 +286,15 @@ class Pipeline(Defaulting):
     def resolve(self, path: str) -> Path:
         """Return an absolute path; relative paths start at the pipeline file's folder."""
         return resolve_path(path, self.folder)
+
+    def code_path(self, path: str) -> Path:
+        """Return the absolute path of a transformer, callback or catalog file."""
+        return resolve_path(path, self._origin.code_folder or self.folder)
+
+    @property
+    def written_secrets(self) -> tuple[Loc, ...]:
+        """The places at which a secret is written in the file itself, not taken from elsewhere by a template."""
+        return self._origin.written_secrets
 
     def where(self, loc: Loc) -> tuple[str | None, int]:
         """Return file and line of a place such as ("streams", 2, "stream"), or of the nearest place around it."""

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from ..errors import nearest_match
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
+from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .pipeline import Pipeline
 from .yaml_document import Loc, describe
@@ -20,6 +21,8 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("transformers", 0): TransformerBlock,
     ("streams", 0): StreamEntry,
     ("streams", 0, "columns"): Columns,
+    ("executor",): ExecutorSettings,
+    ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,
     ("callbacks", 0, "webhook"): WebhookSettings,
     ("callbacks", 0, "sql"): SqlSettings,

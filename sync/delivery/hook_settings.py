@@ -63,7 +63,7 @@ def block_digest(pipeline: Pipeline, number: int) -> str:
     block = pipeline.callbacks[number]
     said = block.model_dump(mode="json", exclude={"notify", "webhook", "shell", "sql"})
     said = _public({**said, "hook": hook_of(pipeline, number)}, Redactor(pipeline.secret_values))
-    content = b"" if block.file is None else pipeline.resolve(block.file).read_bytes()
+    content = b"" if block.file is None else pipeline.code_path(block.file).read_bytes()
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode() + b"\n" + content).hexdigest()[:32]
 
 

@@ -89,7 +89,7 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
             CallbackSpec(
                 block=block.block,
                 digest=block_digest(pipeline, number),
-                file=str(pipeline.resolve(block.file)),
+                file=str(pipeline.code_path(block.file)),
                 timeout_s=block.timeout_s,
                 attempts=block.attempts,
                 when=block.when,
@@ -105,6 +105,18 @@ def load_user_code(pipeline: Pipeline) -> UserCode:
         renames=_renames(pipeline, transformers),
         warnings=(*_reserved_variables(pipeline), *misspelt, *warnings),
         misspelt=tuple(misspelt),
+    )
+
+
+def load_worker_code(pipeline: Pipeline, subscriptions: Iterable[Subscription]) -> UserCode:
+    """Load transformer files only, for a process that calls no callbacks; the run has recorded their subscriptions.
+
+    Raises:
+        ConfigError: a file does not load.
+    """
+    transformers = _load_transformers(pipeline)
+    return UserCode(
+        subscriptions=tuple(subscriptions), transformers=transformers, renames=_renames(pipeline, transformers)
     )
 
 
@@ -226,7 +238,7 @@ def _load(
 
     names = tuple(pipeline.variables)
     try:
-        return load_file(pipeline.resolve(file), variables=names, parents=parents, expects=expects)
+        return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
         raise pipeline.error(location, str(error)) from error
 

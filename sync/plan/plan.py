@@ -58,6 +58,7 @@ from .guessed import decided
 from .history import check_history, timed
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
+from .placement import check_placement
 from .planned_repair import Repair
 from .reading import (
     Reading,
@@ -262,6 +263,13 @@ def plan_streams(
             planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
         streams.append(replace(planned, parents=parents, chain=chain))
+    check_placement(
+        pipeline,
+        connectors.source_can,
+        connectors.destination_can,
+        {planned.name: planned.data_blocks for planned in streams},
+        has_ledger=connectors.destination.has_ledger,
+    )
     groups = tuple(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in order.streams])

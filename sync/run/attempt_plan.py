@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..config import matches_any
+from ..config import Pipeline, matches_any
 from ..delivery.subscriptions import UserCode
 from ..plan.plan import Plan
 from ..session.session import Session
 from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
-def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
-    """Return what the run store records of an attempt before it begins."""
+def attempt_plan(session: Session, plan: Plan, order: Mapping[str, Any] | None = None) -> AttemptPlan:
+    """Return what the run store records of an attempt before it begins.
+
+    Args:
+        session: the opened pipeline.
+        plan: of the attempt.
+        order: what the workers of other machines need to know to plan the same.
+    """
     pipeline = session.pipeline
     return AttemptPlan(
-        streams=tuple(
-            StreamPlan(
-                stream=planned.name,
-                destination_table=planned.key.destination_table,
-                blocks=(
-                    BlockPlan(pipeline.source.block, "data_loader"),
-                    *(BlockPlan(block, "transformer") for block in planned.transformers),
-                    BlockPlan(pipeline.destination.block, "data_exporter"),
-                ),
-                config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
-            )
-            for planned in plan.streams
-        ),
+        streams=stream_plans(pipeline, plan),
         subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
         # At the time of the call, the pipeline file says what is called.
         callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
@@ -38,7 +32,25 @@ def attempt_plan(session: Session, plan: Plan) -> AttemptPlan:
         extra={
             "source": session.redactor.redact(session.source.identity()),
             "destination": session.redactor.redact(session.destination.identity()),
+            **({} if order is None else {"order": dict(order)}),
         },
+    )
+
+
+def stream_plans(pipeline: Pipeline, plan: Plan) -> tuple[StreamPlan, ...]:
+    """Return what the run store records of the streams of a plan."""
+    return tuple(
+        StreamPlan(
+            stream=planned.name,
+            destination_table=planned.key.destination_table,
+            blocks=(
+                BlockPlan(pipeline.source.block, "data_loader"),
+                *(BlockPlan(block, "transformer") for block in planned.transformers),
+                BlockPlan(pipeline.destination.block, "data_exporter"),
+            ),
+            config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
+        )
+        for planned in plan.streams
     )
 
 

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import values
 
-from ..config import resolve_references
 from ..flow.feed import Budget
 from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
-from ..flow.transform import Transformer
 from ..plan.plan import Plan, PlannedStream
 from ..session.session import Session
 from ..store import Store
-from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from ..store.model import LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
-from .context import StreamContext
-from .group import run_group
+from .executors.protocol import MakeExecutor, Member, Reference
+from .executors.threads import Threads, in_thread
 from .lease import Lease
 from .progress import Progress
 from .signals import STOP_S
-from .stream import StreamRun
-from .transformers import make_transformers
+from .store_calls import StoreCalls
 
-#: Seconds that a stopped stream's thread has to end; then the stream is closed without it.
+#: Seconds that a stopped stream has to end by itself; then it is closed without whoever runs it.
 GRACE_S = 3.0
 
 
 class Coordinator:
-    """Carries out the plan of one attempt in this process."""
+    """Carries out the plan of one attempt: decides what runs and when; an executor runs it."""
 
     def __init__(
         self,
@@ -47,6 +44,7 @@ class Coordinator:
         *,
         notify: Callable[[], None],
         is_stopping: Callable[[], bool],
+        make_executor: MakeExecutor = Threads,
     ) -> None:
         self._session = session
         self._pipeline = session.pipeline
@@ -58,7 +56,7 @@ class Coordinator:
         self._lease = lease
         session.use_store(store, run.id)
         self._memory = budget_bytes(self._pipeline.memory)
-        self._budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
+        budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
         self._is_refused = False
         self._stop_reason = ""
         self._has_failed = False
@@ -71,22 +69,33 @@ class Coordinator:
         self._choosing = threading.Lock()
         #: Groups claimed in the transaction that closed another stream, not started yet.
         self._claimed: deque[Sequence[PlannedStream]] = deque()
-        self._active: dict[Future[None], list[StreamRun]] = {}
-        #: Streams that are being ended without their threads.
-        self._abandoned: dict[StreamRun, Future[None]] = {}
-        self.runs: list[StreamRun] = []
-        self._context = self._make_context()
+        self._active: dict[Future[None], Sequence[Member]] = {}
+        #: Streams that are being ended without whoever runs them, by name.
+        self._abandoned: dict[str, Future[None]] = {}
+        self.runs: list[Member] = []
+        calls = StoreCalls(session, store, run, notify=notify, lose=lease.lose)
+        context = calls.context(progress, budget, close=self._close, is_owner=lambda: store.is_owner(run.id))
+        self._executor = make_executor(context, planned)
+        #: Whether other processes run the streams: then only this one claims, apart from any close.
+        self._is_remote = not isinstance(self._executor, Threads)
 
     def execute(self, concurrency: int | None) -> None:
         """Run every stream to its end, or until the run is stopped."""
+        try:
+            self._execute(concurrency)
+        finally:
+            self._executor.close()
+
+    def _execute(self, concurrency: int | None) -> None:
         slots = self._slots(concurrency)
         stopped_at: float | None = None
         while self._waiting or self._claimed or self._active:
             while self._claimed:
                 self._start(self._claimed.popleft())
             while len(self._active) < slots and not self._must_stop() and (group := self._next()):
-                if self._claim(group):
-                    self._start(group)
+                nonce = secrets.token_hex(16) if self._is_remote else ""
+                if self._claim(group, nonce):
+                    self._start(group, nonce)
             if stopped_at is None and self._must_stop():
                 stopped_at = time.monotonic()
                 self._waiting.clear()
@@ -114,23 +123,26 @@ class Coordinator:
                     return group
         return ()
 
-    def _claim(self, group: Sequence[PlannedStream]) -> bool:
+    def _claim(self, group: Sequence[PlannedStream], nonce: str) -> bool:
         """Claim a group; return False if the run is stopping."""
-        if not self._store.claim(self._run.id, [planned.name for planned in group]):
+        if not self._store.claim(self._run.id, [planned.name for planned in group], nonce=nonce):
             self._is_refused = True
             return False
         self._notify()  # the claim may have decided `is_last_block_run` of an event
         return True
 
-    def _start(self, claimed: Sequence[PlannedStream]) -> None:
-        group = [StreamRun(self._context, planned) for planned in claimed]
-        self.runs += group
-        for member in group:
+    def _start(self, claimed: Sequence[PlannedStream], nonce: str = "") -> None:
+        names = tuple(planned.name for planned in claimed)
+        work = self._executor.submit(
+            Reference(run_id=self._run.id, attempt=self._run.attempt, streams=names, nonce=nonce)
+        )
+        self.runs += work.members
+        for member in work.members:
             table = member.planned.key.destination_table
             self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
             if self._stop_reason:  # claimed just before the stop
                 member.cancel(self._stop_reason)
-        self._active[_in_thread(run_group, group)] = group
+        self._active[work.done] = work.members
         self._chosen.remove(claimed)
 
     def _collect(self, timeout_s: float) -> None:
@@ -170,7 +182,7 @@ class Coordinator:
         return f"another stream timed out: {', '.join(late[:1])}"
 
     def _give_up(self) -> None:
-        """End the streams in flight without their threads, and wait until each is closed.
+        """End the streams in flight without whoever runs them, and wait until each is closed.
 
         After a signal there is no time to wait for a destination or run store that does not answer. A stream that is
         still open then stays open, and the next start recovers it.
@@ -186,15 +198,15 @@ class Coordinator:
                 return
             self._collect(0.02)
 
-    def _abandon(self, member: StreamRun) -> None:
-        """End a stream without its thread; in the background, since the destination may not answer."""
-        if member not in self._abandoned:
-            self._abandoned[member] = _in_thread(lambda group: group[0].abandon(), [member])
+    def _abandon(self, member: Member) -> None:
+        """End a stream without whoever runs it; in the background, since the destination may not answer."""
+        if member.name not in self._abandoned:
+            self._abandoned[member.name] = in_thread(member.abandon, f"stream-{member.name}")
 
     def _cancel_late(self) -> None:
         for member in self._members():
             limit_s = member.planned.selected.timeout_s
-            if limit_s is None or member.has_ended:
+            if limit_s is None or member.has_ended or not member.has_started:
                 continue
             late_s = time.monotonic() - member.started - limit_s
             if late_s >= 0:
@@ -202,41 +214,22 @@ class Coordinator:
             if late_s > GRACE_S:
                 self._abandon(member)
 
-    def _members(self) -> list[StreamRun]:
+    def _members(self) -> list[Member]:
         # A copy, made in one step: the threads of streams call this, too.
         return [member for group in list(self._active.values()) for member in group]
 
     def _slots(self, concurrency: int | None) -> int:
-        wanted = concurrency or self._pipeline.concurrency
-        slots = min(8, 2 * (os.cpu_count() or 1)) if wanted == "auto" else int(wanted)
+        wanted, offered = concurrency or self._pipeline.concurrency, self._executor.slots
+        usual = min(8, 2 * (os.cpu_count() or 1)) if offered is None else offered
         limits = (
+            usual if wanted == "auto" else int(wanted),
             self._session.destination.max_loads,
             self._pipeline.source.concurrency,
             self._pipeline.destination.concurrency,
-            streams_at_once(self._memory),
+            # Elsewhere, each worker has memory of its own.
+            streams_at_once(self._memory) if offered is None else offered,
         )
-        return max(1, min(slots, *(limit for limit in limits if limit is not None)))
-
-    def _make_context(self) -> StreamContext:
-        return StreamContext(
-            pipeline=self._pipeline,
-            run=self._run,
-            source=self._session.source,
-            source_name=self._session.source_name,
-            source_can=self._session.source_can,
-            destination=self._session.destination,
-            destination_can=self._session.destination_can,
-            progress=self._progress,
-            redactor=self._session.redactor,
-            spool_folder=self._pipeline.spool_folder,
-            budget=self._budget,
-            transformers=self._transformers,
-            close=self._close,
-            tell_retry=self._tell_retry,
-            announce_change=self._announce_change,
-            resolve_change=self._resolve_change,
-            is_owner=lambda: self._store.is_owner(self._run.id),
-        )
+        return max(1, min(limit for limit in limits if limit is not None))
 
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""
@@ -251,50 +244,7 @@ class Coordinator:
                 self._claimed.append(following)
         self._notify()
 
-    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
-        try:
-            self._store.tell(self._run.id, stream, block, RETRY, error=error)
-        except LostRun:
-            self._lease.lose()
-        self._notify()
 
-    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
-        # LostRun passes through the destination's load and so prevents the commit.
-        return self._store.hold(self._run.id, stream, self._pipeline.destination.block, changes, mark)
-
-    def _resolve_change(self, stream: str, is_made: bool) -> None:
-        try:
-            self._store.release_held(self._run.id, stream, is_committed=is_made)
-        except LostRun:
-            self._lease.lose()
-        self._notify()
-
-    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
-        if not planned.transformers:
-            return []
-        recorded = self._store.run_kwargs(self._run) | {
-            "stream": self._pipeline.called(planned.name),
-            "destination_table": planned.key.destination_table,
-        }
-        kwargs = resolve_references(recorded, self._pipeline, os.environ)
-        return make_transformers(self._pipeline, self._session.code, planned.transformers, kwargs)
-
-
-def _has_failed(runs: Iterable[StreamRun]) -> bool:
+def _has_failed(runs: Iterable[Member]) -> bool:
     """Whether a stream has failed. Counts only streams closed in the store: the others are cancelled after that."""
     return any(member.has_ended and member.status in (FAILURE, CANCELLED) for member in runs)
-
-
-def _in_thread(work: Callable[[Sequence[StreamRun]], None], group: Sequence[StreamRun]) -> Future[None]:
-    """Run a group in its own daemon thread: a thread that hangs in a driver must not keep the process alive."""
-    future: Future[None] = Future()
-
-    def body() -> None:
-        try:
-            work(group)
-            future.set_result(None)
-        except BaseException as error:  # the coordinator raises it
-            future.set_exception(error)
-
-    threading.Thread(target=body, name=f"stream-{group[0].name}", daemon=True).start()
-    return future

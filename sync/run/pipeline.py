@@ -14,12 +14,13 @@ from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
 from ..config import Pipeline, load_pipeline
+from ..config.executor import THREADS
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
-from ..plan.plan import Plan
+from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream, matching_names
 from ..session.session import make_plan, open_session
@@ -29,8 +30,13 @@ from ..store.outbox import Outbox
 from ..verify.repair import repairing
 from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
+from .context import StreamContext
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
+from .executors.opening import OpenedEngine, open_engine, with_executor
+from .executors.protocol import Executor, MakeExecutor, Member
+from .executors.remote import Remote
+from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
@@ -38,7 +44,6 @@ from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults, stream_result
 from .signals import END_S, Watch, caught_signals
-from .stream import StreamRun
 from .takeover import ASK_AGAIN_S
 from .verify_after_run import verified
 
@@ -76,6 +81,7 @@ def run_pipeline(
     allow_deletes: Sequence[str] = (),
     fills: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
+    executor: Any = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
 
@@ -100,6 +106,8 @@ def run_pipeline(
         allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
         fills: stream -> columns that its records get first (`syncblocks fill`); only these streams run.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
+        executor: where streams run, before the file's: as the file says it, an address, a `distributed.Client`, or any
+            `concurrent.futures.Executor`.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
@@ -109,6 +117,7 @@ def run_pipeline(
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     if retry:
         pipeline = _as_of_latest_run(pipeline)
+    pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = _Order(
         streams=streams,
         tags=tags,
@@ -124,6 +133,7 @@ def run_pipeline(
         deletes=deletes,
         allow_deletes=allow_deletes,
         fills=fills or {},
+        executor=executor,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -146,6 +156,7 @@ class _Order(NamedTuple):
     deletes: bool
     allow_deletes: Sequence[str]
     fills: Mapping[str, Sequence[str]]
+    executor: Any
 
 
 class _Runner:
@@ -165,6 +176,7 @@ class _Runner:
         self._dispatcher: Dispatcher | NullDispatcher | None = None
         self._run_ids: list[int] = []
         self._watch: Watch | None = None
+        self._engine: OpenedEngine | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> _Runner:
@@ -181,6 +193,8 @@ class _Runner:
             self.session.close()
             if self._store is not None:
                 self._store.close()
+            if self._engine is not None:
+                self._engine.close()
 
     @property
     def _grace_s(self) -> float:
@@ -216,6 +230,8 @@ class _Runner:
                 return self._result(None, CANCELLED, ())
             latest = self._latest()
             plan = self._plan(self._chosen())
+            if self._engine is None and isinstance(plan, Plan):
+                self._engine = open_engine(self.session, self.order.executor)
             self._open_store()  # only now: a mistake in the file creates nothing
             if isinstance(plan, ErrorInfo) and self._latest() != latest:
                 continue  # another run, which may have blocked the connection, has ended meanwhile
@@ -253,11 +269,22 @@ class _Runner:
                 lease,
                 notify=self.dispatcher.notify,
                 is_stopping=lambda: bool(self.signals),
+                make_executor=self._make_executor(lease),
             )
             coordinator.execute(self.order.concurrency)
             result = self._finish(run, coordinator.runs, lease)
             started = {member.name for member in coordinator.runs}
             return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
+
+    def _make_executor(self, lease: Lease) -> MakeExecutor:
+        engine = self._engine
+        if engine is None:
+            return Threads
+
+        def make(context: StreamContext, planned: Mapping[str, PlannedStream]) -> Executor:
+            return Remote(engine, self.store, context, planned, notify=self.dispatcher.notify, lose=lease.lose)
+
+        return make
 
     @property
     def store(self) -> Store:
@@ -389,10 +416,11 @@ class _Runner:
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
-        plan = attempt_plan(self.session, planned if isinstance(planned, Plan) else Plan(streams=(), groups=()))
+        plan = planned if isinstance(planned, Plan) else Plan(streams=(), groups=())
+        recorded = attempt_plan(self.session, plan, self._worker_order())
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
-            run = self.store.begin_retry(latest.id, plan=plan)
+            run = self.store.begin_retry(latest.id, plan=recorded)
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,
@@ -402,10 +430,21 @@ class _Runner:
                 variables=pipeline.variable_references,
                 interval=pipeline.interval,
                 tick=self.order.tick,
-                plan=plan,
+                plan=recorded,
             )
         self._run_ids.append(run.id)
         return run
+
+    def _worker_order(self) -> dict[str, Any] | None:
+        """Return what workers need to plan as this process has; None: there are none."""
+        if self._engine is None:
+            return None
+        order = self.order
+        return {
+            "full_refresh": order.full_refresh,
+            "bookmarks": {name: dict(texts) for name, texts in order.bookmarks.items()},
+            "workers_on_host": self._engine.workers_on_host,
+        }
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
@@ -430,7 +469,7 @@ class _Runner:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _finish(self, run: PipelineRun, runs: Sequence[StreamRun], lease: Lease) -> RunResult:
+    def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
             reason = "not every stream could be ended in time" if self.signals else _UNREADABLE

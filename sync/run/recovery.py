@@ -7,19 +7,17 @@ from collections.abc import Iterable, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
-from syncblocks.connectors.stream import LedgerKey, LedgerRow
+from syncblocks.connectors.stream import LedgerRow
 
-from ..delivery.subscriptions import data_blocks
 from ..errors import AlreadyRunning
 from ..plan.plan import Connectors, Plan
 from ..store import Store
-from ..store.model import AttemptPlan, BlockOutcome, PipelineRun, StateCopy, StreamOutcome
-from .block_runs import FAILURE, SUCCESS
+from ..store.model import AttemptPlan, PipelineRun
 from .errors import process_died
+from .lost_stream import lost_outcome
 from .progress import Progress
-from .takeover import fenced_row, is_completed, owner_text, stream_token, was_made
+from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
 
@@ -74,56 +72,13 @@ def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:
 def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:
     """Close one stream of a dead process; the destination's ledger decides how it ended."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
-    key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
-    row = fenced_row(destination, key, f"recovery of run {run.id}")
-    is_done = is_completed(row, run)
-    announced = store.held(run.id, stream)
-    is_change_made = announced is not None and was_made(*announced, row, run, destination)
-    last = planned.blocks[-1].block
-    if is_done and data_blocks(plan.subscriptions, stream, last):
-        log.warning("%s: its output was not kept, callbacks receive None: the process of the run has died", stream)
     error = process_died(
         "the process died while this stream was running; records that it had not committed are read again",
         stream=stream,
-        block=last,
+        block=planned.blocks[-1].block,
     )
-    blocks = tuple(
-        BlockOutcome(
-            block=block.block,
-            status=SUCCESS if is_done else FAILURE,
-            rows=None,
-            size_bytes=None,
-            bookmark_before=None,
-            bookmark_after=None,
-            schema_changes=(),
-            error=None if is_done or block.block != last else error,
-            data=None,
-        )
-        for block in planned.blocks
-    )
-    state = None
-    if destination.has_ledger and (is_done or is_change_made or _has_moved(store, run, row)):
-        # The table has the shape of that run: the next run does not report its schema changes again.
-        state = StateCopy(
-            stream=stream,
-            destination_table=planned.destination_table,
-            source=row.source,
-            bookmark=values(row.bookmark),
-            rows=row.rows,
-            shape=planned.config.get("shape"),
-        )
-    store.close_stream(
-        run.id,
-        StreamOutcome(
-            stream=stream, blocks=blocks, state=state, is_crash=not is_done, is_held_committed=is_change_made
-        ),
-    )
-
-
-def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:
-    """Whether the run moved the stream's bookmark: each end of a stream copies the bookmark to the store."""
-    copies = {(copy.stream, copy.destination_table): copy.bookmark for copy in store.states(run.pipeline)}
-    return values(row.bookmark) != copies.get((row.key.stream, row.key.destination_table))
+    owner = f"recovery of run {run.id}"
+    store.close_stream(run.id, lost_outcome(store, run, plan, stream, destination, owner=owner, error=error))
 
 
 def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:

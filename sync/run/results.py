@@ -13,7 +13,7 @@ from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 from ..errors import PipelineFailed, nearest_match
 
 if TYPE_CHECKING:
-    from .stream import StreamRun
+    from .executors.protocol import Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def _cell(text: str) -> str:
     return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…"
 
 
-def stream_result(member: StreamRun) -> StreamResult:
+def stream_result(member: Member) -> StreamResult:
     """Return how one stream run ended."""
     blocks = member.outcome.blocks if member.outcome is not None else ()
     last = blocks[-1] if blocks else None

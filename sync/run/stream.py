@@ -103,6 +103,11 @@ class StreamRun:
         self._range_retries = 0
 
     @property
+    def has_started(self) -> bool:
+        """A claimed stream starts at once: in this process nothing waits in a queue."""
+        return True
+
+    @property
     def has_ended(self) -> bool:
         """Whether the stream has ended for good."""
         return self.ended is not None

@@ -11,13 +11,13 @@ from ..errors import SyncError
 from ..session.session import Session, make_plan
 from ..store import Store
 from .block_runs import SUCCESS
+from .executors.protocol import Member
 from .progress import Progress
 from .results import StreamResult
-from .stream import StreamRun
 
 
 def verified(
-    results: tuple[StreamResult, ...], runs: Sequence[StreamRun], session: Session, store: Store, progress: Progress
+    results: tuple[StreamResult, ...], runs: Sequence[Member], session: Session, store: Store, progress: Progress
 ) -> tuple[StreamResult, ...]:
     """Compare the streams that say `verify: true` and have succeeded; return the results with their verdicts."""
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.selected.verify]

@@ -182,6 +182,7 @@ PASSED_ON = frozenset(
         "holds_memory",
         "keeps_first",
         "keeps_rejected",
+        "knows_place",
         "lists_streams",
         "looks_at_times",
         "marks_records",

@@ -240,14 +240,18 @@ class Session:
             connector.close()
 
 
-def open_session(pipeline: Pipeline) -> Session:
+def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
     """Create the connectors and load the user's files; connects to nothing.
+
+    Args:
+        pipeline: the pipeline file.
+        code: the user's functions, if they are loaded already.
 
     Raises:
         ConfigError: settings, callback files or transformer files are wrong.
     """
     pipeline.check_interval()
-    code = load_user_code(pipeline)
+    code = load_user_code(pipeline) if code is None else code
     source, destination = _make_both(pipeline)
     source_can, destination_can = abilities_of(source), abilities_of(destination)
     for can in (source_can, destination_can):

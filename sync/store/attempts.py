@@ -34,6 +34,7 @@ _START = insert(
     "run_id attempt block stream block_type position destination_table status started_at",
 )
 _SET_STREAM = update(STREAM_RUN, "status", "run_id = :run_id AND attempt = :number AND stream = :stream")
+_SET_CLAIM = update(STREAM_RUN, "claim", "run_id = :run_id AND attempt = :number AND stream = :stream")
 
 
 class Attempts:
@@ -59,8 +60,13 @@ class Attempts:
             write_plan(connection, run_id, run.attempt, plan)
             self._plans.forget(run_id)
 
-    def claim(self, run_id: int, streams: Iterable[str]) -> bool:
+    def claim(self, run_id: int, streams: Iterable[str], *, nonce: str = "") -> bool:
         """Claim streams that run together; all of their block runs start here.
+
+        Args:
+            run_id: The run.
+            streams: Their names.
+            nonce: Under which another process takes and closes them, see `claims`; empty: this process runs them.
 
         Returns:
             False if the run is stopping, or a cancel was requested: then nothing is claimed.
@@ -80,7 +86,11 @@ class Attempts:
             if run.cancel_requested:
                 _stop(connection, run, counters, CANCELLED)
                 return False
-            claim_streams(connection, run, counters, claimed())
+            rows = claimed()
+            claim_streams(connection, run, counters, rows)
+            if nonce:
+                names = [{"run_id": run.id, "number": run.attempt, "stream": row.stream} for row in rows]
+                connection.run_many(_SET_CLAIM, [{**name, "claim": nonce} for name in names])
             save_counters(connection, run, counters)
             save_attempt(connection, run)
         return True

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, end, set_streams
+from .claims import ask_claim, check_claim
 from .connection import Answer, Connection
 from .counters import ask_counters, save_counters, stop_claims
 from .event_rows import EventRow, write_events
@@ -57,22 +58,26 @@ class Closing:
         self._transactions = transactions
         self._plans = plans
 
-    def close_stream(self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = ()) -> Closed:
+    def close_stream(
+        self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = (), nonce: str = ""
+    ) -> Closed:
         """End all block runs of a stream, and write everything that follows, in one transaction.
 
         Args:
             run_id: The run.
             outcome: How the stream ended.
             claim: Streams that take its place, claimed as by `claim` unless the run is stopping by then.
+            nonce: Of the claim under which a worker closes.
 
         Raises:
-            LostRun: this process does not own the run, or the stream is not open (any more).
+            LostRun: this process does not own the run, or the stream is not open (any more), or has another nonce.
             StateError: the outcome does not have exactly the stream's blocks.
         """
         with self._transactions.write_and_lease("close") as connection:
             # All that the close reads is asked for at once, with the lock.
             locked = self._transactions.ask_lock_owned(connection, run_id)
             running_blocks = ask_running_blocks(connection, run_id, outcome.stream)
+            claimed_by = ask_claim(connection, run_id, outcome.stream) if nonce else None
             counted = ask_counters(connection, run_id)
             claimed = ask_streams(connection, run_id, claim) if claim else list
             versioned = ask_version(connection, outcome.state, run_id=run_id) if outcome.state else lambda: None
@@ -82,6 +87,8 @@ class Closing:
             run = locked()
             failpoint("store.close.locked")
             running = running_blocks()
+            if claimed_by is not None:
+                check_claim(claimed_by, run_id, outcome.stream, nonce)
             blocks = _match(run, running, outcome)
             plan = self._plans.without_streams(connection, run_id, run.attempt)
             if wants(plan, SCHEMA_CHANGED):

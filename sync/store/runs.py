@@ -88,7 +88,7 @@ class Runs:
                 "attempt": 1,
                 "is_active": True,
                 "owner": self._transactions.owner,
-                "lease_until": _lease_end(now),
+                "lease_until": lease_end(now),
                 "execution_date": execution_date,
                 "trigger_id": trigger,
                 "event": dict(event or {}),
@@ -126,7 +126,7 @@ class Runs:
                 attempt=run.attempt + 1,
                 is_active=True,
                 owner=self._transactions.owner,
-                lease_until=_lease_end(run.now),
+                lease_until=lease_end(run.now),
                 cancel_requested_at=None,
             )
             _begin_attempt(connection, run_id, run.attempt + 1, run.now)
@@ -148,7 +148,7 @@ class Runs:
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
             if run.owner != me and self._transactions.is_alive(run.owner, run.lease_until, run.now):
                 raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
-            _set_run(connection, run_id, owner=me, lease_until=_lease_end(run.now))
+            _set_run(connection, run_id, owner=me, lease_until=lease_end(run.now))
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now)
             self._plans.forget(run_id)
@@ -161,7 +161,7 @@ class Runs:
         """
         is_one, values = one_of("id", run_ids)
         with self._transactions.write("renew", is_brief=True) as connection:
-            lease = {"owner": self._transactions.owner, "lease_until": _lease_end(self._transactions.now(connection))}
+            lease = {"owner": self._transactions.owner, "lease_until": lease_end(self._transactions.now(connection))}
             return frozenset(connection.column(_RENEW.format(is_one=is_one), {**values, **lease}))
 
     def standings(self, run_ids: Collection[int]) -> Mapping[int, Standing]:
@@ -269,6 +269,15 @@ class Runs:
             found, key=lambda run: (run.attempt, run.ended_at is None, run.ended_at or run.started_at, run.stream)
         )
 
+    def block_runs_of(self, run_id: int, attempt: int, streams: Collection[str]) -> list[BlockRun]:
+        """Return the block runs of some streams of an attempt, each stream's in pipeline order."""
+        is_one, values = one_of("stream", streams)
+        where = f"run_id = :run_id AND attempt = :number AND {is_one}"
+        values |= {"run_id": run_id, "number": attempt}
+        with self._transactions.read() as connection:
+            rows = connection.rows(f"SELECT * FROM {BLOCK_RUN} WHERE {where} ORDER BY position", values)
+        return [_decode_block_run(row) for row in rows]
+
     def unfinished_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of a run that succeeded in none of its attempts, in run order."""
         with self._transactions.read() as connection:
@@ -319,7 +328,8 @@ class Runs:
             raise AlreadyRunning(pipeline, active.id, str(active.owner)) from error
 
 
-def _lease_end(now: datetime) -> datetime:
+def lease_end(now: datetime) -> datetime:
+    """Return until when a lease lasts that is renewed now."""
     return now + timedelta(seconds=LEASE_S)
 
 

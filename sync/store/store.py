@@ -9,6 +9,7 @@ from syncblocks.callbacks.protocols import Callbacks
 
 from ..clock import Clock
 from .attempts import Attempts
+from .claims import Claims
 from .close import Closing
 from .database import Database, open_database, store_exists
 from .event_kwargs import run_kwargs
@@ -49,6 +50,7 @@ class Store:
         self.latest_run = runs.latest_run
         self.runs = runs.runs
         self.block_runs = runs.block_runs
+        self.block_runs_of = runs.block_runs_of
         self.unfinished_streams = runs.unfinished_streams
         self.open_streams = runs.open_streams
         self.never_started = runs.never_started
@@ -57,6 +59,13 @@ class Store:
         self.claim = self._attempts.claim
         self.request_stop = self._attempts.request_stop
         self.close_stream = Closing(self._transactions, self._plans).close_stream
+        claims = Claims(self._transactions)
+        self.take_claim = claims.take_claim
+        self.renew_claims = claims.renew_claims
+        self.holds_claim = claims.holds_claim
+        self.ask_to_stop = claims.ask_to_stop
+        self.take_back = claims.take_back
+        self.claim_states = claims.claim_states
         self.attempt_plan = self._plans.attempt_plan
         self.attempt_plan_of = self._plans.attempt_plan_of
         running_events = RunningEvents(self._transactions, self._plans)

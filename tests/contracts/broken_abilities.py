@@ -174,7 +174,14 @@ class LetsNullIn(AbleSource):
 class AnswersWithNothing(AbleSource):
     """Answers None for "no"."""
 
-    caught_by = {"test_a_source_says_why_it_may_skip_late_records", "test_a_source_says_whether_it_has_one_null"}
+    caught_by = {
+        "test_a_source_says_why_it_may_skip_late_records",
+        "test_a_source_says_whether_it_has_one_null",
+        "test_a_source_says_from_where_its_place_is_reached",
+    }
+
+    def place(self) -> Any:
+        return None
 
     def skips_late(self, stream: Stream) -> str:
         return None  # type: ignore[return-value]

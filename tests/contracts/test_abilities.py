@@ -17,9 +17,36 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILE_SOURCE = {"lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
-_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"}
+_FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
+_FILES = {
+    "knows_place",
+    "states_types",
+    "keeps_rejected",
+    "keeps_files",
+    "removes_records",
+    "replaces_ranges",
+    "keeps_first",
+}
+_SERVER_SOURCE = {
+    "knows_place",
+    "verifies_server",
+    "skips_late",
+    "reads_ranges",
+    "reads_queries",
+    "filters_records",
+    "computes_checksums",
+}
+_DUCKDB_SOURCE = {
+    "knows_place",
+    "holds_memory",
+    "skips_late",
+    "reads_queries",
+    "filters_records",
+    "computes_checksums",
+    "flattens_objects",
+}
 _SQL = {
+    "knows_place",
     "states_types",
     "names_tables",
     "names_columns",
@@ -40,33 +67,19 @@ _HISTORY = {*_SQL, "keeps_history"}
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILES),
-    "duckdb": (
-        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums", "flattens_objects"},
-        {"holds_memory", *_HISTORY},
-    ),
-    "json": (
-        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
-        set(),
-    ),
-    "jsonl": (
-        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
-        _FILES,
-    ),
-    "mariadb": (
-        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
-    ),
-    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
-    "mysql": (
-        {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
-    ),
+    "duckdb": (_DUCKDB_SOURCE, {"holds_memory", *_HISTORY}),
+    "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
+    "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILES),
+    "mariadb": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
+    "memory": ({"knows_place"}, {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
+    "mysql": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
     "parquet": (
         {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
         {"holds_memory", *_FILES},
     ),
     "postgres": (
         {
+            "knows_place",
             "verifies_server",
             "prepares",
             "skips_late",
@@ -78,8 +91,8 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
-    "sqlalchemy": ({"skips_late", "filters_records"}, _SQL),
-    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _HISTORY),
+    "sqlalchemy": ({"knows_place", "skips_late", "filters_records"}, _SQL),
+    "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {

@@ -1,0 +1,119 @@
+"""Where the streams of a pipeline may run: what cannot run on another machine is refused before anything runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.stream import Place
+
+from ..config import Pipeline
+
+#: In `plan`: from where both ends are reached.
+WORDS: dict[Place, str] = {
+    "anywhere": "any worker",
+    "host": "workers of this machine",
+    "process": "one process",
+}
+
+
+def place_of(source_can: Abilities, destination_can: Abilities) -> Place:
+    """Return from where both ends of a pipeline are reached."""
+    cans = (source_can.knows_place, destination_can.knows_place)
+    places = {"process" if can is None else can.place() for can in cans}
+    return next(place for place in ("process", "host", "anywhere") if place in places)
+
+
+def check_placement(
+    pipeline: Pipeline,
+    source_can: Abilities,
+    destination_can: Abilities,
+    wanted: Mapping[str, Collection[str]],
+    *,
+    has_ledger: bool,
+) -> None:
+    """Check that streams can run where `executor` says.
+
+    Args:
+        pipeline: the pipeline file.
+        source_can: abilities of the source.
+        destination_can: abilities of the destination.
+        wanted: stream -> blocks whose data callbacks want.
+        has_ledger: whether the destination holds a ledger.
+
+    Raises:
+        ConfigError: they cannot; names both settings.
+    """
+    if not pipeline.executor.is_elsewhere:
+        return
+    _check_store(pipeline)
+    _check_secrets(pipeline)
+    _check_code(pipeline)
+    ends = (
+        ("source", pipeline.source.connector, source_can.knows_place),
+        ("destination", pipeline.destination.connector, destination_can.knows_place),
+    )
+    for role, connector, can in ends:
+        if can is None or can.place() == "process":
+            raise pipeline.error(
+                (role, "connector"),
+                f"`executor: {{dask: ...}}` runs streams in other processes, and what {connector!r} has is one "
+                "process's at a time: take `executor: threads`",
+            )
+    if not has_ledger:
+        raise pipeline.error(
+            ("destination", "connector"),
+            f"`executor: {{dask: ...}}` needs a destination with a ledger, which refuses the commits of a worker that "
+            f"was given up: {pipeline.destination.connector!r} cannot hold one",
+        )
+    _check_data(pipeline, wanted)
+
+
+def _check_store(pipeline: Pipeline) -> None:
+    if pipeline.store is None or not pipeline.store.startswith("postgresql"):
+        said = "is not set, so it is a SQLite file" if pipeline.store is None else "is a SQLite file"
+        raise pipeline.error(
+            ("store",) if pipeline.store is not None else ("executor",),
+            f"`executor: {{dask: ...}}` needs a run store that every worker reaches, and `store` {said}: "
+            "write store: postgresql://...",
+        )
+
+
+def _check_secrets(pipeline: Pipeline) -> None:
+    """Refuse secrets that stand in the file: the file goes through the scheduler to the workers."""
+    for loc in pipeline.written_secrets:
+        raise pipeline.error(
+            loc,
+            "a secret is written in the file, which `executor: {dask: ...}` sends to the workers: use "
+            "{{ secret('x') }} or {{ env_var('X') }}, which each worker looks up for itself",
+        )
+
+
+def _check_code(pipeline: Pipeline) -> None:
+    """Refuse files of code outside of the pipeline's folder: only what is in it travels."""
+    for place, block in enumerate(pipeline.transformers):
+        if block.file is not None and not _is_inside(block.file):
+            raise pipeline.error(
+                ("transformers", place, "file"),
+                "`executor: {dask: ...}` sends code from the pipeline's folder only: put the file below it",
+            )
+    if pipeline.catalog is not None and not _is_inside(pipeline.catalog):
+        raise pipeline.error(("catalog",), "`executor: {dask: ...}` sends files from the pipeline's folder only")
+
+
+def _is_inside(file: str) -> bool:
+    """Tell whether a file's path, relative to the pipeline's folder, stays in it."""
+    path = Path(file)
+    return not path.is_absolute() and ".." not in path.parts and not file.startswith("~")
+
+
+def _check_data(pipeline: Pipeline, wanted: Mapping[str, Collection[str]]) -> None:
+    """Refuse callbacks that want data, unless there is a folder through which the data reaches them."""
+    blocks = sorted({block for of_stream in wanted.values() for block in of_stream})
+    if blocks and pipeline.executor.spool is None and not pipeline.executor.is_local:
+        raise pipeline.error(
+            ("executor",),
+            f"callbacks want the data of block {blocks[0]!r}, which other machines have: name a folder that all of "
+            "them share as `spool`, or give the callbacks `fetch_inputs=False`",
+        )

@@ -1,0 +1,292 @@
+"""The engine of a Dask cluster: carries references to its workers, and the pipeline's code through its plugins."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import distributed
+
+from ...config import Pipeline
+from ...config.executor import ExecutorSettings
+from ...errors import ConfigError, ExecutorError, SyncError
+from ...store.owner import current_owner
+from .bundle import Bundle, own_version, pack
+from .remote import Answer
+from .task import run_streams
+from .threads import in_thread
+from .worker_calls import CodePlugin, probe, release
+
+log = logging.getLogger("syncblocks")
+
+#: Seconds to reach the scheduler, and to wait for the first worker.
+CONNECT_S = 20.0
+#: Seconds that workers have to close their connections, or to answer who they are.
+ASK_S = 15.0
+#: Seconds that what is known of the workers is used.
+KNOWN_S = 5.0
+#: Seconds without workers, after which what waits for one is given up.
+ABSENT_S = 60.0
+DEFAULT_WORKERS = 4
+
+
+class DaskEngine:
+    """A connection to a cluster for one run; see `Engine`. Close it when done."""
+
+    def __init__(self, client: Any, pipeline: Pipeline, *, is_bound: bool, owned: list[Any]) -> None:
+        """Send the code, and look at the workers.
+
+        Args:
+            client: of the cluster.
+            pipeline: whose streams it carries.
+            is_bound: whether only workers of this machine reach what the pipeline names.
+            owned: what to close at the end, in this order.
+
+        Raises:
+            ConfigError: no worker can run the pipeline.
+            ExecutorError: there is none, or the cluster does not answer.
+        """
+        self._client = client
+        self._owned = owned
+        self._is_bound = is_bound
+        self._bundle: Bundle = pack(pipeline)
+        self._looked = 0.0
+        self._slots = 0
+        self._absent_since: float | None = None
+        self._refresh()
+        if not self._slots:
+            raise ExecutorError(f"no worker has joined the Dask cluster within {CONNECT_S:g} s")
+        client.register_plugin(CodePlugin(self._bundle.name, self._bundle.archive), name=self._plugin)
+        self._is_registered = True
+        #: Addresses of the workers that may run streams; None: all.
+        self._allowed = self._checked_workers(pipeline)
+
+    @property
+    def _plugin(self) -> str:
+        return f"syncblocks-{self._bundle.name[:16]}"
+
+    def _checked_workers(self, pipeline: Pipeline) -> list[str] | None:
+        """Ask all workers who they are; return those that may run streams.
+
+        Raises:
+            ConfigError: a worker has another version, or none is on this machine and only this machine will do.
+        """
+        found = self._ask(probe)
+        mine = current_owner()
+        here, hosts = [], dict[str, int]()
+        for address, answer in found.items():
+            if not isinstance(answer, Mapping):
+                raise ConfigError(
+                    f"worker {address} cannot import syncblocks {own_version()}: install it there", key="executor"
+                )
+            if answer["version"] != own_version():
+                raise ConfigError(
+                    f"worker {address} has syncblocks {answer['version']}, this machine has {own_version()}: "
+                    "install the same version everywhere",
+                    key="executor",
+                )
+            hosts[answer["host"]] = hosts.get(answer["host"], 0) + int(answer["threads"])
+            if (answer["boot_id"], answer["host"]) == (mine.boot_id, mine.host):
+                here.append(address)
+        #: Most streams that run on one machine at once: they share its memory.
+        self.workers_on_host = max(hosts.values(), default=1)
+        if not self._is_bound:
+            return None
+        if not here:
+            raise ConfigError(
+                f"{pipeline.source.connector} and {pipeline.destination.connector} name what only this machine has "
+                "(a local path or localhost), and no worker of the cluster is on it: write executor: {dask: local}, or "
+                "name what all machines reach",
+                key="executor",
+            )
+        self._slots = 2 * hosts[mine.host]
+        return here
+
+    @property
+    def slots(self) -> int:
+        """See `Engine`: two for each thread of a worker, so that none waits for the coordinator."""
+        if self._allowed is None:
+            self._refresh()
+        return max(1, self._slots)
+
+    @property
+    def absent(self) -> str:
+        """See `Engine`."""
+        self._refresh()
+        if self._absent_since is None or time.monotonic() - self._absent_since < ABSENT_S:
+            return ""
+        return f"the Dask cluster has had no workers for {ABSENT_S:g} s"
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < KNOWN_S:
+            return
+        self._looked = now
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        except Exception as error:
+            log.debug("the scheduler does not answer", exc_info=error)
+            workers = {}
+        self._absent_since = None if workers else self._absent_since or now
+        if workers:
+            self._slots = 2 * sum(int(worker["nthreads"]) for worker in workers.values())
+
+    def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
+        """See `Engine`. Each call has its own key; Dask neither repeats nor merges any."""
+        return self._submit(payload, answered, None)
+
+    def _submit(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
+        try:
+            future = self._client.submit(
+                run_streams,
+                self._bundle.name,
+                payload,
+                *(() if archive is None else (archive,)),
+                key=f"syncblocks-{uuid.uuid4().hex}",
+                pure=False,
+                retries=0,
+                workers=self._allowed,
+                allow_other_workers=False,
+            )
+        except Exception as error:
+            raise ExecutorError(f"the Dask cluster takes no work: {type(error).__name__}") from error
+
+        def done(ended: Any) -> None:
+            answer: Answer = None
+            try:
+                if ended.status == "finished":
+                    # An answer without news is not fetched from the worker: its type is known.
+                    answer = {} if ended.type is type(None) else json.loads(ended.result(timeout=ASK_S))
+            except Exception as error:
+                log.debug("an answer was lost", exc_info=error)
+            ended.release()
+            if answer is not None and "missing" in answer and archive is None:
+                # A worker that joined while the code was sent.
+                try:
+                    self._submit(payload, answered, self._bundle.archive)
+                    return
+                except SyncError as error:
+                    log.debug("not sent again", exc_info=error)
+            answered(answer)
+
+        future.add_done_callback(done)
+        # One that waits is forgotten; one that runs goes on until the run store stops it.
+        return lambda: future.release()
+
+    def release(self) -> None:
+        """See `Engine`."""
+        try:
+            self._ask(release, self._bundle.name)
+        except SyncError as error:
+            log.warning("workers may still have connections: %s", error)
+
+    def close(self) -> None:
+        """Take the code back from the cluster, and leave it. Idempotent."""
+        ending, self._owned = self._owned, []
+        if self._is_registered:
+            self._is_registered = False
+            self._bounded(lambda: self._client.unregister_worker_plugin(self._plugin), "the code stays on the workers")
+        for each in ending:
+            self._bounded(each.close, "the Dask cluster was left without a farewell")
+
+    def _bounded(self, work: Callable[[], Any], else_: str) -> None:
+        try:
+            in_thread(work, "dask").result(timeout=ASK_S)
+        except Exception as error:
+            log.debug("%s", else_, exc_info=error)
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Mapping[str, Any]:
+        """Call a function on all workers, outside of their queues.
+
+        Raises:
+            ExecutorError: not all of them answer in time.
+        """
+        try:
+            asked = in_thread(lambda: self._client.run(function, *arguments, on_error="return"), "dask")
+            return dict(asked.result(timeout=ASK_S))
+        except Exception as error:
+            raise ExecutorError(f"the workers of the Dask cluster do not answer: {type(error).__name__}") from error
+
+
+def open_dask(pipeline: Pipeline, given: Any, *, is_bound: bool) -> DaskEngine:
+    """Connect to the cluster of the pipeline file, or use a client that was given.
+
+    Args:
+        pipeline: says which cluster.
+        given: a `distributed.Client`; None: the pipeline file's.
+        is_bound: see `DaskEngine`.
+
+    Raises:
+        ConfigError: distributed is not installed, or no worker can run the pipeline.
+        ExecutorError: the cluster cannot be reached.
+    """
+    if given is not None:
+        return DaskEngine(given, pipeline, is_bound=is_bound, owned=[])
+    settings = pipeline.executor
+    owned: list[Any] = []
+    try:
+        logging.getLogger("distributed").setLevel(logging.ERROR)  # what goes wrong is told by the run
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its ports
+            if settings.is_local:
+                owned.append(_local_cluster(settings))
+                client = distributed.Client(owned[0], set_as_default=False, timeout=CONNECT_S)
+            else:
+                security = _security(pipeline)
+                client = distributed.Client(
+                    settings.dask, security=security, set_as_default=False, timeout=CONNECT_S, name="syncblocks"
+                )
+        owned.insert(0, client)
+        in_thread(lambda: client.wait_for_workers(1, timeout=CONNECT_S), "dask").result(timeout=2 * CONNECT_S)
+        return DaskEngine(client, pipeline, is_bound=is_bound, owned=owned)
+    except BaseException as error:
+        for each in owned:
+            with suppress(Exception):
+                each.close()
+        if isinstance(error, SyncError) or not isinstance(error, Exception):
+            raise
+        raise ExecutorError(f"the Dask cluster at {settings.dask} cannot be used: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no scheduler or worker has answered within {CONNECT_S:g} s"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _local_cluster(settings: ExecutorSettings) -> Any:
+    try:
+        security = distributed.Security.temporary()  # else every user of this machine could give it work
+    except ImportError:
+        security = None
+        log.warning("cryptography is not installed: other users of this machine can reach the local Dask cluster")
+    return distributed.LocalCluster(
+        n_workers=settings.workers or DEFAULT_WORKERS,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        security=security,
+        silence_logs=logging.ERROR,
+        memory_limit=0,
+    )
+
+
+def _security(pipeline: Pipeline) -> Any:
+    from distributed.security import Security
+
+    said = pipeline.executor.security
+    if said is None:
+        return None
+    return Security(
+        tls_ca_file=str(pipeline.resolve(said.ca)),
+        tls_client_cert=str(pipeline.resolve(said.cert)),
+        tls_client_key=str(pipeline.resolve(said.key)),
+        require_encryption=True,
+    )

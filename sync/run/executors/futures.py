@@ -1,0 +1,77 @@
+"""The engine of any `concurrent.futures.Executor`: threads, processes, or somebody else's pool."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from ...config import Pipeline
+from ...errors import ExecutorError
+from .bundle import pack
+from .remote import Answer
+from .task import run_streams
+
+log = logging.getLogger("syncblocks")
+
+
+class FuturesEngine:
+    """Carries references by `Executor.submit`; the code goes with the first call that misses it. See `Engine`.
+
+    The executor is the caller's: it is not shut down here.
+    """
+
+    def __init__(self, executor: Executor, pipeline: Pipeline) -> None:
+        self._executor = executor
+        self._bundle = pack(pipeline)
+        workers = vars(executor).get("_max_workers")  # of the executors of Python
+        self._workers = int(workers) if isinstance(workers, int) and workers > 0 else os.cpu_count() or 1
+        #: They may all be on this machine.
+        self.workers_on_host = self._workers
+
+    @property
+    def slots(self) -> int:
+        """See `Engine`."""
+        return 2 * self._workers
+
+    @property
+    def absent(self) -> str:
+        """See `Engine`: an executor does not tell."""
+        return ""
+
+    def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
+        """See `Engine`."""
+        return self._submit(payload, answered, None)
+
+    def _submit(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
+        try:
+            future = self._executor.submit(run_streams, self._bundle.name, payload, archive)
+        except Exception as error:
+            raise ExecutorError(f"the executor takes no work: {type(error).__name__}") from error
+
+        def done(ended: Future[str | None]) -> None:
+            answer: Answer = None
+            try:
+                text = ended.result()
+                answer = {} if text is None else json.loads(text)
+                if answer is not None and "missing" in answer and archive is None:
+                    self._submit(payload, answered, self._bundle.archive)
+                    return
+            except BaseException as error:  # CancelledError is none of Exception
+                log.debug("an answer was lost", exc_info=error)
+            answered(answer)
+
+        future.add_done_callback(done)
+
+        def withdraw() -> None:
+            future.cancel()
+
+        return withdraw
+
+    def release(self) -> None:
+        """See `Engine`: nobody reaches all workers; the children end their connections when the attempt has ended."""
+
+    def close(self) -> None:
+        """See `OpenedEngine`."""

@@ -1,0 +1,110 @@
+"""Which executor a run has: threads, a Dask cluster, or what the caller of Python gives."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ...config import Pipeline
+from ...config.executor import LOCAL, ExecutorSettings, as_executor
+from ...errors import ConfigError
+from ...plan.placement import place_of
+from ...session.session import Session
+from .remote import Engine
+
+#: In place of an address, for what is given by Python.
+GIVEN = "given"
+
+
+class OpenedEngine(Engine, Protocol):
+    """An engine that a run has opened."""
+
+    #: Most streams that run on one machine at once: they share its memory.
+    workers_on_host: int
+
+    def close(self) -> None:
+        """Leave it. Idempotent."""
+        ...
+
+
+#: As `executor` in the pipeline file, or an address alone; or a `distributed.Client`, or a concurrent Executor.
+Given = Any
+
+
+def with_executor(pipeline: Pipeline, given: Given) -> Pipeline:
+    """Return a pipeline whose executor is another than its file says; None: the file's.
+
+    Raises:
+        ConfigError: it is no executor.
+    """
+    if given is None:
+        return pipeline
+    spool = pipeline.executor.spool
+    if isinstance(given, str) and given != "threads":
+        is_address = given == LOCAL or "://" in given
+        if not is_address:
+            raise ConfigError(
+                f"{given!r} is no executor", key="executor", allowed=("threads", LOCAL, "tcp://HOST:PORT")
+            )
+        security = pipeline.executor.security if given.startswith("tls") else None
+        settings = ExecutorSettings(dask=given, security=security, spool=spool)
+    elif isinstance(given, str | Mapping):
+        from pydantic import ValidationError
+
+        try:
+            settings = ExecutorSettings.model_validate(as_executor(given if isinstance(given, str) else dict(given)))
+        except (ValidationError, ValueError) as error:
+            raise ConfigError(f"is no executor: {error}", key="executor") from error
+    else:
+        _kind_of(given)
+        settings = ExecutorSettings(dask=GIVEN, spool=spool)
+    return pipeline.model_copy(update={"executor": settings})
+
+
+def is_object(given: Given) -> bool:
+    """Whether an executor was given as an object, not in words."""
+    return given is not None and not isinstance(given, str | Mapping)
+
+
+def _kind_of(given: Any) -> str:
+    """Return `executor` or `client`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(given, concurrent.futures.Executor):
+        return "executor"
+    if type(given).__module__.partition(".")[0] == "distributed":
+        import distributed
+
+        if isinstance(given, distributed.Client):
+            return "client"
+    raise ConfigError(
+        f"a {type(given).__name__} is no executor", key="executor", allowed=("distributed.Client", "Executor")
+    )
+
+
+def open_engine(session: Session, given: Given) -> OpenedEngine | None:
+    """Open the engine of a pipeline's executor; None: threads of this process.
+
+    Raises:
+        ConfigError: what it needs is not installed, or no worker can run the pipeline.
+        ExecutorError: it cannot be reached.
+    """
+    pipeline = session.pipeline
+    if not pipeline.executor.is_elsewhere:
+        return None
+    if is_object(given) and _kind_of(given) == "executor":
+        from .futures import FuturesEngine
+
+        return FuturesEngine(given, pipeline)
+    try:
+        import distributed  # noqa: F401 (few runs need it, and it takes a second)
+    except ModuleNotFoundError as error:
+        message = "executor `dask` needs distributed: pip install 'syncblocks[dask]'"
+        raise ConfigError(message, key="executor") from error
+    from .dask import open_dask
+
+    is_bound = place_of(session.source_can, session.destination_can) != "anywhere"
+    return open_dask(pipeline, given if is_object(given) else None, is_bound=is_bound)

@@ -1,0 +1,106 @@
+"""What the coordinator asks of an executor, and what it sees of the streams that run there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...plan.plan import PlannedStream
+from ...store.model import StreamOutcome
+from ..context import StreamContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Names a group that was claimed: no data, no settings and no secrets."""
+
+    run_id: int
+    attempt: int
+    #: The streams that one read yields together.
+    streams: tuple[str, ...]
+    #: Of the claim in the run store: who finds another one there does nothing. Empty: the group stays in this process.
+    nonce: str = ""
+
+    def encode(self) -> str:
+        """Return the JSON that travels."""
+        return json.dumps(
+            {"run": self.run_id, "attempt": self.attempt, "streams": list(self.streams), "nonce": self.nonce}
+        )
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Reference:
+        """Read what has travelled."""
+        return cls(
+            run_id=int(document["run"]),
+            attempt=int(document["attempt"]),
+            streams=tuple(map(str, document["streams"])),
+            nonce=str(document["nonce"]),
+        )
+
+
+class Member(Protocol):
+    """One claimed stream as the coordinator sees it. It ends exactly once, whatever happens."""
+
+    name: str
+    planned: PlannedStream
+    outcome: StreamOutcome | None
+    status: str | None
+    error: BaseException | None
+    #: Monotonic time of the claim, or of the start elsewhere once it is known.
+    started: float
+    #: When it was closed in the run store.
+    ended: float | None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it has left the queue of the executor: `timeout_s` counts from there."""
+        ...
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended for good."""
+        ...
+
+    def cancel(self, reason: str) -> None:
+        """Stop soon, and commit nothing more. Idempotent."""
+        ...
+
+    def abandon(self) -> None:
+        """End it without whoever runs it: the ledger decides how, and its token keeps them from another commit."""
+        ...
+
+    def shown(self, error: BaseException) -> str:
+        """Return an error's text for a person, with secrets masked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A group that an executor has taken; `done` is set when all of its members have ended."""
+
+    members: Sequence[Member]
+    done: Future[None]
+
+
+class Executor(Protocol):
+    """Runs groups of streams somewhere. Nothing of an engine passes through it."""
+
+    @property
+    def slots(self) -> int | None:
+        """How many streams it takes at once; None: as many as the pipeline allows."""
+        ...
+
+    def submit(self, reference: Reference) -> Work:
+        """Take a group that was claimed in the run store."""
+        ...
+
+    def close(self) -> None:
+        """Make every worker close its connections to source and destination. Idempotent."""
+        ...
+
+
+#: Makes the executor of one attempt. Arguments: what its streams share, the streams by name.
+MakeExecutor = Callable[[StreamContext, Mapping[str, PlannedStream]], Executor]

@@ -1,0 +1,453 @@
+"""The executor of other processes: an engine carries references there, and the run store tells how streams ended.
+
+Nothing that the engine says decides anything. A stream has ended when the run store says so. Where its worker has died,
+lost its lease or given up, this process takes the claim back, asks the destination's ledger and closes the stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from syncblocks.connectors.errors import ConnectorError
+
+from ...errors import ExecutorError, SyncError
+from ...plan.plan import PlannedStream
+from ...store import Store
+from ...store.model import AttemptPlan, BlockOutcome, BlockRun, ErrorInfo, LostRun, StreamOutcome
+from ..block_runs import CANCELLED, FAILURE
+from ..context import StreamContext
+from ..errors import LedgerUnreadable, Stopped, message_of, process_died
+from ..lost_stream import lost_outcome, unknown_blocks
+from ..takeover import owner_text, stream_token
+from .protocol import Reference, Work
+from .threads import in_thread
+
+log = logging.getLogger("syncblocks")
+
+#: Seconds between two looks into the run store while streams are in flight.
+POLL_S = 0.5
+#: Seconds that a closed stream waits for the answer of its worker.
+ANSWER_S = 1.0
+#: How often a group is sent that no worker has taken.
+TRIES = 4
+
+#: What the function of the worker has answered; None: the engine has lost the call.
+Answer = Mapping[str, Any] | None
+
+
+class Engine(Protocol):
+    """Carries calls of `task.run_streams` to workers."""
+
+    @property
+    def slots(self) -> int:
+        """Calls to have in flight at most."""
+        ...
+
+    def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
+        """Send a call; `answered` is called once, from any thread. Return what withdraws a call that still waits.
+
+        Raises:
+            ExecutorError: it cannot be sent.
+        """
+        ...
+
+    @property
+    def absent(self) -> str:
+        """Why nobody can take a call at the moment; empty: there are workers."""
+        ...
+
+    def release(self) -> None:
+        """Make all workers close their connections; wait for them, but not without end."""
+        ...
+
+
+class RemoteStream:
+    """One stream that another process runs; see `Member`."""
+
+    def __init__(self, planned: PlannedStream, context: StreamContext, wake: Callable[[], None]) -> None:
+        self.planned = planned
+        self.name = planned.name
+        self.outcome: StreamOutcome | None = None
+        self.status: str | None = None
+        self.error: BaseException | None = None
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        #: Why it was cancelled; None if it was not.
+        self.stop_reason: str | None = None
+        self.has_started = False
+        #: Whether it is to be ended without its worker.
+        self.is_abandoned = False
+        #: Whether a thread takes it over.
+        self.is_being_taken = False
+        self._context = context
+        self._wake = wake
+        self._ending = threading.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """See `Member`."""
+        return self.ended is not None
+
+    def cancel(self, reason: str) -> None:
+        """See `Member`: the run store tells its worker."""
+        if self.stop_reason is None and self.ended is None:
+            self.stop_reason = reason
+            self._wake()
+
+    def abandon(self) -> None:
+        """See `Member`."""
+        self.is_abandoned = True
+        self._wake()
+        self._ending.wait()
+
+    def shown(self, error: BaseException) -> str:
+        """See `Member`."""
+        return self._context.redactor.redact(message_of(error))
+
+    def note_start(self) -> None:
+        """Note that a worker has taken it."""
+        if not self.has_started:
+            self.has_started, self.started = True, time.monotonic()
+
+    def end(self, outcome: StreamOutcome | None, status: str, error: BaseException | None) -> None:
+        """Note how it ended; without an outcome it stays open, and the next start recovers it."""
+        self.outcome, self.status, self.error = outcome, status, error
+        self.ended = time.monotonic()
+        self._ending.set()
+        last = outcome.blocks[-1] if outcome is not None else None
+        shown = None if error is None else self.shown(error)
+        self._context.progress.stream_ended(self.name, status, records=last.rows if last else None, error=shown)
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A group in flight."""
+
+    reference: Reference
+    members: Sequence[RemoteStream]
+    done: Future[None] = field(default_factory=Future)
+    tries: int = 0
+    withdraw: Callable[[], None] = lambda: None
+    #: What came back of the last try.
+    answer: Answer = None
+    has_answered: bool = False
+    was_stopped: bool = False
+    #: When it was first seen that a stream is closed.
+    closed_at: float | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
+        self.closed_at = self.closed_at or time.monotonic()
+        return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
+
+
+class Remote:
+    """Runs groups in other processes; see `Executor`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        context: StreamContext,
+        planned: Mapping[str, PlannedStream],
+        *,
+        notify: Callable[[], None],
+        lose: Callable[[], None],
+    ) -> None:
+        """Run the streams of one attempt.
+
+        Args:
+            engine: carries them.
+            store: of the run, in the name of its owner.
+            context: of the attempt's streams in this process.
+            planned: its streams by name.
+            notify: called when deliveries may be due.
+            lose: called when the store refuses writes of this process.
+        """
+        self._engine = engine
+        self._store = store
+        self._context = context
+        self._planned = planned
+        self._notify = notify
+        self._lose = lose
+        self._plan: AttemptPlan | None = None
+        self._flights: list[_Flight] = []
+        self._lock = threading.Lock()
+        #: Answers as (flight, number of the try, answer); None only wakes.
+        self._news: SimpleQueue[tuple[_Flight, int, Answer] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    @property
+    def slots(self) -> int:
+        """See `Executor`."""
+        return self._engine.slots
+
+    def submit(self, reference: Reference) -> Work:
+        """See `Executor`."""
+        members = [RemoteStream(self._planned[name], self._context, self._wake) for name in reference.streams]
+        flight = _Flight(reference, members)
+        self._send(flight)
+        with self._lock:
+            self._flights.append(flight)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
+                self._thread.start()
+        return Work(members, flight.done)
+
+    def close(self) -> None:
+        """See `Executor`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._wake()
+            self._engine.release()
+
+    def _wake(self) -> None:
+        self._news.put(None)
+
+    def _send(self, flight: _Flight) -> None:
+        flight.tries += 1
+        flight.has_answered, number = False, flight.tries
+        try:
+            flight.withdraw = self._engine.submit(
+                flight.reference.encode(), lambda answer: self._news.put((flight, number, answer))
+            )
+        except ExecutorError as error:
+            self._news.put((flight, number, {"problem": message_of(error)}))
+
+    # -- the watch -----------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            self._take_news(POLL_S if self._flights else 60.0)
+            with self._lock:
+                flights = list(self._flights)
+                if self._is_closed and not flights:
+                    return
+            try:
+                self._look(flights)
+            except LostRun:
+                self._lose()
+            except SyncError as error:  # the run store may answer again; the run's lease says how long to wait
+                log.warning("the streams of workers cannot be looked after: %s", self._redacted(error))
+                time.sleep(POLL_S)
+            except BaseException as error:
+                for flight in flights:
+                    if not flight.done.done():
+                        flight.done.set_exception(error)
+                return
+
+    def _redacted(self, error: BaseException) -> str:
+        return self._context.redactor.redact(str(error))
+
+    def _take_news(self, timeout_s: float) -> None:
+        try:
+            news = self._news.get(timeout=timeout_s)
+            while True:
+                if news is not None and news[1] == news[0].tries:
+                    news[0].answer, news[0].has_answered = news[2], True
+                news = self._news.get_nowait()
+        except Empty:
+            return
+
+    def _look(self, flights: Sequence[_Flight]) -> None:
+        """Compare what is in flight with the run store, in two statements whatever their number."""
+        if not flights:
+            return
+        run = self._context.run
+        names = [member.name for flight in flights for member in flight.members if not member.has_ended]
+        states = self._store.claim_states(run.id, run.attempt, names) if names else {}
+        closed = [name for name in names if not states[name].is_open]
+        figures: dict[str, list[BlockRun]] = {}
+        if closed:
+            for block_run in self._store.block_runs_of(run.id, run.attempt, closed):
+                figures.setdefault(block_run.stream, []).append(block_run)
+        for flight in flights:
+            for member in flight.members:
+                if member.has_ended:
+                    continue
+                state = states[member.name]
+                if not state.is_open:
+                    if flight.is_told or member.is_abandoned:
+                        self._end(flight, member, figures[member.name])
+                    continue
+                if state.is_taken:
+                    member.note_start()
+                if not member.is_being_taken:
+                    self._look_after(flight, member, is_taken=state.is_taken, is_alive=state.is_alive)
+            self._ask_to_stop(flight)
+            self._finish(flight)
+        if closed:
+            self._notify()
+
+    def _look_after(self, flight: _Flight, member: RemoteStream, *, is_taken: bool, is_alive: bool) -> None:
+        """Decide whether to go on waiting for a stream that is open."""
+        answer = flight.answer or {}
+        if member.is_abandoned or (member.stop_reason is not None and not is_taken):
+            self._take_over(flight, member, None, is_waiting=not is_taken)
+        elif is_taken and not is_alive:
+            self._take_over(flight, member, process_died("the process of the worker died, or was cut off for too long"))
+        elif not flight.has_answered:
+            if not is_taken and (absent := self._engine.absent):
+                self._take_over(flight, member, _nobody(absent), is_waiting=True)
+        elif "missing" in answer or (flight.answer is None and not is_taken):
+            self._send_again(flight, member)
+        elif flight.answer is None or answer.get("refused"):
+            return  # whoever has taken it ends it, or its lease does
+        elif not is_taken:
+            self._take_over(flight, member, _nobody(str(answer.get("problem") or answer.get("died"))), is_waiting=True)
+        else:
+            why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
+            self._take_over(flight, member, process_died(why))
+
+    def _send_again(self, flight: _Flight, member: RemoteStream) -> None:
+        """Send a group again that no worker has taken, under another nonce."""
+        if flight.tries >= TRIES:
+            self._take_over(flight, member, _nobody("the engine has lost it again and again"), is_waiting=True)
+            return
+        former = flight.reference
+        nonce = secrets.token_hex(16)
+        if self._store.take_back(former.run_id, former.attempt, former.streams, nonce, former.nonce, is_waiting=True):
+            flight.reference = Reference(
+                run_id=former.run_id, attempt=former.attempt, streams=former.streams, nonce=nonce
+            )
+            self._send(flight)
+
+    def _ask_to_stop(self, flight: _Flight) -> None:
+        stopping = [each for each in flight.members if each.stop_reason is not None and not each.has_ended]
+        if stopping and not flight.was_stopped:
+            flight.was_stopped = True
+            flight.withdraw()
+            names = [member.name for member in stopping]
+            ours = flight.reference
+            self._store.ask_to_stop(ours.run_id, ours.attempt, names, str(stopping[0].stop_reason))
+
+    def _finish(self, flight: _Flight) -> None:
+        if all(member.has_ended for member in flight.members) and not flight.done.done():
+            with self._lock:
+                self._flights.remove(flight)
+            for text, level in (flight.answer or {}).get("messages", ()):
+                self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
+            flight.done.set_result(None)
+
+    def _end(self, flight: _Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
+        """Note how a stream ended, as the run store tells."""
+        outcome = StreamOutcome(
+            stream=member.name,
+            blocks=tuple(
+                BlockOutcome(
+                    block=each.block,
+                    status=each.status,
+                    rows=each.rows,
+                    rows_rejected=each.rows_rejected,
+                    size_bytes=each.size_bytes,
+                    bookmark_before=each.bookmark_before,
+                    bookmark_after=each.bookmark_after,
+                    schema_changes=each.schema_changes,
+                    error=each.error,
+                    notices=each.notices,
+                )
+                for each in found
+            ),
+        )
+        member.end(outcome, outcome.status, self._error_of(flight, member, outcome))
+
+    def _error_of(self, flight: _Flight, member: RemoteStream, outcome: StreamOutcome) -> BaseException | None:
+        if outcome.status == CANCELLED:
+            return Stopped(member.stop_reason or "stopped")
+        if outcome.status != FAILURE:
+            return None
+        told = (flight.answer or {}).get("errors", {}).get(member.name)
+        recorded = [each.error.message for each in outcome.blocks if each.error is not None]
+        return SyncError(str(told or next(iter(recorded), "failed")))
+
+    # -- the end without a worker --------------------------------------------------------------------------------
+
+    def _take_over(
+        self, flight: _Flight, member: RemoteStream, error: ErrorInfo | None, *, is_waiting: bool = False
+    ) -> None:
+        """End a stream without its worker, in a thread: the destination may not answer.
+
+        Args:
+            flight: its group.
+            member: the stream.
+            error: why it failed; None: it was cancelled.
+            is_waiting: no worker has taken it, so nothing was written.
+        """
+        member.is_being_taken = True
+        error = None if member.stop_reason is not None else error
+        former = flight.reference.nonce
+
+        def work() -> None:
+            try:
+                self._taken_over(member, former, error, is_waiting=is_waiting)
+            except LostRun:
+                self._lose()
+                member.end(None, FAILURE, LedgerUnreadable("the run was taken over by another process"))
+            except (LedgerUnreadable, ConnectorError) as unreadable:
+                member.end(None, CANCELLED if error is None else FAILURE, unreadable)
+            except SyncError as failed:  # the run store does not answer: the next look tries again
+                log.warning("%s: %s", member.name, self._redacted(failed))
+            finally:
+                member.is_being_taken = False
+                self._wake()
+
+        in_thread(work, f"take-over-{member.name}")
+
+    def _taken_over(self, member: RemoteStream, former: str, error: ErrorInfo | None, *, is_waiting: bool) -> None:
+        run, store, nonce = self._context.run, self._store, secrets.token_hex(16)
+        if not store.take_back(run.id, run.attempt, [member.name], nonce, former, is_waiting=is_waiting):
+            return  # closed meanwhile, or taken by a worker: the next look sees which
+        plan = self._attempt_plan()
+        planned = next(each for each in plan.streams if each.stream == member.name)
+        if is_waiting:
+            status, failed = (CANCELLED, "") if error is None else (FAILURE, planned.blocks[-1].block)
+            blocks = unknown_blocks(planned, status, _of(error, member.name, failed), failed=failed)
+            outcome = StreamOutcome(stream=member.name, blocks=blocks)
+        else:
+            outcome = lost_outcome(
+                store,
+                run,
+                plan,
+                member.name,
+                self._context.destination,
+                owner=owner_text(run),
+                error=_of(error, member.name, planned.blocks[-1].block),
+            )
+        store.close_stream(run.id, outcome, nonce=nonce)
+        self._drop_staging(member)
+
+    def _attempt_plan(self) -> AttemptPlan:
+        if self._plan is None:
+            run = self._context.run
+            self._plan = self._store.attempt_plan(run.id, run.attempt)
+        assert self._plan is not None  # it was written when the run began
+        return self._plan
+
+    def _drop_staging(self, member: RemoteStream) -> None:
+        """Drop what the worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
+        tries = member.planned.tries
+        tokens = [stream_token(self._context.run, member.name, number) for number in range(1, tries + 1)]
+        try:
+            self._context.destination.drop_staging(tokens)
+        except ConnectorError as error:
+            log.debug("%s: what its worker has staged stays: %s", member.name, error)
+
+
+def _nobody(why: str) -> ErrorInfo:
+    return ErrorInfo(type="NoWorker", message=f"no worker has run this stream: {why}")
+
+
+def _of(error: ErrorInfo | None, stream: str, block: str) -> ErrorInfo | None:
+    if error is None:
+        return None
+    return ErrorInfo(type=error.type, message=error.message, traceback="", stream=stream, block=block)

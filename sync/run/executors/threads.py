@@ -1,0 +1,49 @@
+"""The executor of this process: each group runs in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TypeVar
+
+from ...plan.plan import PlannedStream
+from ..context import StreamContext
+from ..group import run_group
+from ..stream import StreamRun
+from .protocol import Reference, Work
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Runs groups in threads of this process, with its connections."""
+
+    #: As many as the pipeline allows.
+    slots = None
+
+    def __init__(self, context: StreamContext, planned: Mapping[str, PlannedStream]) -> None:
+        self._context = context
+        self._planned = planned
+
+    def submit(self, reference: Reference) -> Work:
+        """See `Executor`."""
+        group = [StreamRun(self._context, self._planned[name]) for name in reference.streams]
+        return Work(group, in_thread(lambda: run_group(group), f"stream-{group[0].name}"))
+
+    def close(self) -> None:
+        """See `Executor`; the connections are the session's, which its owner closes."""
+
+
+def in_thread(work: Callable[[], T], name: str) -> Future[T]:
+    """Work in a daemon thread: a thread that hangs in a driver must not keep the process alive."""
+    future: Future[T] = Future()
+
+    def body() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # who waits for the future raises it
+            future.set_exception(error)
+
+    threading.Thread(target=body, name=name, daemon=True).start()
+    return future

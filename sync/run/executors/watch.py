@@ -1,0 +1,80 @@
+"""The lease of a worker on the streams that it runs, and its look at what becomes of them in the run store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+
+from ...store import Store
+from ...store.owner import Owner
+from ..lease import HEARTBEAT_S
+from ..stream import StreamRun
+from .protocol import Reference
+
+log = logging.getLogger("syncblocks")
+
+#: Seconds between two looks.
+POLL_S = 1.0
+#: Seconds that a stream has to end that was taken away; then the process ends, since a driver hangs.
+HANG_S = 10.0
+
+_TAKEN = "the run was taken over by another process, or the stream by the run"
+
+
+class ClaimWatch:
+    """Renews the leases of a group, and stops its streams when the run store says so; a context manager."""
+
+    def __init__(self, store: Store, reference: Reference, me: Owner) -> None:
+        self._store = store
+        self._reference = reference
+        self._me = me
+        self._members: Sequence[StreamRun] = ()
+        self._renewed = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="claims", daemon=True)
+        #: When it was first seen that streams were taken away which still run.
+        self._lost_at: float | None = None
+
+    def __enter__(self) -> ClaimWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def follow(self, members: Sequence[StreamRun]) -> None:
+        """Stop these streams when it is asked for."""
+        self._members = members
+
+    def _run(self) -> None:
+        while not self._ended.wait(POLL_S):
+            try:
+                self._look()
+                if time.monotonic() - self._renewed >= HEARTBEAT_S:
+                    ours = self._reference
+                    self._store.renew_claims(ours.run_id, ours.attempt, ours.streams, self._me)
+                    self._renewed = time.monotonic()
+            except Exception as error:  # the streams go on until their leases are over
+                log.warning("the run store does not answer: %s", type(error).__name__)
+
+    def _look(self) -> None:
+        ours = self._reference
+        states = self._store.claim_states(ours.run_id, ours.attempt, ours.streams)
+        is_lost = False
+        for member in self._members:
+            state = states.get(member.name)
+            if member.has_ended:
+                continue
+            if state is None or state.nonce != ours.nonce or not state.is_mine:
+                is_lost = True
+                member.cancel(_TAKEN)
+            elif state.stop_reason is not None and state.is_open:
+                member.cancel(state.stop_reason)
+        self._lost_at = None if not is_lost else self._lost_at or time.monotonic()
+        if self._lost_at is not None and time.monotonic() - self._lost_at > HANG_S:
+            log.error("a stream that was taken away does not end: the process ends")
+            os._exit(4)

@@ -1,0 +1,35 @@
+"""What runs in a Dask worker besides the streams: the plugin that brings the code, and short questions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ...store.owner import current_owner
+from .bundle import Bundle, own_version, unpack
+from .task import CHILDREN
+
+
+class CodePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not always installed
+    """Brings an archive to every worker, also to those that join later."""
+
+    def __init__(self, name: str, archive: bytes) -> None:
+        self._bundle = Bundle(name, archive)
+
+    def setup(self, worker: Any) -> None:
+        """Write the archive's files."""
+        unpack(self._bundle)
+
+
+def probe(dask_worker: Any) -> dict[str, Any]:
+    """Tell who a worker is."""
+    me = current_owner()
+    threads = dask_worker.state.nthreads
+    return {"version": own_version(), "host": me.host, "boot_id": me.boot_id, "threads": threads}
+
+
+async def release(name: str) -> None:
+    """Make the idle children of an archive close their connections; the worker goes on meanwhile."""
+    await asyncio.to_thread(CHILDREN.release, name)

@@ -1,0 +1,87 @@
+"""How a stream ended whose process is gone: the destination's ledger decides, after a token has fenced the process."""
+
+from __future__ import annotations
+
+import logging
+
+from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.protocols import Destination
+from syncblocks.connectors.stream import LedgerKey, LedgerRow
+
+from ..delivery.subscriptions import data_blocks
+from ..store import Store
+from ..store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome, StreamPlan
+from .block_runs import CANCELLED, FAILURE, SUCCESS
+from .takeover import fenced_row, is_completed, was_made
+
+log = logging.getLogger("syncblocks")
+
+
+def lost_outcome(
+    store: Store,
+    run: PipelineRun,
+    plan: AttemptPlan,
+    stream: str,
+    destination: Destination,
+    *,
+    owner: str,
+    error: ErrorInfo | None,
+) -> StreamOutcome:
+    """Fence whoever ran a stream, then return how it ended: success if the ledger says so.
+
+    Args:
+        store: the run store.
+        run: the run that the stream is of.
+        plan: of the run's attempt.
+        stream: its name.
+        destination: where its ledger row is.
+        owner: of the token that fences.
+        error: why it failed if it did not succeed; None: it was cancelled.
+
+    Raises:
+        LedgerUnreadable: the destination cannot be asked.
+    """
+    planned = next(planned for planned in plan.streams if planned.stream == stream)
+    key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
+    row = fenced_row(destination, key, owner)
+    is_done = is_completed(row, run)
+    announced = store.held(run.id, stream)
+    is_change_made = announced is not None and was_made(*announced, row, run, destination)
+    last = planned.blocks[-1].block
+    if is_done and data_blocks(plan.subscriptions, stream, last):
+        log.warning("%s: its output was not kept, callbacks receive None: its process has died", stream)
+    state = None
+    if destination.has_ledger and (is_done or is_change_made or _has_moved(store, run, row)):
+        # The table has the shape of that run: the next run does not report its schema changes again.
+        state = StateCopy(
+            stream=stream,
+            destination_table=planned.destination_table,
+            source=row.source,
+            bookmark=values(row.bookmark),
+            rows=row.rows,
+            shape=planned.config.get("shape"),
+        )
+    status = SUCCESS if is_done else CANCELLED if error is None else FAILURE
+    return StreamOutcome(
+        stream=stream,
+        blocks=unknown_blocks(planned, status, None if is_done else error, failed=last),
+        state=state,
+        is_crash=status == FAILURE,
+        is_held_committed=is_change_made,
+    )
+
+
+def unknown_blocks(
+    planned: StreamPlan, status: str, error: ErrorInfo | None, *, failed: str
+) -> tuple[BlockOutcome, ...]:
+    """Return the outcomes of a stream's blocks of which nobody knows figures; `failed` is the block with the error."""
+    return tuple(
+        BlockOutcome(block=block.block, status=status, error=error if block.block == failed else None)
+        for block in planned.blocks
+    )
+
+
+def _has_moved(store: Store, run: PipelineRun, row: LedgerRow) -> bool:
+    """Whether the run moved the stream's bookmark: each end of a stream copies the bookmark to the store."""
+    copies = {(copy.stream, copy.destination_table): copy.bookmark for copy in store.states(run.pipeline)}
+    return values(row.bookmark) != copies.get((row.key.stream, row.key.destination_table))

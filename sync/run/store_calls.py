@@ -1,0 +1,105 @@
+"""How the streams of one attempt reach the run store, in whatever process they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..config import resolve_references
+from ..flow.feed import Budget
+from ..flow.transform import Transformer
+from ..plan.plan import PlannedStream
+from ..session.session import Session
+from ..store import Store
+from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
+from .context import StreamContext
+from .progress import Progress
+from .transformers import make_transformers
+
+
+class StoreCalls:
+    """The calls of streams to the run store, but for their close."""
+
+    def __init__(
+        self,
+        session: Session,
+        store: Store,
+        run: PipelineRun,
+        *,
+        notify: Callable[[], None] = lambda: None,
+        lose: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Use an opened store.
+
+        Args:
+            session: the opened pipeline.
+            store: writes in the name of the run's owner.
+            run: the run.
+            notify: called when deliveries may be due.
+            lose: called when the store refuses writes of this process.
+        """
+        self._session = session
+        self._store = store
+        self._run = run
+        self._notify = notify
+        self._lose = lose
+
+    def context(
+        self,
+        progress: Progress,
+        budget: Budget,
+        *,
+        close: Callable[[StreamOutcome], None],
+        is_owner: Callable[[], bool],
+    ) -> StreamContext:
+        """Return what streams share; `close` and `is_owner`: see `StreamContext`."""
+        session = self._session
+        return StreamContext(
+            pipeline=session.pipeline,
+            run=self._run,
+            source=session.source,
+            source_name=session.source_name,
+            source_can=session.source_can,
+            destination=session.destination,
+            destination_can=session.destination_can,
+            progress=progress,
+            redactor=session.redactor,
+            spool_folder=session.pipeline.spool_folder,
+            budget=budget,
+            transformers=self._transformers,
+            close=close,
+            tell_retry=self._tell_retry,
+            announce_change=self._announce_change,
+            resolve_change=self._resolve_change,
+            is_owner=is_owner,
+        )
+
+    def _tell_retry(self, stream: str, block: str, error: ErrorInfo) -> None:
+        try:
+            self._store.tell(self._run.id, stream, block, RETRY, error=error)
+        except LostRun:
+            self._lose()
+        self._notify()
+
+    def _announce_change(self, stream: str, changes: Sequence[Mapping[str, Any]], mark: Mapping[str, Any]) -> bool:
+        # LostRun passes through the destination's load and so prevents the commit.
+        return self._store.hold(self._run.id, stream, self._session.pipeline.destination.block, changes, mark)
+
+    def _resolve_change(self, stream: str, is_made: bool) -> None:
+        try:
+            self._store.release_held(self._run.id, stream, is_committed=is_made)
+        except LostRun:
+            self._lose()
+        self._notify()
+
+    def _transformers(self, planned: PlannedStream) -> list[Transformer]:
+        if not planned.transformers:
+            return []
+        pipeline = self._session.pipeline
+        recorded = self._store.run_kwargs(self._run) | {
+            "stream": pipeline.called(planned.name),
+            "destination_table": planned.key.destination_table,
+        }
+        kwargs = resolve_references(recorded, pipeline, os.environ)
+        return make_transformers(pipeline, self._session.code, planned.transformers, kwargs)

@@ -1,0 +1,162 @@
+"""What cannot run on other machines is refused before anything runs, with both settings named."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks import load_pipeline, run_pipeline
+from syncblocks.sync.errors import ConfigError, ExecutorError
+from syncblocks.sync.run.executors.bundle import open_bundle, pack, unpack, unpacked
+from syncblocks.sync.run.executors.opening import with_executor
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+
+STORE = "postgresql://127.0.0.1/store"
+TABLES = {"a": {"columns": {"id": "int64"}, "key": ["id"], "records": [{"id": 1}]}}
+
+
+def document(**more: Any) -> dict[str, Any]:
+    return {
+        "pipeline": "p",
+        "store": STORE,
+        "executor": {"dask": "tcp://127.0.0.1:1"},
+        "source": {"connector": "memory", "config": {"tables": TABLES}},
+        "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+        "streams": [{"stream": "*"}],
+        **more,
+    }
+
+
+def refusal(folder: Path, **more: Any) -> str:
+    """Return why `plan` refuses; empty if it does not."""
+    for name, text in (("tell.py", "@callback\ndef tell(df): ...\n"), ("clean.py", "@transformer\ndef f(df): ...\n")):
+        (folder / name).write_text(text)
+    try:
+        with opened(load_pipeline(document(**more), folder=folder)) as session:
+            make_plan(session, None)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"store": None}, ("executor", "store", "SQLite file", "postgresql://")),
+        ({"store": "sqlite:///x.db"}, ("executor", "store", "SQLite file")),
+        ({"store": "postgresql://me:hush-hush@db/x"}, ("store", "executor", "a secret is written in the file")),
+        (
+            {"destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}},
+            ("destination.connector", "executor", "'duckdb'", "one process's at a time", "executor: threads"),
+        ),
+        (
+            {"source": {"connector": "memory", "config": {"database": "here"}}},
+            ("source.connector", "executor", "'memory'"),
+        ),
+        ({"callbacks": [{"file": "tell.py"}]}, ("executor", "callbacks want the data", "spool", "fetch_inputs=False")),
+        ({"transformers": [{"file": "../clean.py"}]}, ("transformers[0].file", "executor", "put the file below it")),
+    ],
+)
+def test_a_pipeline_that_cannot_run_elsewhere_is_refused(
+    tmp_path: Path, settings: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "clean.py").write_text("@transformer\ndef f(df): ...\n")
+    if settings.get("source", {}).get("config") == {"database": "here"}:
+        from syncblocks.connectors.memory import database
+        from syncblocks.connectors.memory.settings import TableSettings, to_table
+
+        database("here").tables["a"] = to_table("a", TableSettings(**TABLES["a"]))
+    found = refusal(tmp_path / "in", **settings)
+    assert [word for word in words if word not in found] == [], found
+    assert "hush-hush" not in found
+
+
+def test_a_pipeline_that_can_run_elsewhere_is_planned(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == ""
+    assert refusal(tmp_path, callbacks=[{"file": "tell.py"}], executor={"dask": "local"}) == ""
+    spooled = {"dask": "tcp://127.0.0.1:1", "spool": "shared"}
+    assert refusal(tmp_path, callbacks=[{"file": "tell.py"}], executor=spooled) == ""
+
+
+@pytest.mark.parametrize(
+    ("executor", "words"),
+    [
+        ("dask", "must be threads, or a mapping with dask"),
+        ({}, "needs dask"),
+        ({"dask": "host:8786"}, "tcp://HOST:PORT"),
+        ({"dask": "local", "worker": 3}, "did you mean 'workers'?"),
+        ({"dask": "tcp://a:1", "workers": 3}, "`workers` goes with `dask: local`"),
+        ({"dask": "tcp://a:1", "security": {"ca": "a", "cert": "b", "key": "c"}}, "begins with tls://"),
+        ({"dask": "tls://a:1", "security": {"ca": "a"}}, "executor.security"),
+        ({"dask": "local", "workers": 0}, "executor.workers"),
+    ],
+)
+def test_a_mistake_in_executor_says_what_is_right(tmp_path: Path, executor: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(document(executor=executor), folder=tmp_path)
+    assert words in str(caught.value)
+
+
+def test_an_executor_of_the_caller_goes_before_the_files(tmp_path: Path) -> None:
+    pipeline = load_pipeline(document(), folder=tmp_path)
+    assert not with_executor(pipeline, "threads").executor.is_elsewhere
+    assert with_executor(pipeline, "tcp://b:2").executor.dask == "tcp://b:2"
+    assert with_executor(pipeline, {"dask": "local", "workers": 2}).executor.workers == 2
+    assert with_executor(pipeline, None) is pipeline
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert with_executor(pipeline, pool).executor.is_elsewhere
+    for wrong in ("dask", 7, object()):
+        with pytest.raises(ConfigError, match="executor"):
+            with_executor(pipeline, wrong)
+
+
+def test_a_cluster_that_is_not_there_runs_nothing(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncblocks.sync.run.executors.dask.CONNECT_S", 1.0)
+    with pytest.raises(ExecutorError, match="cannot be used"):
+        run_pipeline(document(store=postgres_url), executor="tcp://127.0.0.1:1")
+    import psycopg
+
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select to_regclass('_syncblocks_pipeline_run')").fetchone() == (None,)
+
+
+# -- what travels ----------------------------------------------------------------------------------------------------
+
+
+def test_what_travels_has_transformers_and_no_secret_no_callback_and_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSWORD", "canary-in-the-environment")
+    (tmp_path / "code" / "deep").mkdir(parents=True)
+    (tmp_path / "code" / "clean.py").write_text("import deep.words\n\n@transformer\ndef f(df):\n    return df\n")
+    (tmp_path / "code" / "deep" / "words.py").write_text("")
+    (tmp_path / "code" / "data.csv").write_text("canary,in,data")
+    (tmp_path / "tell.py").write_text("@callback\ndef tell(**kwargs):\n    'canary in a callback'\n")
+    pipeline = load_pipeline(
+        document(
+            variables={"password": "{{ env_var('PASSWORD') }}"},
+            transformers=[{"file": "code/clean.py"}],
+            callbacks=[{"file": "tell.py"}],
+        ),
+        folder=tmp_path,
+    )
+    bundle = pack(pipeline)
+    assert pack(pipeline) == bundle
+    assert b"canary" not in bundle.archive
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = unpack(bundle)
+    assert unpacked(bundle.name) == folder == unpack(bundle)
+    assert (folder.stat().st_mode & 0o777, folder.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"manifest.json", "code/code/clean.py", "code/code/deep/words.py"}
+    assert "canary" not in "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    there = open_bundle(folder)
+    assert (there.pipeline, there.folder, there.callbacks) == ("p", tmp_path, ())
+    assert there.variables == {"password": "canary-in-the-environment"}, "looked up on the worker"

@@ -1,0 +1,82 @@
+"""Claims that another process takes: once, under a lease, and no longer than the run's owner lets it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.model import LostRun
+from syncblocks.sync.store.owner import Owner, current_owner
+from tests.sync.store.store_helpers import attempt_plan, begin, outcome, query, store_url_of, stream_plan
+
+A, B = stream_plan("a"), stream_plan("b")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with Store.open(store_url_of(request, tmp_path)) as opened:
+        begin(opened, attempt_plan((A, B)))
+        assert opened.claim(1, ["a", "b"], nonce="n")
+        yield opened
+
+
+def elsewhere(**more: str) -> Owner:
+    return dataclasses.replace(current_owner(), host="other", boot_id="another boot", **more)
+
+
+def test_a_claim_is_taken_once_and_as_a_whole(store: Store) -> None:
+    assert not store.take_claim(1, 1, ["a"], "another", elsewhere())
+    assert store.take_claim(1, 1, ["a"], "n", elsewhere())
+    assert not store.take_claim(1, 1, ["a", "b"], "n", elsewhere(pid_namespace="second"))
+    states = store.claim_states(1, 1, ["a", "b"])
+    assert [(state.is_taken, state.is_alive, state.is_open, state.is_mine) for state in states.values()] == [
+        (True, True, True, True),
+        (False, True, True, True),
+    ]
+    assert store.holds_claim(1, "a", "n")
+    assert not store.holds_claim(1, "a", "another")
+
+
+def test_a_worker_closes_under_its_nonce_and_not_once_the_claim_is_taken_back(store: Store) -> None:
+    assert store.take_claim(1, 1, ["a"], "n", elsewhere())
+    assert store.take_back(1, 1, ["a"], "m", "n")
+    with pytest.raises(LostRun, match="was taken from this worker"):
+        store.close_stream(1, outcome(A), nonce="n")
+    assert not store.holds_claim(1, "a", "n")
+    assert not store.take_back(1, 1, ["a"], "o", "n")
+    store.close_stream(1, outcome(A), nonce="m")
+    store.close_stream(1, outcome(B), nonce="n")
+    assert store.run(1).status == "success"
+
+
+def test_what_waits_for_a_worker_is_taken_back_and_what_has_one_is_not(store: Store) -> None:
+    assert store.take_claim(1, 1, ["a"], "n", elsewhere())
+    assert not store.take_back(1, 1, ["a"], "m", "n", is_waiting=True)
+    assert store.take_back(1, 1, ["b"], "m", "n", is_waiting=True)
+    assert not store.take_claim(1, 1, ["b"], "n", elsewhere())
+
+
+def test_a_lease_that_is_over_or_a_process_that_is_gone_ends_a_worker(store: Store) -> None:
+    assert store.take_claim(1, 1, ["a"], "n", current_owner())
+    assert store.take_claim(1, 1, ["b"], "n", dataclasses.replace(current_owner(), started=1))
+    states = store.claim_states(1, 1, ["a", "b"])
+    assert (states["a"].is_alive, states["b"].is_alive) == (True, False)
+    past = "2001-01-01 00:00:00" + ("+00" if store.url.startswith("postgres") else ".000000")
+    url = store.url
+    query(url, f"update _syncblocks_stream_run set lease_until = '{past}'")
+    # A frozen process is there, and does not renew its lease.
+    assert not store.claim_states(1, 1, ["a"])["a"].is_alive
+    store.renew_claims(1, 1, ["a", "b"], current_owner())
+    states = store.claim_states(1, 1, ["a", "b"])
+    assert (states["a"].is_alive, states["b"].is_alive) == (True, False)
+
+
+def test_a_request_to_stop_keeps_the_first_reason(store: Store) -> None:
+    store.ask_to_stop(1, 1, ["a"], "late")
+    store.ask_to_stop(1, 1, ["a", "b"], "another stream failed: a")
+    states = store.claim_states(1, 1, ["a", "b"])
+    assert [state.stop_reason for state in states.values()] == ["late", "another stream failed: a"]
