@@ -23,7 +23,7 @@ from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream, matching_names
-from ..session.session import make_plan, open_session
+from ..session.session import open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
@@ -37,6 +37,7 @@ from .executors.opening import OpenedEngine, open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.remote import Remote
 from .executors.threads import Threads
+from .given_plan import Given, plan_as_given
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
@@ -121,18 +122,21 @@ def run_pipeline(
     order = _Order(
         streams=streams,
         tags=tags,
-        full_refresh=full_refresh,
-        drop_history=drop_history,
+        given=Given(
+            full_refresh=full_refresh,
+            drop_history=drop_history,
+            is_late=tick is not None,
+            bookmarks={name: dict(texts) for name, texts in (bookmarks or {}).items()},
+            deletes=deletes,
+            allow_deletes=list(allow_deletes),
+            fills={name: list(columns) for name, columns in (fills or {}).items()},
+        ),
         event=event or {},
         concurrency=concurrency,
         wait_for_other=wait_for_other,
         retry=retry,
         tick=tick,
         repairs=repairs,
-        bookmarks=bookmarks or {},
-        deletes=deletes,
-        allow_deletes=allow_deletes,
-        fills=fills or {},
         executor=executor,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
@@ -144,18 +148,13 @@ class _Order(NamedTuple):
 
     streams: Sequence[str]
     tags: Sequence[str]
-    full_refresh: bool
-    drop_history: bool
+    given: Given
     event: Mapping[str, Any]
     concurrency: int | None
     wait_for_other: bool
     retry: bool
     tick: int | None
     repairs: Mapping[str, Repair] | None
-    bookmarks: Mapping[str, Mapping[str, str]]
-    deletes: bool
-    allow_deletes: Sequence[str]
-    fills: Mapping[str, Sequence[str]]
     executor: Any
 
 
@@ -248,8 +247,10 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.fills)
-                clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
+                clear_leftovers(
+                    self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.given.full_refresh
+                )
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
             if self.pipeline.before and self.order.repairs is None:
@@ -368,18 +369,6 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
-            if self.order.bookmarks:
-                from .given_start import starting_at  # with the commands about states; few runs need it
-
-                plan = starting_at(plan, self.order.bookmarks)
-            if self.order.deletes or self.order.allow_deletes:
-                from .given_deletes import deleting
-
-                plan = deleting(plan, at_once=self.order.deletes, allowed=self.order.allow_deletes)
-            if self.order.fills:
-                from .given_filling import filling
-
-                plan = filling(plan, self.order.fills, self.session.destination_can)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
@@ -397,14 +386,12 @@ class _Runner:
         order = self.order
         for wait_s in (*ASK_AGAIN_S, None):
             try:
-                return make_plan(
+                return plan_as_given(
                     self.session,
                     self._store,
+                    order.given,
                     streams=() if order.retry else order.streams,
                     tags=order.tags,
-                    full_refresh=order.full_refresh,
-                    drop_history=order.drop_history,
-                    may_be_late=order.tick is not None,
                     only=only,
                 )
             except RetriableError:  # such as a database file that another start has locked for its own plan
@@ -439,19 +426,14 @@ class _Runner:
         """Return what workers need to plan as this process has; None: there are none."""
         if self._engine is None:
             return None
-        order = self.order
-        return {
-            "full_refresh": order.full_refresh,
-            "bookmarks": {name: dict(texts) for name, texts in order.bookmarks.items()},
-            "workers_on_host": self._engine.workers_on_host,
-        }
+        return {**self.order.given.document(), "workers_on_host": self._engine.workers_on_host}
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
         if self.order.retry:
             return matching_names(self._unfinished(), self.order.streams)
-        if self.order.fills:
-            return list(self.order.fills)
+        if self.order.given.fills:
+            return list(self.order.given.fills)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self) -> list[str]:
