@@ -122,26 +122,26 @@ def test_a_streams_statements_are_run_again_at_each_try(bench: Bench, monkeypatc
     assert len(bench.ask("select * from people")) == 2
 
 
-def test_a_statement_that_fails_fails_the_block_of_its_side(bench: Bench) -> None:
-    result = bench.run(there(INSERT, what="one"), there("insert into nowhere values (1)"), there(INSERT, what="three"))
+def test_a_statement_that_fails_fails_the_block_of_its_side(plain: Bench) -> None:
+    result = plain.run(there(INSERT, what="one"), there("insert into nowhere values (1)"), there(INSERT, what="three"))
     (stream,) = result.streams
     assert (result.status, stream.status) == ("failure", "failure")
     assert "`before`, statement 2, in the destination" in str(stream.error)
-    assert bench.failed() == [f"export_{bench.to['connector']}"]
-    assert bench.said() == ["one"]
+    assert plain.failed() == [f"export_{plain.to['connector']}"]
+    assert plain.said() == ["one"]
 
 
-def test_nothing_is_run_once_another_run_has_the_stream(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_run_once_another_run_has_the_stream(plain: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     check = AbstractLedger.check
 
     def checked(self: Any, session: Any, ledger: Any, key: Any, token: str) -> None:
         check(self, session, ledger, key, "of another run")
 
     monkeypatch.setattr(AbstractLedger, "check", checked)
-    result = bench.run(there(INSERT, what="mine"))
+    result = plain.run(there(INSERT, what="mine"))
     assert result.status == "failure"
     assert "`before`, statement 1, in the destination: stream 'people': another run" in str(result.streams[0].error)
-    assert bench.said() == []
+    assert plain.said() == []
 
 
 def test_a_statement_in_the_source_comes_before_its_read(plain: Bench, postgres_url: str) -> None:

@@ -32,7 +32,7 @@ from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store
 from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
-from tests.connectors.singer.singer_helpers import full_table, record, schema, small
+from tests.connectors.singer.singer_helpers import entry, full_table, record, schema, small, state
 from tests.golden.systems import mysql_connection
 
 KEY = "correct horse battery staple, and more"
@@ -160,7 +160,7 @@ def test_every_source_masks(source: dict[str, Any], tmp_path: Path) -> None:
     assert not leaks(everything(tmp_path))
 
 
-@pytest.mark.parametrize("source", ["postgres", "mysql", "duckdb", "sqlite", "jsonl"], indirect=True)
+@pytest.mark.parametrize("source", ["postgres", "sqlite", "jsonl"], indirect=True)
 def test_records_at_the_bookmark_are_recognised_by_hashes_of_masked_records(
     source: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -176,6 +176,30 @@ def test_records_at_the_bookmark_are_recognised_by_hashes_of_masked_records(
     shown = pa.RecordBatch.from_pylist([dict(zip(NAMES, EXPECTED[2], strict=True))])
     hashes = [b64(record_hashes(each, boundary["columns"], by_value=True)[0]) for each in (clear, shown)]
     assert [each in boundary["hashes"] for each in hashes] == [False, True]
+
+
+def test_what_a_tap_sends_again_is_recognised_by_hashes_of_masked_records(tmp_path: Path) -> None:
+    said = [schema("people"), *(record("people", id=n, stamp="2024-01-01", note=f"canary{n}") for n in range(3))]
+    said.append(state(people={"replication_key": "stamp", "replication_key_value": "2024-01-01"}))
+    (tmp_path / "source").mkdir()
+    source = {"connector": "singer", "config": small(tmp_path / "source", *said, streams=[entry("people")])}
+    file = document(source, {"note": "hash"}, write_disposition="append")
+    for _ in range(2):
+        result = run_pipeline(load_pipeline(file, folder=tmp_path))
+        assert result.status == "success", result.streams[0].error
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select count(*), count(distinct note) from people").fetchall() == [(3, 3)]
+    to = {"destination_table": "others"}
+    other = document(source, {"note": "hash"}, write_disposition="append", **to) | {"mask_key": KEY[::-1]}
+    assert run_pipeline(load_pipeline(other, folder=tmp_path)).status == "success"
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        held = database.execute("select bookmark from _syncblocks_ledger").fetchall()
+    one, two = (json.loads(bookmark)["_boundary"]["hashes"] for (bookmark,) in held)
+    assert len(one) == len(two) == 3
+    assert not {text[-32:] for text in one}.intersection(text[-32:] for text in two)
+    masked = document(source, {"stamp": "hash"}, write_disposition="append") | {"pipeline": "other"}
+    with pytest.raises(ConfigError, match="'stamp' is masked, and `bookmark_properties` names it"):
+        run_pipeline(load_pipeline(masked, folder=tmp_path))
 
 
 def b64(data: bytes) -> str:
