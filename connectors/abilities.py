@@ -16,6 +16,7 @@ from .protocols import (
     ExaminesTables,
     FiltersRecords,
     FindsTypes,
+    FlattensObjects,
     ForgetsRuns,
     HasFormerNames,
     HasOneNull,
@@ -28,6 +29,8 @@ from .protocols import (
     ListsStreams,
     LoadsRanges,
     LooksAtTimes,
+    MarksRecords,
+    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -63,6 +66,7 @@ class Abilities:
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
+    flattens_objects: FlattensObjects | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
@@ -73,6 +77,8 @@ class Abilities:
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     replaces_ranges: ReplacesRanges | None = None
+    marks_records: MarksRecords | None = None
+    merges_by_unique: MergesByUnique | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None

@@ -341,6 +341,22 @@ class FiltersRecords(Protocol):
 
 
 @runtime_checkable
+class FlattensObjects(Protocol):
+    """Yields the values of objects (structs, objects of JSON) as columns of their own."""
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        """Do so from now on, as `arrow.flatten` names and marks the columns; called before streams are looked for.
+
+        Two columns of one name are a `ConnectorConfigError` where they are found before records are read, else a
+        `FatalConnectorError`. A scalar where others have an object stays in the column of the object's name.
+
+        Args:
+            levels: returns down to how many levels the objects of a stream are flattened; 0: they are not.
+        """
+        ...
+
+
+@runtime_checkable
 class HasOneNull(Protocol):
     """Reads a form that cannot tell NULL from JSON's `null`."""
 
@@ -463,6 +479,24 @@ class ReplacesRanges(Protocol):
 
     def replaces_ranges(self) -> bool:
         """Return True. A destination that cannot delete records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class MarksRecords(Protocol):
+    """Marks the records of `Load.marked`, or takes the marks away."""
+
+    def marks_deleted(self) -> bool:
+        """Return True. A destination that cannot mark records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class MergesByUnique(Protocol):
+    """Merges by `Stream.unique_properties`, and makes them unique in a table that it makes, if it has such a thing."""
+
+    def merges_by_unique(self) -> bool:
+        """Return True. A destination that merges by the key only leaves this method out."""
         ...
 
 

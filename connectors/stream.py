@@ -57,6 +57,10 @@ LOOK = b"look"
 WIDENS = b"widens"
 
 
+#: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
+FLATTENED = b"flattened"
+
+
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"
 
@@ -89,6 +93,9 @@ VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
 #: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), and columns of the table that
 #: were added since the stream was last completed.
 NEWEST, ADDED = "newest", "added"
+
+#: Column of the time at which a record was found missing at its source (`deletes: soft`); NULL: the source has it.
+DELETED_AT = "_deleted_at"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
@@ -234,6 +241,9 @@ class Stream:
     schema: pa.Schema
     #: Columns that identify a record; empty: no key is known.
     key_properties: tuple[str, ...] = ()
+    #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
+    #: record has NULL there. Empty: the key.
+    unique_properties: tuple[str, ...] = ()
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
@@ -342,6 +352,8 @@ class LedgerRow:
     columns: Mapping[str, str] = field(default_factory=dict)
     #: What HISTORY keeps, see `HistoryLoad`; empty: the table was not written so.
     history: Mapping[str, Any] = field(default_factory=dict)
+    #: When the table's keys were last compared with those of the source (`deletes`); None: never.
+    compared_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,6 +429,8 @@ class WrittenRange:
     interval: tuple[datetime, datetime] | None = None
     #: The records of `Checkpoint.files` are deleted; the column holds their paths.
     is_by_files: bool = False
+    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
+    source_column: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +469,9 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
+    #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
+    marked: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
     #: Of REPLACE_RANGE: what is deleted.
@@ -464,6 +481,10 @@ class Load:
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: `LedgerRow.compared_at` as each commit writes it.
+    compared_at: datetime | None = None
+    #: Records that other loads of the same token have committed before; they count in `LedgerRow.rows`.
+    records_before: int = 0
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
@@ -496,3 +517,5 @@ class Commit:
     #: Records since the previous commit that arrived in batches and that the destination rejected itself, in the
     #: columns of `Load.stream`; also those that an earlier load has kept.
     refused: tuple[RejectedRecord, ...] = ()
+    #: Records of `Load.removed` and `Load.marked` that this commit has deleted, or newly marked as deleted.
+    removed: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 
@@ -149,24 +148,16 @@ class RangeWatch:
         found = []
         for each in records:
             values = json.loads(each.record)
-            value = values.get(self.range.column) if isinstance(values, dict) else None
+            named = values if isinstance(values, dict) else {}
+            value = named.get(self.range.column, named.get(self.range.source_column))
             try:
-                found.append(None if value is None else from_json(_plain(value, kind), kind).as_py())
+                found.append(None if value is None else from_json(value, kind).as_py())
             except ConnectorConfigError:  # this value is why it was rejected
                 continue
         return pa.array([value for value in found if value is not None], kind)
 
     def _error(self, message: str) -> FatalConnectorError:
         return FatalConnectorError(f"range_column {self.range.column!r}: {message}", stream=self._load.stream.name)
-
-
-def _plain(value: Any, kind: pa.DataType) -> Any:
-    """Return a value of JSON as it is read in a type: a text file has texts for all."""
-    return (
-        int(value)
-        if pa.types.is_integer(kind) and isinstance(value, str) and value.isascii() and value.isdigit()
-        else value
-    )
 
 
 __all__ = ["RangeWatch", "bound", "has_times", "has_values", "is_within"]

@@ -16,8 +16,8 @@ PAGE = "docs/how-to/json-from-an-api.md"
 
 def test_the_export_of_the_page_is_loaded(tmp_path: Path, run_cli: RunCLI) -> None:
     (document,) = (example.text for example in examples("json", page=PAGE))
-    (pipeline,) = (example.text for example in examples("yaml", page=PAGE))
-    (tmp_path / "export.yaml").write_text(pipeline)
+    for example in examples("yaml", page=PAGE):
+        (tmp_path / str(example.file)).write_text(example.text)
     (tmp_path / "exports/orders").mkdir(parents=True)
     (tmp_path / "exports/orders/1.json").write_text(document)
     (tmp_path / "orders.json").write_text(json.dumps(json.loads(document)["data"]["items"]))
@@ -29,3 +29,8 @@ def test_the_export_of_the_page_is_loaded(tmp_path: Path, run_cli: RunCLI) -> No
         with duckdb.connect(tmp_path / f"{database}.duckdb", read_only=True) as connection:
             found = connection.sql("select id, customer ->> 'city', tags, total from orders order by id").fetchall()
         assert found == [(1, "London", '["new"]', 12.5), (2, "Paris", "[]", 7.0)]
+    with duckdb.connect(tmp_path / "flat.duckdb", read_only=True) as connection:
+        assert connection.sql("from orders order by id").fetchall() == [
+            (1, "Ada", '["new"]', 12.5),
+            (2, "Bob", "[]", 7.0),
+        ]

@@ -118,6 +118,8 @@ def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
     mend = f"`config.types: {{{field.name}: string}}` takes it as text"
     if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
+    if pa.types.is_timestamp(field.type) and field.type.tz is not None:
+        mend += ", `config.timezone` is the zone of times without one"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 

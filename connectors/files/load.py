@@ -41,6 +41,8 @@ class _Plan:
     files: tuple[TableFile, ...]
     schema: pa.Schema | None
     dead: tuple[str, ...] = ()
+    #: Records that it leaves out, since their keys are those of `Load.removed`.
+    removed: int = 0
 
 
 class TableLoad:
@@ -182,6 +184,7 @@ class TableLoad:
             schema_changes=changed,
             rejected=0 if self._rejections is None else self._rejections.committed(),
             refused=() if self._rejections is None else self._rejections.take_refused(),
+            removed=plan.removed,
         )
         self._written += self._records
         self._records, self._staged = 0, []
@@ -263,6 +266,7 @@ class TableLoad:
     def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
         key_schema = pa.schema([schema.field(name) for name in keys])
+        gone: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
@@ -270,8 +274,10 @@ class TableLoad:
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
             self._load.kept,
+            note_gone=gone.append,
         )
-        return self._whole(manifest, schema, batches)
+        plan = self._whole(manifest, schema, batches)  # which counts them
+        return replace(plan, removed=sum(gone))
 
     def _without_range(self, manifest: Manifest, written: RangeWrite, checkpoint: Checkpoint) -> _Plan:
         schema = self._unified(manifest)
@@ -353,9 +359,10 @@ class TableLoad:
         row = manifest.row(self._load.key)
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC))
+        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
         if checkpoint.is_final:
-            row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
+            rows = self._load.records_before + self._written + self._records
+            row = replace(row, completed_by=self._load.run, rows=rows)
         files = _in_place(plan, manifest.files)
         after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
         after = after.with_row(row)

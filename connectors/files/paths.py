@@ -51,6 +51,8 @@ class DataFile:
     listed: Entry | None = None
     #: Name of the file within a zip archive; empty: it is a file of its own.
     member: str = ""
+    #: Down to how many levels objects become columns.
+    levels: int = 0
 
     @property
     def label(self) -> str:

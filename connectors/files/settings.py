@@ -114,11 +114,30 @@ class FileSourceSettings(Settings):
         return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
 
+def _zone(name: str) -> str:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        import difflib
+
+        near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", such as Europe/Berlin or UTC"
+        raise ValueError(f"{name!r} is no time zone{hint}") from None
+    return name
+
+
 class TextSourceSettings(FileSourceSettings):
     """Settings of sources of text files."""
 
     numbers: Literal["double", "exact"] = Field(
         default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None,
+        description="zone of times without one, such as Europe/Berlin; their columns are moments. Default: they stay "
+        "without a zone",
     )
 
 

@@ -38,7 +38,7 @@ from ..stream import (
 )
 from .database import Calls, Knob, database, from_block
 from .settings import MemoryDestinationSettings
-from .writing import changes, keys_of, written_table
+from .writing import changes, keys_of, removed_records, written_table
 
 
 class MemoryDestination:
@@ -77,6 +77,14 @@ class MemoryDestination:
 
     def replaces_ranges(self) -> bool:
         """See `ReplacesRanges`."""
+        return True
+
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
+    def marks_deleted(self) -> bool:
+        """See `MarksRecords`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
@@ -204,8 +212,9 @@ class MemoryDestination:
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
             table = written_table(load, schema, staged, old, checkpoint, rejected)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
+            row = replace(row, compared_at=load.compared_at)
             if checkpoint.is_final:
-                row = replace(row, completed_by=load.run, rows=written + records)
+                row = replace(row, completed_by=load.run, rows=load.records_before + written + records)
             changed = changes(old, table)
             if changed:
                 load.announce(checkpoint, changed)
@@ -225,6 +234,7 @@ class MemoryDestination:
             size_bytes=sum(batch.nbytes for batch in staged),
             schema_changes=changed,
             rejected=len(rejected),
+            removed=removed_records(load, old) if checkpoint.is_final else 0,
         )
 
     def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
-from ..stream import Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition
+from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition
 from ..written_range import RangeWatch
 
 #: Of records with the same key none counts more than another.
@@ -48,7 +48,11 @@ def written_table(
         old = _outside(load, old, new, checkpoint, rejected)
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
-    return _merged(load, _without(old, load) if checkpoint.is_final and load.removed is not None else old, new)
+    if checkpoint.is_final and load.removed is not None:
+        old = _without(old, load)
+    if checkpoint.is_final and load.marked is not None:
+        old = _marked(old, load)
+    return _merged(load, old, new)
 
 
 def _outside(
@@ -67,9 +71,34 @@ def _outside(
     return old.filter(pa.array([key not in keys for key in keys_of(old, names)], pa.bool_())) if names else old
 
 
+def removed_records(load: Load, old: pa.Table | None) -> int:
+    """Count the records of a table that the final commit of a load deletes, or newly marks as deleted."""
+    count = 0
+    if old is not None and load.removed is not None:
+        count += len(set(keys_of(load.removed, load.stream.key_properties)) & set(_keys(old, load)))
+    if load.marked is not None:
+        count += load.marked.num_rows - load.marked.column(DELETED_AT).null_count
+    return count
+
+
 def keys_of(records: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return each record's key."""
     return list(zip(*(records.column(name).to_pylist() for name in names), strict=True))
+
+
+def _keys(table: pa.Table, load: Load) -> list[tuple[Any, ...]]:
+    return keys_of(table, load.stream.key_properties)
+
+
+def _marked(table: pa.Table, load: Load) -> pa.Table:
+    """Write the marks of `Load.marked` into a table that has their column."""
+    assert load.marked is not None
+    marks = dict(zip(_keys(load.marked, load), load.marked.column(DELETED_AT).to_pylist(), strict=True))
+    held = table.column(DELETED_AT).to_pylist()
+    values = [marks.get(key, value) for key, value in zip(_keys(table, load), held, strict=True)]
+    place = table.schema.get_field_index(DELETED_AT)
+    field = table.schema.field(place)
+    return table.set_column(place, field, pa.array(values, field.type))
 
 
 def _without(table: pa.Table, load: Load) -> pa.Table:
@@ -80,7 +109,7 @@ def _without(table: pa.Table, load: Load) -> pa.Table:
 
 
 def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
-    keys = load.stream.key_properties
+    keys = load.stream.unique_properties or load.stream.key_properties
     if not keys or any(new.column(name).null_count for name in keys):
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)

@@ -90,6 +90,14 @@ class PostgresWrites(Writes):
         """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Compare texts of a type with an equality of its own (citext) as they are written."""
+        if not column.equality:
+            return super().delete_values(target, column, staged)
+        held, arriving = (f"cast({each}.{self._quote(column.name)} as text)" for each in "ts")
+        source = f"(select distinct {self._quote(column.name)} from {self._table(staged[0])})"
+        return self._delete_joined(target, source, f"{held} operator(pg_catalog.=) {arriving}")
+
     def _compared(self, left: str, operator: str, right: str) -> str:
         return f"{left} operator(pg_catalog.{operator}) {right}"
 

@@ -185,6 +185,14 @@ class SqlDestination(ABC):
         """Delete a range and insert what arrived, in one transaction."""
         return True
 
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
+    def marks_deleted(self) -> bool:
+        """Apply `Load.marked`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; a replaced table gets the types of the stream."""
         held = {} if table.schema is None else {self.dialect.naming.fold(field.name): field for field in table.schema}
@@ -479,14 +487,27 @@ class SqlDestination(ABC):
             stays=is_kept,
             refers_to=frozenset(map(self._folded, table.refers_to)),
             identity=table.identity,
-            refuses={
-                disposition: table.unfit
-                for disposition in WriteDisposition
-                if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
-            },
+            refuses=_refused(table, is_kept=is_kept),
             triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
             stream_name=str(name) if self.dialect.naming.default_schema else name.name,
         )
+
+
+def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
+    """Return which write dispositions cannot write a table as it is, and why; `is_kept`: a replace keeps the table."""
+    if table.unfit:
+        return {
+            disposition: table.unfit
+            for disposition in WriteDisposition
+            if is_kept or disposition is not WriteDisposition.REPLACE
+        }
+    if table.is_referenced:
+        why = (
+            "has records that foreign keys of other tables refer to, which `replace_range` would delete: say "
+            "`write_disposition: merge`"
+        )
+        return {WriteDisposition.REPLACE_RANGE: why}
+    return {}
 
 
 def _without_suffix(name: str) -> str:

@@ -215,6 +215,20 @@ class SQLAlchemyWrites(Writes):
         held, (first, last) = into[column.name], (sa.select(bounds[each]).scalar_subquery() for each in BOUNDS)
         return self._compiled(sa.delete(_from(into)).where(sa.and_(held >= first, held < last)))
 
+    def mark_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        marked: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        mark: str,
+    ) -> str:
+        """Write UPDATE of one column of the records whose keys are in a staging table, which has its values."""
+        into = self._part(target.name, [column.name for column in target.columns])
+        staged = self._part(marked[0], [*key, mark], "s")
+        value = sa.select(staged[mark]).where(_same(staged, into, key)).scalar_subquery()
+        return self._compiled(sa.update(_from(into)).where(_exists(staged, into, key)).values({into[mark]: value}))
+
     def _updates(
         self,
         target: Table,

@@ -18,6 +18,7 @@ from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenO
 from ..protocols import Destination, KeepsFiles
 from ..ranges import Range
 from ..stream import (
+    DELETED_AT,
     NEWEST,
     VALID_FROM,
     VALID_TO,
@@ -247,6 +248,56 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
 
     def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
         assert self.can(destination, "removes_records").removes() is True
+
+    def test_marks_are_written_and_taken_away_and_nothing_else_changes(
+        self, place: Any, destination: Destination
+    ) -> None:
+        assert self.can(destination, "marks_records").marks_deleted() is True
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        mark, moment = pa.field(DELETED_AT, pa.timestamp("us", "UTC")), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        schema = pa.schema([*PEOPLE, mark])
+        for marks, expected, count in (
+            ([(1, moment), (9, moment)], {1}, None),
+            ([(1, None), (2, moment)], {2}, 1),
+            ([(2, None)], set(), 0),
+        ):
+            columns = list(zip(*marks, strict=True))
+            keys = pa.table(
+                [pa.array(columns[0], pa.int64()), pa.array(columns[1], mark.type)], names=["id", DELETED_AT]
+            )
+            load = replace(self.load_of(schema, MERGE), marked=keys, compared_at=moment)
+            commits = self.run(destination, load, FINAL)
+            records = self.read_back(place, "people", schema) or []
+            assert sorted((record["id"], record["name"]) for record in records) == [(1, "a"), (2, "b"), (3, "c")]
+            assert {record["id"] for record in records if record[DELETED_AT] is not None} == expected
+            assert count is None or sum(commit.removed for commit in commits) == count
+            assert self.row(destination).compared_at == moment
+        self.run(destination, replace(self.load_of(schema, MERGE), marked=keys.slice(0, 0)), FINAL)
+        # What arrives is no longer missing.
+        gone = pa.table({"id": pa.array([2], pa.int64()), DELETED_AT: pa.array([moment], mark.type)})
+        self.run(destination, replace(self.load_of(schema, MERGE), marked=gone), FINAL)
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((2, "B")), FINAL)
+        records = self.read_back(place, "people", schema) or []
+        assert [record[DELETED_AT] for record in records] == [None] * 3
+
+    def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(
+        self, place: Any, destination: Destination
+    ) -> None:
+        assert self.can(destination, "merges_by_unique").merges_by_unique() is True
+        columns = [pa.field(name, pa.int64(), nullable=False) for name in ("id", "a", "b")]
+        schema = pa.schema([*columns, ("name", pa.string())])
+        whole = self.load_of(schema, MERGE)
+        load = replace(whole, stream=replace(whole.stream, unique_properties=("a", "b")))
+
+        def batch(*rows: tuple[int, int, int, str]) -> pa.RecordBatch:
+            return pa.RecordBatch.from_pylist(
+                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
+            )
+
+        self.run(destination, load, batch((1, 1, 1, "a"), (2, 1, 2, "b"), (3, 2, 1, "c")), FINAL)
+        self.run(destination, load, batch((7, 1, 1, "first"), (8, 1, 1, "A"), (9, 2, 2, "d")), FINAL)
+        records = sorted(tuple(record.values()) for record in self.read_back(place, "people", schema) or [])
+        assert records == [(2, 1, 2, "b"), (3, 2, 1, "c"), (8, 1, 1, "A"), (9, 2, 2, "d")]
 
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True

@@ -11,19 +11,29 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
+from .options import (
+    common,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 
 
 @click.command("count", short_help="Count the records on both sides.")
 @common
 @variable_option
 @stream_option
+@tag_option
 @interval_options
 @file_argument
 def count_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
     interval: tuple[datetime, datetime] | None,
 ) -> int:
@@ -31,7 +41,7 @@ def count_command(
     from ..api import count as counted
 
     pipeline = open_pipeline(console, file, variables, interval=interval)
-    counts = counted(pipeline, streams=streams)
+    counts = counted(pipeline, streams=streams, tags=tags)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
         console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, "note": counts.note})

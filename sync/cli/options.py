@@ -34,6 +34,10 @@ stream_option = click.option(
     shell_complete=complete_streams,
 )
 
+tag_option = click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="Only streams that have this of their `tags`; repeatable."
+)
+
 
 def common(function: Command) -> Command:
     """Add --json and --debug, and pass the console as the first argument."""

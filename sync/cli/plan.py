@@ -19,6 +19,7 @@ from .options import (
     interval_options,
     open_pipeline,
     stream_option,
+    tag_option,
     variable_option,
 )
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from syncblocks.connectors.stream import WrittenRange
 
     from ..plan.columns import ColumnPlan
+    from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
 
@@ -41,11 +43,13 @@ NAMED_COLUMNS = 5
 @drop_history_option
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
+@tag_option
 @file_argument
 def plan_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
     drop_history: bool,
     types: bool,
@@ -60,7 +64,9 @@ def plan_command(
 
     pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh, drop_history=drop_history)
+        plan = make_plan(
+            session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history
+        )
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
@@ -80,9 +86,11 @@ def document(plan: Plan) -> dict[str, Any]:
                 "where": _where(planned),
                 "masks": _masks(planned),
                 "checks": _checks(planned),
+                "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "added_columns": list(map(str, planned.selected.added.columns)),
                 "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
+                "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
                 "unique_conflict_method": str(planned.selected.conflict_method),
@@ -171,6 +179,16 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
     }
 
 
+def _deletes(deletes: PlannedDeletes) -> dict[str, Any]:
+    return {
+        "mode": deletes.setting.mode,
+        "every_s": deletes.setting.every_s,
+        "limit_percent": deletes.setting.limit_percent,
+        "is_due": deletes.is_due,
+        "why": deletes.why,
+    }
+
+
 def _column(column: ColumnPlan) -> dict[str, Any]:
     kept = column.kept
     return {
@@ -236,10 +254,14 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             )
         for line in _mask_lines(planned):
             console.echo(f"{planned.name}: {line}")
+        if planned.arriving.unique_properties:
+            console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.selected.added.history is not None:
             console.echo(f"{planned.name}: keeps every version, {planned.selected.added.history}")
+        if planned.deletes is not None:
+            console.echo(f"{planned.name}: {planned.deletes}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

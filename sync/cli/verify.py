@@ -11,7 +11,15 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
+from .options import (
+    common,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ SHOWN = 10
 @common
 @variable_option
 @stream_option
+@tag_option
 @click.option("--repair", is_flag=True, help="Sync the ranges that differ, and compare again.")
 @interval_options
 @file_argument
@@ -34,6 +43,7 @@ def verify_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
     interval: tuple[datetime, datetime] | None,
@@ -49,7 +59,7 @@ def verify_command(
     pipeline = open_pipeline(console, file, variables, interval=interval)
 
     def look() -> Sequence[StreamVerification]:
-        found = compared(pipeline, streams, with_repairs=repair)
+        found = compared(pipeline, streams, tags, with_repairs=repair)
         if not console.is_json:
             show(console, found)
         return found

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
@@ -25,6 +26,7 @@ from .values import (
     Lookback,
     Name,
     Names,
+    Nested,
     Pattern,
     Patterns,
     Query,
@@ -64,6 +66,11 @@ class _Connection(Defaulting):
 
 class SourceBlock(_Connection):
     """The source (a data loader)."""
+
+    nested: Nested | None = Field(
+        default=None,
+        description="Objects: text (default), one column of JSON; {flatten: N}, columns a__b down to N levels.",
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -123,7 +130,7 @@ class TransformerBlock(Defaulting):
 class Columns(Model):
     """The columns of a stream that are read, and how."""
 
-    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    include: SomeNames | None = Field(default=None, description="Only these columns, in this order.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
     mask: Mask | None = Field(
         default=None,
@@ -152,6 +159,9 @@ class StreamEntry(Model):
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+    )
+    tags: SomeNames | None = Field(
+        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
@@ -182,6 +192,11 @@ class StreamEntry(Model):
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
     )
+    unique_constraints: SomeNames | None = Field(
+        default=None,
+        description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
+        "together they are UNIQUE in a table that is made.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
@@ -199,6 +214,11 @@ class StreamEntry(Model):
         description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
         "execution_date.",
     )
+    deletes: DeletesSetting | None = Field(
+        default=None,
+        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
+    )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
         description="Of a stream that reads new files (bookmark_properties: [_file_modified]): a file that has "
@@ -208,6 +228,7 @@ class StreamEntry(Model):
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
+    nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,

@@ -105,6 +105,20 @@ def check_shared_tables(
                 )
 
 
+def sharing_streams(selected: Sequence[SelectedStream], can: Abilities) -> dict[str, list[str]]:
+    """Return for each stream the others of this run that write its table."""
+    tables = {
+        stream.name: stream.destination_table
+        if can.names_tables is None
+        else can.names_tables.one_name(stream.destination_table)
+        for stream in selected
+    }
+    return {
+        name: [other for other, its in tables.items() if its == table and other != name]
+        for name, table in tables.items()
+    }
+
+
 #: How to read all streams of a table again: a stream without a table starts from scratch.
 _START_OVER = "to read all of its streams again, drop the table by hand and run without --full-refresh"
 
@@ -156,6 +170,32 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
             f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
             f"with their records; {pipeline.destination.connector} does not",
         )
+
+
+def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
+    if stream.written_range is not None and can.replaces_ranges is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            "`write_disposition: replace_range` needs a destination that deletes a range in the transaction of its "
+            f"records; {pipeline.destination.connector} does not",
+        )
+
+
+def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, full_refresh: bool) -> None:
+    """Refuse `unique_constraints` where the destination cannot merge by them, or a full refresh would lose them."""
+    if not stream.stream.unique_properties:
+        return
+    if can.merges_by_unique is None:
+        text = f"{pipeline.destination.connector} merges by `key_properties` only: leave out `unique_constraints`"
+        raise stream_error(pipeline, stream, text)
+    if full_refresh:
+        text = (
+            "`unique_constraints` and --full-refresh exclude each other, since the new table would not have them; drop "
+            f"table {stream.destination_table!r} by hand, and a run without --full-refresh makes it anew"
+        )
+        raise stream_error(pipeline, stream, text)
 
 
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:

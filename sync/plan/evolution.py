@@ -38,7 +38,10 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
         is_decided: whether no function decides the columns.
     """
     before = before or {"columns": {}, "left_out": []}
-    existing, needed = table_columns(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
+    existing, needed = (
+        table_columns(arriving, rules),
+        {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties},
+    )
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
     new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
     if "ignored" in before:

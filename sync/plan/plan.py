@@ -27,15 +27,19 @@ from .checks import (
     Unplannable,
     check_added,
     check_own_source,
+    check_ranges,
     check_rejected,
     check_shared_tables,
     check_tracked,
+    check_unique,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
+    sharing_streams,
     stream_error,
 )
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
+from .deletes import PlannedDeletes, other_writers, plan_deletes, why_no_deletes
 from .evolution import (
     Ignored,
     former_key,
@@ -81,6 +85,9 @@ class Connectors:
     source_can: Abilities
     destination: Destination
     destination_can: Abilities
+    #: The system that computes checksums of the destination's tables, for `deletes`; empty: none does, and their keys
+    #: are read; None: they cannot be read.
+    read_back: str | None = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +145,8 @@ class PlannedStream:
     drops_history: bool = False
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
+    #: Of records that the source no longer has; None: they stay.
+    deletes: PlannedDeletes | None = None
 
     @property
     def name(self) -> str:
@@ -153,6 +162,11 @@ class PlannedStream:
     def tries(self) -> int:
         """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
         return self.selected.retries + (3 if self.reading.readers > 1 else 2)
+
+    @property
+    def compares_keys(self) -> bool:
+        """Whether a transaction after the load deletes what the source no longer has, and completes the stream."""
+        return self.deletes is not None and self.deletes.is_due and self.repair is None
 
     @property
     def commits_once(self) -> bool:
@@ -209,6 +223,7 @@ def plan_streams(
             a table is its own source.
     """
     check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
+    sharing = sharing_streams(selected, connectors.destination_can)
     order = in_order(selected, tables, connectors.destination_can.names_tables)
     streams = []
     for stream in order.streams:
@@ -231,6 +246,7 @@ def plan_streams(
                 known,
                 code,
                 connectors,
+                sharing[stream.name],
                 full_refresh=full_refresh,
                 may_be_late=may_be_late,
             )
@@ -288,6 +304,7 @@ def _plan_stream(
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
     connectors: Connectors,
+    sharing: Sequence[str],
     *,
     full_refresh: bool,
     may_be_late: bool,
@@ -312,6 +329,10 @@ def _plan_stream(
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
     check_added(pipeline, stream, declared, connectors.destination_can)
+    if reason := why_no_deletes(
+        stream, declared, table, other_writers(key, table, sharing), connectors, is_decided=is_decided
+    ):
+        raise stream_error(pipeline, stream, f"`deletes` {reason}")
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
@@ -368,10 +389,12 @@ def _plan_stream(
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    check_ranges(pipeline, stream, connectors.destination_can)
     try:
-        written = arriving_range(stream, names, mapping, connectors.destination_can, full_refresh=full_refresh)
+        written = arriving_range(stream, names, mapping, table, full_refresh=full_refresh)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
+    check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
@@ -423,6 +446,7 @@ def _plan_stream(
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         drops_history=full_refresh and stream.added.history is not None,
+        deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
         warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
         + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),

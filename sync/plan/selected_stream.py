@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
+from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
@@ -46,12 +47,18 @@ class SelectedStream:
     said: Mapping[str, pa.DataType]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
+    excluded: tuple[str, ...]
+    #: Down to how many levels objects become columns.
+    nested: int
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
+    #: What becomes of records that the source no longer has; None: they stay.
+    deletes: Deletes | None
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.

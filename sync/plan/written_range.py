@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow.fidelity import Fidelity, compare
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import (
@@ -18,6 +18,7 @@ from syncblocks.connectors.stream import (
     Condition,
     ReplicationMethod,
     Stream,
+    TableState,
     WrittenRange,
 )
 
@@ -135,7 +136,7 @@ def arriving_range(
     selected: SelectedStream,
     names: Mapping[str, str],
     mapping: ColumnMapping,
-    can: Abilities,
+    table: TableState,
     *,
     full_refresh: bool,
 ) -> WrittenRange | None:
@@ -145,7 +146,7 @@ def arriving_range(
         selected: the stream.
         names: the source's columns -> as they arrive, but for what transformers' functions do.
         mapping: how the destination keeps the columns.
-        can: abilities of the destination.
+        table: the state of the table.
         full_refresh: the table is replaced as a whole.
 
     Raises:
@@ -161,19 +162,26 @@ def arriving_range(
                 "table: leave these out to read all, or leave out --full-refresh to write the interval anew"
             )
         return None
-    if can.replaces_ranges is None:
-        raise ValueError(
-            "`write_disposition: replace_range` needs a destination that deletes records; this one does not"
-        )
     kind = selected.stream.schema.field(written.column).type
+    if written.interval is not None and not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        raise ValueError(
+            f"range_column {written.column!r} is {kind} in the table, and --interval-start and --interval-end bound "
+            "days and times: start the table over with --full-refresh, without them"
+        )
     name = names[written.column]
     planned = next((column for column in mapping.columns if column.name == name), None)
+    if planned is not None and table.schema is not None and planned.kept is not None and planned.kept.held is None:
+        raise ValueError(
+            f"range_column {written.column!r} is new in the table, whose records have no value for it: none of them "
+            "would be deleted. Start the table over with --full-refresh"
+        )
     if planned is not None and (why := _inexact(planned, kind)):
         raise ValueError(
             f"range_column {written.column!r} {why}: what is deleted would not be what was read. Choose another "
             "column, or start the table over with --full-refresh"
         )
-    return WrittenRange(column=name, interval=written.interval, is_by_files=written.is_by_files)
+    source_column = written.column if written.column not in names.values() else ""
+    return replace(written, column=name, source_column=source_column)
 
 
 def demand_interval(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> None:

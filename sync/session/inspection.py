@@ -6,17 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from syncblocks.connectors.abilities import abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
-from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import Stream, TableState, WrittenRange
 
 from ..config import Pipeline, config_error_from_connector
-from ..flow.filtered import FilteredSource
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, offered_streams, within
+from .reader import copy_of, destination_reader, offered_streams, within, without_marked
 from .session import Session, open_session, role_of
 
 
@@ -49,14 +46,16 @@ def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
         store.close()
 
 
-def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[SelectedStream, ...]:
+def selected_streams(
+    session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()
+) -> tuple[SelectedStream, ...]:
     """Ask the source for its catalog and return the selected streams that match.
 
     Raises:
         ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    return select_streams(session.pipeline, session.select(globs))
+    return select_streams(session.pipeline, session.select(globs, tags=tags))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +78,9 @@ class Counts:
     note: str | None
 
 
-def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
+def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the selected streams in the source, and their tables in the destination if possible."""
-    selected = selected_streams(session, globs)
+    selected = selected_streams(session, globs, tags)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:
@@ -107,15 +106,15 @@ def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[
     described = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     if all(state.schema is None for state in described.values()):
         return {}
-    with destination_reader(session) as opened_reader:
-        reader: Source = opened_reader
-        offered = offered_streams(reader, described.values())
-        copies = {table: copy_of(state, offered) for table, state in described.items()}
-        ranges = {each.destination_table: each.written_range for each in selected}
-        if any(ranges.values()):
-            reader = FilteredSource(reader, abilities_of(reader))
-            copies = {table: copy and _ranged(copy, described[table], ranges[table]) for table, copy in copies.items()}
-        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}
+    with destination_reader(session) as reader:
+        offered, found = offered_streams(reader, described.values()), {}
+        for stream in selected:
+            state = described[stream.destination_table]
+            copy = copy_of(state, offered)
+            if copy is not None and stream.destination_table not in found:
+                copy = _ranged(without_marked(copy, stream), state, stream.written_range)
+                found[stream.destination_table] = reader.source.count(copy)
+        return found
 
 
 def _ranged(copy: Stream, state: TableState, written: WrittenRange | None) -> Stream:

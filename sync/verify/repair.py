@@ -107,6 +107,9 @@ def plan_repair(
     if is_ignored:
         note = "only what is missing is repaired: unique_conflict_method IGNORE changes no record"
         return Repair(side=source.side, ranges=ranges, removed=None), note
+    if planned.deletes is not None and planned.deletes.setting.is_soft:
+        note = "records that the source lacks stay: `run --deletes` marks them"
+        return Repair(side=source.side, ranges=ranges, removed=None), note
     there = [each.keys for each in found.ranges if each.destination_records]
     return Repair(side=source.side, ranges=ranges, removed=_removed_keys(planned, source, copy, there)), ""
 

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.flatten import flat_schema, leaf_of, path_of
 from syncblocks.connectors.arrow.record_size import too_wide
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
@@ -81,6 +82,23 @@ class AbleSource(MemorySource):
         self.most_bytes: int | None = None
         #: Former name -> present name, of the streams that go on under the former one.
         self.former: dict[str, str] = {}
+        self.levels: Callable[[str], int] = lambda _: 0
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        self.levels = levels
+
+    def discover(self) -> Sequence[Stream]:
+        return [
+            replace(stream, schema=flat_schema(stream.schema, self.levels(stream.name), stream.name))
+            for stream in super().discover()
+        ]
+
+    def _flat(self, table: pa.Table, levels: int) -> pa.Table:
+        schema = flat_schema(table.schema, levels, "table")
+        if schema.equals(table.schema) or not table.num_rows:
+            return table if schema.equals(table.schema) else schema.empty_table()
+        (batch,) = table.combine_chunks().to_batches()
+        return pa.table([leaf_of(batch, path_of(field)) for field in schema], schema=schema)
 
     def check(self) -> None:
         if self._settings.database == NOBODY:
@@ -138,7 +156,9 @@ class AbleSource(MemorySource):
 
     def _table(self, stream: Stream) -> pa.Table:
         known = replace(stream, name=self.former.get(stream.name, stream.name))
-        table = self._queried(stream.query) if stream.query else super()._table(known)
+        whole = replace(known, schema=pa.schema([]))
+        table = self._queried(stream.query) if stream.query else super()._table(whole)
+        table = self._flat(table, self.levels(known.name))
         if not stream.where:
             return table
         kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -145,6 +146,15 @@ class ReadsThePlainTable(AbleSource):
 
     def query_stream(self, name: str, query: str) -> Stream:
         return super().query_stream(name, query.partition(" where ")[0])
+
+
+class StopsAtTheFirstLevel(AbleSource):
+    """Flattens one level, whatever is said."""
+
+    caught_by = {"test_objects_are_columns_down_to_the_levels_that_are_said"}
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        super().flatten(lambda name: min(1, levels(name)))
 
 
 class LetsNullIn(AbleSource):
@@ -373,6 +383,33 @@ class DeletesNoRange(AbleDestination):
         is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
         changed = replace(load, write_disposition=WriteDisposition.APPEND) if is_range else load
         return super().load(changed, events, wire)
+
+
+class MergesByTheKeyNevertheless(AbleDestination):
+    """Says that it merges by unique columns, and does not."""
+
+    caught_by = {"test_records_are_merged_by_the_unique_columns_and_not_by_the_key"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        stream = replace(load.stream, unique_properties=())
+        return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
+
+
+class MarksOtherColumnsToo(AbleDestination):
+    """Writes the marked keys as if they were records."""
+
+    caught_by = {"test_marks_are_written_and_taken_away_and_nothing_else_changes"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        if load.marked is None:
+            return MemoryDestination.load(self, load, events, wire)
+        schema, keys = load.stream.schema, load.marked
+        columns = [
+            keys.column(field.name) if field.name in keys.schema.names else pa.nulls(keys.num_rows, field.type)
+            for field in schema
+        ]
+        batches = pa.table(columns, schema=schema).to_batches()
+        return MemoryDestination.load(self, replace(load, marked=None), chain(batches, events), wire)
 
 
 class KeepsNothing(AbleDestination):

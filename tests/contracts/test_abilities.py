@@ -17,6 +17,7 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
+_FILE_SOURCE = {"lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
 _FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"}
 _SQL = {
     "states_types",
@@ -26,6 +27,8 @@ _SQL = {
     "keeps_files",
     "removes_records",
     "replaces_ranges",
+    "marks_records",
+    "merges_by_unique",
     "keeps_first",
     "examines_tables",
     "runs_statements",
@@ -34,33 +37,30 @@ _HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", *_FILE_SOURCE}, _FILES),
     "duckdb": (
-        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
+        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums", "flattens_objects"},
         {"holds_memory", *_HISTORY},
     ),
     "json": (
-        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
         set(),
     ),
     "jsonl": (
-        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
         _FILES,
     ),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
-    "memory": (
-        set(),
-        {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"},
-    ),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
         {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
     "parquet": (
-        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "looks_at_times", "reads_ranges"},
+        {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
         {"holds_memory", *_FILES},
     ),
     "postgres": (

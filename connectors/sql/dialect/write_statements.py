@@ -279,6 +279,27 @@ class Writes:
         """Write DELETE of the target's records `t` for which a source has a record `s` that meets a condition."""
         return f"delete from {self._table(target.name)} as t using {source} as s where {same}"
 
+    def mark_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        marked: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        mark: str,
+    ) -> str:
+        """Write UPDATE of one column of the records whose keys are in a staging table, which has its values.
+
+        Args:
+            target: as it stands now.
+            columns: the key's and the column, with the target's types.
+            marked: staging table of keys and values, and the types of its columns.
+            key: names of the key's columns.
+            mark: name of the column.
+        """
+        table, types = marked
+        value = next(self._value(column, types) for column in columns if column.name == mark)
+        return self._updated(target, self._table(table), {mark: value}, self._same_key(columns, types, key), "")
+
     def _delete(self, target: Table, condition: str) -> str:
         """Write DELETE of the target's records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"

@@ -65,6 +65,7 @@ class History(Strategy):
             rows=0,
             columns=row.columns,
             history=self.kept_history(is_final=False),
+            compared_at=row.compared_at,
         )
         commit(session, context.dialect)
 

@@ -99,9 +99,10 @@ class TableLoad:
                 load.token,
                 bookmark=checkpoint.bookmark,
                 completed_by=load.run if checkpoint.is_final else None,
-                rows=self._written,
+                rows=load.records_before + self._written,
                 columns=context.columns.known,
                 history=strategy.kept_history(is_final=checkpoint.is_final),
+                compared_at=load.compared_at,
             )
         except TakenOver:
             raise self.taken_over() from None
@@ -123,6 +124,7 @@ class TableLoad:
             schema_changes=tuple(target.changes),
             rejected=rejected,
             refused=() if context.rejected is None else context.rejected.take_refused(),
+            removed=strategy.removed,
         )
 
     def taken_over(self) -> TakenOver:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from ...failpoints import failpoint
 from ...written_range import RangeWatch, bound, has_times
 from ..actions import Action
 from ..dialect.write_statements import BOUNDS
@@ -57,6 +58,7 @@ class ReplaceRange(Strategy):
         table = target.create(columns, key) if table is None else target.evolve(table, columns)
         target.lock_late()
         target.run(self._deletes(table, paths))
+        failpoint(f"{dialect.name}.delete.after")
         if staged is None:
             return
         into = staged.written_to(table)

@@ -30,10 +30,12 @@ class Strategy(ABC):
         self.records = 0
         #: Files that the checkpoint of this transaction names.
         self.files: Sequence[FileRead] = ()
+        #: Records that this transaction has deleted or marked, see `Commit.removed`.
+        self.removed = 0
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
-        self.staged, self.records = None, 0
+        self.staged, self.records, self.removed = None, 0, 0
         self.read_target()
 
     def read_target(self) -> None:

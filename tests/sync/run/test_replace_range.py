@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sqlite3
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -105,7 +107,7 @@ def days(first: int, last: int) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("column", ["day", "at", "z"])
-@pytest.mark.parametrize("keys", [(), ("id",)], ids=["no key", "key"])
+@pytest.mark.parametrize("keys", [(), ("id",)], ids=["keyless", "keyed"])
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.thinned(1)
 def test_an_interval_is_written_anew(
@@ -235,6 +237,26 @@ def test_what_cannot_be_a_range_is_refused(
     assert message in str(caught.value)
 
 
+def test_a_column_that_the_table_lacks_is_no_range_of_it(tmp_path: Path) -> None:
+    table = Table(tmp_path, range_column="day")
+    table.fill((1, "2024-01-01", "01:00"))
+    table.written(range_column="word", columns={"exclude": ["day"]})
+    with pytest.raises(ConfigError, match="new in the table"):
+        table.run(*days(1, 2))
+
+
+def test_values_that_the_source_no_longer_has_are_no_difference(tmp_path: Path, run_cli: RunCLI) -> None:
+    table = Table(tmp_path, range_column="day", key_properties=["id"])
+    table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-02", "01:00"))
+    table.written()
+    table.fill((2, "2024-01-02", "01:00"))
+    assert "counted" in run_cli(["verify", table.file()], tmp_path).stdout
+    table.fill((2, "2024-01-03", "01:00"))
+    differs = run_cli(["verify", "--repair", table.file()], tmp_path)
+    assert (differs.returncode, "differs" in differs.stdout) == (1, True)
+    assert "a run writes the range anew" in differs.stderr
+
+
 def test_a_full_refresh_of_an_interval_is_refused(tmp_path: Path) -> None:
     table = Table(tmp_path, range_column="day")
     table.fill((1, "2024-01-01", "01:00"))
@@ -255,6 +277,50 @@ def test_a_table_that_others_write_is_refused(tmp_path: Path) -> None:
     assert run_pipeline(other).status == "success"
     with pytest.raises(ConfigError, match="delete records of table 't', which stream 't' of pipeline 'another'"):
         table.run(*days(1, 2))
+
+
+def test_a_table_that_foreign_keys_refer_to_is_refused(tmp_path: Path, postgres_url: str) -> None:
+    table = Table(tmp_path, {"connector": "postgres", "config": {"url": postgres_url}}, range_column="day")
+    table.fill((1, "2024-01-01", "01:00"))
+    assert table.written(*days(1, 2), key_properties=["id"]) == 1
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("create table lines (t integer references t (id) on delete cascade)")
+    with pytest.raises(ConfigError, match="which `replace_range` would delete"):
+        table.run(*days(1, 2), key_properties=["id"])
+
+
+def test_a_destination_that_deletes_nothing_is_refused(tmp_path: Path) -> None:
+    target = {"connector": "singer", "config": {"executable": sys.executable}}
+    table = Table(tmp_path, target, range_column="day")
+    table.fill((1, "2024-01-01", "01:00"))
+    with pytest.raises(ConfigError, match="replace_range` needs a destination that deletes a range"):
+        table.run(*days(1, 2))
+
+
+@pytest.mark.parametrize("system", ["duckdb", "sqlite", "postgres"])
+def test_a_table_of_another_program_is_taken_over_with_its_records(
+    tmp_path: Path, request: pytest.FixtureRequest, run_cli: RunCLI, system: str
+) -> None:
+    """Other types than ours hold the same days; a unique key allows no record twice, not even within a transaction."""
+    table = Table(tmp_path, block(system, request, tmp_path), range_column="day", columns={"include": ["id", "day"]})
+    create = "create table t (id bigint primary key, day date)"
+    rows = "insert into t values (1, '2024-01-01'), (2, '2024-01-02'), (3, '2024-01-03')"
+    if system == "postgres":
+        with psycopg.connect(str(table.destination["config"]["url"])) as postgres:
+            postgres.execute(create)
+            postgres.execute(rows)
+    else:
+        with closing((duckdb if system == "duckdb" else sqlite3).connect(tmp_path / "out.db")) as database:
+            database.execute(create)
+            database.execute(rows)
+            database.commit()
+    table.fill((1, "2024-01-02", "01:00"), (4, "2024-01-02", "01:00"))
+    with pytest.raises(ConfigError, match="state adopt"):
+        table.run(*days(2, 3), key_properties=["id"])
+    adopted = run_cli(["state", "adopt", table.file(key_properties=["id"]), "t"], tmp_path)
+    assert adopted.returncode == 0, adopted.stderr
+    assert (table.written(*days(2, 3), key_properties=["id"]), table.ids()) == (2, [1, 3, 4])
+    assert (table.written(*days(2, 3), key_properties=["id"]), table.ids()) == (2, [1, 3, 4])
 
 
 def test_two_records_of_one_key_are_refused(tmp_path: Path) -> None:
