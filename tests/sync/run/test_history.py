@@ -131,6 +131,13 @@ def test_days_of_changes(anywhere: Bench) -> None:
     assert bench.run(3) == 3
     bench.execute("delete from people where id = 2")
     bench.run(4)
+    if bench.connector in ("postgres", "mysql"):
+        own = "current_schema()" if bench.connector == "postgres" else "database()"
+        found = bench._asked(
+            "select column_name from information_schema.key_column_usage "
+            f"where table_name = 'people' and table_schema = {own} order by ordinal_position"
+        )
+        assert [name for (name,) in found] == ["id", "_valid_from"]
     former = [(1, 2, 3, "Ann"), (1, 3, None, "Anna"), (2, 2, None, "Bob"), (3, 3, None, "Cid")]
     assert bench.rows() == former
     # A new column is no new version; from the next run on its changes are.
