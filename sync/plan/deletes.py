@@ -10,7 +10,6 @@ from typing import Protocol
 import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
-from syncblocks.connectors.checksums import compared_columns
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.settings import is_installed
 from syncblocks.connectors.stream import DELETED_AT, LedgerKey, LedgerRow, Stream, TableState, WriteDisposition
@@ -137,6 +136,8 @@ def why_no_deletes(
 
 def _unordered(stream: SelectedStream, declared: Stream, table: TableState, ends: Ends) -> str:
     """Say which column of the key both sides do not order alike; empty: they do."""
+    from syncblocks.connectors.checksums import compared_columns  # a pipeline without `deletes` spares the import
+
     own = ends.source_can.computes_checksums
     systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))

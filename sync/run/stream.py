@@ -38,9 +38,7 @@ from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .before import run_before_stream
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
-from .deletes import find_removal, with_marks
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
-from .filling import Filling
 from .schema_changes import SchemaChanges
 from .stream_events import StreamEvents
 from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
@@ -264,6 +262,8 @@ class StreamRun:
         planned, start = self.planned, self._start
         if not planned.fills or start is None or planned.repair is not None:
             return
+        from .filling import Filling  # few runs need it
+
         self.check()
         failpoint("stream.before_fill")
         filling = Filling(planned, self.blocks.transformers)
@@ -308,6 +308,8 @@ class StreamRun:
         """
         if not self.planned.compares_keys:
             return
+        from .deletes import find_removal, with_marks  # with all that compares; few runs need it
+
         deletes = self.planned.deletes
         assert deletes is not None
         failpoint("stream.before_deletes")

@@ -413,3 +413,15 @@ def test_plan_and_run_say_what_they_do(plain: Bench, run_cli: RunCLI) -> None:
     wrong = run_cli(["run", "people.yaml", "--allow-deletes", "peple"], plain.folder)
     assert (wrong.returncode, "did you mean 'people'" in wrong.stderr) == (2, True)
     assert run_cli(["run", "people.yaml", "--deletes", "--full-refresh"], plain.folder).returncode == 2
+
+
+def test_ranges_that_load_at_once_are_completed_by_the_deletes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    bench = make_bench(request, tmp_path, "postgres postgres")
+    bench.source.write(people(*range(20_000)))
+    settings = {**FULL, "deletes": "hard", "parallel_reads": 2}
+    bench.run(**settings)
+    bench.source.execute("delete from people where id % 1000 = 7")
+    assert bench.run(**settings).streams[0].records_deleted == 20
+    assert bench.table.execute("select count(*), count(*) filter (where id % 1000 = 7) from people") == [(19_980, 0)]
+    (row,) = bench.table.execute("select completed_by is not null, rows from _syncblocks_ledger")
+    assert row == (True, 19_980)
