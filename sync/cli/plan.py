@@ -127,6 +127,7 @@ def document(plan: Plan) -> dict[str, Any]:
         ],
         "groups": [list(group) for group in plan.groups],
         "before": _before(plan.before),
+        "elsewhere": plan.elsewhere or None,
         "warnings": list(plan.warnings),
     }
 
@@ -290,6 +291,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         number = formatting.plural(len(plan.streams), "stream")
         console.echo()
         console.echo(f"{number}; nothing was written. `syncblocks run` carries this out.")
+    if plan.elsewhere:
+        console.echo(f"streams run elsewhere: {plan.elsewhere}")
     for warning in plan.warnings:
         console.warn(warning)
     for planned in plan.streams:

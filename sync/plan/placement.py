@@ -25,15 +25,15 @@ def place_of(source_can: Abilities, destination_can: Abilities) -> Place:
     return next(place for place in ("process", "host", "anywhere") if place in places)
 
 
-def check_placement(
+def checked_placement(
     pipeline: Pipeline,
     source_can: Abilities,
     destination_can: Abilities,
     wanted: Mapping[str, Collection[str]],
     *,
     has_ledger: bool,
-) -> None:
-    """Check that streams can run where `executor` says.
+) -> str:
+    """Return where streams run, if `executor` says that other processes run them; empty: it does not.
 
     Args:
         pipeline: the pipeline file.
@@ -46,7 +46,7 @@ def check_placement(
         ConfigError: they cannot; names both settings.
     """
     if not pipeline.executor.is_elsewhere:
-        return
+        return ""
     _check_store(pipeline)
     _check_secrets(pipeline)
     _check_code(pipeline)
@@ -68,6 +68,7 @@ def check_placement(
             f"was given up: {pipeline.destination.connector!r} cannot hold one",
         )
     _check_data(pipeline, wanted)
+    return f"{pipeline.executor}, on {WORDS[place_of(source_can, destination_can)]}"
 
 
 def _check_store(pipeline: Pipeline) -> None:

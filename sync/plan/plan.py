@@ -58,7 +58,7 @@ from .guessed import decided
 from .history import check_history, timed
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
-from .placement import check_placement
+from .placement import checked_placement
 from .planned_repair import Repair
 from .reading import (
     Reading,
@@ -198,6 +198,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
+    #: Where other processes run the streams; empty: threads of the run's own process do.
+    elsewhere: str = ""
 
 
 def plan_streams(
@@ -263,7 +265,7 @@ def plan_streams(
             planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
         streams.append(replace(planned, parents=parents, chain=chain))
-    check_placement(
+    elsewhere = checked_placement(
         pipeline,
         connectors.source_can,
         connectors.destination_can,
@@ -289,7 +291,9 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
-    return Plan(streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings))
+    return Plan(
+        streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings), elsewhere=elsewhere
+    )
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:

@@ -37,7 +37,7 @@ def everything(dask_scheduler: Any) -> str:
     """Return all that a scheduler knows, as text."""
     tasks = [repr(vars_of(task)) for task in dask_scheduler.tasks.values()]
     plugins = [repr(plugin) for plugin in dask_scheduler.worker_plugins.values()]
-    events = repr({topic: list(found) for topic, found in dask_scheduler._broker._topics.items()})
+    events = repr({topic: list(found.events) for topic, found in dask_scheduler._broker._topics.items()})
     return "\n".join([*tasks, *plugins, events, repr(dask_scheduler.transition_log), repr(dask_scheduler.identity())])
 
 

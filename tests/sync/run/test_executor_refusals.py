@@ -76,6 +76,12 @@ def test_a_pipeline_that_cannot_run_elsewhere_is_refused(
     assert "hush-hush" not in found
 
 
+def test_plan_says_where_streams_run(tmp_path: Path) -> None:
+    for executor, words in (("threads", ""), ({"dask": "local"}, "dask: local, on workers of this machine")):
+        with opened(load_pipeline(document(executor=executor), folder=tmp_path)) as session:
+            assert make_plan(session, None).elsewhere == words
+
+
 def test_a_pipeline_that_can_run_elsewhere_is_planned(tmp_path: Path) -> None:
     assert refusal(tmp_path) == ""
     assert refusal(tmp_path, callbacks=[{"file": "tell.py"}], executor={"dask": "local"}) == ""
