@@ -126,9 +126,15 @@ def _helpers_beside(path: Path) -> Iterator[None]:
     finally:
         sys.path.remove(folder)
         for name in set(sys.modules) - before:
-            top = name.partition(".")[0]
-            if (path.parent / f"{top}.py").is_file() or (path.parent / top).is_dir():
+            if _lies_in(path.parent, name.partition(".")[0]):
                 del sys.modules[name]
+
+
+def _lies_in(folder: Path, top_level: str) -> bool:
+    """Tell whether a module is directly in this folder, not in a virtual environment below it."""
+    module = sys.modules.get(top_level)
+    file = None if module is None else vars(module).get("__file__")
+    return file is not None and folder in (Path(file).parent, Path(file).parent.parent)
 
 
 __all__ = ["absolute", "class_of_file", "file_of", "is_of_file", "lacks", "short_name"]
