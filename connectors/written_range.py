@@ -76,18 +76,26 @@ class RangeWatch:
         """Begin a transaction."""
         self._paths.clear()
 
+    def field(self, schema: pa.Schema) -> pa.Field:
+        """Return the column as it is in a schema.
+
+        Raises:
+            FatalConnectorError: a transformer has dropped it.
+        """
+        if self.range.column not in schema.names:
+            raise self._error(f"no such column arrives, but {', '.join(schema.names)}")
+        return schema.field(self.range.column)
+
     def check(self, batch: pa.RecordBatch) -> None:
         """Look at the next batch.
 
         Raises:
             FatalConnectorError: a record has no value in the column, or one that is outside of the interval.
         """
-        name = self.range.column
         if not batch.num_rows:
             return
-        if name not in batch.schema.names:
-            raise self._error(f"no such column arrives, but {', '.join(batch.schema.names)}")
-        column = batch.column(name)
+        self.field(batch.schema)
+        column = batch.column(self.range.column)
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if column.null_count:

@@ -54,9 +54,10 @@ class RangeWrite:
             checkpoint: of the commit.
             rejected: records that were rejected since the last commit.
         """
-        watch, name = self._watch, self._watch.range.column
+        watch, kind = self._watch, self._watch.field(schema).type
+        name = watch.range.column
         paths = watch.demand_files(checkpoint.files) if watch.range.is_by_files else []
-        values, keys = pa.array([], schema.field(name).type), KeyLookup(self._keys, arrived)
+        values, keys = pa.array([], kind), KeyLookup(self._keys, arrived)
         if watch.range.interval is None and not watch.range.is_by_files:
             found = [pc.unique(batch.column(name)) for batch in arrived([name])]
             values = pc.unique(pa.concat_arrays([values, *found, watch.of_rejected(rejected, values.type)]))

@@ -107,12 +107,13 @@ def test_a_kill_leaves_a_range_as_it_was_or_as_it_shall_be(
         folder, block(system, request, folder), range_column="day", columns={"include": ["id", "day"]}, **keys
     )
     kills = Kills(zygote, table, Model(chance, is_keyed=is_keyed))
-    kills.round(how)
+    if is_full:
+        kills.round(how)
     kills.round(how, trace=folder / "points")
     # The run store's own points are struck elsewhere.
     points = [each for each in (folder / "points").read_text().splitlines() if not each.startswith("store.")]
     assert any(".delete.after" in each or each.startswith("files.") for each in points)
-    for point in points if is_full else chance.sample(points, 2):
+    for point in points if is_full else chance.sample([each for each in points if each.endswith(":1")], 1):
         kills.round(how, point)
     injected(kills.hits)
-    assert kills.hits >= 2
+    assert kills.hits

@@ -78,7 +78,7 @@ class ReplaceRange(Strategy):
         """Return what deletes the range, as it was read; not every system makes a table after the first of it."""
         context, watched, staged = self.context, self._watch.range, self.staged
         writes, drop, session = context.dialect.writes, context.dialect.tables.drop, context.session
-        field = context.columns.stream.schema.field(watched.column)
+        field = self._watch.field(context.columns.stream.schema)
         column = table.column(context.columns.names[watched.column])
         assert column is not None, "the target was fitted to the stream"
         if watched.interval is not None:
@@ -112,7 +112,7 @@ class ReplaceRange(Strategy):
             )
         ends = [replace(column, name=name) for name in BOUNDS]
         try:
-            values = [pa.array([bound(moment, kind).as_py()], kind) for moment in interval]
+            values = [pa.repeat(bound(moment, kind), 1) for moment in interval]
         except ValueError as error:
             raise self.context.error(f"range_column {column.name!r}: {error}") from error
         return ends, pa.table(values, names=[*BOUNDS])

@@ -145,11 +145,11 @@ def test_without_an_interval_the_values_that_are_read_are_written_anew(
     assert (table.written(), table.ids()) == (0, [1, 1, 2, 3, 4])  # nothing read deletes nothing
 
 
-@pytest.mark.parametrize("system", ["duckdb", "postgres", "mysql", "sqlite", "parquet", "memory-less csv"])
+@pytest.mark.parametrize("system", ["duckdb", "mysql", "parquet", "csv"])
 def test_the_files_that_are_read_are_written_anew(tmp_path: Path, request: pytest.FixtureRequest, system: str) -> None:
     bucket = Bucket(
         tmp_path,
-        block(system.rpartition(" ")[2], request, tmp_path),
+        block(system, request, tmp_path),
         write_disposition="replace_range",
         range_column="_file",
     )
@@ -173,8 +173,7 @@ def test_the_files_that_are_read_are_written_anew(tmp_path: Path, request: pytes
     assert (bucket.rows(**whole), ids()) == (1, [2, 4, 6])
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.thinned(1)
+@pytest.mark.parametrize("system", ["duckdb", "postgres", "mysql", "sqlite", "sqlalchemy", "parquet"])
 def test_the_old_records_of_rejected_ones_go(tmp_path: Path, request: pytest.FixtureRequest, system: str) -> None:
     """A record that has no place in the table is read all the same, and so is its day."""
     table = Table(tmp_path, block(system, request, tmp_path), key_properties=["id"], on_rejected="keep")
@@ -209,6 +208,16 @@ def test_the_old_records_of_lines_that_the_source_rejects_go(
     assert [int(record["id"]) for record in held(block(system, request, tmp_path), tmp_path)] == [2]
 
 
+def moved(table: Table) -> str:
+    """Run with a transformer, and return how the stream has failed."""
+    path = table.file()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "transformers": [{"file": "moves.py"}]}))
+    ends = (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
+    found = run_pipeline(load_pipeline(path, interval=ends)).streams["t"]
+    assert found.status == "failure"
+    return str(found.error)
+
+
 def test_a_record_outside_of_the_range_fails_the_stream(tmp_path: Path) -> None:
     (tmp_path / "moves.py").write_text(
         "from syncblocks import transformer\nimport datetime\n\n@transformer\ndef move(df):\n"
@@ -218,15 +227,13 @@ def test_a_record_outside_of_the_range_fails_the_stream(tmp_path: Path) -> None:
     table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-01", "01:00"))
     assert table.written(*days(1, 2)) == 2
     text = (tmp_path / "moves.py").read_text()
+    dropped = text.replace("return df", "return df.drop(columns=['day'])").replace("CHANGED", "None")
+    (tmp_path / "moves.py").write_text(dropped)
+    assert "no such column arrives" in moved(table)
     for value, message in (("datetime.date(2024, 1, 2)", "outside of the interval"), ("None", "NULL")):
         (tmp_path / "moves.py").write_text(text.replace("CHANGED", value))
-        path = table.file()
-        document = json.loads(path.read_text())
-        path.write_text(json.dumps({**document, "transformers": [{"file": "moves.py"}]}))
-        ends = (datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 1, 2, tzinfo=UTC))
-        found = run_pipeline(load_pipeline(path, interval=ends)).streams["t"]
-        assert (found.status, message in str(found.error)) == ("failure", True), found.error
-        assert table.ids() == [1, 2]
+        assert message in moved(table)
+    assert table.ids() == [1, 2]
 
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
