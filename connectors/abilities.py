@@ -17,17 +17,21 @@ from .protocols import (
     FencesStatements,
     FiltersRecords,
     FindsTypes,
+    FlattensObjects,
     ForgetsRuns,
     HasFormerNames,
     HasOneNull,
     HoldsMemory,
     KeepsFiles,
     KeepsFirst,
+    KeepsHistory,
     KeepsRejected,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
     LooksAtTimes,
+    MarksRecords,
+    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -35,6 +39,7 @@ from .protocols import (
     ReadsRanges,
     RefusesKeys,
     RemovesRecords,
+    ReplacesRanges,
     RunsStatements,
     SkipsLate,
     Source,
@@ -62,6 +67,7 @@ class Abilities:
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
+    flattens_objects: FlattensObjects | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
@@ -71,7 +77,11 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    replaces_ranges: ReplacesRanges | None = None
+    marks_records: MarksRecords | None = None
+    merges_by_unique: MergesByUnique | None = None
     keeps_first: KeepsFirst | None = None
+    keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
+    "json": (".files.source:JSONSource", None),
     "jsonl": (
         ".files.source:JSONLSource",
         ".files.destination:JSONLDestination",

@@ -60,6 +60,9 @@ WIDENS = b"widens"
 #: Key in the metadata of a field of files: its values stand in their paths, which messages and ledgers show.
 IN_PATH = b"in_path"
 
+#: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
+FLATTENED = b"flattened"
+
 
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"
@@ -75,11 +78,27 @@ def yields_to_table(field: pa.Field) -> bool:
     return is_unseen(field) or DECIDED in (field.metadata or {})
 
 
+#: Key in the metadata of a text field: its values are the paths of the files that the records are from.
+OF_FILE = b"of_file"
+
 #: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
 FILES = "_syncblocks_files"
 
+#: Column of the file that a record came from.
+FILE = "_file"
+
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
+
+#: Columns of the first and the last moment of a version, of HISTORY; the last one is NULL for the current version.
+VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
+
+#: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), and columns of the table that
+#: were added since the stream was last completed.
+NEWEST, ADDED = "newest", "added"
+
+#: Column of the time at which a record was found missing at its source (`deletes: soft`); NULL: the source has it.
+DELETED_AT = "_deleted_at"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
@@ -99,6 +118,9 @@ class WriteDisposition(StrEnum):
     APPEND = "append"
     REPLACE = "replace"
     MERGE = "merge"
+    REPLACE_RANGE = "replace_range"
+    #: Every version of a record is kept, with the time from which and up to which it was the current one.
+    HISTORY = "history"
 
 
 class ConflictMethod(StrEnum):
@@ -222,6 +244,9 @@ class Stream:
     schema: pa.Schema
     #: Columns that identify a record; empty: no key is known.
     key_properties: tuple[str, ...] = ()
+    #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
+    #: record has NULL there. Empty: the key.
+    unique_properties: tuple[str, ...] = ()
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
@@ -238,6 +263,8 @@ class Stream:
     tracks_files: bool = False
     #: What becomes of a file that has changed since it was read.
     changed_files: ChangedFiles = ChangedFiles.FAIL
+    #: A FULL_TABLE read ends with a checkpoint that names the files that were read, empty ones as well.
+    names_files: bool = False
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
@@ -268,7 +295,8 @@ class Checkpoint:
     bookmark: Bookmark | None = None
     #: The last event of a stream: its commit also marks the stream as completed by this run.
     is_final: bool = False
-    #: Of a stream that `tracks_files`: what was read since the last checkpoint; the commit keeps it (`KeepsFiles`).
+    #: What was read since the last checkpoint of a stream that `names_files`, or that `tracks_files`: then the commit
+    #: keeps it (`KeepsFiles`).
     files: tuple[FileRead, ...] = ()
 
 
@@ -325,6 +353,10 @@ class LedgerRow:
     #: Column of the stream -> column of the table, where the table's name is not the usual one: two columns had the
     #: same name for the system, or the table spells the name in another way.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: What HISTORY keeps, see `HistoryLoad`; empty: the table was not written so.
+    history: Mapping[str, Any] = field(default_factory=dict)
+    #: When the table's keys were last compared with those of the source (`deletes`); None: never.
+    compared_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,6 +423,40 @@ class TableRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRange:
+    """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
+
+    #: Column of `Load.stream` that decides whether a record is within.
+    column: str
+    #: Aware start and end; the end is not in it. Records outside of it are an error. None: there is no interval.
+    interval: tuple[datetime, datetime] | None = None
+    #: The records of `Checkpoint.files` are deleted; the column holds their paths.
+    is_by_files: bool = False
+    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
+    source_column: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLoad:
+    """What a load of HISTORY has to know beside its stream.
+
+    The stream has `VALID_FROM`, which is the last of its key properties, and `VALID_TO`, which arrives as NULL.
+    """
+
+    #: Each version of a record arrives, with a time of its own; False: all have the run's time, and of a key the last
+    #: record counts.
+    has_versions: bool
+    #: Columns of the stream in which a difference makes no new version.
+    in_place: frozenset[str] = frozenset()
+    #: The whole source arrives: two records of one key that differ contradict each other.
+    is_whole: bool = False
+    #: The history that is there is dropped with the first commit.
+    starts_over: bool = False
+    #: What the ledger is to keep (`LedgerRow.history`); `ADDED` are of runs that did not complete the stream.
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What `Destination.load` is to do with one stream; constant during the call."""
 
@@ -406,16 +472,27 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
+    #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
+    marked: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
+    #: Of REPLACE_RANGE: what is deleted.
+    written_range: WrittenRange | None = None
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: `LedgerRow.compared_at` as each commit writes it.
+    compared_at: datetime | None = None
+    #: Records that other loads of the same token have committed before; they count in `LedgerRow.rows`.
+    records_before: int = 0
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
+    #: Of HISTORY; None: another write disposition.
+    history: HistoryLoad | None = None
     #: Of a stream that `tracks_files`: it is read from scratch, so the first commit forgets what was read before.
     forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
@@ -443,3 +520,5 @@ class Commit:
     #: Records since the previous commit that arrived in batches and that the destination rejected itself, in the
     #: columns of `Load.stream`; also those that an earlier load has kept.
     refused: tuple[RejectedRecord, ...] = ()
+    #: Records of `Load.removed` and `Load.marked` that this commit has deleted, or newly marked as deleted.
+    removed: int = 0

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..stream import GUESSED, HASH, KEEP_LAST, SAID, UNDECIDED, UNSEEN, MaskRule, Masks, Stream
+from ..stream import FLATTENED, GUESSED, HASH, KEEP_LAST, SAID, UNDECIDED, UNSEEN, MaskRule, Masks, Stream
 from . import compute as pc
 from .digits import is_number_in_text
 from .fidelity import as_text
@@ -73,7 +73,8 @@ def _read_field(field: pa.Field) -> pa.Field:
         return field
     if is_number_in_text(field):
         return field.with_metadata({key: value for key, value in field.metadata.items() if key not in _GUESSED})
-    return pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"})
+    place = {key: value for key, value in field.metadata.items() if key == FLATTENED}
+    return pa.field(field.name, pa.string(), field.nullable, {SAID: b"1", **place})
 
 
 def masked(batch: pa.RecordBatch, masks: Masks | None) -> pa.RecordBatch:

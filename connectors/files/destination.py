@@ -88,6 +88,10 @@ class FileDestination:
         """See `RemovesRecords`."""
         return True
 
+    def replaces_ranges(self) -> bool:
+        """See `ReplacesRanges`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; REPLACE ignores the types of the old table."""
         stored = self._format.stored(stream.schema)

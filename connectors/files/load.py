@@ -19,11 +19,15 @@ from .interrupts import Call
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
+from .range_write import RangeWrite
 from .rejected import FileRejections
 from .table import Staged, Staging, Table
 
 #: Times that a merge is tried without the lock before it holds the lock.
 FREE_TRIES = 3
+
+#: Write dispositions that look for the keys that arrive.
+_BY_KEY = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE)
 
 #: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
@@ -37,6 +41,8 @@ class _Plan:
     files: tuple[TableFile, ...]
     schema: pa.Schema | None
     dead: tuple[str, ...] = ()
+    #: Records that it leaves out, since their keys are those of `Load.removed`.
+    removed: int = 0
 
 
 class TableLoad:
@@ -55,6 +61,8 @@ class TableLoad:
         self._has_committed = False
         limit = load.stream.max_rejected
         self._rejections = None if limit is None else FileRejections(table, load, limit)
+        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
+        self._range = RangeWrite(load) if is_range else None
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -85,11 +93,13 @@ class TableLoad:
             self._discard()
 
     def _stored(self, stream: Stream) -> pa.Schema:
-        keys = stream.key_properties if self._load.write_disposition is WriteDisposition.MERGE else ()
+        keys = stream.key_properties if self._load.write_disposition in _BY_KEY else ()
         schema = self._table.format.stored(stream.schema)
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
     def _write(self, batch: pa.RecordBatch) -> None:
+        if self._range is not None:
+            self._range.check(batch)
         if self._writing is None or not self._writing.schema.equals(self._arriving):
             self._finish()
             self._writing = self._begin(self._arriving)
@@ -174,9 +184,12 @@ class TableLoad:
             schema_changes=changed,
             rejected=0 if self._rejections is None else self._rejections.committed(),
             refused=() if self._rejections is None else self._rejections.take_refused(),
+            removed=plan.removed,
         )
         self._written += self._records
         self._records, self._staged = 0, []
+        if self._range is not None:
+            self._range.begin()
         self._delete_made((*plan.files, *rejected))
         return commit
 
@@ -210,10 +223,13 @@ class TableLoad:
             self._refuse_strangers(manifest)
             is_new = manifest.schema is None
             is_removing = self._load.removed is not None and checkpoint.is_final
+            is_removing |= self._range is not None and self._range.is_due(checkpoint)
             if not self._staged and not is_removing and not (is_new and checkpoint.is_final):
                 plan = _Plan(manifest.files, manifest.files, manifest.schema)
             elif self._load.write_disposition is WriteDisposition.MERGE:
                 plan = self._merged(manifest, self._load.removed if is_removing else None)
+            elif self._range is not None:
+                plan = self._without_range(manifest, self._range, checkpoint)
             else:
                 plan = self._appended(manifest)
         return replace(plan, based_on=based_on)
@@ -250,6 +266,7 @@ class TableLoad:
     def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
         key_schema = pa.schema([schema.field(name) for name in keys])
+        gone: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
@@ -257,7 +274,23 @@ class TableLoad:
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
             self._load.kept,
+            note_gone=gone.append,
         )
+        plan = self._whole(manifest, schema, batches)  # which counts them
+        return replace(plan, removed=sum(gone))
+
+    def _without_range(self, manifest: Manifest, written: RangeWrite, checkpoint: Checkpoint) -> _Plan:
+        schema = self._unified(manifest)
+        batches = written.records(
+            self._old(manifest, schema),
+            lambda names: self._staged_batches(schema, names),
+            schema,
+            checkpoint,
+            () if self._rejections is None else self._rejections.found,
+        )
+        return self._whole(manifest, schema, batches)
+
+    def _whole(self, manifest: Manifest, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> _Plan:
         whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
         dead = tuple(file.name for file in manifest.files if file.name != whole.name)
         return _Plan(manifest.files, (whole,), schema, dead)
@@ -326,9 +359,10 @@ class TableLoad:
         row = manifest.row(self._load.key)
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC))
+        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
         if checkpoint.is_final:
-            row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
+            rows = self._load.records_before + self._written + self._records
+            row = replace(row, completed_by=self._load.run, rows=rows)
         files = _in_place(plan, manifest.files)
         after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
         after = after.with_row(row)

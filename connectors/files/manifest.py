@@ -244,6 +244,7 @@ def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
         "owner": row.owner,
         "rows": row.rows,
         "committed_at": None if row.committed_at is None else row.committed_at.isoformat(),
+        **({} if row.compared_at is None else {"compared_at": row.compared_at.isoformat()}),
     }
 
 
@@ -275,7 +276,7 @@ def _file(item: Mapping[str, Any]) -> TableFile:
 
 
 def _row(item: Mapping[str, Any]) -> LedgerRow:
-    committed_at, bookmark = item["committed_at"], item["bookmark"]
+    committed_at, compared_at, bookmark = item["committed_at"], item.get("compared_at"), item["bookmark"]
     if bookmark is not None and not isinstance(bookmark, dict):
         raise TypeError("bookmark")
     return LedgerRow(
@@ -287,6 +288,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         owner=_text(item["owner"]),
         rows=None if item["rows"] is None else int(item["rows"]),
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
+        compared_at=None if compared_at is None else datetime.fromisoformat(compared_at),
     )
 
 

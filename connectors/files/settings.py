@@ -114,11 +114,30 @@ class FileSourceSettings(Settings):
         return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
 
+def _zone(name: str) -> str:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        import difflib
+
+        near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", such as Europe/Berlin or UTC"
+        raise ValueError(f"{name!r} is no time zone{hint}") from None
+    return name
+
+
 class TextSourceSettings(FileSourceSettings):
     """Settings of sources of text files."""
 
     numbers: Literal["double", "exact"] = Field(
         default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None,
+        description="zone of times without one, such as Europe/Berlin; their columns are moments. Default: they stay "
+        "without a zone",
     )
 
 
@@ -159,6 +178,23 @@ class CSVSourceSettings(TextSourceSettings):
 
 class JSONLSourceSettings(TextSourceSettings):
     """Settings of a source of JSON lines."""
+
+
+def _path_of_names(path: str | list[str]) -> tuple[str, ...]:
+    names = (path.split(".") if path else []) if isinstance(path, str) else path
+    if not all(names):
+        raise ValueError(f'{path!r}: a name in it is empty; a name with a dot needs a list: [data, "a.b"]')
+    return tuple(names)
+
+
+class JSONSourceSettings(TextSourceSettings):
+    """Settings of a source of JSON documents."""
+
+    records: Annotated[tuple[str, ...], BeforeValidator(_path_of_names)] = Field(
+        default=(),
+        description="where the array of records is: names with dots between them, `data.items`, or a list of names; "
+        "default: it is the document",
+    )
 
 
 class ParquetSourceSettings(FileSourceSettings):

@@ -119,7 +119,7 @@ class Table:
             return {}
         changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
         why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
-        return dict.fromkeys((WriteDisposition.APPEND, WriteDisposition.MERGE), why)
+        return {disposition: why for disposition in WriteDisposition if disposition is not WriteDisposition.REPLACE}
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""

@@ -14,7 +14,8 @@ from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWO
 from ..ranges import RANGE_BYTES
 from ..settings import Settings, refuse_ambiguous
 
-_LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
+#: Names of this machine.
+LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
 
 class ServerSettings(Settings):
@@ -58,7 +59,7 @@ class Address:
     def place(self) -> str:
         """Return the host, spelled the same however it was given."""
         host = self.host.lower()
-        return "localhost" if host in _LOCAL else host
+        return "localhost" if host in LOCAL else host
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -79,6 +80,11 @@ class Address:
     def may_get_clear_text(self) -> bool:
         """Tell whether the server may be sent the password as it is."""
         return self.is_verified or self.is_socket
+
+    @property
+    def may_get_full_login(self) -> bool:
+        """Tell whether the server may be sent the password encrypted for a key of its own, or over any TLS."""
+        return self.may_get_clear_text or self.is_on_this_machine
 
     def unverified(self, settings: str) -> str:
         """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""
@@ -120,4 +126,4 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(unquote(user), unquote(password), unquote(head), port, unquote(database), parameters)
 
 
-__all__ = ["Address", "ServerSettings", "UrlParts", "check_url", "split_url"]
+__all__ = ["LOCAL", "Address", "ServerSettings", "UrlParts", "check_url", "split_url"]

@@ -22,6 +22,8 @@ T = TypeVar("T")
 _KEY = ("pipeline", "stream", "destination_table")
 #: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
 _NAMES = "_syncblocks_columns"
+#: Beside it, in rows of tables with a history: `LedgerRow.history`; and the time of the last comparison of keys.
+_HISTORY, _COMPARED = "_syncblocks_history", "compared_at"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -54,6 +56,8 @@ class AbstractLedger(ABC):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
     ) -> None:
         """Write what a commit makes true.
 
@@ -145,11 +149,13 @@ class Ledger(AbstractLedger):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
     ) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns)}
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, history, compared_at)}
         if completed_by is not None:
             changes |= {"completed_by": completed_by, "rows": rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
@@ -182,7 +188,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns)
+        text = state_text(bookmark, row.columns, row.history, row.compared_at)
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
             f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -237,13 +243,19 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
+def state_text(
+    bookmark: Bookmark | None, columns: Mapping[str, str], history: Mapping[str, Any], compared_at: datetime | None
+) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no column
-    for them, and the user may not be allowed to alter a ledger.
+    Names of columns, what a history keeps, and the time of the last comparison stand in the same JSON, in the few rows
+    that have any: ledgers of earlier versions have no column for them, and the user may not be allowed to alter a
+    ledger.
     """
-    state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
+    more: dict[str, Any] = {_HISTORY: dict(history)} if history else {}
+    if compared_at is not None:
+        more[_COMPARED] = compared_at.isoformat()
+    state = {_NAMES: dict(columns), **more, "bookmark": bookmark} if columns or more else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
 
@@ -253,9 +265,10 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns = {}
+        columns, history, compared_at = {}, {}, None
         if isinstance(decoded, dict) and _NAMES in decoded:
-            columns, decoded = decoded[_NAMES], decoded["bookmark"]
+            columns, history = decoded[_NAMES], decoded.get(_HISTORY, {})
+            compared_at, decoded = _moment(decoded.get(_COMPARED)), decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
             f"the ledger's bookmark of stream {values['stream']!r} is damaged; `syncblocks state set` or "
@@ -274,6 +287,8 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         rows=values["rows"],
         committed_at=_moment(values["committed_at"]),
         columns=columns,
+        history=history,
+        compared_at=compared_at,
     )
 
 

@@ -155,6 +155,8 @@ class SQLAlchemyLedger(AbstractLedger):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
     ) -> None:
         """Update the row where it carries the token."""
         own, row = _own(session), self._row(ledger)
@@ -162,7 +164,7 @@ class SQLAlchemyLedger(AbstractLedger):
         values: dict[str, Any] = {
             "token": token,
             "committed_at": datetime.now(UTC).isoformat(),
-            "bookmark": state_text(bookmark, columns),
+            "bookmark": state_text(bookmark, columns, history, compared_at),
         }
         if completed_by is not None:
             values |= {"completed_by": completed_by, "rows": rows}
@@ -198,7 +200,7 @@ class SQLAlchemyLedger(AbstractLedger):
             own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
             return
         found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
-        text = state_text(bookmark, found.columns)
+        text = state_text(bookmark, found.columns, found.history, found.compared_at)
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
 
     def read(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ..errors import FatalConnectorError
 from ..sql.actions import Action, LockByRow
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import Writes
+from ..sql.dialect.write_statements import BOUNDS, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
@@ -198,6 +198,36 @@ class SQLAlchemyWrites(Writes):
         if kept is not None:
             condition = sa.and_(condition, ~_exists(self._part(kept[0], key, "k"), into, key))
         return self._compiled(sa.delete(_from(into)).where(condition))
+
+    def delete_arriving(
+        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of the records whose keys are staged."""
+        return self.delete_keys(target, columns, staged, key, kept=None)
+
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that have a staged value in a column."""
+        return self.delete_keys(target, [column], staged, [column.name], kept=None)
+
+    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
+        into, bounds = self._part(target.name, [each.name for each in target.columns]), self._part(staged[0], BOUNDS)
+        held, (first, last) = into[column.name], (sa.select(bounds[each]).scalar_subquery() for each in BOUNDS)
+        return self._compiled(sa.delete(_from(into)).where(sa.and_(held >= first, held < last)))
+
+    def mark_keys(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        marked: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        mark: str,
+    ) -> str:
+        """Write UPDATE of one column of the records whose keys are in a staging table, which has its values."""
+        into = self._part(target.name, [column.name for column in target.columns])
+        staged = self._part(marked[0], [*key, mark], "s")
+        value = sa.select(staged[mark]).where(_same(staged, into, key)).scalar_subquery()
+        return self._compiled(sa.update(_from(into)).where(_exists(staged, into, key)).values({into[mark]: value}))
 
     def _updates(
         self,

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .before import BeforeStream
+from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
@@ -26,6 +27,7 @@ from .values import (
     Lookback,
     Name,
     Names,
+    Nested,
     Pattern,
     Patterns,
     Query,
@@ -65,6 +67,11 @@ class _Connection(Defaulting):
 
 class SourceBlock(_Connection):
     """The source (a data loader)."""
+
+    nested: Nested | None = Field(
+        default=None,
+        description="Objects: text (default), one column of JSON; {flatten: N}, columns a__b down to N levels.",
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -124,7 +131,7 @@ class TransformerBlock(Defaulting):
 class Columns(Model):
     """The columns of a stream that are read, and how."""
 
-    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    include: SomeNames | None = Field(default=None, description="Only these columns, in this order.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
     mask: Mask | None = Field(
         default=None,
@@ -153,6 +160,9 @@ class StreamEntry(Model):
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+    )
+    tags: SomeNames | None = Field(
+        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
@@ -183,12 +193,32 @@ class StreamEntry(Model):
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
     )
+    unique_constraints: SomeNames | None = Field(
+        default=None,
+        description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
+        "together they are UNIQUE in a table that is made.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,
-        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+        description="append, replace, merge, replace_range, or history (every version of a record); default: "
+        "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    range_column: Name | None = Field(
+        default=None,
+        description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
+    )
+    valid_from: Literal["bookmark"] | None = Field(
+        default=None,
+        description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
+        "execution_date.",
+    )
+    deletes: DeletesSetting | None = Field(
+        default=None,
+        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
@@ -203,6 +233,7 @@ class StreamEntry(Model):
         default=None,
         description="Statements that are run before each try reads the stream: [{sql: ..., connection: destination}].",
     )
+    nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,

@@ -147,8 +147,9 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
             )
         if entry.replication_method == "INCREMENTAL":
             _check_incremental(entries, place, report, needs_bookmarks=needs_bookmarks)
-        if entry.write_disposition == "merge" and entry.key_properties == ():
-            report((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
+        if entry.write_disposition in ("merge", "history") and entry.key_properties == ():
+            what = f"is empty, and a {entry.write_disposition} needs keys: name them, or write append"
+            report((*loc, "key_properties"), what)
         if entry.columns is not None and not any(getattr(entry.columns, key) is not None for key in _OF_COLUMNS):
             report((*loc, "columns"), "needs include, exclude or mask", allowed=_OF_COLUMNS)
 

@@ -545,7 +545,15 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
     Args:
         pipeline: the loaded pipeline.
         role: "source" or "destination".
-        error: the connector's error; `error.key` is the wrong key of `config`, dotted if nested.
+        error: the connector's error; `error.key` is the wrong key of `config`, dotted if nested. Its `others` are
+            told too.
     """
+    found = [_of_connector(pipeline, role, each) for each in (error, *error.others)]
+    first, *others = sorted(found, key=lambda each: each.line or 0)
+    first.others = tuple(others)
+    return first
+
+
+def _of_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
-    return pipeline.error(loc if error.key else (role, "connector"), str(error).removeprefix(f"{error.key}: "))
+    return pipeline.error(loc if error.key else (role, "connector"), error.message.removeprefix(f"{error.key}: "))

@@ -157,9 +157,21 @@ class Pipeline(Defaulting):
         """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
         return self._origin.interval
 
+    @property
+    def needs_interval(self) -> bool:
+        """Whether a template uses the interval."""
+        return bool(self._origin.of_interval)
+
+    def during(self, interval: tuple[datetime, datetime]) -> Pipeline:
+        """Return the same pipeline for an interval; none of its templates may use one."""
+        assert not self.needs_interval, "they are filled in when the file is loaded"
+        made = self.model_copy()
+        made._origin = self._origin._replace(interval=interval)
+        return made
+
     def check_interval(self) -> None:
         """Raise a ConfigError if a template uses the interval and there is none."""
-        if self._origin.interval is None and self._origin.of_interval:
+        if self._origin.interval is None and self.needs_interval:
             raise self.error(
                 self._origin.of_interval[0],
                 "needs an interval: give `run` or `plan` --interval-start and --interval-end",

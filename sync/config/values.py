@@ -12,6 +12,10 @@ from .globs import glob_error
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
 _DAY_S = 86_400
+#: Most levels of objects that become columns.
+MOST_LEVELS = 16
+#: A span of time: days, hours, minutes, seconds.
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 #: Smallest `memory`, in bytes.
 MIN_MEMORY = 64_000_000
 
@@ -26,6 +30,14 @@ class Moment(Rendered):
     """Text of `{{ execution_date }}` or an end of the interval alone: a time in UTC, not a text that looks like one."""
 
     __slots__ = ()
+
+
+def span_s(text: str) -> float | None:
+    """Return the seconds of `1d12h`; None: it is no span of time."""
+    parts = _SPAN.fullmatch(text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (_DAY_S, 3600, 60, 1), strict=True))
 
 
 def as_number(value: Any) -> Any:
@@ -43,6 +55,17 @@ def _boolean(value: Any) -> Any:
     if isinstance(value, Rendered):
         return {"true": True, "false": False}.get(value.strip().lower(), value)
     return value
+
+
+def _levels(value: Any) -> Any:
+    """Return down to how many levels objects become columns: of `text` 0, of `{flatten: N}` N."""
+    levels = value.get("flatten") if isinstance(value, dict) and value.keys() == {"flatten"} else None
+    levels = as_number(levels)
+    if isinstance(levels, int) and not isinstance(levels, bool) and 1 <= levels <= MOST_LEVELS:
+        return levels
+    if isinstance(value, str) and value.strip() == "text":
+        return 0
+    raise wrong(f"must be text, or {{flatten: N}} with N from 1 to {MOST_LEVELS}")
 
 
 def _filled(value: str) -> str:
@@ -145,6 +168,23 @@ BookmarkOperators = Annotated[
     dict[str, str],
     PlainValidator(_operators),
     WithJsonSchema({"type": "object", "additionalProperties": {"enum": [">=", ">"]}, "minProperties": 1}),
+]
+Nested = Annotated[
+    int,
+    PlainValidator(_levels),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "text"},
+                {
+                    "type": "object",
+                    "properties": {"flatten": {"type": "integer", "minimum": 1, "maximum": MOST_LEVELS}},
+                    "required": ["flatten"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
 ]
 Concurrency = Annotated[
     int | Literal["auto"],

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from syncblocks.connectors.arrow.flatten import SEPARATOR, names_of
 from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
 
 from ..config import Pipeline, exact_name
+from ..config.nested import nested_levels
 from .selected_stream import Failer
 
 #: Settings of a stream whose columns have to be compared, parsed or shown as they are.
@@ -41,8 +44,9 @@ def masks_of(
     if not rules or stream.unreadable:
         return None
     names = stream.schema.names
+    known = {name for field in stream.schema for name in names_of(field)}
     for rule in rules:
-        if (name := exact_name(rule.column)) is not None and name not in names:
+        if (name := exact_name(rule.column)) is not None and name not in known:
             raise fail(
                 "columns",
                 f"mask: {name!r} is no column of the stream: is it called otherwise now? Where only some streams "
@@ -52,6 +56,8 @@ def masks_of(
             )
     from syncblocks.connectors.arrow.masking import rule_of  # its kernels take time to load
 
+    if nested_levels(pipeline, stream.name):
+        rules = tuple(each for rule in rules for each in (rule, _within(rule)))
     masks = Masks(rules=rules, key=(pipeline.mask_key or "").encode())
     masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
     if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
@@ -70,6 +76,11 @@ def masks_of(
             f"mask: {weak!r} is of the key, and `{masked[weak]}` would make one of several records: mask it by `hash`",
         )
     return masks
+
+
+def _within(rule: MaskRule) -> MaskRule:
+    """Return the rule for the values within an object that a rule masks."""
+    return replace(rule, column=f"{rule.column}{SEPARATOR}*")
 
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:

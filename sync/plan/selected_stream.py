@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
 from ..config.before import Statement
+from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
@@ -49,6 +50,10 @@ class SelectedStream:
     decode: Mapping[str, str]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
+    excluded: tuple[str, ...]
+    #: Down to how many levels objects become columns.
+    nested: int
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
     #: Columns that the engine sets.
@@ -57,10 +62,14 @@ class SelectedStream:
     checks: tuple[Comparison, ...]
     #: Run before each try reads it.
     before: tuple[Statement, ...]
+    #: What becomes of records that the source no longer has; None: they stay.
+    deletes: Deletes | None
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
+    #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
+    written_range: WrittenRange | None = None
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import (
 
 from ..config.naming import KEEP
 from .selected_stream import SelectedStream
+from .written_range import RANGE
 
 
 class Start(NamedTuple):
@@ -33,26 +34,29 @@ class Start(NamedTuple):
     is_given: bool = False
 
 
-#: Behind the source of a ledger row: how its columns are named, and marks of query, filter and masks of its stream.
-_NAMING, _QUERY, _WHERE, _MASKS = "?naming=", "?query=", "?where=", "?masks="
+#: Behind the source of a ledger row: how its columns are named, down to which level objects are flattened, and marks
+#: of query, filter and masks of its stream.
+_NAMING, _NESTED, _QUERY, _WHERE, _MASKS = "?naming=", "?nested=", "?query=", "?where=", "?masks="
 
 _MARKS = re.compile(
-    r"(\?naming=(?P<naming>\w+))?(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?"
-    r"(\?masks=(?P<masks>[0-9a-f]{16}))?$"
+    r"(\?naming=(?P<naming>\w+))?(\?nested=(?P<nested>[0-9]+))?(\?query=(?P<query>[0-9a-f]{16}))?"
+    r"(\?where=(?P<where>[0-9a-f]{16}))?(\?masks=(?P<masks>[0-9a-f]{16}))?$"
 )
 
 
 def source_of(source: str, stream: SelectedStream) -> str:
-    """Return what the ledger keeps as the source of a stream: with its naming, and marks of query, filter and masks."""
+    """Return what the ledger keeps as the source of a stream: with its naming, `nested`, and marks of what is read."""
     read = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
+    nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
     query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
         for each in read.where
+        if each.of_interval != RANGE  # of each run another one: it says what is written, not what the table holds
     )
     where = f"{_WHERE}{_mark(json.dumps(said))}" if said else ""
-    return f"{source}{naming}{query}{where}{masks_mark(read)}"
+    return f"{source}{naming}{nested}{query}{where}{masks_mark(read)}"
 
 
 def masks_mark(stream: Stream) -> str:
@@ -84,6 +88,10 @@ def _naming_of(source: str) -> str:
     return _marks(source)["naming"] or KEEP
 
 
+def _nested_of(source: str) -> int:
+    return int(_marks(source)["nested"] or 0)
+
+
 _WORDS = {"query": "the query", "where": "the filter (`where`)", "masks": "the masks (`columns: {mask}`, `mask_key`)"}
 
 
@@ -96,6 +104,10 @@ def _altered(before: str, now: str) -> list[str]:
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
     """Return the row of a key in a table's ledger."""
     return next((row for row in table.ledger if row.key == key), None)
+
+
+def _in_words(levels: int) -> str:
+    return f"{{flatten: {levels}}}" if levels else "text"
 
 
 def starting_point(
@@ -149,6 +161,13 @@ def starting_point(
                 f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
                 f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
                 "give another `destination_table`, or start the table over with --full-refresh"
+            )
+        if is_same and (levels := _nested_of(committed.source)) != stream.nested:
+            return (
+                f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
+                f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
+                f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
+                "--full-refresh"
             )
         if is_same and committed.source not in named:
             altered = _altered(committed.source, named[0])

@@ -59,7 +59,9 @@ def run_pipeline(
     pipeline: Pipeline | str | Path | Mapping[str, Any],
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
     trigger: str | None = None,
@@ -70,6 +72,8 @@ def run_pipeline(
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
+    deletes: bool = False,
+    allow_deletes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
@@ -77,7 +81,9 @@ def run_pipeline(
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
+        tags: only streams that have one of these `tags`; empty: all.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
@@ -85,10 +91,12 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` matches.
+            that `streams` and `tags` match.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
+        deletes: look for records that the source no longer has now, whatever `every` of `deletes` says.
+        allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
 
     Raises:
@@ -101,7 +109,9 @@ def run_pipeline(
         pipeline = _as_of_latest_run(pipeline)
     order = _Order(
         streams=streams,
+        tags=tags,
         full_refresh=full_refresh,
+        drop_history=drop_history,
         event=event or {},
         concurrency=concurrency,
         wait_for_other=wait_for_other,
@@ -109,6 +119,8 @@ def run_pipeline(
         tick=tick,
         repairs=repairs,
         bookmarks=bookmarks or {},
+        deletes=deletes,
+        allow_deletes=allow_deletes,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
         return runner.run()
@@ -118,7 +130,9 @@ class _Order(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str]
+    tags: Sequence[str]
     full_refresh: bool
+    drop_history: bool
     event: Mapping[str, Any]
     concurrency: int | None
     wait_for_other: bool
@@ -126,6 +140,8 @@ class _Order(NamedTuple):
     tick: int | None
     repairs: Mapping[str, Repair] | None
     bookmarks: Mapping[str, Mapping[str, str]]
+    deletes: bool
+    allow_deletes: Sequence[str]
 
 
 class _Runner:
@@ -212,7 +228,7 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.retry or order.repairs)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs)
                 clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
@@ -325,6 +341,10 @@ class _Runner:
                 from .given_start import starting_at  # with the commands about states; few runs need it
 
                 plan = starting_at(plan, self.order.bookmarks)
+            if self.order.deletes or self.order.allow_deletes:
+                from .given_deletes import deleting
+
+                plan = deleting(plan, at_once=self.order.deletes, allowed=self.order.allow_deletes)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
@@ -339,13 +359,24 @@ class _Runner:
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:
-        streams, full_refresh = () if self.order.retry else self.order.streams, self.order.full_refresh
-        for wait_s in ASK_AGAIN_S:
+        order = self.order
+        for wait_s in (*ASK_AGAIN_S, None):
             try:
-                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+                return make_plan(
+                    self.session,
+                    self._store,
+                    streams=() if order.retry else order.streams,
+                    tags=order.tags,
+                    full_refresh=order.full_refresh,
+                    drop_history=order.drop_history,
+                    may_be_late=order.tick is not None,
+                    only=only,
+                )
             except RetriableError:  # such as a database file that another start has locked for its own plan
+                if wait_s is None:
+                    raise
                 time.sleep(wait_s)
-        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+        raise AssertionError("the last attempt returns or raises")
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""

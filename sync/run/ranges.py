@@ -104,6 +104,7 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
         if reads.is_from_source(error):
             run.blocks.fail_in_source()
         raise
+    run.remove_missing(load.stream)
 
 
 class RangeReads:

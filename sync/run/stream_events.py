@@ -11,6 +11,7 @@ import pyarrow as pa
 from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import (
+    FLATTENED,
     Block,
     Bookmark,
     Checkpoint,
@@ -28,6 +29,7 @@ from ..flow.value_checks import checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
+from ..plan.stream_settings import is_covered
 from .block_runs import StreamBlocks
 from .errors import ColumnsRefused
 from .progress import Progress
@@ -221,6 +223,15 @@ class StreamEvents:
     def _without_ignored(self, stream: Stream) -> Stream:
         """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
         planned = self.planned
+        known = planned.selected.stream.schema.names
+        excluded = planned.selected.excluded
+        # Values of an object that is left out; of other columns the plan knows.
+        self._ignored |= {
+            field.name
+            for field in stream.schema
+            if FLATTENED in (field.metadata or {}) and field.name not in known and is_covered(field, excluded)
+        }
+        stream = without_columns(stream, self._ignored)
         if planned.ignored is None:
             return stream
         before = {**planned.shape, "ignored": planned.ignored}

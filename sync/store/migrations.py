@@ -254,6 +254,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # What a person should know of a stream's columns; NULL for earlier runs.
     "0007": ("ALTER TABLE _syncblocks_block_run ADD COLUMN notices TEXT",),
+    # Records that a block run has deleted or marked, since the source no longer has them; NULL where nobody has looked.
+    "0008": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_deleted BIGINT",),
 }
 REVISIONS = tuple(STEPS)
 

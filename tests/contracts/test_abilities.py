@@ -14,9 +14,11 @@ from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
+ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
+_FILE_SOURCE = {"lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
+_FILES = {"states_types", "keeps_rejected", "keeps_files", "removes_records", "replaces_ranges", "keeps_first"}
 _SQL = {
     "states_types",
     "names_tables",
@@ -24,34 +26,42 @@ _SQL = {
     "keeps_rejected",
     "keeps_files",
     "removes_records",
+    "replaces_ranges",
+    "marks_records",
+    "merges_by_unique",
     "keeps_first",
     "examines_tables",
     "runs_statements",
     "fences_statements",
 }
+_HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}, _FILES),
+    "csv": ({"bounds_records", *_FILE_SOURCE}, _FILES),
     "duckdb": (
-        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
-        {"holds_memory", *_SQL},
+        {"holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums", "flattens_objects"},
+        {"holds_memory", *_HISTORY},
+    ),
+    "json": (
+        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
+        set(),
     ),
     "jsonl": (
-        {"bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "has_one_null"},
+        {"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE},
         _FILES,
     ),
     "mariadb": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
-    "memory": (set(), {"states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}),
+    "memory": (set(), {*_FILES, "marks_records", "merges_by_unique"}),
     "mysql": (
         {"verifies_server", "skips_late", "reads_ranges", "reads_queries", "filters_records", "computes_checksums"},
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
+        {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY},
     ),
     "parquet": (
-        {"holds_memory", "lists_streams", "has_former_names", "tracks_files", "looks_at_times", "reads_ranges"},
+        {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
         {"holds_memory", *_FILES},
     ),
     "postgres": (
@@ -64,11 +74,11 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "filters_records",
             "computes_checksums",
         },
-        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
+        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
     "sqlalchemy": ({"skips_late", "filters_records"}, _SQL),
-    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _SQL),
+    "sqlite": ({"skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -87,8 +97,10 @@ def test_each_shipped_connector_has_a_row() -> None:
     assert EXPECTED.keys() == CONNECTORS.keys()
 
 
-@pytest.mark.parametrize("role", ["source", "destination"])
-@pytest.mark.parametrize("name", CONNECTORS)
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [(name, role) for name, classes in CONNECTORS.items() for role, path in zip(ROLES, classes, strict=True) if path],
+)
 def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
     connector = connector_class(name, role)(CONFIGS.get(name, {"path": "data"}), tmp_path)
     found = abilities_of(connector)

@@ -328,7 +328,7 @@ def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
     )  # fmt: skip
     (folder / "p.yaml").write_text(BASE.replace("[id]", "[id]\n    write_disposition: upsert"))
     error = failure(folder / "p.yaml")
-    assert error.allowed == ("append", "replace", "merge")
+    assert error.allowed == ("append", "replace", "merge", "replace_range", "history")
     assert "'upsert'" in error.message
     (folder / "p.yaml").write_text(BASE.replace("sqlite", "oracle"))
     assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)

@@ -476,3 +476,27 @@ def test_plan_and_preview_show_masks_and_no_values(tmp_path: Path, run_cli: RunC
     shown = json.loads(run_cli(["preview", file, "--stream", "people", "--json"], tmp_path).stdout)
     assert [each["email"] for each in shown["records"]] == [hashed("canary1@x.org")] * 2
     assert not leaks(plan, preview, json.dumps(shown), run_cli(["plan", file, "--json"], tmp_path).stdout)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ({"user": "hash"}, (hashed("canary"), hashed("7"), 3)),
+        ({"user": "hash", "user__level": None}, (hashed("canary"), None, 3)),
+        ({"us*": {"keep_last": 1}}, ("*****y", "*", 3)),
+    ],
+)
+def test_a_mask_of_an_object_masks_every_value_in_it(tmp_path: Path, mask: dict[str, Any], expected: Any) -> None:
+    """Flattened columns are covered by their object's name, which is no column then."""
+    (tmp_path / "events.jsonl").write_text('{"id": 1, "user": {"name": "canary", "level": 7}, "n": 3}\n')
+    pipeline = {
+        "pipeline": "nested",
+        "mask_key": KEY,
+        "source": {"connector": "jsonl", "config": {"path": str(tmp_path)}, "nested": {"flatten": 2}},
+        "destination": {"connector": "duckdb", "config": {"path": str(tmp_path / "out.duckdb")}},
+        "store": f"sqlite:///{tmp_path / 'store.db'}",
+        "streams": [{"stream": "events", "columns": {"mask": mask}}],
+    }
+    run_pipeline(pipeline).raise_for_status()
+    with duckdb.connect(str(tmp_path / "out.duckdb")) as database:
+        assert database.execute("select user__name, user__level, n from events").fetchall() == [expected]
