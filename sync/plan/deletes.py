@@ -15,6 +15,7 @@ from syncblocks.connectors.settings import is_installed
 from syncblocks.connectors.stream import DELETED_AT, LedgerKey, LedgerRow, Stream, TableState, WriteDisposition
 
 from ..config.deletes import Deletes
+from .reading import computing
 from .selected_stream import SelectedStream
 
 #: So many records are always deleted, whatever part of the table they are.
@@ -77,11 +78,13 @@ def plan_deletes(
     elif before is not None and setting.every_s is not None:
         due = before + timedelta(seconds=setting.every_s)
         why = "" if moment >= due else f"not due before {due.isoformat(timespec='seconds')}"
-    return PlannedDeletes(setting=setting, is_due=not why, why=why or _how(ends), moment=moment)
+    return PlannedDeletes(setting=setting, is_due=not why, why=why or _how(stream, ends), moment=moment)
 
 
-def _how(ends: Ends) -> str:
+def _how(stream: SelectedStream, ends: Ends) -> str:
     """Say where keys are read, and where databases compare them."""
+    if stream.stream.masks is not None:
+        return "every key is read once on both sides, to mask those of the source"
     reads = [] if ends.source_can.computes_checksums is not None else ["the source"]
     reads += [] if ends.read_back else ["the destination"]
     if not reads:
@@ -138,7 +141,7 @@ def _unordered(stream: SelectedStream, declared: Stream, table: TableState, ends
     """Say which column of the key both sides do not order alike; empty: they do."""
     from syncblocks.connectors.checksums import compared_columns  # a pipeline without `deletes` spares the import
 
-    own = ends.source_can.computes_checksums
+    own = computing(ends.source_can, stream.stream)
     systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}

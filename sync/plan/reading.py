@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
+from syncblocks.connectors.protocols import ComputesChecksums
 from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .selected_stream import SelectedStream
@@ -122,6 +123,11 @@ def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
         for stream in streams
         if stream.stream.replication_method is ReplicationMethod.INCREMENTAL and _LIMITED.search(stream.stream.query)
     ]
+
+
+def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
+    """Return what computes the checksums of a stream in its database; None: its records are read."""
+    return None if stream.masks is not None else can.computes_checksums
 
 
 def plan_reading(

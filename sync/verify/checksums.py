@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ..plan.reading import computing
+
 if TYPE_CHECKING:  # every run imports this module, few compare
     from syncblocks.connectors.abilities import Abilities
     from syncblocks.connectors.checksums import Checksums, KeyRange, Side
-    from syncblocks.connectors.protocols import ComputesChecksums, Source
+    from syncblocks.connectors.protocols import Source
     from syncblocks.connectors.sides import Key
     from syncblocks.connectors.stream import Event, Stream
 
 
 def only_columns(schema: pa.Schema, names: set[str]) -> pa.Schema:
     return pa.schema([field for field in schema if field.name in names])
-
-
-def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
-    """Return what computes the checksums of a stream in its database; None: its records are read."""
-    return None if stream.masks is not None else can.computes_checksums
 
 
 def system_of(can: Abilities, stream: Stream) -> str:

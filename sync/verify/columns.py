@@ -25,8 +25,9 @@ from syncblocks.connectors.stream import (
 )
 
 from ..plan.plan import Connectors, PlannedStream
+from ..plan.reading import computing
 from ..session.reader import described
-from .checksums import computing, only_columns, system_of
+from .checksums import only_columns, system_of
 
 
 class ColumnPairs:

@@ -17,6 +17,7 @@ from syncblocks.connectors.checksums import EVERYTHING, Digest, KeyRange
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.stream import DELETED_AT, Rejected, Stream
 
+from ..plan.reading import computing
 from .checksums import SideReader
 from .comparison import RangeDifference, differing_ranges
 
@@ -95,7 +96,7 @@ def _note(
 
 def _differing(source: SideReader, copy: SideReader) -> tuple[tuple[Digest, Digest] | None, list[RangeDifference]]:
     """Return both totals and the ranges to read; no totals where the databases cannot tell: everything is read."""
-    if source.can.computes_checksums is None or copy.can.computes_checksums is None:
+    if computing(source.can, source.side.stream) is None or copy.can.computes_checksums is None:
         return None, [RangeDifference(EVERYTHING, 0, 0)]
     reason: ConnectorError | None = None
 

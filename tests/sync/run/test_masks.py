@@ -222,6 +222,20 @@ def test_a_masked_key_merges_and_is_verified_and_repaired(tmp_path: Path, postgr
     assert [each.key for each in found.comparison.records] == [(hashed("1"),)]
 
 
+def test_records_that_are_gone_are_found_by_masked_keys(tmp_path: Path, run_cli: RunCLI) -> None:
+    source = people("duckdb", tmp_path, "")
+    merged = {"key_properties": ["email"], "write_disposition": "merge", "deletes": "hard"}
+    file = written(tmp_path, source, columns={"mask": {"email": "hash"}}, where={"id": {"<": 3}}, **merged)
+    assert run_pipeline(file).status == "success"
+    assert (
+        "every key is read once on both sides, to mask those of the source" in run_cli(["plan", file], tmp_path).stdout
+    )
+    with closing(duckdb.connect(tmp_path / "source" / "people.db")) as database:
+        database.execute("delete from people where id = 1")
+    assert run_pipeline(file).status == "success"
+    assert [(key, email) for key, email, *_ in rows(tmp_path)] == [(2, hashed("canary2@x.org"))]
+
+
 def test_ranges_are_masked_and_their_labels_show_no_key(tmp_path: Path, mariadb_url: str) -> None:
     with mysql_connection(mariadb_url) as mysql, mysql.cursor() as cursor:
         cursor.execute("create table people (id int primary key, name varchar(600))")
