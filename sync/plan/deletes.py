@@ -12,7 +12,15 @@ import pyarrow as pa
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.settings import is_installed
-from syncblocks.connectors.stream import DELETED_AT, LedgerKey, LedgerRow, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    DELETED_AT,
+    LedgerKey,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..config.deletes import Deletes
 from .reading import computing
@@ -120,6 +128,8 @@ def why_no_deletes(
         return "and a `where` of an interval exclude each other: all records outside of the interval would go"
     if stream.stream.tracks_files:
         return "and `bookmark_properties: [_file_modified]` exclude each other: records of files that are gone stay"
+    if stream.stream.keeps_own_bookmark and stream.stream.replication_method is ReplicationMethod.INCREMENTAL:
+        return "needs `replication_method: FULL_TABLE` here: read anew, this source may offer less than it has"
     if not is_decided:
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"
     if others:

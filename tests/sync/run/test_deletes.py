@@ -22,6 +22,7 @@ from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store
 from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
+from tests.connectors.singer.singer_helpers import full_table, record, schema, small
 from tests.golden.systems import mysql_connection
 
 MONDAY = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -425,3 +426,26 @@ def test_ranges_that_load_at_once_are_completed_by_the_deletes(request: pytest.F
     assert bench.table.execute("select count(*), count(*) filter (where id % 1000 = 7) from people") == [(19_980, 0)]
     (row,) = bench.table.execute("select completed_by is not null, rows from _syncblocks_ledger")
     assert row == (True, 19_980)
+
+
+def test_a_tap_is_read_once_more_for_its_keys(tmp_path: Path) -> None:
+    def said(*ids: int) -> dict[str, Any]:
+        records = [record("orders", id=number, note="x") for number in ids]
+        config = small(tmp_path, schema("orders"), *records, streams=[full_table("orders")])
+        return {
+            "pipeline": "tapped",
+            "source": {"connector": "singer", "config": config},
+            "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+            "streams": [{"stream": "orders", "write_disposition": "merge", "deletes": "hard"}],
+        }
+
+    incremental = said(1)
+    incremental["streams"][0]["replication_method"] = "INCREMENTAL"
+    with opened(load_pipeline(incremental, folder=tmp_path)) as session, pytest.raises(ConfigError) as caught:
+        make_plan(session, None)
+    assert "`deletes` needs `replication_method: FULL_TABLE` here" in str(caught.value)
+    for ids in ([1, 2, 3], [1, 3, 4]):
+        result = run_pipeline(load_pipeline(said(*ids), folder=tmp_path))
+        assert result.status == "success", result.streams[0].error
+    with closing(sqlite3.connect(tmp_path / "out.db")) as database:
+        assert sorted(database.execute("select id from orders")) == [(1,), (3,), (4,)]
