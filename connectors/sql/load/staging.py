@@ -140,8 +140,10 @@ def insert_staged(
         )
         count = rejected.remove(staged, unfit, context.columns.names)
     # After a rejection, the remaining records keep their order only if the staging table numbers them.
+    # A history compares a version with those that arrive with it: in pieces one would come late among its own batch.
     if (
         not is_whole
+        and context.load.history is None
         and (not count or staged.is_numbered)
         and _insert_in_pieces(context, table, staged, statements, key)
     ):

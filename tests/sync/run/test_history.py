@@ -282,7 +282,7 @@ def test_the_callback_gets_what_was_read(bench: Bench) -> None:
 
 def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
-    planned = bench.plan(2)
+    planned = bench.plan(2, deletes="ignore")
     assert planned.arriving.key_properties == ("id", "_valid_from")
     (bench.folder / "p.json").write_text(json.dumps(bench.document(**LOG)))
     (bench.folder / "p.yaml").write_text((bench.folder / "p.json").read_text())
@@ -309,7 +309,10 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
         ({**LOG, "bookmark_properties": ["ts", "id"]}, "needs bookmark_properties with one column"),
         ({**LOG, "null_bookmarks": "always"}, "`always` reads records without a time"),
         ({"write_disposition": "merge", "valid_from": "bookmark"}, "is for `write_disposition: history`"),
-        ({"add_columns": {"_valid_to": 1}}, "_valid_to"),
+        ({"add_columns": {"_valid_to": 1}}, "add_columns: a history has a column '_valid_to'"),
+        ({"deletes": "hard"}, "`deletes: hard` and `write_disposition: history` contradict each other"),
+        ({"deletes": {"mode": "soft", "every": "1d"}}, "`deletes: soft` and `write_disposition: history` contradict"),
+        ({"unique_constraints": ["name"]}, "unique_constraints"),
     ],
 )
 def test_what_does_not_go_together_is_refused(bench: Bench, stream: dict[str, Any], said: str) -> None:
