@@ -26,6 +26,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline
+from ..config.deletes import Deletes
 from ..flow.history import HistoryColumns
 from .checks import stream_error
 from .selected_stream import Failer, SelectedStream
@@ -70,7 +71,7 @@ def history_of(
         return None
     for key, (value, why) in _CONFLICTING.items():
         said = settings.get(key)
-        said = getattr(said, "mode", said)
+        said = said.mode if isinstance(said, Deletes) else said
         if said is not None and said != "ignore" and value in (None, said):
             raise fail(key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}")
     marks = tuple(name for name in settings.get("bookmark_properties") or () if name in kept)
