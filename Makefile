@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := .[all]
+#: What CI installs: exact versions with the hashes of their files. `make lock` renews both.
+LOCKS := .ci/build.lock .ci/environment.lock
+LOCKED := $(VENV)/.locked
 
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
@@ -21,7 +24,7 @@ FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py \
 WORKERS ?= auto
 SHARD ?= 1/1
 
-.PHONY: demo test quick lint docs check bench faults faults-sum interop clean
+.PHONY: demo test quick lint docs check bench faults faults-sum interop locked lock clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
@@ -70,6 +73,29 @@ $(READY): pyproject.toml
 	@# An editable install compiles nothing, and where PYTHONDONTWRITEBYTECODE is set no run would either.
 	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
 	@touch $@
+
+locked: $(LOCKED)  ## .venv as CI has it: nothing is installed whose hash does not stand in .ci/*.lock
+
+# The build tools first: what comes as source only is built with them, in the environment and not in one of its own.
+$(LOCKED): pyproject.toml $(LOCKS)
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing $(VENV); pip="uv pip install --quiet --python $(BIN)/python"; \
+	else \
+	  $(PYTHON) -m venv $(VENV); pip="$(BIN)/python -m pip install --quiet"; \
+	fi && \
+	$$pip --require-hashes --only-binary :all: -r .ci/build.lock && \
+	$$pip --require-hashes --no-build-isolation -r .ci/environment.lock && \
+	$$pip --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q syncblocks sync connectors callbacks
+	@touch $(READY) $@
+
+lock: $(READY)  ## the newest versions that pyproject.toml allows, with the hashes of all their files, for every platform
+	@command -v uv >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --group lock
+	@uv=$$(command -v uv || echo $(BIN)/uv) && \
+	compile="$$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade" && \
+	export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
+	$$compile --group build -o .ci/build.lock && \
+	$$compile pyproject.toml --extra all --group dev --group docs -c .ci/build.lock -o .ci/environment.lock
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

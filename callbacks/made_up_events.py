@@ -84,6 +84,7 @@ def _block_run(block: str, stream: str, status: str, date: str) -> dict[str, Any
         "status": "running" if status in _NUMBERED else ended,
         "rows": 3 if ended == "success" else None,
         "rows_rejected": 0 if ended == "success" else None,
+        "rows_deleted": None,
         "bytes": 120 if ended == "success" else None,
         "started_at": date,
         "ended_at": None if status in _NUMBERED else date,

@@ -14,20 +14,26 @@ from .protocols import (
     ComputesChecksums,
     Destination,
     ExaminesTables,
+    FencesStatements,
+    FillsColumns,
     FiltersRecords,
     FindsTypes,
+    FlattensObjects,
     ForgetsRuns,
     HasFormerNames,
     HasOneNull,
     HoldsMemory,
     KeepsFiles,
     KeepsFirst,
+    KeepsHistory,
     KeepsRejected,
     KnowsPlace,
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
     LooksAtTimes,
+    MarksRecords,
+    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
@@ -35,6 +41,7 @@ from .protocols import (
     ReadsRanges,
     RefusesKeys,
     RemovesRecords,
+    ReplacesRanges,
     RunsStatements,
     SkipsLate,
     Source,
@@ -63,6 +70,7 @@ class Abilities:
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
+    flattens_objects: FlattensObjects | None = None
     has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
@@ -72,11 +80,17 @@ class Abilities:
     keeps_files: KeepsFiles | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
+    replaces_ranges: ReplacesRanges | None = None
+    marks_records: MarksRecords | None = None
+    merges_by_unique: MergesByUnique | None = None
+    fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
+    keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
+    fences_statements: FencesStatements | None = None
 
 
 def protocol_of(name: str) -> Any:

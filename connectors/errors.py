@@ -23,6 +23,21 @@ class ConnectorError(Exception):
 class ConnectorConfigError(ConnectorError):
     """The settings are wrong (credentials, a missing file, an unknown key): another try cannot help."""
 
+    #: Further mistakes that were found in the same go.
+    others: tuple[ConnectorConfigError, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """Return what is said of this mistake alone."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        """Return the message; of several mistakes a line each."""
+        found = (self, *self.others)
+        return (
+            "\n  ".join((f"{len(found)} mistakes:", *(each.message for each in found))) if self.others else self.message
+        )
+
 
 class RetriableError(ConnectorError):
     """Another try may help: dropped connection, restarting server, deadlock, lock timeout."""

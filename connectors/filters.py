@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from .arrow import compute as pc
 from .arrow.casts import cast_array
+from .arrow.conform import python_value, shown
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
 from .stream import ASKING, Condition, Stream
@@ -118,7 +119,10 @@ def refitted(stream: Stream) -> Stream:
         return stream
     names = stream.schema.names
     fields = [stream.schema.field(each.field.name) if each.field.name in names else each.field for each in stream.where]
-    return replace(stream, where=tuple(map(_fitted, stream.where, fields)))
+    try:
+        return replace(stream, where=tuple(map(_fitted, stream.where, fields)))
+    except ValueError as error:
+        raise ValueError(f"where: {error}") from error
 
 
 def _fitted(condition: Condition, field: pa.Field) -> Condition:
@@ -127,7 +131,7 @@ def _fitted(condition: Condition, field: pa.Field) -> Condition:
     try:
         return replace(condition_of(field, condition.operator, condition.given), of_interval=condition.of_interval)
     except ValueError as error:
-        raise ValueError(f"where: column {field.name!r} is {field.type}: {error}") from error
+        raise ValueError(f"column {field.name!r} is {field.type}: {error}") from error
 
 
 def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Array:
@@ -142,13 +146,46 @@ def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Arra
     """
     mask = None
     for each in conditions:
-        try:
-            fitted = _fitted(each, records.schema.field(each.field.name))
-        except ValueError as error:
-            raise FatalConnectorError(str(error)) from error
-        met = _met(records.column(each.field.name), fitted)
+        met = _met(records.column(each.field.name), _refitted(records, each, "where"))
         mask = met if mask is None else pc.and_(mask, met)
     return pc.fill_null(mask, False)
+
+
+def passes(records: pa.RecordBatch, checks: Sequence[Condition]) -> pa.Array:
+    """Return a mask of the records that pass some checks: NULL passes all but `is_null`.
+
+    Raises:
+        FatalConnectorError: see `matches`.
+    """
+    mask = None
+    for each in checks:
+        met = _passed(records, each)
+        mask = met if mask is None else pc.and_(mask, met)
+    return mask
+
+
+def failures(records: pa.RecordBatch, checks: Sequence[Condition]) -> list[str]:
+    """Say of each of some records which check it fails, and with what value; of all checks the first counts."""
+    masks = [_passed(records, each).to_pylist() for each in checks]
+    found = []
+    for place in range(records.num_rows):
+        number = next(number for number, mask in enumerate(masks) if not mask[place])
+        check = _refitted(records, checks[number])
+        value = python_value(records.column(check.field.name)[place])
+        found.append(f"column {check.field.name!r}: {shown(value)} fails the check `{check}`")
+    return found
+
+
+def _passed(records: pa.RecordBatch, check: Condition) -> pa.Array:
+    met = _met(records.column(check.field.name), _refitted(records, check))
+    return met if check.operator in ASKING else pc.fill_null(met, True)
+
+
+def _refitted(records: pa.RecordBatch, condition: Condition, setting: str = "checks") -> Condition:
+    try:
+        return _fitted(condition, records.schema.field(condition.field.name))
+    except ValueError as error:
+        raise FatalConnectorError(f"{setting}: {error}") from error
 
 
 def _met(column: pa.Array, condition: Condition) -> pa.Array:
@@ -187,4 +224,4 @@ def _numbers_compared(column: pa.Array, comparison: str, value: pa.Scalar) -> pa
     )
 
 
-__all__ = ["condition_of", "literal_of", "matches", "refitted"]
+__all__ = ["condition_of", "failures", "literal_of", "matches", "passes", "refitted"]

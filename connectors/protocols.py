@@ -351,6 +351,22 @@ class FiltersRecords(Protocol):
 
 
 @runtime_checkable
+class FlattensObjects(Protocol):
+    """Yields the values of objects (structs, objects of JSON) as columns of their own."""
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        """Do so from now on, as `arrow.flatten` names and marks the columns; called before streams are looked for.
+
+        Two columns of one name are a `ConnectorConfigError` where they are found before records are read, else a
+        `FatalConnectorError`. A scalar where others have an object stays in the column of the object's name.
+
+        Args:
+            levels: returns down to how many levels the objects of a stream are flattened; 0: they are not.
+        """
+        ...
+
+
+@runtime_checkable
 class HasOneNull(Protocol):
     """Reads a form that cannot tell NULL from JSON's `null`."""
 
@@ -444,11 +460,62 @@ class KeepsFirst(Protocol):
 
 
 @runtime_checkable
+class KeepsHistory(Protocol):
+    """Writes by HISTORY: keeps every version of a record.
+
+    A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
+    one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
+    so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns that
+    do not arrive are not compared.
+    """
+
+    def keeps_history(self) -> bool:
+        """Return True. A destination that keeps no versions leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class RemovesRecords(Protocol):
     """Removes the records of `Load.removed`."""
 
     def removes(self) -> bool:
         """Return True. A destination that cannot remove records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class ReplacesRanges(Protocol):
+    """Writes by REPLACE_RANGE: deletes a range and inserts what arrived, in one transaction (`Load.written_range`)."""
+
+    def replaces_ranges(self) -> bool:
+        """Return True. A destination that cannot delete records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class MarksRecords(Protocol):
+    """Marks the records of `Load.marked`, or takes the marks away."""
+
+    def marks_deleted(self) -> bool:
+        """Return True. A destination that cannot mark records leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class MergesByUnique(Protocol):
+    """Merges by `Stream.unique_properties`, and makes them unique in a table that it makes, if it has such a thing."""
+
+    def merges_by_unique(self) -> bool:
+        """Return True. A destination that merges by the key only leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class FillsColumns(Protocol):
+    """Fills columns of records that are there (`Load.fills`)."""
+
+    def fills_columns(self) -> bool:
+        """Return True. A destination that cannot do so leaves this method out."""
         ...
 
 
@@ -532,4 +599,26 @@ class RunsStatements(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+        ...
+
+
+@runtime_checkable
+class FencesStatements(Protocol):
+    """Runs the user's statements in the transaction of a ledger row. Without: `before` of a stream runs none there."""
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Run one statement on a connection of its own, and commit it with an update of the row `where token = mine`.
+
+        Where a system commits such a statement by itself (MySQL: a change of a table), the row is checked just before.
+        `interrupt` of the key's stream ends it. Returns the number of records that it changed.
+
+        Args:
+            key: of the row.
+            token: which `take_over` has written.
+            statement: see `RunsStatements`.
+            parameters: see `RunsStatements`.
+
+        Raises:
+            TakenOver: the row has another token, or is gone; the statement was not run.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Find the class of a connector by its name: in one table, then among entry points. Imports lazily."""
+"""Find the class of a connector by its name: in one table, among entry points, or in a file. Imports lazily."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConnectorConfigError
+from .file_classes import class_of_file, is_of_file, lacks
 from .settings import is_installed
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
     "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
+    "json": (".files.source:JSONSource", None),
     "jsonl": (
         ".files.source:JSONLSource",
         ".files.destination:JSONLDestination",
@@ -74,12 +76,24 @@ def names(role: str) -> list[str]:
     return sorted(own | {entry.name for entry in _entry_points(role)})
 
 
-def connector_class(name: str, role: str) -> type[Any]:
+def connector_class(name: str, role: str, folder: Path | None = None) -> type[Any]:
     """Import the class of a connector.
 
+    Args:
+        name: the connector's name, or `FILE.py:Class`.
+        role: "source" or "destination".
+        folder: where relative paths of files start, the pipeline file's; default: the working directory.
+
     Raises:
-        ConnectorConfigError: the name is unknown (the message has the nearest one), or the driver is not installed.
+        ConnectorConfigError: the name is unknown (the message has the nearest one), or the driver is not installed; a
+            file does not load, or its class is none of this role.
     """
+    if is_of_file(name):
+        found = class_of_file(name, folder or Path.cwd())
+        if missing := lacks(found, role):
+            text = f"class {found.__name__} is no {role}: it lacks {', '.join(missing)}"
+            raise ConnectorConfigError(text, connector=name)
+        return found
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
         for entry in _entry_points(role).select(name=name):
@@ -104,7 +118,7 @@ def _lacking(name: str, module: str) -> ConnectorConfigError:
     return ConnectorConfigError(f"connector {name!r} needs {module}: pip install 'syncblocks[{extra}]'", connector=name)
 
 
-def _installed_class(name: str, role: str) -> type[Any]:
+def _installed_class(name: str, role: str, folder: Path) -> type[Any]:
     """Return the class of a connector whose drivers are installed.
 
     Raises:
@@ -113,27 +127,29 @@ def _installed_class(name: str, role: str) -> type[Any]:
     for module in EXTRAS[name][1] if name in EXTRAS else ():
         if not is_installed(module):
             raise _lacking(name, module)
-    return connector_class(name, role)
+    return connector_class(name, role, folder)
 
 
-def settings_model(name: str, role: str) -> type[BaseModel] | None:
-    """Return the pydantic model of a connector's config; None where it states none.
+def settings_model(name: str, role: str, folder: Path | None = None) -> type[BaseModel] | None:
+    """Return the pydantic model of a connector's config; None where it states none, or a file's class has another role.
 
     Raises:
         ConnectorConfigError: as `connector_class`.
     """
-    model: type[BaseModel] | None = getattr(connector_class(name, role), "settings", None)
+    if is_of_file(name) and lacks(class_of_file(name, folder or Path.cwd()), role):
+        return None
+    model: type[BaseModel] | None = getattr(connector_class(name, role, folder), "settings", None)
     return model
 
 
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
     """Make a source from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Source", _installed_class(name, "source")(config, folder))
+    return cast("Source", _installed_class(name, "source", folder)(config, folder))
 
 
 def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:
     """Make a destination from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Destination", _installed_class(name, "destination")(config, folder))
+    return cast("Destination", _installed_class(name, "destination", folder)(config, folder))
 
 
 def _entry_points(role: str) -> EntryPoints:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import ConnectorConfigError
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Model = TypeVar("Model", bound="Settings")
+
+#: Most mistakes of one config that are told.
+MAX_MISTAKES = 20
 
 #: Schemes of URLs of files that are opened; others, such as chained ones, are refused.
 FILE_SCHEMES = frozenset(
@@ -33,28 +39,52 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
     """Check a connector's `config` mapping.
 
     Raises:
-        ConnectorConfigError: the message has the key, the allowed keys and the nearest match; never a value.
+        ConnectorConfigError: all that is wrong. A message has the key, the allowed keys and the nearest match; never a
+            value.
     """
     try:
         return model.model_validate(dict(config))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
-        if first["type"] == "extra_forbidden":
-            known = sorted(field.alias or name for name, field in model.model_fields.items())
-            message = f"config of connector {connector!r} has no key {key!r}{choice(key, known)}"
-        raise ConnectorConfigError(message, connector=connector, key=key) from None
+        found = {_place(each, config): each for each in error.errors(include_url=False, include_input=False)[::-1]}
+        known = sorted(field.alias or name for name, field in model.model_fields.items())
+        meant = {_near(str(each["loc"][-1]), known) for each in found.values() if each["type"] == "extra_forbidden"}
+        told = [each for each in found.values() if each["type"] != "missing" or each["loc"][0] not in meant]
+        first, *others = (_mistake(each, known, connector) for each in reversed(told))
+        first.others = tuple(others[: MAX_MISTAKES - 1])
+        raise first from None
+
+
+def _place(error: ErrorDetails, config: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return which value is wrong: of a value that may be of several types there is an error for each."""
+    value: Any = config
+    for depth, part in enumerate(error["loc"]):
+        is_there = part in value if isinstance(value, Mapping) else isinstance(part, int) and isinstance(value, list)
+        if not is_there:
+            return error["loc"] if error["type"] == "missing" else error["loc"][:depth]
+        value = value[part]
+    return error["loc"]
+
+
+def _mistake(error: ErrorDetails, known: Sequence[str], connector: str) -> ConnectorConfigError:
+    key = ".".join(str(part) for part in error["loc"])
+    reason = error["msg"].removeprefix("Value error, ")
+    message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
+    if error["type"] == "extra_forbidden":
+        message = f"config of connector {connector!r} has no key {key!r}{choice(key, known)}"
+    return ConnectorConfigError(message, connector=connector, key=key)
 
 
 def choice(word: str, known: Iterable[str]) -> str:
     """Return `; allowed: ...; did you mean 'x'?` for a word that is none of the known ones."""
+    allowed = sorted(known)
+    near = _near(word, allowed)
+    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {near!r}?" if near else "")
+
+
+def _near(word: str, known: Sequence[str]) -> str | None:
     import difflib
 
-    allowed = sorted(known)
-    near = difflib.get_close_matches(word.lower(), allowed, n=1)
-    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
 
 
 def resolve_path(path: str, folder: Path) -> Path:
@@ -102,6 +132,12 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
         _, colon, port = place.rpartition(":")
         if colon and port and not port.isdigit() and not port.endswith("]"):
             raise ValueError(f"{_AMBIGUOUS}, or given by {other}; behind a host's `:` stands its port, a number")
+
+
+def known_settings(model: type[BaseModel], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a connector knows in its other role: some are for reading, some for writing only."""
+    known = {field.alias or name for name, field in model.model_fields.items()} | set(model.model_fields)
+    return {key: value for key, value in config.items() if key in known}
 
 
 def is_installed(module: str) -> bool:

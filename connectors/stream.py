@@ -57,6 +57,13 @@ LOOK = b"look"
 WIDENS = b"widens"
 
 
+#: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
+FLATTENED = b"flattened"
+
+#: Key in the metadata of a field of files: its values stand in their paths, which messages and ledgers show.
+IN_PATH = b"in_path"
+
+
 #: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
 NOTICE = b"notice"
 
@@ -71,11 +78,27 @@ def yields_to_table(field: pa.Field) -> bool:
     return is_unseen(field) or DECIDED in (field.metadata or {})
 
 
+#: Key in the metadata of a text field: its values are the paths of the files that the records are from.
+OF_FILE = b"of_file"
+
 #: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
 FILES = "_syncblocks_files"
 
+#: Column of the file that a record came from.
+FILE = "_file"
+
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
+
+#: Columns of the first and the last moment of a version, of HISTORY; the last one is NULL for the current version.
+VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
+
+#: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), and columns of the table that
+#: were added since the stream was last completed.
+NEWEST, ADDED = "newest", "added"
+
+#: Column of the time at which a record was found missing at its source (`deletes: soft`); NULL: the source has it.
+DELETED_AT = "_deleted_at"
 
 #: One block of a wire format other than "arrow".
 Block = bytes | bytearray | memoryview
@@ -98,6 +121,9 @@ class WriteDisposition(StrEnum):
     APPEND = "append"
     REPLACE = "replace"
     MERGE = "merge"
+    REPLACE_RANGE = "replace_range"
+    #: Every version of a record is kept, with the time from which and up to which it was the current one.
+    HISTORY = "history"
 
 
 class ConflictMethod(StrEnum):
@@ -177,6 +203,36 @@ class Condition:
         return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
 
 
+#: How a mask hides a column's values: by a keyed hash, all but their last characters, or as NULL.
+HASH, KEEP_LAST, NULL = "hash", "keep_last", "null"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskRule:
+    """A mask of the columns that a name or a glob matches."""
+
+    column: str
+    #: `HASH`, `KEEP_LAST` or `NULL`.
+    how: str
+    #: Of `KEEP_LAST`: so many characters stay.
+    kept: int = 0
+
+    def __str__(self) -> str:
+        """Return it for people to read."""
+        return f"{self.how} {self.kept}" if self.how == KEEP_LAST else self.how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masks:
+    """Which columns of a stream are masked, in which order the rules are asked, and with which key."""
+
+    rules: tuple[MaskRule, ...]
+    #: Key of the hashes; empty: there is none.
+    key: bytes = field(default=b"", repr=False)
+    #: The masked columns as the source has them.
+    fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One named set of records.
@@ -191,6 +247,9 @@ class Stream:
     schema: pa.Schema
     #: Columns that identify a record; empty: no key is known.
     key_properties: tuple[str, ...] = ()
+    #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
+    #: record has NULL there. Empty: the key.
+    unique_properties: tuple[str, ...] = ()
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
@@ -207,6 +266,8 @@ class Stream:
     tracks_files: bool = False
     #: What becomes of a file that has changed since it was read.
     changed_files: ChangedFiles = ChangedFiles.FAIL
+    #: A FULL_TABLE read ends with a checkpoint that names the files that were read, empty ones as well.
+    names_files: bool = False
     #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
     max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
@@ -219,6 +280,8 @@ class Stream:
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
+    masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Rough number of records, if the source knows it without counting.
@@ -235,7 +298,8 @@ class Checkpoint:
     bookmark: Bookmark | None = None
     #: The last event of a stream: its commit also marks the stream as completed by this run.
     is_final: bool = False
-    #: Of a stream that `tracks_files`: what was read since the last checkpoint; the commit keeps it (`KeepsFiles`).
+    #: What was read since the last checkpoint of a stream that `names_files`, or that `tracks_files`: then the commit
+    #: keeps it (`KeepsFiles`).
     files: tuple[FileRead, ...] = ()
 
 
@@ -292,6 +356,12 @@ class LedgerRow:
     #: Column of the stream -> column of the table, where the table's name is not the usual one: two columns had the
     #: same name for the system, or the table spells the name in another way.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: What HISTORY keeps, see `HistoryLoad`; empty: the table was not written so.
+    history: Mapping[str, Any] = field(default_factory=dict)
+    #: When the table's keys were last compared with those of the source (`deletes`); None: never.
+    compared_at: datetime | None = None
+    #: Columns of the stream whose values older records are given; until that is done, a run begins with it.
+    filling: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +428,40 @@ class TableRecords:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRange:
+    """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
+
+    #: Column of `Load.stream` that decides whether a record is within.
+    column: str
+    #: Aware start and end; the end is not in it. Records outside of it are an error. None: there is no interval.
+    interval: tuple[datetime, datetime] | None = None
+    #: The records of `Checkpoint.files` are deleted; the column holds their paths.
+    is_by_files: bool = False
+    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
+    source_column: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLoad:
+    """What a load of HISTORY has to know beside its stream.
+
+    The stream has `VALID_FROM`, which is the last of its key properties, and `VALID_TO`, which arrives as NULL.
+    """
+
+    #: Each version of a record arrives, with a time of its own; False: all have the run's time, and of a key the last
+    #: record counts.
+    has_versions: bool
+    #: Columns of the stream in which a difference makes no new version.
+    in_place: frozenset[str] = frozenset()
+    #: The whole source arrives: two records of one key that differ contradict each other.
+    is_whole: bool = False
+    #: The history that is there is dropped with the first commit.
+    starts_over: bool = False
+    #: What the ledger is to keep (`LedgerRow.history`); `ADDED` are of runs that did not complete the stream.
+    known: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What `Destination.load` is to do with one stream; constant during the call."""
 
@@ -373,16 +477,32 @@ class Load:
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
+    #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
+    marked: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
+    #: Of REPLACE_RANGE: what is deleted.
+    written_range: WrittenRange | None = None
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
     columns: Mapping[str, str] = field(default_factory=dict)
+    #: `LedgerRow.compared_at` as each commit writes it.
+    compared_at: datetime | None = None
+    #: `LedgerRow.filling` as each commit writes it.
+    filling: tuple[str, ...] = ()
+    #: MERGE into a destination that `FillsColumns`: `stream` has the key and some columns, which are written into the
+    #: records that are there. No record is added, no other column changes, and `Commit.records` is 0.
+    fills: bool = False
+    #: Records that other loads of the same token have committed before; they count in `LedgerRow.rows`.
+    records_before: int = 0
     #: `TableState.identity` of the table that holds what came before the bookmark; None: the load starts from scratch.
     #: If the table is missing or is another one, the load raises `TableLost`; it guards its own commits likewise.
     begun_in: str | None = None
+    #: Of HISTORY; None: another write disposition.
+    history: HistoryLoad | None = None
     #: Of a stream that `tracks_files`: it is read from scratch, so the first commit forgets what was read before.
     forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
@@ -410,3 +530,5 @@ class Commit:
     #: Records since the previous commit that arrived in batches and that the destination rejected itself, in the
     #: columns of `Load.stream`; also those that an earlier load has kept.
     refused: tuple[RejectedRecord, ...] = ()
+    #: Records of `Load.removed` and `Load.marked` that this commit has deleted, or newly marked as deleted.
+    removed: int = 0

@@ -39,15 +39,20 @@ def discover(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[Stream, .
     return tuple(offered[name] for name in matching_names(list(offered), streams))
 
 
-def list_streams(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the names of the streams that the pipeline selects, in run order; `streams`: only those that match.
+def list_streams(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names of the streams that the pipeline selects, in run order.
+
+    Args:
+        pipeline: the pipeline.
+        streams: names or globs, only these; empty: all.
+        tags: only streams that have one of them; empty: all.
 
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
     with opened(_loaded(pipeline)) as session:
-        return session.select(streams).wanted
+        return session.select(streams, tags=tags).wanted
 
 
 def preview(pipeline: Given, stream: str, *, limit: int = 10) -> Preview:
@@ -61,15 +66,15 @@ def preview(pipeline: Given, stream: str, *, limit: int = 10) -> Preview:
         return previews.preview(session, stream, limit)
 
 
-def count(pipeline: Given, *, streams: Sequence[str] = ()) -> Counts:
-    """Count the records of each selected stream and of its destination table; `streams`: only those that match.
+def count(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
+    """Count the records of each selected stream and of its destination table; arguments as of `list_streams`.
 
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
     with opened(_loaded(pipeline)) as session:
-        return count_streams(session, streams)
+        return count_streams(session, streams, tags)
 
 
 def state(pipeline: Given) -> State:
@@ -83,8 +88,12 @@ def state(pipeline: Given) -> State:
         return read_state(session, store)
 
 
-def verify(pipeline: Given, *, streams: Sequence[str] = (), repair: bool = False) -> tuple[StreamVerification, ...]:
+def verify(
+    pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = (), repair: bool = False
+) -> tuple[StreamVerification, ...]:
     """Compare source and destination by checksums; with `repair` sync the ranges that differ, and compare again.
+
+    `streams` and `tags` are as of `list_streams`.
 
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
@@ -92,19 +101,36 @@ def verify(pipeline: Given, *, streams: Sequence[str] = (), repair: bool = False
         PipelineFailed: the repair failed.
     """
     pipeline = _loaded(pipeline)
-    found = compared(pipeline, streams, with_repairs=repair)
+    found = compared(pipeline, streams, tags, with_repairs=repair)
     if repairs := {each.stream: each.repair for each in found if each.repair is not None}:
         run_pipeline(pipeline, repairs=repairs).raise_for_status()
-        found = compared(pipeline, streams, with_repairs=False)
+        found = compared(pipeline, streams, tags, with_repairs=False)
     return found
 
 
-def compared(pipeline: Pipeline, streams: Sequence[str], *, with_repairs: bool) -> tuple[StreamVerification, ...]:
-    """Compare once, and plan the repairs of what differs; write nothing."""
+def compared(
+    pipeline: Pipeline, streams: Sequence[str], tags: Sequence[str] = (), *, with_repairs: bool
+) -> tuple[StreamVerification, ...]:
+    """Compare once, and plan the repairs of what differs; write nothing.
+
+    Streams that `replace_range` writes are compared within the interval of the last run, unless another is given.
+    """
+    pipeline = _of_last_interval(pipeline)
     with opened(pipeline) as session, existing_store(pipeline) as store:
         if with_repairs:
             refuse_while_running(session, store)
-        return tuple(verify_streams(session, make_plan(session, store, streams=streams), with_repairs=with_repairs))
+        plan = make_plan(session, store, streams=streams, tags=tags, is_of_run=False)
+        return tuple(verify_streams(session, plan, with_repairs=with_repairs))
+
+
+def _of_last_interval(pipeline: Pipeline) -> Pipeline:
+    if pipeline.interval is not None or not any(entry.range_column for entry in pipeline.streams):
+        return pipeline
+    with existing_store(pipeline) as store:
+        latest = None if store is None else store.latest_run(pipeline.pipeline)
+    # Where a template uses an interval, the pipeline cannot be opened without one.
+    interval = None if latest is None or pipeline.needs_interval else latest.interval
+    return pipeline if interval is None else pipeline.during(interval)
 
 
 def cancel(pipeline: Given) -> int | None:

@@ -239,7 +239,7 @@ def test_a_yaml_example_is_a_pipeline_or_a_part_of_one(
 ) -> None:
     for name in re.findall(r"(?:env_var|secret)\('(\w+)'", example.text):
         monkeypatch.setenv(name, "postgresql://reader@db.example/crm")
-        monkeypatch.setenv(f"SYNCBLOCKS_SECRET_{name.upper()}", "the-secret-itself")
+        monkeypatch.setenv(f"SYNCBLOCKS_SECRET_{name.upper()}", "the-secret-itself, of 32 bytes at least")
     part = yaml.safe_load(example.text)
     file = tmp_path / "example.yaml"
     file.write_text(whole(example.text))

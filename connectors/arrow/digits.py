@@ -23,6 +23,16 @@ _PLAIN = r"^-?[0-9]+(\.[0-9]+)?$"
 _ODD = re.compile(r"-?[0-9]+(\.[0-9]+)?[eE][-+]?[0-9]+|nan|NaN|-?inf|-?Infinity")
 
 
+#: A database's own name of a type of numbers.
+_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
+
+
+def is_number_in_text(field: pa.Field) -> bool:
+    """Tell whether a column holds a database's numbers as texts: by setting, or for their many digits."""
+    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Digits:
     """Most digits of a column's numbers."""

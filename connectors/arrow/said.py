@@ -61,6 +61,40 @@ def _read(array: pa.Array, said: pa.DataType) -> pa.Array:
     return made
 
 
+#: Form of `decode` -> what a text must look like.
+DECODED = {
+    "base64": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    "hex": "^(?:[0-9a-fA-F]{2})*$",
+}
+
+
+def decoded(array: pa.Array, form: str, column: str) -> pa.Array:
+    """Return the bytes that texts write.
+
+    Args:
+        array: texts.
+        form: of `DECODED`.
+        column: its name, for the message.
+
+    Raises:
+        FatalConnectorError: with the first value that is not written so.
+    """
+    import base64
+    import binascii
+
+    from . import compute as pc
+    from .conform import shown
+
+    texts = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    texts = texts.cast(pa.string())
+    wrong = pc.fill_null(pc.invert(pc.match_substring_regex(texts, DECODED[form])), False)
+    if pc.any(wrong).as_py():
+        value = texts.filter(wrong)[0].as_py()
+        raise FatalConnectorError(f"column {column!r}: {shown(value)} is no {form}, as `decode` says")
+    read = base64.b64decode if form == "base64" else binascii.unhexlify
+    return pa.array([None if text is None else read(text) for text in texts.to_pylist()], pa.binary())
+
+
 def _family(kind: Any) -> str:
     types = pa.types
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
@@ -76,4 +110,4 @@ def _family(kind: Any) -> str:
     return ""
 
 
-__all__ = ["is_readable", "read_as"]
+__all__ = ["DECODED", "decoded", "is_readable", "read_as"]

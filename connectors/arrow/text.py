@@ -2,7 +2,8 @@
 
 Text of a type: true/false; digits; `1e-07`, `nan`, `inf`; decimals plain; ISO 8601 for dates, times and timestamps
 (zoned ones in UTC with `Z`); binary as base64; UUIDs with hyphens; durations as a number of their unit; intervals as
-`P1M2DT0.000000003S`; lists, structs and maps as JSON (maps as a list of pairs).
+ISO 8601 durations of months, days and seconds (`P1M2DT0.000000003S`, `PT90S`); lists, structs and maps as JSON (maps
+as a list of pairs).
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ TYPES: dict[str, pa.DataType] = {
 SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
-_INTERVAL = re.compile(r"P(-?\d+)M(-?\d+)DT(-?)(\d+)\.(\d{9})S")
+#: Also with zeros, as earlier versions wrote each part: `P0M0DT90.000000000S`.
+_INTERVAL = re.compile(
+    r"P(?=-?\d|T)(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(-?)(\d+)(?:\.(\d{1,9}))?S)?",
+)
 
 #: First and last instant with a year of four digits.
 _FIRST, _LAST = date(1, 1, 1), date(9999, 12, 31)
@@ -149,7 +153,7 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     if is_bytes(kind):
         return _each(column, lambda text: base64.b64decode(text, validate=True), kind)
     if types.is_interval(kind):
-        return _each(column, _interval, kind)
+        return _each(column, read_interval, kind)
     if is_nested(kind):
         return _each(column, lambda text: revive(json.loads(text, parse_float=Decimal), kind), kind)
     if types.is_null(kind):
@@ -370,18 +374,32 @@ def _check_years(column: pa.Array, name: str) -> None:
         )
 
 
+def interval_text(months: int, days: int, nanoseconds: int) -> str:
+    """Write an interval in ISO 8601, without the parts that are zero."""
+    seconds, rest = divmod(abs(nanoseconds), 10**9)
+    date = (f"{months}M" if months else "") + (f"{days}D" if days else "")
+    if date and not nanoseconds:
+        return f"P{date}"
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"P{date}T{'-' if nanoseconds < 0 else ''}{seconds}{fraction}S"
+
+
 def _interval_text(value: Any) -> str:
-    sign = "-" if value.nanoseconds < 0 else ""
-    seconds, rest = divmod(abs(value.nanoseconds), 10**9)
-    return f"P{value.months}M{value.days}DT{sign}{seconds}.{rest:09d}S"
+    return interval_text(value.months, value.days, value.nanoseconds)
 
 
-def _interval(text: str) -> tuple[int, int, int]:
+def read_interval(text: str) -> tuple[int, int, int]:
+    """Return months, days and nanoseconds.
+
+    Raises:
+        ValueError: it is no such text.
+    """
     match = _INTERVAL.fullmatch(text)
     if match is None:
-        raise ValueError(f"no interval: {text!r}")
-    nanoseconds = int(match[4]) * 10**9 + int(match[5])
-    return int(match[1]), int(match[2]), -nanoseconds if match[3] else nanoseconds
+        raise ValueError(f"no interval of the form P1M2DT3.5S: {text!r}")
+    months, days, sign, seconds, rest = match.groups()
+    nanoseconds = int(seconds or 0) * 10**9 + int((rest or "").ljust(9, "0"))
+    return int(months or 0), int(days or 0), -nanoseconds if sign else nanoseconds
 
 
 __all__ = [
@@ -390,12 +408,14 @@ __all__ = [
     "UUID_TEXT",
     "first_invalid",
     "from_text",
+    "interval_text",
     "is_bytes",
     "is_json",
     "is_nested",
     "is_text",
     "is_uuid",
     "parse_type",
+    "read_interval",
     "revive",
     "revived",
     "to_json",

@@ -236,11 +236,17 @@ def _before_point(text: str) -> str:
 
 def interval_form(column: str, months: str, days: str, microseconds: str, *, as_text: str) -> str:
     """Write an interval as `arrow.text` does, from its integer parts."""
-    fraction = f"lpad(cast(abs({microseconds}) % 1000000 as {as_text}), 6, '0')"
+    rest = f"lpad(cast(abs({microseconds}) % 1000000 as {as_text}), 6, '0')"
+    time = (
+        f"concat('T', case when {microseconds} < 0 then '-' else '' end, "
+        f"cast((abs({microseconds}) - abs({microseconds}) % 1000000) / 1000000 as bigint), "
+        f"rtrim(concat('.', {rest}), '.0'), 'S')"
+    )
     return (
-        f"case when {column} is not null then concat('P', {months}, 'M', {days}, 'DT', "
-        f"case when {microseconds} < 0 then '-' else '' end, "
-        f"cast((abs({microseconds}) - abs({microseconds}) % 1000000) / 1000000 as bigint), '.', {fraction}, '000S') end"
+        f"case when {column} is not null then concat('P', "
+        f"case when {months} <> 0 then concat({months}, 'M') else '' end, "
+        f"case when {days} <> 0 then concat({days}, 'D') else '' end, "
+        f"case when {microseconds} <> 0 or {months} = 0 and {days} = 0 then {time} else '' end) end"
     )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.casts import json_text
 from ..arrow.fidelity import as_text
+from ..arrow.text import interval_text
 from ..checksums.json_values import jsonb_text, value_text
 from ..checksums.nested import is_carried
 from ..checksums.sql import Query, SqlChecksums
@@ -40,6 +41,17 @@ def checksums_of_records(source: Source, side: Side, memory_bytes: int = MEMORY_
         side: the side to compute.
         memory_bytes: what may be held of keys and hashes before it goes to disk.
     """
+    with scratch_database(memory_bytes) as connection:
+        yield RecordChecksums(connection, source, side)
+
+
+@contextmanager
+def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
+    """Open a DuckDB database in memory, for keys and hashes of records; it ends with the context.
+
+    Args:
+        memory_bytes: what it may hold before it goes to disk.
+    """
     try:
         import duckdb
     except ModuleNotFoundError as error:
@@ -59,7 +71,7 @@ def checksums_of_records(source: Source, side: Side, memory_bytes: int = MEMORY_
         connection.execute("set global TimeZone = 'UTC'")
         connection.execute("set enable_progress_bar = false")
         connection.execute("set global python_enable_replacements = false")
-        yield RecordChecksums(connection, source, side)
+        yield connection
     finally:
         connection.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -73,8 +85,8 @@ class RecordChecksums:
         self._source = source
         self._side = side
         self._canonical = DuckDBCanonical()
-        self._key = _numbered(side.key, 0)
-        self._columns = _numbered(side.columns, len(side.key))
+        self._key = numbered(side.key, 0)
+        self._columns = numbered(side.columns, len(side.key))
         self._kept: SqlChecksums | None = None
         #: Rejected records of the stream, which it sets aside: they are in no digest.
         self.rejected = 0
@@ -103,7 +115,7 @@ class RecordChecksums:
         condition = self._over("incoming as t").within(ranges)
         if not condition or not batch.num_rows:
             return pa.array([True] * batch.num_rows, pa.bool_())
-        keys = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        keys = [carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
         place = pa.array(range(batch.num_rows), pa.int64())
         table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
         self._connection.register("incoming", table)
@@ -120,7 +132,7 @@ class RecordChecksums:
         """Return the canonical texts of the records' keys, in order."""
         if not batch.num_rows:
             return []
-        arrays = [_carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        arrays = [carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
         place = pa.array(range(batch.num_rows), pa.int64())
         table = pa.table([*arrays, place], names=[*(column.name for column in self._key), "place"])
         texts = ", ".join(self._canonical.text(f"t.{column.name}", column) for column in self._key)
@@ -209,7 +221,7 @@ class RecordChecksums:
                 self.rejected += len(event.records)
             if isinstance(event, Stream) or not isinstance(event, pa.RecordBatch):
                 continue
-            arrays = [_carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
+            arrays = [carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
             flags = past(event, side.stream, side.until)
             yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
 
@@ -243,7 +255,8 @@ def _events(source: Source, stream: Stream) -> Iterator[Event]:
         yield event
 
 
-def _numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
+def numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
+    """Return columns under the names and in the types in which DuckDB takes them."""
     return tuple(
         replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type, column.form)))
         for number, column in enumerate(columns, start=first)
@@ -266,7 +279,7 @@ def _carried(kind: pa.DataType, form: Form) -> pa.DataType:
     return pa.float32() if types.is_float16(kind) else kind
 
 
-def _carry(array: pa.Array, column: Compared) -> pa.Array:
+def carry(array: pa.Array, column: Compared) -> pa.Array:
     """Return values in the column's type, or in full as text where DuckDB has no such type."""
     kind = column.field.type
     if pa.types.is_dictionary(array.type):
@@ -310,8 +323,15 @@ def _interval_lists(array: pa.Array) -> pa.Array:
 
 
 def _seconds(count: int, unit: int) -> str:
-    seconds, rest = divmod(abs(count), unit)
-    return f"P0M0DT{'-' if count < 0 else ''}{seconds}.{rest * (10**9 // unit):09d}S"
+    return interval_text(0, 0, count * (10**9 // unit))
 
 
-__all__ = ["RecordChecksums", "canonical_keys", "checksums_of_records", "events_within"]
+__all__ = [
+    "RecordChecksums",
+    "canonical_keys",
+    "carry",
+    "checksums_of_records",
+    "events_within",
+    "numbered",
+    "scratch_database",
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
+from ..arrow.flatten import flat_schema, marked, path_of
 from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..sql.dialect.types import native_of
@@ -23,6 +25,7 @@ from .database import open_database
 from .dialect import DuckDBNaming, dialect
 from .memory import read_bytes, widths
 from .nested import any_interval
+from .objects import FLAT, flat_columns, flat_relation
 from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
@@ -46,6 +49,8 @@ class DuckDBSource(QuerySource):
         self._config, self._path = read_settings(config, folder)
         self._database = open_database(self._path)
         self._naming = DuckDBNaming()
+        #: Name of a stream -> down to how many levels its structs become columns.
+        self._levels: Callable[[str], int] = lambda _: 0
         super().__init__(
             dialect(self._naming),
             schema=self._config.schema_ or "",
@@ -90,7 +95,7 @@ class DuckDBSource(QuerySource):
         bad: list[RejectedRecord],
         changed: list[Stream],
     ) -> Generator[pa.RecordBatch]:
-        if not stream.is_view and not stream.query:
+        if not stream.is_view and not stream.query and FLAT not in stream.locator:
             texts = [field.name for field in stream.schema if not pa.types.is_primitive(field.type)]
             found = lease.session.query(widths(self.dialect.naming.table(self.table(stream)), texts)) if texts else []
             self._database.ensure_memory(read_bytes(found, self._database.threads()), is_bounded=True)
@@ -100,10 +105,48 @@ class DuckDBSource(QuerySource):
         """Return what the file holds, without our own tables."""
         schema = self._config.schema_
         return [
-            _stream(table)
+            self._flattened(session, _stream(table))
             for table in read_catalog(session)
             if not table.name.name.startswith(OWN_PREFIX) and schema in (None, table.name.schema)
         ]
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        """See `FlattensObjects`."""
+        self._levels = levels
+
+    def _flattened(self, session: Session, stream: Stream) -> Stream:
+        """Return a stream with the values of its structs as columns, which DuckDB selects by itself."""
+        flat = flat_schema(stream.schema, self._levels(stream.name), f"stream {stream.name!r}")
+        if all(len(path_of(field)) == 1 for field in flat):
+            return stream
+        stream = replace(stream, locator={**stream.locator, FLAT: flat_columns(flat, self.dialect.naming.quote)})
+        kinds = {str(name): str(kind) for name, kind, *_ in session.query(f"describe {self.unfiltered(stream)}")}
+        fields = [
+            field
+            if len(path_of(field)) == 1
+            else marked(_field(field.name, kinds[field.name], is_nullable=field.nullable), path_of(field))
+            for field in flat
+        ]
+        return replace(stream, schema=pa.schema(fields))
+
+    def query_stream(self, name: str, query: str) -> Stream:
+        """See `ReadsQueries`."""
+        stream = super().query_stream(name, query)
+        with self._sessions.lease(name) as lease:
+            lease.begin()
+            return self._flattened(lease.session, stream)
+
+    def unfiltered(self, stream: Stream) -> str:
+        """Write the table or the query, with the values of structs as columns."""
+        whole, columns = super().unfiltered(stream), stream.locator.get(FLAT)
+        return flat_relation(columns, whole, self.dialect.naming.quote) if columns else whole
+
+    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+        """Describe what is selected of structs as well."""
+        if FLAT not in stream.locator:
+            return super().columns_now(lease, stream)
+        rows = lease.session.query(f"describe {self.unfiltered(stream)}")
+        return {str(name): str(kind) for name, kind, *_ in rows}
 
     def described(self, session: Session, query: str) -> Sequence[pa.Field]:
         """Ask what it is; as a subquery some of its names would be others."""

@@ -44,6 +44,10 @@ class DuckDBTables(Tables):
         key = key if if_not_exists or self._has_primary_key else ()
         return super().create(name, columns, key, if_not_exists=if_not_exists)
 
+    def unique_index(self, name: TableName, columns: Sequence[str]) -> str:
+        """Write an index where tables get a primary key, too: it costs as much."""
+        return super().unique_index(name, columns) if self._has_primary_key else ""
+
     def create_staging(self, name: TableName, columns: Sequence[Column], *, numbered: bool) -> str:
         """Write CREATE for a staging table; the session numbers the records."""
         numbers = [Column(name=SEQUENCE, type="BIGINT")] if numbered else []

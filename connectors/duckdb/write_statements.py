@@ -67,6 +67,20 @@ class DuckDBWrites(Writes, InsertsInPieces):
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
 
+    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+        """Compare values, but intervals as texts: a month is no 30 days."""
+        parts = []
+        for column in columns:
+            pair = [f"t.{self._quote(column.name)}", self._value(column, staged)]
+            if column.type.upper() == "INTERVAL":
+                pair = [f"{each}::varchar" for each in pair]
+            parts.append("{} is distinct from {}".format(*pair))
+        return " or ".join(parts)
+
+    def before_merge(self) -> Sequence[Action]:
+        """Let it have more memory, as merges have."""
+        return [] if self._is_limited else [LiftMemoryLimit()]
+
     def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
         """Tell whether a commit has too many wide records for one transaction.
 

@@ -33,6 +33,7 @@ from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVDestinationSettings, CSVSourceSettings
 from .type_inference import Guess, has_leading_zero, is_number, keeps_digits
+from .zones import is_zoned, moments, with_zone
 
 #: Bytes of a block; a longer record takes a larger block, and a still longer one is cut out by `csv_wide`.
 BLOCK_BYTES = 1 << 19
@@ -63,7 +64,7 @@ class CSVFormat:
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
-        left = budget_bytes
+        left, zone = budget_bytes, self._settings.timezone
         for file in files:
             names = self.names(file)
             for name in names:
@@ -71,7 +72,7 @@ class CSVFormat:
             ragged, seen = RaggedRecords(), 0
             for batch in self._texts(file, names, names, ragged):
                 for name in names:
-                    guesses[name].add(batch.column(name))
+                    guesses[name].add(batch.column(name) if zone is None else with_zone(batch.column(name)))
                 seen += batch.num_rows
                 left -= batch.nbytes
                 del batch  # not held while the next one is made
@@ -206,10 +207,11 @@ class CSVFormat:
             return self._converted(file, texts, wanted)
         except InvalidValue as error:
             line = self._lines.line_of(file, names, done + error.place)
-            raise unfit(file, line, error.field, error.value) from error
+            raise unfit(f"{file.label}:{line}" if line else file.label, error.field, error.value) from error
 
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
+        zone = self._settings.timezone if file.schema is None else None
         for field in wanted:
             if field.name not in texts.schema.names:
                 columns.append(pa.nulls(texts.num_rows, field.type))
@@ -221,6 +223,8 @@ class CSVFormat:
                 if is_guessed:
                     _demand_guessed(part, field.type)
                     part = _without_zeros(part, field.type)
+                if zone is not None and is_zoned(field.type):
+                    return moments(part, field.type, zone, is_empty_null=True)
                 return from_text(part, field.type, is_empty_null=True)
 
             try:

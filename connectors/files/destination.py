@@ -35,10 +35,12 @@ from .csv_format import CSVFormat
 from .formats import Format
 from .interrupts import Calls
 from .jsonl_format import JSONLFormat
+from .layout import MOST_OPEN, Layout
 from .load import TableLoad
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
+from .partitions import parse_partitions
 from .paths import identity, reach
 from .settings import (
     CSVDestinationSettings,
@@ -49,6 +51,9 @@ from .settings import (
 )
 from .storage import Storage, translated
 from .table import Table
+
+#: Bytes of a row group at least, where many files are written at once.
+LEAST_GROUP = 1 << 18
 
 
 class FileDestination:
@@ -63,6 +68,7 @@ class FileDestination:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
         self._calls = Calls()
+        self._layout = Layout(parse_partitions(self._settings.partition_by), self._settings.file_records)
         self._format, self._extension, self._codec = self._formats()
 
     def identity(self) -> str:
@@ -93,8 +99,14 @@ class FileDestination:
         """See `RemovesRecords`."""
         return True
 
+    def replaces_ranges(self) -> bool:
+        """See `ReplacesRanges`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; REPLACE ignores the types of the old table."""
+        for partition in self._layout.partitions:
+            partition.demand(stream.schema)
         stored = self._format.stored(stream.schema)
         is_new = table.schema is None or disposition is WriteDisposition.REPLACE
         return [kept(field, stored.field(field.name), table, self._format, is_new=is_new) for field in stream.schema]
@@ -136,7 +148,7 @@ class FileDestination:
             raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
         storage = self._storage()
         with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
-            yield from TableLoad(self._table(storage, load.key.destination_table), load, call).run(events)
+            yield from TableLoad(self._table(storage, load.key.destination_table), load, call, self._layout).run(events)
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Finish the commits of dead runs, then delete their staged files."""
@@ -165,7 +177,7 @@ class FileDestination:
         return storage
 
     def _table(self, storage: Storage, name: str) -> Table:
-        return Table(storage, name, self._format, self._extension, self._codec)
+        return Table(storage, name, self._format, self._extension, self._codec, self._layout.written)
 
     def _formats(self) -> tuple[Format, str, str | None]:
         """Return the format, the suffix of its files and their codec."""
@@ -218,7 +230,8 @@ class ParquetDestination(FileDestination):
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give each of up to eight streams an equal part for its row groups."""
         assert isinstance(self._format, ParquetFormat)
-        self._format.group_bytes = min(GROUP_BYTES, size_bytes // 8)
+        share = min(GROUP_BYTES, size_bytes // 8)
+        self._format.group_bytes = max(LEAST_GROUP, share // MOST_OPEN) if self._layout.partitions else share
 
     def _formats(self) -> tuple[Format, str, str | None]:
         assert isinstance(self._settings, ParquetDestinationSettings)

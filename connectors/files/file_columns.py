@@ -5,12 +5,12 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import FILE_MODIFIED
+from ..stream import FILE, FILE_MODIFIED, OF_FILE
 from .paths import DataFile
 
-FILE = "_file"
-
-FILE_COLUMNS = pa.schema([(FILE, pa.string()), (FILE_MODIFIED, pa.timestamp("us", "UTC"))])
+FILE_COLUMNS = pa.schema(
+    [pa.field(FILE, pa.string(), metadata={OF_FILE: b""}), (FILE_MODIFIED, pa.timestamp("us", "UTC"))]
+)
 
 
 def with_file_columns(stream: str, schema: pa.Schema) -> pa.Schema:

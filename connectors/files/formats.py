@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from ..arrow.conform import plain_type
+from ..arrow.conform import plain_type, shown
 from ..errors import FatalConnectorError
 from ..stream import DECIDED, WIDENS
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
-from .settings import FileSourceSettings
+from .settings import BLOCK_BYTES, FileSourceSettings
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
@@ -99,12 +101,25 @@ class Format(Protocol):
         ...
 
 
-def unfit(file: DataFile, line: int | None, field: pa.Field, value: object) -> FatalConnectorError:
-    """Return the error for a value that does not have its column's type."""
-    where = f"{file.label}:{line}" if line else file.label
+def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
+    """Read about a block of a file; nothing at its end.
+
+    Raises:
+        FatalConnectorError: it cannot be read, or not be decompressed.
+    """
+    try:
+        return opened.read(BLOCK_BYTES)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+        raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+
+
+def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
+    """Return the error for a value that does not have its column's type, with the value's place."""
     mend = f"`config.types: {{{field.name}: string}}` takes it as text"
     if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
+    if pa.types.is_timestamp(field.type) and field.type.tz is not None:
+        mend += ", `config.timezone` is the zone of times without one"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 

@@ -6,6 +6,7 @@ double would round become decimals. Texts that are all dates or times get that t
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -18,19 +19,22 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..arrow.conform import shown
+from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
 from ..arrow.undecided import wider_schema
-from ..errors import FatalConnectorError
+from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
-from .formats import Writer, demand_columns, plain, sliced, unfit
+from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
+from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
-from .settings import BLOCK_BYTES, JSONLSourceSettings
+from .settings import JSONLSourceSettings, TextSourceSettings
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
+from .zones import is_zoned, moments, with_zone
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
@@ -39,6 +43,11 @@ INFER_JSON_BYTES = 16 << 20
 MOST_VALUES = 4 << 20
 
 JSON = pa.json_(pa.string())
+
+#: What may stand at the start of a text in UTF-8.
+BOM = b"\xef\xbb\xbf"
+
+_NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
@@ -62,8 +71,10 @@ class JSONLFormat:
     suffixes: Sequence[str] = (".jsonl", ".ndjson")
     written: Mapping[str, Any] = MappingProxyType({})
     needs_equal_columns = False
+    #: A line that is no record says nothing about the next one, so that it may be rejected.
+    has_own_lines = True
 
-    def __init__(self, settings: JSONLSourceSettings | None = None) -> None:
+    def __init__(self, settings: TextSourceSettings | None = None) -> None:
         self._settings = settings or JSONLSourceSettings(path=".")
         #: Most bytes of a line.
         self.record_bytes = sys.maxsize
@@ -71,25 +82,55 @@ class JSONLFormat:
     def names(self, file: DataFile) -> None:
         """Return None: JSON lines have no header."""
 
+    def _blocks(self, file: DataFile) -> Iterator[tuple[int, bytearray]]:
+        """Yield `(number of the first line, whole lines)`, about a block at a time."""
+        return _blocks(file, self.record_bytes)
+
+    def _place(self, file: DataFile, line: int) -> str:
+        return f"{file.label}:{line}"
+
+    def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
+        what = shown(text.decode(errors="replace"))
+        is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
+        mend = "; JSON lines have one object a line, `connector: json` reads a document" if is_document else ""
+        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
+
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
+        paths = Paths()
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
-            for start, block in _blocks(file, self.record_bytes):
-                self._look(file, columns, self._parsed(file, start, block, is_lenient=True))
+            for start, block in self._blocks(file):
+                records = self._parsed(file, start, block, is_lenient=True)
+                self._look(file, columns, flattened(file, records, paths, False, ConnectorConfigError))
                 left -= len(block)
                 del block  # not held while the next one is read
                 if left <= 0:
                     break
-        return pa.schema([column.field(name, is_exact=self._is_exact) for name, column in columns.items()])
+        return self._fields(columns, paths, is_exact=self._is_exact)
+
+    def _fields(self, columns: Mapping[str, _Column], paths: Paths, *, is_exact: bool = False) -> pa.Schema:
+        """Return the columns; a name that stands for objects is one only if it has other values than NULL, too."""
+        return pa.schema(
+            [
+                marked(column.field(name, is_exact=is_exact), paths.of[name])
+                for name, column in columns.items()
+                if column.has_value or name not in paths.parents
+            ]
+        )
+
+    def _zone(self, file: DataFile) -> str | None:
+        """Return the zone of times without one in a file that is not ours."""
+        return self._settings.timezone if file.schema is None else None
 
     @property
     def _is_exact(self) -> bool:
         return self._settings.numbers == "exact"
 
     def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
-        for start, block in _blocks(file, self.record_bytes):
-            records = list(self._parsed(file, start, block, is_lenient=True))
+        for start, block in self._blocks(file):
+            parsed = self._parsed(file, start, block, is_lenient=True)
+            records = list(flattened(file, parsed, Paths(), False, FatalConnectorError))
             del block  # not held while the next one is read
             yield {n: pa.array([_number_text(record.get(n)) for record in records], pa.string()) for n in columns}
 
@@ -97,15 +138,20 @@ class JSONLFormat:
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
         is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
-        doubtful = doubtful_in(wanted, self._guessed(file, wanted))
-        for start, block in _blocks(file, self.record_bytes):
+        # Where a column comes from an earlier run, only the records tell where its values are.
+        placed = [field for field in wanted if not file.levels or has_place(field)]
+        is_quick = is_quick and len(placed) == len(wanted)
+        paths = Paths(placed, perhaps=[field.name for field in wanted if not has_place(field)] if file.levels else ())
+        own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
+        doubtful = doubtful_in(own_names, self._guessed(file, own_names))
+        for start, block in self._blocks(file):
             is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
-            batch = self._quick(block, wanted, known) if is_quick and is_sure else None
+            batch = self._quick(file, block, wanted, known) if is_quick and is_sure else None
             if batch is not None:
                 del block  # nothing is held here while its records are written
                 yield from sliced(batch, self._settings.batch_size)
                 continue
-            found, wanted = self._found(file, start, block, wanted, known, rejected)
+            found, wanted = self._found(file, start, block, wanted, known, rejected, paths)
             wanted = _wider(found, wanted)
             known |= set(wanted.names)
             del block
@@ -118,9 +164,7 @@ class JSONLFormat:
                     yield batches.pop(0)
 
     def count(self, file: DataFile) -> int:
-        return sum(
-            sum(1 for line in block.splitlines() if line.strip()) for _, block in _blocks(file, self.record_bytes)
-        )
+        return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in self._blocks(file))
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Read every file as a whole."""
@@ -145,9 +189,13 @@ class JSONLFormat:
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return JSONLWriter(sink, schema)
 
-    def _quick(self, block: bytearray, wanted: pa.Schema, known: frozenset[str]) -> pa.RecordBatch | None:
+    def _quick(
+        self, file: DataFile, block: bytearray, wanted: pa.Schema, known: frozenset[str]
+    ) -> pa.RecordBatch | None:
         """Parse a block as a whole; None: another type, a new key or an error needs a parse record by record."""
-        raw = pa.schema([pa.field(field.name, _raw_type(field.type)) for field in wanted])
+        if _NULL.match(block) or _NULL_LINE.search(block):  # Arrow crashes at some, and takes others for records
+            return None
+        raw = nested_schema([(path_of(field), _raw_type(field.type)) for field in wanted])
         others = "error" if known.issubset(wanted.names) else "infer"
         try:
             table = pyarrow.json.read_json(
@@ -155,12 +203,12 @@ class JSONLFormat:
                 read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1, use_threads=False),
                 parse_options=pyarrow.json.ParseOptions(explicit_schema=raw, unexpected_field_behavior=others),
             ).combine_chunks()
-            if not known.issuperset(table.column_names):
+            if raw is None or not has_only(table.schema, file.levels, known):
                 return None
             batch = table.to_batches()[0] if table.num_rows else None
             if batch is None:
                 return None
-            columns = [_typed(batch.column(field.name), field.type) for field in wanted]
+            columns = [_typed(leaf_of(batch, path_of(field)), field.type, self._zone(file)) for field in wanted]
             if any(pa.types.is_floating(each.type) and pc.any(pc.is_inf(each)).as_py() for each in columns):
                 return None
         except (pa.ArrowException, ValueError, ArithmeticError):
@@ -175,6 +223,7 @@ class JSONLFormat:
         wanted: pa.Schema,
         known: frozenset[str],
         rejected: ReadRejections | None,
+        paths: Paths,
     ) -> tuple[_Found, pa.Schema]:
         """Return a block's records, their values not yet read, and the columns with those that are new."""
         found = _Found()
@@ -182,13 +231,16 @@ class JSONLFormat:
             try:
                 record = _raw_records.decode(text)
             except MALFORMED as error:
-                if rejected is None:
-                    raise _malformed(file, line, text, error) from error
-                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", f"{file.label}:{line}")
+                if rejected is None or not self.has_own_lines:
+                    raise self._malformed(file, line, text, error) from error
+                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", self._place(file, line))
                 continue
             found.append((line, record))
+        if file.levels:
+            flat = flattened(file, (record for _, record in found), paths, True, FatalConnectorError)
+            found = _Found([(line, record) for (line, _), record in zip(found, flat, strict=True)])
         if any(not known.issuperset(record) for _, record in found):
-            wanted = self._widened(file, start, block, wanted, known, is_lenient=rejected is not None)
+            wanted = self._widened(file, start, block, wanted, known, paths, is_lenient=rejected is not None)
         return found, wanted
 
     def _converted(
@@ -200,8 +252,9 @@ class JSONLFormat:
         for place, reason in invalid:
             line, record = found[place]
             # Without the place at the start of its message: the record keeps the place apart.
-            reason = reason.removeprefix(f"{file.label}:{line}: ")
-            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, f"{file.label}:{line}")
+            where = self._place(file, line)
+            reason = reason.removeprefix(f"{where}: ")
+            rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, where)
         return [part for part in good if part.num_rows]
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
@@ -224,12 +277,14 @@ class JSONLFormat:
         block: bytearray,
         wanted: pa.Schema,
         known: frozenset[str],
+        paths: Paths,
         *,
         is_lenient: bool,
     ) -> pa.Schema:
         columns: dict[str, _Column] = {}
-        self._look(file, columns, self._parsed(file, start, block, is_lenient=is_lenient))
-        new = [column.field(name) for name, column in columns.items() if name not in known]
+        records = self._parsed(file, start, block, is_lenient=is_lenient)
+        self._look(file, columns, flattened(file, records, paths, False, FatalConnectorError))
+        new = [field for field in self._fields(columns, paths) if field.name not in known]
         demand_columns(file, len(wanted) + len(new), self._settings)
         return pa.schema([*wanted, *new])
 
@@ -247,19 +302,19 @@ class JSONLFormat:
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
             except (*MALFORMED, ArithmeticError, TypeError) as error:
-                raise unfit(file, line, field, _text_of(raw)) from error
+                raise unfit(self._place(file, line), field, _text_of(raw)) from error
         texts = is_json(field.type) or not _is_bare(field.type)
         column = pa.array(values, pa.string()) if texts else None
 
         def converts(part: Any) -> pa.Array:
-            return _typed(part, field.type) if texts else revived(part, field.type)
+            return _typed(part, field.type, self._zone(file)) if texts else revived(part, field.type)
 
         subject = values if column is None else column
         try:
             return converts(subject)
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
-            raise unfit(file, lines[place], field, _text_of(raws[place])) from error
+            raise unfit(self._place(file, lines[place]), field, _text_of(raws[place])) from error
 
     def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
         values: dict[str, list[Any]] = {}
@@ -269,7 +324,7 @@ class JSONLFormat:
             demand_columns(file, len(values), self._settings)
         demand_columns(file, len(columns.keys() | values.keys()), self._settings)
         for key, found in values.items():
-            columns.setdefault(key, _Column()).add(found)
+            columns.setdefault(key, _Column(self._settings.timezone)).add(found)
 
     def _parsed(self, file: DataFile, start: int, block: bytearray, *, is_lenient: bool) -> Iterator[dict[str, Any]]:
         """Yield a block's records; if lenient, allow up to half of the lines to be malformed."""
@@ -279,8 +334,8 @@ class JSONLFormat:
                 yield _records.decode(text)
                 good += 1
             except MALFORMED as error:
-                malformed.append(_malformed(file, line, text, error))
-                if not is_lenient:
+                malformed.append(self._malformed(file, line, text, error))
+                if not is_lenient or not self.has_own_lines:
                     raise malformed[0] from error
         if len(malformed) > good:
             raise malformed[0]
@@ -289,11 +344,17 @@ class JSONLFormat:
 class _Column:
     """The kinds of values that one key had so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: str | None) -> None:
+        self._zone = zone
         self._kinds: set[str] = set()
         self._numbers = Guess(_NUMBERS)
         self._texts = Guess(_MOMENTS)
         self._has_empty = False
+
+    @property
+    def has_value(self) -> bool:
+        """Tell whether there was something else than NULL."""
+        return bool(self._kinds - {"null"})
 
     def add(self, values: list[Any]) -> None:
         texts = [value for value in values if type(value) is str]
@@ -306,7 +367,8 @@ class _Column:
             self._kinds.discard("text")
             self._kinds.add("special")
         self._has_empty = self._has_empty or "" in texts
-        self._texts.add(pa.array(texts, pa.string()))
+        column = pa.array(texts, pa.string())
+        self._texts.add(column if self._zone is None else with_zone(column))
 
     def field(self, name: str, *, is_exact: bool = False) -> pa.Field:
         kinds = self._kinds - {"null"}
@@ -350,15 +412,12 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
     Raises:
         RecordTooWide: a line has more than `most_bytes`.
     """
-    line, begun, is_first = 1, bytearray(), True
+    line, begun = 1, bytearray()
     with file.open() as source:
         while True:
-            try:
-                chunk = source.read(BLOCK_BYTES)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
-            if is_first:
-                chunk, is_first = chunk.removeprefix(b"\xef\xbb\xbf"), False
+            chunk = next_chunk(file, source)
+            if line == 1 and not begun:
+                chunk = chunk.removeprefix(BOM)
             cut, is_over = chunk.rfind(b"\n") + 1, not chunk
             begun += chunk if chunk and not cut else memoryview(chunk)[:cut]
             if chunk and not cut:
@@ -404,9 +463,11 @@ def _raw_type(kind: pa.DataType) -> pa.DataType:
     return kind if (_is_bare(kind) and not types.is_float16(kind)) or types.is_decimal(kind) else pa.string()
 
 
-def _typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _typed(column: pa.Array, kind: pa.DataType, zone: str | None) -> pa.Array:
     if column.type.equals(kind):
         return column
+    if zone is not None and is_zoned(kind):
+        return moments(column, kind, zone, is_empty_null=False)
     return from_text(column, kind, is_empty_null=False)
 
 
@@ -453,12 +514,3 @@ def _wider(found: _Found, wanted: pa.Schema) -> pa.Schema:
 
 def _text_of(raw: msgspec.Raw | None) -> str:
     return "null" if raw is None else bytes(raw).decode(errors="replace")
-
-
-def _malformed(file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
-    what = shown(text.decode(errors="replace"))
-    is_array = text.lstrip().startswith(b"[")
-    mend = (
-        "; this is an array, JSON lines have one object a line: `jq -c '.[]' FILE` makes them of it" if is_array else ""
-    )
-    return FatalConnectorError(f"{file.label}:{line}: no JSON object in UTF-8: {what} ({error}){mend}")

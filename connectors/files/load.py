@@ -16,14 +16,19 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
 from .columns import changes, unified
 from .interrupts import Call
+from .layout import Layout, Output
 from .manifest import STAGING, Manifest, TableFile, quote
 from .merge import merged
 from .paths import DataFile
+from .range_write import RangeWrite
 from .rejected import FileRejections
 from .table import Staged, Staging, Table
 
 #: Times that a merge is tried without the lock before it holds the lock.
 FREE_TRIES = 3
+
+#: Write dispositions that look for the keys that arrive.
+_BY_KEY = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE)
 
 #: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
@@ -37,24 +42,31 @@ class _Plan:
     files: tuple[TableFile, ...]
     schema: pa.Schema | None
     dead: tuple[str, ...] = ()
+    #: Records that it leaves out, since their keys are those of `Load.removed`.
+    removed: int = 0
 
 
 class TableLoad:
     """Writes the events of one stream; readers see nothing before a commit."""
 
-    def __init__(self, table: Table, load: Load, call: Call) -> None:
+    def __init__(self, table: Table, load: Load, call: Call, layout: Layout) -> None:
         self._table = table
         self._load = load
         self._call = call
+        self._layout = layout
+        # In partitions the order of records is lost, and of the records of a key the last one counts.
+        self._staging_layout = Layout() if load.write_disposition is WriteDisposition.MERGE else layout
         self._arriving = self._stored(load.stream)
         self._staged: list[Staged] = []
-        self._writing: Staging | None = None
+        self._writing: Output | None = None
         self._made: list[str] = []
         self._records = 0
         self._written = 0
         self._has_committed = False
         limit = load.stream.max_rejected
         self._rejections = None if limit is None else FileRejections(table, load, limit)
+        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
+        self._range = RangeWrite(load) if is_range else None
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -85,14 +97,16 @@ class TableLoad:
             self._discard()
 
     def _stored(self, stream: Stream) -> pa.Schema:
-        keys = stream.key_properties if self._load.write_disposition is WriteDisposition.MERGE else ()
+        keys = stream.key_properties if self._load.write_disposition in _BY_KEY else ()
         schema = self._table.format.stored(stream.schema)
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
     def _write(self, batch: pa.RecordBatch) -> None:
+        if self._range is not None:
+            self._range.check(batch)
         if self._writing is None or not self._writing.schema.equals(self._arriving):
             self._finish()
-            self._writing = self._begin(self._arriving)
+            self._writing = Output(self._begin, self._arriving, self._staging_layout)
         for start in range(0, batch.num_rows, _SLICE_RECORDS):
             for part in self._fitting(batch.slice(start, _SLICE_RECORDS)):
                 self._writing.write(part)
@@ -110,15 +124,15 @@ class TableLoad:
         is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
         return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
 
-    def _begin(self, schema: pa.Schema) -> Staging:
-        staging = self._table.stage(self._load.token, schema)
+    def _begin(self, schema: pa.Schema, folder: str = "") -> Staging:
+        staging = self._table.stage(self._load.token, schema, folder)
         self._made.append(staging.name)
         return staging
 
     def _finish(self) -> None:
         if self._writing is None:
             return
-        self._staged.append(self._writing.finish())
+        self._staged += self._writing.finish()
         self._writing = None
 
     def _discard(self) -> None:
@@ -174,9 +188,12 @@ class TableLoad:
             schema_changes=changed,
             rejected=0 if self._rejections is None else self._rejections.committed(),
             refused=() if self._rejections is None else self._rejections.take_refused(),
+            removed=plan.removed,
         )
         self._written += self._records
         self._records, self._staged = 0, []
+        if self._range is not None:
+            self._range.begin()
         self._delete_made((*plan.files, *rejected))
         return commit
 
@@ -210,46 +227,66 @@ class TableLoad:
             self._refuse_strangers(manifest)
             is_new = manifest.schema is None
             is_removing = self._load.removed is not None and checkpoint.is_final
+            is_removing |= self._range is not None and self._range.is_due(checkpoint)
             if not self._staged and not is_removing and not (is_new and checkpoint.is_final):
                 plan = _Plan(manifest.files, manifest.files, manifest.schema)
             elif self._load.write_disposition is WriteDisposition.MERGE:
                 plan = self._merged(manifest, self._load.removed if is_removing else None)
+            elif self._range is not None:
+                plan = self._without_range(manifest, self._range, checkpoint)
             else:
                 plan = self._appended(manifest)
         return replace(plan, based_on=based_on)
 
     def _replaced(self, manifest: Manifest) -> _Plan:
         schema = self._arriving
-        if len(self._staged) == 1 and self._staged[0].schema.equals(schema):
-            staged = self._staged[0]
-        else:
+        staged = self._staged
+        if not self._is_written(schema):
             staged = self._rewritten(schema, self._staged_batches(schema))
         old = [file.name for file in manifest.files] if manifest.schema is not None else self._table.strangers()
-        whole = self._table.placed(staged, self._table.whole_name())
-        return _Plan(manifest.files, (whole,), schema, tuple(name for name in old if name != whole.name))
+        files = self._whole_table(staged)
+        names = {file.name for file in files}
+        return _Plan(manifest.files, files, schema, tuple(name for name in old if name not in names))
+
+    def _is_written(self, schema: pa.Schema) -> bool:
+        """Tell whether the staged files are as they are to be in the table."""
+        is_one = len(self._staged) == 1 if self._layout.is_plain else bool(self._staged)
+        return is_one and all(staged.schema.equals(schema) for staged in self._staged)
+
+    def _whole_table(self, staged: Sequence[Staged]) -> tuple[TableFile, ...]:
+        """Return the files of a table that is written anew: one of its name, or parts."""
+        if len(staged) == 1 and not staged[0].folder:
+            return (self._table.placed(staged[0], self._table.whole_name()),)
+        return self._parts(staged, 0)
+
+    def _parts(self, staged: Sequence[Staged], first: int) -> tuple[TableFile, ...]:
+        """Return files that are parts of a table; `first`: number of the first."""
+        name = self._table.part_name
+        return tuple(
+            self._table.placed(each, name(number, folder=each.folder)) for number, each in enumerate(staged, first)
+        )
 
     def _appended(self, manifest: Manifest) -> _Plan:
         schema = self._unified(manifest)
-        staged = self._staged or [self._rewritten(schema, iter(()))]
+        staged = self._staged or self._rewritten(schema, iter(()))
         files = list(manifest.files)
         if self._must_rewrite(manifest, schema):
             old, sizes = self._old(manifest, schema), self._staged_batches(schema)
             whole = self._rewritten(schema, (batch for part in (old(), sizes) for batch in part))
-            part = self._table.placed(whole, self._table.part_name(len(files)))
-            return _Plan(manifest.files, (part,), schema, tuple(file.name for file in files))
-        if len(staged) > 1 or not staged[0].schema.equals(schema):
-            staged = [self._rewritten(schema, self._staged_batches(schema))]
+            return _Plan(manifest.files, self._parts(whole, len(files)), schema, tuple(file.name for file in files))
+        if self._staged and not self._is_written(schema):
+            staged = self._rewritten(schema, self._staged_batches(schema))
         # A table of one file becomes the first part of a folder.
         files = [
             file if "/" in file.name else replace(file, name=self._table.part_name(0, file.name), moved_from=file.name)
             for file in files
         ]
-        part = self._table.placed(staged[0], self._table.part_name(len(files)))
-        return _Plan(manifest.files, (*files, part), schema)
+        return _Plan(manifest.files, (*files, *self._parts(staged, len(files))), schema)
 
     def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
         key_schema = pa.schema([schema.field(name) for name in keys])
+        gone: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
@@ -257,10 +294,27 @@ class TableLoad:
             self._load.conflict_method,
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
             self._load.kept,
+            note_gone=gone.append,
         )
-        whole = self._table.placed(self._rewritten(schema, batches), self._table.whole_name())
-        dead = tuple(file.name for file in manifest.files if file.name != whole.name)
-        return _Plan(manifest.files, (whole,), schema, dead)
+        plan = self._whole(manifest, schema, batches)  # which counts them
+        return replace(plan, removed=sum(gone))
+
+    def _without_range(self, manifest: Manifest, written: RangeWrite, checkpoint: Checkpoint) -> _Plan:
+        schema = self._unified(manifest)
+        batches = written.records(
+            self._old(manifest, schema),
+            lambda names: self._staged_batches(schema, names),
+            schema,
+            checkpoint,
+            () if self._rejections is None else self._rejections.found,
+        )
+        return self._whole(manifest, schema, batches)
+
+    def _whole(self, manifest: Manifest, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> _Plan:
+        files = self._whole_table(self._rewritten(schema, batches))
+        names = {file.name for file in files}
+        dead = tuple(file.name for file in manifest.files if file.name not in names)
+        return _Plan(manifest.files, files, schema, dead)
 
     def _unified(self, manifest: Manifest) -> pa.Schema:
         schema = manifest.schema
@@ -302,8 +356,8 @@ class TableLoad:
             for batch in self._table.format.read(data, own, frozenset(staged.schema.names)):
                 yield conformed(batch, schema)
 
-    def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Staged:
-        staging = self._begin(schema)
+    def _rewritten(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> list[Staged]:
+        staging = Output(self._begin, schema, self._layout)
         try:
             for batch in batches:
                 self._call.check()
@@ -326,11 +380,12 @@ class TableLoad:
         row = manifest.row(self._load.key)
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
-        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC))
+        row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
         if checkpoint.is_final:
-            row = replace(row, completed_by=self._load.run, rows=self._written + self._records)
+            rows = self._load.records_before + self._written + self._records
+            row = replace(row, completed_by=self._load.run, rows=rows)
         files = _in_place(plan, manifest.files)
-        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.format.written)
+        after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.written)
         after = after.with_row(row)
         if not self._load.stream.tracks_files:
             return after

@@ -190,13 +190,19 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
     for dead in manifest.dead:
         if dead not in live:
             storage.delete(dead)
-    for folder in {dead.rpartition("/")[0] for dead in manifest.dead} - {""}:
+    folders = {folder for dead in manifest.dead for folder in _folders(dead)}
+    for folder in sorted(folders, key=len, reverse=True):  # those within others first
         storage.delete_folder(folder, only_empty=True)
     files = tuple(replace(file, moved_from=None) for file in manifest.files)
     done = replace(manifest, files=files, rejected=(), dead=())
     if any(file.moved_from and not file.moved_from.startswith(f"{STAGING}/") for file in pending):
         write_manifest(storage, name, done)
     return done
+
+
+def _folders(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:size]) for size in range(1, len(parts) + 1)]
 
 
 def manifest_files(storage: Storage, folder: str, suffix: str) -> list[str]:
@@ -244,6 +250,7 @@ def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
         "owner": row.owner,
         "rows": row.rows,
         "committed_at": None if row.committed_at is None else row.committed_at.isoformat(),
+        **({} if row.compared_at is None else {"compared_at": row.compared_at.isoformat()}),
     }
 
 
@@ -275,7 +282,7 @@ def _file(item: Mapping[str, Any]) -> TableFile:
 
 
 def _row(item: Mapping[str, Any]) -> LedgerRow:
-    committed_at, bookmark = item["committed_at"], item["bookmark"]
+    committed_at, compared_at, bookmark = item["committed_at"], item.get("compared_at"), item["bookmark"]
     if bookmark is not None and not isinstance(bookmark, dict):
         raise TypeError("bookmark")
     return LedgerRow(
@@ -287,6 +294,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         owner=_text(item["owner"]),
         rows=None if item["rows"] is None else int(item["rows"]),
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
+        compared_at=None if compared_at is None else datetime.fromisoformat(compared_at),
     )
 
 

@@ -27,6 +27,7 @@ def merged(
     conflict_method: ConflictMethod,
     removed: Iterable[pa.RecordBatch] = (),
     carried: Sequence[str] = (),
+    note_gone: Callable[[int], None] = lambda _: None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of the merged table; of the records of a key the last one counts.
 
@@ -37,13 +38,16 @@ def merged(
         conflict_method: UPDATE replaces old records, IGNORE keeps them.
         removed: keys whose old records are removed, in the types of the table.
         carried: columns in which the arriving record gets what the old one of its key has.
+        note_gone: is told how many old records of removed keys are left out.
     """
     keys = _all_keys(arrived(key_properties), key_properties)
     is_wanted, lookup = _is_last(keys), _Lookup(keys)
     gone = _Lookup(_all_keys(removed, key_properties))
     kept, before = [], _Before(carried)
     for batch in old():
+        before_removal = batch.num_rows
         batch = batch.filter(pc.invert(gone.contains(_keys(batch, key_properties))))
+        note_gone(before_removal - batch.num_rows)
         own = _keys(batch, key_properties)
         is_known = lookup.contains(own)
         if conflict_method is ConflictMethod.UPDATE:
@@ -116,6 +120,22 @@ class _Lookup:
         if self._known is None:
             self._known = set(self._keys.to_pylist())
         return pa.array([key in self._known for key in keys.to_pylist()], pa.bool_())
+
+
+class KeyLookup:
+    """Tells which records of a table have a key that arrived; of no key none has."""
+
+    def __init__(
+        self, key_properties: Sequence[str], arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]
+    ) -> None:
+        self._names = key_properties
+        self._lookup = _Lookup(_all_keys(arrived(key_properties), key_properties)) if key_properties else None
+
+    def of(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return a mask of the records of the table."""
+        if self._lookup is None:
+            return pa.repeat(pa.scalar(False), batch.num_rows)
+        return self._lookup.contains(_keys(batch, self._names))
 
 
 def _is_last(keys: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..arrow.conform import shown
+from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
 from ..arrow.times import is_fine
@@ -101,7 +102,7 @@ class ParquetFormat:
         return field.with_type(kind).with_nullable(field.nullable or other.nullable)
 
     def _schema(self, file: DataFile) -> pa.Schema:
-        return self.footer(file).schema
+        return flat_schema(self.footer(file).schema, file.levels, file.label)
 
     def footer(self, file: DataFile) -> Footer:
         """Read a file's footer."""
@@ -120,8 +121,10 @@ class ParquetFormat:
         source = _Opened(file)
         with source as opened:
             metadata = opened.metadata
-            present = [name for name in wanted.names if name in opened.schema_arrow.names]
-            self._refuse_other_types(file, plain(opened.schema_arrow), wanted)
+            own = flat_schema(plain(opened.schema_arrow), file.levels, file.label)
+            paths = Paths(list(own))
+            present = [".".join(paths.of[name]) for name in wanted.names if name in paths.of]
+            self._refuse_other_types(file, own, wanted)
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 most = self._settings.batch_size
@@ -131,7 +134,7 @@ class ParquetFormat:
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
                     batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
-                    fitted = (self._fitted(file, batch, wanted) for batch in batches)
+                    fitted = (self._fitted(file, _flat(batch, own), wanted) for batch in batches)
                     yield from joined(fitted, BLOCK_BYTES, most)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
@@ -163,7 +166,7 @@ class ParquetFormat:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
                 place = first_invalid(column, casts)
-                raise unfit(file, None, field, column[place].as_py()) from error
+                raise unfit(file.label, field, column[place].as_py()) from error
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
@@ -236,6 +239,15 @@ class ParquetFormat:
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression, self.group_bytes)
+
+
+def _flat(batch: pa.RecordBatch, own: pa.Schema) -> pa.RecordBatch:
+    """Return a batch with a column for each of the file's that it has."""
+    if all(len(path_of(field)) == 1 for field in own):
+        return batch
+    found = [(field.name, leaf_of(batch, path_of(field))) for field in own]
+    columns = {name: column for name, column in found if column is not None}
+    return pa.record_batch(columns) if columns else batch
 
 
 class ParquetWriter:

@@ -52,6 +52,8 @@ class DataFile:
     listed: Entry | None = None
     #: Name of the file within a zip archive; empty: it is a file of its own.
     member: str = ""
+    #: Down to how many levels objects become columns.
+    levels: int = 0
 
     @property
     def label(self) -> str:
@@ -290,9 +292,10 @@ def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
     names = [entry.name for entry in storage.entries() if "." in entry.name.rpartition("/")[2]]
     if names:
         other = names[0].rpartition(".")[2]
+        as_json = "`connector: json` reads documents of JSON, and " if other == "json" else ""
         raise ConnectorConfigError(
             f"path: {storage.label()} has no file that ends in {' or '.join(suffixes)}, but {names[0]}; "
-            f"`path: {storage.label()}/*.{other}` reads the files of that name",
+            f"{as_json}`path: {storage.label()}/*.{other}` reads the files of that name",
             key="path",
         )
 

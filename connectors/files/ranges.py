@@ -90,6 +90,7 @@ def part_of(file: DataFile, **changes: Any) -> FilePart:
         schema=file.schema,
         listed=file.listed,
         member=file.member,
+        levels=file.levels,
         **changes,
     )
 

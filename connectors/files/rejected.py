@@ -38,6 +38,11 @@ class FileRejections:
             manifest = table.read()
             self._held = manifest.schema if table.has_files(manifest) else None
 
+    @property
+    def found(self) -> Sequence[RejectedRecord]:
+        """Those since the last commit."""
+        return self._kept.records
+
     def add(self, records: Iterable[RejectedRecord]) -> None:
         """Add rejected records of the source."""
         self._kept.add(records, is_of_source=True)

@@ -114,11 +114,30 @@ class FileSourceSettings(Settings):
         return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
 
 
+def _zone(name: str) -> str:
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        import difflib
+
+        near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ", such as Europe/Berlin or UTC"
+        raise ValueError(f"{name!r} is no time zone{hint}") from None
+    return name
+
+
 class TextSourceSettings(FileSourceSettings):
     """Settings of sources of text files."""
 
     numbers: Literal["double", "exact"] = Field(
         default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+        default=None,
+        description="zone of times without one, such as Europe/Berlin; their columns are moments. Default: they stay "
+        "without a zone",
     )
 
 
@@ -161,8 +180,32 @@ class JSONLSourceSettings(TextSourceSettings):
     """Settings of a source of JSON lines."""
 
 
+def _path_of_names(path: str | list[str]) -> tuple[str, ...]:
+    names = (path.split(".") if path else []) if isinstance(path, str) else path
+    if not all(names):
+        raise ValueError(f'{path!r}: a name in it is empty; a name with a dot needs a list: [data, "a.b"]')
+    return tuple(names)
+
+
+class JSONSourceSettings(TextSourceSettings):
+    """Settings of a source of JSON documents."""
+
+    records: Annotated[tuple[str, ...], BeforeValidator(_path_of_names)] = Field(
+        default=(),
+        description="where the array of records is: names with dots between them, `data.items`, or a list of names; "
+        "default: it is the document",
+    )
+
+
 class ParquetSourceSettings(FileSourceSettings):
     """Settings of a Parquet source; files have their own types, and `types` casts them."""
+
+
+def _levels(said: list[str]) -> list[str]:
+    from .partitions import parse_partitions  # with kernels that take time to load
+
+    parse_partitions(said)
+    return said
 
 
 class FileDestinationSettings(Settings):
@@ -170,6 +213,14 @@ class FileDestinationSettings(Settings):
 
     path: _Place = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+    file_records: int | None = Field(
+        default=None, ge=1, description="most records of one file; default: one file for each commit"
+    )
+    partition_by: Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_levels)] = Field(
+        default_factory=list,
+        description="folders for the values of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, month "
+        "and day of a time are those in UTC",
+    )
 
 
 class TextDestinationSettings(FileDestinationSettings):

@@ -1,9 +1,9 @@
-"""Sources of CSV, JSON lines and Parquet files."""
+"""Sources of CSV, JSON lines, JSON documents and Parquet files."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +12,31 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.digits import DigitsSeen
+from ..arrow.flatten import flat_schema, marked, path_of
 from ..arrow.text import from_text, parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import parse_settings
-from ..stream import FILES, SAID, Block, Bookmark, Event, FileRead, Place, ReplicationMethod, Stream
+from ..stream import (
+    FILES,
+    IN_PATH,
+    SAID,
+    Block,
+    Bookmark,
+    Checkpoint,
+    Event,
+    FileRead,
+    Place,
+    ReplicationMethod,
+    Stream,
+)
 from .csv_format import CSVFormat
 from .file_columns import filled, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
+from .json_format import JSONFormat
 from .jsonl_format import JSONLFormat
 from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import (
@@ -39,9 +53,15 @@ from .paths import (
 )
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
-from .settings import CSVSourceSettings, FileSourceSettings, JSONLSourceSettings, ParquetSourceSettings
+from .settings import (
+    CSVSourceSettings,
+    FileSourceSettings,
+    JSONLSourceSettings,
+    JSONSourceSettings,
+    ParquetSourceSettings,
+)
 from .storage import translated
-from .tracking import FileCheckpoints, NewFiles, known_columns, united
+from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
 from .type_inference import Guess
 
 
@@ -61,6 +81,8 @@ class FileSource:
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
         #: New files of a stream that was opened, until they are read: they are not listed once more.
         self._new: dict[str, NewFiles] = {}
+        #: Name of a stream -> down to how many levels its objects become columns.
+        self._levels: Callable[[str], int] = _no_levels
         #: Streams that go on under their former names.
         self._former: frozenset[str] = frozenset()
 
@@ -117,7 +139,7 @@ class FileSource:
         """Return the files as `list_streams` has found them, if it had to look for them."""
         if self._settings.streams or not self._found:
             return self._find(names)
-        return [replace(each, name=name) for name, (_, each) in self._found.items()]
+        return [self._leveled(replace(each, name=name)) for name, (_, each) in self._found.items()]
 
     def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
@@ -225,11 +247,23 @@ class FileSource:
         location = locate(settings.path, self._folder, settings.storage_options, suffix)
         if settings.streams:
             wanted = {name: said for name, said in settings.streams.items() if names is None or name in names}
-            return find_matches(location, wanted, suffix)
+            return [self._leveled(found) for found in find_matches(location, wanted, suffix)]
         found = find_streams(location, suffix, self._format.suffixes)
         named = [replace(each, name=each.stem) if each.name in self._former else each for each in found]
         self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
-        return named
+        return [self._leveled(each) for each in named]
+
+    def _leveled(self, found: StreamFiles) -> StreamFiles:
+        """Return a stream's files with the levels down to which their objects become columns."""
+        levels = self._levels(found.name)
+        if not levels:
+            return found
+        if not isinstance(self._format, JSONLFormat):
+            files = [replace(file, levels=levels) for file in found.files]
+            schema = found.schema and flat_schema(found.schema, levels, f"stream {found.name!r}")
+            return replace(found, files=files, schema=schema)
+        # What objects hold is found in the values, whatever a manifest says.
+        return replace(found, files=[replace(file, levels=levels, schema=None) for file in found.files], schema=None)
 
     def _files(self, stream: str) -> list[DataFile]:
         if self._settings.streams:
@@ -238,7 +272,7 @@ class FileSource:
             location, former = self._found[stream]
             again = find_again(location, self._format.suffix, self._format.suffixes, former)
             if again is not None:
-                return again.files
+                return self._leveled(replace(again, name=stream)).files
         for found in self._find():
             if found.name == stream:
                 return found.files
@@ -256,7 +290,7 @@ class FileSource:
             schema = pa.schema([self._as_said(field) for field in schema])
             if self._settings.file_columns and len(schema):
                 schema = with_file_columns(found.name, schema)
-            schema = united(known or pa.schema([]), schema)
+            schema = _marked(united(known or pa.schema([]), schema), found.files)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
         if all(file.is_local for file in found.files):
@@ -277,7 +311,9 @@ class FileSource:
     def _as_said(self, field: pa.Field) -> pa.Field:
         """Return a column with the type that the settings say for it, if they do."""
         said = self._settings.type_of(field.name)
-        return field if said is None else pa.field(field.name, parse_type(said), field.nullable, _said(self._format))
+        if said is None:
+            return field
+        return marked(pa.field(field.name, parse_type(said), field.nullable, _said(self._format)), path_of(field))
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
@@ -396,6 +432,8 @@ class FileSource:
                 yield from checkpoints.finish(file, records, schema)
         if checkpoints is not None:
             yield from checkpoints.end()
+        elif stream.names_files:
+            yield Checkpoint(files=tuple(file_read(file.as_listed().entry()) for file in files))
 
     def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
         """Return a batch with what its file's name and time say."""
@@ -412,6 +450,14 @@ class FileSource:
                 f"{file.label} has no column {missing[0]!r}, which is a bookmark property: its records would be lost",
                 stream=stream.name,
             )
+
+
+class ObjectSource(FileSource):
+    """Reads files whose records may hold objects."""
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        """See `FlattensObjects`."""
+        self._levels = levels
 
 
 class TextSource(FileSource):
@@ -431,7 +477,7 @@ class CSVSource(TextSource):
     formats = CSVFormat
 
 
-class JSONLSource(TextSource):
+class JSONLSource(TextSource, ObjectSource):
     """Reads files of one JSON object a line."""
 
     connector = "jsonl"
@@ -443,7 +489,19 @@ class JSONLSource(TextSource):
         return True
 
 
-class ParquetSource(FileSource):
+class JSONSource(TextSource, ObjectSource):
+    """Reads documents of JSON, each with an array of records."""
+
+    connector = "json"
+    settings = JSONSourceSettings
+    formats = JSONFormat
+
+    def has_one_null(self) -> bool:
+        """Return True: a missing key and `null` are the same."""
+        return True
+
+
+class ParquetSource(ObjectSource):
     """Reads Parquet files."""
 
     connector = "parquet"
@@ -485,6 +543,22 @@ class FileRanges:
         return self.source.read_part(self.stream, part, self.known)
 
 
+def _no_levels(_: str) -> int:
+    return 0
+
+
+def _marked(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
+    """Return the columns; those of folders' names are marked."""
+    in_paths = {name for file in files for name, _ in file.partitions}
+    if in_paths.isdisjoint(schema.names):
+        return schema
+    fields = [
+        field.with_metadata({**(field.metadata or {}), IN_PATH: b"1"}) if field.name in in_paths else field
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
 def _said(made: Format) -> dict[bytes, bytes]:
     """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
     return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
@@ -512,6 +586,6 @@ def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str])
         try:
             single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
         except (ValueError, pa.ArrowException) as error:
-            raise unfit(file, None, field, value) from error
+            raise unfit(file.label, field, value) from error
         batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch

@@ -37,13 +37,25 @@ class Staged:
     schema: pa.Schema
     records: int
     size_bytes: int
+    #: Its folder below the table's; empty: it has none of its own.
+    folder: str = ""
 
 
 class Table:
     """Files and ledger rows of one table."""
 
-    def __init__(self, storage: Storage, name: str, made: Format, extension: str, codec: str | None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        made: Format,
+        extension: str,
+        codec: str | None,
+        partitioned: Mapping[str, Any] | None = None,
+    ) -> None:
         self.storage = storage
+        #: How all of its files are written.
+        self.written: Mapping[str, Any] = {**made.written, **(partitioned or {})}
         self.name = name
         self.format = made
         self.extension = extension
@@ -114,12 +126,12 @@ class Table:
 
     def _refuses(self, manifest: Manifest) -> Mapping[WriteDisposition, str]:
         """Refuse to add to files that were written in another way."""
-        before, now = manifest.written, self.format.written
+        before, now = manifest.written, self.written
         if manifest.schema is None or before == now:
             return {}
         changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
         why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
-        return dict.fromkeys((WriteDisposition.APPEND, WriteDisposition.MERGE), why)
+        return {disposition: why for disposition in WriteDisposition if disposition is not WriteDisposition.REPLACE}
 
     def has_files(self, manifest: Manifest) -> bool:
         """Tell whether any file of the table still exists."""
@@ -154,9 +166,9 @@ class Table:
         for batch in self.format.read(file, own, frozenset(own.names)):
             yield conformed(batch, schema)
 
-    def stage(self, token: str, schema: pa.Schema) -> Staging:
-        """Create a file in the token's staging folder."""
-        return Staging(self, self._staged_name(token), schema, self._codec)
+    def stage(self, token: str, schema: pa.Schema, folder: str = "") -> Staging:
+        """Create a file in the token's staging folder; `folder`: where it will be below the table's."""
+        return Staging(self, self._staged_name(token), schema, self._codec, folder)
 
     def _staged_name(self, token: str) -> str:
         return f"{STAGING}/{quote(token)}/{uuid.uuid4().hex}{self.extension}"
@@ -175,18 +187,20 @@ class Table:
         """Return the name of the table's single file."""
         return self.stem + self.extension
 
-    def part_name(self, number: int, whole: str | None = None) -> str:
-        """Return the name of a new part, or of `whole` as one; parts sort in the order of commits."""
+    def part_name(self, number: int, whole: str | None = None, folder: str = "") -> str:
+        """Return the name of a new part, or of `whole` as one; parts of a folder sort in the order of commits."""
         former = self.stem if whole is None or whole.startswith(self.stem) else self.quoted
         extension = self.extension if whole is None else whole[len(former) :]
-        return f"{self.stem}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
+        inside = f"{self.stem}/{folder}" if folder else self.stem
+        return f"{inside}/part-{number:06d}-{uuid.uuid4().hex[:12]}{extension}"
 
 
 class Staging:
     """One file being written."""
 
-    def __init__(self, table: Table, name: str, schema: pa.Schema, codec: str | None) -> None:
+    def __init__(self, table: Table, name: str, schema: pa.Schema, codec: str | None, folder: str = "") -> None:
         self.schema = schema
+        self._folder = folder
         self.records = 0
         self._table = table
         self.name = name
@@ -210,7 +224,7 @@ class Staging:
                 self._sink.close()
             size_bytes = self._raw.tell()
             self._table.storage.finish_output(self._raw)
-        return Staged(self.name, self.schema, self.records, size_bytes)
+        return Staged(self.name, self.schema, self.records, size_bytes, self._folder)
 
     def abandon(self) -> None:
         """Close the file as it is; raise nothing that would hide the first error."""

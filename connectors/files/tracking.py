@@ -41,7 +41,8 @@ class NewFiles:
             more = f", as {len(changed) - 1} others have" if len(changed) > 1 else ""
             raise FatalConnectorError(
                 f"{changed[0].label} has changed since it was read{more}: appended once more, its records would be "
-                "there twice. Merge by `key_properties` (once with --full-refresh), or say for this stream "
+                "there twice. Merge by `key_properties` (once with --full-refresh), replace the records of each file "
+                "(`write_disposition: replace_range` with `range_column: _file`), or say for this stream "
                 "`changed_files: append` (all its records are appended again) or `changed_files: ignore` (the file "
                 "stays as it was read)",
                 stream=stream.name,

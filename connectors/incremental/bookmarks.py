@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.decimals import fitting
+from ..arrow.digits import is_number_in_text
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..stream import Bookmark, NullBookmarks, Stream
 
@@ -31,8 +32,6 @@ BOUNDARY = "_boundary"
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_S = 30.0
 
-#: Types of databases that hold numbers.
-_NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 
 #: Bytes of one record's hash.
 HASH_BYTES = 8
@@ -187,12 +186,6 @@ def _is_missing(records: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
     if not is_number_in_text(records.schema.field(name)):
         return missing
     return pc.or_(missing, pc.fill_null(pc.equal(column, pc.constant("NaN")), False))
-
-
-def is_number_in_text(field: pa.Field) -> bool:
-    """Tell whether a column holds a database's numbers as texts: by setting, or for their many digits."""
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
-    return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
 def at_or_past(records: pa.RecordBatch | pa.Table, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:

@@ -14,7 +14,7 @@ import itertools
 import logging
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class _Boundary:
         records, key_hashes = _unpacked(boundary), _unpacked(keys)
         is_of_these_keys = tuple(keys.get("columns") or ()) == self.key_columns
         is_gone = not set(self.columns) <= set(stream.schema.names)
-        if is_gone or keys.get("forms") not in (None, forms(stream.schema, self.columns)):
+        if is_gone or keys.get("forms") not in (None, _forms(stream, self.columns)):
             # A column is gone or has another type: no record has these hashes any more, but a key may identify it.
             if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.may_repeat:
                 self.columns, records = list(keys["columns"]), key_hashes
@@ -157,6 +157,15 @@ class _Boundary:
         known = key_hashes if is_of_these_keys and self.key_columns else []
         versions = list(itertools.zip_longest(known, records))
         return versions if keys.get(LAST) or not known else first_of_each_key(versions)
+
+
+def _forms(stream: Stream, columns: Sequence[str]) -> str:
+    """Return the forms of a stream's columns as they leave their masks."""
+    if stream.masks is None:
+        return forms(stream.schema, columns)
+    from ..arrow.masking import masked_schema
+
+    return forms(masked_schema(stream.schema, stream.masks), columns)
 
 
 def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
@@ -260,7 +269,7 @@ class _Tracker:
         boundary["hashes"] = b64encode(b"".join(record for _, record in versions)).decode()
         if self._keys and versions:
             packed = b64encode(b"".join(key for key, _ in versions if key is not None)).decode()
-            shown = forms(self._stream.schema, self._columns)
+            shown = _forms(self._stream, self._columns)
             boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown, LAST: True}
 
     def _unread(self, *, is_complete: bool) -> list[tuple[bytes | None, bytes]]:
@@ -312,8 +321,8 @@ class _Tracker:
         found, boundary = pc.filter(batch, may_be), self._boundary
         keys: Iterable[bytes | None] = itertools.repeat(None, found.num_rows)
         if self._keys:
-            keys = record_hashes(found, self._keys, by_value=boundary.by_value)
-        records = record_hashes(found, boundary.columns, by_value=boundary.by_value)
+            keys = self._hashed(found, self._keys, by_value=boundary.by_value)
+        records = self._hashed(found, boundary.columns, by_value=boundary.by_value)
         is_new = self._committed.are_new(zip(keys, records, strict=True), may_be)
         return batch if all(is_new) else pc.filter(batch, pc.flags(is_new))
 
@@ -324,7 +333,7 @@ class _Tracker:
             is_elsewhere = pc.or_(is_elsewhere, pc.invert(at_or_past(batch, self._names, self._start)))
         found = pc.filter(batch, is_elsewhere)
         if found.num_rows:
-            self._elsewhere.update(record_hashes(found, self._keys, by_value=self._by_value))
+            self._elsewhere.update(self._hashed(found, self._keys, by_value=self._by_value))
             self._committed.replace(self._elsewhere)
 
     def _may_be_committed(self, batch: pa.RecordBatch) -> pa.Array:
@@ -399,9 +408,17 @@ class _Tracker:
         if self._stream.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
             self._hashes = None
             return
-        self._hashes += record_hashes(records, self._columns, by_value=self._by_value)
+        self._hashes += self._hashed(records, self._columns, by_value=self._by_value)
         if self._keys:
-            self._key_hashes += record_hashes(records, self._keys, by_value=self._by_value)
+            self._key_hashes += self._hashed(records, self._keys, by_value=self._by_value)
+
+    def _hashed(self, batch: pa.RecordBatch, columns: Sequence[str], *, by_value: bool) -> list[bytes]:
+        """Hash records as they leave their masks: who reads the ledger must not be able to try masked values out."""
+        if self._stream.masks is not None:
+            from ..arrow.masking import masked  # its kernels take time to load, and few streams need them
+
+            batch = masked(batch.select(list(dict.fromkeys(columns))), self._stream.masks)
+        return record_hashes(batch, columns, by_value=by_value)
 
     def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:
         if self._is_ordered:

@@ -39,7 +39,7 @@ from ..stream import (
 )
 from .database import Calls, Knob, database, from_block
 from .settings import MemoryDestinationSettings
-from .writing import changes, keys_of, written_table
+from .writing import changes, keys_of, removed_records, written_table
 
 
 class MemoryDestination:
@@ -78,6 +78,22 @@ class MemoryDestination:
 
     def removes(self) -> bool:
         """See `RemovesRecords`."""
+        return True
+
+    def replaces_ranges(self) -> bool:
+        """See `ReplacesRanges`."""
+        return True
+
+    def fills_columns(self) -> bool:
+        """See `FillsColumns`."""
+        return True
+
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
+    def marks_deleted(self) -> bool:
+        """See `MarksRecords`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
@@ -191,7 +207,8 @@ class MemoryDestination:
         written: int,
         rejected: Sequence[RejectedRecord],
     ) -> Commit:
-        name, records = load.key.destination_table, sum(batch.num_rows for batch in staged)
+        name = load.key.destination_table
+        records = 0 if load.fills else sum(batch.num_rows for batch in staged)
         failpoint("memory.commit.before")
         with self._database.lock:
             if interrupted.wait(self._settings.delay_commit_s):
@@ -203,10 +220,11 @@ class MemoryDestination:
             old = self._database.tables.get(name)
             if old is None and (load.begun_in is not None or written):
                 raise TableLost(f"table {name!r} was dropped since it was last written", stream=load.key.stream)
-            table = written_table(load, schema, staged, old, is_final=checkpoint.is_final)
+            table = written_table(load, schema, staged, old, checkpoint, rejected)
             row = replace(row, bookmark=_as_json(checkpoint.bookmark), committed_at=datetime.now(UTC))
+            row = replace(row, compared_at=load.compared_at, filling=load.filling)
             if checkpoint.is_final:
-                row = replace(row, completed_by=load.run, rows=written + records)
+                row = replace(row, completed_by=load.run, rows=load.records_before + written + records)
             changed = changes(old, table)
             if changed:
                 load.announce(checkpoint, changed)
@@ -226,6 +244,7 @@ class MemoryDestination:
             size_bytes=sum(batch.nbytes for batch in staged),
             schema_changes=changed,
             rejected=len(rejected),
+            removed=removed_records(load, old) if checkpoint.is_final else 0,
         )
 
     def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:
@@ -238,7 +257,8 @@ class MemoryDestination:
                 is_null = batch.column(name).is_null()
                 kept.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
-            if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
+            is_unique = load.write_disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
+            if is_unique and load.stream.key_properties:
                 keys = keys_of(batch, load.stream.key_properties)
                 is_new = pa.array(
                     [key not in known and keys.index(key) == at for at, key in enumerate(keys)], pa.bool_()

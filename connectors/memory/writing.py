@@ -6,19 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
-from ..stream import (
-    ConflictMethod,
-    Load,
-    WriteDisposition,
-)
+from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition
+from ..written_range import RangeWatch
+
+#: Of records with the same key none counts more than another.
+_WITHOUT_REPEATS = (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
 
 
 def written_table(
-    load: Load, schema: pa.Schema, staged: Sequence[pa.RecordBatch], old: pa.Table | None, *, is_final: bool
+    load: Load,
+    schema: pa.Schema,
+    staged: Sequence[pa.RecordBatch],
+    old: pa.Table | None,
+    checkpoint: Checkpoint,
+    rejected: Sequence[RejectedRecord],
 ) -> pa.Table:
-    """Return the table with the staged batches written: appended, in its place, or merged by key."""
+    """Return the table with the staged batches written: appended, in its place or a range's, or merged by key."""
+    if load.fills and old is not None and not staged:
+        return old
     if old is None or load.write_disposition is WriteDisposition.REPLACE:
         old = schema.empty_table()
     try:
@@ -32,20 +40,82 @@ def written_table(
         raise FatalConnectorError(
             f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
         ) from error
-    if load.write_disposition is WriteDisposition.REPLACE and load.stream.key_properties:
+    if load.write_disposition in _WITHOUT_REPEATS and load.stream.key_properties:
         keys = keys_of(new, load.stream.key_properties)
         if len(set(keys)) < len(keys) or any(None in key for key in keys):
             raise FatalConnectorError(
                 f"records of {load.key.stream!r} have the same key, or none", stream=load.key.stream
             )
+    if load.write_disposition is WriteDisposition.REPLACE_RANGE:
+        old = _outside(load, old, new, checkpoint, rejected)
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
-    return _merged(load, _without(old, load) if is_final and load.removed is not None else old, new)
+    if load.fills:
+        return _filled(load, old, new)
+    if checkpoint.is_final and load.removed is not None:
+        old = _without(old, load)
+    if checkpoint.is_final and load.marked is not None:
+        old = _marked(old, load)
+    return _merged(load, old, new)
+
+
+def _outside(
+    load: Load, old: pa.Table, new: pa.Table, checkpoint: Checkpoint, rejected: Sequence[RejectedRecord]
+) -> pa.Table:
+    """Return the records of a table that are outside of the written range, and whose keys do not arrive."""
+    watch = RangeWatch(load)
+    for batch in new.to_batches():
+        watch.check(batch)
+    paths = watch.demand_files(checkpoint.files) if watch.range.is_by_files else []
+    held, arrived = old.column(watch.range.column), new.column(watch.range.column).combine_chunks()
+    arrived = pa.concat_arrays([arrived, watch.of_rejected(rejected, arrived.type)])
+    old = old.filter(pc.invert(watch.deleted(held.combine_chunks(), arrived, paths)))
+    names = load.stream.key_properties
+    keys = set(keys_of(new, names)) if names else set()
+    return old.filter(pa.array([key not in keys for key in keys_of(old, names)], pa.bool_())) if names else old
+
+
+def removed_records(load: Load, old: pa.Table | None) -> int:
+    """Count the records of a table that the final commit of a load deletes, or newly marks as deleted."""
+    count = 0
+    if old is not None and load.removed is not None:
+        count += len(set(keys_of(load.removed, load.stream.key_properties)) & set(_keys(old, load)))
+    if load.marked is not None:
+        count += load.marked.num_rows - load.marked.column(DELETED_AT).null_count
+    return count
 
 
 def keys_of(records: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return each record's key."""
     return list(zip(*(records.column(name).to_pylist() for name in names), strict=True))
+
+
+def _filled(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
+    """Write some columns into the records that are there."""
+    places = {key: place for place, key in enumerate(_keys(new, load))}
+    keys = _keys(old, load)
+    for name in load.stream.schema.names:
+        if name in load.stream.key_properties or not new.num_rows:
+            continue
+        held, own, place = old.column(name).to_pylist(), new.column(name).to_pylist(), old.schema.get_field_index(name)
+        values = [own[places[key]] if key in places else value for key, value in zip(keys, held, strict=True)]
+        old = old.set_column(place, old.schema.field(place), pa.array(values, old.schema.field(place).type))
+    return old
+
+
+def _keys(table: pa.Table, load: Load) -> list[tuple[Any, ...]]:
+    return keys_of(table, load.stream.key_properties)
+
+
+def _marked(table: pa.Table, load: Load) -> pa.Table:
+    """Write the marks of `Load.marked` into a table that has their column."""
+    assert load.marked is not None
+    marks = dict(zip(_keys(load.marked, load), load.marked.column(DELETED_AT).to_pylist(), strict=True))
+    held = table.column(DELETED_AT).to_pylist()
+    values = [marks.get(key, value) for key, value in zip(_keys(table, load), held, strict=True)]
+    place = table.schema.get_field_index(DELETED_AT)
+    field = table.schema.field(place)
+    return table.set_column(place, field, pa.array(values, field.type))
 
 
 def _without(table: pa.Table, load: Load) -> pa.Table:
@@ -56,7 +126,7 @@ def _without(table: pa.Table, load: Load) -> pa.Table:
 
 
 def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
-    keys = load.stream.key_properties
+    keys = load.stream.unique_properties or load.stream.key_properties
     if not keys or any(new.column(name).null_count for name in keys):
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)

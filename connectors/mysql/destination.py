@@ -77,6 +77,10 @@ class MySQLDestination(SqlDestination):
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""
         return MySQLLedger.refusal(key)
 
+    def keeps_history(self) -> bool:
+        """Write by HISTORY."""
+        return True
+
     def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
         """See `KnowsPrivileges`."""
         targets, ledgers = self.write_targets(tables)
@@ -125,6 +129,11 @@ class MySQLDestination(SqlDestination):
         held = {staging_name(str(token)) for (token,) in session.query(f"select token from {ledger}")}
         held.update(staging for staging, _ in swaps.pending(session, schema))
         return [name for name in left if name.name in held or not session.drop_left(name)]
+
+    def execute_within(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement; the server binds its values, and commits by itself where it changes a table."""
+        assert isinstance(session, MySQLSession)
+        return session.execute_bound(sql, values)
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..named import placed
 from ..network import Canceller, libpq_parameters, limit_socket
+from ..sql.clear_text import pymysql_connection
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
 from . import results, swaps
@@ -169,10 +170,14 @@ class MySQLSession:
 
     def execute_alone(self, sql: str, parameters: Sequence[Any]) -> int:
         """Run one statement of the user's and commit it."""
-        cursor = self._bound(sql, parameters) if parameters else self._run(sql)
-        changed = 0 if cursor.description else max(int(cursor.rowcount), 0)
+        changed = self.execute_bound(sql, parameters)
         self._run("commit")
         return changed
+
+    def execute_bound(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run one statement of the user's within the transaction; return the records it changed."""
+        cursor = self._bound(sql, parameters) if parameters else self._run(sql)
+        return 0 if cursor.description else max(int(cursor.rowcount), 0)
 
     def _bound(self, sql: str, parameters: Sequence[Any]) -> Any:
         """Run a statement whose values the server binds: whatever a statement holds, a value is never a part of it."""
@@ -374,8 +379,9 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
+        connect = pymysql.connect if address.may_get_full_login else pymysql_connection()
         # Also reads the files of certificates.
-        connection = pymysql.connect(
+        connection = connect(
             **address.driver_arguments(),
             database=database,
             charset="utf8mb4",

@@ -100,8 +100,15 @@ class MySQLWrites(Writes):
             conditions.append(f"{held} = {arriving} collate {self._server.collation}")
         return " and ".join(conditions)
 
+    def delete_staged(self, staging: TableName, condition: str) -> str:
+        """Write DELETE as every server understands it: not each takes an alias where no table is joined."""
+        return f"delete s from {self._table(staging)} as s where {condition}"
+
     def _delete(self, target: Table, condition: str) -> str:
         return f"delete t from {self._table(target.name)} as t where {condition}"
+
+    def _delete_joined(self, target: Table, source: str, same: str) -> str:
+        return f"delete t from {self._table(target.name)} as t join {source} as s on {same}"
 
     def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
         listed = ", ".join(f"s.{self._quote(name)} = {value}" for name, value in values.items())

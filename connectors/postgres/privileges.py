@@ -13,6 +13,8 @@ from ..stream import WriteDisposition
 _TABLE = {
     WriteDisposition.APPEND: ("select", "insert"),
     WriteDisposition.MERGE: ("select", "insert", "update", "delete"),
+    WriteDisposition.HISTORY: ("select", "insert", "update"),
+    WriteDisposition.REPLACE_RANGE: ("select", "insert", "delete"),
 }
 _LEDGER = ("select", "insert", "update")
 _ASKED = ("select", "insert", "update", "delete")

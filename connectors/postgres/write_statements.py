@@ -90,6 +90,17 @@ class PostgresWrites(Writes):
         """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Compare texts of a type with an equality of its own (citext) as they are written."""
+        if not column.equality:
+            return super().delete_values(target, column, staged)
+        held, arriving = (f"cast({each}.{self._quote(column.name)} as text)" for each in "ts")
+        source = f"(select distinct {self._quote(column.name)} from {self._table(staged[0])})"
+        return self._delete_joined(target, source, f"{held} operator(pg_catalog.=) {arriving}")
+
+    def _compared(self, left: str, operator: str, right: str) -> str:
+        return f"{left} operator(pg_catalog.{operator}) {right}"
+
     def _drop_repeated(
         self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
     ) -> str:
@@ -113,6 +124,18 @@ class PostgresWrites(Writes):
         held = ", ".join(f"t.{self._quote(column.name)}" for column in columns)
         arriving = ", ".join(self._value(column, staged) for column in columns)
         return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
+
+    def changed(self, columns: Sequence[Column]) -> str:
+        """Compare numbers by what they count, whatever their digits; all else by the images of the records."""
+        kinds = {column.name: Name.parse(column.base or column.type) for column in columns}
+        numbers = [column for column in columns if kinds[column.name].base == "numeric"]
+        others = [column for column in columns if column not in numbers]
+        parts = [f"t.{name} is distinct from s.{name}" for name in map(self._quote, _names(numbers))]
+        return " or ".join([*parts, *([super().changed(others)] if others or not parts else [])])
+
+    def before_merge(self) -> Sequence[str]:
+        """Let joins and sorts have memory, as those of merges."""
+        return [_FOR_MERGES]
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"{super()._into(target, columns)} overriding system value"

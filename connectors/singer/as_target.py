@@ -367,6 +367,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
             run=f"{self._run}:1",
             removed=removed,
             columns=row.columns,
+            compared_at=row.compared_at,
         )
         for _ in self.destination.load(load, iter(events())):
             pass

@@ -26,6 +26,10 @@ BUFFER_BYTES = 64 << 10
 BATCH_RECORDS = 65_536
 #: Longest line of a file: a file of a few bytes may unpack to one without end.
 MAX_LINE_BYTES = 256 << 20
+#: Largest record batch of an Arrow file, decompressed.
+MAX_BATCH_BYTES = 256 << 20
+#: Most bytes of a piece of such a batch whose values are as wide as the widest one.
+MAX_PIECE_BYTES = 16 << 20
 _GZIP = b"\x1f\x8b"
 
 
@@ -74,7 +78,8 @@ class BatchFiles:
             try:
                 for batch in _arrow(raw) if form == "arrow" else _parquet(raw, form):
                     batch.validate(full=True)  # else lengths that lie are read past the end of the memory
-                    yield _fitted(batch, schema)
+                    for piece in _pieces(batch):
+                        yield _fitted(piece, schema)
             except (pa.ArrowException, ValueError, OSError) as error:
                 raise BadBatch(f"{file}: {error}") from error
 
@@ -173,14 +178,29 @@ def _parquet(raw: IO[bytes], form: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _arrow(raw: IO[bytes]) -> Iterator[pa.RecordBatch]:
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic == b"ARROW1":
+    from ..arrow.ipc_size import check_decompressed, is_file
+
+    check_decompressed(raw, MAX_BATCH_BYTES)
+    if is_file(raw):
         file = pa.ipc.open_file(raw)
         for number in range(file.num_record_batches):
             yield file.get_batch(number)
     else:
         yield from pa.ipc.open_stream(raw)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch, since its columns grow where they lose an encoding: a dictionary's value may be in each record."""
+    from ..arrow.encoded_size import widest_values
+
+    if batch.num_rows > MAX_BATCH_BYTES and not batch.nbytes:
+        raise ValueError(f"a record batch says that it has {batch.num_rows:,} records, and has no values")
+    widest = sum(map(widest_values, batch.columns))
+    if widest > MAX_BATCH_BYTES:
+        raise ValueError(f"a record may have {widest:,} bytes; at most {MAX_BATCH_BYTES:,} are read")
+    records = min(BATCH_RECORDS, MAX_PIECE_BYTES // max(widest, 1)) or 1
+    for start in range(0, batch.num_rows, records):
+        yield batch.slice(start, records)
 
 
 def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from singer_sdk.singerlib.encoding import GenericSingerReader, GenericSingerWrit
 
 from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from ..file_classes import class_of_file, is_of_file
 
 log = logging.getLogger("syncblocks")
 
@@ -42,15 +44,14 @@ class _Stop(BaseException):
 
 
 def load_class(path: str) -> type[Any]:
-    """Import a plugin class from `package.module:Class`.
+    """Import a plugin class from `package.module:Class` or `/file.py:Class`.
 
     Raises:
         ConnectorConfigError: there is no such class, or it is no plugin of singer-sdk.
     """
-    module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = _class(path)
+    except (ImportError, AttributeError, ConnectorConfigError) as error:
         raise ConnectorConfigError(
             f"class {path!r} cannot be imported: {error}", connector="singer", key="class"
         ) from error
@@ -59,6 +60,13 @@ def load_class(path: str) -> type[Any]:
             f"{path!r} is neither a Tap nor a Target of singer-sdk", connector="singer", key="class"
         )
     return found
+
+
+def _class(path: str) -> Any:
+    if is_of_file(path):
+        return class_of_file(path, Path.cwd())
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 class _Worker:

@@ -191,9 +191,9 @@ def _uuid(value: bytes) -> str:
 def _duration(value: Any) -> str:
     """Write an ISO 8601 duration."""
     if hasattr(value, "months"):
-        whole, rest = divmod(abs(value.nanoseconds), 10**9)
-        sign = "-" if value.nanoseconds < 0 else ""
-        return f"P{value.months}M{value.days}DT{sign}{whole}{f'.{rest:09d}'.rstrip('0') if rest else ''}S"
+        from ..arrow.text import interval_text  # its kernels take time to load
+
+        return interval_text(value.months, value.days, value.nanoseconds)
     seconds = Decimal(value.days * 86_400 + value.seconds) + Decimal(value.microseconds).scaleb(-6)
     return f"PT{seconds.normalize():f}S"
 

@@ -179,6 +179,7 @@ class Plugin:
         secrets: texts that no log line or message may hold.
         hang_timeout_s: seconds without output after which the plugin is ended; None: never.
         takes_input: whether its standard input is a pipe.
+        is_quiet: what it writes to its standard error is shown nowhere, since it may hold values of masked columns.
     """
 
     def __init__(
@@ -191,6 +192,7 @@ class Plugin:
         secrets: Sequence[str] = (),
         hang_timeout_s: float | None = None,
         takes_input: bool = False,
+        is_quiet: bool = False,
     ) -> None:
         self.label = label
         self._command = list(command)
@@ -199,6 +201,7 @@ class Plugin:
         self._secrets = sorted({text for text in secrets if text}, key=len, reverse=True)
         self._hang_timeout_s = hang_timeout_s
         self._takes_input = takes_input
+        self._is_quiet = is_quiet
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._interrupted = threading.Event()
         self._heard = time.monotonic()
@@ -341,6 +344,8 @@ class Plugin:
     def _last_words(self) -> str:
         """Return the end of the log, the exception first: a table shows the beginning only."""
         lines = self.tail().strip().splitlines()
+        if self._is_quiet:
+            return "; what it said is not shown, since columns are masked"
         if not lines:
             return "; it said nothing"
         telling = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1]).strip()
@@ -352,6 +357,8 @@ class Plugin:
         level = logging.INFO
         for line in iter(lambda: stream.readline(64 << 10), b""):
             self._heard = time.monotonic()
+            if self._is_quiet:
+                continue
             text = line.decode("utf-8", "replace").rstrip()
             for secret in self._secrets:
                 text = text.replace(secret, "***")

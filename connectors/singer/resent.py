@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.masking import masked
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
 from ..incremental.committed import Committed, last_of_each_key
 from ..incremental.hashes import record_hashes
-from ..stream import Bookmark
+from ..stream import Bookmark, Masks
 from .numbers import EXACT
 
 log = logging.getLogger("syncblocks")
@@ -41,6 +42,7 @@ class ResentRecords:
         bookmark: as the ledger holds it.
         keys: key columns of every batch; empty: equal records are counted.
         is_merged: records may be sent twice, since a merge makes that harmless.
+        masks: of the records' columns; hashes are of masked records.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class ResentRecords:
         *,
         keys: Sequence[str] = (),
         is_merged: bool = False,
+        masks: Masks | None = None,
     ) -> None:
         self._stream = stream
+        self._masks = masks
         self.column = column
         self._keys = list(keys)
         self._is_merged = is_merged
@@ -115,6 +119,7 @@ class ResentRecords:
         return is_new
 
     def _versions(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str | None, str]]:
+        batch = masked(batch, self._masks)
         records = _hashes(batch, columns)
         keys: Sequence[str | None] = _hashes(batch, self._keys) if self._keys else [None] * batch.num_rows
         return list(zip(keys, records, strict=True))

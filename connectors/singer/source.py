@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from ..errors import ConnectorConfigError
+from ..file_classes import absolute
 from ..settings import parse_settings
-from ..stream import Block, Event
+from ..stream import Block, Event, Stream
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -25,8 +26,9 @@ class TapSettings(SingerSourceSettings):
     class_: str = Field(
         default="",
         alias="class",
-        pattern=r"^$|^[\w.]+:\w+$",
-        description="`package.module:TapX`: a class of singer-sdk that is installed here, run in this process",
+        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        description="`package.module:TapX` or `./file.py:TapX`: a class of singer-sdk that is installed here, or in a "
+        "file of the project, run in this process",
     )
 
 
@@ -54,7 +56,23 @@ class TapSource(SingerSource):
 
     @property
     def _class(self) -> str:
-        return getattr(self._settings, "class_", "")
+        return absolute(getattr(self._settings, "class_", ""), self._folder)
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """See `SingerSource`.
+
+        Raises:
+            ConnectorConfigError: columns are masked, and a tap in this process could write their values to its log.
+        """
+        masked = next((stream.name for stream in streams if stream.masks is not None), None)
+        if self._class and masked is not None:
+            raise ConnectorConfigError(
+                f"config of connector 'singer': class: stream {masked!r} has masked columns, and a tap in this process "
+                "may write their values to its log: name its program by `executable` or `pip`",
+                connector="singer",
+                key="class",
+            )
+        return super().groups(streams)
 
     def _from_tap(self, *, is_fresh: bool) -> list[dict[str, Any]]:
         if not self._class:

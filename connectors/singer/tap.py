@@ -176,7 +176,8 @@ class SingerSource:
             ]
             if state is not None and "state" in flags:
                 command += ["--state", str(files.write("state.json", state))]
-            with self._plugin(command) as plugin, under_way.running(plugin):
+            is_quiet = any(stream.masks is not None for stream in reader.streams)
+            with self._plugin(command, is_quiet=is_quiet) as plugin, under_way.running(plugin):
                 limits = (PASSED_BYTES, PASSED_S) if isinstance(reader, RawReader) else (BLOCK_BYTES, BLOCK_S)
                 yield from reader.read(plugin.blocks(*limits))
 
@@ -186,7 +187,7 @@ class SingerSource:
         restricted = any("." in pattern for pattern in self._settings.select)
         return {s.name for s in streams if not restricted and offered.get(s.name, set()) <= set(s.schema.names)}
 
-    def _plugin(self, command: Sequence[str]) -> Plugin:
+    def _plugin(self, command: Sequence[str], *, is_quiet: bool = False) -> Plugin:
         settings = self._settings
         return Plugin(
             self._label,
@@ -195,6 +196,7 @@ class SingerSource:
             env=environment(settings.env, command[0]),
             secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
             hang_timeout_s=settings.hang_timeout_s,
+            is_quiet=is_quiet,
         )
 
     def _program(self) -> Path:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.masking import rule_of
+from ..errors import FatalConnectorError
 from ..stream import Bookmark, ReplicationMethod, Stream
 from .records import Parser
 from .resent import ResentRecords
@@ -124,7 +126,16 @@ class TapStream:
     def _resent_records(self, column: str | None) -> ResentRecords:
         stream = self.stream
         keys = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
-        return ResentRecords(stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat)
+        if column is not None and rule_of(stream.masks, column) is not None:
+            raise FatalConnectorError(
+                f"stream {stream.name!r}: the tap goes on by column {column!r}, and its STATE holds values that no "
+                "mask hides: leave the column out, or read the stream FULL_TABLE",
+                connector="singer",
+                stream=stream.name,
+            )
+        return ResentRecords(
+            stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat, masks=stream.masks
+        )
 
     def bookmark(self, part: Any, *, is_complete: bool = False) -> Bookmark:
         """Return the bookmark at this part of a STATE; `is_complete`: the tap has ended."""

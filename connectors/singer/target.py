@@ -19,6 +19,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..file_classes import absolute
 from ..incremental.bookmarks import values
 from ..settings import parse_settings, resolve_path
 from ..stream import (
@@ -64,8 +65,9 @@ class SingerTargetSettings(PluginSettings):
     class_: str = Field(
         default="",
         alias="class",
-        pattern=r"^$|^[\w.]+:\w+$",
-        description="`package.module:TargetX`: a class of singer-sdk that is installed here, run in this process",
+        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        description="`package.module:TargetX` or `./file.py:TargetX`: a class of singer-sdk that is installed here, or "
+        "in a file of the project, run in this process",
     )
     activate_version: bool = Field(
         default=True,
@@ -122,7 +124,7 @@ class SingerDestination:
         if self._settings.class_:
             from .in_process import load_class
 
-            load_class(self._settings.class_)
+            load_class(absolute(self._settings.class_, self._folder))
             return
         program = self._program()
         plugin = Plugin(
@@ -205,7 +207,7 @@ class SingerDestination:
         if settings.class_:
             from .in_process import TargetThread
 
-            return TargetThread(settings.class_, settings.config, label=self._label)
+            return TargetThread(absolute(settings.class_, self._folder), settings.config, label=self._label)
         program = self._program()
         return TargetProcess(
             [str(program)],

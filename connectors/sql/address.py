@@ -15,7 +15,8 @@ from ..ranges import RANGE_BYTES
 from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
 
-_LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
+#: Names of this machine.
+LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 
 
 class ServerSettings(Settings):
@@ -59,7 +60,7 @@ class Address:
     def place(self) -> str:
         """Return the host, spelled the same however it was given."""
         host = self.host.lower()
-        return "localhost" if host in _LOCAL else host
+        return "localhost" if host in LOCAL else host
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -80,6 +81,11 @@ class Address:
     def may_get_clear_text(self) -> bool:
         """Tell whether the server may be sent the password as it is."""
         return self.is_verified or self.is_socket
+
+    @property
+    def may_get_full_login(self) -> bool:
+        """Tell whether the server may be sent the password encrypted for a key of its own, or over any TLS."""
+        return self.may_get_clear_text or self.is_on_this_machine
 
     def reach(self) -> Place:
         """Tell from where this address leads to the same server."""
@@ -125,4 +131,4 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(unquote(user), unquote(password), unquote(head), port, unquote(database), parameters)
 
 
-__all__ = ["Address", "ServerSettings", "UrlParts", "check_url", "split_url"]
+__all__ = ["LOCAL", "Address", "ServerSettings", "UrlParts", "check_url", "split_url"]

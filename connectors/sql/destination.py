@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from ..stream import (
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
 from .files_read import FilesRead
-from .identifiers import CONVERTED_SUFFIX, REMOVED, TableName, spellings, staging_name
+from .identifiers import CONVERTED_SUFFIX, HISTORY_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
 from .load.events import LoadEvents
@@ -88,6 +89,10 @@ class SqlDestination(ABC):
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement outside of a transaction, as those ask for that maintain a database (VACUUM)."""
+        return max(session.execute(sql, values), 0)
+
+    def execute_within(self, session: Session, sql: str, values: Sequence[Any]) -> int:
+        """Run one statement of the user's within the session's transaction."""
         return max(session.execute(sql, values), 0)
 
     def is_there(self) -> bool:
@@ -178,6 +183,22 @@ class SqlDestination(ABC):
 
     def removes(self) -> bool:
         """Apply `Load.removed`."""
+        return True
+
+    def replaces_ranges(self) -> bool:
+        """Delete a range and insert what arrived, in one transaction."""
+        return True
+
+    def fills_columns(self) -> bool:
+        """See `FillsColumns`."""
+        return True
+
+    def merges_by_unique(self) -> bool:
+        """See `MergesByUnique`."""
+        return True
+
+    def marks_deleted(self) -> bool:
+        """Apply `Load.marked`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
@@ -332,6 +353,17 @@ class SqlDestination(ABC):
             lease.session.rollback()
             return self.execute_alone(lease.session, sql, values)
 
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        """Run a statement of the user's under a token; see `protocols.FencesStatements`."""
+        sql, values = numbered(statement, parameters, has_hashes=self.dialect.facts.has_hash_comments)
+        ledger = self._ledger.table(self.target(key.destination_table))
+        with self.statement_sessions().lease(key.stream) as lease:
+            self._ensure_ledger(lease, ledger)
+            self._ledger.hold(lease.session, ledger, key, token)
+            changed = self.execute_within(lease.session, sql, values)
+            commit(lease.session, self.dialect)
+        return changed
+
     def interrupt(self, stream: str) -> None:
         """Cancel what is under way for one stream."""
         for sessions in self.all_sessions():
@@ -474,18 +506,32 @@ class SqlDestination(ABC):
             stays=is_kept,
             refers_to=frozenset(map(self._folded, table.refers_to)),
             identity=table.identity,
-            refuses={
-                disposition: table.unfit
-                for disposition in WriteDisposition
-                if table.unfit and (is_kept or disposition is not WriteDisposition.REPLACE)
-            },
+            refuses=_refused(table, is_kept=is_kept),
             triggers={disposition: table.fires(disposition) for disposition in WriteDisposition if table.triggers},
             stream_name=str(name) if self.dialect.naming.default_schema else name.name,
         )
 
 
+def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
+    """Return which write dispositions cannot write a table as it is, and why; `is_kept`: a replace keeps the table."""
+    if table.unfit:
+        return {
+            disposition: table.unfit
+            for disposition in WriteDisposition
+            if is_kept or disposition is not WriteDisposition.REPLACE
+        }
+    if table.is_referenced:
+        why = (
+            "has records that foreign keys of other tables refer to, which `replace_range` would delete: say "
+            "`write_disposition: merge`"
+        )
+        return {WriteDisposition.REPLACE_RANGE: why}
+    return {}
+
+
 def _without_suffix(name: str) -> str:
-    return name.removesuffix(CONVERTED_SUFFIX).removesuffix(LEDGER_SUFFIX).removesuffix(REMOVED)
+    whole = name.removesuffix(CONVERTED_SUFFIX).removesuffix(LEDGER_SUFFIX).removesuffix(REMOVED)
+    return re.sub(rf"{HISTORY_SUFFIX}\d$", "", whole)
 
 
 __all__ = ["SqlDestination"]

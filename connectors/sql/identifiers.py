@@ -18,11 +18,14 @@ LEDGER_TABLE = "_syncblocks_ledger"
 #: Beginning of every staging table's name; the token (or its hash) follows.
 STAGING_PREFIX = "_syncblocks_stg_"
 
-#: End of the name of a staging table that holds keys to remove.
+#: End of the name of a staging table that says what to delete: keys, values, or the bounds of a range.
 REMOVED = "_d"
 
 #: End of the name of a staging table that replaces another one of other types.
 CONVERTED_SUFFIX = "_c"
+
+#: Beginning of the end of the names of the tables in which a load works out which versions are new.
+HISTORY_SUFFIX = "_h"
 
 #: Column that numbers staged records in order of arrival: the last record of a key wins.
 SEQUENCE = "_syncblocks_seq"

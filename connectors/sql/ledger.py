@@ -22,6 +22,8 @@ T = TypeVar("T")
 _KEY = ("pipeline", "stream", "destination_table")
 #: In the JSON of `bookmark`: what follows are names of columns, and the bookmark itself stands beside them.
 _NAMES = "_syncblocks_columns"
+#: Beside it: `LedgerRow.history`, the time of the last comparison of keys, and the columns that are being filled.
+_HISTORY, _COMPARED, _FILLING = "_syncblocks_history", "compared_at", "filling"
 _COLUMNS = (*_KEY, "source", "token", "owner", "bookmark", "completed_by", "rows", "committed_at")
 
 
@@ -54,8 +56,19 @@ class AbstractLedger(ABC):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Write what a commit makes true.
+
+        Raises:
+            TakenOver: the row carries another token, or is gone; the caller rolls back.
+        """
+
+    @abstractmethod
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Update the row where it carries the token, so that nobody takes it over before the transaction ends.
 
         Raises:
             TakenOver: the row carries another token, or is gone; the caller rolls back.
@@ -137,11 +150,14 @@ class Ledger(AbstractLedger):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
         values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns)}
+        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, history, compared_at, filling)}
         if completed_by is not None:
             changes |= {"completed_by": completed_by, "rows": rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
@@ -154,6 +170,16 @@ class Ledger(AbstractLedger):
         if changed != 1:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Write the owner again; some systems say of such an update that it changed nothing."""
+        owner, own_token = map(self._dialect.naming.quote, ("owner", "token"))
+        session.execute(
+            f"update {self._dialect.naming.table(ledger)} set {owner} = {owner} "
+            f"where {self._where()} and {own_token} = $4",
+            [*_key(key), token],
+        )
+        self.check(session, ledger, key, token)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
@@ -164,7 +190,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns)
+        text = state_text(bookmark, row.columns, row.history, row.compared_at, row.filling)
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
             f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
@@ -219,13 +245,24 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def state_text(bookmark: Bookmark | None, columns: Mapping[str, str]) -> str | None:
+def state_text(
+    bookmark: Bookmark | None,
+    columns: Mapping[str, str],
+    history: Mapping[str, Any],
+    compared_at: datetime | None,
+    filling: Sequence[str],
+) -> str | None:
     """Return what a row's `bookmark` holds.
 
-    Names of columns stand in the same JSON, in the few rows that have any: ledgers of earlier versions have no column
-    for them, and the user may not be allowed to alter a ledger.
+    Names of columns, what a history keeps, the time of the last comparison, and columns that are being filled stand in
+    the same JSON, in the few rows that have any: ledgers of earlier versions have no column for them, and the user may
+    not be allowed to alter a ledger.
     """
-    state = {_NAMES: dict(columns), "bookmark": bookmark} if columns else bookmark
+    more: dict[str, Any] = {_HISTORY: dict(history)} if history else {}
+    if compared_at is not None:
+        more[_COMPARED] = compared_at.isoformat()
+    more |= {_FILLING: list(filling)} if filling else {}
+    state = {_NAMES: dict(columns), **more, "bookmark": bookmark} if columns or more else bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
 
@@ -235,8 +272,10 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
     bookmark = values["bookmark"]
     try:
         decoded = None if bookmark is None else json.loads(bookmark)
-        columns = {}
+        columns, history, compared_at, filling = {}, {}, None, ()
         if isinstance(decoded, dict) and _NAMES in decoded:
+            history, filling = decoded.get(_HISTORY, {}), tuple(decoded.get(_FILLING, ()))
+            compared_at = _moment(decoded.get(_COMPARED))
             columns, decoded = decoded[_NAMES], decoded["bookmark"]
     except (ValueError, KeyError) as error:
         raise FatalConnectorError(
@@ -256,6 +295,9 @@ def row_of(row: Sequence[Any]) -> LedgerRow:
         rows=values["rows"],
         committed_at=_moment(values["committed_at"]),
         columns=columns,
+        history=history,
+        compared_at=compared_at,
+        filling=filling,
     )
 
 

@@ -83,9 +83,11 @@ class Table:
     def fires(self, disposition: WriteDisposition) -> tuple[Trigger, ...]:
         """Return the triggers that fire on the statements of a write disposition."""
         events = {"insert"}
-        if disposition is WriteDisposition.MERGE or (disposition is WriteDisposition.REPLACE and self.is_referenced):
+        if disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY) or (
+            disposition is WriteDisposition.REPLACE and self.is_referenced
+        ):
             events.add("update")
-        if disposition is WriteDisposition.REPLACE:
+        if disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE):
             events.add("delete")
         return tuple(trigger for trigger in self.triggers if events.intersection(trigger.events))
 

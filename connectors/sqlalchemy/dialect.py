@@ -119,7 +119,7 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         appends_directly=False,
         adopts_staging=False,
         renames=False,
-        keeps_not_null=False,
+        keeps_not_null=naming.engine.dialect.name in KEEP_NOT_NULL,
         slices=True,
         timestamp_type="timestamptz",
         alters_at_once=True,  # in a transaction of its own
@@ -134,6 +134,11 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         tables=SQLAlchemyTables(naming),
         writes=SQLAlchemyWrites(naming, facts),
     )
+
+
+#: Systems that tell an empty text from NULL, and whose columns cease to be NOT NULL by a statement that changes nothing
+#: else of them.
+KEEP_NOT_NULL = ("cockroachdb", "firebird", "firebird.firebird", "firebird.firebirdsql", "mssql", "postgresql")
 
 
 def _unit(step_us: int) -> str:

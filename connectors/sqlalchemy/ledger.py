@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -155,6 +155,9 @@ class SQLAlchemyLedger(AbstractLedger):
         completed_by: str | None,
         rows: int,
         columns: Mapping[str, str],
+        history: Mapping[str, Any],
+        compared_at: datetime | None,
+        filling: Sequence[str],
     ) -> None:
         """Update the row where it carries the token."""
         own, row = _own(session), self._row(ledger)
@@ -162,7 +165,7 @@ class SQLAlchemyLedger(AbstractLedger):
         values: dict[str, Any] = {
             "token": token,
             "committed_at": datetime.now(UTC).isoformat(),
-            "bookmark": state_text(bookmark, columns),
+            "bookmark": state_text(bookmark, columns, history, compared_at, filling),
         }
         if completed_by is not None:
             values |= {"completed_by": completed_by, "rows": rows}
@@ -182,6 +185,13 @@ class SQLAlchemyLedger(AbstractLedger):
         if changed != 1:
             raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
 
+    def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
+        """Write the token again."""
+        row = self._row(ledger)
+        mine = sa.and_(row["id"] == _id(key), row["token"] == token)
+        _own(session).change(sa.update(row["id"].table).where(mine).values({row["token"]: token}))
+        self.check(session, ledger, key, token)
+
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
@@ -191,7 +201,7 @@ class SQLAlchemyLedger(AbstractLedger):
             own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
             return
         found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
-        text = state_text(bookmark, found.columns)
+        text = state_text(bookmark, found.columns, found.history, found.compared_at, found.filling)
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
 
     def read(

@@ -19,7 +19,8 @@ from ..network import (
     limit_socket,
 )
 from ..settings import Settings, refuse_ambiguous
-from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_plugins
+from ..sql.address import LOCAL
+from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_connection, pymysql_plugins
 from ..stream import Place
 
 if TYPE_CHECKING:
@@ -127,6 +128,9 @@ class SQLAlchemySettings(Settings):
         if engine.dialect.driver in _SOCKETS:
             limits = libpq_parameters(self.connect_timeout_s, self.network_timeout_s)
             sa.event.listen(engine, "connect", lambda connection, _record: limit_socket(connection._sock, limits))
+            if not self._is_verified_mysql(url) and (url.host or "").lower() not in LOCAL:
+                make = pymysql_connection()
+                sa.event.listen(engine, "do_connect", lambda _dialect, _record, given, named: make(*given, **named))
         return engine
 
     def _arguments(self, url: URL) -> dict[str, Any]:
@@ -139,13 +143,18 @@ class SQLAlchemySettings(Settings):
                 limits |= LIBPQ if _libpq_version(driver) >= LIBPQ_SINCE else {}
         elif driver in _SOCKETS:
             limits = {"connect_timeout": self.connect_timeout_s}
-            said = {**url.query, **self.connect_args}
-            if not (said.get("ssl_verify_cert") or said.get("ssl_verify_identity") or "ca" in (said.get("ssl") or ())):
+            if not self._is_verified_mysql(url):
                 limits["auth_plugin_map"] = pymysql_plugins()
         return {name: value for name, value in limits.items() if name not in url.query} | {
             **self.connect_args,
             **_NO_LOCAL_FILES.get(driver, {}),
         }
+
+    def _is_verified_mysql(self, url: URL) -> bool:
+        """Tell whether PyMySQL verifies the server, or connects by a socket in the file system."""
+        said = {**url.query, **self.connect_args}
+        verifying = ("ssl_verify_cert", "ssl_verify_identity", "unix_socket")
+        return any(said.get(name) for name in verifying) or "ca" in (said.get("ssl") or ())
 
     def identity(self) -> str:
         """Return the place without credentials; as the own connector of a system spells it, where there is one."""

@@ -87,6 +87,13 @@ class SQLAlchemyTables(Tables):
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(self._own.name, "alter column {} type {}")
         return [f"alter table {self._table(name)} {how.format(self._quote(column.name), native)}"]
 
+    def relax(self, name: TableName, column: Column) -> Sequence[str]:
+        """Write that a column may hold NULL; SQL Server has this as part of a type."""
+        if self._own.name != "mssql":
+            return super().relax(name, column)
+        native = ddl(Kind.parse(column.type), self._own)
+        return [f"alter table {self._table(name)} alter column {self._quote(column.name)} {native} null"]
+
     def lock_late(self, name: TableName) -> Action:
         """Lock a row of the ledger: no statement that locks a table is known to all systems."""
         return LockByRow(self._table(name))

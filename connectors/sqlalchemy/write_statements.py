@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ..errors import FatalConnectorError
 from ..sql.actions import Action, LockByRow
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import Writes
+from ..sql.dialect.write_statements import BOUNDS, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
@@ -198,6 +198,44 @@ class SQLAlchemyWrites(Writes):
         if kept is not None:
             condition = sa.and_(condition, ~_exists(self._part(kept[0], key, "k"), into, key))
         return self._compiled(sa.delete(_from(into)).where(condition))
+
+    def delete_arriving(
+        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of the records whose keys are staged."""
+        return self.delete_keys(target, columns, staged, key, kept=None)
+
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that have a staged value in a column."""
+        return self.delete_keys(target, [column], staged, [column.name], kept=None)
+
+    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
+        into, bounds = self._part(target.name, [each.name for each in target.columns]), self._part(staged[0], BOUNDS)
+        held, (first, last) = into[column.name], (sa.select(bounds[each]).scalar_subquery() for each in BOUNDS)
+        return self._compiled(sa.delete(_from(into)).where(sa.and_(held >= first, held < last)))
+
+    def set_columns(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        staged: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        names: Sequence[str],
+    ) -> str:
+        """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once."""
+        name, types = staged
+        into = self._part(target.name, [column.name for column in target.columns])
+        source = self._part(name, [*key, *names], "s")
+        is_same = _same(source, into, key)
+        values: dict[Any, Any] = {}
+        for column in columns:
+            if column.name in names:
+                value: Any = source[column.name]
+                if types[column.name] != column.type:
+                    value = sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
+                values[into[column.name]] = sa.select(value).where(is_same).scalar_subquery()
+        return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
 
     def _updates(
         self,

@@ -7,7 +7,7 @@ driver nor Arrow would report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.decimals import from_texts
+from ..arrow.text import read_interval
 from ..sql.identifiers import quote
 from .types import EXACT_DIGITS, Form, Kind, kind_for
 
@@ -23,8 +24,6 @@ _EXACT_FLOAT = 2**53
 
 _INT, _FLOAT, _STRING, _BINARY = pa.int64(), pa.float64(), pa.string(), pa.binary()
 _LITERALS = {_INT: "0", _FLOAT: "0.5", _STRING: "'a'", _BINARY: "x'00'"}
-
-_INTERVAL = r"^P(?P<months>-?\d+)M(?P<days>-?\d+)DT(?P<sign>-?)(?P<seconds>\d+)\.(?P<nanos>\d{9})S$"
 
 
 class TypeMismatch(Exception):
@@ -260,15 +259,7 @@ def _json(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _interval(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    parts = pc.extract_regex(array, _INTERVAL)
-    if parts.null_count != array.null_count:
-        raise ValueError("no interval of the form P1M2DT3.000000000S")
-    return pa.array([None if part is None else _interval_value(part) for part in parts.to_pylist()], kind)
-
-
-def _interval_value(part: Mapping[str, str]) -> tuple[int, int, int]:
-    nanos = int(part["seconds"]) * 1_000_000_000 + int(part["nanos"])
-    return int(part["months"]), int(part["days"]), -nanos if part["sign"] else nanos
+    return pa.array([None if text is None else read_interval(text) for text in array.to_pylist()], kind)
 
 
 _DECODERS: dict[Form, Callable[[pa.Array, pa.DataType], pa.Array]] = {

@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from ..arrow.casts import json_text
 from ..arrow.compute import constant
+from ..arrow.text import interval_text
 from ..arrow.times import is_past_day
 from ..errors import FatalConnectorError
-
-_NANOS = 1_000_000_000
 
 
 def stored(array: pa.Array, column: str) -> pa.Array:
@@ -109,9 +108,4 @@ def _interval_text(array: pa.Array) -> pa.Array:
         parts: Sequence[Any] = [None if value is None else (0, 0, value) for value in nanos]
     else:
         parts = array.to_pylist()
-    return pa.array([None if part is None else _interval(*part) for part in parts], pa.string())
-
-
-def _interval(months: int, days: int, nanos: int) -> str:
-    sign, rest = ("-", -nanos) if nanos < 0 else ("", nanos)
-    return f"P{months}M{days}DT{sign}{rest // _NANOS}.{rest % _NANOS:09d}S"
+    return pa.array([None if part is None else interval_text(*part) for part in parts], pa.string())

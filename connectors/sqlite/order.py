@@ -94,7 +94,8 @@ def _expression(field: pa.Field, has: Callable[[str], bool]) -> str | None:
     """Return the SQL to compare by; None: there is none."""
     name, kind = f"t.{quote(field.name)}", kind_for(field)
     if kind.form is Form.TIMESTAMP:
-        return _normal_timestamp(name, kind.arrow, has)
+        is_other = kind.arrow.tz is not None and has(other_zone(name))
+        return None if is_other else normal_timestamp(name, kind.arrow)
     if kind.form is Form.DECIMAL and kind.arrow.precision > 15:
         return None
     if kind.form is Form.TEXT:
@@ -102,13 +103,15 @@ def _expression(field: pa.Field, has: Callable[[str], bool]) -> str | None:
     return name if kind.form in _ORDERED else None
 
 
-def _normal_timestamp(name: str, kind: pa.DataType, has: Callable[[str], bool]) -> str | None:
-    """Bring all ways to write a moment to one length; not those in other zones than UTC."""
+def other_zone(name: str) -> str:
+    """Return the condition that a moment of a column with a zone is written in another one than UTC."""
+    return f"{name} is not null and {name} not like '%Z' and {name} not like '%+00:00'"
+
+
+def normal_timestamp(name: str, kind: pa.DataType) -> str:
+    """Bring all ways to write a moment, in UTC or without a zone, to one length."""
     text = name
     if kind.tz is not None:
-        is_other = f"{name} is not null and {name} not like '%Z' and {name} not like '%+00:00'"
-        if has(is_other):
-            return None
         text = (
             f"case when {name} like '%Z' then substr({name}, 1, length({name}) - 1) "
             f"else substr({name}, 1, length({name}) - 6) end"

@@ -17,7 +17,7 @@
 | TIMESTAMP(9), TIMESTAMPTZ(9) | the same with 9 digits | timestamp[ns] |
 | UUID | text, 8-4-4-4-12 | uuid |
 | JSON, JSON_TEXT (ours: SQLite would turn the JSON `1.0` into a number in a column declared JSON) | text | json |
-| INTERVAL | text `P14M3DT4.000000000S` | month_day_nano_interval |
+| INTERVAL | text `P14M3DT4.5S` | month_day_nano_interval |
 | none (and columns of views that are computed) | as the first values are | int64, float64, string, binary |
 """
 

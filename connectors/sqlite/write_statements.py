@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import pyarrow as pa
+
+from ..errors import FatalConnectorError
 from ..sql.actions import Action
-from ..sql.dialect.write_statements import Writes
+from ..sql.dialect.write_statements import BOUNDS, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
+from .order import normal_timestamp, other_zone
 from .session import SQLiteSession
+from .types import Form, kind_of
 
 
 class SQLiteWrites(Writes):
@@ -41,6 +46,41 @@ class SQLiteWrites(Writes):
             f"insert into {self._table(target.name)} ({names}) select {names} from {self._table(staging)} where true "
             f"order by {self._quote(SEQUENCE)} on conflict ({self._names(key)}) do {action}"
         ]
+
+    def delete_arriving(
+        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
+    ) -> str:
+        """Look keys up in a list: SQLite deletes by no join, and would read all staged records for each record."""
+        held, arriving = self._names(key, "t."), self._names(key)
+        return self._delete(target, f"({held}) in (select {arriving} from {self._table(staged[0])})")
+
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Look values up in a list, whatever the column's collation takes for the same."""
+        name = self._quote(column.name)
+        return self._delete(target, f"t.{name} collate binary in (select {name} from {self._table(staged[0])})")
+
+    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Compare moments in one of the ways in which they may be written."""
+        kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"
+        is_moment = kind is not None and kind.form is Form.TIMESTAMP
+        held, *ends = (
+            normal_timestamp(each, kind.arrow) if kind is not None and is_moment else each
+            for each in (name, *map(self._quote, BOUNDS))
+        )
+        first, last = (f"(select {each} from {self._table(staged[0])})" for each in ends)
+        return self._delete(target, f"{held} >= {first} and {held} < {last}")
+
+    def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
+        """Raise for moments of other zones than UTC: their texts do not follow each other as they do."""
+        kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"
+        if kind is None or not pa.types.is_timestamp(kind.arrow) or kind.arrow.tz is None:
+            return
+        if session.query(f"select 1 from {self._table(target.name)} as t where {other_zone(name)} limit 1"):
+            raise FatalConnectorError(
+                f"column {column.name!r} of {target.name} holds times in other zones than UTC, which SQLite does not "
+                "order: write them with Z or +00:00",
+                connector="sqlite",
+            )
 
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
         """Compare values and their types, whatever the columns' collations."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,9 +17,23 @@ from ..arrow.fidelity import Fidelity, fidelity
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..protocols import Destination, KeepsFiles
 from ..ranges import Range
-from ..stream import Block, Checkpoint, Commit, Event, FileRead, Load, TableState, WriteDisposition
+from ..stream import (
+    DELETED_AT,
+    NEWEST,
+    VALID_FROM,
+    VALID_TO,
+    Block,
+    Checkpoint,
+    Commit,
+    Event,
+    FileRead,
+    HistoryLoad,
+    Load,
+    TableState,
+    WriteDisposition,
+)
 from .abilities import AbilityPromises
-from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
+from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, VALUES, Feature
 
 #: Files that were read; two paths differ in case only.
@@ -26,6 +41,15 @@ FILES = (
     FileRead(path="met/a b.csv", size_bytes=1 << 40, modified="2024-02-29T10:00:00.000001+00:00", etag="x y-1"),
     FileRead(path="met/A.csv", size_bytes=0),
     FileRead(path="met/a.csv", size_bytes=3, modified="2024-02-29T10:00:00.000000+00:00"),
+)
+
+#: A table of versions.
+HISTORY = pa.schema(
+    [
+        *WIDER,
+        pa.field(VALID_FROM, pa.timestamp("us", "UTC"), nullable=False),
+        pa.field(VALID_TO, pa.timestamp("us", "UTC")),
+    ]
 )
 
 
@@ -225,12 +249,128 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
         assert self.can(destination, "removes_records").removes() is True
 
+    def test_marks_are_written_and_taken_away_and_nothing_else_changes(
+        self, place: Any, destination: Destination
+    ) -> None:
+        assert self.can(destination, "marks_records").marks_deleted() is True
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        mark, moment = pa.field(DELETED_AT, pa.timestamp("us", "UTC")), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        schema = pa.schema([*PEOPLE, mark])
+        for marks, expected, count in (
+            ([(1, moment), (9, moment)], {1}, None),
+            ([(1, None), (2, moment)], {2}, 1),
+            ([(2, None)], set(), 0),
+        ):
+            columns = list(zip(*marks, strict=True))
+            keys = pa.table(
+                [pa.array(columns[0], pa.int64()), pa.array(columns[1], mark.type)], names=["id", DELETED_AT]
+            )
+            load = replace(self.load_of(schema, MERGE), marked=keys, compared_at=moment)
+            commits = self.run(destination, load, FINAL)
+            records = self.read_back(place, "people", schema) or []
+            assert sorted((record["id"], record["name"]) for record in records) == [(1, "a"), (2, "b"), (3, "c")]
+            assert {record["id"] for record in records if record[DELETED_AT] is not None} == expected
+            assert count is None or sum(commit.removed for commit in commits) == count
+            assert self.row(destination).compared_at == moment
+        self.run(destination, replace(self.load_of(schema, MERGE), marked=keys.slice(0, 0)), FINAL)
+        # What arrives is no longer missing.
+        gone = pa.table({"id": pa.array([2], pa.int64()), DELETED_AT: pa.array([moment], mark.type)})
+        self.run(destination, replace(self.load_of(schema, MERGE), marked=gone), FINAL)
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((2, "B")), FINAL)
+        records = self.read_back(place, "people", schema) or []
+        assert [record[DELETED_AT] for record in records] == [None] * 3
+
+    def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(
+        self, place: Any, destination: Destination
+    ) -> None:
+        assert self.can(destination, "merges_by_unique").merges_by_unique() is True
+        columns = [pa.field(name, pa.int64(), nullable=False) for name in ("id", "a", "b")]
+        schema = pa.schema([*columns, ("name", pa.string())])
+        whole = self.load_of(schema, MERGE)
+        load = replace(whole, stream=replace(whole.stream, unique_properties=("a", "b")))
+
+        def batch(*rows: tuple[int, int, int, str]) -> pa.RecordBatch:
+            return pa.RecordBatch.from_pylist(
+                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
+            )
+
+        self.run(destination, load, batch((1, 1, 1, "a"), (2, 1, 2, "b"), (3, 2, 1, "c")), FINAL)
+        self.run(destination, load, batch((7, 1, 1, "first"), (8, 1, 1, "A"), (9, 2, 2, "d")), FINAL)
+        records = sorted(tuple(record.values()) for record in self.read_back(place, "people", schema) or [])
+        assert records == [(2, 1, 2, "b"), (3, 2, 1, "c"), (8, 1, 1, "A"), (9, 2, 2, "d")]
+
+    def test_columns_are_filled_in_records_that_are_there(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "fills_columns").fills_columns() is True
+        before, narrow = Checkpoint(bookmark={"n": 1}), pa.schema([PEOPLE.field("id"), ("age", pa.int64())])
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), before, FINAL)
+        load = replace(self.load_of(narrow, MERGE), fills=True, filling=("age",))
+        (first,) = self.run(destination, load, before)
+        assert self.row(destination).filling == ("age",)
+        assert self.state(destination).schema is not None
+        assert first.schema_changes == (), "the ledger tells of it before the table changes"
+        ages = [
+            pa.RecordBatch.from_pylist(rows, schema=narrow) for rows in ([{"id": 1, "age": 7}], [{"id": 9, "age": 8}])
+        ]
+        commits = self.run(destination, load, before, ages[0], before, ages[1], before)
+        assert [commit.records for commit in commits] == [0, 0, 0]
+        records = self.read_back(place, "people", WIDER) or []
+        assert sorted(map(repr, map(tuple, (each.values() for each in records)))) == [
+            "(1, 'a', 7)",
+            "(2, 'b', None)",
+            "(3, 'c', None)",
+        ]
+        assert (self.row(destination).filling, self.row(destination).bookmark) == (("age",), {"n": 1})
+        self.run(destination, self.load_of(WIDER, MERGE), FINAL)
+        assert self.row(destination).filling == ()
+
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
         load = replace(self.load_of(PEOPLE, MERGE), kept=("name",))
         self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
         assert self.people(place) == [(1, "first"), (2, None), (3, "third")]
+
+    # KeepsHistory
+
+    def _keep_versions(
+        self, destination: Destination, day: int, *records: tuple[int, str | None, int], has_versions: bool = False
+    ) -> int:
+        """Write records of a key, a name and a day; return how many the commit has counted."""
+        base, staged = self.load_of(HISTORY, WriteDisposition.HISTORY, key=("id", VALID_FROM)), []
+        history = HistoryLoad(has_versions=has_versions, in_place=frozenset({"age"}), known={NEWEST: str(day)})
+        for number, name, at in records:
+            begun = datetime(2026, 1, at if has_versions else day, tzinfo=UTC)
+            staged.append({"id": number, "name": name, "age": at, VALID_FROM: begun, VALID_TO: None})
+        batch = pa.RecordBatch.from_pylist(staged, schema=HISTORY)
+        (commit,) = self.run(destination, replace(base, history=history), batch, FINAL)
+        return commit.records
+
+    def _versions(self, place: Any) -> list[tuple[Any, ...]]:
+        def day(moment: Any) -> int | None:
+            return None if moment is None else int(str(moment)[8:10])
+
+        rows = self.read_back(place, "people", HISTORY) or ()
+        return sorted((r["id"], day(r[VALID_FROM]), day(r[VALID_TO]), r["name"], r["age"]) for r in rows)
+
+    def test_a_version_is_closed_by_the_next_one(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "keeps_history").keeps_history() is True
+        assert self._keep_versions(destination, 2, (1, "a", 1), (2, "b", 1), (2, "c", 2)) == 3
+        self._keep_versions(destination, 4, (1, "x", 3), (2, "c", 3), (3, "d", 3))
+        rest = [(2, 2, None, "c", 3), (3, 4, None, "d", 3)]
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 4, None, "x", 3), *rest]
+        self._keep_versions(destination, 4, (1, "y", 4))
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 4, None, "y", 4), *rest]
+        assert dict(self.row(destination).history) == {NEWEST: "4"}
+
+    def test_a_late_version_goes_between_its_neighbours(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "keeps_history")
+        self._keep_versions(destination, 9, (1, "a", 2), (1, "b", 6), has_versions=True)
+        late = [(1, "a", 4), (1, "b", 7), (1, "c", 8), (1, "first", 1)]
+        self._keep_versions(destination, 9, *late, has_versions=True)
+        found = [(1, 1, 2, "first", 1), (1, 2, 4, "a", 2), (1, 4, 6, "a", 4), (1, 6, 8, "b", 7), (1, 8, None, "c", 8)]
+        assert self._versions(place) == found
+        self._keep_versions(destination, 9, (1, "other", 2), has_versions=True)
+        assert self._versions(place) == [found[0], (1, 2, 4, "other", 2), *found[2:]]
 
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
@@ -321,10 +461,11 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
 
     def test_a_user_who_may_write_lacks_no_privilege(self, place: Any, destination: Destination) -> None:
         knows = self.can(destination, "knows_privileges")
-        dispositions = (APPEND, MERGE, REPLACE)
-        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+        dispositions = (APPEND, MERGE, REPLACE, WriteDisposition.HISTORY)
+        none = [list[str]() for _ in dispositions]
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == none
         self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
-        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == [[], [], []]
+        assert [list(knows.missing_privileges({"people": each})) for each in dispositions] == none
 
     # RunsStatements
 
@@ -354,6 +495,22 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
             runs.execute("delete from no_such_table where id = :id", {"id": 1})
         assert self.people(place) == [(1, "a")]
         assert runs.execute("delete from people where id = :id", {"id": 1}) == 1
+
+    # FencesStatements
+
+    def test_a_fenced_statement_runs_only_while_the_row_has_the_token(
+        self, place: Any, destination: Destination
+    ) -> None:
+        fences = self.can(destination, "fences_statements")
+        load = self.load_of(PEOPLE, APPEND)
+        self.run(destination, load, people((1, "a"), (2, "b")), FINAL)
+        delete = "delete from people where id = :id"
+        assert fences.execute_fenced(load.key, load.token, delete, {"id": 2}) == 1
+        destination.take_over(load.key, token="another", owner="another run")
+        with pytest.raises(TakenOver):
+            fences.execute_fenced(load.key, load.token, delete, {"id": 1})
+        destination.close()
+        assert self.people(place) == [(1, "a")]
 
 
 __all__ = ["DestinationAbilityPromises", "Reads"]

@@ -6,7 +6,10 @@ from .destination_abilities import DestinationAbilityPromises
 from .destination_ledger import LedgerPromises
 from .destination_rejected import RejectedPromises
 from .destination_writes import DataPromises
+from .destination_written_ranges import WrittenRangePromises
 
 
-class DestinationContract(DestinationAbilityPromises, DataPromises, LedgerPromises, RejectedPromises):
+class DestinationContract(
+    DestinationAbilityPromises, DataPromises, LedgerPromises, RejectedPromises, WrittenRangePromises
+):
     """Subclass it as `TestMyDestination`; see `syncblocks.connectors.testing`."""

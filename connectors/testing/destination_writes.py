@@ -186,8 +186,9 @@ class DataPromises(DestinationPromises):
         self.run(destination, load, people((2, "B"), (5, "e")), FINAL)
         assert self.people(place) == [(2, "B"), (3, "c"), (4, "d"), (5, "e")]
         load = replace(self.load_of(PEOPLE, MERGE), removed=removed.slice(1))
-        self.run(destination, load, FINAL)
+        commits = self.run(destination, load, FINAL)
         assert self.people(place) == [(3, "c"), (4, "d"), (5, "e")]
+        assert sum(commit.removed for commit in commits) == 1, "key 9 is in no record"
 
     # Batches and columns
 

@@ -184,6 +184,20 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
                 reads.query_stream("odd", query)
         assert self.read(source, self.find(source, "people")).ids == [1], "nothing was run"
 
+    # FlattensObjects
+
+    def test_objects_are_columns_down_to_the_levels_that_are_said(self, place: Any, source: Source) -> None:
+        flattens = self.can(source, "flattens_objects")
+        inner = pa.array([{"b": 1, "c": {"d": 2}}, None, {"b": 3, "c": None}])
+        self.put(place, "people", pa.table({"id": [1, 2, 3], "a": inner}), ["id"])
+        names = {0: ["id", "a"], 1: ["id", "a__b", "a__c"], 2: ["id", "a__b", "a__c__d"]}
+        for levels, expected in names.items():
+            flattens.flatten({self.find(source, "people").name: levels}.__getitem__)
+            assert self.find(source, "people").schema.names == expected
+        stream = self.find(source, "people")
+        found = {record["id"]: (record["a__b"], record["a__c__d"]) for record in self.read(source, stream).records}
+        assert found == {1: (1, 2), 2: (None, None), 3: (3, None)}
+
     # FiltersRecords
 
     #: Conditions on `people` that name a version or a name, each with the ids that meet it.

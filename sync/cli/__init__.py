@@ -30,6 +30,7 @@ COMMANDS = {
     "init": "init",
     "run": "run",
     "sync": "sync",
+    "fill": "fill",
     "plan": "plan",
     "check": "check",
     "discover": "discover",

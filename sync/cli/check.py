@@ -79,7 +79,7 @@ def _needs_of_a_run(session: Session) -> list[dict[str, Any]]:
 
     def check_plan() -> None:
         with existing_store(pipeline) as store:
-            refused = [each for each in make_plan(session, store).streams if each.refusal]
+            refused = [each for each in make_plan(session, store, is_of_run=False).streams if each.refusal]
         if refused:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,8 +74,12 @@ def document(name: str) -> dict[str, Any]:
 
 
 def _roles(name: str) -> list[str]:
+    from syncblocks.connectors.file_classes import class_of_file, is_of_file, lacks
     from syncblocks.connectors.registry import names
 
+    if is_of_file(name):
+        found = class_of_file(name, Path.cwd())
+        return [role for role in ("source", "destination") if not lacks(found, role)]
     return [role for role in ("source", "destination") if name in names(role)]
 
 

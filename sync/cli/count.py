@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,37 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, stream_option, variable_option
+from .options import (
+    common,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 
 
 @click.command("count", short_help="Count the records on both sides.")
 @common
 @variable_option
 @stream_option
+@tag_option
+@interval_options
 @file_argument
 def count_command(
-    console: Console, file: Path | None, streams: tuple[str, ...], variables: tuple[tuple[str, Any], ...]
+    console: Console,
+    file: Path | None,
+    streams: tuple[str, ...],
+    tags: tuple[str, ...],
+    variables: tuple[tuple[str, Any], ...],
+    interval: tuple[datetime, datetime] | None,
 ) -> int:
     """Count the records of each selected stream and of its destination table. Writes nothing."""
     from ..api import count as counted
 
-    pipeline = open_pipeline(console, file, variables)
-    counts = counted(pipeline, streams=streams)
+    pipeline = open_pipeline(console, file, variables, interval=interval)
+    counts = counted(pipeline, streams=streams, tags=tags)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
         console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, "note": counts.note})

@@ -34,6 +34,10 @@ stream_option = click.option(
     shell_complete=complete_streams,
 )
 
+tag_option = click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="Only streams that have this of their `tags`; repeatable."
+)
+
 
 def common(function: Command) -> Command:
     """Add --json and --debug, and pass the console as the first argument."""
@@ -124,6 +128,17 @@ def interval_options(function: Command) -> Command:
         return function(*args, interval=None if start is None else (start, end), **kwargs)
 
     return wrapper
+
+
+drop_history_option = click.option(
+    "--drop-history", is_flag=True, help="With --full-refresh: begin the histories anew, too."
+)
+
+
+def check_drop_history(*, full_refresh: bool, drop_history: bool) -> None:
+    """Refuse --drop-history where nothing is dropped."""
+    if drop_history and not full_refresh:
+        raise click.UsageError("--drop-history goes with --full-refresh, which replaces the tables")
 
 
 def json_or_text(text: str) -> Any:

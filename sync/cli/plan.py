@@ -11,10 +11,24 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, stream_option, variable_option
+from .options import (
+    check_drop_history,
+    common,
+    drop_history_option,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 
 if TYPE_CHECKING:
+    from syncblocks.connectors.stream import WrittenRange
+
+    from ..config.before import Statement
     from ..plan.columns import ColumnPlan
+    from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
     from ..plan.reading import Resumption
 
@@ -27,14 +41,18 @@ NAMED_COLUMNS = 5
 @variable_option
 @interval_options
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
+@drop_history_option
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
 @stream_option
+@tag_option
 @file_argument
 def plan_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
+    drop_history: bool,
     types: bool,
     variables: tuple[tuple[str, Any], ...],
     interval: tuple[datetime, datetime] | None,
@@ -43,9 +61,13 @@ def plan_command(
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
+    check_drop_history(full_refresh=full_refresh, drop_history=drop_history)
+
     pipeline = open_pipeline(console, file, variables, interval=interval)
     with opened(pipeline) as session, existing_store(pipeline) as store:
-        plan = make_plan(session, store, streams=streams, full_refresh=full_refresh)
+        plan = make_plan(
+            session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history
+        )
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
@@ -62,10 +84,18 @@ def document(plan: Plan) -> dict[str, Any]:
                 "destination_table": planned.key.destination_table,
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
-                "where": list(map(str, planned.selected.stream.where)),
+                "where": _where(planned),
+                "masks": _masks(planned),
+                "checks": _checks(planned),
+                "fills": list(planned.fills),
+                "deletes": None if planned.deletes is None else _deletes(planned.deletes),
+                "before": _before(planned.selected.before),
                 "added_columns": list(map(str, planned.selected.added.columns)),
+                "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
+                "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write_disposition),
+                "written_range": _written_range(planned.written_range),
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -96,9 +126,60 @@ def document(plan: Plan) -> dict[str, Any]:
             for planned in plan.streams
         ],
         "groups": [list(group) for group in plan.groups],
+        "before": _before(plan.before),
         "elsewhere": plan.elsewhere or None,
         "warnings": list(plan.warnings),
     }
+
+
+def _written_range(written: WrittenRange | None) -> dict[str, Any] | None:
+    if written is None:
+        return None
+    ends = None if written.interval is None else [moment.isoformat() for moment in written.interval]
+    return {"column": written.column, "interval": ends, "is_by_files": written.is_by_files}
+
+
+def _where(planned: PlannedStream) -> list[str]:
+    """Return the filter; what a masked column is compared with is not shown."""
+    masked = _masks(planned)
+    return [
+        f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
+        for each in planned.selected.stream.where
+    ]
+
+
+def _before(statements: Sequence[Statement]) -> list[dict[str, str]]:
+    return [{"connection": each.connection, "sql": each.sql} for each in statements]
+
+
+def _statement(sql: str) -> str:
+    return formatting.cut(" ".join(sql.split()), 80)
+
+
+def _checks(planned: PlannedStream) -> list[str]:
+    """Return the checks; before a transformer's function is known to make its columns, as the file has them."""
+    if planned.is_schema_decided:
+        return list(map(str, planned.checks))
+    return [
+        f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
+        for column, operator, values in planned.selected.checks
+    ]
+
+
+def _masks(planned: PlannedStream) -> dict[str, str]:
+    """Return the masked columns, and how each is masked."""
+    masks = planned.selected.stream.masks
+    if masks is None:
+        return {}
+    from syncblocks.connectors.arrow.masking import rule_of
+
+    found = {name: rule_of(masks, name) for name in planned.selected.stream.schema.names}
+    return {name: str(rule) for name, rule in found.items() if rule is not None}
+
+
+def _mask_lines(planned: PlannedStream) -> list[str]:
+    found = [f"masks {name} ({how})" for name, how in _masks(planned).items()]
+    return [*found, "`verify` reads the source's records, to mask them"] if found else []
 
 
 def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
@@ -108,6 +189,16 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
         "null_bookmarks": resumption.null_bookmarks and str(resumption.null_bookmarks),
         "lookback": resumption.lookback,
         "skips_late": resumption.skips_late,
+    }
+
+
+def _deletes(deletes: PlannedDeletes) -> dict[str, Any]:
+    return {
+        "mode": deletes.setting.mode,
+        "every_s": deletes.setting.every_s,
+        "limit_percent": deletes.setting.limit_percent,
+        "is_due": deletes.is_due,
+        "why": deletes.why,
     }
 
 
@@ -135,6 +226,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         types: show every column with its types; else one line for each stream, with the columns not kept exactly.
         is_alone: say what to do next; False if the plan is carried out at once.
     """
+    from ..plan.written_range import in_words
+
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
         [
@@ -163,11 +256,31 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo("`--types` shows every column.")
     for schema in dict.fromkeys(planned.table.new_schema for planned in plan.streams if planned.table.new_schema):
         console.echo(f"creates {schema}")
+    for statement in plan.before:
+        console.echo(f"before the first stream, in the {statement.connection}: {_statement(statement.sql)}")
     for planned in plan.streams:
         if planned.selected.stream.where:
-            console.echo(f"{planned.name}: where {' and '.join(map(str, planned.selected.stream.where))}")
+            console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        for statement in planned.selected.before:
+            console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
+        if planned.written_range is not None:
+            console.echo(f"{planned.name}: {in_words(planned.written_range)}")
+        if planned.checks:
+            console.echo(
+                f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"
+            )
+        for line in _mask_lines(planned):
+            console.echo(f"{planned.name}: {line}")
+        if planned.arriving.unique_properties:
+            console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
+        if planned.selected.added.history is not None:
+            console.echo(f"{planned.name}: keeps every version, {planned.selected.added.history}")
+        if planned.fills:
+            console.echo(f"{planned.name}: fills {', '.join(planned.fills)} in the records that are there")
+        if planned.deletes is not None:
+            console.echo(f"{planned.name}: {planned.deletes}")
         if planned.resumption is not None:
             console.echo(f"{planned.name}: {planned.resumption}")
         if planned.selected.parallel_reads > 1:

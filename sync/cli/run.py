@@ -13,12 +13,15 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    check_drop_history,
     common,
+    drop_history_option,
     event_option,
     file_argument,
     interval_options,
     open_pipeline,
     stream_option,
+    tag_option,
     variable_option,
 )
 
@@ -56,6 +59,7 @@ def running_options(function: Any) -> Any:
 @interval_options
 @click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
+@drop_history_option
 @click.option(
     "--bookmark",
     "bookmarks",
@@ -64,13 +68,23 @@ def running_options(function: Any) -> Any:
     metavar="STREAM COLUMN=VALUE",
     help="Start a stream there in this run; repeatable, for each of its bookmark_properties.",
 )
+@click.option("--deletes", is_flag=True, help="Look for deleted records now, whatever `every` of `deletes` says.")
+@click.option(
+    "--allow-deletes",
+    multiple=True,
+    metavar="STREAM",
+    help="Let a stream delete more than the limit of its `deletes`; repeatable.",
+)
 @stream_option
+@tag_option
 @file_argument
 def run_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     full_refresh: bool,
+    drop_history: bool,
     bookmarks: tuple[tuple[str, str], ...],
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
@@ -80,23 +94,31 @@ def run_command(
     wait: bool,
     concurrency: int | None,
     inline_callbacks: bool,
+    deletes: bool,
+    allow_deletes: tuple[str, ...],
     executor: str | None,
 ) -> int:
     """Sync the streams of a pipeline, then deliver its callbacks.
 
     Progress goes to stderr (one live line a stream on a terminal, else log lines), the summary to stdout.
     """
+    check_drop_history(full_refresh=full_refresh, drop_history=drop_history)
     if bookmarks and full_refresh:
         raise click.UsageError("--bookmark and --full-refresh contradict each other")
+    if (deletes or allow_deletes) and full_refresh:
+        raise click.UsageError("--full-refresh replaces the tables: there is nothing left for --deletes to delete")
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
     more["executor"] = executor
     if tick is not None:
-        if streams or full_refresh or bookmarks or variables or event is not None or trigger or interval:
+        said = (streams, tags, full_refresh, deletes, allow_deletes, bookmarks, variables, trigger, interval)
+        if any(said) or event is not None:
             raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
     given = given_bookmarks(bookmarks)
-    return execute(console, pipeline, streams=streams, full_refresh=full_refresh, bookmarks=given, event=event, **more)
+    more |= {"full_refresh": full_refresh, "drop_history": drop_history}
+    more |= {"deletes": deletes, "allow_deletes": allow_deletes}
+    return execute(console, pipeline, streams=streams, tags=tags, bookmarks=given, event=event, **more)
 
 
 def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
@@ -194,6 +216,7 @@ def result_document(result: RunResult) -> dict[str, Any]:
                 "status": stream.status,
                 "records": stream.records,
                 "records_rejected": stream.records_rejected,
+                "records_deleted": stream.records_deleted,
                 "size_bytes": stream.size_bytes,
                 "duration_s": stream.duration_s,
                 "bookmark": words_of(stream.bookmark),
@@ -241,6 +264,8 @@ def show_result(console: Console, result: RunResult, *, duration_s: float | None
     what = f"{formatting.plural(len(result.streams), 'stream')}, {formatting.plural(records, 'record')}"
     if rejected:
         what += f", {rejected} rejected"
+    if deleted := sum(stream.records_deleted or 0 for stream in result.streams):
+        what += f", {deleted} deleted"
     if duration_s is not None:
         what += f", {formatting.duration(duration_s)}"
     run = "no run" if result.run_id is None else f"run {result.run_id}"

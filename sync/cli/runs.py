@@ -11,7 +11,7 @@ import click
 
 from . import Group, formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file, stream_option
+from .options import common, file_argument, open_pipeline, split_file, stream_option, tag_option
 from .run import execute, running_options, words_of
 
 if TYPE_CHECKING:
@@ -105,11 +105,13 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
 @common
 @running_options
 @stream_option
+@tag_option
 @file_argument
 def retry_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     concurrency: int | None,
     inline_callbacks: bool,
     executor: str | None,
@@ -117,7 +119,7 @@ def retry_command(
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
     pipeline = open_pipeline(console, file)
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "executor": executor}
-    return execute(console, pipeline, retry=True, streams=streams, **more)
+    return execute(console, pipeline, retry=True, streams=streams, tags=tags, **more)
 
 
 @runs_command.command("cancel")
@@ -247,7 +249,20 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
     is_retried = any(block_run.attempt > 1 for block_run in block_runs)
     console.echo()
     console.table(
-        ["attempt", "block run", "status", "index", "last", "records", "rejected", "size", "time", "bookmark", "error"],
+        [
+            "attempt",
+            "block run",
+            "status",
+            "index",
+            "last",
+            "records",
+            "rejected",
+            "deleted",
+            "size",
+            "time",
+            "bookmark",
+            "error",
+        ],
         [
             [
                 block_run.attempt if is_retried else "",
@@ -257,6 +272,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
                 "yes" if block_run.is_last_block_run else "",
                 formatting.count(block_run.rows),
                 block_run.rows_rejected or "",
+                block_run.rows_deleted or "",
                 formatting.size(block_run.size_bytes) if block_run.size_bytes else "",
                 formatting.duration(
                     (block_run.ended_at - block_run.started_at).total_seconds() if block_run.ended_at else None
@@ -266,7 +282,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
             ]
             for block_run in block_runs
         ],
-        right=["attempt", "index", "records", "rejected", "size", "time"],
+        right=["attempt", "index", "records", "rejected", "deleted", "size", "time"],
     )
     from ..plan.shapes import in_words
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,15 @@ import click
 
 from . import formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, stream_option, variable_option
+from .options import (
+    common,
+    file_argument,
+    interval_options,
+    open_pipeline,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
@@ -26,14 +35,18 @@ SHOWN = 10
 @common
 @variable_option
 @stream_option
+@tag_option
 @click.option("--repair", is_flag=True, help="Sync the ranges that differ, and compare again.")
+@interval_options
 @file_argument
 def verify_command(
     console: Console,
     file: Path | None,
     streams: tuple[str, ...],
+    tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
+    interval: tuple[datetime, datetime] | None,
 ) -> int:
     """Compare source and destination by checksums that the databases compute; show the differences.
 
@@ -43,10 +56,10 @@ def verify_command(
     from ..run.pipeline import run_pipeline
     from ..verify.verification import DIFFERS, FAILED
 
-    pipeline = open_pipeline(console, file, variables)
+    pipeline = open_pipeline(console, file, variables, interval=interval)
 
     def look() -> Sequence[StreamVerification]:
-        found = compared(pipeline, streams, with_repairs=repair)
+        found = compared(pipeline, streams, tags, with_repairs=repair)
         if not console.is_json:
             show(console, found)
         return found

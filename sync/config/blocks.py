@@ -10,10 +10,15 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from syncblocks.connectors.file_classes import short_name
+
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
+from .before import BeforeStream
+from .deletes import DeletesSetting
 from .filters import Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
+from .masks import Mask
 from .values import (
     AtOnce,
     Attempts,
@@ -24,6 +29,7 @@ from .values import (
     Lookback,
     Name,
     Names,
+    Nested,
     Pattern,
     Patterns,
     Query,
@@ -39,7 +45,10 @@ RESERVED_PARENTS = ("source", "transformers", "destination", "stream", "pipeline
 
 class _Connection(Defaulting):
     block: Name = Field(default="", description="block_uuid; default: load_<connector> or export_<connector>.")
-    connector: Name = Field(description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl.")
+    connector: Name = Field(
+        description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl; or a class of your own "
+        "in a Python file, ./numbers.py:Numbers."
+    )
     config: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
@@ -58,11 +67,16 @@ class _Connection(Defaulting):
 
     def _with_default_block(self, prefix: str) -> None:
         if "block" not in self.model_fields_set:
-            object.__setattr__(self, "block", prefix + self.connector)
+            object.__setattr__(self, "block", prefix + short_name(self.connector))
 
 
 class SourceBlock(_Connection):
     """The source (a data loader)."""
+
+    nested: Nested | None = Field(
+        default=None,
+        description="Objects: text (default), one column of JSON; {flatten: N}, columns a__b down to N levels.",
+    )
 
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
@@ -120,10 +134,14 @@ class TransformerBlock(Defaulting):
 
 
 class Columns(Model):
-    """The columns of a stream that are read."""
+    """The columns of a stream that are read, and how."""
 
-    include: SomeNames | None = Field(default=None, description="Only these columns.")
+    include: SomeNames | None = Field(default=None, description="Only these columns, in this order.")
     exclude: Names | None = Field(default=None, description="All columns but these.")
+    mask: Mask | None = Field(
+        default=None,
+        description="Columns, by names or globs, whose values nobody sees: hash (by mask_key), {keep_last: n} or null.",
+    )
 
 
 class StreamEntry(Model):
@@ -142,6 +160,14 @@ class StreamEntry(Model):
         default=None,
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
+    )
+    checks: Where | None = Field(
+        default=None,
+        description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
+        'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+    )
+    tags: SomeNames | None = Field(
+        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
     destination_table: Name | None = Field(
@@ -172,12 +198,32 @@ class StreamEntry(Model):
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
     )
+    unique_constraints: SomeNames | None = Field(
+        default=None,
+        description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
+        "together they are UNIQUE in a table that is made.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
-    write_disposition: Literal["append", "replace", "merge"] | None = Field(
+    write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,
-        description="append, replace or merge; default: FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+        description="append, replace, merge, replace_range, or history (every version of a record); default: "
+        "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    range_column: Name | None = Field(
+        default=None,
+        description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
+    )
+    valid_from: Literal["bookmark"] | None = Field(
+        default=None,
+        description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
+        "execution_date.",
+    )
+    deletes: DeletesSetting | None = Field(
+        default=None,
+        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
@@ -188,10 +234,18 @@ class StreamEntry(Model):
         default=None,
         description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
     )
-    columns: Columns | None = Field(default=None, description="Columns to include or exclude.")
+    nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
+    before: BeforeStream | None = Field(
+        default=None,
+        description="Statements that are run before each try reads the stream: [{sql: ..., connection: destination}].",
+    )
+    columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
         default=None,
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
+    )
+    decode: dict[Name, Literal["base64", "hex"]] | None = Field(
+        default=None, description="Columns of texts that arrive as the bytes that they write: {payload: base64} or hex."
     )
     add_columns: AddColumns | None = Field(
         default=None,
@@ -201,6 +255,11 @@ class StreamEntry(Model):
     mage_columns: Boolean | None = Field(
         default=None,
         description="true adds Mage's columns: _mage_created_at (kept on update) and _mage_updated_at.",
+    )
+    fill_new_columns: Boolean | None = Field(
+        default=None,
+        description="true: records that were there before a column was new at the source get its values, too; needs "
+        "INCREMENTAL and merge.",
     )
     on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
         default=None,

@@ -7,16 +7,20 @@ from pathlib import Path
 
 from syncblocks.connectors import registry
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.file_classes import file_of, is_of_file
 from syncblocks.connectors.settings import resolve_path
 
 from ..errors import nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import exact_name, glob_matches, is_glob
+from .masks import HASH
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
 #: Notes a mistake: its place, a message, and optionally `allowed` and `word`.
 Report = Callable[..., None]
+
+_OF_COLUMNS = ("include", "exclude", "mask")
 
 STORE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg", "postgres")
 
@@ -29,18 +33,23 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
         folder: folder of the pipeline file.
         report: notes a mistake; `word` is the value to find a nearest match for.
     """
-    _check_connectors(pipeline, report)
+    _check_connectors(pipeline, folder, report)
     blocks = _check_blocks(pipeline, report)
     _check_parents(pipeline, blocks, report)
     _check_files(pipeline, folder, report)
     _check_renames(pipeline, report)
     finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
     _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place)
+    _check_masks(pipeline, report)
 
 
-def _check_connectors(pipeline: Pipeline, report: Report) -> None:
+def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
     for role, name in (("source", pipeline.source.connector), ("destination", pipeline.destination.connector)):
         position = 0 if role == "source" else 1
+        if is_of_file(name):  # executed when the connector is made, as callbacks and transformers are
+            if not file_of(name, folder).is_file():
+                report((role, "connector"), f"there is no file {file_of(name, folder)}")
+            continue
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
@@ -143,10 +152,22 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
             )
         if entry.replication_method == "INCREMENTAL":
             _check_incremental(entries, place, report, needs_bookmarks=needs_bookmarks)
-        if entry.write_disposition == "merge" and entry.key_properties == ():
-            report((*loc, "key_properties"), "is empty, and a merge needs keys: name them, or write append")
-        if entry.columns is not None and entry.columns.include is None and entry.columns.exclude is None:
-            report((*loc, "columns"), "needs include or exclude", allowed=("include", "exclude"))
+        if entry.write_disposition in ("merge", "history") and entry.key_properties == ():
+            what = f"is empty, and a {entry.write_disposition} needs keys: name them, or write append"
+            report((*loc, "key_properties"), what)
+        if entry.columns is not None and not any(getattr(entry.columns, key) is not None for key in _OF_COLUMNS):
+            report((*loc, "columns"), "needs include, exclude or mask", allowed=_OF_COLUMNS)
+
+
+def _check_masks(pipeline: Pipeline, report: Report) -> None:
+    for place, entry in enumerate(pipeline.streams):
+        rules = () if entry.columns is None else entry.columns.mask or ()
+        if pipeline.mask_key is None and any(rule.how == HASH for rule in rules):
+            report(
+                ("streams", place, "columns", "mask"),
+                "`hash` needs `mask_key` of the pipeline, a secret of at least 32 bytes: "
+                "mask_key: \"{{ secret('mask_key') }}\"",
+            )
 
 
 def _check_incremental(entries: Sequence[StreamEntry], place: int, report: Report, *, needs_bookmarks: bool) -> None:

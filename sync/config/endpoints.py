@@ -33,6 +33,7 @@ SCHEMES = {
 SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
+    ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -49,7 +50,7 @@ _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 _WRITTEN = {"gzip": ".gz", "zstd": ".zst"}
 
 #: Connectors of files, of embedded databases, and of servers.
-_FILES = ("csv", "jsonl", "parquet")
+_FILES = ("csv", "json", "jsonl", "parquet")
 _DATABASES = ("duckdb", "sqlite")
 _SERVERS = ("postgres", "mysql", "mariadb")
 
@@ -61,8 +62,8 @@ _SECRET_PARAMETER = re.compile(
     r"[?&;](?:[\w-]*(?:passw|pwd|secret|token|credential|signature)[\w-]*|sig|key)=", re.IGNORECASE
 )
 _FORMS = (
-    "postgresql://..., mysql://..., mariadb://..., a file (x.csv, x.parquet, x.jsonl, x.duckdb, x.db), a folder or "
-    "glob of such files, env:NAME for a URL in an environment variable, or connector:path such as parquet:out"
+    "postgresql://..., mysql://..., mariadb://..., a file (x.csv, x.parquet, x.jsonl, x.json, x.duckdb, x.db), a "
+    "folder or glob of such files, env:NAME for a URL in an environment variable, or connector:path such as parquet:out"
 )
 
 
@@ -229,6 +230,11 @@ def _as_file(endpoint: Endpoint, place: str, role: str, key: str, folder: Path) 
     A folder that exists under that name stays one.
     """
     name = place.rpartition("/")[2]
+    if role == "destination" and CONNECTORS[endpoint.connector][1] is None:
+        raise ConfigError(
+            f"{_shown(place)!r}: documents of JSON are only read; x.jsonl is a file of one JSON object a line",
+            key=key,
+        )
     if role != "destination" or endpoint.connector not in _FILES or _by_suffix(name) != endpoint.connector:
         return endpoint
     if "://" not in place and (folder / place).is_dir():
@@ -271,6 +277,8 @@ def _by_suffix(text: str) -> str | None:
 
 def _by_files(path: Path, text: str, key: str) -> str | None:
     found = {_by_suffix(each.name) for each in path.rglob("*") if each.is_file()} & set(_FILES)
+    if len(found) > 1:
+        found.discard("json")  # often beside the data, and in the folders of our own destinations
     if len(found) > 1:
         kinds = sorted(str(kind) for kind in found)
         choices = ", ".join(f"{kind}:{text}" for kind in kinds)

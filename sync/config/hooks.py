@@ -99,7 +99,8 @@ def _headers(value: dict[str, str]) -> dict[str, str]:
     return {name: str(text) for name, text in value.items()}
 
 
-def _parameters(value: dict[str, Any]) -> dict[str, Any]:
+def parameters_of(value: dict[str, Any]) -> dict[str, Any]:
+    """Check the names and values of parameters that a statement binds."""
     for name, item in value.items():
         if not _PARAMETER.fullmatch(name):
             raise wrong(f"{name!r} is not a name of a parameter: letters, digits and '_'")
@@ -149,7 +150,7 @@ class SqlSettings(Defaulting):
     """A SQL statement that the destination runs."""
 
     statement: Text = Field(repr=False, description="One SQL statement; `:stream` is a bound parameter.")
-    parameters: Annotated[dict[str, Any], AfterValidator(_parameters)] = Field(
+    parameters: Annotated[dict[str, Any], AfterValidator(parameters_of)] = Field(
         default_factory=dict,
         repr=False,
         description="Further parameters: constants, or templates over the event such as '{{ block_run.rows }}'.",

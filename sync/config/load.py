@@ -56,12 +56,12 @@ _DATES = {
 }
 
 #: Settings of connectors that name a program (see `syncblocks.connectors.singer.settings`).
-_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target")
+_PROGRAMS = ("pip", "executable", "python", "env", "tap", "target", "class")
 
 _SENSITIVE = re.compile(r"passw|pwd|secret|token|api_?key|private_?key|credential", re.IGNORECASE)
 #: As a shell and other tools write a variable.
 _SHELL_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_SENSITIVE_SECTIONS = ("source", "destination", "store", "variables")
+_SENSITIVE_SECTIONS = ("source", "destination", "store", "variables", "mask_key")
 
 
 def load_pipeline(
@@ -338,8 +338,9 @@ class _Loader:
         if not has_template(value):
             self._refuse_shell_variable(value, loc)
             return value
-        if loc[0] == "streams" and loc[2:] == ("query",):
-            self._report(loc, "a template would become SQL: write the value, or filter in a view of the database")
+        if (loc[0] == "streams" and loc[2:] == ("query",)) or ("before" in (loc[0], *loc[2:3]) and loc[-1] == "sql"):
+            ways = "bind it as a parameter" if loc[-1] == "sql" else "filter in a view of the database"
+            self._report(loc, f"a template would become SQL: write the value, or {ways}")
             return value
         self._distinct.add(value)
         self._templated.add(loc)
@@ -379,7 +380,11 @@ class _Loader:
             return text
         if is_table and isinstance(found.value, str) and has_template(found.value):
             raise TemplateError("gives a text that is a template itself")
-        if loc[0] == "streams" and loc[2:3] in (("add_columns",), ("where",)) and _MOMENT.fullmatch(text.strip()):
+        if (
+            loc[0] == "streams"
+            and loc[2:3] in (("add_columns",), ("where",), ("checks",))
+            and _MOMENT.fullmatch(text.strip())
+        ):
             return Moment(found.value)
         is_free = loc[0] == "variables" or "config" in loc[1:2]
         return Rendered(found.value) if isinstance(found.value, str) and not is_free else found.value
@@ -393,6 +398,7 @@ class _Loader:
                 key = str(loc[-1])
                 passwords = url_passwords(text)
                 is_secret = (len(loc) > 1 and _SENSITIVE.search(key) is not None) or is_token_url(loc, text)
+                is_secret = is_secret or section == "mask_key"
                 self._secrets |= passwords
                 if is_secret:
                     self._secrets.add(text)
@@ -547,7 +553,15 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
     Args:
         pipeline: the loaded pipeline.
         role: "source" or "destination".
-        error: the connector's error; `error.key` is the wrong key of `config`, dotted if nested.
+        error: the connector's error; `error.key` is the wrong key of `config`, dotted if nested. Its `others` are
+            told too.
     """
+    found = [_of_connector(pipeline, role, each) for each in (error, *error.others)]
+    first, *others = sorted(found, key=lambda each: each.line or 0)
+    first.others = tuple(others)
+    return first
+
+
+def _of_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
-    return pipeline.error(loc if error.key else (role, "connector"), str(error).removeprefix(f"{error.key}: "))
+    return pipeline.error(loc if error.key else (role, "connector"), error.message.removeprefix(f"{error.key}: "))

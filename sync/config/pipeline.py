@@ -13,8 +13,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting
+from .before import BeforePipeline
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import Executor, ExecutorSettings
+from .masks import MaskKey
 from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class Pipeline(Defaulting):
         default=None,
         description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
     )
+    mask_key: MaskKey | None = Field(
+        default=None,
+        repr=False,
+        description="Key of the hashes that mask columns: a secret of at least 32 bytes, {{ secret('mask_key') }}.",
+    )
     verify: Boolean = Field(
         default=False, description="true: after each run, compare source and destination as `syncblocks verify` does."
     )
@@ -108,6 +115,10 @@ class Pipeline(Defaulting):
     memory: Memory | None = Field(
         default=None,
         description="Memory limit for the buffers of a run, e.g. 512MB; default: a quarter of the machine's memory.",
+    )
+    before: BeforePipeline = Field(
+        default=(),
+        description="Statements that are run before an attempt's first stream: [{sql: ..., connection: source}].",
     )
     source: SourceBlock = Field(description="The source of the records.")
     transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(
@@ -155,9 +166,21 @@ class Pipeline(Defaulting):
         """Start and end, aware, of what the run is for; None: nothing that has a start and an end."""
         return self._origin.interval
 
+    @property
+    def needs_interval(self) -> bool:
+        """Whether a template uses the interval."""
+        return bool(self._origin.of_interval)
+
+    def during(self, interval: tuple[datetime, datetime]) -> Pipeline:
+        """Return the same pipeline for an interval; none of its templates may use one."""
+        assert not self.needs_interval, "they are filled in when the file is loaded"
+        made = self.model_copy()
+        made._origin = self._origin._replace(interval=interval)
+        return made
+
     def check_interval(self) -> None:
         """Raise a ConfigError if a template uses the interval and there is none."""
-        if self._origin.interval is None and self._origin.of_interval:
+        if self._origin.interval is None and self.needs_interval:
             raise self.error(
                 self._origin.of_interval[0],
                 "needs an interval: give `run` or `plan` --interval-start and --interval-end",

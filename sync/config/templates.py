@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
     from jinja2.nodes import Node
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-FUNCTIONS = ("env_var", "secret", "variables")
+#: Functions that tell a time before the run's, by the unit that they count in.
+_AGO = {f"n_{unit}_ago": unit for unit in ("minutes", "hours", "days", "weeks")}
+#: Functions of a name.
+_OF_NAMES = ("env_var", "secret", "variables")
+FUNCTIONS = (*_OF_NAMES, "json_value", *_AGO)
 DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVAL)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
@@ -125,8 +130,8 @@ class Parsed(NamedTuple):
 
     #: Functions and names that it uses.
     names: frozenset[str]
-    #: (function, its first argument, whether it has a default).
-    calls: tuple[tuple[str, str, bool], ...]
+    #: (function, its first argument, whether it has a default); not those of `json_value`.
+    calls: tuple[tuple[str, Any, bool], ...]
     #: Whether it is one expression without text around it.
     is_lone: bool
     #: The x of a template that is only `variables('x')`; else None.
@@ -185,7 +190,7 @@ NOT_FILLED = (TypeError, ValueError, ArithmeticError, LookupError, AttributeErro
 
 
 class Functions:
-    """The three functions of templates; they record the values that they returned."""
+    """The functions of templates; they record the values that they returned."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
@@ -194,7 +199,8 @@ class Functions:
 
     def by_name(self) -> dict[str, Any]:
         """Return the functions by name, as Jinja needs them."""
-        return {name: getattr(self, name) for name in FUNCTIONS}
+        own = {name: getattr(self, name) for name in (*_OF_NAMES, "json_value")}
+        return own | {name: partial(self._ago, name) for name in _AGO}
 
     def env_var(self, name: str, default: Any = None) -> str:
         """Return an environment variable."""
@@ -230,6 +236,38 @@ class Functions:
                 f"there is no variable {name!r}", allowed=tuple(sorted(known)), nearest=nearest_match(name, known)
             )
         return known[name]
+
+    def json_value(self, value: Any, path: str) -> Any:
+        """Return what stands at a path of a JSON text, such as `hosts[0].name`; messages show nothing of the text."""
+        try:
+            found = json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError):
+            raise TemplateError(f"json_value(): what should have {path!r} is no JSON") from None
+        for name, place in _STEP.findall(path.removeprefix("$")):
+            try:
+                found = found[int(place)] if place else found[name]
+            except (LookupError, TypeError, ValueError):
+                raise TemplateError(f"json_value(): there is no {(name or place)!r} on the way to {path!r}") from None
+        if isinstance(found, str):
+            _check_text(found, f"what json_value() finds at {path!r}")
+        return found
+
+    def _ago(self, function: str, number: int) -> str:
+        """Return a date like `ds`, or a time like `execution_date`, so much before the run's."""
+        partition = self._scope.defaults.get("execution_partition")
+        if partition is None:
+            raise TemplateError(f"{function}() cannot be used here: the run's time is not known")
+        moment = datetime.strptime(str(partition).rpartition("/")[2], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        try:
+            moment -= timedelta(**{_AGO[function]: number})
+        except OverflowError:
+            raise TemplateError(f"{function}({number}) is before the year 1") from None
+        return moment.strftime("%Y-%m-%d") if _AGO[function] in ("days", "weeks") else moment.isoformat()
+
+
+#: A step of a path: a name, or a place in a list.
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_PATH = re.compile(r"(?:\$\.?)?(?:[^.\[\]$][^.\[\]]*|\[\d+\])(?:\.[^.\[\]]+|\[\d+\])*")
 
 
 def _text(name: Any, function: str) -> str:
@@ -302,7 +340,7 @@ class _Check:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.names: set[str] = set()
-        self.calls: list[tuple[str, str, bool]] = []
+        self.calls: list[tuple[str, Any, bool]] = []
         self._vocabulary = vocabulary
         self._attributes = dict(vocabulary.attributes)
         self._shown = (*FUNCTIONS, *vocabulary.names)
@@ -335,7 +373,7 @@ class _Check:
 
     def _name(self, name: str) -> None:
         if name in FUNCTIONS:
-            raise TemplateError(f"{name} is a function: {name}('x')")
+            raise TemplateError(f"{name} is a function: {name}({7 if name in _AGO else repr('x')})")
         if name in self._attributes and name not in self._vocabulary.whole:
             allowed = tuple(f"{name}.{attribute}" for attribute in self._attributes[name])
             raise TemplateError(f"write {allowed[0]}", allowed=allowed)
@@ -351,11 +389,35 @@ class _Check:
         _check_name(name, FUNCTIONS, FUNCTIONS)
         if node.dyn_args is not None or node.dyn_kwargs is not None:
             raise TemplateError("* and ** are not allowed")
+        if name == "json_value":
+            self._json_value(node)
+            return
+        if name in _AGO:
+            self._number(name, node)
         # A computed name could be a secret, and the error about an unknown name would show it.
-        if not node.args or not isinstance(node.args[0], nodes.Const):
+        elif not node.args or not isinstance(node.args[0], nodes.Const):
             raise TemplateError(f"{name}() needs a name in quotes: {name}('x')")
         self.names.add(name)
         self.calls.append((name, node.args[0].value, len(node.args) + len(node.kwargs) > 1))
+
+    def _json_value(self, node: Any) -> None:
+        """Check a call whose first argument is another call, which is checked as any."""
+        from jinja2 import nodes
+
+        form = "json_value(secret('x'), 'path.to[0].value')"
+        if len(node.args) != 2 or node.kwargs or not isinstance(node.args[0], nodes.Call):
+            raise TemplateError(f"json_value() needs a function and a path: {form}")
+        path = node.args[1].value if isinstance(node.args[1], nodes.Const) else None
+        if not isinstance(path, str) or not _PATH.fullmatch(path):
+            raise TemplateError(f"json_value() needs a path in quotes: {form}")
+        self.names.add("json_value")
+
+    def _number(self, name: str, node: Any) -> None:
+        from jinja2 import nodes
+
+        number = node.args[0].value if len(node.args) == 1 and isinstance(node.args[0], nodes.Const) else None
+        if not isinstance(number, int) or isinstance(number, bool) or node.kwargs:
+            raise TemplateError(f"{name}() needs a whole number: {name}(7)")
 
     def _attribute(self, node: Any) -> None:
         from jinja2 import nodes

@@ -12,6 +12,10 @@ from .globs import glob_error
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKMGT]?)(i?)B?")
 _DAY_S = 86_400
+#: Most levels of objects that become columns.
+MOST_LEVELS = 16
+#: A span of time: days, hours, minutes, seconds.
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 #: Smallest `memory`, in bytes.
 MIN_MEMORY = 64_000_000
 
@@ -28,7 +32,16 @@ class Moment(Rendered):
     __slots__ = ()
 
 
-def _number(value: Any) -> Any:
+def span_s(text: str) -> float | None:
+    """Return the seconds of `1d12h`; None: it is no span of time."""
+    parts = _SPAN.fullmatch(text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (_DAY_S, 3600, 60, 1), strict=True))
+
+
+def as_number(value: Any) -> Any:
+    """Return the number that a text of a template stands for; all else as it is."""
     if isinstance(value, Rendered):
         text = value.strip()
         if re.fullmatch(r"[-+]?[0-9]{1,18}", text):
@@ -42,6 +55,17 @@ def _boolean(value: Any) -> Any:
     if isinstance(value, Rendered):
         return {"true": True, "false": False}.get(value.strip().lower(), value)
     return value
+
+
+def _levels(value: Any) -> Any:
+    """Return down to how many levels objects become columns: of `text` 0, of `{flatten: N}` N."""
+    levels = value.get("flatten") if isinstance(value, dict) and value.keys() == {"flatten"} else None
+    levels = as_number(levels)
+    if isinstance(levels, int) and not isinstance(levels, bool) and 1 <= levels <= MOST_LEVELS:
+        return levels
+    if isinstance(value, str) and value.strip() == "text":
+        return 0
+    raise wrong(f"must be text, or {{flatten: N}} with N from 1 to {MOST_LEVELS}")
 
 
 def _filled(value: str) -> str:
@@ -83,14 +107,14 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _concurrency(value: Any) -> Any:
-    value = _number(value)
+    value = as_number(value)
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000):
         return "auto" if value == "auto" else value
     raise wrong("must be auto or a whole number from 1 to 1000")
 
 
 def _size(value: Any) -> Any:
-    value = _number(value)
+    value = as_number(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) and len(value) < 40 else None
@@ -118,14 +142,14 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(as_list), AfterValidator(_un
 SomeNames = Annotated[Names, AfterValidator(_not_empty)]
 Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidator(_unique), AfterValidator(_not_empty)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1000)]
-Attempts = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Readers = Annotated[int, BeforeValidator(_number), Field(ge=1, le=64)]
-AtOnce = Annotated[int, BeforeValidator(_number), Field(ge=1, le=1000)]
-Delay = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_DAY_S)]
-RejectedLimit = Annotated[int, BeforeValidator(_number), Field(ge=0, le=1_000_000)]
-Lookback = Annotated[int | float, BeforeValidator(_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
-Timeout = Annotated[float, BeforeValidator(_number), Field(gt=0, le=7 * _DAY_S)]
+Count = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1000)]
+Attempts = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
+Readers = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=64)]
+AtOnce = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
+Delay = Annotated[float, BeforeValidator(as_number), Field(ge=0, le=_DAY_S)]
+RejectedLimit = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1_000_000)]
+Lookback = Annotated[int | float, BeforeValidator(as_number), Field(gt=0, lt=2**63, allow_inf_nan=False)]
+Timeout = Annotated[float, BeforeValidator(as_number), Field(gt=0, le=7 * _DAY_S)]
 
 
 def _operators(value: Any) -> Any:
@@ -144,6 +168,23 @@ BookmarkOperators = Annotated[
     dict[str, str],
     PlainValidator(_operators),
     WithJsonSchema({"type": "object", "additionalProperties": {"enum": [">=", ">"]}, "minProperties": 1}),
+]
+Nested = Annotated[
+    int,
+    PlainValidator(_levels),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "text"},
+                {
+                    "type": "object",
+                    "properties": {"flatten": {"type": "integer", "minimum": 1, "maximum": MOST_LEVELS}},
+                    "required": ["flatten"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
 ]
 Concurrency = Annotated[
     int | Literal["auto"],

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream
 
 from ..errors import SyncError
+from .history import HistoryColumns
 
 
 class ColumnTaken(SyncError):
@@ -38,11 +39,17 @@ class AddedColumns:
     """The columns that are added to a stream, behind those that it has; none: it stays as it is."""
 
     columns: tuple[AddedColumn, ...] = ()
+    #: The times of versions, of `write_disposition: history`.
+    history: HistoryColumns | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.columns) or self.history is not None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Their names."""
-        return tuple(column.field.name for column in self.columns)
+        times = () if self.history is None else self.history.names
+        return (*(column.field.name for column in self.columns), *times)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -55,8 +62,9 @@ class AddedColumns:
         return next((name for name in self.names if name.casefold() in known), "")
 
     def stream(self, stream: Stream) -> Stream:
-        """Return the stream with the columns."""
-        return replace(stream, schema=self.schema(stream.schema)) if self.columns else stream
+        """Return the stream with the columns; a version of a record is identified by its time as well."""
+        keys = stream.key_properties if self.history is None else (*stream.key_properties, *self.history.keys)
+        return replace(stream, schema=self.schema(stream.schema), key_properties=keys) if self else stream
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return the columns of a stream with those that are added.
@@ -65,12 +73,15 @@ class AddedColumns:
             ColumnTaken: the stream has such a column (of a transformer) already.
         """
         if taken := self.taken(schema.names):
-            raise ColumnTaken(f"column {taken!r} of add_columns is one of the stream's own: give it another name")
-        return pa.schema([*schema, *(column.field for column in self.columns)], schema.metadata)
+            whose = "of add_columns" if taken not in (VALID_FROM, VALID_TO) else "of a history"
+            raise ColumnTaken(f"column {taken!r} {whose} is one of the stream's own: give it another name")
+        times = () if self.history is None else self.history.fields
+        return pa.schema([*schema, *(column.field for column in self.columns), *times], schema.metadata)
 
     def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return a batch with the columns."""
-        if not self.columns:
+        if not self:
             return batch
         added = [pa.repeat(column.value, batch.num_rows) for column in self.columns]
+        added += [] if self.history is None else self.history.arrays(batch)
         return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=self.schema(batch.schema))

@@ -30,6 +30,7 @@ class Naming(Transformer):
             stream,
             schema=self._named(stream.schema),
             key_properties=self._names(stream.key_properties),
+            unique_properties=self._names(stream.unique_properties),
             bookmark_properties=self._names(stream.bookmark_properties),
         )
 

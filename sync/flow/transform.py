@@ -54,6 +54,7 @@ class Transformer:
             stream,
             schema=pa.schema(fields),
             key_properties=tuple(names.get(name, name) for name in stream.key_properties),
+            unique_properties=tuple(names.get(name, name) for name in stream.unique_properties),
             bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
         )
 
@@ -75,7 +76,9 @@ class Transformer:
             self.schema = renamed.schema
             return renamed
         table = self._by_batch(renamed) if self._frames == "batch" else self._by_record(renamed)
-        missing = [key for key in declared.key_properties if key not in table.schema.names]
+        missing = [
+            key for key in (*declared.key_properties, *declared.unique_properties) if key not in table.schema.names
+        ]
         if missing:
             raise TransformError(
                 f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "

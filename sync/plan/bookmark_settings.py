@@ -55,9 +55,11 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
         if said is not None:
             raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
         return ChangedFiles.FAIL
-    if disposition == "merge":
+    if disposition in ("merge", "replace_range", "history"):
         if said == "append":
-            raise fail("changed_files", "a merge replaces the records of a changed file: leave it out, or say `ignore`")
+            raise fail(
+                "changed_files", f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`"
+            )
         return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
     return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
 

@@ -6,12 +6,23 @@ from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
+    VALID_FROM,
+    VALID_TO,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, applies
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream
+
+#: Write dispositions that delete what other streams have written.
+_REPLACING = (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
 
 
 class SharedTable(ConfigError):
@@ -31,7 +42,11 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
         ConfigError: see above.
     """
     if taken := stream.added.taken(declared.schema.names):
-        raise stream_error(pipeline, stream, f"add_columns: the stream has a column {taken!r}: give it another name")
+        key = "write_disposition: history" if taken in (VALID_FROM, VALID_TO) else "add_columns"
+        raise stream_error(pipeline, stream, f"{key}: the stream has a column {taken!r}: give it another name")
+    own = [column.field.name for column in stream.added.columns]
+    if stream.added.history is not None and (taken := stream.added.history.taken(own)):
+        raise stream_error(pipeline, stream, f"add_columns: a history has a column {taken!r}: give it another name")
     is_merged = stream.write_disposition is WriteDisposition.MERGE
     if stream.added.kept and is_merged and can.keeps_first is None:
         what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
@@ -46,13 +61,13 @@ def check_shared_tables(
     *,
     full_refresh: bool,
 ) -> None:
-    """Refuse to replace a table that another stream writes; append and merge may share a table."""
+    """Refuse to replace a table, or a range of it, that another stream writes; append and merge may share a table."""
 
     def one_name(table: str) -> str:
         return table if can.names_tables is None else can.names_tables.one_name(table)
 
     def replaces(stream: SelectedStream) -> bool:
-        return full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+        return full_refresh or stream.write_disposition in _REPLACING
 
     by_table: dict[str, list[SelectedStream]] = {}
     for stream in selected:
@@ -76,16 +91,32 @@ def check_shared_tables(
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
             if is_other and row.committed_at is not None:
-                is_asked = stream.write_disposition is WriteDisposition.REPLACE
-                what = "`replace`" if is_asked else "--full-refresh"
+                is_asked = stream.write_disposition in _REPLACING
+                is_range = stream.write_disposition is WriteDisposition.REPLACE_RANGE and not full_refresh
+                what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
                 advice = "give another `destination_table`" if is_asked else _START_OVER
                 raise stream_error(
                     pipeline,
                     stream,
-                    f"{what} would drop table {stream.destination_table!r}, which stream {row.key.stream!r} of "
+                    f"{what} would {'delete records of' if is_range else 'drop'} table "
+                    f"{stream.destination_table!r}, which stream {row.key.stream!r} of "
                     f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
                     "state with `syncblocks state reset --forget`",
                 )
+
+
+def sharing_streams(selected: Sequence[SelectedStream], can: Abilities) -> dict[str, list[str]]:
+    """Return for each stream the others of this run that write its table."""
+    tables = {
+        stream.name: stream.destination_table
+        if can.names_tables is None
+        else can.names_tables.one_name(stream.destination_table)
+        for stream in selected
+    }
+    return {
+        name: [other for other, its in tables.items() if its == table and other != name]
+        for name, table in tables.items()
+    }
 
 
 #: How to read all streams of a table again: a stream without a table starts from scratch.
@@ -93,7 +124,7 @@ _START_OVER = "to read all of its streams again, drop the table by hand and run 
 
 
 def _advice(others: Sequence[SelectedStream]) -> str:
-    if any(other.write_disposition is WriteDisposition.REPLACE for other in others):
+    if any(other.write_disposition in _REPLACING for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 
@@ -139,6 +170,32 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
             f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
             f"with their records; {pipeline.destination.connector} does not",
         )
+
+
+def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+    """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
+    if stream.written_range is not None and can.replaces_ranges is None:
+        raise stream_error(
+            pipeline,
+            stream,
+            "`write_disposition: replace_range` needs a destination that deletes a range in the transaction of its "
+            f"records; {pipeline.destination.connector} does not",
+        )
+
+
+def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, full_refresh: bool) -> None:
+    """Refuse `unique_constraints` where the destination cannot merge by them, or a full refresh would lose them."""
+    if not stream.stream.unique_properties:
+        return
+    if can.merges_by_unique is None:
+        text = f"{pipeline.destination.connector} merges by `key_properties` only: leave out `unique_constraints`"
+        raise stream_error(pipeline, stream, text)
+    if full_refresh:
+        text = (
+            "`unique_constraints` and --full-refresh exclude each other, since the new table would not have them; drop "
+            f"table {stream.destination_table!r} by hand, and a run without --full-refresh makes it anew"
+        )
+        raise stream_error(pipeline, stream, text)
 
 
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:

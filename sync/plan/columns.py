@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity
-from syncblocks.connectors.arrow.said import is_readable, read_as
+from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
+from syncblocks.connectors.arrow.said import decoded, is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import (
     LOOK,
@@ -41,6 +41,8 @@ class ColumnPlan:
     fidelity: Fidelity | None
     #: Type that `types` says, if the source reads it in another one.
     said: pa.DataType | None = None
+    #: How its texts write the bytes that arrive; empty: they are not decoded.
+    decode: str = ""
     #: Conversion by `on_lossy`: "cast", "text" or "" for none.
     conversion: str = ""
     #: Whether it is new and left out by `on_schema_change: ignore`.
@@ -61,6 +63,8 @@ class Rules:
     on_lossy: str = "fail"
     #: Types that the pipeline says, by the arriving names of their columns.
     said: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
+    #: How texts write bytes, by the arriving names of their columns.
+    decode: Mapping[str, str] = dataclasses.field(default_factory=dict)
     #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
@@ -95,6 +99,8 @@ def _converted(array: pa.Array, field: pa.Field, column: ColumnPlan | None) -> p
     if column is None:
         return array
     if column.said is not None:
+        if column.decode:
+            return decoded(array, column.decode, field.name)
         array = read_as(array, column.said, field.name)
     if column.conversion == "text":
         return as_text(array, field.name)
@@ -106,7 +112,14 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
     if rules.types is None:
         said, refusals = _said(stream, rules)
         columns = [
-            ColumnPlan(name=f.name, type=_type_of(f), kept=None, fidelity=None, said=_if_other(f, own))
+            ColumnPlan(
+                name=f.name,
+                type=_type_of(f),
+                kept=None,
+                fidelity=None,
+                said=_if_other(f, own),
+                decode=rules.decode.get(f.name, ""),
+            )
             for f, own in zip(said.schema, stream.schema, strict=True)
         ]
         return ColumnMapping(declared=stream, arriving=said, columns=tuple(columns), refusals=tuple(refusals))
@@ -121,6 +134,7 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
             kept=one,
             fidelity=fidelity(field, one),
             said=_if_other(field, own),
+            decode=rules.decode.get(field.name, ""),
         )
         if (field.metadata or {}).get(UNDECIDED) == LOOK:
             undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
@@ -142,7 +156,9 @@ def _said(stream: Stream, rules: Rules) -> tuple[Stream, list[str]]:
     fields, refusals = [], []
     for field in stream.schema:
         kind = rules.said.get(field.name, field.type)
-        if not is_readable(field.type, kind):
+        if field.name in rules.decode and not pa.types.is_string(plain(field.type)):
+            refusals.append(f"column {field.name!r} is {_type_of(field)}, and `decode` takes texts only")
+        elif not is_readable(field.type, kind):
             refusals.append(f"column {field.name!r} is {_type_of(field)}, which cannot be read as {kind}: see `types`")
         elif kind != field.type:
             field = pa.field(field.name, kind, field.nullable)

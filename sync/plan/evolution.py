@@ -38,7 +38,10 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
         is_decided: whether no function decides the columns.
     """
     before = before or {"columns": {}, "left_out": []}
-    existing, needed = table_columns(arriving, rules), {*arriving.key_properties, *arriving.bookmark_properties}
+    existing, needed = (
+        table_columns(arriving, rules),
+        {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties},
+    )
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
     new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
     if "ignored" in before:
@@ -85,7 +88,8 @@ def former_key(
 def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
     """Say why a merge cannot continue with other keys; empty if it can."""
     keys = next((change for change in changes if change["change"] == "keys"), None)
-    if keys is None or rules.disposition is not WriteDisposition.MERGE:
+    keyed = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
+    if keys is None or rules.disposition not in keyed:
         return ""
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
+from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.stream import (
     DECIDED,
     GUESSED,
@@ -62,9 +63,9 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
     if _gets_fractions(guessed, held, guess):
         return field
     if UNDECIDED in metadata and pa.types.is_decimal128(held):
-        return pa.field(field.name, held, field.nullable, {WIDENS: b"1"})
+        return marked(pa.field(field.name, held, field.nullable, {WIDENS: b"1"}), path_of(field))
     kept_marks = {UNSEEN: b"1"} if UNSEEN in metadata else {}
-    return pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks})
+    return marked(pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks}), path_of(field))
 
 
 def _gets_fractions(guessed: pa.DataType, held: pa.DataType, guess: bytes) -> bool:

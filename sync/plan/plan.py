@@ -10,30 +10,37 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
+    Condition,
     LedgerKey,
     ReplicationMethod,
     Stream,
     TableState,
     Trigger,
     WriteDisposition,
+    WrittenRange,
     notices_of,
 )
 
 from ..config import Pipeline
+from ..config.before import Statement
 from ..delivery.subscriptions import UserCode, applies, data_blocks
 from .checks import (
     Unplannable,
     check_added,
     check_own_source,
+    check_ranges,
     check_rejected,
     check_shared_tables,
     check_tracked,
+    check_unique,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
+    sharing_streams,
     stream_error,
 )
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
+from .deletes import PlannedDeletes, other_writers, plan_deletes, why_no_deletes
 from .evolution import (
     Ignored,
     former_key,
@@ -46,7 +53,9 @@ from .evolution import (
     unless_left_out,
     without_columns,
 )
+from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
+from .history import check_history, timed
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .placement import checked_placement
@@ -64,7 +73,9 @@ from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
+from .value_checks import value_checks
 from .wires import ARROW, chosen_wire, common_wires
+from .written_range import arriving_range
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,9 @@ class Connectors:
     source_can: Abilities
     destination: Destination
     destination_can: Abilities
+    #: The system that computes checksums of the destination's tables, for `deletes`; empty: none does, and their keys
+    #: are read; None: they cannot be read.
+    read_back: str | None = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +128,14 @@ class PlannedStream:
     is_refused_by_destination: bool
     #: Whether the file must change first: without `allow_blocks_to_fail` nothing is run.
     needs_decision: bool
+    #: Conditions that its records must meet as they would be written.
+    checks: tuple[Condition, ...] = ()
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
+    #: Of replace_range: what is deleted and written anew; its column as it arrives.
+    written_range: WrittenRange | None = None
     #: Streams whose tables its table refers to by foreign keys; they come before it.
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
@@ -126,8 +144,14 @@ class PlannedStream:
     notices: tuple[str, ...] = ()
     #: Of columns that are not what a person may expect; for `plan` only.
     warnings: tuple[str, ...] = ()
+    #: Whether the history in the table is dropped (`--drop-history`).
+    drops_history: bool = False
     #: A repair reads and merges only its own ranges; None: a usual run.
     repair: Repair | None = None
+    #: Of records that the source no longer has; None: they stay.
+    deletes: PlannedDeletes | None = None
+    #: Columns, by the source's names, that records get that are there already, before the load.
+    fills: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -143,6 +167,11 @@ class PlannedStream:
     def tries(self) -> int:
         """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
         return self.selected.retries + (3 if self.reading.readers > 1 else 2)
+
+    @property
+    def compares_keys(self) -> bool:
+        """Whether a transaction after the load deletes what the source no longer has, and completes the stream."""
+        return self.deletes is not None and self.deletes.is_due and self.repair is None
 
     @property
     def commits_once(self) -> bool:
@@ -164,6 +193,8 @@ class Plan:
     streams: tuple[PlannedStream, ...]
     #: Names of streams that one read yields together.
     groups: tuple[tuple[str, ...], ...]
+    #: Run before the first stream.
+    before: tuple[Statement, ...] = ()
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
@@ -180,6 +211,8 @@ def plan_streams(
     *,
     connectors: Connectors,
     full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
 ) -> Plan:
     """Plan a run: decide everything that can be decided before a record is read.
 
@@ -191,12 +224,15 @@ def plan_streams(
         code: the user's functions.
         connectors: gives groups, wires and abilities.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
 
     Raises:
         ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
             a table is its own source.
     """
     check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
+    sharing = sharing_streams(selected, connectors.destination_can)
     order = in_order(selected, tables, connectors.destination_can.names_tables)
     streams = []
     for stream in order.streams:
@@ -208,7 +244,21 @@ def plan_streams(
         try:
             if refusal:
                 raise stream_error(pipeline, stream, refusal, kind=Unplannable)
-            planned = _plan_stream(pipeline, stream, key, table, known, code, connectors, full_refresh=full_refresh)
+            row = ledger_row(table, key)
+            can = connectors.destination_can
+            check_history(pipeline, stream, table, row, can, full_refresh=full_refresh, drop_history=drop_history)
+            planned = _plan_stream(
+                pipeline,
+                stream,
+                key,
+                table,
+                known,
+                code,
+                connectors,
+                sharing[stream.name],
+                full_refresh=full_refresh,
+                may_be_late=may_be_late,
+            )
         except Unplannable as error:
             if not pipeline.allow_blocks_to_fail:
                 raise
@@ -241,7 +291,9 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
-    return Plan(streams=planned_streams, groups=groups, warnings=tuple(warnings), elsewhere=elsewhere)
+    return Plan(
+        streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings), elsewhere=elsewhere
+    )
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
@@ -270,8 +322,10 @@ def _plan_stream(
     known: Mapping[tuple[str, str], Shape | None],
     code: UserCode,
     connectors: Connectors,
+    sharing: Sequence[str],
     *,
     full_refresh: bool,
+    may_be_late: bool,
 ) -> PlannedStream:
     if stream.stream.unreadable:
         raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
@@ -293,10 +347,19 @@ def _plan_stream(
     blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
     check_added(pipeline, stream, declared, connectors.destination_can)
+    if reason := why_no_deletes(
+        stream, declared, table, other_writers(key, table, sharing), connectors, is_decided=is_decided
+    ):
+        raise stream_error(pipeline, stream, f"`deletes` {reason}")
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
-    rules = replace(rules, said={names[name]: kind for name, kind in stream.said.items() if name in names})
+    stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=may_be_late)
+    rules = replace(
+        rules,
+        said={names[name]: kind for name, kind in stream.said.items() if name in names},
+        decode={names[name]: form for name, form in stream.decode.items() if name in names},
+    )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
         read = stream.stream
@@ -337,19 +400,32 @@ def _plan_stream(
     if start.is_unclaimed and (altered := _alterations(mapping, table, is_decided=is_decided)):
         raise stream_error(pipeline, stream, not_ours(stream, altered))
     lossy = mapping.refusals if is_decided else ()
-    of_changes = [text for text in (frozen(changes, before, mapping, rules), rekeyed(changes, stream, rules)) if text]
+    of_changes = [
+        text
+        for text in (frozen(changes, before, mapping, rules), "" if full_refresh else rekeyed(changes, stream, rules))
+        if text
+    ]
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = stream.added.stream(without_columns(declared, rules.left_out - unsure))
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
     check_tracked(pipeline, stream, connectors.destination_can)
+    check_ranges(pipeline, stream, connectors.destination_can)
+    try:
+        written = arriving_range(stream, names, mapping, table, full_refresh=full_refresh)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+    check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
+    no_filling = why_no_filling(stream, connectors.destination_can, is_decided=is_decided)
+    if stream.fills_new_columns and no_filling:
+        raise stream_error(pipeline, stream, f"`fill_new_columns` {no_filling}")
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added.columns
+    is_plain = is_plain and not stream.added and not stream.checks
     wire = ARROW
-    if is_plain:
+    if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
     reading = plan_reading(
         stream,
@@ -361,7 +437,8 @@ def _plan_stream(
             blocks
             or kept
             or is_converted
-            or stream.added.columns
+            or stream.added
+            or stream.checks
             or arriving.schema.names != stream.stream.schema.names
         ),
     )
@@ -372,11 +449,13 @@ def _plan_stream(
         key=key,
         table=table,
         start=start,
-        write_disposition=disposition,
+        # A history begins anew by itself: versions of one key may arrive.
+        write_disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
         wire=wire if reading.readers == 1 or reading.loaders > 1 else "arrow",
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
+        checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),
@@ -388,8 +467,12 @@ def _plan_stream(
         is_refused_by_destination=not of_changes,
         needs_decision=bool(lossy) and not changes,
         data_blocks=kept,
+        written_range=written,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
+        drops_history=full_refresh and stream.added.history is not None,
+        deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
+        fills=() if no_filling or full_refresh else columns_to_fill(stream, names, mapping, row, start),
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, table)),
         warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
         + tuple(text_warnings(offered, names, mapping, is_decided=is_decided)),
@@ -402,8 +485,13 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
         return stream.stream
     from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
 
+    read = stream.stream
+    if read.masks is not None:
+        from syncblocks.connectors.arrow.masking import unmasked_stream
+
+        read = unmasked_stream(read)  # the source filters by values as they are
     try:
-        return refitted(stream.stream)
+        return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
+from syncblocks.connectors.protocols import ComputesChecksums
 from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from .selected_stream import SelectedStream
@@ -124,6 +125,11 @@ def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
     ]
 
 
+def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
+    """Return what computes the checksums of a stream in its database; None: its records are read."""
+    return None if stream.masks is not None else can.computes_checksums
+
+
 def plan_reading(
     selected: SelectedStream,
     disposition: WriteDisposition,
@@ -164,9 +170,12 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
         return f"{source_name} reads a stream as a whole"
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
+    if selected.stream.names_files:
+        return "it tells which files it has read"
     if selected.stream.max_rejected is not None:
         return "rejected records are kept one by one"
-    if disposition is WriteDisposition.MERGE and not selected.has_own_key:
+    is_by_key = disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+    if is_by_key and not selected.has_own_key:
         return "of records with the same key the last one counts, so they are read in order"
     return ""
 
@@ -176,6 +185,8 @@ def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is
         return "one loader, since the destination has one writer"
     if disposition is WriteDisposition.APPEND:
         return "one loader, since append writes the table itself"
+    if disposition is WriteDisposition.REPLACE_RANGE:
+        return "one loader, since replace_range looks at each record's range"
     if not is_plain:
         return "one loader, since transformers and callbacks take one batch after the other"
     return ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.stream import GUESSED, SAID, UNSEEN, Stream
 
 #: Marks of columns whose values a file has as texts.
@@ -26,7 +27,7 @@ def with_types(stream: Stream, types: Mapping[str, pa.DataType]) -> tuple[Stream
     for field in stream.schema:
         kind = types.get(field.name)
         if kind is not None and not _IN_TEXTS.isdisjoint(field.metadata or ()):
-            field = pa.field(field.name, kind, field.nullable, {SAID: b"1"})
+            field = marked(pa.field(field.name, kind, field.nullable, {SAID: b"1"}), path_of(field))
         elif kind is not None:
             others[field.name] = kind
         fields.append(field)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
+from ..config.before import Statement
+from ..config.deletes import Deletes
+from ..config.filters import Comparison
 from ..errors import ConfigError, nearest_match
 from ..flow.added import AddedColumns
 
@@ -43,16 +46,32 @@ class SelectedStream:
     on_schema_change: str
     #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
     said: Mapping[str, pa.DataType]
+    #: How texts write bytes, by the source's names.
+    decode: Mapping[str, str]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
+    #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
+    excluded: tuple[str, ...]
+    #: Down to how many levels objects become columns.
+    nested: int
     #: The destination's names for columns: keep, lower, snake_case or mage.
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: Conditions that its records must meet as they would be written.
+    checks: tuple[Comparison, ...]
+    #: What becomes of records that the source no longer has; None: they stay.
+    deletes: Deletes | None
+    #: Whether columns that are new at the source are filled in records that were there before.
+    fills_new_columns: bool
+    #: Run before each try reads it.
+    before: tuple[Statement, ...]
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
+    #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
+    written_range: WrittenRange | None = None
 
     @property
     def name(self) -> str:

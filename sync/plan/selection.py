@@ -6,6 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream
 
@@ -84,7 +87,11 @@ def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[st
 
 
 def select_names(
-    pipeline: Pipeline, catalog: Sequence[Stream], globs: Sequence[str] = (), only: Collection[str] | None = None
+    pipeline: Pipeline,
+    catalog: Sequence[Stream],
+    globs: Sequence[str] = (),
+    only: Collection[str] | None = None,
+    tags: Sequence[str] = (),
 ) -> Selection:
     """Return the names that the `streams` entries select.
 
@@ -93,15 +100,18 @@ def select_names(
         catalog: the source's streams, opened or not.
         globs: of `--stream`; none: all.
         only: exact names, if the streams are known already.
+        tags: of `--tag`; none: all.
 
     Raises:
-        ConfigError: a pattern matches nothing.
+        ConfigError: a pattern matches nothing, or no stream has a tag.
     """
     _, settings = _merged_settings(pipeline, {stream.name: stream for stream in catalog})
     selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
     if not selected:
         raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     wanted = matching_names([name for name in selected if only is None or name in only], globs)
+    if tags:
+        wanted = _tagged(wanted, {name: settings[name].get("tags") or () for name in selected}, tags)
     return Selection(catalog=tuple(catalog), selected=tuple(selected), wanted=tuple(wanted))
 
 
@@ -164,6 +174,21 @@ def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
         if not any(glob_matches(glob, name) for name in names):
             raise _no_such_stream(f"{glob!r} matches no stream", glob, names)
     return [name for name in names if not globs or matches_any(globs, name)]
+
+
+def _tagged(names: Sequence[str], found: Mapping[str, Sequence[str]], tags: Sequence[str]) -> list[str]:
+    """Return the names of the streams that have one of the tags."""
+    known = sorted({tag for each in found.values() for tag in each})
+    for tag in tags:
+        if tag not in known:
+            message = f"{tag!r} is the tag of no selected stream"
+            message += "" if known else "; give streams `tags: [...]` in the pipeline file"
+            raise ConfigError(message, key="--tag", allowed=tuple(known), nearest=nearest_match(tag, known))
+    tagged = [name for name in names if set(tags) & set(found[name])]
+    if not tagged:
+        shown = ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
+        raise ConfigError(f"none of the chosen streams has the tag {' or '.join(tags)}: {shown}", key="--tag")
+    return tagged
 
 
 def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
@@ -255,7 +280,7 @@ def _check_columns(
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
         if not all(stream.schema.names for stream in streams):
             continue  # a stream that was not opened may have the column
-        known = sorted({column for stream in streams for column in stream.schema.names})
+        known = sorted({name for stream in streams for field in stream.schema for name in _known(field, named)})
         for location, pattern in named(entry):
             if pattern not in known and not any(glob_matches(pattern, column) for column in known):
                 raise pipeline.error(
@@ -266,17 +291,25 @@ def _check_columns(
                 )
 
 
+def _known(field: pa.Field, named: Callable[[StreamEntry], _Named]) -> list[str]:
+    """Return the names that a column has in an entry; `columns` may name the object that the column is a value of."""
+    return names_of(field) if named is _column_patterns else [field.name]
+
+
 def _column_patterns(entry: StreamEntry) -> _Named:
     if entry.columns is not None:
         for side, patterns in (("include", entry.columns.include), ("exclude", entry.columns.exclude)):
             yield from ((("columns", side), pattern) for pattern in patterns or ())
+        yield from ((("columns", "mask", rule.column), rule.column) for rule in entry.columns.mask or ())
 
 
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
+    yield from ((("unique_constraints",), name) for name in entry.unique_constraints or ())
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)
     yield from ((("types", name), name) for name in entry.types or ())
+    yield from ((("decode", name), name) for name in entry.decode or ())
 
 
 def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:

@@ -13,12 +13,14 @@ from syncblocks.connectors.stream import (
     LedgerKey,
     LedgerRow,
     ReplicationMethod,
+    Stream,
     TableState,
     WriteDisposition,
 )
 
 from ..config.naming import KEEP
 from .selected_stream import SelectedStream
+from .written_range import RANGE
 
 
 class Start(NamedTuple):
@@ -32,22 +34,39 @@ class Start(NamedTuple):
     is_given: bool = False
 
 
-#: Behind the source of a ledger row: how its columns are named, and marks of the query and of the filter of its stream.
-_NAMING, _QUERY, _WHERE = "?naming=", "?query=", "?where="
+#: Behind the source of a ledger row: how its columns are named, down to which level objects are flattened, and marks
+#: of query, filter and masks of its stream.
+_NAMING, _NESTED, _QUERY, _WHERE, _MASKS = "?naming=", "?nested=", "?query=", "?where=", "?masks="
 
-_MARKS = re.compile(r"(\?naming=(?P<naming>\w+))?(\?query=(?P<query>[0-9a-f]{16}))?(\?where=(?P<where>[0-9a-f]{16}))?$")
+_MARKS = re.compile(
+    r"(\?naming=(?P<naming>\w+))?(\?nested=(?P<nested>[0-9]+))?(\?query=(?P<query>[0-9a-f]{16}))?"
+    r"(\?where=(?P<where>[0-9a-f]{16}))?(\?masks=(?P<masks>[0-9a-f]{16}))?$"
+)
 
 
 def source_of(source: str, stream: SelectedStream) -> str:
-    """Return what the ledger keeps as the source of a stream: with its naming, and marks of query and filter."""
+    """Return what the ledger keeps as the source of a stream: with its naming, `nested`, and marks of what is read."""
     read = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
+    nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
     query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
         for each in read.where
+        if each.of_interval != RANGE  # of each run another one: it says what is written, not what the table holds
     )
-    return f"{source}{naming}{query}" + (f"{_WHERE}{_mark(json.dumps(said))}" if said else "")
+    where = f"{_WHERE}{_mark(json.dumps(said))}" if said else ""
+    return f"{source}{naming}{nested}{query}{where}{masks_mark(read)}"
+
+
+def masks_mark(stream: Stream) -> str:
+    """Return the mark of a stream's masks and their key; empty: no column is masked."""
+    if stream.masks is None:
+        return ""
+    from syncblocks.connectors.arrow.masking import mark_of_masks  # its kernels take time to load
+
+    said = mark_of_masks(stream.masks, stream.schema.names)
+    return f"{_MASKS}{_mark(said)}" if said else ""
 
 
 def _mark(text: str) -> str:
@@ -69,16 +88,26 @@ def _naming_of(source: str) -> str:
     return _marks(source)["naming"] or KEEP
 
 
-def _altered(before: str, now: str) -> str:
-    """Say what of a stream is not what it was, by its source in the ledger; empty: nothing."""
+def _nested_of(source: str) -> int:
+    return int(_marks(source)["nested"] or 0)
+
+
+_WORDS = {"query": "the query", "where": "the filter (`where`)", "masks": "the masks (`columns: {mask}`, `mask_key`)"}
+
+
+def _altered(before: str, now: str) -> list[str]:
+    """Return what of a stream is not what it was, by its source in the ledger: keys of `_WORDS`."""
     then, since = _marks(before), _marks(now)
-    words = {"query": "the query", "where": "the filter (`where`)"}
-    return " and ".join(word for name, word in words.items() if then[name] != since[name])
+    return [name for name in _WORDS if then[name] != since[name]]
 
 
 def ledger_row(table: TableState, key: LedgerKey) -> LedgerRow | None:
     """Return the row of a key in a table's ledger."""
     return next((row for row in table.ledger if row.key == key), None)
+
+
+def _in_words(levels: int) -> str:
+    return f"{{flatten: {levels}}}" if levels else "text"
 
 
 def starting_point(
@@ -133,8 +162,17 @@ def starting_point(
                 f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
                 "give another `destination_table`, or start the table over with --full-refresh"
             )
-        if is_same and committed.source not in named and not _is_read_anew(stream):
-            return _refused_change(stream, _altered(committed.source, named[0]))
+        if is_same and (levels := _nested_of(committed.source)) != stream.nested:
+            return (
+                f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
+                f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
+                f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
+                "--full-refresh"
+            )
+        if is_same and committed.source not in named:
+            altered = _altered(committed.source, named[0])
+            if refused := [name for name in altered if not _comes_anew(stream, name)]:
+                return _refused_change(stream, refused)
         if not is_same:
             return (
                 f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
@@ -158,19 +196,26 @@ def starting_point(
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
 
 
-def _refused_change(stream: SelectedStream, what: str) -> str:
-    ways = "or give the stream another name"
+def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
+    what, ways = " and ".join(_WORDS[name] for name in altered), "or give the stream another name"
+    has = "has" if len(altered) == 1 and altered != ["masks"] else "have"
     if stream.stream.bookmark_properties:
         named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
         ways = f"accept it with `syncblocks state set {stream.name} {named}` (older records stay as they are), {ways}"
+    why = "older records that it now finds would never come"
+    if "masks" in altered:
+        why = "records that are there would keep their values as they were written"
     return (
-        f"{what} of stream {stream.name!r} has changed, or was none, since table {stream.destination_table!r} was "
-        f"written: older records that it now finds would never come. Run once with --full-refresh, {ways}"
+        f"{what} of stream {stream.name!r} {has} changed, or {'was' if has == 'has' else 'were'} none, since table "
+        f"{stream.destination_table!r} was written: {why}. Run once with --full-refresh, {ways}"
     )
 
 
-def _is_read_anew(stream: SelectedStream) -> bool:
+def _comes_anew(stream: SelectedStream, altered: str) -> bool:
+    """Tell whether a run writes all that a change is about: of masks, also the records that the source has no more."""
     is_whole = stream.stream.replication_method is ReplicationMethod.FULL_TABLE
+    if altered == "masks":
+        return is_whole and stream.write_disposition is WriteDisposition.REPLACE
     return is_whole and stream.write_disposition is not WriteDisposition.APPEND
 
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     GUESSED,
+    SAID,
+    UNSEEN,
     Condition,
     ConflictMethod,
     ReplicationMethod,
@@ -22,14 +25,19 @@ from syncblocks.connectors.stream import (
 from ..config import Pipeline, matches_any, render_destination_table
 from ..config.added import mage_columns
 from ..config.catalog_file import Catalog
+from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..config.naming import name_by
+from ..config.nested import nested_levels
 from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
+from .history import history_of
+from .masks import masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
+from .written_range import range_conditions, written_range_of
 
 #: Default of `max_rejected`.
 MAX_REJECTED = 1000
@@ -55,53 +63,73 @@ def configure(
         ConfigError: a setting is wrong.
     """
     fail = failer(pipeline, location, stream.name)
+    own_settings = settings
     differences, settings = catalog_differences(stream, catalog), with_catalog(settings, stream, catalog)
     if stream.unreadable:
         settings = _known_without_columns(settings)
     stream, said = with_types(stream, _said(settings, fail))
+    stream, decode = _decode(stream, own_settings, fail)
+    said = {**said, **dict.fromkeys(decode, pa.binary())}
     kept = _kept_columns(stream, settings)
     if not kept and not stream.unreadable:
         raise fail("columns", "no column is left", stream.schema.names)
     # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
     method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
-    if not settings.get("replication_method") and disposition == "replace":
+    if not settings.get("replication_method") and disposition in ("replace", "replace_range"):
         method = ReplicationMethod.FULL_TABLE
     if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
         # As a tap does, the source knows by itself up to where it was read.
         stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
         settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
+    keys, unique = _unique(keys, settings, kept, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
-    if disposition == "merge" and not keys:
+    if disposition in ("merge", "history") and not keys:
         raise fail(
             "key_properties",
-            "merge needs key_properties: the source has no primary key, or its columns are excluded",
+            f"{disposition} needs key_properties: the source has no primary key, or its columns are excluded",
             kept,
         )
     if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
         raise fail(
             "write_disposition",
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
-            ["append", "merge"],
+            ["append", "merge", "history"],
         )
+    if unique and disposition != "merge":
+        raise fail(
+            "unique_constraints",
+            f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
+            "of them out",
+        )
+    written = written_range_of(pipeline, stream, settings, kept, method, fail)
+    masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
     read = replace(
         stream,
-        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), keys, disposition),
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
         key_properties=keys,
+        unique_properties=unique,
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=_conditions(pipeline, stream, settings, fail),
-        may_repeat=disposition == "merge",
+        where=(*_conditions(pipeline, stream, settings, fail), *range_conditions(stream, written)),
+        masks=masks,
+        may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
+        names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
         max_rejected=_max_rejected(settings),
     )
+    if masks is not None:
+        from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
+
+        read = masked_stream(read)
+        said = {name: kind for name, kind in said.items() if name not in (read.masks or masks).fields}
     return SelectedStream(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),
@@ -114,23 +142,50 @@ def configure(
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
         verify=_first(settings.get("verify"), pipeline.verify),
-        has_own_key=bool(keys) and set(keys) == set(stream.key_properties),
+        has_own_key=bool(keys) and not unique and set(keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
+        decode=decode,
         left_out=_left_out(stream, kept),
+        excluded=_excluded(settings),
+        nested=nested_levels(pipeline, stream.name),
         naming=pipeline.destination.naming,
-        added=_added(pipeline, settings, fail),
+        added=replace(
+            _added(pipeline, settings, fail),
+            history=history_of(pipeline, stream, settings, kept, disposition, fail),
+        ),
+        checks=tuple(settings.get("checks") or ()),
+        deletes=_deletes(settings),
+        fills_new_columns=bool(settings.get("fill_new_columns")),
+        before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
+        written_range=written,
     )
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {"columns", "where", "types", "key_properties", "bookmark_properties", "bookmark_property_operators"}
-    of_columns |= {"replication_method", "null_bookmarks", "lookback", "changed_files"}
+    of_columns = {
+        "columns",
+        "where",
+        "checks",
+        "decode",
+        "types",
+        "key_properties",
+        "unique_constraints",
+        "bookmark_properties",
+        "bookmark_property_operators",
+        "replication_method",
+        "null_bookmarks",
+        "lookback",
+        "changed_files",
+        "range_column",
+        "valid_from",
+    }
     kept = {key: value for key, value in settings.items() if key not in of_columns}
-    return kept | ({"write_disposition": "append"} if kept.get("write_disposition") == "merge" else {})
+    is_of_columns = kept.get("write_disposition") in ("merge", "replace_range", "history")
+    return kept | ({"write_disposition": "append"} if is_of_columns else {})
 
 
 def _left_out(stream: Stream, kept: Sequence[str]) -> tuple[str, ...]:
@@ -143,9 +198,22 @@ def _kept_columns(stream: Stream, settings: Mapping[str, Any]) -> list[str]:
     names = list(stream.schema.names)
     if columns is None:
         return names
-    if columns.include:
-        names = [name for name in names if matches_any(columns.include, name)]
-    return [name for name in names if not matches_any(columns.exclude or (), name)]
+    if columns.include:  # in its order, which a table that is made gets
+        found = [
+            name for pattern in columns.include for name in names if is_covered(stream.schema.field(name), [pattern])
+        ]
+        names = list(dict.fromkeys(found))
+    return [name for name in names if not is_covered(stream.schema.field(name), _excluded(settings))]
+
+
+def _excluded(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    columns = settings.get("columns")
+    return () if columns is None else tuple(columns.exclude or ())
+
+
+def is_covered(field: pa.Field, patterns: Sequence[str]) -> bool:
+    """Tell whether patterns match a column, or an object that the column is a value of."""
+    return any(matches_any(patterns, name) for name in names_of(field))
 
 
 def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
@@ -165,6 +233,23 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     return found
 
 
+def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Stream, Mapping[str, str]]:
+    """Return the columns that `decode` names, and the stream with each of them as the text that a file has."""
+    decode: Mapping[str, str] = settings.get("decode") or {}
+    for setting in ("types", "key_properties", "bookmark_properties"):
+        if both := next((name for name in settings.get(setting) or () if name in decode), ""):
+            raise fail("decode", f"column {both!r} is named by `{setting}` too, which needs its texts: leave out one")
+    if not decode:
+        return stream, {}
+    fields = [
+        pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"})
+        if field.name in decode and not {GUESSED, UNSEEN, SAID}.isdisjoint(field.metadata or ())
+        else field
+        for field in stream.schema
+    ]
+    return replace(stream, schema=pa.schema(fields)), decode
+
+
 def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: Failer) -> tuple[str, ...]:
     configured = settings.get("key_properties")
     if configured is None:
@@ -173,6 +258,19 @@ def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail
         if key not in kept:
             raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
     return tuple(configured)
+
+
+def _unique(
+    keys: tuple[str, ...], settings: Mapping[str, Any], kept: Sequence[str], fail: Failer
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the key, and the columns that records are merged by where they are others."""
+    said: tuple[str, ...] = settings.get("unique_constraints") or ()
+    for column in said:
+        if column not in kept:
+            raise fail("unique_constraints", f"{column!r} is no column of the stream", kept, column)
+    if not keys or set(said) == set(keys):
+        return keys or said, ()
+    return keys, said
 
 
 def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Condition, ...]:
@@ -236,6 +334,11 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     if twice := next((name for name in names if names.count(name) > 1), ""):
         raise fail("add_columns", f"two columns are called {twice!r}")
     return AddedColumns(tuple(found))
+
+
+def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
+    found: Deletes | None = settings.get("deletes")
+    return None if found is None or found.mode == "ignore" else found
 
 
 def _max_rejected(settings: Mapping[str, Any]) -> int | None:

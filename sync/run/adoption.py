@@ -93,7 +93,7 @@ def _refuse_columns(session: Session, planned: PlannedStream) -> None:
     if not planned.mapping.refusals or not planned.is_schema_decided:
         return
     types = list[str]()
-    settings = settings_model(session.pipeline.source.connector, "source")
+    settings = settings_model(session.pipeline.source.connector, "source", session.pipeline.folder)
     has_types = settings is not None and "types" in settings.model_fields
     for column in planned.mapping.columns:
         kept, schema = column.kept, planned.table.schema

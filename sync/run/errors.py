@@ -27,6 +27,12 @@ class ColumnsRefused(SyncError):
     code = "columns"
 
 
+class DeletesRefused(SyncError):
+    """The source lacks more of the table's records than `deletes` may take away; nothing was deleted."""
+
+    code = "deletes"
+
+
 class LedgerUnreadable(SyncError):
     """The destination's ledger cannot be read, so nobody knows whether the last commit was kept."""
 

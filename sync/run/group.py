@@ -56,6 +56,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     for run in runs:
         try:
             bookmarks[run.name] = run.begin(attempt)
+            run.fill()
         except Exception as error:  # an error of a connector ends this stream only
             errors[run.name] = error
     ready = [run for run in runs if run.name not in errors]

@@ -23,7 +23,7 @@ from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream, matching_names
-from ..session.session import make_plan, open_session
+from ..session.session import open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
@@ -37,6 +37,7 @@ from .executors.opening import OpenedEngine, open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.remote import Remote
 from .executors.threads import Threads
+from .given_plan import Given, plan_as_given
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
@@ -64,7 +65,9 @@ def run_pipeline(
     pipeline: Pipeline | str | Path | Mapping[str, Any],
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
     trigger: str | None = None,
@@ -75,6 +78,9 @@ def run_pipeline(
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
+    deletes: bool = False,
+    allow_deletes: Sequence[str] = (),
+    fills: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
     executor: Any = None,
 ) -> RunResult:
@@ -83,7 +89,9 @@ def run_pipeline(
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
         streams: globs; empty: all selected streams.
+        tags: only streams that have one of these `tags`; empty: all.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
@@ -91,10 +99,13 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` matches.
+            that `streams` and `tags` match.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
+        deletes: look for records that the source no longer has now, whatever `every` of `deletes` says.
+        allow_deletes: streams that may delete more than their limit, and all of a table whose source is empty.
+        fills: stream -> columns that its records get first (`syncblocks fill`); only these streams run.
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
         executor: where streams run, before the file's: as the file says it, an address, a `distributed.Client`, or any
             `concurrent.futures.Executor`.
@@ -110,14 +121,22 @@ def run_pipeline(
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = _Order(
         streams=streams,
-        full_refresh=full_refresh,
+        tags=tags,
+        given=Given(
+            full_refresh=full_refresh,
+            drop_history=drop_history,
+            is_late=tick is not None,
+            bookmarks={name: dict(texts) for name, texts in (bookmarks or {}).items()},
+            deletes=deletes,
+            allow_deletes=list(allow_deletes),
+            fills={name: list(columns) for name, columns in (fills or {}).items()},
+        ),
         event=event or {},
         concurrency=concurrency,
         wait_for_other=wait_for_other,
         retry=retry,
         tick=tick,
         repairs=repairs,
-        bookmarks=bookmarks or {},
         executor=executor,
     )
     with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
@@ -128,14 +147,14 @@ class _Order(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str]
-    full_refresh: bool
+    tags: Sequence[str]
+    given: Given
     event: Mapping[str, Any]
     concurrency: int | None
     wait_for_other: bool
     retry: bool
     tick: int | None
     repairs: Mapping[str, Repair] | None
-    bookmarks: Mapping[str, Mapping[str, str]]
     executor: Any
 
 
@@ -228,10 +247,19 @@ class _Runner:
                 return self._fail_before_first(run, plan)
             try:
                 order = self.order
-                is_partial = bool(order.streams or order.retry or order.repairs)
-                clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.full_refresh)
+                is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
+                clear_leftovers(
+                    self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.given.full_refresh
+                )
             except (ConnectorError, LedgerUnreadable) as error:
                 return self._fail_before_first(run, self._error_info(error))
+            if self.pipeline.before and self.order.repairs is None:
+                from .before import run_before_pipeline  # few pipelines need it
+
+                try:
+                    run_before_pipeline(self.session, lambda: bool(self.signals) or lease.is_cancelled)
+                except ConnectorError as error:
+                    return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
             coordinator = Coordinator(
                 self.session,
@@ -341,10 +369,6 @@ class _Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
-            if self.order.bookmarks:
-                from .given_start import starting_at  # with the commands about states; few runs need it
-
-                plan = starting_at(plan, self.order.bookmarks)
             return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
@@ -359,13 +383,22 @@ class _Runner:
             return self._error_info(error)
 
     def _make_plan(self, only: Sequence[str] | None) -> Plan:
-        streams, full_refresh = () if self.order.retry else self.order.streams, self.order.full_refresh
-        for wait_s in ASK_AGAIN_S:
+        order = self.order
+        for wait_s in (*ASK_AGAIN_S, None):
             try:
-                return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+                return plan_as_given(
+                    self.session,
+                    self._store,
+                    order.given,
+                    streams=() if order.retry else order.streams,
+                    tags=order.tags,
+                    only=only,
+                )
             except RetriableError:  # such as a database file that another start has locked for its own plan
+                if wait_s is None:
+                    raise
                 time.sleep(wait_s)
-        return make_plan(self.session, self._store, streams=streams, full_refresh=full_refresh, only=only)
+        raise AssertionError("the last attempt returns or raises")
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
@@ -393,17 +426,14 @@ class _Runner:
         """Return what workers need to plan as this process has; None: there are none."""
         if self._engine is None:
             return None
-        order = self.order
-        return {
-            "full_refresh": order.full_refresh,
-            "bookmarks": {name: dict(texts) for name, texts in order.bookmarks.items()},
-            "workers_on_host": self._engine.workers_on_host,
-        }
+        return {**self.order.given.document(), "workers_on_host": self._engine.workers_on_host}
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
         if self.order.retry:
             return matching_names(self._unfinished(), self.order.streams)
+        if self.order.given.fills:
+            return list(self.order.given.fills)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self) -> list[str]:

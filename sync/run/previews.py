@@ -19,6 +19,7 @@ from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
 from ..session.inspection import existing_store, selected_streams
 from ..session.session import Session, make_plan
+from .masked_output import masked_output
 from .transformers import make_transformers
 
 
@@ -36,11 +37,17 @@ class Preview:
 
 def preview(session: Session, name: str, limit: int) -> Preview:
     """Read the first records of a selected stream and apply its transformers; write nothing."""
+    with masked_output(session.redactor):
+        return _preview(session, name, limit)
+
+
+def _preview(session: Session, name: str, limit: int) -> Preview:
     selected = one_stream(selected_streams(session), name)
     if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
-            (planned,) = make_plan(session, store, only=[name]).streams
+            (planned,) = make_plan(session, store, only=[name], is_of_run=False).streams
         selected = planned.selected
+    added = replace(selected.added, history=None)  # the times of versions are those of a run
     # A full table is read in no order, so the first records come at once.
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     naming = naming_steps(selected.naming, session.pipeline.destination.block)
@@ -54,14 +61,14 @@ def preview(session: Session, name: str, limit: int) -> Preview:
                 if not isinstance(event, pa.RecordBatch):
                     continue
                 batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
-                schema, shown = batch.schema, selected.added.apply(batch.slice(0, limit - len(records)))
+                schema, shown = batch.schema, added.apply(batch.slice(0, limit - len(records)))
                 records += [_json_record(record) for record in shown.to_pylist()]
                 if len(records) >= limit:
                     break
     return Preview(
         stream=name,
         destination_table=selected.destination_table,
-        columns={field.name: str(field.type) for field in selected.added.schema(schema)},
+        columns={field.name: str(field.type) for field in added.schema(schema)},
         records=tuple(records),
     )
 

@@ -16,6 +16,7 @@ from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.record_size import refuse_wide
+from ..plan.start import masks_mark
 from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")
@@ -103,6 +104,7 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
         if reads.is_from_source(error):
             run.blocks.fail_in_source()
         raise
+    run.remove_missing(load.stream)
 
 
 class RangeReads:
@@ -138,7 +140,8 @@ class RangeReads:
         schemas = (planned.selected.stream.schema, planned.arriving.schema)
         texts = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
         conversions = [column.conversion for column in planned.mapping.columns]
-        return repr([version("syncblocks"), planned.wire, texts, conversions])
+        masks = masks_mark(planned.selected.stream)
+        return repr([version("syncblocks"), planned.wire, texts, conversions, *filter(None, [masks])])
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
         """Continue an earlier load if its loaded ranges have not changed in the source."""

@@ -27,6 +27,8 @@ class StreamResult:
     records: int | None = None
     #: Records that could not be stored and are kept beside (`on_rejected: keep`).
     records_rejected: int | None = None
+    #: Records that the source no longer has, deleted or marked (`deletes`); None: nobody has looked.
+    records_deleted: int | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
@@ -163,6 +165,7 @@ def stream_result(member: Member) -> StreamResult:
         status=member.status if member.has_ended and member.outcome is not None else None,
         records=last.rows if last else None,
         records_rejected=last.rows_rejected if last else None,
+        records_deleted=last.rows_deleted if last else None,
         size_bytes=blocks[0].size_bytes if blocks else None,
         duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,

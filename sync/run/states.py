@@ -26,6 +26,7 @@ from syncblocks.connectors.incremental.bookmarks import (
 )
 from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
 
+from ..config.values import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
@@ -34,10 +35,6 @@ from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
 from ..store.model import StateCopy
-
-#: A span of time: days, hours, minutes, seconds.
-_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-
 
 #: A date without a time; of a column with a zone it means midnight in UTC.
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -230,8 +227,8 @@ def _taken_off(stream: Stream, present: Bookmark, by: str) -> Bookmark:
 
 def _amount(text: str, *, is_moment: bool) -> float | None:
     """Parse a number, or seconds from `1d12h`; None if it is neither, or not positive."""
-    if is_moment and (parts := _SPAN.fullmatch(text.strip().lower())) and any(parts.groups()):
-        return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (86_400, 3600, 60, 1), strict=True))
+    if is_moment and (seconds := span_s(text)) is not None:
+        return seconds
     try:
         amount = float(text) if "." in text else int(text)
     except ValueError:

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
+from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.ranges import RangesRefused
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.stream import (
@@ -18,6 +20,7 @@ from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     FileRead,
+    HistoryLoad,
     LedgerRow,
     Load,
     Stream,
@@ -28,9 +31,11 @@ from syncblocks.connectors.stream import (
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
+from ..plan.history import history_load
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
+from .before import run_before_stream
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
@@ -67,6 +72,8 @@ class StreamRun:
         self._rows_written = 0
         self._bytes_written = 0
         self._rows_rejected = 0
+        #: None: the keys were not compared.
+        self._rows_deleted: int | None = None
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned)
         self._token = ""
@@ -76,6 +83,12 @@ class StreamRun:
         self._source_to_be = ""
         #: Column names from the ledger.
         self._columns: Mapping[str, str] = {}
+        #: What it keeps of a history.
+        self._known_history: Mapping[str, Any] = {}
+        #: When the keys were last compared, from the ledger.
+        self._compared_at: datetime | None = None
+        #: Reads the table while its keys are compared.
+        self._reader: Source | None = None
         #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         #: `TableState.identity` of the table that the next attempt continues; None: it starts from scratch.
@@ -108,9 +121,15 @@ class StreamRun:
         self._stopped.set()
         if self._feed is not None:
             self._feed.close()
-        for connector in (self.context.source, self.context.destination):
+        table = self.planned.table.stream_name or self.planned.key.destination_table
+        for connector, name in (
+            (self.context.source, self.name),
+            (self.context.destination, self.name),
+            (self._reader, table),
+        ):
             try:
-                connector.interrupt(self.name)
+                if connector is not None:
+                    connector.interrupt(name)
             except ConnectorError as error:
                 log.debug("%s: interrupt: %s", self.name, error)
 
@@ -147,6 +166,8 @@ class StreamRun:
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
+        if planned.selected.before and planned.repair is None:
+            run_before_stream(context, self.blocks, self._token, lambda: self.stop_reason)
         self._held = row.bookmark
         if self._is_row_stale:
             row = self._forget()
@@ -167,7 +188,7 @@ class StreamRun:
         row = context.destination.take_over(
             self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
-        self._columns = row.columns
+        self._columns, self._known_history, self._compared_at = row.columns, row.history, row.compared_at
         return row
 
     def _note_source(self) -> None:
@@ -236,6 +257,27 @@ class StreamRun:
             raise SyncError(start)
         return start.bookmark
 
+    def fill(self) -> None:
+        """Give records that are there the values of columns that are new to them; before the source is read."""
+        planned, start = self.planned, self._start
+        if not planned.fills or start is None or planned.repair is not None:
+            return
+        from .filling import Filling  # few runs need it
+
+        self.check()
+        failpoint("stream.before_fill")
+        filling = Filling(planned, self.blocks.transformers)
+        order = replace(self.load_order(filling.arriving), fills=True, filling=planned.fills, kept=())
+        events = filling.events(self.context.source, start)
+        for commit in self.context.destination.load(order, events, "arrow"):
+            self.check()
+            self._schema_changes.committed(commit.checkpoint, commit.schema_changes)
+            failpoint("stream.after_fill_commit")
+        if self._begun_in is not None:  # to some systems, an altered table is another one
+            name = planned.key.destination_table
+            self._begun_in = self.context.destination.describe([name])[name].identity
+        self.context.progress.message(f"{self.name}: filled in older records: {', '.join(planned.fills)}")
+
     def load(self, feed: Feed) -> None:
         """Load everything from the feed into the destination; raises the error that stopped the load."""
         self._feed = feed
@@ -256,6 +298,42 @@ class StreamRun:
                 self.note_commit(commit)
         finally:
             feed.close()
+        self.remove_missing(stream)
+
+    def remove_missing(self, stream: Stream) -> None:
+        """Delete or mark what the source no longer has, and complete the stream, in one transaction of its own.
+
+        Args:
+            stream: as its records have arrived, all of which are committed.
+        """
+        if not self.planned.compares_keys:
+            return
+        from .deletes import find_removal, with_marks  # with all that compares; few runs need it
+
+        deletes = self.planned.deletes
+        assert deletes is not None
+        failpoint("stream.before_deletes")
+        found = find_removal(self.context, self.planned, self._columns, self._read_by)
+        self.check()
+        order = replace(
+            self.load_order(with_marks(stream) if found.marked is not None else stream),
+            removed=found.removed,
+            marked=found.marked,
+            compared_at=deletes.moment,
+            records_before=self._rows_written,
+            begun_in=found.begun_in,
+        )
+        for commit in self.context.destination.load(order, iter([self._final(self._committed)]), "arrow"):
+            self.note_commit(commit)
+            self._rows_deleted = (self._rows_deleted or 0) + commit.removed
+        word = "marked as deleted" if deletes.setting.is_soft else "deleted"
+        if self._rows_deleted:
+            self.context.progress.message(
+                f"{self.name}: {self._rows_deleted:,} record(s) {word}: the source lacks them"
+            )
+
+    def _read_by(self, reader: Source | None) -> None:
+        self._reader = reader
 
     def note_read(self, rows: int, size_bytes: int, *, is_whole: bool) -> None:
         """Record how much of a stream's ranges was read, and whether that was all."""
@@ -274,19 +352,32 @@ class StreamRun:
             conflict_method=self.planned.selected.conflict_method,
             token=self._token,
             run=run_reference(self.context.run),
+            written_range=self.planned.written_range,
             announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
+            compared_at=self._compared_at,
             begun_in=self._begun_in,
             forgets_files=self._start is None and stream.tracks_files,
             kept=self.planned.selected.added.kept,
+            history=self._history(),
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )
 
+    def _history(self) -> HistoryLoad | None:
+        is_anew = self.planned.drops_history and self._start is None and not self._commits
+        return history_load(self.planned.selected, self._known_history, starts_over=is_anew)
+
     def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
-        """Return the final checkpoint; from now on the ledger may say that the stream is complete."""
+        """Return the checkpoint behind the last record; from now on the ledger may say that the stream is complete."""
         for stage in self.blocks.stages[:-1]:
             stage.is_complete = True
+        if self.planned.compares_keys:  # a later transaction completes the stream
+            self.check()
+            return Checkpoint(bookmark=bookmark, files=tuple(files))
+        return self._final(bookmark, files)
+
+    def _final(self, bookmark: Bookmark | None, files: Sequence[FileRead] = ()) -> Checkpoint:
         with self._lock:
             self.check()
             self._is_final_sent = True
@@ -307,7 +398,8 @@ class StreamRun:
             self._note_source()
         if not self._has_reported_source:
             # Changes that do not concern the destination: a dropped column, other keys.
-            self._has_reported_source, reported = True, {change["column"] for change in commit.schema_changes}
+            made = (*self._schema_changes.made, *commit.schema_changes)  # of a filling before the load, too
+            self._has_reported_source, reported = True, {change["column"] for change in made}
             unseen = [change for change in self.planned.source_changes if change["column"] not in reported]
             self._schema_changes.committed(commit.checkpoint, unseen)
         if self.planned.wire != "arrow":  # blocks of another wire do not say how many records they hold
@@ -419,6 +511,7 @@ class StreamRun:
                 status=status,
                 rows=stage.rows,
                 rows_rejected=stage.rejected,
+                rows_deleted=self._rows_deleted if stage is stages[-1] else None,
                 size_bytes=stage.size_bytes,
                 bookmark_before=values(self._start),
                 bookmark_after=values(self._committed if self._commits else self._start),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import (
+    FLATTENED,
     Block,
     Bookmark,
     Checkpoint,
@@ -24,9 +25,11 @@ from syncblocks.connectors.stream import (
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
+from ..flow.value_checks import checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
+from ..plan.stream_settings import is_covered
 from .block_runs import StreamBlocks
 from .errors import ColumnsRefused
 from .progress import Progress
@@ -144,6 +147,10 @@ class StreamEvents:
                     yield mapping.arriving
             good, bad = convert_or_reject(batch, mapping.convert, self.planned.selected.stream)
             rejected += bad
+            if self.planned.checks:
+                passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
+                good = [each for each, _ in passed if each.num_rows]
+                rejected += [each for _, failed in passed for each in failed]
             del item, batch
             while good:
                 yield self._spooled(good.pop(0))
@@ -216,6 +223,15 @@ class StreamEvents:
     def _without_ignored(self, stream: Stream) -> Stream:
         """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
         planned = self.planned
+        known = planned.selected.stream.schema.names
+        excluded = planned.selected.excluded
+        # Values of an object that is left out; of other columns the plan knows.
+        self._ignored |= {
+            field.name
+            for field in stream.schema
+            if FLATTENED in (field.metadata or {}) and field.name not in known and is_covered(field, excluded)
+        }
+        stream = without_columns(stream, self._ignored)
         if planned.ignored is None:
             return stream
         before = {**planned.shape, "ignored": planned.ignored}

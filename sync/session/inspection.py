@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.stream import Stream, TableState, WrittenRange
 
 from ..config import Pipeline, config_error_from_connector
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, offered_streams
+from .reader import copy_of, destination_reader, offered_streams, within, without_marked
 from .session import Session, open_session, role_of
 
 
@@ -45,14 +46,16 @@ def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
         store.close()
 
 
-def selected_streams(session: Session, globs: Sequence[str] = ()) -> tuple[SelectedStream, ...]:
+def selected_streams(
+    session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()
+) -> tuple[SelectedStream, ...]:
     """Ask the source for its catalog and return the selected streams that match.
 
     Raises:
         ConfigError: an entry of `streams` or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    return select_streams(session.pipeline, session.select(globs))
+    return select_streams(session.pipeline, session.select(globs, tags=tags))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +78,13 @@ class Counts:
     note: str | None
 
 
-def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
+def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the selected streams in the source, and their tables in the destination if possible."""
-    selected = selected_streams(session, globs)
+    selected = selected_streams(session, globs, tags)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:
-        in_tables = _count_tables(session, [stream.destination_table for stream in selected])
+        in_tables = _count_tables(session, selected)
     except ConnectorError as error:
         note = f"the destination was not counted: {error}"
     return Counts(
@@ -98,12 +101,24 @@ def count_streams(session: Session, globs: Sequence[str] = ()) -> Counts:
     )
 
 
-def _count_tables(session: Session, tables: Sequence[str]) -> dict[str, int]:
+def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[str, int]:
     """Count destination tables; the destination is opened as a source."""
-    described = session.destination.describe(list(dict.fromkeys(tables)))
+    described = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     if all(state.schema is None for state in described.values()):
         return {}
     with destination_reader(session) as reader:
-        offered = offered_streams(reader, described.values())
-        copies = {table: copy_of(state, offered) for table, state in described.items()}
-        return {table: reader.count(copy) for table, copy in copies.items() if copy is not None}
+        offered, found = offered_streams(reader, described.values()), {}
+        for stream in selected:
+            state = described[stream.destination_table]
+            copy = copy_of(state, offered)
+            if copy is not None and stream.destination_table not in found:
+                copy = _ranged(without_marked(copy, stream), state, stream.written_range)
+                found[stream.destination_table] = reader.source.count(copy)
+        return found
+
+
+def _ranged(copy: Stream, state: TableState, written: WrittenRange | None) -> Stream:
+    """Return the records that a source is counted for: those of the interval, where the column has the same name."""
+    if written is None or written.interval is None:
+        return copy
+    return within(copy, state, written.column, written.interval) or copy

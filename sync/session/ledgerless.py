@@ -104,7 +104,9 @@ class Ledgerless:
         return replace(
             inner,
             examines_tables=None,
+            fences_statements=None,
             keeps_files=None,
+            keeps_history=None,
             knows_privileges=None,
             refuses_keys=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
@@ -170,8 +172,10 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "fills_columns",
         "filters_records",
         "finds_types",
+        "flattens_objects",
         "forgets_runs",
         "has_former_names",
         "has_one_null",
@@ -181,12 +185,15 @@ PASSED_ON = frozenset(
         "knows_place",
         "lists_streams",
         "looks_at_times",
+        "marks_records",
+        "merges_by_unique",
         "names_columns",
         "names_tables",
         "prepares",
         "reads_queries",
         "reads_ranges",
         "removes_records",
+        "replaces_ranges",
         "runs_statements",
         "skips_late",
         "states_types",
@@ -195,7 +202,9 @@ PASSED_ON = frozenset(
     }
 )
 WRAPPED = frozenset({"loads_ranges"})
-DROPPED = frozenset({"examines_tables", "keeps_files", "knows_privileges", "refuses_keys"})
+DROPPED = frozenset(
+    {"examines_tables", "fences_statements", "keeps_files", "keeps_history", "knows_privileges", "refuses_keys"}
+)
 
 
 class _KeptRanges:

@@ -4,43 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import NamedTuple
 
-from syncblocks.connectors.abilities import abilities_of
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.registry import make_source, settings_model
-from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.stream import DELETED_AT, Condition, Stream, TableState
+from syncblocks.connectors.written_range import has_times
 
+from ..config import Pipeline
+from ..flow.filtered import FilteredSource
+from ..plan.selected_stream import SelectedStream
+from ..plan.written_range import conditions_of
+from .read_back import make_reader
 from .session import Session
 
 
+class Reader(NamedTuple):
+    """The destination as a source that filters every stream, and its abilities."""
+
+    source: Source
+    can: Abilities
+
+
 @contextmanager
-def destination_reader(session: Session) -> Iterator[Source]:
+def destination_reader(session: Session) -> Iterator[Reader]:
     """Open the destination as a source; closes its own connections first.
 
     Raises:
         ConnectorConfigError: the connector cannot read.
     """
     session.destination.close()  # some databases can open a file only once
-    block = session.pipeline.destination
-    kept = settings_model(block.connector, "source")
-    if kept is None:
-        raise ConnectorConfigError(f"connector {block.connector!r} only writes", connector=block.connector)
-    # A source does not know settings for writing only, such as `compression`.
-    known = {field.alias or name for name, field in kept.model_fields.items()} | set(kept.model_fields)
-    config = {key: value for key, value in block.config.items() if key in known}
-    reader = make_source(block.connector, config, session.pipeline.folder)
-    try:
+    with reader_of(session.pipeline) as reader:
         yield reader
+
+
+@contextmanager
+def reader_of(pipeline: Pipeline) -> Iterator[Reader]:
+    """Open a pipeline's destination as a source, beside the connections that write it.
+
+    Raises:
+        ConnectorConfigError: the connector cannot read.
+    """
+    made = make_reader(pipeline)
+    if made is None:
+        name = pipeline.destination.connector
+        raise ConnectorConfigError(f"connector {name!r} only writes", connector=name)
+    reader = FilteredSource(made, abilities_of(made))
+    try:
+        yield Reader(reader, reader.abilities())
     finally:
         reader.close()
 
 
-def offered_streams(reader: Source, tables: Collection[TableState]) -> dict[str, Stream]:
+def offered_streams(reader: Reader, tables: Collection[TableState]) -> dict[str, Stream]:
     """Return the reader's streams by name; only those of some tables, if it can open them alone."""
-    lists = abilities_of(reader).lists_streams
-    found = reader.discover() if lists is None else lists.open_streams({table.stream_name for table in tables})
+    lists = reader.can.lists_streams
+    found = reader.source.discover() if lists is None else lists.open_streams({table.stream_name for table in tables})
     return {stream.name: stream for stream in found}
+
+
+def without_marked(copy: Stream, selected: SelectedStream) -> Stream:
+    """Leave out the records of a table that a stream with `deletes: soft` has marked as deleted."""
+    mark = next((field for field in copy.schema if field.name.casefold() == DELETED_AT), None)
+    if mark is None or selected.deletes is None or not selected.deletes.is_soft:
+        return copy
+    return replace(copy, where=(Condition(field=mark, operator="is_null"),))
 
 
 def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
@@ -59,3 +92,26 @@ def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
         return found
     is_of_database = any(b"native_system" in (field.metadata or {}) for field in table.schema)
     return Stream(name=table.stream_name, schema=table.schema) if is_of_database else None
+
+
+def described(offered: pa.Schema, known: pa.Schema) -> pa.Schema:
+    """Return a table's columns as its reader offers them, if it knows their types; else as its destination does."""
+    if any((field.metadata or {}).get(b"native_type") for field in offered):
+        return offered
+    return pa.schema([field for field in known if field.name in offered.names] or list(offered))
+
+
+def within(copy: Stream, table: TableState, column: str, interval: tuple[datetime, datetime]) -> Stream | None:
+    """Return a destination table with the records of an interval only; None: its column holds no days or times.
+
+    Args:
+        copy: as `copy_of` returned it; the reader is a `FilteredSource`.
+        table: as the destination describes it.
+        column: the table's.
+        interval: start and end; the end is not in it.
+    """
+    schema = copy.schema if table.schema is None else described(copy.schema, table.schema)
+    field = next((each for each in schema if each.name.casefold() == column.casefold()), None)
+    if field is None or not has_times(field.type):
+        return None
+    return replace(copy, where=conditions_of(field, interval))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 
 from ..config import Pipeline, config_error_from_connector, exact_name
+from ..config.nested import flattening_place, nested_levels
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.filtered import FilteredSource
@@ -36,9 +38,12 @@ from ..plan.selection import (
     without_absent,
 )
 from ..plan.start import ledger_row
+from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
 from .ledgerless import Ledgerless
+from .read_back import checksums_of_destination
+from .statements import check_statements
 
 #: Seconds between two looks at what may end the wait for a catalog.
 _POLL_S = 0.1
@@ -61,6 +66,8 @@ class Session:
     redactor: Redactor
     #: What `plan` says about the source's streams.
     notes: list[str] = field(default_factory=list)
+    #: See `Connectors`.
+    read_back: str | None = ""
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
 
@@ -73,6 +80,7 @@ class Session:
             source_can=self.source_can,
             destination=self.destination,
             destination_can=self.destination_can,
+            read_back=self.read_back,
         )
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
@@ -122,13 +130,19 @@ class Session:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
     def select(
-        self, globs: Sequence[str] = (), only: Sequence[str] | None = None, *, is_anew: bool = False
+        self,
+        globs: Sequence[str] = (),
+        only: Sequence[str] | None = None,
+        *,
+        tags: Sequence[str] = (),
+        is_anew: bool = False,
     ) -> Selection:
         """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
 
         Args:
             globs: of `--stream`.
             only: exact names.
+            tags: of `--tag`.
             is_anew: streams are read from scratch, whatever was read before.
 
         Raises:
@@ -136,13 +150,13 @@ class Session:
         """
         lists = self.source_can.lists_streams
         if lists is None or any(entry.query for entry in self.pipeline.streams):
-            return select_names(self.pipeline, self.discover(), globs, only)
+            return select_names(self.pipeline, self.discover(), globs, only, tags)
         try:
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
                 names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
-            selection = select_names(self.pipeline, closed, globs, only)
+            selection = select_names(self.pipeline, closed, globs, only, tags)
             read = self._files_read(selection)
             opened = self._waited(lambda: self._open(lists, selection.wanted, {} if is_anew else read))
             found = {stream.name: stream for stream in opened}
@@ -246,13 +260,19 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
             can.holds_memory.limit_memory(size_bytes, is_strict=pipeline.memory is not None)
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
-    if any(entry.where for entry in pipeline.streams):
+    _flatten(pipeline, source_can)
+    if any(entry.where or entry.range_column for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
-    _check_statements(pipeline, destination_can)
+    if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
+        from ..flow.masked import MaskedSource  # its kernels take time to load, and few pipelines need them
+
+        hiding = MaskedSource(source, source_can)
+        source, source_can = hiding, hiding.abilities()
     if not destination.has_ledger:
         destination = Ledgerless(destination, pipeline.pipeline)
         destination_can = destination.abilities(destination_can)
+    check_statements(pipeline, destination_can)
     return Session(
         pipeline=pipeline,
         code=code,
@@ -262,7 +282,23 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         destination=destination,
         destination_can=destination_can,
         redactor=Redactor(pipeline.secret_values),
+        read_back=checksums_of_destination(pipeline) if any(entry.deletes for entry in pipeline.streams) else "",
     )
+
+
+def _flatten(pipeline: Pipeline, can: Abilities) -> None:
+    """Tell the source whose objects become columns.
+
+    Raises:
+        ConfigError: it has no objects.
+    """
+    place = flattening_place(pipeline)
+    if place is None:
+        return
+    if can.flattens_objects is None:
+        text = f"{pipeline.source.connector} yields no objects that could be columns: leave `nested` out"
+        raise pipeline.error(place, text)
+    can.flattens_objects.flatten(partial(nested_levels, pipeline))
 
 
 def make_plan(
@@ -270,8 +306,12 @@ def make_plan(
     store: Store | None,
     *,
     streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
     full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
     only: Sequence[str] | None = None,
+    is_of_run: bool = True,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
@@ -279,8 +319,12 @@ def make_plan(
         session: the opened pipeline.
         store: the run store, for bookmarks that the destination may have lost; None if there is none yet.
         streams: globs of `--stream`; empty: all selected streams.
+        tags: of `--tag`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
         only: exact names of streams (`runs retry`).
+        is_of_run: False: nothing is to be written by it, so that no interval is needed.
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -289,7 +333,7 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selection = session.select(streams, only, is_anew=full_refresh)
+        selection = session.select(streams, only, tags=tags, is_anew=full_refresh)
         known = _known_states(store, pipeline.pipeline)
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
@@ -311,9 +355,13 @@ def make_plan(
         session.code,
         connectors=session.connectors,
         full_refresh=full_refresh,
+        drop_history=drop_history,
+        may_be_late=may_be_late,
     )
+    if is_of_run and not full_refresh:
+        demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)
-    if streams or only is not None:
+    if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
     texts += unnamed
@@ -356,8 +404,9 @@ def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
         except ConfigError as error:
             errors.append(error)
     if errors:
-        errors[0].others += tuple(errors[1:])
-        raise errors[0]
+        first, *others = (mistake for error in errors for mistake in (error, *error.others))
+        first.others = tuple(others)
+        raise first
     source, destination = made
     return source, destination
 
@@ -377,17 +426,6 @@ def _without_secrets(identity: str, redactor: Redactor) -> str:
     if masked == identity:
         return identity
     return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
-
-
-def _check_statements(pipeline: Pipeline, can: Abilities) -> None:
-    """Refuse `sql` callbacks where the destination runs no statements."""
-    for number, block in enumerate(pipeline.callbacks):
-        if block.sql is not None and can.runs_statements is None:
-            connector = pipeline.destination.connector
-            raise pipeline.error(
-                ("callbacks", number, "sql"),
-                f"destination connector {connector!r} runs no statements: it is not a SQL database",
-            )
 
 
 def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:

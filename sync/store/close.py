@@ -46,7 +46,7 @@ _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
 _END = update(
     BLOCK_RUN,
     "status type_index is_last row_count size_bytes ended_at bookmark_before bookmark_after "
-    "schema_changes error rows_rejected notices",
+    "schema_changes error rows_rejected rows_deleted notices",
     "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream",
 )
 
@@ -194,6 +194,7 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
         "schema_changes": [dict(change) for change in block.schema_changes],
         "error": encode_error(block.error),
         "rows_rejected": block.rows_rejected,
+        "rows_deleted": block.rows_deleted,
         "notices": list(block.notices) or None,
     }
 

@@ -26,7 +26,7 @@ _STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND 
 
 #: Figures of a block run that is still running.
 _GOES_ON: dict[str, Any] = dict.fromkeys(
-    ("rows", "rows_rejected", "bytes", "ended_at", "bookmark_before", "bookmark_after")
+    ("rows", "rows_rejected", "rows_deleted", "bytes", "ended_at", "bookmark_before", "bookmark_after")
 )
 _GOES_ON["status"] = RUNNING
 
@@ -144,6 +144,7 @@ def _block_run(row: Row) -> dict[str, Any]:
         "status": row.status,
         "rows": row.row_count,
         "rows_rejected": row.rows_rejected,
+        "rows_deleted": row.rows_deleted,
         "bytes": row.size_bytes,
         "started_at": row.started_at,
         "ended_at": row.ended_at,

@@ -254,9 +254,11 @@ STEPS: dict[str, tuple[Step, ...]] = {
     ),
     # What a person should know of a stream's columns; NULL for earlier runs.
     "0007": ("ALTER TABLE _syncblocks_block_run ADD COLUMN notices TEXT",),
+    # Records that a block run has deleted or marked, since the source no longer has them; NULL where nobody has looked.
+    "0008": ("ALTER TABLE _syncblocks_block_run ADD COLUMN rows_deleted BIGINT",),
     # Of a stream that another process runs: the nonce of its claim, the process that has taken it, the process's lease,
     # and why it is to stop. All NULL where the run's own process runs it.
-    "0008": (
+    "0009": (
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN claim TEXT",
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN worker TEXT",
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN lease_until TIMESTAMP WITH TIME ZONE",

@@ -118,6 +118,8 @@ class BlockOutcome:
     rows: int | None = None
     #: Rejected records.
     rows_rejected: int | None = None
+    #: Records deleted or marked, since the source no longer has them; of the data exporter only.
+    rows_deleted: int | None = None
     size_bytes: int | None = None
     bookmark_before: Any = None
     bookmark_after: Any = None
@@ -259,6 +261,8 @@ class BlockRun:
     error: ErrorInfo | None
     #: Rejected records; None: not counted.
     rows_rejected: int | None = None
+    #: Records deleted or marked, since the source no longer has them; None: nobody has looked.
+    rows_deleted: int | None = None
     #: What a person should know of its columns, in sentences.
     notices: tuple[str, ...] = ()
 

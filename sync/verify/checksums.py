@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from ..plan.reading import computing
+
 if TYPE_CHECKING:  # every run imports this module, few compare
     from syncblocks.connectors.abilities import Abilities
     from syncblocks.connectors.checksums import Checksums, KeyRange, Side
@@ -24,9 +26,10 @@ def only_columns(schema: pa.Schema, names: set[str]) -> pa.Schema:
     return pa.schema([field for field in schema if field.name in names])
 
 
-def system_of(can: Abilities) -> str:
+def system_of(can: Abilities, stream: Stream) -> str:
     """Return the system that computes the checksums: `postgres`, `mysql` or `duckdb`."""
-    return "duckdb" if can.computes_checksums is None else can.computes_checksums.checksum_system()
+    own = computing(can, stream)
+    return "duckdb" if own is None else own.checksum_system()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class SideReader:
 
     def checksums(self) -> AbstractContextManager[Checksums]:
         """Open the side's checksums; they are closed with the context."""
-        own = self.can.computes_checksums
+        own = computing(self.can, self.side.stream)
         if own is not None and not any(column.is_read for column in self.side.columns):
             return own.checksums(self.side)
         from syncblocks.connectors.duckdb.record_checksums import MEMORY_BYTES, checksums_of_records
@@ -55,7 +58,7 @@ class SideReader:
             stream: the whole table, with the columns to read, the key's among them.
             ranges: ascending and disjoint.
         """
-        own = self.can.computes_checksums
+        own = computing(self.can, self.side.stream)
         if own is None:
             from syncblocks.connectors.duckdb.record_checksums import events_within
 

@@ -10,10 +10,13 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.checksums import Compared, Form, Side, compared_columns, no_item
-from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
 from syncblocks.connectors.stream import (
+    DELETED_AT,
+    VALID_TO,
     Bookmark,
+    Condition,
     ConflictMethod,
     NullBookmarks,
     ReplicationMethod,
@@ -21,23 +24,26 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 
-from ..plan.plan import PlannedStream
-from ..session.session import Session
-from .checksums import only_columns
+from ..plan.plan import Connectors, PlannedStream
+from ..plan.reading import computing
+from ..session.reader import described
+from .checksums import only_columns, system_of
 
 
 class ColumnPairs:
     """The columns of one stream and of its copy in the destination, pair by pair."""
 
-    def __init__(
-        self, session: Session, planned: PlannedStream, copy: Stream, systems: tuple[str, str], reader_can: Abilities
-    ) -> None:
+    def __init__(self, connectors: Connectors, planned: PlannedStream, copy: Stream, reader_can: Abilities) -> None:
         self.notes: list[str] = []
         #: Columns whose values were written as text.
         self._texts = set[str]()
         self._planned = planned
-        self._systems = systems
-        computes = session.source_can.computes_checksums, reader_can.computes_checksums
+        deletes = planned.selected.deletes
+        #: The column of marks that is no column of the stream.
+        self._marks = {DELETED_AT} if deletes is not None and deletes.is_soft else set[str]()
+        stream = planned.selected.stream
+        self._systems = (system_of(connectors.source_can, stream), system_of(reader_can, copy))
+        computes = computing(connectors.source_can, stream), computing(reader_can, copy)
         self._keeps_json = (
             computes[0] is not None and computes[0].keeps_json(),
             computes[1] is not None and computes[1].keeps_json(),
@@ -50,8 +56,8 @@ class ColumnPairs:
         self._stream = planned.selected.stream
         # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None
-        self._copy = replace(copy, schema=_described(copy.schema, planned.table.schema))
-        self._names = self._matched(session)
+        self._copy = replace(copy, schema=described(copy.schema, planned.table.schema))
+        self._names = self._matched(connectors)
 
     def sides(self, bookmark: Bookmark | None) -> tuple[Side, Side]:
         """Return the source's and the destination's side of the comparison."""
@@ -87,11 +93,38 @@ class ColumnPairs:
         )
         return left, right
 
-    def _matched(self, session: Session) -> dict[str, str]:
+    def key_sides(self) -> tuple[Side, Side]:
+        """Return both sides with nothing but their keys, past the bookmark too.
+
+        Raises:
+            FatalConnectorError: the sides do not order the key alike, or one of them lacks a column of it.
+        """
+        keys = self._keys()
+        if not keys:
+            reason = "; ".join(note for note in self.notes if note.startswith("key column"))
+            raise FatalConnectorError(
+                f"keys cannot be compared: {reason or 'the stream has no key_properties'}", stream=self._stream.name
+            )
+        sides = []
+        for stream, key in zip((self._stream, self._copy), zip(*keys, strict=True), strict=True):
+            narrow = replace(
+                stream,
+                schema=only_columns(stream.schema, {column.name for column in key}),
+                key_properties=tuple(column.name for column in key),
+                bookmark_properties=(),
+                replication_method=ReplicationMethod.FULL_TABLE,
+                null_bookmarks=NullBookmarks.FAIL,
+                lookback=None,
+            )
+            has_own_hash = self._systems == ("postgres", "postgres")
+            sides.append(Side(stream=narrow, key=key, columns=key, has_own_hash=has_own_hash))
+        return sides[0], sides[1]
+
+    def _matched(self, connectors: Connectors) -> dict[str, str]:
         """Map the source's column names to the table's; note columns without a counterpart."""
         added = self._planned.selected.added.names
         arriving = [name for name in self._planned.arriving.schema.names if name not in added]
-        names_columns = session.destination_can.names_columns
+        names_columns = connectors.destination_can.names_columns
         if names_columns is None:
             chosen: Mapping[str, str] = {name: name for name in arriving}
         else:
@@ -115,7 +148,8 @@ class ColumnPairs:
                 names[own] = found
         if missing:
             self.notes.append(f"not in the destination: {', '.join(missing)}")
-        skipped |= {name for name in self._copy.schema.names if name.casefold() in map(str.casefold, added)}
+        own_columns = {*map(str.casefold, added), *self._marks}
+        skipped |= {name for name in self._copy.schema.names if name.casefold() in own_columns}
         extra = [name for name in self._copy.schema.names if name not in names.values() and name not in skipped]
         if extra:
             self.notes.append(f"only in the destination: {', '.join(extra)}")
@@ -172,6 +206,7 @@ class ColumnPairs:
             bookmark_properties=tuple(self._names[name] for name in marks),
             # Records without a bookmark: read once, they are compared on neither side; never read, they are extra.
             null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
+            where=current_versions(self._planned, self._copy).where,
         )
         return stream, copy
 
@@ -199,7 +234,9 @@ class ColumnPairs:
             return None
 
 
-def _described(offered: pa.Schema, described: pa.Schema) -> pa.Schema:
-    if any((field.metadata or {}).get(b"native_type") for field in offered):
-        return offered
-    return pa.schema([field for field in described if field.name in offered.names] or list(offered))
+def current_versions(planned: PlannedStream, copy: Stream) -> Stream:
+    """Return a stream's copy without the former versions of a history; of other tables every record counts."""
+    if planned.write_disposition is not WriteDisposition.HISTORY:
+        return copy
+    ends = [field for field in copy.schema if field.name.casefold() == VALID_TO]
+    return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in ends))

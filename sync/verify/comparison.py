@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TypeVar
 
 from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
@@ -17,6 +17,9 @@ from syncblocks.connectors.sides import Key
 
 #: Ranges with at most this many records are not split; their records are compared.
 LEAF_RECORDS = 1000
+
+#: The same where only keys are looked for: they cost less than the passes over a table that find smaller ranges.
+LEAF_KEYS = 64
 
 #: Most pieces of a split range; two levels lead from four million records to a thousand.
 PIECES = 64
@@ -110,6 +113,26 @@ def compare(
             raise
 
 
+def differing_ranges(
+    source: Checksums, destination: Checksums, key: Sequence[Compared], *, interrupt: Callable[[], None]
+) -> tuple[Digest, Digest, list[RangeDifference]]:
+    """Find the ranges of keys in which two sides differ, as small as pays; return both totals, and them ascending.
+
+    Args:
+        source: opened checksums of the source; over the key's columns, if only the keys are of interest.
+        destination: the same of the destination.
+        key: the key's columns, by the source's names.
+        interrupt: as for `compare`.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            comparer = _Comparer(pool, source, destination, key, (), is_bounded=False, leaf_records=LEAF_KEYS)
+            return comparer.differing()
+        except BaseException:
+            interrupt()
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     keys: KeyRange
@@ -141,9 +164,11 @@ class _Comparer:
         columns: Sequence[Compared],
         *,
         is_bounded: bool,
-        unread: frozenset[str],
+        unread: frozenset[str] = frozenset(),
+        leaf_records: int = LEAF_RECORDS,
     ) -> None:
         self._pool = pool
+        self._leaf_records = leaf_records
         self._sides = (source, destination)
         self._key = key
         self._columns = columns
@@ -160,6 +185,25 @@ class _Comparer:
             result.ranges.append(RangeDifference(EVERYTHING, result.source.records, result.destination.records))
             result.is_complete = False
         return result
+
+    def differing(self) -> tuple[Digest, Digest, list[RangeDifference]]:
+        """Return both totals, and the ranges that differ, split down to small ones; compare no records."""
+        pieces = self._pieces(self._first_ranges())
+        found = [piece for piece in pieces if piece.differs]
+        while not all(map(self._is_small, found)):
+            large = [piece for piece in found if not self._is_small(piece)]
+            parts: dict[KeyRange, list[_Piece]] = {}
+            for start in range(0, len(large), SPLIT_AT_ONCE):
+                batch = large[start : start + SPLIT_AT_ONCE]
+                parts |= dict(zip((piece.keys for piece in batch), self._split_each(batch), strict=True))
+            found = [part for piece in found for part in parts.get(piece.keys, [piece])]
+        ranges = [RangeDifference(piece.keys, piece.source.records, piece.destination.records) for piece in found]
+        return _total(piece.source for piece in pieces), _total(piece.destination for piece in pieces), ranges
+
+    def _is_small(self, piece: _Piece) -> bool:
+        """Tell whether to split a piece no further: most of its parts would differ, as far as the numbers tell."""
+        missing = abs(piece.source.records - piece.destination.records)
+        return piece.is_whole or piece.size <= self._leaf_records or missing * self._leaf_records >= piece.size
 
     def _first_ranges(self) -> list[KeyRange]:
         """Return ranges of about as many records each, by keys of the side that has many."""
@@ -214,15 +258,25 @@ class _Comparer:
 
     def _split(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """Split pieces at keys of the side with more records; return the parts that differ."""
+        return [part for parts in self._split_each(pieces) for part in parts]
+
+    def _split_each(self, pieces: Sequence[_Piece]) -> list[list[_Piece]]:
         boundaries: dict[int, list[Key]] = {}
         for side in (0, 1):
             wanted = [n for n, piece in enumerate(pieces) if piece.has_more_in_source == (side == 0)]
             if wanted:
-                asked = [(pieces[n].keys, _step(pieces[n].size)) for n in wanted]
+                asked = [(pieces[n].keys, self._step(pieces[n].size)) for n in wanted]
                 boundaries |= dict(zip(wanted, self._sides[side].boundaries(asked), strict=True))
-        ranges = [keys for n, piece in enumerate(pieces) for keys in _cut(piece.keys, boundaries[n])]
-        wholes = {piece.keys for piece in pieces}
-        return [replace(part, is_whole=part.keys in wholes) for part in self._pieces(ranges) if part.differs]
+        cut = [_cut(piece.keys, boundaries[n]) for n, piece in enumerate(pieces)]
+        parts = iter(self._pieces([keys for each in cut for keys in each]))
+        return [
+            [replace(part, is_whole=len(each) == 1) for part in islice(parts, len(each)) if part.differs]
+            for each in cut
+        ]
+
+    def _step(self, size: int) -> int:
+        pieces = min(PIECES, -(-size // self._leaf_records))
+        return -(-size // pieces)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -270,11 +324,6 @@ def _total(digests: Iterable[Digest]) -> Digest:
     """Return the digest of all records of some ranges."""
     found = list(digests)
     return Digest(sum(digest.records for digest in found), sum(digest.checksum for digest in found))
-
-
-def _step(size: int) -> int:
-    pieces = min(PIECES, -(-size // LEAF_RECORDS))
-    return -(-size // pieces)
 
 
 def _cut(keys: KeyRange, boundaries: Sequence[Key]) -> list[KeyRange]:

@@ -87,7 +87,14 @@ def plan_repair(
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
+    if planned.written_range is not None:
+        return None, "not repaired: a run writes the range anew (`replace_range`)"
     reason = ""
+    if planned.write_disposition is WriteDisposition.HISTORY:
+        return None, (
+            "not repaired: a history is only written by its runs; `syncblocks state reset` lets the next one read all "
+            "records again and compare them"
+        )
     if not source.side.key:
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):
@@ -99,6 +106,9 @@ def plan_repair(
     ranges = tuple(each.keys for each in found.ranges)
     if is_ignored:
         note = "only what is missing is repaired: unique_conflict_method IGNORE changes no record"
+        return Repair(side=source.side, ranges=ranges, removed=None), note
+    if planned.deletes is not None and planned.deletes.setting.is_soft:
+        note = "records that the source lacks stay: `run --deletes` marks them"
         return Repair(side=source.side, ranges=ranges, removed=None), note
     there = [each.keys for each in found.ranges if each.destination_records]
     return Repair(side=source.side, ranges=ranges, removed=_removed_keys(planned, source, copy, there)), ""

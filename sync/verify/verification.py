@@ -6,22 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.checksums import Side
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
-from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..session.reader import copy_of, destination_reader, offered_streams
+from ..session.reader import Reader, copy_of, destination_reader, offered_streams, without_marked
 from ..session.session import Session
-from .checksums import SideReader, system_of
-from .columns import ColumnPairs
+from .checksums import SideReader
+from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
+from .passing import passing
 from .repair import plan_repair
+from .written_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
 EQUAL, DIFFERS, COUNTED, FAILED = "equal", "differs", "counted", "failed"
@@ -58,7 +58,6 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
     with ExitStack() as stack:
         try:
             reader = stack.enter_context(destination_reader(session))
-            reader_can = abilities_of(reader)
             offered = offered_streams(reader, [planned.table for planned in plan.streams]) if _has_tables(plan) else {}
         except ConnectorConfigError as error:
             for planned in plan.streams:
@@ -70,9 +69,7 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
                 continue
             is_shared = tables.count(planned.key.destination_table) > 1
             try:
-                yield _verify(
-                    session, planned, reader, reader_can, offered, is_shared=is_shared, with_repair=with_repairs
-                )
+                yield _verify(session, planned, reader, offered, is_shared=is_shared, with_repair=with_repairs)
             except ConnectorError as error:
                 yield replace(_uncompared(planned, str(error)), verdict=FAILED)
 
@@ -84,29 +81,35 @@ def _has_tables(plan: Plan) -> bool:
 def _verify(
     session: Session,
     planned: PlannedStream,
-    reader: Source,
-    reader_can: Abilities,
+    reader: Reader,
     offered: Mapping[str, Stream],
     *,
     is_shared: bool,
     with_repair: bool,
 ) -> StreamVerification:
-    source, stream, table = session.source, planned.selected.stream, planned.table
+    session = passing(session, planned)
+    source, stream, table, scope = session.source, planned.selected.stream, planned.table, ""
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
+    copy = None if copy is None else without_marked(copy, planned.selected)
+    if copy is not None and planned.written_range is not None:
+        copy, scope = within_range(planned, copy)
     if copy is None:
         found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
         return replace(found, source_records=source.count(stream), destination_records=0)
     reason = _why_counted(planned, is_shared=is_shared)
     if reason:
         found = _uncompared(planned, reason)
-        return replace(found, source_records=source.count(stream), destination_records=reader.count(copy))
-    columns = ColumnPairs(session, planned, copy, (system_of(session.source_can), system_of(reader_can)), reader_can)
+        found = replace(found, notes=(*filter(None, [scope]), *found.notes))
+        current = reader.source.count(current_versions(planned, copy))
+        return replace(found, source_records=source.count(stream), destination_records=current)
+    columns = ColumnPairs(session.connectors, planned, copy, reader.can)
+    columns.notes[:0] = filter(None, [scope])
     left, right = columns.sides(planned.start.bookmark)
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
     mine = SideReader(source, session.source_can, left, memory_bytes)
-    theirs = SideReader(reader, reader_can, right, memory_bytes)
+    theirs = SideReader(reader.source, reader.can, right, memory_bytes)
     comparison, rejected = _compared(mine, theirs)
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
@@ -176,6 +179,9 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
     if verdict == DIFFERS and planned.write_disposition is WriteDisposition.APPEND and destination >= source:
         verdict = COUNTED
         found.append(_appended(comparison))
+    elif verdict == DIFFERS and _may_hold_more(planned, side, comparison):
+        verdict = COUNTED
+        found.append("replace_range: the destination may hold values that the source no longer has")
     elif verdict == DIFFERS and not side.key:
         found.append("there is no key that both sides order alike: only all records together were compared")
     if comparison.changed_since:
@@ -192,6 +198,17 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         key=tuple(column.name for column in side.key),
         comparison=comparison,
         notes=tuple(found),
+    )
+
+
+def _may_hold_more(planned: PlannedStream, side: Side, comparison: Comparison) -> bool:
+    """Tell whether only records were found that a run without an interval has left, since it read no such value."""
+    if planned.written_range is None or planned.written_range.interval is not None:
+        return False
+    if not side.key:
+        return comparison.destination.records > comparison.source.records
+    return all(each.kind == "extra" for each in comparison.records) and all(
+        each.destination_records > each.source_records for each in comparison.ranges
     )
 
 

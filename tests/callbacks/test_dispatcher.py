@@ -258,6 +258,26 @@ class TestVariables:
         assert (outcome.error or "").startswith("ValueError: refused ***\\0\\udc80\n")
         assert "canary" not in (outcome.error or "")
 
+    def test_secrets_are_masked_in_what_a_child_writes_as_bytes(
+        self, box: MemoryOutbox, make: Make, tmp_path: Path
+    ) -> None:
+        file = write(
+            tmp_path,
+            """
+            import os, subprocess, sys
+            @callback
+            def tell(token):
+                sys.stdout.buffer.write(token.encode() + b'\\xff\\n')
+                sys.stdout.buffer.flush()
+                os.write(1, token.encode()[:3])
+                os.write(2, token.encode()[3:])
+                subprocess.run(['printf', token], check=True)
+            """,
+        )
+        box.add(delivery(file, "tell", token="canary"))
+        assert make(redact=lambda text: text.replace("canary", "***")).drain(30)
+        assert box.outcome("tell").output == "***\ufffd\n******"
+
 
 class TestFiles:
     def test_one_that_is_gone_or_lost_its_function_is_missing(
@@ -339,6 +359,7 @@ def test_what_functions_print_inline_is_masked_too(
         "import sys\n\n@callback\ndef loud(**kwargs):\n"
         "    print('all: hunter2')\n    sys.stdout.write('halves: hun')\n    sys.stdout.write('ter2\\n')\n"
         "    sys.stderr.writelines(['error: ', 'hunter2'])\n    print('(Pdb) ', end='', flush=True)\n"
+        "    sys.stdout.buffer.write(b'bytes: hun')\n    sys.stdout.buffer.writelines([b'ter2\\n', b'hunter2'])\n"
     )
     box.add(delivery(file, "loud", block=file.stem))
     out, err = sys.stdout, sys.stderr
@@ -348,6 +369,6 @@ def test_what_functions_print_inline_is_masked_too(
     finally:
         dispatcher.close()
     shown = capsys.readouterr()
-    assert shown.out == "all: ***\nhalves: ***\n(Pdb) "
+    assert shown.out == "all: ***\nhalves: ***\n(Pdb) bytes: ***\n***"
     assert shown.err == "error: ***"
     assert (sys.stdout, sys.stderr) == (out, err)

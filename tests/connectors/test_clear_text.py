@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,22 +81,32 @@ def postgres(client: socket.socket, server: Asking) -> None:
         server.received = client.recv(4096)
 
 
-def mysql(client: socket.socket, server: Asking) -> None:
+def mysql(client: socket.socket, server: Asking, *, greets: str = "mysql_native_password", asks: bytes = b"") -> None:
+    """Greet with one way of logging in, then ask for the password in clear text, or send `asks`."""
     capabilities = 0x00FFF7FF & ~0x800 | (0x800 if server.context else 0)
     greeting = b"\n8.0.30\0" + struct.pack("<I", 7) + b"12345678\0" + struct.pack("<H", capabilities & 0xFFFF)
     greeting += b"\x2d\2\0" + struct.pack("<H", capabilities >> 16 | 8) + b"\x15" + b"\0" * 10 + b"123456789012\0"
-    greeting += b"mysql_native_password\0"
+    greeting += greets.encode() + b"\0"
     client.sendall(len(greeting).to_bytes(3, "little") + b"\0" + greeting)
     number = 2
-    client.recv(36)  # a request for TLS, or the beginning of a login
+    login = client.recv(36)  # a request for TLS, or the beginning of a login
     if server.context is not None:
         client = server.encrypted(client)
         number = 3
-    client.recv(4096)
+    login += client.recv(4096)
     with client:
-        switch = b"\xfemysql_clear_password\0"
-        client.sendall(len(switch).to_bytes(3, "little") + bytes([number]) + switch)
-        server.received = client.recv(4096)
+        asks = asks or b"\xfemysql_clear_password\0"
+        client.sendall(len(asks).to_bytes(3, "little") + bytes([number]) + asks)
+        received = client.recv(4096)
+        if asks.startswith(b"\xfecaching_sha2_password") and len(received) > 32:  # a hash
+            client.sendall(b"\2\0\0" + bytes([number + 2]) + _FULL)
+            received = client.recv(4096)
+        server.received = login + received
+
+
+#: What a server says that does not know the hash of the password.
+_FULL = b"\1\4"
+_NONCE = b"12345678123456789012\0"
 
 
 @contextmanager
@@ -179,6 +190,44 @@ def test_a_verified_server_may_ask(
             connect(f"postgresql://ann:{PASSWORD}@localhost:{server.port}/crm?{parameters.format(f'{authority}.crt')}")
         assert server.has_answered.wait(10)
         assert PASSWORD.encode() in server.received
+
+
+_FULL_LOGINS = [
+    ("caching_sha2_password", _FULL),
+    ("mysql_native_password", b"\xfecaching_sha2_password\0" + _NONCE),
+    ("mysql_native_password", b"\xfesha256_password\0" + _NONCE),
+    ("sha256_password", b"\xfesha256_password\0" + _NONCE),
+]
+
+
+@pytest.mark.parametrize("connect", [by_pymysql, by_alchemy("mysql+pymysql")], ids=["mysql", "sqlalchemy"])
+@pytest.mark.parametrize("is_encrypted", [False, True])
+@pytest.mark.parametrize(("greets", "asks"), _FULL_LOGINS)
+def test_a_remote_server_that_is_not_verified_gets_no_full_login(
+    authority: Path, connect: Callable[[str], None], greets: str, asks: bytes, is_encrypted: bool
+) -> None:
+    with asking(partial(mysql, greets=greets, asks=asks), authority if is_encrypted else None) as server:
+        with pytest.raises(ConnectorError, match=r"full login of .* set ssl_ca") as refused:
+            connect(f"postgresql://ann:{PASSWORD}@{_NOT_LOCAL}:{server.port}/crm")
+        assert PASSWORD not in str(refused.value)
+        assert server.has_answered.wait(10)
+        assert b"ann" in server.received
+        assert PASSWORD.encode() not in server.received
+        assert not server.received.endswith((b"\1\0\0\3\2", b"\1\0\0\4\2", b"\1\0\0\3\1", b"\1\0\0\4\1"))
+
+
+#: This machine, by a name that is not taken for it.
+_NOT_LOCAL = "127.1"
+
+
+@pytest.mark.parametrize(("greets", "asks"), _FULL_LOGINS)
+def test_a_verified_server_and_one_on_this_machine_get_a_full_login(authority: Path, greets: str, asks: bytes) -> None:
+    for parameters in (f"?ssl_ca={authority}.crt", ""):
+        with asking(partial(mysql, greets=greets, asks=asks), authority) as server:
+            with suppress(ConnectorError):  # it lets nobody in
+                by_pymysql(f"mysql://ann:{PASSWORD}@localhost:{server.port}/crm{parameters}")
+            assert server.has_answered.wait(10)
+            assert PASSWORD.encode() in server.received
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.flatten import flat_schema, leaf_of, path_of
 from syncblocks.connectors.arrow.record_size import too_wide
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
@@ -21,6 +22,8 @@ from syncblocks.connectors.named import numbered
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
 from syncblocks.connectors.stream import (
+    VALID_FROM,
+    VALID_TO,
     Block,
     Bookmark,
     Commit,
@@ -32,6 +35,7 @@ from syncblocks.connectors.stream import (
     Stream,
     TableRecords,
     TableState,
+    WriteDisposition,
 )
 
 Events = Iterator[tuple[str, Any]]
@@ -78,6 +82,23 @@ class AbleSource(MemorySource):
         self.most_bytes: int | None = None
         #: Former name -> present name, of the streams that go on under the former one.
         self.former: dict[str, str] = {}
+        self.levels: Callable[[str], int] = lambda _: 0
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        self.levels = levels
+
+    def discover(self) -> Sequence[Stream]:
+        return [
+            replace(stream, schema=flat_schema(stream.schema, self.levels(stream.name), stream.name))
+            for stream in super().discover()
+        ]
+
+    def _flat(self, table: pa.Table, levels: int) -> pa.Table:
+        schema = flat_schema(table.schema, levels, "table")
+        if schema.equals(table.schema) or not table.num_rows:
+            return table if schema.equals(table.schema) else schema.empty_table()
+        (batch,) = table.combine_chunks().to_batches()
+        return pa.table([leaf_of(batch, path_of(field)) for field in schema], schema=schema)
 
     def check(self) -> None:
         if self._settings.database == NOBODY:
@@ -135,7 +156,9 @@ class AbleSource(MemorySource):
 
     def _table(self, stream: Stream) -> pa.Table:
         known = replace(stream, name=self.former.get(stream.name, stream.name))
-        table = self._queried(stream.query) if stream.query else super()._table(known)
+        whole = replace(known, schema=pa.schema([]))
+        table = self._queried(stream.query) if stream.query else super()._table(whole)
+        table = self._flat(table, self.levels(known.name))
         if not stream.where:
             return table
         kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]
@@ -205,6 +228,29 @@ def _is_in(key: int, part: KeyRange) -> bool:
     return (start is None or key >= int(start[0] or 0)) and (end is None or key < int(end[0] or 0))
 
 
+def versions(load: Load, rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Bring new versions among the rows of a history, the oldest first."""
+    assert load.history is not None
+    keys, in_place = load.stream.key_properties[:-1], load.history.in_place
+    for record in sorted(new, key=lambda record: record[VALID_FROM]):  # is stable
+        own = [row for row in rows if all(row[key] == record[key] for key in keys)]
+        current = next((row for row in own if row[VALID_TO] is None), None)
+        values = {name: value for name, value in record.items() if name not in (VALID_FROM, VALID_TO)}
+        at_once = next((row for row in own if row[VALID_FROM] == record[VALID_FROM]), None)
+        is_newer = current is not None and current[VALID_FROM] < record[VALID_FROM]
+        if at_once is None and is_newer and current is not None:
+            is_equal = all(current[name] == value for name, value in values.items() if name not in in_place)
+            at_once = current if is_equal else None
+        if at_once is not None:
+            at_once.update(values)
+            continue
+        rows.append(dict(record))
+        own = sorted([*own, rows[-1]], key=lambda row: row[VALID_FROM])
+        for row, following in zip(own, [*own[1:], {VALID_FROM: None}], strict=True):
+            row[VALID_TO] = following[VALID_FROM]
+    return rows
+
+
 class AbleDestination(MemoryDestination):
     """A destination with every ability."""
 
@@ -230,6 +276,24 @@ class AbleDestination(MemoryDestination):
         if len(key.stream) > LONGEST:
             raise FatalConnectorError(f"the stream's name has more than {LONGEST} characters")
         return super().take_over(key, token=token, owner=owner, source=source)
+
+    def keeps_history(self) -> bool:
+        return True
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        if load.history is None:
+            yield from super().load(load, events, wire)
+            return
+        name = load.key.destination_table
+        held = self._database.tables.get(name)
+        for commit in super().load(replace(load, write_disposition=WriteDisposition.APPEND), events, wire):
+            written = self._database.tables[name]
+            before = 0 if held is None else held.num_rows
+            rows = versions(load, written.slice(0, before).to_pylist(), written.slice(before).to_pylist())
+            held = self._database.tables[name] = pa.Table.from_pylist(rows, schema=written.schema)
+            row = self._database.ledger[load.key]
+            self._database.ledger[load.key] = replace(row, history=load.history.known)
+            yield commit
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         def events() -> Iterator[Event | Block]:
@@ -269,6 +333,12 @@ class AbleDestination(MemoryDestination):
     def execute(self, statement: str, parameters: Mapping[str, Any], *, name: str = "") -> int:
         sql, values = numbered(statement, parameters)
         return self.run_sql(sql, values)
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        (row,) = [row for row in self.describe([key.destination_table])[key.destination_table].ledger if row.key == key]
+        if row.token != token:
+            raise TakenOver("another run has taken over", stream=key.stream)
+        return self.execute(statement, parameters)
 
     def run_sql(self, sql: str, values: Sequence[Any]) -> int:
         """Run a statement over copies of the tables, and keep them as it leaves them."""

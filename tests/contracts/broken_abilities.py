@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,8 @@ from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.ranges import Range, RangeReads
 from syncblocks.connectors.sides import Digest, KeyRange, Row, Side
 from syncblocks.connectors.stream import (
+    VALID_FROM,
+    VALID_TO,
     Block,
     Bookmark,
     Checkpoint,
@@ -143,6 +146,15 @@ class ReadsThePlainTable(AbleSource):
 
     def query_stream(self, name: str, query: str) -> Stream:
         return super().query_stream(name, query.partition(" where ")[0])
+
+
+class StopsAtTheFirstLevel(AbleSource):
+    """Flattens one level, whatever is said."""
+
+    caught_by = {"test_objects_are_columns_down_to_the_levels_that_are_said"}
+
+    def flatten(self, levels: Callable[[str], int]) -> None:
+        super().flatten(lambda name: min(1, levels(name)))
 
 
 class LetsNullIn(AbleSource):
@@ -364,6 +376,58 @@ class RemovesNot(AbleDestination):
         return False
 
 
+class DeletesNoRange(AbleDestination):
+    """Says that it replaces a range, and adds to it."""
+
+    caught_by = {
+        "test_a_range_is_written_anew_and_nothing_else",
+        "test_an_empty_read_empties_its_range",
+        "test_a_range_of_values_is_those_that_arrive",
+        "test_a_record_outside_of_its_range_is_refused",
+    }
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
+        changed = replace(load, write_disposition=WriteDisposition.APPEND) if is_range else load
+        return super().load(changed, events, wire)
+
+
+class MergesByTheKeyNevertheless(AbleDestination):
+    """Says that it merges by unique columns, and does not."""
+
+    caught_by = {"test_records_are_merged_by_the_unique_columns_and_not_by_the_key"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        stream = replace(load.stream, unique_properties=())
+        return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
+
+
+class FillsByMerging(AbleDestination):
+    """Adds the records that are not there when it is to fill columns."""
+
+    caught_by = {"test_columns_are_filled_in_records_that_are_there"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        return MemoryDestination.load(self, replace(load, fills=False), events, wire)
+
+
+class MarksOtherColumnsToo(AbleDestination):
+    """Writes the marked keys as if they were records."""
+
+    caught_by = {"test_marks_are_written_and_taken_away_and_nothing_else_changes"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        if load.marked is None:
+            return MemoryDestination.load(self, load, events, wire)
+        schema, keys = load.stream.schema, load.marked
+        columns = [
+            keys.column(field.name) if field.name in keys.schema.names else pa.nulls(keys.num_rows, field.type)
+            for field in schema
+        ]
+        batches = pa.table(columns, schema=schema).to_batches()
+        return MemoryDestination.load(self, replace(load, marked=None), chain(batches, events), wire)
+
+
 class KeepsNothing(AbleDestination):
     """Says that it keeps columns, and sets them."""
 
@@ -371,6 +435,42 @@ class KeepsNothing(AbleDestination):
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         return super().load(replace(load, kept=()), events, wire)
+
+
+class LeavesVersionsOpen(AbleDestination):
+    """Says that it keeps a history, and closes no version."""
+
+    caught_by = {"test_a_version_is_closed_by_the_next_one", "test_a_late_version_goes_between_its_neighbours"}
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        yield from super().load(load, events, wire)
+        table = self._database.tables.get(load.key.destination_table)
+        if load.history is not None and table is not None:
+            rows = [{**row, VALID_TO: None} for row in table.to_pylist()]
+            self._database.tables[load.key.destination_table] = pa.Table.from_pylist(rows, schema=table.schema)
+
+
+class TakesLateVersionsForNew(AbleDestination):
+    """Compares a late version with the current one, as if it came after it."""
+
+    caught_by = {"test_a_late_version_goes_between_its_neighbours"}
+
+    def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
+        if load.history is not None and load.history.has_versions:
+            newest = max((row[VALID_FROM] for row in self._rows(load)), default=None)
+            events = (_from(event, newest) if isinstance(event, pa.RecordBatch) else event for event in events)
+        yield from super().load(load, events, wire)
+
+    def _rows(self, load: Load) -> list[dict[str, Any]]:
+        table = self._database.tables.get(load.key.destination_table)
+        return [] if table is None else table.to_pylist()
+
+
+def _from(batch: pa.RecordBatch, newest: Any) -> pa.RecordBatch:
+    if newest is None:
+        return batch
+    rows = [{**row, VALID_FROM: max(row[VALID_FROM], newest)} for row in batch.to_pylist()]
+    return pa.RecordBatch.from_pylist(rows, schema=batch.schema)
 
 
 class SaysNothingOfRejected(AbleDestination):
@@ -486,6 +586,15 @@ class CountsNothing(AbleDestination):
         return -1
 
 
+class RunsForAnybody(AbleDestination):
+    """Runs a statement, whoever has taken the stream over."""
+
+    caught_by = {"test_a_fenced_statement_runs_only_while_the_row_has_the_token"}
+
+    def execute_fenced(self, key: LedgerKey, token: str, statement: str, parameters: Mapping[str, Any]) -> int:
+        return self.execute(statement, parameters)
+
+
 SOURCES = (
     SpellsAMethodOtherwise,
     TakesOtherArguments,
@@ -523,4 +632,5 @@ DESTINATIONS = (
     CountsNothing,
     KnowsTheNewestFileOnly,
     ForgetsNoFile,
+    RunsForAnybody,
 )

@@ -14,9 +14,37 @@ from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
+ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILES = {"knows_place", "states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"}
+_FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
+_FILES = {
+    "knows_place",
+    "states_types",
+    "keeps_rejected",
+    "keeps_files",
+    "removes_records",
+    "replaces_ranges",
+    "keeps_first",
+}
+_SERVER_SOURCE = {
+    "knows_place",
+    "verifies_server",
+    "skips_late",
+    "reads_ranges",
+    "reads_queries",
+    "filters_records",
+    "computes_checksums",
+}
+_DUCKDB_SOURCE = {
+    "knows_place",
+    "holds_memory",
+    "skips_late",
+    "reads_queries",
+    "filters_records",
+    "computes_checksums",
+    "flattens_objects",
+}
 _SQL = {
     "knows_place",
     "states_types",
@@ -25,71 +53,28 @@ _SQL = {
     "keeps_rejected",
     "keeps_files",
     "removes_records",
+    "replaces_ranges",
+    "marks_records",
+    "merges_by_unique",
+    "fills_columns",
     "keeps_first",
     "examines_tables",
     "runs_statements",
+    "fences_statements",
 }
+_HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": (
-        {"knows_place", "bounds_records", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"},
-        _FILES,
-    ),
-    "duckdb": (
-        {"knows_place", "holds_memory", "skips_late", "reads_queries", "filters_records", "computes_checksums"},
-        {"holds_memory", *_SQL},
-    ),
-    "jsonl": (
-        {
-            "knows_place",
-            "bounds_records",
-            "lists_streams",
-            "has_former_names",
-            "tracks_files",
-            "reads_ranges",
-            "has_one_null",
-        },
-        _FILES,
-    ),
-    "mariadb": (
-        {
-            "knows_place",
-            "verifies_server",
-            "skips_late",
-            "reads_ranges",
-            "reads_queries",
-            "filters_records",
-            "computes_checksums",
-        },
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
-    ),
-    "memory": (
-        {"knows_place"},
-        {"knows_place", "states_types", "keeps_rejected", "keeps_files", "removes_records", "keeps_first"},
-    ),
-    "mysql": (
-        {
-            "knows_place",
-            "verifies_server",
-            "skips_late",
-            "reads_ranges",
-            "reads_queries",
-            "filters_records",
-            "computes_checksums",
-        },
-        {"verifies_server", "refuses_keys", "knows_privileges", *_SQL},
-    ),
+    "csv": ({"bounds_records", *_FILE_SOURCE}, _FILES),
+    "duckdb": (_DUCKDB_SOURCE, {"holds_memory", *_HISTORY}),
+    "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
+    "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILES),
+    "mariadb": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
+    "memory": ({"knows_place"}, {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
+    "mysql": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
     "parquet": (
-        {
-            "knows_place",
-            "holds_memory",
-            "lists_streams",
-            "has_former_names",
-            "tracks_files",
-            "looks_at_times",
-            "reads_ranges",
-        },
+        {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
         {"holds_memory", *_FILES},
     ),
     "postgres": (
@@ -103,11 +88,11 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "filters_records",
             "computes_checksums",
         },
-        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_SQL},
+        {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
     "sqlalchemy": ({"knows_place", "skips_late", "filters_records"}, _SQL),
-    "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _SQL),
+    "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
 CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -126,8 +111,10 @@ def test_each_shipped_connector_has_a_row() -> None:
     assert EXPECTED.keys() == CONNECTORS.keys()
 
 
-@pytest.mark.parametrize("role", ["source", "destination"])
-@pytest.mark.parametrize("name", CONNECTORS)
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [(name, role) for name, classes in CONNECTORS.items() for role, path in zip(ROLES, classes, strict=True) if path],
+)
 def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
     connector = connector_class(name, role)(CONFIGS.get(name, {"path": "data"}), tmp_path)
     found = abilities_of(connector)

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from syncblocks.connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
-from syncblocks.connectors.files.source import CSVSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.source import CSVSource, JSONLSource, JSONSource, ParquetSource
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 from tests.connectors.files import files_readback
@@ -77,6 +77,23 @@ class TestJSONLSource(FileSourceContract):
         with (place / "data" / f"{table}.jsonl").open("a", encoding="utf-8") as file:
             for record in records.to_pylist():
                 file.write(json.dumps(record, default=_json) + "\n")
+
+
+class TestJSONSource(FileSourceContract):
+    connector = JSONSource
+    quirks = TestJSONLSource.quirks
+
+    def range_config(self, place: Path) -> None:
+        """A document is not split."""
+
+    def config(self, place: Path) -> Mapping[str, Any]:
+        return {**super().config(place), "records": "data.items"}
+
+    def put(self, place: Path, table: str, records: pa.Table, key: Sequence[str] = ()) -> None:
+        path = place / "data" / f"{table}.json"
+        before = json.loads(path.read_text())["data"]["items"] if path.exists() else []
+        said = {"data": {"items": [*before, *records.to_pylist()]}}
+        path.write_text(json.dumps(said, default=_json, indent=1), encoding="utf-8")
 
 
 class TestParquetSource(FileSourceContract):

@@ -26,7 +26,7 @@ OPTIONS: Mapping[str, tuple[Any, ...]] = {
     "source": SYSTEMS,
     "destination": SYSTEMS,
     "method": ("FULL_TABLE", "INCREMENTAL"),
-    "disposition": ("append", "merge", "replace", None),
+    "disposition": ("append", "merge", "replace", "replace_range", None),
     "clock": ("day", "number", "second", "day and n"),
     "null_bookmarks": (None, "once", "always", "never"),
     "on_schema_change": (None, "freeze", "ignore"),
@@ -185,7 +185,9 @@ def is_refused(options: Options) -> bool:
     is_incremental = options["method"] == "INCREMENTAL"
     if how == "merge" and options["keys"] == "none":
         return True
-    return is_incremental and (how == "replace" or (how == "append" and options["null_bookmarks"] == "always"))
+    if how == "replace_range" and options["conflict"]:
+        return True
+    return is_incremental and (how.startswith("replace") or (how == "append" and options["null_bookmarks"] == "always"))
 
 
 class _History:

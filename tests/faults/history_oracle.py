@@ -83,6 +83,8 @@ class Oracle:
         """Take in what one run does."""
         if is_refused(self.options):
             return Outcome(2)
+        if self.disposition == "replace_range" and self.table is not None and _range_column(turn) not in self.columns:
+            return Outcome(2)  # the table's records would have no value for it
         blocks = ["load", "export"] if turn.rename is None else ["load", "shape", "export"]
         try:
             read = self._read_columns(turn)
@@ -97,6 +99,8 @@ class Oracle:
             # A line that is no record may be told of behind the records.
             return Outcome(1, tuple(_failed(blocks, failure, None if turn.source.is_malformed else 0)))
         written = [row for row in arriving if row not in rejected]
+        if self.disposition == "replace_range":
+            self._delete(arriving, written, _range_column(turn))
         self._write(written, _arriving(read, turn))
         self.bookmark, self.boundary = bookmark, boundary
         left_out = {name for name in turn.source.columns if not _reads(turn, name)}
@@ -190,6 +194,13 @@ class Oracle:
             return []
         return [row for row in rows if row["id"] is None]
 
+    def _delete(self, read: Sequence[Row], written: Sequence[Row], column: str) -> None:
+        """Delete the records of the values that were read, and those whose keys arrive."""
+        values = {row[column] for row in read}
+        keys = {row["id"] for row in written} if self.has_key else set()
+        kept = (row for row in self.table or () if row.get(column) not in values and row["id"] not in keys)
+        self.table = None if self.table is None else list(kept)
+
     def _write(self, rows: Sequence[Row], columns: set[str]) -> None:
         if self.disposition == "replace" or self.table is None:
             self.table, self.columns, self.unsure = [], set(columns), set()
@@ -218,7 +229,15 @@ class Oracle:
         columns = self._compared(turn)
         if Counter(_values(row, columns) for row in here) == Counter(_values(row, columns) for row in there):
             return "equal"
+        if self.disposition == "replace_range" and self._holds_more(here, there, columns):
+            return "counted"
         return "counted" if self.disposition == "append" and len(there) >= len(here) else "differs"
+
+    def _holds_more(self, here: Sequence[Row], there: Sequence[Row], columns: Sequence[str]) -> bool:
+        """Return whether the table has the source's records and others; without a key, whether it has more."""
+        if not self.has_key:
+            return len(there) > len(here)
+        return Counter(_values(row, columns) for row in here) <= Counter(_values(row, columns) for row in there)
 
     def _compared(self, turn: Turn) -> tuple[str, ...]:
         if self.options["conflict"] == "IGNORE" and self.disposition == "merge":
@@ -270,6 +289,10 @@ class Oracle:
 
     def mark(self, row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in self.marks)
+
+
+def _range_column(turn: Turn) -> str:
+    return str((turn.rename or {}).get("n", "n"))
 
 
 def _reads(turn: Turn, name: str) -> bool:

@@ -40,7 +40,7 @@ def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str, d
     workshop = Workshop(zygote, folder, destination=destination, store=store, url=url)
     workshop.document["concurrency"] = 1
     workshop.source_settings.update({"checkpoint_records": 3, "batch_size": 2})
-    method = {} if disposition == "replace" else INCREMENTAL
+    method = {"replace": {}, "replace_range": {"range_column": "id"}}.get(disposition, INCREMENTAL)
     workshop.stream("orders", 9, write_disposition=disposition, **method)
     workshop.stream("empty", 0)
     workshop.stream(HOSTILE, 5, write_disposition="append")
@@ -204,7 +204,7 @@ def test_a_fault_at_every_commit_point_loses_doubles_and_forgets_nothing(
     injected: Count,
     is_full: bool,
 ) -> None:
-    disposition = ("append", "merge", "replace")[shard % 3]
+    disposition = ("append", "merge", "replace", "replace_range")[shard % 4]
     url = postgres_url if "postgres" in (destination, store) else ""
     hits, found = run_shard(zygote, folder, destination, store, url, shard, disposition, is_full)
     injected(hits)

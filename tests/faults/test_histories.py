@@ -110,6 +110,7 @@ class Bench:
             "destination_table": self.destination.table,
             "replication_method": options["method"],
             "write_disposition": options["disposition"],
+            "range_column": "n" if options["disposition"] == "replace_range" else None,
             "bookmark_properties": list(self.oracle.marks) if options["method"] == "INCREMENTAL" else None,
             "null_bookmarks": options["null_bookmarks"],
             "on_schema_change": options["on_schema_change"],

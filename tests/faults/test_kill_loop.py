@@ -17,12 +17,13 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]
 
 
 def make(zygote: Zygote, folder: Path, destination: str, store: str, url: str) -> Workshop:
-    """Four streams, one a way in which records can be lost or doubled."""
+    """Five streams, one a way in which records can be lost or doubled."""
     workshop = Workshop(zygote, folder, destination=destination, store=store, url=url)
     workshop.stream("full", 10, write_disposition="append")
     workshop.stream("added", 10, write_disposition="append", **INCREMENTAL)
     workshop.stream("merged", 10, write_disposition="merge", **INCREMENTAL)
     workshop.stream("replaced", 10, write_disposition="replace")
+    workshop.stream("ranged", 10, write_disposition="replace_range", range_column="id")
     workshop.source_settings.update({"checkpoint_records": 4, "delay_s": 0.01})
     return workshop
 
@@ -39,7 +40,7 @@ def kill_loop(
     found = [] if first.code == 0 else [f"a quiet run ended with {first.code}: {first.log()[-2000:]}"]
     hit = 0
     while hit < kills and not found:
-        for name in ("added", "merged", "replaced"):
+        for name in ("added", "merged", "replaced", "ranged"):
             workshop.grow(name, chance.randrange(0, 8))
         workshop.write()
         for _ in range(chance.choice((1, 1, 2, 3))):

@@ -31,7 +31,7 @@ WANTED = pa.schema([field for field in TABLE.schema if field.name != "kind"]).ap
 
 
 def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
-    whole = [_written(kind) for kind in (pa.ipc.new_file, pa.ipc.new_stream)]
+    whole = [_written(kind, codec) for kind in (pa.ipc.new_file, pa.ipc.new_stream) for codec in (None, "lz4", "zstd")]
     folder = tempfile.TemporaryDirectory(prefix="syncblocks-fuzz-")
 
     def once(chance: random.Random) -> str:
@@ -42,9 +42,9 @@ def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
     return once
 
 
-def _written(kind: Callable[..., Any]) -> bytes:
+def _written(kind: Callable[..., Any], codec: str | None) -> bytes:
     sink = pa.BufferOutputStream()
-    with kind(sink, TABLE.schema) as writer:
+    with kind(sink, TABLE.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
         writer.write_table(TABLE, max_chunksize=16)
     return bytes(sink.getvalue())
 

@@ -66,7 +66,7 @@ SQLITE = {
     "TIME": "'12:00:00'", "DATETIME": "'2024-02-29 00:00:00'", "TIMESTAMP": "'2024-02-29 00:00:00'",
     "TIMESTAMPTZ": "'2024-02-29 00:00:00+00:00'", "TIMESTAMP(9)": "'2024-02-29 00:00:00.123456789'",
     "TIMESTAMPTZ(9)": "'2024-02-29 00:00:00.123456789+00:00'", "UUID": "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
-    "JSON": "'{}'", "JSON_TEXT": "'{}'", "INTERVAL": "'P1M0DT0.000000000S'", "MONEY": "1.5", "": "'a'",
+    "JSON": "'{}'", "JSON_TEXT": "'{}'", "INTERVAL": "'P1M'", "MONEY": "1.5", "": "'a'",
 }  # fmt: skip
 DUCKDB = {
     "BOOLEAN": "true", "TINYINT": "1", "SMALLINT": "1", "INTEGER": "1", "BIGINT": "1", "HUGEINT": "1",

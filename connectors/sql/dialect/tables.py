@@ -69,6 +69,10 @@ class Tables(ABC):
         index = self._quote("_".join([name.name, *columns])[:60])
         return f"create unique index {index} on {self._table(name)} ({self._names(columns)})"
 
+    def unique_index(self, name: TableName, columns: Sequence[str]) -> str:
+        """Write the statement that makes columns of a new table unique together; empty: this system is to have none."""
+        return self.create_unique(name, columns)
+
     def index_staging(self, name: TableName, columns: Sequence[Column]) -> str:
         """Write the index by which a merge finds staged keys; default: none, the system finds them without one.
 

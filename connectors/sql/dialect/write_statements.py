@@ -12,6 +12,9 @@ from ..session import Session
 from ..tables import Column, Table
 from .facts import Facts
 
+#: Columns of a staging table of one row: the bounds of a range, the second of which is not in it.
+BOUNDS = ("range_start", "range_end")
+
 
 class Writes:
     """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
@@ -237,6 +240,66 @@ class Writes:
         ]
         return self._delete(target, " and ".join(parts))
 
+    def delete_arriving(
+        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of the records whose keys are staged.
+
+        Args:
+            target: as it stands now.
+            columns: the key's among them, with the target's types.
+            staged: the staging table, and the types of its columns.
+            key: its columns.
+        """
+        name, types = staged
+        return self._delete_joined(target, self._table(name), self._same_key(columns, types, key))
+
+    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that have a staged value in a column; texts are compared as they are written."""
+        name, types = staged
+        distinct = f"(select distinct {self._quote(column.name)} from {self._table(name)})"
+        return self._delete_joined(target, distinct, self._same_key([column], types, [column.name]))
+
+    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+        """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
+        name, types = staged
+        held = f"t.{self._quote(column.name)}"
+        first, last = (self.cast(f"s.{self._quote(each)}", column.type, types[each]) for each in BOUNDS)
+        condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
+        return self._delete_joined(target, self._table(name), condition)
+
+    def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
+        """Raise for times in a column that the system does not order as they follow each other; default: it does."""
+
+    def _compared(self, left: str, operator: str, right: str) -> str:
+        """Compare two times of one type."""
+        return f"{left} {operator} {right}"
+
+    def _delete_joined(self, target: Table, source: str, same: str) -> str:
+        """Write DELETE of the target's records `t` for which a source has a record `s` that meets a condition."""
+        return f"delete from {self._table(target.name)} as t using {source} as s where {same}"
+
+    def set_columns(
+        self,
+        target: Table,
+        columns: Sequence[Column],
+        staged: tuple[TableName, Mapping[str, str]],
+        key: Sequence[str],
+        names: Sequence[str],
+    ) -> str:
+        """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once.
+
+        Args:
+            target: as it stands now.
+            columns: the key's and those to set, with the target's types.
+            staged: staging table of keys and values, and the types of its columns.
+            key: names of the key's columns.
+            names: of the columns to set.
+        """
+        table, types = staged
+        values = {column.name: self._value(column, types) for column in columns if column.name in names}
+        return self._updated(target, self._table(table), values, self._same_key(columns, types, key), "")
+
     def _delete(self, target: Table, condition: str) -> str:
         """Write DELETE of the target's records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"
@@ -290,6 +353,34 @@ class Writes:
         """Write the condition that an update would change a record, columns that no longer arrive included."""
         emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, columns)]
         return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
+
+    def changed(self, columns: Sequence[Column]) -> str:
+        """Write the condition that a record `t` and another one `s` of the same types differ by value, never NULL.
+
+        1.0 and 1.00 are one value, `a` and `A` are two.
+        """
+        return self.differs(columns, {column.name: column.type for column in columns}) if columns else "1 = 0"
+
+    def update_from(self, target: Table, source: TableName, values: Mapping[str, str], condition: str) -> str:
+        """Write UPDATE of records `t` by those of a staging table `s`, of which one at most meets the condition."""
+        return self._updated(target, self._table(source), values, condition, "")
+
+    def update_staged(self, staging: TableName, target: Table, values: Mapping[str, str], condition: str) -> str:
+        """Write UPDATE of staged records `s` by records `t`, of which one at most meets the condition."""
+        return self._carried(target, staging, values, condition)
+
+    def delete_staged(self, staging: TableName, condition: str) -> str:
+        """Write DELETE of staged records `s` that meet a condition."""
+        return f"delete from {self._table(staging)} as s where {condition}"
+
+    def same_key(self, columns: Sequence[Column]) -> str:
+        """Compare the key of a record `t` with that of another one `s` of the same types."""
+        names = [column.name for column in columns]
+        return self._same_key(columns, {column.name: column.type for column in columns}, names)
+
+    def before_merge(self) -> Sequence[Action]:
+        """Return what lets the statements of a merge go faster, until the commit; default: nothing."""
+        return ()
 
     def equals(self, left: str, right: str, column: Column) -> str:
         """Write that two values of a column's type are the same."""
@@ -357,4 +448,4 @@ class Writes:
         return f"delete from {self._table(target.name)}"
 
 
-__all__ = ["Writes"]
+__all__ = ["BOUNDS", "Writes"]

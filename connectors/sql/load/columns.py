@@ -20,8 +20,9 @@ class StreamColumns:
         self._dialect = dialect
         self._key_properties = load.stream.key_properties
         self._wire = wire
-        self._is_merge = load.write_disposition is WriteDisposition.MERGE
-        self._has_key = self._is_merge or load.write_disposition is WriteDisposition.REPLACE
+        self._is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+        self._unique_properties = load.stream.unique_properties if self._is_merge else ()
+        self._has_key = load.write_disposition is not WriteDisposition.APPEND
         #: The stream, with the schema that comes now.
         self.stream = load.stream
         #: Column of the stream -> column of the table.
@@ -49,7 +50,7 @@ class StreamColumns:
 
     def planned(self) -> dict[str, tuple[Column, Wire]]:
         """Return how the target should have each column, and how its values travel there."""
-        keys = set(self._key_properties) if self._has_key else set()
+        keys = {*self._key_properties, *self._unique_properties} if self._has_key else set()
         planned = {}
         for field in self.stream.schema:
             kind = self._type_of(field)
@@ -71,8 +72,8 @@ class StreamColumns:
         return held if held and yields_to_table(field) else self._dialect.types.column_type(field)
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
-        """Return columns of which the key's refuse NULL as well."""
-        keys = self.key()
+        """Return columns of which those of keys refuse NULL as well."""
+        keys = {*self.key(), *self.merge_key()}
         return [
             replace(column, is_nullable=column.is_nullable and column.name not in keys, is_key=column.name in keys)
             for column in columns
@@ -95,6 +96,16 @@ class StreamColumns:
                 stream=self.stream.name,
             )
         return [self.names[name] for name in self._key_properties]
+
+    def merge_key(self) -> list[str]:
+        """Return the columns by which records are merged, as the table names them; raises as `key` does."""
+        key = self.key()
+        missing = [name for name in self._unique_properties if name not in self.names]
+        if missing:
+            raise FatalConnectorError(
+                f"unique_constraints {', '.join(missing)}: the stream has no such columns", stream=self.stream.name
+            )
+        return [self.names[name] for name in self._unique_properties] or key
 
 
 __all__ = ["StreamColumns"]

@@ -60,9 +60,12 @@ class LoadContext:
 
     @property
     def required_properties(self) -> Sequence[str]:
-        """Columns of the stream in which no record may have NULL: the key, unless the load appends."""
-        is_append = self.load.write_disposition is WriteDisposition.APPEND
-        return () if is_append else self.load.stream.key_properties
+        """Columns of the stream in which no record may have NULL: those of keys, unless the load appends."""
+        stream, disposition = self.load.stream, self.load.write_disposition
+        if disposition is WriteDisposition.APPEND:
+            return ()
+        unique = stream.unique_properties if disposition is WriteDisposition.MERGE else ()
+        return tuple(dict.fromkeys((*stream.key_properties, *unique)))
 
     def error(self, message: str) -> FatalConnectorError:
         """Make the error that fails the stream."""

@@ -13,9 +13,12 @@ from ..tables import StagingTable, Table
 from .append import Append
 from .context import LoadContext
 from .events import LoadEvents
+from .fill import Fill
+from .history import History
 from .ingest import ingest
 from .merge import Merge
 from .replace import Replace
+from .replace_range import ReplaceRange
 from .staging import planned_staging, refuse_altered
 from .strategy import Strategy
 
@@ -23,6 +26,8 @@ _STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
     WriteDisposition.APPEND: Append,
     WriteDisposition.MERGE: Merge,
     WriteDisposition.REPLACE: Replace,
+    WriteDisposition.REPLACE_RANGE: ReplaceRange,
+    WriteDisposition.HISTORY: History,
 }
 
 
@@ -31,7 +36,7 @@ class TableLoad:
 
     def __init__(self, context: LoadContext) -> None:
         self._context = context
-        self._strategy = _STRATEGIES[context.load.write_disposition](context)
+        self._strategy = Fill(context) if context.load.fills else _STRATEGIES[context.load.write_disposition](context)
         #: Records of all transactions.
         self._written = 0
         self._has_committed = False
@@ -84,6 +89,7 @@ class TableLoad:
         context.lease.check()
         dialect.writes.begin_commit(session, strategy.staged.name if strategy.staged is not None else None)
         failpoint(f"{dialect.name}.commit.before")
+        strategy.files = checkpoint.files
         try:
             strategy.finish(is_final=checkpoint.is_final)
             self._written += strategy.records
@@ -94,8 +100,11 @@ class TableLoad:
                 load.token,
                 bookmark=checkpoint.bookmark,
                 completed_by=load.run if checkpoint.is_final else None,
-                rows=self._written,
+                rows=load.records_before + self._written,
                 columns=context.columns.known,
+                history=strategy.kept_history(is_final=checkpoint.is_final),
+                compared_at=load.compared_at,
+                filling=load.filling,
             )
         except TakenOver:
             raise self.taken_over() from None
@@ -117,6 +126,7 @@ class TableLoad:
             schema_changes=tuple(target.changes),
             rejected=rejected,
             refused=() if context.rejected is None else context.rejected.take_refused(),
+            removed=strategy.removed,
         )
 
     def taken_over(self) -> TakenOver:

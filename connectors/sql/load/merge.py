@@ -6,22 +6,21 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from ...arrow.casts import cast_batch
-from ...stream import ConflictMethod
+from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
-from ..identifiers import REMOVED, TableName, staging_name
+from ..identifiers import REMOVED, TableName
 from ..tables import Column, StagingTable, Table
-from .staging import create_staging, insert_staged
+from .staging import create_staging, insert_staged, stage_beside
 from .strategy import Strategy
 
 
 class Merge(Strategy):
-    """Merges the records of one load by their key."""
+    """Merges the records of one load by their key, or by the columns that the stream says in its place."""
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it with numbers, so that the last record of a key counts, and with an index where that pays."""
         staged, dialect = create_staging(self.context, planned, is_shared=is_shared), self.context.dialect
-        key = self.context.columns.key()
+        key = self.context.columns.merge_key()
         index = dialect.tables.index_staging(
             staged.name, [column for column in staged.own_columns() if column.name in key]
         )
@@ -35,19 +34,23 @@ class Merge(Strategy):
         dialect, session, target = context.dialect, context.session, context.target
         if staged is None and not is_final:
             return
-        key = context.columns.key()
+        primary, key = context.columns.key(), context.columns.merge_key()
         if staged is not None and session.query(dialect.writes.null_key(staged.name, key)):
+            said = "key_properties" if key == primary else "unique_constraints"
             raise context.error(
                 f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
-                "choose other key_properties, or write_disposition append"
+                f"choose other {said}, or write_disposition append"
             )
         table, columns = self.table, self.target_columns()
-        removed, before = context.load.removed if is_final else None, table
-        if staged is not None or table is None or removed is not None or target.lacks(table, columns):
+        removed, marked = (context.load.removed, context.load.marked) if is_final else (None, None)
+        before, is_written = table, not (staged is None and removed is None and marked is None)
+        if is_written or table is None or target.lacks(table, columns):
             table = target.lock(table)
-            table = target.create(columns, key) if table is None else target.evolve(table, columns)
+            table = target.create(columns, primary, key) if table is None else target.evolve(table, columns)
         if removed is not None:
-            self._delete(removed, table, key)
+            self._delete(removed, table, primary)
+        if marked is not None:
+            self._mark(marked, table, primary)
         if staged is None:
             return
         into, method = staged.written_to(table), context.load.conflict_method
@@ -72,21 +75,30 @@ class Merge(Strategy):
     def _delete(self, removed: pa.Table, table: Table, key: Sequence[str]) -> None:
         """Delete the records of removed keys; a key that also arrives is updated instead."""
         context, staged = self.context, self.staged
-        dialect, names = context.dialect, context.columns.names
         columns = [column for column in table.columns if column.name in key]
-        fields = {names[field.name]: field for field in removed.schema}
-        wires = [dialect.types.wire(column.type, fields[column.name].type) for column in columns]
-        types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
-        name = dialect.tables.staging(context.target.name, staging_name(context.load.token) + REMOVED)
-        as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
-        context.session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
-        schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
-        ordered = removed.select([fields[column.name].name for column in columns])
-        batches = (cast_batch(batch, schema, context.load.stream.name) for batch in ordered.to_batches())
-        context.session.ingest(name, schema, batches, "arrow")
+        name, types = self._stage_keys(removed, columns)
         kept = None if staged is None else (staged.name, staged.types)
-        delete = dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
-        context.target.run([delete, dialect.tables.drop(name)])
+        delete = context.dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
+        count = context.target.change(delete)
+        self.removed += removed.num_rows if count < 0 else count
+        context.target.run([context.dialect.tables.drop(name)])
+
+    def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
+        """Write when the records of some keys were found missing at the source, or that they are back."""
+        context, mark = self.context, self.context.columns.names[DELETED_AT]
+        columns = [column for column in table.columns if column.name in (*key, mark)]
+        name, types = self._stage_keys(marked, columns)
+        writes = context.dialect.writes
+        context.target.change(writes.set_columns(table, columns, (name, types), key, [mark]))
+        self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
+        context.target.run([context.dialect.tables.drop(name)])
+
+    def _stage_keys(self, keys: pa.Table, columns: Sequence[Column]) -> tuple[TableName, dict[str, str]]:
+        """Put keys, and what belongs to them, into a staging table; return its name and the types of its columns."""
+        context = self.context
+        fields = {context.columns.names[field.name]: field for field in keys.schema}
+        ordered = keys.select([fields[column.name].name for column in columns])
+        return stage_beside(context, REMOVED, columns, ordered)
 
 
 __all__ = ["Merge"]

@@ -78,6 +78,11 @@ class RejectedRecords:
         """Add records that the source rejected."""
         self._found.add(records, is_of_source=True)
 
+    @property
+    def found(self) -> Sequence[RejectedRecord]:
+        """Those of this transaction so far."""
+        return self._found.records
+
     def take_refused(self) -> tuple[RejectedRecord, ...]:
         """See `Rejections.take_refused`."""
         return self._found.take_refused()
@@ -248,7 +253,7 @@ class RejectedRecords:
             shown = ", ".join(self._dialect.writes.shown(name, kind) for name, kind in staged.types.items())
             rows = self._session.query(f"select {shown} {of_them}")
             self._add([(dict(zip(staged.types, values, strict=True)), reason) for values in rows], names)
-            self._session.execute(f"delete {of_them}")
+            self._session.execute(self._dialect.writes.delete_staged(staged.name, condition))
         return int(number)
 
     def _add(self, rejected: Sequence[tuple[Mapping[str, object], str]], names: Mapping[str, str]) -> int:

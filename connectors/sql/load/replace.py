@@ -17,7 +17,7 @@ from .events import LoadEvents
 from .ingest import ingest
 from .key_change import KeyChange
 from .rejected import attempt
-from .staging import insert_staged, planned_staging, refuse_altered
+from .staging import insert_staged, planned_staging, refuse_altered, repeated_keys
 from .strategy import Strategy
 
 
@@ -219,21 +219,9 @@ class Replace(Strategy):
         Raises:
             FatalConnectorError: a key is repeated, and the stream rejects no records.
         """
-        context, dialect = self.context, self.context.dialect
         if not key or (self._key_order is not None and self._key_order.is_ascending):
             return 0
-        if context.rejected is not None and dialect.facts.arrival:
-            reason = f"another record has the same key ({', '.join(key)})"
-            return context.rejected.remove(
-                staged, [(dialect.writes.repeated(staged.name, key), reason)], context.columns.names
-            )
-        found = context.session.query(dialect.writes.repeated_key(staged.name, key))
-        if found:
-            shown = ", ".join(f"{name} = {value!r}" for name, value in zip(key, found[0], strict=True))
-            raise context.error(
-                f"several records have the same key ({shown}): choose other key_properties, or write_disposition merge"
-            )
-        return 0
+        return repeated_keys(self.context, staged, key)
 
     # ------------------------------------------------------------- the target stays
     def _refill(self, table: Table, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]) -> int:

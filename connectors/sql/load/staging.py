@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
+from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod, WriteDisposition
 from ..actions import Action
 from ..identifiers import TableName, staging_name
@@ -17,7 +20,7 @@ from .rejected import Statements
 def planned_staging(context: LoadContext) -> StagingTable:
     """Plan the staging table for the stream's schema as it is now, beside the target."""
     planned, load = context.columns.planned(), context.load
-    is_merge = load.write_disposition is WriteDisposition.MERGE
+    is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
         types={name: wire.type for name, (_, wire) in planned.items()},
@@ -55,6 +58,50 @@ def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
     return replace(staged, types=types, columns=columns)
 
 
+def stage_beside(
+    context: LoadContext, suffix: str, columns: Sequence[Column], records: pa.Table
+) -> tuple[TableName, dict[str, str]]:
+    """Put a few records beside the staging table; return the table's name, which is to be dropped, and its types.
+
+    Args:
+        context: of the load; a transaction is open.
+        suffix: what the table's name ends in.
+        columns: of the target, or with its types.
+        records: a column for each, in order.
+    """
+    dialect = context.dialect
+    wires = [dialect.types.wire(column.type, field.type) for column, field in zip(columns, records.schema, strict=True)]
+    types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
+    name = dialect.tables.staging(context.target.name, staging_name(context.load.token) + suffix)
+    as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
+    context.session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
+    schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
+    batches = (cast_batch(batch, schema, context.load.stream.name) for batch in records.to_batches())
+    context.session.ingest(name, schema, batches, "arrow")
+    return name, types
+
+
+def repeated_keys(context: LoadContext, staged: StagingTable, key: Sequence[str]) -> int:
+    """Leave one staged record of each key, where no index would; return how many records were rejected.
+
+    Raises:
+        FatalConnectorError: a key is repeated, and the stream rejects no records.
+    """
+    dialect = context.dialect
+    if context.rejected is not None and dialect.facts.arrival:
+        reason = f"another record has the same key ({', '.join(key)})"
+        return context.rejected.remove(
+            staged, [(dialect.writes.repeated(staged.name, key), reason)], context.columns.names
+        )
+    found = context.session.query(dialect.writes.repeated_key(staged.name, key))
+    if found:
+        shown = ", ".join(f"{name} = {value!r}" for name, value in zip(key, found[0], strict=True))
+        raise context.error(
+            f"several records have the same key ({shown}): choose other key_properties, or write_disposition merge"
+        )
+    return 0
+
+
 def insert_staged(
     context: LoadContext,
     table: Table,
@@ -70,6 +117,7 @@ def insert_staged(
     """
     dialect, rejected, target = context.dialect, context.rejected, context.target
     is_replace = context.load.write_disposition is WriteDisposition.REPLACE
+    is_whole = is_replace or context.load.write_disposition is WriteDisposition.REPLACE_RANGE
     method, drop = context.load.conflict_method, dialect.tables.drop(staged.name)
     if rejected is not None and dialect.facts.has_savepoints:
         is_descending = not is_replace and bool(key) and method is ConflictMethod.IGNORE
@@ -92,8 +140,10 @@ def insert_staged(
         )
         count = rejected.remove(staged, unfit, context.columns.names)
     # After a rejection, the remaining records keep their order only if the staging table numbers them.
+    # A history compares a version with those that arrive with it: in pieces one would come late among its own batch.
     if (
-        not is_replace
+        not is_whole
+        and context.load.history is None
         and (not count or staged.is_numbered)
         and _insert_in_pieces(context, table, staged, statements, key)
     ):
@@ -131,4 +181,12 @@ def refuse_altered(context: LoadContext, table: TableName, types: Mapping[str, s
         )
 
 
-__all__ = ["adapt_staging", "create_staging", "insert_staged", "planned_staging", "refuse_altered"]
+__all__ = [
+    "adapt_staging",
+    "create_staging",
+    "insert_staged",
+    "planned_staging",
+    "refuse_altered",
+    "repeated_keys",
+    "stage_beside",
+]

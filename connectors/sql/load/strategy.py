@@ -1,9 +1,12 @@
-"""What the three write dispositions have in common: how the main loop calls them, and the staging table."""
+"""What the write dispositions have in common: how the main loop calls them, and the staging table."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ...stream import FileRead
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
@@ -25,10 +28,14 @@ class Strategy(ABC):
         self.staged: StagingTable | None = None
         #: Records of this transaction, without rejected ones.
         self.records = 0
+        #: Files that the checkpoint of this transaction names.
+        self.files: Sequence[FileRead] = ()
+        #: Records that this transaction has deleted or marked, see `Commit.removed`.
+        self.removed = 0
 
     def begin(self) -> None:
         """Begin a transaction: nothing is staged."""
-        self.staged, self.records = None, 0
+        self.staged, self.records, self.removed = None, 0, 0
         self.read_target()
 
     def read_target(self) -> None:
@@ -60,6 +67,10 @@ class Strategy(ABC):
     def not_null(self) -> frozenset[str]:
         """Return the columns of the target in which NULL would become a value of the database's own."""
         return frozenset(column.name for column in (self.table.columns if self.table else ()) if column.fills_nulls)
+
+    def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
+        """Return what the ledger keeps of a history (`LedgerRow.history`); default: the table has none."""
+        return {}
 
     def target_columns(self) -> list[Column]:
         """Return the columns that the target needs for this transaction's records."""

@@ -50,6 +50,15 @@ class Target:
                 self.blame(error)
                 raise
 
+    def change(self, sql: str) -> int:
+        """Run one statement that changes records; return how many, below 0 where the driver does not tell."""
+        self._lease.check()
+        try:
+            return self._session.execute(sql)
+        except FatalConnectorError as error:
+            self.blame(error)
+            raise
+
     def blame(self, error: ConnectorError) -> None:
         """Name the trigger of the table that raised an error, as far as it is known."""
         triggers = () if self._seen is None else self._seen.triggers
@@ -105,13 +114,15 @@ class Target:
             raise FatalConnectorError(f"{self.name} {table.unfit}", stream=self._stream)
         return table
 
-    def create(self, columns: Sequence[Column], key: Sequence[str] = ()) -> Table:
-        """Create it where `lock` found none.
+    def create(self, columns: Sequence[Column], key: Sequence[str] = (), unique: Sequence[str] = ()) -> Table:
+        """Create it where `lock` found none, with a primary key and, where they are others, unique columns.
 
         Raises:
             FatalConnectorError: the catalog does not show what was made.
         """
         self._session.execute(self._dialect.tables.create(self.name, columns, key))
+        if unique and set(unique) != set(key) and (index := self._dialect.tables.unique_index(self.name, unique)):
+            self._session.execute(index)
         table = self._read()
         if table is None:
             raise FatalConnectorError(f"{self.name} was created, but the catalog does not show it", stream=self._stream)

@@ -215,12 +215,16 @@ class SqlSource(ABC):
 
         A query stands on lines of its own, for its comments' sake.
         """
-        whole = f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
+        whole = self.unfiltered(stream)
         condition = self.filter(stream)
         if not condition:
             return whole
         columns = self.dialect.naming.names(stream.schema.names) or "*"
         return f"(select {columns} from {whole} as t where {condition})"
+
+    def unfiltered(self, stream: Stream) -> str:
+        """Write the table or the query of a stream."""
+        return f"(\n{stream.query}\n)" if stream.query else self.dialect.naming.table(self.table(stream))
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
         """Filter by each column whose values SQL compares as Arrow does."""

@@ -113,9 +113,9 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
     elif bookmarks:
         notes.append(f"{where}: bookmark_properties are left out, which {method} does not use")
     if unique or keys:
-        entry["key_properties"] = unique or keys
+        entry["key_properties"] = keys or unique
     if unique and keys and unique != keys:
-        notes.append(f"{where}: key_properties {keys} are left out, unique_constraints say which record is updated")
+        entry["unique_constraints"] = unique
     if unique and stream.get("unique_conflict_method"):
         entry["unique_conflict_method"] = stream["unique_conflict_method"]
     if unique:

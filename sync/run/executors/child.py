@@ -24,14 +24,14 @@ from ...flow.feed import Budget
 from ...flow.memory import budget_bytes, in_flight_bytes, record_bytes
 from ...plan.plan import Plan, PlannedStream
 from ...secrets import Redactor
-from ...session.session import Session, make_plan, open_session
+from ...session.session import Session, open_session
 from ...store import Store
 from ...store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
 from ...store.owner import current_owner
 from ..attempt_plan import stream_plans
 from ..block_runs import CANCELLED, FAILURE
 from ..errors import error_info, message_of
-from ..given_start import starting_at
+from ..given_plan import given_of, plan_as_given
 from ..group import run_group
 from ..lost_stream import unknown_blocks
 from ..masked_output import masked_output
@@ -184,8 +184,7 @@ class Worker:
         order: Mapping[str, Any] = attempt.recorded.extra.get("order", {})
         if self._plan is None:
             names = [planned.stream for planned in attempt.recorded.streams]
-            plan = make_plan(attempt.session, attempt.store, full_refresh=order.get("full_refresh", False), only=names)
-            self._plan = starting_at(plan, order["bookmarks"]) if order.get("bookmarks") else plan
+            self._plan = plan_as_given(attempt.session, attempt.store, given_of(order), only=names)
         plans = {planned.name: planned for planned in self._plan.streams}
         then = {planned.stream: planned for planned in attempt.recorded.streams}
         now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, self._plan)}

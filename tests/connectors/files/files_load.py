@@ -51,8 +51,10 @@ def generation(number: int, disposition: str) -> Iterator[Event]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    connector, folder, disposition, number, *bad = arguments
-    destination = make_destination(connector, {"path": folder}, Path(folder))
+    named, folder, disposition, number, *bad = arguments
+    connector, _, column = named.partition(":")
+    config = {"path": folder, **({"partition_by": [column]} if column else {})}
+    destination = make_destination(connector, config, Path(folder))
     load = load_of(disposition, f"token{number}")
     load = replace(load, stream=replace(load.stream, max_rejected=len(bad) or None))
     rejected = [Rejected(records=tuple(rejection(text, "bad") for text in bad))] if bad else []

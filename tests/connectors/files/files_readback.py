@@ -48,7 +48,8 @@ def read_csv(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     with closing(duckdb.connect()) as connection:
         rows = connection.execute(
             "select * from read_csv(?, all_varchar=true, header=true, delim=',', quote='\"', escape='\"', "
-            "allow_quoted_nulls=false, auto_detect=false, strict_mode=true, columns=?)",
+            "allow_quoted_nulls=false, auto_detect=false, strict_mode=true, columns=?, "
+            "hive_partitioning=false)",
             [str(path), columns],
         ).fetchall()
     return [{name: typed(text, schema, name) for name, text in zip(names, row, strict=True)} for row in rows]

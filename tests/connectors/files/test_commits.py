@@ -41,20 +41,22 @@ def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
 @pytest.mark.slow
 @pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
 @pytest.mark.parametrize("name", ["csv", "parquet"])
+@pytest.mark.parametrize("column", ["", "name"])
 def test_a_kill_at_every_failpoint_leaves_what_the_ledger_says(
-    zygote: Zygote, tmp_path: Path, name: str, disposition: str
+    zygote: Zygote, tmp_path: Path, name: str, disposition: str, column: str
 ) -> None:
     first = tmp_path / "first"
     trace = tmp_path / "trace"
-    assert crash(zygote, name, first, "append" if disposition == "append" else "replace", 1) == 0
+    written, config = (f"{name}:{column}", {"partition_by": [column]}) if column else (name, {})
+    assert crash(zygote, written, first, "append" if disposition == "append" else "replace", 1) == 0
     before = looked_at(name, first)
-    assert crash(zygote, name, _copy(first, tmp_path / "traced"), disposition, 2, trace=trace) == 0
+    assert crash(zygote, written, _copy(first, tmp_path / "traced"), disposition, 2, trace=trace) == 0
     points = trace.read_text().split()
     assert len(points) > 10
     for place, point in enumerate(points):
         folder = _copy(first, tmp_path / str(place))
-        assert crash(zygote, name, folder, disposition, 2, failpoint=f"{point}:kill") == -9, point
-        destination = destination_of(name, folder)
+        assert crash(zygote, written, folder, disposition, 2, failpoint=f"{point}:kill") == -9, point
+        destination = destination_of(name, folder, **config)
         row = row_of(destination)
         committed = 0
         if row.token == "token2" and row.committed_at and row.bookmark == {"part": 1}:

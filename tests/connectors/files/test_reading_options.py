@@ -6,12 +6,13 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, JSONSource, ParquetSource
 from syncblocks.connectors.stream import Rejected
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
@@ -128,3 +129,40 @@ def test_long_records_are_rejected_and_short_ones_are_not(tmp_path: Path) -> Non
     rejected = [each.place for event in events if isinstance(event, Rejected) for each in event.records]
     assert kept == [1, 2, 4, 5]
     assert [place.rpartition("/")[2] for place in rejected] == ["a.csv:4", "a.csv:7"]
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl", "json"])
+def test_times_without_a_zone_are_times_of_the_zone_that_is_said(tmp_path: Path, end: str) -> None:
+    texts = ["2024-07-01 12:00:00", "2024-01-01T12:00:00.5", "2024-01-01T12:00:00+00:00", "2024-10-27 02:30:00"]
+
+    def source(texts: list[str], **config: Any) -> FileSource:
+        records = [{"at": text, "day": "2024-07-01"} for text in texts]
+        path = tmp_path / f"a.{end}"
+        if end == "csv":
+            path.write_text("at,day\n" + "".join(f"{record['at']},{record['day']}\n" for record in records))
+        else:
+            path.write_text(json.dumps(records) if end == "json" else "\n".join(map(json.dumps, records)))
+        kind = {"csv": CSVSource, "jsonl": JSONLSource, "json": JSONSource}[end]
+        return source_of(path, kind, **config)
+
+    assert types_of(source(texts)) == {"at": pa.string(), "day": pa.date32()}
+    berlin = source(texts, timezone="Europe/Berlin")
+    assert {name: str(kind) for name, kind in types_of(berlin).items()} == {
+        "at": "timestamp[us, tz=UTC]",
+        "day": "date32[day]",
+    }
+    found = [record["at"].isoformat() for record in records_of(berlin)]
+    assert found == [
+        "2024-07-01T10:00:00+00:00",
+        "2024-01-01T11:00:00.500000+00:00",
+        "2024-01-01T12:00:00+00:00",
+        "2024-10-27T01:30:00+00:00",
+    ]
+    said = records_of(source(texts, timezone="Europe/Berlin", types={"day": "timestamptz"}))
+    assert said[0]["day"].isoformat() == "2024-06-30T22:00:00+00:00"
+    naive = records_of(source(texts[:1], timezone="Europe/Berlin", types={"at": "timestamp"}))
+    assert naive[0]["at"].isoformat() == "2024-07-01T12:00:00"
+    with pytest.raises(ConnectorError, match=r"a\.\S+.*'at'.*2024-03-31 02:30:00"):
+        records_of(source([*texts, "2024-03-31 02:30:00"], timezone="Europe/Berlin"))
+    with pytest.raises(ConnectorError, match="'Europe/Berlim' is no time zone; did you mean 'Europe/Berlin'"):
+        source(texts, timezone="Europe/Berlim")

@@ -116,3 +116,20 @@ def test_a_class_that_is_none_is_a_mistake_in_the_settings(tmp_path: Path, path:
         make_destination("singer", {"class": path}, tmp_path).check()
     with pytest.raises(ConnectorConfigError):
         make_source("singer", {"class": path}, tmp_path).discover()
+
+
+def test_a_class_may_be_in_a_file_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text((Path(__file__).parent / "sdk_plugins.py").read_text() + "\n\nplain = 1\n")
+    tap = make_source("singer", {"class": "./own.py:TapShop", "config": {"rows": 3}}, tmp_path)
+    records, _ = read(tap, orders(tap))
+    assert [record["id"] for record in records] == [1, 2, 3]
+    target = make_destination("singer", {"class": "own.py:TargetLines", "config": {"path": "x"}}, tmp_path)
+    target.check()
+    for wrong, message in {
+        "gone.py:TapShop": "gone.py cannot be read",
+        "own.py:TapShopp": "has no class 'TapShopp'.*did you mean 'TapShop'",
+        "own.py:plain": "has no class 'plain'",
+        "own.py:Path": "neither a Tap nor a Target",
+    }.items():
+        with pytest.raises(ConnectorConfigError, match=message):
+            make_source("singer", {"class": wrong}, tmp_path).discover()

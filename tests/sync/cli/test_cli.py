@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -511,3 +513,23 @@ def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["verify"], tmp_path)
     assert (done.returncode, done.stdout.count("`syncblocks verify --repair`")) == (1, 1), done.stdout
     assert "--repair" not in run_cli(["verify", "--stream", "orders"], tmp_path).stdout
+
+
+def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_sqlite(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:
+        crm.execute("create table orders (id integer primary key, note text, total integer)")
+        crm.execute("insert into orders values (1, 'x', 5)")
+    entries = "[{stream: users}, {stream: orders, tags: [hourly], columns: {include: [total, id]}}]"
+    file.write_text(file.read_text().replace("[{stream: users}]", entries))
+    for command in ("plan", "count", "run"):
+        done = run_cli([command, "crm.yaml", "--tag", "hourly", "--json"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])["streams"]
+        assert [each["stream"] for each in found] == ["orders"]
+    assert rows(tmp_path, "select * from orders") == [(5, 1)]
+    for command in ("run", "plan", "verify", "count"):
+        done = run_cli([command, "crm.yaml", "--tag", "hourli"], tmp_path)
+        assert done.returncode == 2
+        assert "'hourli' is the tag of no selected stream" in done.stderr
+        assert "did you mean 'hourly'?" in done.stderr

@@ -31,6 +31,7 @@ from syncblocks.sync.config import (
     resolve_references,
 )
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.session.session import open_session
 
 MOMENT = datetime(2023, 4, 26, 20, 28, 17, tzinfo=UTC)
 ENVIRON = {"CRM_URL": "postgresql://crm:pa%40ss-word@db.example.com/crm", "SYNCBLOCKS_SECRETS_DIR": "/nonexistent"}
@@ -383,6 +384,38 @@ def test_a_complaint_of_a_connector_gets_its_place(load: Load) -> None:
     bare = config_error_from_connector(pipeline, "source", ConnectorConfigError(f"cannot use {ENVIRON['CRM_URL']}"))
     assert (bare.line, bare.key) == (12, "source.connector")
     assert "ss-word" not in str(bare)
+
+
+def test_all_complaints_of_both_connectors_come_in_one_error(load: Load) -> None:
+    text = (
+        "source: {connector: postgres, config: {url: 'postgresql://h/d', prot: 1, settle_s: -1, range_bytes: few}}\n"
+        "destination:\n  connector: csv\n  config:\n    pth: out\n    header: [1]\n    compression: zip\n"
+        "streams: [{stream: a}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        open_session(load(text))
+    found = [caught.value, *caught.value.others]
+    assert [(error.line, error.key) for error in found] == [
+        (1, "source.config.settle_s"),
+        (1, "source.config.range_bytes"),
+        (1, "source.config.prot"),
+        (5, "destination.config.pth"),
+        (6, "destination.config.header"),
+        (7, "destination.config.compression"),
+    ]
+    assert str(caught.value).startswith("6 mistakes:\n")
+    assert "did you mean 'port'?" in str(caught.value)
+
+
+def test_a_value_of_several_types_is_one_complaint() -> None:
+    class Sample(Settings):
+        size: int | list[int]
+        names: dict[str, int | bool] = {}
+
+    with pytest.raises(ConnectorConfigError) as caught:
+        parse_settings(Sample, {"size": "x", "names": {"a": "b", "c": "d"}}, "sample")
+    assert [error.key.split(".")[0] for error in (caught.value, *caught.value.others)] == ["size", "names", "names"]
+    assert str(caught.value).count("config of connector 'sample': ") == 3
 
 
 @pytest.mark.parametrize(

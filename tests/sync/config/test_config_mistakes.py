@@ -197,7 +197,7 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ),
     ("[id]", "[]\n    write_disposition: merge", 13, "streams[1].key_properties", "a merge needs keys", None),
     ("stream: users", 'stream: "user[s"', 12, "streams[1].stream", "never closed", None),
-    ("[id]", "[id]\n    columns: {}", 14, "streams[1].columns", "include or exclude", None),
+    ("[id]", "[id]\n    columns: {}", 14, "streams[1].columns", "include, exclude or mask", None),
     ("[id]", "[id]\n    columns: {include: []}", 14, "streams[1].columns.include", "empty list", None),
     (
         "- file: clean.py",
@@ -328,7 +328,7 @@ def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
     )  # fmt: skip
     (folder / "p.yaml").write_text(BASE.replace("[id]", "[id]\n    write_disposition: upsert"))
     error = failure(folder / "p.yaml")
-    assert error.allowed == ("append", "replace", "merge")
+    assert error.allowed == ("append", "replace", "merge", "replace_range", "history")
     assert "'upsert'" in error.message
     (folder / "p.yaml").write_text(BASE.replace("sqlite", "oracle"))
     assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from syncblocks.sync.config.templates import Scope, TemplateError, has_template, render, template_names
+from syncblocks.sync.secrets import Redactor
 
 
 def scope(folder: Path, **environ: str) -> Scope:
@@ -198,3 +199,76 @@ def test_a_secret_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -
 def test_an_environment_variable_that_is_not_text_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(TemplateError, match="not text"):
         render("{{ env_var('A') }}", scope(tmp_path, A=value))
+
+
+ACCOUNT = (
+    '{"db": {"user": "ann", "hosts": [{"name": "h1", "port": 5433}]}, "password": "hid\u00f6en-canary", "on": true}'
+)
+
+
+def timed(folder: Path, **environ: str) -> Scope:
+    return scope(folder, ACCOUNT=ACCOUNT, **environ).knowing(execution_partition="daily/20240302T013059")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{ n_days_ago(0) }}", "2024-03-02"),
+        ("{{ n_days_ago(2) }}", "2024-02-29"),
+        ("{{ n_weeks_ago(1) }}", "2024-02-24"),
+        ("{{ n_hours_ago(2) }}", "2024-03-01T23:30:59+00:00"),
+        ("from {{ n_minutes_ago(31) }}", "from 2024-03-02T00:59:59+00:00"),
+        ("{{ json_value(env_var('ACCOUNT'), 'db.user') }}", "ann"),
+        ("{{ json_value(env_var('ACCOUNT'), 'db.hosts[0].port') }}", "5433"),
+        ("{{ json_value(env_var('ACCOUNT'), '$.db.hosts[0].name') | upper }}", "H1"),
+        ("{{ json_value(env_var('ACCOUNT'), 'on') }}", "true"),
+        ("{{ json_value(env_var('ACCOUNT'), 'db.hosts') }}", '[{"name": "h1", "port": 5433}]'),
+        ("{{ json_value(variables('list'), '[0]') }}-{{ json_value(variables('list'), '[1].a') }}", "1-null"),
+        ("{{ json_value(secret('account'), 'password') | urlencode }}", "hid%C3%B6en-canary"),
+    ],
+)
+def test_functions_of_mage_work(tmp_path: Path, text: str, expected: str) -> None:
+    assert render(text, timed(tmp_path, SYNCBLOCKS_SECRET_ACCOUNT=ACCOUNT)).value == expected
+
+
+def test_a_part_of_a_secret_is_masked(tmp_path: Path) -> None:
+    found = render(
+        "{{ json_value(secret('account'), 'password') }}", timed(tmp_path, SYNCBLOCKS_SECRET_ACCOUNT=ACCOUNT)
+    )
+    assert Redactor(found.secrets).redact(f"password {found.value} is wrong") == "password *** is wrong"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ n_days_ago }}", r"n_days_ago is a function: n_days_ago\(7\)"),
+        ("{{ n_days_ago('7') }}", "needs a whole number"),
+        ("{{ n_days_ago(1.5) }}", "needs a whole number"),
+        ("{{ n_days_ago(-1) }}", "needs a whole number"),
+        ("{{ n_days_ago(True) }}", "needs a whole number"),
+        ("{{ n_days_ago() }}", "needs a whole number"),
+        ("{{ n_days_ago(variables('n')) }}", "needs a whole number"),
+        ("{{ n_days_ago(9999999) }}", "before the year 1"),
+        ("{{ n_days_ago(99999999999999999999) }}", "before the year 1"),
+        ("{{ n_dayz_ago(1) }}", "'n_dayz_ago' is not defined"),
+        ("{{ json_value('{}', 'a') }}", "needs a function and a path"),
+        ("{{ json_value(env_var('ACCOUNT')) }}", "needs a function and a path"),
+        ("{{ json_value(env_var('ACCOUNT'), ds) }}", "needs a path in quotes"),
+        ("{{ json_value(env_var('ACCOUNT'), 'a..b') }}", "needs a path in quotes"),
+        ("{{ json_value(env_var('ACCOUNT'), '') }}", "needs a path in quotes"),
+        ("{{ json_value(env_var('ACCOUNT'), 'db.host') }}", "no 'host' on the way to 'db.host'"),
+        ("{{ json_value(env_var('ACCOUNT'), 'db.hosts[1].name') }}", r"no '1' on the way to 'db.hosts\[1\].name'"),
+        ("{{ json_value(env_var('ACCOUNT'), 'password.x') }}", "no 'x' on the way"),
+        ("{{ json_value(env_var('PLAIN'), 'a') }}", "is no JSON"),
+        ("{{ json_value(env_var(ds), 'a') }}", "needs a name in quotes"),
+    ],
+)
+def test_a_wrong_call_is_told_without_a_value(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(TemplateError, match=message) as wrong:
+        render(text, timed(tmp_path, PLAIN="plain-canary"))
+    assert "canary" not in f"{wrong.value} {wrong.value.allowed}"
+
+
+def test_a_time_ago_needs_the_time_of_a_run(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError, match="the run's time is not known"):
+        render("{{ n_days_ago(1) }}", scope(tmp_path))

@@ -37,3 +37,45 @@ def test_the_exact_name_of_a_view_with_brackets_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"views only .* here 'v\[\[\]1\]'"):
         selected(tmp_path, "v[1]", "v[1]", "t", views=("v[1]",))
     assert selected(tmp_path, "v[[]1]", "v[1]", "t", views=("v[1]",)) == ["v[1]"]
+
+
+def tagged(folder: Path, *tags: str, globs: tuple[str, ...] = ()) -> list[str]:
+    file = folder / "p.yaml"
+    file.write_text(
+        "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\nstreams:\n"
+        "- {stream: '*', tags: [daily]}\n- {stream: 'o*', tags: [hourly, sales]}\n- {stream: old, tags: null}\n"
+        "- {stream: left, tags: [never], selected: false}\n"
+    )
+    catalog = [Stream(name=name, schema=pa.schema([])) for name in ("customers", "old", "orders", "left")]
+    return list(select_names(load_pipeline(file), catalog, globs, tags=tags).wanted)
+
+
+def test_a_tag_chooses_the_streams_that_have_it(tmp_path: Path) -> None:
+    assert tagged(tmp_path) == ["customers", "old", "orders"]
+    assert tagged(tmp_path, "daily") == ["customers"]
+    assert tagged(tmp_path, "sales", "daily") == ["customers", "orders"]
+    assert tagged(tmp_path, "sales", globs=("orders", "customers")) == ["orders"]
+
+
+def test_a_tag_that_no_stream_has_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'hourli' is the tag of no selected stream") as wrong:
+        tagged(tmp_path, "hourli")
+    assert (wrong.value.allowed, wrong.value.nearest) == (("daily", "hourly", "sales"), "hourly")
+    with pytest.raises(ConfigError, match="'never'"):
+        tagged(tmp_path, "never")
+    with pytest.raises(ConfigError, match="none of the chosen streams has the tag sales: customers"):
+        tagged(tmp_path, "sales", globs=("customers",))
+
+
+def test_columns_come_in_the_order_of_include(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\n"
+        "streams: [{stream: t, columns: {include: [total, 'a*', id, 'a1'], exclude: [a3]}}]\n"
+    )
+    pipeline = load_pipeline(file)
+    catalog = [
+        Stream(name="t", schema=pa.schema([(name, pa.int64()) for name in ("id", "a1", "a2", "a3", "total", "x")]))
+    ]
+    (chosen,) = select_streams(pipeline, select_names(pipeline, catalog))
+    assert chosen.stream.schema.names == ["total", "a1", "a2", "id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
@@ -29,6 +30,30 @@ def test_a_secret_that_comes_in_pieces_is_masked(capsys: pytest.CaptureFixture[s
         print("secret")  # noqa: T201
         print("no line end", end="")  # noqa: T201
     assert capsys.readouterr().out == "***\nno line end"
+
+
+def test_bytes_are_masked_in_their_order_among_texts(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    secret = "schl\u00fcssel-secret"
+    first, second = secret.encode()[:5], secret.encode()[5:]  # within one character
+    with masked_output(Redactor([secret])):
+        print("text, then", end=" ")  # noqa: T201
+        assert sys.stdout.buffer.write(first) == 5
+        sys.stdout.buffer.write(bytearray(second + b"\n"))
+        print("text again")  # noqa: T201
+        sys.stdout.buffer.writelines([b"\x80\xff no text\n", b"rest ", secret.encode()])
+        sys.stdout.buffer.flush()
+        print(secret)  # noqa: T201
+        sys.stderr.buffer.write(secret.encode())
+        assert sys.stdout.buffer.fileno() == sys.stdout.fileno()
+    shown = capfdbinary.readouterr()
+    assert shown.out == b"text, then ***\ntext again\n\x80\xff no text\nrest ******\n"
+    assert shown.err == b"***"
+
+
+def test_a_stream_without_bytes_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with masked_output(Redactor(["one-secret"])):
+        assert not hasattr(sys.stdout, "buffer")
 
 
 def test_a_process_without_streams_and_one_that_exchanges_them(monkeypatch: pytest.MonkeyPatch) -> None:

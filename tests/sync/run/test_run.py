@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from syncblocks import Progress, load_pipeline
+from syncblocks import Progress, load_pipeline, preview
 from syncblocks.sync.errors import ConfigError, PipelineFailed
 from syncblocks.sync.session.session import make_plan, open_session
 from tests.sync.pipelines import Bench, statuses
@@ -246,13 +246,16 @@ def test_what_a_transformer_prints_has_no_secrets(
     bench.seed("orders", 2)
     bench.document["variables"] = {"key": "{{ secret('k') }}"}
     (bench.folder / "tell.py").write_text(
-        "@transformer\ndef tell(df, key=None):\n    print('key', key)\n    return df\n"
+        "import sys\n@transformer\ndef tell(df, key=None):\n    print('key', key)\n"
+        "    sys.stdout.buffer.write(b'bytes ' + key.encode() + b'\\n')\n    return df\n"
     )
     bench.document["transformers"] = [{"file": "tell.py"}]
     assert bench.run().exit_code == 0
     printed = capsys.readouterr().out
-    assert "key ***" in printed
-    assert "pr1nted-by-mistake" not in printed
+    preview(bench.write(), "orders")
+    for shown in (printed, capsys.readouterr().out):
+        assert "key ***\nbytes ***\n" in shown
+        assert "pr1nted-by-mistake" not in shown
 
 
 def test_a_name_that_the_destination_cannot_write_skips_its_stream_alone(bench: Bench) -> None:

@@ -1,0 +1,39 @@
+"""Fill columns of records that are there, by their key: the rest of the records stays as it is."""
+
+from __future__ import annotations
+
+from ..tables import Column
+from .merge import Merge
+
+
+class Fill(Merge):
+    """Writes some columns into the records of a table, and adds none."""
+
+    def finish(self, *, is_final: bool) -> None:
+        """Add the columns where they are missing, then write the staged values; before the first record do nothing."""
+        context, staged, table = self.context, self.staged, self.table
+        if staged is None:
+            return
+        dialect, session, target = context.dialect, context.session, context.target
+        key = context.columns.key()
+        if session.query(dialect.writes.repeated_key(staged.name, key)):
+            raise context.error(
+                f"several records of the source have the same key ({', '.join(key)}): nobody knows which one's values "
+                "older records are to get"
+            )
+        table = target.lock(table)
+        if table is None:
+            raise context.error(f"table {target.name} is gone: there is nothing to fill")
+        columns = self.target_columns()
+        names = {column.name for column in columns}
+        # Columns that are no part of this load keep what they have, and refuse NULL as before.
+        table = target.evolve(table, [*columns, *(column for column in table.needed() if column.name not in names)])
+        into: list[Column] = staged.written_to(table)
+        filled = [column.name for column in into if column.name not in key]
+        target.lock_late()
+        target.change(dialect.writes.set_columns(table, into, (staged.name, staged.types), key, filled))
+        target.run([dialect.tables.drop(staged.name)])
+        self.records = 0
+
+
+__all__ = ["Fill"]

@@ -1,0 +1,209 @@
+"""HISTORY: stage the records, and add those that differ from the current version of their key as new versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ...stream import ADDED, NEWEST, VALID_FROM, VALID_TO
+from ..actions import Action
+from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName
+from ..ledger import commit
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+from .history_statements import HistoryStatements, Versions
+from .staging import create_staging, insert_staged
+from .strategy import Strategy
+
+#: Types of bookmarks that every system orders as their source does: texts have collations.
+_ORDERED = (pa.types.is_integer, pa.types.is_decimal, pa.types.is_timestamp, pa.types.is_date)
+
+
+class History(Strategy):
+    """Keeps every version of a record."""
+
+    def __init__(self, context: LoadContext) -> None:
+        super().__init__(context)
+        assert context.load.history is not None, "the engine says what a history needs"
+        self._history = context.load.history
+        #: Columns of the table that came since the stream was last completed: nothing is a new version for them.
+        self._added = set(map(str, self._history.known.get(ADDED, ())))
+        self._starts_over = self._history.starts_over
+
+    def begin(self) -> None:
+        """Begin a transaction; where ALTER TABLE cannot be undone, note first which columns it will add."""
+        super().begin()
+        context = self.context
+        new = self._lacking(
+            list(context.columns.required([column for column, _ in context.columns.planned().values()]))
+        )
+        if context.dialect.facts.alters_at_once and not self._starts_over and new - self._added:
+            self._added |= new
+            self._note()
+            context.lease.begin()
+            super().begin()
+
+    def _lacking(self, columns: Sequence[Column]) -> set[str]:
+        """Return the columns that the table will get; none for a table that is to be made."""
+        held = self.table
+        return set() if held is None else {each.name for each in columns if held.column(each.name) is None}
+
+    def _note(self) -> None:
+        """Write into the ledger which columns are added, and commit."""
+        context = self.context
+        ledger, load, session = context.ledger.table(context.target.name), context.load, context.session
+        (row,) = context.ledger.read(session, ledger, load.key)
+        context.ledger.record(
+            session,
+            ledger,
+            load.key,
+            load.token,
+            bookmark=row.bookmark,
+            completed_by=None,
+            rows=0,
+            columns=row.columns,
+            history=self.kept_history(is_final=False),
+            compared_at=row.compared_at,
+            filling=row.filling,
+        )
+        commit(session, context.dialect)
+
+    def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
+        """Keep the newest time, and until the stream is completed the columns that were added."""
+        newest = {NEWEST: self._history.known.get(NEWEST, "")}
+        return newest | ({ADDED: sorted(self._added)} if self._added and not is_final else {})
+
+    def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+        """Create it with numbers: of equal keys and times the last record counts."""
+        return create_staging(self.context, planned, is_shared=is_shared)
+
+    def finish(self, *, is_final: bool) -> None:
+        """Create the target or fit it to the stream, then add the new versions."""
+        context, staged, target = self.context, self.staged, self.context.target
+        if staged is None and not is_final:
+            return
+        is_empty = False
+        key = context.columns.key()
+        if staged is not None:
+            self._refuse_nulls(staged, key)
+        table, columns = self.table, self.target_columns()
+        if staged is not None or table is None or self._starts_over or target.lacks(table, columns):
+            table = self.table = target.lock(table)
+            if table is not None and self._starts_over:
+                table = self._emptied(table, columns, key)
+            elif table is not None:
+                self._added |= self._lacking(columns)
+            is_empty = table is None
+            table = target.create(columns, key) if table is None else target.evolve(table, columns)
+        self._starts_over = False
+        if staged is None:
+            return
+        versions = self._versions(table, staged, key)
+        target.lock_late()
+        if self._history.is_whole:
+            self.records -= self._reject_unlike(staged, versions)
+        writes = HistoryStatements(context.dialect, table, staged, versions)
+        context.dialect.writes.refuse_equal_keys(
+            context.session, table, staged.name, staged.written_to(table), [column.name for column in versions.key]
+        )
+
+        def statements(source: TableName) -> Sequence[Action]:
+            if self._history.has_versions:
+                return writes.of_records(source)
+            # Of records that are rejected one by one, some are in the table before others.
+            return writes.of_first_run(source) if is_empty and context.rejected is None else writes.of_run(source)
+
+        self.records -= insert_staged(context, table, staged, statements, key=key)
+
+    def _refuse_nulls(self, staged: StagingTable, key: Sequence[str]) -> None:
+        context = self.context
+        for names, what in (
+            (key[:-1], f"NULL in its key ({', '.join(key[:-1])})"),
+            (key[-1:], f"no time: its bookmark is NULL, and `{VALID_FROM}` is taken from it"),
+        ):
+            if context.session.query(context.dialect.writes.null_key(staged.name, names)):
+                raise context.error(f"a record has {what}; a history cannot keep it")
+
+    def _emptied(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> Table | None:
+        """Drop a history: delete its records, or the table, if it must get other types or another key."""
+        context, dialect = self.context, self.context.dialect
+        is_alike = not context.target.conflicts(table, columns, key) and set(table.key) in (set(), set(key))
+        if is_alike and not (dialect.facts.alters_at_once and context.target.lacks(table, columns)):
+            context.target.run([dialect.writes.empty(table)])
+            return table
+        if kept := ", ".join(dialect.catalog.dependents(context.session, table)):
+            raise context.error(f"{table.name} must be made anew, which {kept} would not outlive: drop it first")
+        context.session.execute(dialect.tables.drop(table.name))
+        return None
+
+    def _versions(self, table: Table, staged: StagingTable, key: Sequence[str]) -> Versions:
+        names, load = self.context.columns.names, self.context.load
+        into = {column.name: column for column in staged.written_to(table)}
+        marks = [names[name] for name in load.stream.bookmark_properties if name in names]
+        in_place = {names[name] for name in self._history.in_place if name in names} | self._added | {*marks}
+        edges = {*key, names[VALID_TO]}
+        values = [column for name, column in into.items() if name not in edges]
+        kept = {names[name] for name in load.kept if name in names}
+        return Versions(
+            key=[into[name] for name in key[:-1]],
+            valid_from=into[key[-1]],
+            valid_to=into[names[VALID_TO]],
+            compared=[column for column in values if column.name not in in_place],
+            in_place=[column for column in values if column.name in in_place],
+            kept=[column for column in values if column.name in kept],
+            bookmark=[into[name] for name in self._bookmark() if name in into],
+        )
+
+    def _bookmark(self) -> list[str]:
+        """Return the columns of the bookmark; none where the database may order them otherwise than the source."""
+        stream, names = self.context.columns.stream, self.context.columns.names
+        if self._history.has_versions or any(name not in names for name in stream.bookmark_properties):
+            return []
+        kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
+        is_ordered = all(any(is_kind(kind) for is_kind in _ORDERED) for kind in kinds)
+        return [names[name] for name in stream.bookmark_properties] if is_ordered else []
+
+    def _reject_unlike(self, staged: StagingTable, versions: Versions) -> int:
+        """Reject records of a key that differ from the first one of that key, in one reading of the whole source.
+
+        Raises:
+            FatalConnectorError: there are such, and the stream rejects no records.
+        """
+        context, dialect, session = self.context, self.context.dialect, self.context.session
+        names = [column.name for column in versions.key]
+        if not session.query(dialect.writes.repeated_key(staged.name, names)):
+            return 0
+        # A table of the first ones of keys that come again: not every system opens a temporary table twice at once.
+        first = TableName(staged.name.schema, f"{staged.name.name}{HISTORY_SUFFIX}0")
+        own, number, place = staged.own_columns(), dialect.naming.quote(SEQUENCE), dialect.naming.quote(RANK)
+        source, held = dialect.naming.table(staged.name), {column.name: column for column in own}
+        listed = dialect.naming.names([*staged.types])
+        bigint = Column(name=SEQUENCE, type=dialect.facts.bigint_type)
+        of_key = f"partition by {dialect.naming.names(names)}"
+        times = dialect.naming.quote("_syncblocks_count")
+        windows = f"row_number() over ({of_key} order by {number}) as {place}, count(*) over ({of_key}) as {times}"
+        ranked = f"(select {listed}, {number}, {windows} from {source})"
+        context.target.run(
+            [
+                dialect.tables.create_staging(first, [*own, bigint], numbered=False),
+                f"insert into {dialect.naming.table(first)} ({listed}, {number}) "
+                f"select {listed}, {number} from {ranked} as r where {place} = 1 and {times} > 1",
+            ]
+        )
+        differs = dialect.writes.changed([held[column.name] for column in versions.compared])
+        same = dialect.writes.same_key([held[name] for name in names])
+        unlike = f"exists (select 1 from {dialect.naming.table(first)} as t where {same} and ({differs}))"
+        reason = f"another record of this run has the same key ({', '.join(names)}) and other values"
+        if context.rejected is not None:
+            count = context.rejected.remove(staged, [(unlike, reason)], context.columns.names)
+        elif session.query(f"select 1 from {source} as s where {unlike} limit 1"):
+            raise context.error(f"{reason}: a history cannot tell which one is true; choose other key_properties")
+        else:
+            count = 0
+        context.target.run([dialect.tables.drop(first)])
+        return count
+
+
+__all__ = ["History"]

@@ -1,0 +1,290 @@
+"""HISTORY in SQL: which staged records are new versions, and what they close; over tables of this load alone.
+
+Each statement reads a working table once: not every system opens a temporary table twice in one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..actions import Action
+from ..dialect.dialect import Dialect
+from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName
+from ..tables import Column, StagingTable, Table
+
+#: What becomes of a record of a working table, in its column `RANK`: it is a version that may follow the current one;
+#: it comes before the current one; the table has a row of its key and time; it is the current row itself.
+_NEXT, _LATE, _SAME, _CURRENT = 0, 1, 2, 3
+
+#: Columns that stand in derived tables only.
+_RUN, _CLOSED = "_syncblocks_run", "_syncblocks_closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """The columns of a history, with the types of its table."""
+
+    #: They identify a record, of which the table has several versions.
+    key: Sequence[Column]
+    valid_from: Column
+    valid_to: Column
+    #: The columns in which a difference makes a new version, and those in which it makes none.
+    compared: Sequence[Column]
+    in_place: Sequence[Column]
+    #: Those of `in_place` that stay as they were when the record came first.
+    kept: Sequence[Column]
+    #: Columns of the bookmark, if a record below that of the current row is to be left out.
+    bookmark: Sequence[Column]
+
+    @property
+    def all(self) -> list[Column]:
+        """Every column that is written."""
+        return [*self.key, *self.compared, *self.in_place, self.valid_from, self.valid_to]
+
+    @property
+    def updated(self) -> list[Column]:
+        """Those that an update in place writes."""
+        return [*self.compared, *self.renewed]
+
+    @property
+    def renewed(self) -> list[Column]:
+        """Those in which a version is kept up to date, without becoming another one."""
+        return [column for column in self.in_place if column not in self.kept]
+
+
+class HistoryStatements:
+    """Writes the statements that bring staged records into a history."""
+
+    def __init__(self, dialect: Dialect, target: Table, staged: StagingTable, versions: Versions) -> None:
+        self._dialect = dialect
+        self._target = target
+        self._staged = staged
+        self._versions = versions
+        self._quote, self._table = dialect.naming.quote, dialect.naming.table
+        self._into_target = self._table(target.name)
+        self._same = dialect.writes.same_key(versions.key)
+        self._from, self._to = self._quote(versions.valid_from.name), self._quote(versions.valid_to.name)
+        self._number, self._rank = self._quote(SEQUENCE), self._quote(RANK)
+        self._first_key = self._quote(versions.key[0].name)
+
+    # ------------------------------------------------------------------ of one time each run
+    def of_run(self, source: TableName) -> list[Action]:
+        """Write them for records that all have the run's time; of a key the last one counts."""
+        versions, writes = self._versions, self._dialect.writes
+        found = self._working(1)
+        is_new, differs = f"t.{self._first_key} is null", writes.changed(versions.compared)
+        is_other = f"{is_new} or {differs} or {writes.changed(versions.renewed)}"
+        kind = (
+            f"case when {is_new} then {_NEXT} when ({differs}) and t.{self._from} < s.{self._from} then {_NEXT} "
+            f"else {_SAME} end"
+        )
+        current = f"{self._same} and t.{self._to} is null"
+        follows = f"s.{self._rank} = {_NEXT}"
+        return [
+            *writes.before_merge(),
+            *self._made(found),
+            f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, {kind} "
+            f"from {self._last(source, [*versions.key])} as s left join {self._into_target} as t on {current} "
+            f"where {is_other}",
+            *self._carried(found),
+            *self._updated(versions.updated, found, f"{current} and s.{self._rank} = {_SAME}"),
+            writes.update_from(
+                self._target, found, {versions.valid_to.name: f"s.{self._from}"}, f"{current} and {follows}"
+            ),
+            f"{self._insert_target()} select {self._listed('s.')} from {self._table(found)} as s where {follows}",
+            self._dialect.tables.drop(found),
+        ]
+
+    def of_first_run(self, source: TableName) -> list[Action]:
+        """Write them for records that all have the run's time, and a table that is empty."""
+        last = self._last(source, [*self._versions.key], is_first=True)
+        return [
+            *self._dialect.writes.before_merge(),
+            f"{self._insert_target()} select {self._listed('s.')} from {last} as s",
+        ]
+
+    # --------------------------------------------------------------- of a time each record
+    def of_records(self, source: TableName) -> list[Action]:
+        """Write them for records that each have a time of their own; every one is a version."""
+        versions, writes = self._versions, self._dialect.writes
+        found, one, two, heads, ends = map(self._working, range(1, 6))
+        current = f"{self._same} and t.{self._to} is null"
+        at_once = f"{self._same} and t.{self._from} = s.{self._from}"
+        is_new = f"t.{self._first_key} is null"
+        is_next = f"s.{self._rank} = {_NEXT}"
+        return [
+            *writes.before_merge(),
+            *self._made(found, one, two, heads, ends),
+            # Of equal times the last replaces the other; what is in the table as it comes is not looked at again.
+            f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, "
+            f"case when {is_new} then {_NEXT} else {_SAME} end "
+            f"from {self._last(source, [*versions.key, versions.valid_from])} as s "
+            f"left join {self._into_target} as t on {at_once} where {is_new} or {writes.changed(versions.updated)}",
+            *self._updated(versions.updated, found, f"{at_once} and s.{self._rank} = {_SAME}"),
+            *self._carried(found),
+            writes.update_staged(
+                found, self._target, {RANK: str(_LATE)}, f"{current} and {is_next} and s.{self._from} < t.{self._from}"
+            ),
+            *(statement for each in (one, two) for statement in self._chain(each, found)),
+            self._heads(heads, one, two),
+            *self._updated(
+                versions.renewed,
+                heads,
+                f"{current} and s.{self._rank} = {_CURRENT}",
+            ),
+            f"{self._insert(heads)} select {self._listed('s.')}, s.{self._number}, s.{self._rank} "
+            f"from {self._table(found)} as s where s.{self._rank} = {_LATE}",
+            self._ends(ends, heads),
+            self._insert_versions(heads),
+            writes.update_from(
+                self._target,
+                ends,
+                {versions.valid_to.name: f"s.{self._from}"},
+                f"{self._same} and t.{self._from} = s.{self._to}",
+            ),
+            *map(self._dialect.tables.drop, (found, one, two, heads, ends)),
+        ]
+
+    def _chain(self, chain: TableName, found: TableName) -> list[str]:
+        """Write what collects the versions that may follow the current row, and that row."""
+        source, is_next = self._table(found), f"s.{self._rank} = {_NEXT}"
+        # Joined, from the few keys to the table's index: not every system turns an `exists` around.
+        keys = f"(select distinct {self._names(self._versions.key, 's.')} from {source} as s where {is_next})"
+        return [
+            f"{self._insert(chain)} select {self._listed('s.')}, 0, {_NEXT} from {source} as s where {is_next}",
+            f"{self._insert(chain)} select {self._listed('t.')}, 0, {_CURRENT} "
+            f"from {keys} as s join {self._into_target} as t on {self._same} and t.{self._to} is null",
+        ]
+
+    def _heads(self, heads: TableName, one: TableName, two: TableName) -> str:
+        """Write what keeps the versions that differ from the one before; the last equal one gives what is in place."""
+        versions, keys = self._versions, self._names(self._versions.key)
+        order = f"row_number() over (partition by {keys} order by {self._from}) as {self._number}"
+        placed = f"(select {self._listed()}, {order}, {self._rank} from {{}})"
+        differs = self._dialect.writes.changed(versions.compared)
+        is_head = f"case when t.{self._first_key} is null or {differs} then 1 else 0 end as {self._quote(_CLOSED)}"
+        marked = (
+            f"(select {self._listed('s.')}, s.{self._number}, s.{self._rank}, {is_head} "
+            f"from {placed.format(self._table(one))} as s left join {placed.format(self._table(two))} as t "
+            f"on {self._same} and t.{self._number} = s.{self._number} - 1)"
+        )
+        run, closed = self._quote(_RUN), self._quote(_CLOSED)
+        heads_so_far = f"sum({closed}) over (partition by {keys} order by {self._number})"
+        counted = f"(select m.*, {heads_so_far} as {run} from {marked} as m)"
+        window = f"over (partition by {keys}, {run} order by {self._number} desc)"
+        last = {column.name for column in versions.renewed}
+        listed = ", ".join(
+            f"first_value({self._quote(column.name)}) {window} as {self._quote(column.name)}"
+            if column.name in last
+            else self._quote(column.name)
+            for column in versions.all
+        )
+        whole = f"(select {listed}, {self._number}, {self._rank}, {closed} from {counted} as c)"
+        return (
+            f"{self._insert(heads)} select {self._listed('s.')}, s.{self._number}, s.{self._rank} from {whole} as s "
+            f"where s.{closed} = 1"
+        )
+
+    def _ends(self, ends: TableName, heads: TableName) -> str:
+        """Write what finds the rows that new versions close: each by its beginning, in the column of the end."""
+        keys = self._names(self._versions.key, "s.")
+        names = ", ".join([self._names(self._versions.key), self._from, self._to])
+        return (
+            f"insert into {self._table(ends)} ({names}) select {keys}, min(s.{self._from}), t.{self._from} "
+            f"from {self._table(heads)} as s join {self._into_target} as t on {self._same} "
+            f"and t.{self._from} < s.{self._from} and (t.{self._to} is null or t.{self._to} > s.{self._from}) "
+            f"where s.{self._rank} <> {_CURRENT} group by {keys}, t.{self._from}"
+        )
+
+    def _insert_versions(self, heads: TableName) -> str:
+        """Write INSERT of new versions; each ends where the next one begins, or where the row ended that it divides."""
+        versions, run = self._versions, self._quote(_RUN)
+        begun = [column for column in versions.all if column is not versions.valid_to]
+        following = f"lead({self._from}) over (partition by {self._names(versions.key)} order by {self._from})"
+        new = (
+            f"(select {self._names(begun)}, {following} as {self._to} from {self._table(heads)} "
+            f"where {self._rank} <> {_CURRENT})"
+        )
+        held = (
+            f"(select min(case when t.{self._from} > s.{self._from} then t.{self._from} "
+            f"when t.{self._to} > s.{self._from} then t.{self._to} end) "
+            f"from {self._into_target} as t where {self._same})"
+        )
+        bounded = f"(select {self._listed('s.')}, {held} as {run} from {new} as s)"
+        end = f"case when b.{self._to} is null or b.{run} < b.{self._to} then b.{run} else b.{self._to} end"
+        return f"{self._insert_target(begun)} select {self._names(begun, 'b.')}, {end} from {bounded} as b"
+
+    # ---------------------------------------------------------------------------- parts
+    def _working(self, number: int) -> TableName:
+        name = self._staged.name
+        return TableName(name.schema, f"{name.name}{HISTORY_SUFFIX}{number}")
+
+    def _made(self, *tables: TableName) -> list[str]:
+        """Write the creation of working tables; an attempt that was rolled back may have left them."""
+        numbers = [Column(name=name, type=self._dialect.facts.bigint_type) for name in (SEQUENCE, RANK)]
+        columns = [Column(name=column.name, type=column.type) for column in self._versions.all]
+        made = self._dialect.tables
+        return [
+            statement
+            for name in tables
+            for statement in (made.drop(name), made.create_staging(name, [*columns, *numbers], numbered=False))
+        ]
+
+    def _last(self, source: TableName, key: Sequence[Column], *, is_first: bool = False) -> str:
+        """Write a derived table of the last staged record of each key, in the table's types, without outdated ones."""
+        names, staged, cast = [column.name for column in key], self._staged.types, self._dialect.writes.cast
+        values = ", ".join(
+            f"{cast(f's.{self._quote(column.name)}', column.type, staged[column.name])} as {self._quote(column.name)}"
+            for column in self._versions.all
+        )
+        below = "" if is_first else self._is_below_bookmark()
+        if not below and all(staged[column.name] == column.type for column in key):
+            latest = self._dialect.writes.latest(source, names)
+            return f"(select {values}, s.{self._number} from {latest} as s)"
+        # '1.0' and '1' are one number: keys that came as texts are compared in the table's types.
+        place = f"row_number() over (partition by {self._names(key)} order by {self._number} desc) as {self._rank}"
+        whole = f"(select {values}, s.{self._number} from {self._table(source)} as s)"
+        if below:
+            whole = (
+                f"(select {self._listed('s.')}, s.{self._number} from {whole} as s left join {self._into_target} as t "
+                f"on {self._same} and t.{self._to} is null where t.{self._first_key} is null or not ({below}))"
+            )
+        ranked = f"(select {self._listed()}, {self._number}, {place} from {whole} as w)"
+        return f"(select {self._listed()}, {self._number} from {ranked} as r where {self._rank} = 1)"
+
+    def _is_below_bookmark(self) -> str:
+        """Write the condition that a record's bookmark is below the current row's; empty: nothing is left out."""
+        condition = ""
+        for column in reversed(self._versions.bookmark):
+            held, arriving = f"t.{self._quote(column.name)}", f"s.{self._quote(column.name)}"
+            further = f" or ({arriving} = {held} and ({condition}))" if condition else ""
+            condition = f"{arriving} < {held}{further}"
+        return f"case when {condition} then 1 else 0 end = 1" if condition else ""
+
+    def _carried(self, found: TableName) -> list[str]:
+        """Write what gives new versions the values that stay as they were when the record came first."""
+        values = {column.name: f"t.{self._quote(column.name)}" for column in self._versions.kept}
+        current = f"{self._same} and t.{self._to} is null"
+        return [self._dialect.writes.update_staged(found, self._target, values, current)] if values else []
+
+    def _updated(self, columns: Sequence[Column], found: TableName, condition: str) -> list[str]:
+        values = {column.name: f"s.{self._quote(column.name)}" for column in columns}
+        return [self._dialect.writes.update_from(self._target, found, values, condition)] if values else []
+
+    def _names(self, columns: Sequence[Column], prefix: str = "") -> str:
+        return self._dialect.naming.names([column.name for column in columns], prefix)
+
+    def _listed(self, prefix: str = "") -> str:
+        return self._names(self._versions.all, prefix)
+
+    def _insert(self, table: TableName) -> str:
+        return f"insert into {self._table(table)} ({self._listed()}, {self._number}, {self._rank})"
+
+    def _insert_target(self, begun: Sequence[Column] = ()) -> str:
+        """Write INSERT into the history; `begun`: its columns in another order, the end of the version last."""
+        columns = [*begun, self._versions.valid_to] if begun else self._versions.all
+        return f"insert into {self._into_target} ({self._names(columns)})"
+
+
+__all__ = ["HistoryStatements", "Versions"]

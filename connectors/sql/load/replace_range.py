@@ -1,0 +1,121 @@
+"""REPLACE_RANGE: stage the records, delete what the target has of their range, and insert them, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pyarrow as pa
+
+from ...failpoints import failpoint
+from ...written_range import RangeWatch, bound, has_times
+from ..actions import Action
+from ..dialect.write_statements import BOUNDS
+from ..identifiers import REMOVED, TableName
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+from .events import LoadEvents
+from .ingest import ingest
+from .staging import create_staging, insert_staged, repeated_keys, stage_beside
+from .strategy import Strategy
+
+
+class ReplaceRange(Strategy):
+    """Replaces the records of a range by those of one load."""
+
+    def __init__(self, context: LoadContext) -> None:
+        super().__init__(context)
+        self._watch = RangeWatch(context.load)
+
+    def begin(self) -> None:
+        """Begin a transaction: nothing is staged, and no file was seen."""
+        super().begin()
+        self._watch.begin()
+
+    def write(self, events: LoadEvents) -> None:
+        """Put the data up to the next marker into the staging table, if each record is within the range."""
+        staged = self.stage()
+        self.records += ingest(
+            self.context, events, staged.name, staged.types, not_null=self.not_null(), check=self._watch.check
+        )
+
+    def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
+        """Create it to insert from."""
+        return create_staging(self.context, planned, is_shared=is_shared)
+
+    def finish(self, *, is_final: bool) -> None:
+        """Create the target or fit it to the stream, delete the range and the keys that arrive, insert the records."""
+        context, staged, target = self.context, self.staged, self.context.target
+        dialect, table, columns = context.dialect, self.table, self.target_columns()
+        paths = self._watch.demand_files(self.files) if self._watch.range.is_by_files else []
+        if staged is None and not is_final and not paths:
+            return
+        key = context.columns.key()
+        if staged is not None and key and context.session.query(dialect.writes.null_key(staged.name, key)):
+            raise context.error(f"column {', '.join(key)}: a record has NULL in its key")
+        table = target.lock(table)
+        table = target.create(columns, key) if table is None else target.evolve(table, columns)
+        target.lock_late()
+        target.run(self._deletes(table, paths))
+        failpoint(f"{dialect.name}.delete.after")
+        if staged is None:
+            return
+        into = staged.written_to(table)
+        if key:
+            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, key)
+            target.run([dialect.writes.delete_arriving(table, table.columns, (staged.name, staged.types), key)])
+            is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints
+            if context.rejected is None or dialect.facts.arrival or not is_found_late:
+                self.records -= repeated_keys(context, staged, key)
+
+        def statements(source: TableName) -> Sequence[Action]:
+            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+
+        self.records -= insert_staged(context, table, staged, statements)
+
+    def _deletes(self, table: Table, paths: Sequence[str]) -> list[Action]:
+        """Return what deletes the range, as it was read; not every system makes a table after the first of it."""
+        context, watched, staged = self.context, self._watch.range, self.staged
+        writes, drop, session = context.dialect.writes, context.dialect.tables.drop, context.session
+        field = self._watch.field(context.columns.stream.schema)
+        column = table.column(context.columns.names[watched.column])
+        assert column is not None, "the target was fitted to the stream"
+        if watched.interval is not None:
+            writes.refuse_unordered(session, table, column)
+            bounds = stage_beside(context, REMOVED, *self._bounds(column, field.type, watched.interval))
+            return [writes.delete_between(table, column, bounds), drop(bounds[0])]
+        aside, actions = pa.array(paths, pa.string()), list[Action]()
+        if not watched.is_by_files:
+            aside = self._watch.of_rejected([] if context.rejected is None else context.rejected.found, field.type)
+            if staged is not None:
+                actions.append(self._delete_values(table, column, (staged.name, staged.types)))
+        if len(aside):
+            values = stage_beside(context, REMOVED, [column], pa.table([aside], names=[column.name]))
+            actions += [self._delete_values(table, column, values), drop(values[0])]
+        return actions
+
+    def _delete_values(self, table: Table, column: Column, values: tuple[TableName, Mapping[str, str]]) -> Action:
+        writes = self.context.dialect.writes
+        writes.refuse_equal_keys(self.context.session, table, values[0], [column], [column.name])
+        return writes.delete_values(table, column, values)
+
+    def _bounds(
+        self, column: Column, arriving: pa.DataType, interval: tuple[datetime, datetime]
+    ) -> tuple[list[Column], pa.Table]:
+        """Return both ends of the interval as the target's column holds them."""
+        kind = self.context.dialect.types.wire(column.type, arriving).arrow
+        if not has_times(kind):
+            raise self.context.error(
+                f"range_column {column.name!r} is {column.type} in {self.context.target.name}: an interval has no "
+                "bounds in it"
+            )
+        ends = [replace(column, name=name) for name in BOUNDS]
+        try:
+            values = [pa.repeat(bound(moment, kind), 1) for moment in interval]
+        except ValueError as error:
+            raise self.context.error(f"range_column {column.name!r}: {error}") from error
+        return ends, pa.table(values, names=[*BOUNDS])
+
+
+__all__ = ["ReplaceRange"]

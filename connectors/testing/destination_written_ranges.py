@@ -1,0 +1,65 @@
+"""The promises of a destination that replaces ranges; one that does not skips them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from ..protocols import Destination
+from ..stream import Load, WriteDisposition, WrittenRange
+from .abilities import AbilityPromises
+from .destination_base import FINAL, DestinationPromises
+
+DATED = pa.schema([pa.field("id", pa.int64(), nullable=False), ("day", pa.date32())])
+
+
+def dated(*records: tuple[int, int]) -> pa.RecordBatch:
+    """Return a batch of `DATED`: ids, and days of January 2024."""
+    rows = [{"id": number, "day": date(2024, 1, day)} for number, day in records]
+    return pa.RecordBatch.from_pylist(rows, schema=DATED)
+
+
+class WrittenRangePromises(AbilityPromises, DestinationPromises):
+    """Tests of REPLACE_RANGE."""
+
+    def _of_days(self, *interval: int) -> Load:
+        ends = [datetime(2024, 1, day, tzinfo=UTC) for day in interval]
+        load, token = self.load_of(DATED, WriteDisposition.REPLACE_RANGE), secrets.token_hex(16)
+        written = WrittenRange(column="day", interval=(ends[0], ends[1]) if ends else None)
+        return replace(load, token=token, run=token, written_range=written)
+
+    def _days_ids(self, place: Any) -> list[int]:
+        return sorted(int(record["id"]) for record in self.read_back(place, "people", DATED) or ())
+
+    def test_a_range_is_written_anew_and_nothing_else(self, place: Any, destination: Destination) -> None:
+        assert self.can(destination, "replaces_ranges").replaces_ranges() is True
+        self.run(destination, self._of_days(1, 4), dated((1, 1), (2, 2), (3, 2), (4, 3)), FINAL)
+        self.run(destination, self._of_days(2, 3), dated((5, 2)), dated((2, 2)), FINAL)
+        assert self._days_ids(place) == [1, 2, 4, 5]
+        self.run(destination, self._of_days(7, 8), dated((1, 7)), FINAL)
+        assert self._days_ids(place) == [1, 2, 4, 5], "a key that arrives is deleted wherever it stands"
+
+    def test_an_empty_read_empties_its_range(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "replaces_ranges")
+        self.run(destination, self._of_days(1, 4), dated((1, 1), (2, 2)), FINAL)
+        self.run(destination, self._of_days(2, 3), FINAL)
+        assert self._days_ids(place) == [1]
+
+    def test_a_record_outside_of_its_range_is_refused(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "replaces_ranges")
+        self.run(destination, self._of_days(1, 4), dated((1, 1)), FINAL)
+        self.refused(destination, self._of_days(1, 2), dated((2, 1), (3, 2)), FINAL)
+        assert self._days_ids(place) == [1]
+
+    def test_a_range_of_values_is_those_that_arrive(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "replaces_ranges")
+        self.run(destination, self._of_days(), dated((1, 1), (2, 2), (3, 3)), FINAL)
+        self.run(destination, self._of_days(), dated((4, 1), (5, 3)), FINAL)
+        assert self._days_ids(place) == [2, 4, 5]
+
+
+__all__ = ["WrittenRangePromises"]

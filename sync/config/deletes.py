@@ -1,0 +1,102 @@
+"""`deletes` of a stream, as the pipeline file writes it: a word, or {mode, every, limit}."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from ..errors import nearest_match
+from .base import wrong
+from .values import span_s
+
+MODES = ("ignore", "hard", "soft")
+
+_KEYS = ("mode", "every", "limit")
+_PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]+)?)\s*%\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletes:
+    """What becomes of records that the source no longer has."""
+
+    #: One of `MODES`.
+    mode: str
+    #: Keys are compared once in so many seconds; None: in each run.
+    every_s: float | None = None
+    #: Most records to delete at once, in percent of the table's.
+    limit_percent: float = 10.0
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether records are marked, and stay."""
+        return self.mode == "soft"
+
+
+def _deletes(given: Any) -> Deletes:
+    if isinstance(given, str):
+        return Deletes(mode=_mode(given))
+    if not isinstance(given, Mapping):
+        raise wrong("must be ignore, hard or soft, or a mapping such as {mode: hard, every: 1d, limit: 10%}")
+    for key in given:
+        if key not in _KEYS:
+            nearest = nearest_match(str(key), _KEYS)
+            meant = f", do you mean {nearest!r}?" if nearest else ""
+            raise wrong(f"there is no key {str(key)!r}{meant} (mode, every, limit)")
+    if "mode" not in given:
+        raise wrong("needs mode: ignore, hard or soft")
+    found = Deletes(mode=_mode(given["mode"]))
+    every, limit = given.get("every"), given.get("limit")
+    return Deletes(
+        mode=found.mode,
+        every_s=found.every_s if every is None else _span(every),
+        limit_percent=found.limit_percent if limit is None else _percent(limit),
+    )
+
+
+def _mode(given: Any) -> str:
+    if given in MODES:
+        return str(given)
+    nearest = nearest_match(str(given), MODES)
+    meant = f", do you mean {nearest!r}?" if nearest else ""
+    raise wrong(f"there is no mode {given!r}{meant} (ignore, hard, soft)")
+
+
+def _span(given: Any) -> float:
+    seconds = span_s(given) if isinstance(given, str) else None
+    if not seconds:
+        raise wrong("every is a span of time such as 1d, 12h or 30m")
+    return seconds
+
+
+def _percent(given: Any) -> float:
+    found = _PERCENT.fullmatch(given) if isinstance(given, str) else None
+    if found is None or float(found[1]) > 100:
+        raise wrong("limit is a part of the table's records, such as 10%, at most 100%")
+    return float(found[1])
+
+
+DeletesSetting = Annotated[
+    Deletes,
+    PlainValidator(_deletes),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(MODES)},
+                {
+                    "type": "object",
+                    "properties": {
+                        "mode": {"enum": list(MODES)},
+                        "every": {"type": "string"},
+                        "limit": {"type": "string", "pattern": "%"},
+                    },
+                    "required": ["mode"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]

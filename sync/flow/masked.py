@@ -1,0 +1,283 @@
+"""A source whose columns are masked where they are read: nothing behind it sees a masked value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
+from syncblocks.connectors.protocols import (
+    FindsTypes,
+    ListsStreams,
+    LooksAtTimes,
+    ReadsQueries,
+    ReadsRanges,
+    SkipsLate,
+    Source,
+    TracksFiles,
+)
+from syncblocks.connectors.ranges import OpenRanges, Range
+from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, Rejected, Stream
+
+from .hidden import hidden_error, hidden_rejected, hidden_text
+
+T = TypeVar("T")
+
+
+class MaskedSource:
+    """A source whose streams may have masks; its errors show nothing that a record holds."""
+
+    def __init__(self, source: Source, can: Abilities) -> None:
+        self._source = source
+        self._can = can
+
+    def abilities(self) -> Abilities:
+        """Return the source's abilities; those that are given a stream of the plan give the source its own."""
+        can = self._can
+        return replace(
+            can,
+            lists_streams=None if can.lists_streams is None else _MaskedLists(can.lists_streams),
+            tracks_files=None if can.tracks_files is None else _MaskedFiles(can.tracks_files),
+            reads_queries=None if can.reads_queries is None else _MaskedQueries(can.reads_queries),
+            finds_types=None if can.finds_types is None else _MaskedTypes(can.finds_types),
+            looks_at_times=None if can.looks_at_times is None else _MaskedTimes(can.looks_at_times),
+            skips_late=None if can.skips_late is None else _MaskedLate(can.skips_late),
+            reads_ranges=None if can.reads_ranges is None else _MaskedRanges(can.reads_ranges),
+        )
+
+    # ---------------------------------------------------------------- protocol
+    def identity(self) -> str:
+        """See `Source`."""
+        return self._source.identity()
+
+    def check(self) -> None:
+        """See `Source`."""
+        self._source.check()
+
+    def discover(self) -> Sequence[Stream]:
+        """See `Source`."""
+        return _discovered(self._source.discover)
+
+    def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
+        """See `Source`."""
+        own = {stream.name: stream for stream in streams}
+        groups = self._source.groups([unmasked_stream(stream) for stream in streams])
+        return [[own[stream.name] for stream in group] for group in groups]
+
+    def offers(self, stream: Stream) -> Sequence[str]:
+        """Offer raw bytes and whole files only of a stream without masks."""
+        return self._source.offers(stream) if stream.masks is None else ("arrow",)
+
+    def count(self, stream: Stream) -> int:
+        """See `Source`."""
+        return _asked(lambda: self._source.count(unmasked_stream(stream)), stream)
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """See `Source`."""
+        if all(stream.masks is None for stream in group):
+            return self._source.read(group, bookmarks, wire)
+        return self._masked(group, bookmarks, wire)
+
+    def interrupt(self, stream: str) -> None:
+        """See `Source`."""
+        self._source.interrupt(stream)
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._source.close()
+
+    # ----------------------------------------------------------------- helpers
+    def _masked(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str
+    ) -> Generator[tuple[str, Event | Block]]:
+        masks = {stream.name: _Mask(stream) for stream in group}
+        columns = {name for stream in group for name in stream.schema.names}
+
+        def events() -> Iterator[tuple[str, Event | Block]]:
+            return iter(self._source.read([unmasked_stream(stream) for stream in group], bookmarks, wire))
+
+        yield from _told(events, columns, lambda each: (each[0], masks[each[0]].applied(each[1])))
+
+
+@dataclass(slots=True)
+class _Mask:
+    """The masks of one stream, for the events of one read."""
+
+    stream: Stream
+
+    def applied(self, event: Event | Block) -> Event | Block:
+        """Return an event with masked values; checkpoints as they are."""
+        masks = self.stream.masks
+        if masks is None:
+            return event
+        if isinstance(event, pa.RecordBatch):
+            return masked(event, masks)
+        if isinstance(event, Stream):
+            self.stream = masked_stream(replace(event, masks=masks))
+            return self.stream
+        if isinstance(event, Rejected):
+            return hidden_rejected(event, masks, self.stream.schema.names)
+        return event
+
+
+def _told(make: Callable[[], Iterator[Any]], columns: Collection[str], apply: Callable[[Any], T]) -> Generator[T]:
+    """Yield what becomes of some events; an error that reading or masking raises shows nothing of a record."""
+    events: Any = None
+    try:
+        while True:
+            failure: Exception | None = None
+            try:
+                if events is None:
+                    events = make()
+                event = next(events)
+                found = apply(event)
+            except StopIteration:
+                return
+            except Exception as error:
+                failure = hidden_error(error, columns)
+            if failure is not None:  # outside of the handler: the error does not carry the one that is hidden
+                raise failure
+            del event
+            yield found
+            del found
+    finally:
+        if hasattr(events, "close"):
+            events.close()
+
+
+def _asked(ask: Callable[[], T], *streams: Stream) -> T:
+    """Ask the source; its error shows nothing that a record holds, where a stream has masks or is not known yet."""
+    failure: Exception | None = None
+    try:
+        return ask()
+    except Exception as error:
+        if streams and all(stream.masks is None for stream in streams):
+            raise
+        failure = hidden_error(error, {name for stream in streams for name in stream.schema.names})
+    raise failure
+
+
+def _discovered(ask: Callable[[], Iterable[Stream]]) -> list[Stream]:
+    """Return streams that the source has opened; why one of them is unreadable may be a value of a file."""
+    return [_opened(stream) for stream in _asked(ask)]
+
+
+def _opened(stream: Stream) -> Stream:
+    return replace(stream, unreadable=hidden_text(stream.unreadable, ())) if stream.unreadable else stream
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedLists:
+    inner: ListsStreams
+
+    def list_streams(self) -> Sequence[str]:
+        """See `ListsStreams`."""
+        return _asked(self.inner.list_streams)
+
+    def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """See `ListsStreams`."""
+        return _discovered(lambda: self.inner.open_streams(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedFiles:
+    inner: TracksFiles
+
+    def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
+        """See `TracksFiles`."""
+        return _opened(_asked(lambda: self.inner.open_tracked(name, read, bookmark)))
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedQueries:
+    inner: ReadsQueries
+
+    def query_stream(self, name: str, query: str) -> Stream:
+        """See `ReadsQueries`; a description reads no record, so that its error is shown."""
+        return self.inner.query_stream(name, query)
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedTypes:
+    inner: FindsTypes
+
+    def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        """See `FindsTypes`."""
+        return masked_stream(self.inner.as_known(unmasked_stream(stream), bookmark))
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedTimes:
+    inner: LooksAtTimes
+
+    def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
+        """See `LooksAtTimes`."""
+        return _asked(lambda: self.inner.nanoseconds(unmasked_stream(stream), columns), stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedLate:
+    inner: SkipsLate
+
+    def skips_late(self, stream: Stream) -> str:
+        """See `SkipsLate`."""
+        return self.inner.skips_late(unmasked_stream(stream))
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedRanges:
+    inner: ReadsRanges
+
+    def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
+        """See `ReadsRanges`."""
+        return self.inner.plan_ranges(unmasked_stream(stream), readers)
+
+    def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
+        """See `ReadsRanges`."""
+        opened = self.inner.open_ranges(unmasked_stream(stream), readers, wire)
+        return opened if stream.masks is None else _masking(opened, stream)
+
+
+@contextmanager
+def _masking(opened: AbstractContextManager[OpenRanges], stream: Stream) -> Iterator[OpenRanges]:
+    with opened as ranges:
+        yield _MaskedOpenRanges(ranges, stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedOpenRanges:
+    """Open ranges whose records are masked; their labels may be made of values of the key, and are not shown."""
+
+    inner: OpenRanges
+    stream: Stream
+
+    @property
+    def ranges(self) -> Sequence[Range]:
+        """See `OpenRanges`."""
+        return [replace(part, label=f"number {part.place + 1}") for part in self.inner.ranges]
+
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """See `OpenRanges`."""
+        return self.inner.moment
+
+    def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
+        """See `OpenRanges`."""
+        return self.inner.resume(moment, loaded)
+
+    def read(self, part: Range) -> Generator[Event | Block]:
+        """See `OpenRanges`."""
+        mask = _Mask(self.stream)
+        events = _told(lambda: iter(self.inner.read(part)), self.stream.schema.names, mask.applied)
+        with closing(events):
+            yield from events
+
+
+__all__ = ["MaskedSource"]

@@ -1,0 +1,175 @@
+"""Whether a run looks for records that the source no longer has, how, and why a stream cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.settings import is_installed
+from syncblocks.connectors.stream import (
+    DELETED_AT,
+    LedgerKey,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from ..config.deletes import Deletes
+from .reading import computing
+from .selected_stream import SelectedStream
+
+#: So many records are always deleted, whatever part of the table they are.
+ALWAYS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDeletes:
+    """What a run does about records that the source no longer has."""
+
+    setting: Deletes
+    #: Whether this run compares the keys; else it is too early for `every`, or the table is replaced anyway.
+    is_due: bool
+    #: Why it is not due, or how the keys are compared.
+    why: str
+    #: The moment of the run, which marks get and the ledger keeps.
+    moment: datetime
+    #: Whether more may be deleted than the limit, also if the source is empty (`run --allow-deletes`).
+    is_allowed: bool = False
+
+    def __str__(self) -> str:
+        word = "marked in " + DELETED_AT if self.setting.is_soft else "deleted"
+        head = (
+            f"records that are gone at the source are {word}, at most {self.setting.limit_percent:g} % of the table's"
+        )
+        return f"{head}; {self.why}"
+
+    def most(self, table_records: int) -> int:
+        """Return how many of a table's records this run may delete."""
+        if self.is_allowed:
+            return table_records
+        return max(ALWAYS, int(table_records * self.setting.limit_percent / 100))
+
+
+class Ends(Protocol):
+    """What `Connectors` says of source and destination."""
+
+    @property
+    def source(self) -> Source: ...
+    @property
+    def source_can(self) -> Abilities: ...
+    @property
+    def destination(self) -> Destination: ...
+    @property
+    def destination_can(self) -> Abilities: ...
+    @property
+    def read_back(self) -> str | None: ...
+
+
+def plan_deletes(
+    stream: SelectedStream, row: LedgerRow | None, ends: Ends, moment: datetime, *, full_refresh: bool
+) -> PlannedDeletes | None:
+    """Decide whether a run compares the keys of a stream; None: the stream says no `deletes`."""
+    setting = stream.deletes
+    if setting is None:
+        return None
+    why, before = "", None if row is None else row.compared_at
+    if full_refresh:
+        why = "not in this run, which replaces the table"
+    elif before is not None and setting.every_s is not None:
+        due = before + timedelta(seconds=setting.every_s)
+        why = "" if moment >= due else f"not due before {due.isoformat(timespec='seconds')}"
+    return PlannedDeletes(setting=setting, is_due=not why, why=why or _how(stream, ends), moment=moment)
+
+
+def _how(stream: SelectedStream, ends: Ends) -> str:
+    """Say where keys are read, and where databases compare them."""
+    if stream.stream.masks is not None:
+        return "every key is read once on both sides, to mask those of the source"
+    reads = [] if ends.source_can.computes_checksums is not None else ["the source"]
+    reads += [] if ends.read_back else ["the destination"]
+    if not reads:
+        return "keys are compared by checksums in both databases, and read only where they differ"
+    return f"every key is read once on both sides, since {' and '.join(reads)} computes no checksums"
+
+
+def why_no_deletes(
+    stream: SelectedStream,
+    declared: Stream,
+    table: TableState,
+    others: Sequence[str],
+    ends: Ends,
+    *,
+    is_decided: bool,
+) -> str:
+    """Say why a stream cannot have `deletes`; empty: it can, or it says none.
+
+    Args:
+        stream: the selected stream.
+        declared: as it arrives.
+        table: its destination table.
+        others: other streams that write the table.
+        ends: source and destination.
+        is_decided: whether no transformer's function changes its columns.
+    """
+    setting, can = stream.deletes, ends.destination_can
+    if setting is None:
+        return ""
+    if stream.write_disposition is not WriteDisposition.MERGE:
+        return f"needs `write_disposition: merge`; this stream has `{stream.write_disposition}`"
+    if any(each.of_interval for each in stream.stream.where):
+        return "and a `where` of an interval exclude each other: all records outside of the interval would go"
+    if stream.stream.tracks_files:
+        return "and `bookmark_properties: [_file_modified]` exclude each other: records of files that are gone stay"
+    if stream.stream.keeps_own_bookmark and stream.stream.replication_method is ReplicationMethod.INCREMENTAL:
+        return "needs `replication_method: FULL_TABLE` here: read anew, this source may offer less than it has"
+    if not is_decided:
+        return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"
+    if others:
+        return f"needs a table that this stream alone writes; {', '.join(others)} writes it too"
+    if not ends.destination.has_ledger or can.removes_records is None:
+        return "needs a destination that can remove records and keeps a ledger; this one does not"
+    if setting.is_soft and can.marks_records is None:
+        return "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"
+    if setting.is_soft and any(name.casefold() == DELETED_AT for name in stream.added.schema(declared.schema).names):
+        return f"of mode `soft` sets a column {DELETED_AT}, and the stream has one: rename or exclude it, or say `hard`"
+    if ends.read_back is None:
+        return "needs a destination that can be read back; this one can only be written"
+    if not is_installed("duckdb"):
+        return "compares keys in duckdb: pip install 'syncblocks[duckdb]'"
+    return _unordered(stream, declared, table, ends)
+
+
+def _unordered(stream: SelectedStream, declared: Stream, table: TableState, ends: Ends) -> str:
+    """Say which column of the key both sides do not order alike; empty: they do."""
+    from syncblocks.connectors.checksums import compared_columns  # a pipeline without `deletes` spares the import
+
+    own = computing(ends.source_can, stream.stream)
+    systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
+    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}
+    for key in stream.stream.key_properties:
+        field, name = stream.stream.schema.field(key), names[key]
+        there = held.get(name.casefold(), pa.field(name, field.type))
+        found = compared_columns(field, there, systems=systems, is_key=True)
+        if isinstance(found, str):
+            return f"needs a key that both sides order alike; column {key!r}: {found}"
+    return ""
+
+
+def other_writers(key: LedgerKey, table: TableState, sharing: Sequence[str]) -> list[str]:
+    """Return the other streams that write a table: `sharing` of this run, and those with commits in its ledger."""
+    own = (key.pipeline, key.stream)
+    of_ledger = [
+        f"stream {row.key.stream!r} of pipeline {row.key.pipeline!r}"
+        for row in table.ledger
+        if (row.key.pipeline, row.key.stream) != own and row.committed_at is not None and row.key.stream not in sharing
+    ]
+    return [*(f"stream {name!r}" for name in sharing), *of_ledger]

@@ -1,0 +1,61 @@
+"""Which columns a run fills in records that are there already, and why a stream cannot. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, WriteDisposition
+
+from .columns import ColumnMapping
+from .selected_stream import SelectedStream
+from .start import Start
+
+
+def why_no_filling(stream: SelectedStream, can: Abilities, *, is_decided: bool) -> str:
+    """Say why the columns of a stream cannot be filled; empty: they can.
+
+    Args:
+        stream: the selected stream.
+        can: abilities of the destination.
+        is_decided: whether no transformer's function changes its columns.
+    """
+    read = stream.stream
+    if read.replication_method is not ReplicationMethod.INCREMENTAL:
+        return f"needs `replication_method: INCREMENTAL`: {read.replication_method} reads all records in each run"
+    if stream.write_disposition is not WriteDisposition.MERGE or not read.key_properties:
+        return f"needs `write_disposition: merge` and a key; this stream has `{stream.write_disposition}`"
+    if read.unique_properties:
+        return "and `unique_constraints` exclude each other: the key of a record may change"
+    if read.keeps_own_bookmark:
+        return "needs bookmark_properties: this source keeps its own position"
+    if not is_decided:
+        return "needs a stream that no transformer's function changes: nobody knows what it makes of a column"
+    if can.fills_columns is None:
+        return "needs a destination that can fill columns of records that are there; this one cannot"
+    return ""
+
+
+def columns_to_fill(
+    stream: SelectedStream, names: Mapping[str, str], mapping: ColumnMapping, row: LedgerRow | None, start: Start
+) -> tuple[str, ...]:
+    """Return the columns that a run fills before it loads, by the source's names.
+
+    Args:
+        stream: the selected stream, which can be filled.
+        names: column of the source -> its name as it arrives.
+        mapping: the columns as the destination keeps them.
+        row: the ledger's row: a filling that was cut short begins again.
+        start: from scratch every record is read anyway.
+    """
+    if start.bookmark is None:
+        return ()
+    added = {
+        column.name
+        for column in mapping.columns
+        if stream.fills_new_columns and column.kept is not None and column.kept.held is None and not column.is_left_out
+    }
+    begun = () if row is None else row.filling
+    never = {*stream.stream.key_properties}
+    known = stream.stream.schema.names
+    return tuple(own for own in known if own not in never and (own in begun or names.get(own) in added))

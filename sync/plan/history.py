@@ -1,0 +1,215 @@
+"""`write_disposition: history`: its settings, what does not go with it, and the time of a run's versions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.stream import (
+    ADDED,
+    FILE,
+    FILE_MODIFIED,
+    NEWEST,
+    VALID_FROM,
+    VALID_TO,
+    HistoryLoad,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
+
+from ..config import Pipeline
+from ..config.deletes import Deletes
+from ..flow.history import HistoryColumns
+from .checks import stream_error
+from .selected_stream import Failer, SelectedStream
+
+#: Columns that say from which file a record came.
+_OF_FILES = (FILE, FILE_MODIFIED)
+
+#: Why settings do not go with a history. What deletes records from a table is refused here until it closes versions.
+_CONFLICTING = {
+    "unique_conflict_method": ("IGNORE", "a history keeps every version of a record, and IGNORE none but the first"),
+    "unique_constraints": (None, "versions of one record have the same values there"),
+    "deletes": (None, "nothing closes the versions of records that are gone"),
+}
+
+
+def history_of(
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    kept: Sequence[str],
+    disposition: str,
+    fail: Failer,
+) -> HistoryColumns | None:
+    """Return the columns that a history adds to a stream; None: it is written otherwise.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: as the source offers it.
+        settings: of its entries in the file, merged.
+        kept: its columns that are read.
+        disposition: how it is written.
+        fail: makes the error of a setting.
+
+    Raises:
+        ConfigError: a setting does not go with it.
+    """
+    if disposition != "history":
+        if settings.get("valid_from") is not None:
+            raise fail(
+                "valid_from", f"is for `write_disposition: history`, and this stream is written by {disposition}"
+            )
+        return None
+    for key, (value, why) in _CONFLICTING.items():
+        said = settings.get(key)
+        said = said.mode if isinstance(said, Deletes) else said
+        if said is not None and said != "ignore" and value in (None, said):
+            raise fail(key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}")
+    marks = tuple(name for name in settings.get("bookmark_properties") or () if name in kept)
+    found = HistoryColumns(at=pipeline.execution_date, marks=marks)
+    return found if settings.get("valid_from") is None else _of_bookmark(found, stream, settings, fail)
+
+
+def _of_bookmark(found: HistoryColumns, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> HistoryColumns:
+    if len(found.marks) != 1:
+        times = [field.name for field in stream.schema if pa.types.is_timestamp(field.type)]
+        raise fail("valid_from", "`valid_from: bookmark` needs bookmark_properties with one column, a time", times)
+    (mark,) = found.marks
+    kind = stream.schema.field(mark).type
+    if not pa.types.is_timestamp(kind):
+        raise fail("valid_from", f"`valid_from: bookmark` needs a time, and bookmark property {mark!r} is {kind}")
+    if (policy := settings.get("null_bookmarks")) in ("once", "always"):
+        raise fail("null_bookmarks", f"`{policy}` reads records without a time, and `valid_from: bookmark` needs one")
+    return replace(found, bookmark=mark)
+
+
+def check_history(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    table: TableState,
+    row: LedgerRow | None,
+    can: Abilities,
+    *,
+    full_refresh: bool,
+    drop_history: bool,
+) -> None:
+    """Refuse a history that the destination cannot keep, and what would destroy one without a word.
+
+    Raises:
+        ConfigError: see above.
+    """
+
+    def fail(message: str) -> Exception:
+        return stream_error(pipeline, stream, message)
+
+    is_wanted, name = stream.write_disposition is WriteDisposition.HISTORY, stream.destination_table
+    is_held = row is not None and bool(row.history)
+    if is_wanted and can.keeps_history is None:
+        raise fail(
+            "`write_disposition: history` needs a destination that keeps versions, and "
+            f"{pipeline.destination.connector} does not: write merge, or use postgres, mysql, mariadb, duckdb or sqlite"
+        )
+    if is_wanted and full_refresh and not drop_history and table.schema is not None:
+        raise fail(
+            f"--full-refresh would drop the history in table {name!r}, which the source does not have any more: "
+            "`--full-refresh --drop-history` does so; `syncblocks state reset` reads all records again and keeps it"
+        )
+    if drop_history and full_refresh:
+        return
+    if is_wanted and table.schema is not None and table.is_table:
+        missing = [each for each in (VALID_FROM, VALID_TO) if not _has(table, each)]
+        if missing:
+            raise fail(
+                f"table {name!r} has no column {missing[0]!r}: it was not written as a history. Give another "
+                "`destination_table`, or start it over with --full-refresh --drop-history"
+            )
+    if is_held and not is_wanted:
+        raise fail(
+            f"table {name!r} holds the history of its records, which {stream.write_disposition} would destroy: write "
+            "`write_disposition: history`, give another `destination_table`, or run once with --full-refresh "
+            "--drop-history"
+        )
+
+
+def _has(table: TableState, column: str) -> bool:
+    return any(name.casefold() == column for name in (table.schema or pa.schema([])).names)
+
+
+def timed(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    row: LedgerRow | None,
+    names: Mapping[str, str],
+    *,
+    drop_history: bool,
+    may_be_late: bool,
+) -> SelectedStream:
+    """Return a stream with the time of this run's versions, and its columns by the names in which they arrive.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: the selected stream.
+        row: its ledger row.
+        names: column of the source -> its name behind the transformers.
+        drop_history: there will be no older version.
+        may_be_late: the run was due before it began (a tick), and takes the newest time that was used.
+
+    Raises:
+        ConfigError: the run's execution date is older than one that was used before.
+    """
+    history = stream.added.history
+    if history is None:
+        return stream
+    newest = "" if row is None or drop_history else str(row.history.get(NEWEST, ""))
+    at = history.at
+    if newest and not history.bookmark and at < datetime.fromisoformat(newest):
+        if not may_be_late:
+            raise stream_error(
+                pipeline,
+                stream,
+                f"the execution date {at.isoformat()} is older than {newest}, from which on the newest versions in "
+                f"table {stream.destination_table!r} are valid: a history only goes on",
+            )
+        at = datetime.fromisoformat(newest)
+    named = replace(
+        history,
+        at=at,
+        bookmark=names.get(history.bookmark, history.bookmark),
+        marks=tuple(names.get(mark, mark) for mark in history.marks),
+    )
+    return replace(stream, added=replace(stream.added, history=named))
+
+
+def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over: bool) -> HistoryLoad | None:
+    """Return what a load has to know of a history; None: the stream is written otherwise.
+
+    Args:
+        stream: the selected stream, as planned.
+        row: `LedgerRow.history` under the load's token.
+        starts_over: the history that is there is dropped.
+    """
+    history = stream.added.history
+    if history is None:
+        return None
+    before = {} if starts_over else row
+    newest = str(before.get(NEWEST, "")) if history.bookmark else history.at.isoformat()
+    in_place = {*history.marks, *(column.field.name for column in stream.added.columns)}
+    return HistoryLoad(
+        has_versions=bool(history.bookmark),
+        in_place=frozenset(in_place | ({*_OF_FILES} if stream.stream.has_files else set())),
+        is_whole=not history.bookmark and stream.stream.replication_method is ReplicationMethod.FULL_TABLE,
+        starts_over=starts_over,
+        known={NEWEST: newest} | ({ADDED: list(before[ADDED])} if before.get(ADDED) else {}),
+    )
+
+
+__all__ = ["check_history", "history_load", "history_of", "timed"]

@@ -1,0 +1,104 @@
+"""The masks of a stream: what they cover, and which settings need the values that they hide. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from syncblocks.connectors.arrow.flatten import SEPARATOR, names_of
+from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
+
+from ..config import Pipeline, exact_name
+from ..config.nested import nested_levels
+from .selected_stream import Failer
+
+#: Settings of a stream whose columns have to be compared, parsed or shown as they are.
+NOT_MASKED = ("bookmark_properties", "range_column", "partition_by", "latest_by", "checks", "types", "decode")
+
+#: Settings whose columns identify a record: two of them must not become one.
+KEYS = ("key_properties", "unique_constraints")
+
+_CALLED = re.compile(r"\w+\((.+)\)")
+
+
+def masks_of(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], keys: Sequence[str], fail: Failer
+) -> Masks | None:
+    """Return a stream's masks; None: it has none.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: as the source offers it.
+        settings: of its entries in the file, without the catalog file's.
+        keys: its key.
+        fail: makes the error of a setting.
+
+    Raises:
+        ConfigError: a named column is gone, or a masked one is needed as it is.
+    """
+    columns = settings.get("columns")
+    said = () if columns is None or columns.mask is None else columns.mask
+    rules = tuple(MaskRule(column=each.column, how=each.how, kept=each.kept) for each in said)
+    if not rules or stream.unreadable:
+        return None
+    names = stream.schema.names
+    known = {name for field in stream.schema for name in names_of(field)}
+    for rule in rules:
+        if (name := exact_name(rule.column)) is not None and name not in known:
+            raise fail(
+                "columns",
+                f"mask: {name!r} is no column of the stream: is it called otherwise now? Where only some streams "
+                f"of the entry have it, write a glob, such as {name[:-1] + '[' + name[-1] + ']'!r}",
+                names,
+                name,
+            )
+    from syncblocks.connectors.arrow.masking import rule_of  # its kernels take time to load
+
+    if nested_levels(pipeline, stream.name):
+        rules = tuple(each for rule in rules for each in (rule, _within(rule)))
+    masks = Masks(rules=rules, key=(pipeline.mask_key or "").encode())
+    masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
+    if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
+        return None  # a table gets no new columns while it is read
+    if shown := next((f.name for f in stream.schema if f.name in masked and IN_PATH in (f.metadata or {})), ""):
+        raise fail(
+            "columns",
+            f"mask: {shown!r} is made of names of folders, which messages and the ledger show: exclude it, or name the "
+            "folders otherwise",
+        )
+    _refuse_needed(stream, settings, masked, fail)
+    named = {*keys, *(column for key in KEYS for column in _columns(settings.get(key)))}
+    if weak := next((name for name in masked if name in named and masked[name].how != HASH), ""):
+        raise fail(
+            "columns",
+            f"mask: {weak!r} is of the key, and `{masked[weak]}` would make one of several records: mask it by `hash`",
+        )
+    return masks
+
+
+def _within(rule: MaskRule) -> MaskRule:
+    """Return the rule for the values within an object that a rule masks."""
+    return replace(rule, column=f"{rule.column}{SEPARATOR}*")
+
+
+def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:
+    own = (("bookmark_properties", stream.bookmark_properties),)  # a tap's, which its STATE holds
+    said = ((key, tuple(_columns(settings.get(key)))) for key in NOT_MASKED)
+    for key, columns in (*said, *own):
+        if needed := next((name for name in columns if name in masked), ""):
+            raise fail(
+                "columns", f"mask: {needed!r} is masked, and `{key}` names it, which needs its values as they are"
+            )
+
+
+def _columns(said: Any) -> Iterator[str]:
+    """Yield the columns that a setting names: in a list, as keys, alone, or as `year(at)`."""
+    for each in (said,) if isinstance(said, str) else said or ():
+        name = each if isinstance(each, str) else each.column
+        called = _CALLED.fullmatch(name)
+        yield called[1] if called else name
+
+
+__all__ = ["masks_of"]

@@ -1,0 +1,77 @@
+"""`checks` of a stream: conditions that its records must meet as they would be written. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from syncblocks.connectors.stream import Condition
+
+from ..config import Pipeline
+from ..config.naming import name_by
+from ..errors import nearest_match
+from .columns import ColumnMapping
+from .selected_stream import SelectedStream
+
+
+def value_checks(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    mapping: ColumnMapping,
+    names: Mapping[str, str],
+    *,
+    is_decided: bool,
+) -> tuple[Condition, ...]:
+    """Return a stream's checks, with its columns as the destination gets them.
+
+    Where a transformer's function decides the columns, the values are read in their types once they are known.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: the selected stream.
+        mapping: of its columns.
+        names: column of the source -> what it is called as it arrives.
+        is_decided: no function of a transformer decides the columns.
+
+    Raises:
+        ConfigError: a check names no column, a masked one or one of `add_columns`, or a value that its column cannot
+            hold.
+    """
+    if not stream.checks:
+        return ()
+    from syncblocks.connectors.filters import condition_of  # a pipeline without checks spares the import
+
+    masks = stream.stream.masks
+    masked = {names.get(name, name) for name in (() if masks is None else masks.fields)}
+    known = [name for name in mapping.arriving.schema.names if name not in stream.added.names]
+    found = []
+    for column, operator, values in stream.checks:
+        name = name_by(stream.naming, column)
+        if name in masked:
+            raise _error(pipeline, stream, f"{column!r} is masked, and a check needs its values as they are")
+        if name in stream.added.names:
+            raise _error(pipeline, stream, f"{column!r} is one of `add_columns`, which has one value in all records")
+        if not is_decided:
+            found.append(Condition(field=pa.field(name, pa.null()), operator=operator, given=tuple(values)))
+            continue
+        if name not in known:
+            nearest = nearest_match(name, known)
+            meant = f"; did you mean {nearest!r}?" if nearest else ""
+            raise _error(pipeline, stream, f"{column!r} is no column of the stream as it arrives{meant}")
+        field = mapping.arriving.schema.field(name)
+        try:
+            found.append(condition_of(field, operator, values))
+        except ValueError as error:
+            shown = ", ".join(map(repr, values))
+            raise _error(
+                pipeline, stream, f"column {column!r} is {field.type}, and {shown} is no such value: {error}"
+            ) from error
+    return tuple(found)
+
+
+def _error(pipeline: Pipeline, stream: SelectedStream, message: str) -> Exception:
+    return pipeline.error((*stream.location, "checks"), f"stream {stream.name!r}: {message}")
+
+
+__all__ = ["value_checks"]

@@ -1,0 +1,134 @@
+"""Statements of `before`: those of a pipeline before its first claim, those of a stream before each try reads it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
+from syncblocks.connectors.protocols import RunsStatements
+
+from ..config import Pipeline
+from ..config.before import Statement
+from ..session.statements import source_runner
+
+if TYPE_CHECKING:
+    from ..session.session import Session
+    from .block_runs import StreamBlocks
+    from .context import StreamContext
+
+#: Name of the calls of a pipeline's statements, for interrupts.
+_NAME = "before the pipeline"
+
+#: Seconds between two looks at whether the run is to stop.
+_POLL_S = 0.2
+
+
+class StatementFailed(FatalConnectorError):
+    """A statement of a pipeline's `before` has failed; says which."""
+
+
+def run_before_pipeline(session: Session, is_stopping: Callable[[], bool]) -> None:
+    """Run a pipeline's statements, in order, each on a connection of its own.
+
+    Args:
+        session: the opened pipeline.
+        is_stopping: whether the run is to stop; it interrupts the statement under way.
+
+    Raises:
+        ConnectorError: one has failed, or was interrupted; those after it are not run.
+    """
+    pipeline = session.pipeline
+    for place, statement in enumerate(pipeline.before, 1):
+        values = _values(pipeline, statement, {})
+        runner = (
+            source_runner(pipeline) if statement.connection == "source" else session.destination_can.runs_statements
+        )
+        assert runner is not None, "`open_session` has refused it"
+        try:
+            with _watched(runner, _NAME, is_stopping):
+                runner.execute(statement.sql, values, name=_NAME)
+        except Interrupted:
+            raise
+        except ConnectorError as error:
+            text = f"`before`, statement {place}, in the {statement.connection}: {error}"
+            raise StatementFailed(text, connector=error.connector) from error
+        finally:
+            if statement.connection == "source":
+                runner.close()
+
+
+@contextmanager
+def _watched(runner: RunsStatements, name: str, is_stopping: Callable[[], bool]) -> Iterator[None]:
+    """Interrupt a call once the run is to stop."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_POLL_S):
+            if is_stopping():
+                with suppress(ConnectorError):
+                    runner.interrupt(name)
+
+    thread = threading.Thread(target=watch, name="before", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def run_before_stream(
+    context: StreamContext, blocks: StreamBlocks, token: str, stop_reason: Callable[[], str | None]
+) -> None:
+    """Run a stream's statements under its token, in order.
+
+    One in the destination commits with an update of the ledger row `where token = mine`. One in the source is run right
+    after the token was written: no transaction of another database holds that row.
+
+    Args:
+        context: of the run.
+        blocks: of the stream.
+        token: in the stream's ledger row.
+        stop_reason: why the stream is to stop; None: it is not.
+
+    Raises:
+        ConnectorError: one has failed; the block of its side has.
+    """
+    planned, pipeline = blocks.planned, context.pipeline
+    names = {"stream": pipeline.called(planned.name), "destination_table": planned.key.destination_table}
+    for place, statement in enumerate(planned.selected.before, 1):
+        values = _values(pipeline, statement, names)
+        try:
+            if statement.connection == "source":
+                with (
+                    closing(source_runner(pipeline)) as runner,
+                    _watched(runner, planned.name, lambda: stop_reason() is not None),
+                ):
+                    runner.execute(statement.sql, values, name=planned.name)
+            else:
+                fences = context.destination_can.fences_statements
+                assert fences is not None, "`open_session` has refused it"
+                fences.execute_fenced(planned.key, token, statement.sql, values)
+        except ConnectorError as error:
+            if statement.connection == "source":
+                blocks.fail_in_source()
+            error.args = (f"`before`, statement {place}, in the {statement.connection}: {error}",)
+            raise
+
+
+def _values(pipeline: Pipeline, statement: Statement, more: Mapping[str, Any]) -> dict[str, Any]:
+    known = {
+        "pipeline_uuid": pipeline.pipeline,
+        "ds": pipeline.ds,
+        "hr": pipeline.hr,
+        "execution_date": pipeline.execution_date.isoformat(),
+        "execution_partition": pipeline.execution_partition,
+        "env": pipeline.env,
+    }
+    return cast("dict[str, Any]", {**known, **more, **statement.parameters})
+
+
+__all__ = ["StatementFailed", "run_before_pipeline", "run_before_stream"]

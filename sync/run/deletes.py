@@ -1,0 +1,128 @@
+"""What a stream's last transaction deletes or marks: the records whose keys the source no longer has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.sides import Side
+from syncblocks.connectors.stream import DELETED_AT, Stream
+
+from ..flow.memory import side_bytes
+from ..plan.deletes import PlannedDeletes
+from ..plan.plan import Connectors, PlannedStream
+from ..session.reader import copy_of, offered_streams, reader_of, without_marked
+from ..verify.checksums import SideReader
+from ..verify.columns import ColumnPairs
+from ..verify.keys import KeyDifference, compare_keys, keys_table
+from .context import StreamContext
+from .errors import DeletesRefused
+
+#: Type of `DELETED_AT`.
+_MOMENT = pa.timestamp("us", "UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What becomes of the records of some keys, as a `Load` says it."""
+
+    removed: pa.Table | None = None
+    marked: pa.Table | None = None
+    #: `Load.begun_in`; None: there is no table yet.
+    begun_in: str | None = None
+
+
+def find_removal(
+    context: StreamContext,
+    planned: PlannedStream,
+    columns: Mapping[str, str],
+    reading: Callable[[Source | None], None],
+) -> Removal:
+    """Compare the keys of a stream and its table, and return what is to be removed.
+
+    Args:
+        context: the run's.
+        planned: the stream.
+        columns: `LedgerRow.columns`.
+        reading: is told the source that reads the table, which an interrupt must reach; then None.
+
+    Raises:
+        DeletesRefused: the source has no records, or lacks more than the stream's limit.
+        ConnectorError: a side cannot be read.
+    """
+    deletes, name = planned.deletes, planned.key.destination_table
+    assert deletes is not None
+    table = context.destination.describe([name])[name]
+    if table.schema is None:
+        return Removal()
+    with reader_of(context.pipeline) as reader:
+        copy = copy_of(table, offered_streams(reader, [table]))
+        if copy is None:
+            raise FatalConnectorError(f"table {name!r} cannot be read back", stream=planned.name)
+        live = without_marked(copy, planned.selected)
+        written = replace(planned, table=replace(table, columns=columns))
+        left, right = ColumnPairs(_connectors(context), written, live, reader.can).key_sides()
+        marks = live.where[0].field.name if live.where else ""
+        memory = None if context.pipeline.memory is None else side_bytes(context.pipeline.memory)
+        reading(reader.source)
+        try:
+            found = compare_keys(
+                SideReader(context.source, context.source_can, left, memory),
+                SideReader(reader.source, reader.can, right, memory),
+                marks=marks,
+                most=deletes.most,
+            )
+        finally:
+            reading(None)
+    if reason := _why_refused(deletes, found):
+        raise DeletesRefused(f"{reason}; `run --allow-deletes {planned.name}` deletes them. The rest is committed")
+    names = _arriving_names(planned, left, right)
+    missing, returned = (_renamed(keys or [], names) for keys in (found.missing_keys, found.returned_keys))
+    if not deletes.setting.is_soft:
+        return Removal(removed=keys_table(missing, None), begun_in=table.identity)
+    moment, none = pa.array([deletes.moment, None], _MOMENT)
+    parts = [part for part in (keys_table(missing, moment), keys_table(returned, none)) if part is not None]
+    return Removal(marked=pa.concat_tables(parts) if parts else None, begun_in=table.identity)
+
+
+def with_marks(stream: Stream) -> Stream:
+    """Return a stream with the column of marks, as its table has it."""
+    return replace(stream, schema=stream.schema.append(pa.field(DELETED_AT, _MOMENT)))
+
+
+def _why_refused(deletes: PlannedDeletes, found: KeyDifference) -> str:
+    """Say why nothing is deleted; empty: it may be."""
+    if deletes.is_allowed or not found.missing:
+        return ""
+    if not found.source_records:
+        return f"the source has no records, the table has {found.table_records:,}: nothing was deleted"
+    if found.missing > deletes.most(found.table_records):
+        return (
+            f"the source lacks {found.missing:,} of the table's {found.table_records:,} records, more than the "
+            f"{deletes.setting.limit_percent:g} % that `deletes` may take away: nothing was deleted"
+        )
+    return ""
+
+
+def _connectors(context: StreamContext) -> Connectors:
+    return Connectors(
+        source=context.source,
+        source_name=context.source_name,
+        source_can=context.source_can,
+        destination=context.destination,
+        destination_can=context.destination_can,
+    )
+
+
+def _arriving_names(planned: PlannedStream, left: Side, right: Side) -> dict[str, str]:
+    """Map the table's names of the key's columns to those in which they arrive."""
+    arriving = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=False))
+    return {there.name: arriving[own.name] for own, there in zip(left.key, right.key, strict=True)}
+
+
+def _renamed(batches: Sequence[pa.RecordBatch], names: Mapping[str, str]) -> list[pa.RecordBatch]:
+    return [batch.rename_columns([names[name] for name in batch.schema.names]) for batch in batches]

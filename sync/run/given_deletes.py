@@ -1,0 +1,38 @@
+"""`run --deletes` and `run --allow-deletes`: deletes that are due at once, or go beyond their limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import ConfigError, nearest_match
+from ..plan.plan import Plan, PlannedStream
+
+
+def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:
+    """Return a plan in which streams look for deleted records, whatever `every` says, or delete beyond the limit.
+
+    Args:
+        plan: the plan of the run.
+        at_once: all streams with `deletes` look for them.
+        allowed: names of streams whose limit does not count; they look for them too.
+
+    Raises:
+        ConfigError: no stream of the run has `deletes`, or one that is named has not.
+    """
+    able = [planned.name for planned in plan.streams if planned.deletes is not None]
+    for name in allowed:
+        if name not in able:
+            is_known = any(planned.name == name for planned in plan.streams)
+            text = f"stream {name!r} " + ("does not say `deletes`" if is_known else "is none of this run")
+            raise ConfigError(text, key="--allow-deletes", allowed=tuple(able[:20]), nearest=nearest_match(name, able))
+    if at_once and not able:
+        raise ConfigError("no stream of this run says `deletes: hard` or `soft`", key="--deletes")
+
+    def ordered(planned: PlannedStream) -> PlannedStream:
+        is_allowed = planned.name in allowed
+        if planned.deletes is None or not (at_once or is_allowed):
+            return planned
+        return replace(planned, deletes=replace(planned.deletes, is_due=True, is_allowed=is_allowed))
+
+    return replace(plan, streams=tuple(map(ordered, plan.streams)))

@@ -1,0 +1,48 @@
+"""`syncblocks fill`: columns that a run fills in records that are there, whether they are new or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from syncblocks.connectors.abilities import Abilities
+
+from ..errors import ConfigError, nearest_match
+from ..plan.filling import why_no_filling
+from ..plan.plan import Plan, PlannedStream
+
+
+def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) -> Plan:
+    """Return a plan that fills columns of some streams before it loads them.
+
+    Args:
+        plan: the plan of the run.
+        columns: stream -> columns, by the source's names.
+        can: abilities of the destination.
+
+    Raises:
+        ConfigError: the stream cannot be filled, has no such column, or has not been loaded yet.
+    """
+    return replace(
+        plan,
+        streams=tuple(
+            _filled(planned, columns[planned.name], can) if planned.name in columns else planned
+            for planned in plan.streams
+        ),
+    )
+
+
+def _filled(planned: PlannedStream, columns: Sequence[str], can: Abilities) -> PlannedStream:
+    stream = planned.selected.stream
+    if reason := why_no_filling(planned.selected, can, is_decided=planned.is_schema_decided):
+        raise ConfigError(f"stream {planned.name!r}: `fill` {reason}", key="STREAM")
+    if planned.start.bookmark is None:
+        raise ConfigError(
+            f"stream {planned.name!r} starts from scratch ({planned.start.reason}): `run` reads all of it", key="STREAM"
+        )
+    able = [name for name in stream.schema.names if name not in stream.key_properties]
+    for column in columns:
+        if column not in able:
+            text = f"{column!r} is no column of stream {planned.name!r} that can be filled"
+            raise ConfigError(text, key="--columns", allowed=tuple(able), nearest=nearest_match(column, able))
+    return replace(planned, fills=tuple(name for name in able if name in columns or name in planned.fills))

@@ -1,0 +1,35 @@
+"""The destination's connector as a source of the same place."""
+
+from __future__ import annotations
+
+from syncblocks.connectors.abilities import abilities_of
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.registry import make_source, settings_model
+from syncblocks.connectors.settings import known_settings
+
+from ..config import Pipeline
+
+
+def make_reader(pipeline: Pipeline) -> Source | None:
+    """Make the source that reads a pipeline's destination; None: the connector only writes. Opens nothing.
+
+    Raises:
+        ConnectorConfigError: the connector has no source.
+    """
+    block = pipeline.destination
+    kept = settings_model(block.connector, "source", pipeline.folder)
+    if kept is None:
+        return None
+    return make_source(block.connector, known_settings(kept, block.config), pipeline.folder)
+
+
+def checksums_of_destination(pipeline: Pipeline) -> str | None:
+    """Return the system that computes checksums of the destination's tables.
+
+    Empty: none does, the records are read. None: they cannot be read either.
+    """
+    reader = make_reader(pipeline)
+    if reader is None:
+        return None
+    own = abilities_of(reader).computes_checksums
+    return "" if own is None else own.checksum_system()

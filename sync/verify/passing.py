@@ -1,0 +1,102 @@
+"""A source without the records that fail a check of their stream, as far as a comparison asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, cast
+
+import pyarrow as pa
+
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import (
+    Block,
+    Bookmark,
+    Event,
+    Rejected,
+    RejectedRecord,
+    ReplicationMethod,
+    Stream,
+)
+
+from ..plan.plan import PlannedStream
+from ..session.session import Session
+
+
+def passing(session: Session, planned: PlannedStream) -> Session:
+    """Return the session as a comparison of one stream is to see it: its source without what fails a check."""
+    if not planned.checks or not planned.is_schema_decided:
+        return session
+    source = cast(Source, PassingSource(session.source, planned))
+    # A database's own checksums would count all records.
+    return replace(session, source=source, source_can=replace(session.source_can, computes_checksums=None))
+
+
+class PassingSource:
+    """Reads one stream; a record that fails a check comes as a rejected one."""
+
+    def __init__(self, source: Source, planned: PlannedStream) -> None:
+        self._source = source
+        self._planned = planned
+        stream = planned.selected.stream
+        arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.selected.added.names]
+        own = dict(zip(arriving, stream.schema.names, strict=True))
+        #: Names as they arrive of the checks' columns -> names at the source.
+        self._names = {check.field.name: own[check.field.name] for check in planned.checks}
+        fields = [planned.mapping.arriving.schema.field(name) for name in self._names]
+        self._mapping = replace(
+            planned.mapping, arriving=replace(planned.mapping.arriving, schema=pa.schema(fields)), refusals=()
+        )
+
+    def count(self, stream: Stream) -> int:
+        """Count the records that pass."""
+        fields = [stream.schema.field(name) for name in self._names.values()]
+        narrow = replace(
+            stream,
+            schema=pa.schema(dict.fromkeys(fields)),
+            replication_method=ReplicationMethod.FULL_TABLE,
+            bookmark_properties=(),
+        )
+        with closing(self._passing(narrow, {narrow.name: None})) as events:
+            return sum(event.num_rows for _, event in events if isinstance(event, pa.RecordBatch))
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], _wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """See `Source`."""
+        (stream,) = group
+        return self._passing(stream, bookmarks)
+
+    def interrupt(self, stream: str) -> None:
+        """See `Source`."""
+        self._source.interrupt(stream)
+
+    def _passing(
+        self, stream: Stream, bookmarks: Mapping[str, Bookmark | None]
+    ) -> Generator[tuple[str, Event | Block]]:
+        wanted = stream.schema.names
+        whole = self._planned.selected.stream.schema
+        more = [whole.field(name) for name in dict.fromkeys(self._names.values()) if name not in wanted]
+        events: Any = self._source.read([replace(stream, schema=pa.schema([*stream.schema, *more]))], bookmarks)
+        with closing(events):
+            for name, event in events:
+                if not isinstance(event, pa.RecordBatch):
+                    yield name, event
+                    continue
+                kept, failed = self._passed(event)
+                yield name, kept.select(wanted) if more else kept
+                if failed:
+                    yield name, Rejected(records=(RejectedRecord(record="null", reason="a check"),) * failed)
+
+    def _passed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
+        """Return the records that pass, and how many do not."""
+        from syncblocks.connectors.filters import passes
+
+        columns = [batch.column(own) for own in self._names.values()]
+        arrived = self._mapping.convert(pa.RecordBatch.from_arrays(columns, names=list(self._names)))
+        kept = batch.filter(passes(arrived, self._planned.checks))
+        return kept, batch.num_rows - kept.num_rows
+
+
+__all__ = ["passing"]

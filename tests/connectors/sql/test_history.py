@@ -1,0 +1,123 @@
+"""A history in each SQL system holds what a model in plain Python says, whatever arrives."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from syncblocks.connectors.registry import connector_class
+from syncblocks.connectors.stream import (
+    ADDED,
+    NEWEST,
+    VALID_FROM,
+    VALID_TO,
+    Checkpoint,
+    HistoryLoad,
+    LedgerKey,
+    Load,
+    Stream,
+    WriteDisposition,
+)
+from tests.connectors.sql.history_model import Batch, Model, held, loads, moment
+
+#: Histories, and loads of each.
+SEEDS, LOADS = (range(20), 8) if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else (range(3), 5)
+SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite")
+TIME = pa.timestamp("us", "UTC")
+TYPES = {"n": pa.float64(), "mark": pa.int64(), "amount": pa.int64()}
+KEY = LedgerKey(pipeline="history", stream="people", destination_table="people")
+
+
+class Bench:
+    """A destination, and its table as its system's own client reads it."""
+
+    def __init__(self, system: str, url: str, folder: Path) -> None:
+        self.system, self.url, self.path = system, url, folder / "out.db"
+        config = {"url": url} if url else {"path": str(self.path)}
+        self.destination: Any = connector_class(system, "destination")(config, folder)
+
+    def load(self, batches: Sequence[Batch], model: Model, *, at: str = "") -> list[int]:
+        """Write one load with a commit for each batch; return what each commit has written."""
+        token = secrets.token_hex(16)
+        row = self.destination.take_over(KEY, token=token, owner="test", source="test://source")
+        history = HistoryLoad(
+            has_versions=model.has_versions,
+            in_place=model.in_place,
+            known={NEWEST: at} | ({ADDED: row.history[ADDED]} if ADDED in row.history else {}),
+        )
+        load = Load(
+            key=KEY,
+            stream=_stream(batches[0], model),
+            write_disposition=WriteDisposition.HISTORY,
+            token=token,
+            run=f"{token}:1",
+            kept=tuple(model.kept),
+            columns=row.columns,
+            history=history,
+        )
+        return [commit.records for commit in self.destination.load(load, _events(batches, model))]
+
+    def held(self) -> list[tuple[Any, ...]]:
+        self.destination.close()  # DuckDB lets go of the file
+        return held(self.system, self.url, self.path)
+
+
+def _stream(batch: Batch, model: Model) -> Stream:
+    fields = [pa.field("id", pa.int64(), nullable=False)]
+    fields += [pa.field(name, TYPES.get(name, pa.string())) for name in batch.columns]
+    fields += [pa.field(VALID_FROM, TIME, nullable=False), pa.field(VALID_TO, TIME)]
+    marks = (model.bookmark,) if model.bookmark in batch.columns else ()
+    schema = pa.schema(fields)
+    return Stream(name="people", schema=schema, key_properties=("id", VALID_FROM), bookmark_properties=marks)
+
+
+def _events(batches: Sequence[Batch], model: Model) -> Iterator[Any]:
+    for number, batch in enumerate(batches):
+        schema = _stream(batch, model).schema
+        if number and batch.columns != batches[number - 1].columns:
+            yield _stream(batch, model)
+        records = [{"id": key, VALID_FROM: moment(at), VALID_TO: None, **values} for key, at, values in batch.records]
+        if records:
+            yield pa.RecordBatch.from_pylist(records, schema=schema)
+        yield Checkpoint(is_final=batch is batches[-1])
+
+
+Make = Callable[[str], Bench]
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    made: list[Bench] = []
+
+    def bench(system: str) -> Bench:
+        urls = {"postgres": "postgres_url", "mysql": "mariadb_url"}
+        url = request.getfixturevalue(urls[system]) if system in urls else ""
+        made.append(Bench(system, url, tmp_path))
+        return made[-1]
+
+    yield bench
+    for each in made:
+        each.destination.close()
+
+
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("mode", ["run", "bookmark", "records"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_history_is_what_the_model_says(make: Make, system: str, mode: str, seed: int) -> None:
+    bench = make(system)
+    model = Model(has_versions=mode == "records", bookmark="mark" if mode == "bookmark" else "")
+    has_nan = system in ("postgres", "duckdb")
+    for number, batches in enumerate(loads(str(seed), has_versions=model.has_versions, has_nan=has_nan, count=LOADS)):
+        written = bench.load(batches, model)
+        assert written == [len(batch.records) for batch in batches], "what has arrived, new or not"
+        model.run(batches)
+        if model.rows:
+            assert bench.held() == model.table(), f"load {number}"
+            assert model.has_no_gaps()

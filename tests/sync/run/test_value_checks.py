@@ -1,0 +1,205 @@
+"""Checks of values: a record that fails one is a rejected record, whatever reads it and whatever writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+
+from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.store import Store
+from syncblocks.sync.verify.verification import DIFFERS, EQUAL, StreamVerification, verify_streams
+from tests.conftest import RunCLI
+
+CHECKS = {"rating": ["PG", "R"], "amount": {">=": 0, "<": 100}}
+#: id, rating, amount; the last four fail.
+FILMS = [
+    (1, "PG", 1.5),
+    (2, None, None),
+    (3, "R", 99.99),
+    (4, "X", 1.0),
+    (5, "PG", -0.01),
+    (6, "R", 100.0),
+    (7, "X", -1.0),
+]
+
+
+class Bench:
+    """Films in a DuckDB file, copied to another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.to: dict[str, Any] = {"connector": "duckdb", "config": {"path": "out.db"}}
+        self.rows: Callable[[str], list[tuple[Any, ...]]] = self._rows
+        self.source("create table films (id int primary key, rating varchar, amount decimal(9,2))")
+        self.source(f"insert into films values {', '.join(str(film).replace('None', 'null') for film in FILMS)}")
+
+    def source(self, statement: str) -> None:
+        with closing(duckdb.connect(self.folder / "source.db")) as database:
+            database.execute(statement)
+
+    def document(self, **stream: Any) -> dict[str, Any]:
+        return {
+            "pipeline": "films",
+            "source": {"connector": "duckdb", "config": {"path": "source.db"}},
+            "destination": self.to,
+            "streams": [{"stream": "films", "checks": CHECKS, **stream}],
+        }
+
+    def run(self, *more: dict[str, Any], **stream: Any) -> RunResult:
+        document = self.document(**stream)
+        for each in more:
+            document |= each
+        return run_pipeline(load_pipeline(document, folder=self.folder))
+
+    def verified(self, **stream: Any) -> StreamVerification:
+        pipeline = load_pipeline(self.document(**stream), folder=self.folder)
+        with opened(pipeline) as session, Store.open(session.pipeline.store_url) as store:
+            (found,) = verify_streams(session, make_plan(session, store))
+        return found
+
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        with closing(duckdb.connect(self.folder / "out.db")) as database:
+            return database.execute(query).fetchall()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+IDS, REASONS = "select id from films order by id", "select record, reason from _syncblocks_rejected order by record"
+
+
+@pytest.mark.parametrize("to", ["duckdb", "postgres"])
+def test_a_record_that_fails_is_kept_beside_the_table(to: str, bench: Bench, request: pytest.FixtureRequest) -> None:
+    if to == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        bench.to = {"connector": "postgres", "config": {"url": url}}
+
+        def asked(query: str) -> list[tuple[Any, ...]]:
+            with psycopg.connect(url) as postgres:
+                return postgres.execute(query.encode()).fetchall()
+
+        bench.rows = asked
+    result = bench.run(on_rejected="keep")
+    assert result.status == "success", result.streams[0].error
+    assert bench.rows(IDS) == [(1,), (2,), (3,)]
+    found = {json.loads(record)["id"]: reason for record, reason in bench.rows(REASONS)}
+    assert found == {
+        4: "column 'rating': 'X' fails the check `rating in ('PG', 'R')`",
+        5: "column 'amount': Decimal('-0.01') fails the check `amount >= 0.00`",
+        6: "column 'amount': Decimal('100.00') fails the check `amount < 100.00`",
+        7: "column 'rating': 'X' fails the check `rating in ('PG', 'R')`",
+    }
+    verified = bench.verified(on_rejected="keep")
+    assert (verified.verdict, verified.source_records) == (EQUAL, 3), verified.notes
+    assert "4 rejected record(s) of the source: not compared" in verified.notes
+
+
+def test_verify_finds_what_differs_among_the_records_that_pass(bench: Bench) -> None:
+    assert bench.run(on_rejected="keep").status == "success"
+    bench.source("update films set amount = 7 where id = 1")
+    assert bench.verified(on_rejected="keep").verdict == DIFFERS
+
+
+def test_the_first_one_fails_the_stream_by_default(bench: Bench) -> None:
+    result = bench.run()
+    assert result.status == "failure"
+    message = (
+        "column 'rating': 'X' fails the check `rating in ('PG', 'R')` of the record with id 4; `on_rejected: keep`"
+    )
+    assert message in str(result.streams[0].error)
+    assert "more than 3 rejected records (`max_rejected`)" in str(
+        bench.run(on_rejected="keep", max_rejected=3).streams[0].error
+    )
+    assert bench.run(on_rejected="keep", max_rejected=4).status == "success"
+
+
+def test_null_passes_unless_a_check_asks_for_a_value(bench: Bench) -> None:
+    assert bench.run(checks={"rating": {"is_null": False}}, on_rejected="keep").status == "success"
+    assert bench.rows(IDS) == [(n,) for n in (1, 3, 4, 5, 6, 7)]
+    assert bench.run(checks={"amount": {"is_null": True}}, on_rejected="keep").status == "success"
+    assert bench.rows(IDS) == [(2,)]
+
+
+def test_the_old_row_of_a_rejected_record_stays(bench: Bench) -> None:
+    said = {"write_disposition": "merge", "on_rejected": "keep"}
+    assert bench.run(**said).status == "success"
+    bench.source("update films set amount = -5, rating = 'R' where id = 1")
+    assert bench.run(**said).status == "success"
+    assert bench.rows("select amount::double from films where id = 1") == [(1.5,)]
+
+
+def test_checks_see_what_a_transformer_makes(bench: Bench) -> None:
+    (bench.folder / "double.py").write_text(
+        "@transformer\ndef double(df):\n    df['twice'] = df['amount'] * 2\n    return df\n"
+    )
+    blocks = {"transformers": [{"file": "double.py"}]}
+    result = bench.run(blocks, checks={"twice": {"<=": 3}}, on_rejected="keep")
+    assert result.status == "success", result.streams[0].error
+    assert bench.rows(IDS) == [(1,), (2,), (4,), (5,), (7,)]
+    wrong = bench.run(blocks, checks={"twise": 1})
+    assert "checks: column 'twise' does not arrive; what does is id, rating, amount, twice" in str(
+        wrong.streams[0].error
+    )
+    assert "checks: column 'twice' is" in str(bench.run(blocks, checks={"twice": "many"}).streams[0].error)
+
+
+def test_checks_speak_of_names_before_the_destinations_and_of_types_that_the_file_says(bench: Bench) -> None:
+    bench.to["naming"] = "lower"
+    renamed = {"transformers": [{"rename": {"rating": "Rated", "amount": "Sum"}}]}
+    checks = {"Rated": ["PG", "R"], "Sum": ["1.50", "99.99"]}
+    said: dict[str, Any] = {"checks": checks, "on_rejected": "keep", "types": {"amount": "string"}}
+    result = bench.run(renamed, **said)
+    assert result.status == "success", result.streams[0].error
+    assert bench.rows(IDS) == [(1,), (2,), (3,)]
+    pipeline = load_pipeline(bench.document(**said) | renamed, folder=bench.folder)
+    with opened(pipeline) as session, Store.open(session.pipeline.store_url) as store:
+        (found,) = verify_streams(session, make_plan(session, store))
+    assert (found.verdict, found.source_records) == (EQUAL, 3), found.notes
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ({"checks": {"ratign": "PG"}}, "'ratign' is no column of the stream as it arrives; did you mean 'rating'"),
+        ({"checks": {"amount": "many"}}, "'many' is no such value: write a number"),
+        ({"checks": {"amount": {"=>": 1}}}, "no operator '=>'"),
+        ({"checks": {"_of": "x"}, "add_columns": {"_of": "x"}}, "'_of' is one of `add_columns`"),
+        ({"columns": {"mask": {"rating": None}}}, "'rating' is masked, and `checks` names it"),
+    ],
+)
+def test_a_check_that_cannot_be_meant_is_refused(stream: dict[str, Any], message: str, bench: Bench) -> None:
+    with pytest.raises(ConfigError, match=message):
+        bench.run(**stream)
+
+
+def test_a_masked_column_is_not_checked_under_another_name_either(bench: Bench) -> None:
+    renamed = {"transformers": [{"rename": {"rating": "rated"}}]}
+    with pytest.raises(ConfigError, match="'rated' is masked"):
+        bench.run(renamed, checks={"rated": "PG"}, columns={"mask": {"rating": None}})
+
+
+def test_plan_shows_checks_and_raw_wires_are_left_out(bench: Bench, postgres_url: str, run_cli: RunCLI) -> None:
+    with psycopg.connect(postgres_url) as postgres:
+        postgres.execute("create table films (id int primary key, rating text, amount numeric(9,2))")
+        postgres.execute("create schema copy")
+    document = bench.document(stream="public.films", destination_table="copy.films")
+    document |= {name: {"connector": "postgres", "config": {"url": postgres_url}} for name in ("source", "destination")}
+    (bench.folder / "films.yaml").write_text(json.dumps(document))
+    shown = run_cli(["plan", "films.yaml"], bench.folder).stdout
+    assert "checks rating in ('PG', 'R') and amount >= 0.00 and amount < 100.00" in shown
+    assert "pgcopy" not in shown
+    del document["streams"][0]["checks"]
+    (bench.folder / "films.yaml").write_text(json.dumps(document))
+    assert "pgcopy" in run_cli(["plan", "films.yaml"], bench.folder).stdout
