@@ -370,6 +370,7 @@ class Remote:
                     status=each.status,
                     rows=each.rows,
                     rows_rejected=each.rows_rejected,
+                    rows_deleted=each.rows_deleted,
                     size_bytes=each.size_bytes,
                     bookmark_before=each.bookmark_before,
                     bookmark_after=each.bookmark_after,
