@@ -22,7 +22,7 @@ def written_table(
     staged: Sequence[pa.RecordBatch],
     old: pa.Table | None,
     checkpoint: Checkpoint,
-    rejected: Sequence[RejectedRecord],
+    rejected: Sequence[RejectedRecord] = (),
 ) -> pa.Table:
     """Return the table with the staged batches written: appended, in its place or a range's, or merged by key."""
     if load.fills and old is not None and not staged:
