@@ -133,7 +133,7 @@ def show(console: Console, found: Sequence[StreamVerification]) -> None:
             console.warn(f"{each.stream}: {note}")
         if each.verdict == "differs" and each.comparison is not None:
             _show_differences(console, each)
-    if any(each.verdict == "differs" and each.key for each in found):
+    if any(each.verdict == "differs" and each.key and each.is_repairable for each in found):
         console.echo()
         console.echo("next: `syncblocks verify --repair` syncs what differs, and compares again", color="yellow")
 

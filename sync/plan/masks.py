@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from syncblocks.connectors.arrow.flatten import SEPARATOR, names_of
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
 
 from ..config import Pipeline, exact_name
@@ -54,10 +54,10 @@ def masks_of(
                 names,
                 name,
             )
-    from syncblocks.connectors.arrow.masking import rule_of  # its kernels take time to load
+    from syncblocks.connectors.arrow.masking import WITHIN, rule_of  # its kernels take time to load
 
     if nested_levels(pipeline, stream.name):
-        rules = tuple(each for rule in rules for each in (rule, _within(rule)))
+        rules = tuple(each for rule in rules for each in (rule, replace(rule, column=f"{rule.column}{WITHIN}")))
     masks = Masks(rules=rules, key=(pipeline.mask_key or "").encode())
     masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
     if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
@@ -76,11 +76,6 @@ def masks_of(
             f"mask: {weak!r} is of the key, and `{masked[weak]}` would make one of several records: mask it by `hash`",
         )
     return masks
-
-
-def _within(rule: MaskRule) -> MaskRule:
-    """Return the rule for the values within an object that a rule masks."""
-    return replace(rule, column=f"{rule.column}{SEPARATOR}*")
 
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:

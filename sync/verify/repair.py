@@ -81,20 +81,25 @@ def _selected(planned: PlannedStream) -> SelectedStream:
     return planned.selected if is_merged else replace(planned.selected, conflict_method=ConflictMethod.UPDATE)
 
 
+def written_by_runs(planned: PlannedStream) -> str:
+    """Return why a run, and no repair, mends a stream's table; empty: a repair may."""
+    if planned.written_range is not None:
+        return "a run writes the range anew (`replace_range`)"
+    if planned.write_disposition is WriteDisposition.HISTORY:
+        return (
+            "a history is only written by its runs; `syncblocks state reset` lets the next one read all records again "
+            "and compare them"
+        )
+    return ""
+
+
 def plan_repair(
     session: Session, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
 ) -> tuple[Repair | None, str]:
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
-    if planned.written_range is not None:
-        return None, "not repaired: a run writes the range anew (`replace_range`)"
     reason = ""
-    if planned.write_disposition is WriteDisposition.HISTORY:
-        return None, (
-            "not repaired: a history is only written by its runs; `syncblocks state reset` lets the next one read all "
-            "records again and compare them"
-        )
     if not source.side.key:
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):

@@ -20,7 +20,7 @@ from .checksums import SideReader
 from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
 from .passing import passing
-from .repair import plan_repair
+from .repair import plan_repair, written_by_runs
 from .written_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
@@ -42,6 +42,8 @@ class StreamVerification:
     comparison: Comparison | None = None
     #: What was not compared, and why.
     notes: tuple[str, ...] = ()
+    #: Whether `verify --repair` might mend differences; False: the stream's runs alone do.
+    is_repairable: bool = True
     #: The repair; None if not needed, not asked for or not possible.
     repair: Repair | None = None
 
@@ -114,6 +116,9 @@ def _verify(
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
     found = _judged(planned, left, comparison, columns.notes)
+    if found.verdict == DIFFERS and (by_run := written_by_runs(planned)):
+        note = f"{'not repaired' if with_repair else 'no repair'}: {by_run}"
+        return replace(found, is_repairable=False, notes=(*found.notes, note))
     if not with_repair or found.verdict != DIFFERS:
         return found
     repair, note = plan_repair(session, planned, comparison, mine, theirs)
