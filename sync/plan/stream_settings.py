@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import (
     UNSEEN,
     Condition,
     ConflictMethod,
+    Masks,
     ReplicationMethod,
     Stream,
     WriteDisposition,
@@ -34,7 +35,7 @@ from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
 from .history import history_of
-from .masks import masks_of
+from .masks import is_masked, masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
 from .written_range import range_conditions, written_range_of
@@ -118,7 +119,7 @@ def configure(
         null_bookmarks=policy,
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=(*_conditions(pipeline, stream, settings, fail), *range_conditions(stream, written)),
+        where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
         masks=masks,
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
@@ -273,7 +274,9 @@ def _unique(
     return keys, said
 
 
-def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Condition, ...]:
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], masks: Masks | None, fail: Failer
+) -> tuple[Condition, ...]:
     comparisons: Sequence[Comparison] = settings.get("where") or ()
     if not comparisons:
         return ()
@@ -294,7 +297,7 @@ def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any],
                 text = pa.field(column, pa.string())
                 found.append(condition_of(text, operator, [str(value) for value in values]))
                 continue
-            shown = ", ".join(map(repr, values))
+            shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
         of_interval = pipeline.said_of_interval(("streams", place, "where", column))
         found.append(replace(condition, of_interval=of_interval))
