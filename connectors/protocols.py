@@ -511,6 +511,15 @@ class MergesByUnique(Protocol):
 
 
 @runtime_checkable
+class KeepsLatest(Protocol):
+    """Merges by `Stream.latest_by`: the record with the highest value counts, also if it is the table's."""
+
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Tell whether it orders a column's values: numbers, dates and times as ever, texts by their bytes."""
+        ...
+
+
+@runtime_checkable
 class FillsColumns(Protocol):
     """Fills columns of records that are there (`Load.fills`)."""
 

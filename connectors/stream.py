@@ -250,6 +250,10 @@ class Stream:
     #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
     #: record has NULL there. Empty: the key.
     unique_properties: tuple[str, ...] = ()
+    #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key the one with the highest value
+    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. Empty: the last
+    #: one counts.
+    latest_by: str = ""
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()

@@ -96,6 +96,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
+                "latest_by": planned.arriving.latest_by or None,
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -273,6 +274,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: {line}")
         if planned.arriving.unique_properties:
             console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
+        if planned.arriving.latest_by:
+            console.echo(
+                f"{planned.name}: of the records of a key the one with the highest {planned.arriving.latest_by} counts"
+            )
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.selected.added.history is not None:

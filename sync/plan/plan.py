@@ -56,8 +56,9 @@ from .evolution import (
 from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
 from .history import check_history, timed
-from .nanoseconds import in_microseconds
+from .latest import check_latest
 from .masks import refuse_masked_folders
+from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .placement import checked_placement
 from .planned_repair import Repair
@@ -419,6 +420,7 @@ def _plan_stream(
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
     refuse_masked_folders(pipeline, stream, names)
+    check_latest(pipeline, stream, declared, mapping, table, connectors, is_decided=is_decided)
     no_filling = why_no_filling(stream, connectors.destination_can, is_decided=is_decided)
     if stream.fills_new_columns and no_filling:
         raise stream_error(pipeline, stream, f"`fill_new_columns` {no_filling}")

@@ -35,6 +35,7 @@ from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
 from .history import history_of
+from .latest import latest_of
 from .masks import is_masked, masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
@@ -105,6 +106,7 @@ def configure(
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
         )
+    latest = latest_of(stream, settings, kept, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
@@ -114,6 +116,7 @@ def configure(
         schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
         key_properties=keys,
         unique_properties=unique,
+        latest_by=latest,
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
@@ -175,6 +178,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "types",
         "key_properties",
         "unique_constraints",
+        "latest_by",
         "bookmark_properties",
         "bookmark_property_operators",
         "replication_method",

@@ -144,6 +144,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                     left.columns,
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
+                    latest_by=left.stream.latest_by,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
@@ -193,6 +194,10 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         found.append(
             f"at least {comparison.changed_since} records have changed in the source since, or have no bookmark and "
             "are not read again: not compared"
+        )
+    if comparison.outdated:
+        found.append(
+            f"at least {comparison.outdated} records are newer in the destination, by `latest_by`: not compared"
         )
     return StreamVerification(
         stream=planned.name,

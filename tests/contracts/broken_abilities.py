@@ -402,6 +402,16 @@ class MergesByTheKeyNevertheless(AbleDestination):
         return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
 
 
+class KeepsTheLastNevertheless(AbleDestination):
+    """Says that it keeps the latest record of a key, and keeps the last one."""
+
+    caught_by = {"test_a_record_never_takes_the_place_of_a_newer_one"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        stream = replace(load.stream, latest_by="")
+        return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
+
+
 class FillsByMerging(AbleDestination):
     """Adds the records that are not there when it is to fill columns."""
 

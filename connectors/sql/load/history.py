@@ -14,6 +14,7 @@ from ..ledger import commit
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .history_statements import HistoryStatements, Versions
+from .latest import keep_latest
 from .staging import create_staging, insert_staged
 from .strategy import Strategy
 
@@ -102,12 +103,12 @@ class History(Strategy):
             return
         versions = self._versions(table, staged, key)
         target.lock_late()
+        own = [column.name for column in versions.key]
+        keep_latest(context, table, staged, own, is_new=is_empty, current=versions.valid_to.name)
         if self._history.is_whole:
             self.records -= self._reject_unlike(staged, versions)
         writes = HistoryStatements(context.dialect, table, staged, versions)
-        context.dialect.writes.refuse_equal_keys(
-            context.session, table, staged.name, staged.written_to(table), [column.name for column in versions.key]
-        )
+        context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, staged.written_to(table), own)
 
         def statements(source: TableName) -> Sequence[Action]:
             if self._history.has_versions:

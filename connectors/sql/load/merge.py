@@ -10,6 +10,7 @@ from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
 from ..identifiers import REMOVED, TableName
 from ..tables import Column, StagingTable, Table
+from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_beside
 from .strategy import Strategy
 
@@ -55,6 +56,7 @@ class Merge(Strategy):
             return
         into, method = staged.written_to(table), context.load.conflict_method
         target.lock_late()
+        keep_latest(context, table, staged, key, is_new=before is None)
         if carried := self._kept(before, into, method):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
