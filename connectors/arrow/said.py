@@ -64,7 +64,7 @@ def _read(array: pa.Array, said: pa.DataType) -> pa.Array:
 #: Form of `decode` -> what a text must look like.
 DECODED = {
     "base64": "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
-    "hex": "^(?:[0-9a-fA-F]{2})*$",
+    "hex": r"^(?:\\x|0x)?(?:[0-9a-fA-F]{2})*$",  # as PostgreSQL (`\x`) and SQL Server (`0x`) write bytes
 }
 
 
@@ -91,6 +91,8 @@ def decoded(array: pa.Array, form: str, column: str) -> pa.Array:
     if pc.any(wrong).as_py():
         value = texts.filter(wrong)[0].as_py()
         raise FatalConnectorError(f"column {column!r}: {shown(value)} is no {form}, as `decode` says")
+    if form == "hex":
+        texts = pc.replace_substring_regex(texts, r"^(?:\\x|0x)", "")
     read = base64.b64decode if form == "base64" else binascii.unhexlify
     return pa.array([None if text is None else read(text) for text in texts.to_pylist()], pa.binary())
 

@@ -91,6 +91,11 @@ def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> 
     keyed = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
     if keys is None or rules.disposition not in keyed:
         return ""
+    if not keys["before"] and rules.disposition == WriteDisposition.MERGE:
+        return (
+            f"{in_words(keys)}, and records of one key may stand in the table more than once, since it was written "
+            "without keys: run once with --full-refresh, or keep `write_disposition: append`"
+        )
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "
         f"`key_properties: [{keys['before']}]`"

@@ -220,6 +220,16 @@ def test_other_keys_end_a_merge_in_a_clear_error(bench: Bench) -> None:
     assert bench.sql("select count(*) from d.people") == [(3,)]
 
 
+def test_a_first_key_ends_a_merge_in_an_error_that_says_why(bench: Bench) -> None:
+    bench.stream |= {"write_disposition": "append", "key_properties": []}
+    assert bench.run().status == "success"
+    bench.stream |= MERGE | {"key_properties": ["id"]}
+    (failed,) = bench.run().streams
+    assert "records of one key may stand in the table more than once" in str(failed.error)
+    assert "merged by the old" not in str(failed.error)
+    assert bench.run(full_refresh=True).status == "success"
+
+
 def test_a_table_that_was_made_anew_goes_on(bench: Bench) -> None:
     bench.stream |= MERGE
     assert bench.run().status == "success"

@@ -71,7 +71,18 @@ def test_texts_arrive_as_bytes(system: str, tmp_path: Path, request: pytest.Fixt
     ]
 
 
-@pytest.mark.parametrize(("column", "text"), [("one", "YQ"), ("one", "Y-=="), ("two", "abc"), ("two", "zz")])
+@pytest.mark.parametrize("text", ["6162", r"\x6162", "0x6162"])
+def test_databases_write_a_prefix_before_hexadecimal_digits(text: str, tmp_path: Path) -> None:
+    (tmp_path / "files.csv").write_text(f"id,one,two\n1,YQ==,{text}\n2,YQ==,{text[:-4]}\n")
+    result = run(tmp_path, {"connector": "csv", "config": {"path": "files.csv", "null_values": []}})
+    assert result.status == "success", result.streams[0].error
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select two from files order by id").fetchall() == [(b"ab",), (b"",)]
+
+
+@pytest.mark.parametrize(
+    ("column", "text"), [("one", "YQ"), ("one", "Y-=="), ("two", "abc"), ("two", "zz"), ("two", r"6\x1")]
+)
 def test_a_text_that_is_written_otherwise_is_refused_or_rejected(column: str, text: str, tmp_path: Path) -> None:
     row = {"id": 1, "one": "", "two": ""} | {column: text}
     (tmp_path / "files.jsonl").write_text(json.dumps({"id": 0, "one": "YQ==", "two": "61"}) + "\n" + json.dumps(row))
