@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from syncblocks.connectors.abilities import Abilities
@@ -188,6 +188,11 @@ class PlannedStream:
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
+#: Connectors of files, and those of their settings that say into which files records go.
+_FILES = ("csv", "jsonl", "parquet")
+_OF_FILES = ("partition_by", "file_records")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The plan of a run."""
@@ -202,6 +207,8 @@ class Plan:
     skipped: tuple[str, ...] = ()
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
+    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`.
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_streams(
@@ -293,8 +300,14 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
+    connector, config = pipeline.destination.connector, pipeline.destination.config
     return Plan(
-        streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings), elsewhere=elsewhere
+        streams=planned_streams,
+        groups=groups,
+        before=pipeline.before,
+        warnings=tuple(warnings),
+        elsewhere=elsewhere,
+        files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
     )
 
 

@@ -81,16 +81,23 @@ def _selected(planned: PlannedStream) -> SelectedStream:
     return planned.selected if is_merged else replace(planned.selected, conflict_method=ConflictMethod.UPDATE)
 
 
-def written_by_runs(planned: PlannedStream) -> str:
-    """Return why a run, and no repair, mends a stream's table; empty: a repair may."""
-    if planned.written_range is not None:
-        return "a run writes the range anew (`replace_range`)"
+def other_remedy(planned: PlannedStream) -> str:
+    """Say what mends a stream that no repair does; empty: a repair may."""
     if planned.write_disposition is WriteDisposition.HISTORY:
         return (
             "a history is only written by its runs; `syncblocks state reset` lets the next one read all records again "
             "and compare them"
         )
-    return ""
+    written = planned.written_range
+    if written is None:
+        return ""
+    if written.is_by_files:
+        return "`syncblocks state rewind --files` lets the next run read files again, and write their records anew"
+    if written.interval is None:
+        return (
+            f"a run writes the records of each {written.column} that it reads anew, and with an interval a whole range"
+        )
+    return "a run with the same --interval-start and --interval-end writes the range anew (`replace_range`)"
 
 
 def plan_repair(
@@ -99,6 +106,8 @@ def plan_repair(
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
+    if mended := other_remedy(planned):
+        return None, f"not repaired: {mended}"
     reason = ""
     if not source.side.key:
         reason = "records cannot be told apart"

@@ -20,7 +20,7 @@ from .checksums import SideReader
 from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
 from .passing import passing
-from .repair import plan_repair, written_by_runs
+from .repair import other_remedy, plan_repair
 from .written_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
@@ -42,10 +42,10 @@ class StreamVerification:
     comparison: Comparison | None = None
     #: What was not compared, and why.
     notes: tuple[str, ...] = ()
-    #: Whether `verify --repair` might mend differences; False: the stream's runs alone do.
-    is_repairable: bool = True
     #: The repair; None if not needed, not asked for or not possible.
     repair: Repair | None = None
+    #: What mends differences in place of a repair; empty: a repair may.
+    remedy: str = ""
 
 
 def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
@@ -115,10 +115,7 @@ def _verify(
     comparison, rejected = _compared(mine, theirs)
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
-    found = _judged(planned, left, comparison, columns.notes)
-    if found.verdict == DIFFERS and (by_run := written_by_runs(planned)):
-        note = f"{'not repaired' if with_repair else 'no repair'}: {by_run}"
-        return replace(found, is_repairable=False, notes=(*found.notes, note))
+    found = replace(_judged(planned, left, comparison, columns.notes), remedy=other_remedy(planned))
     if not with_repair or found.verdict != DIFFERS:
         return found
     repair, note = plan_repair(session, planned, comparison, mine, theirs)
