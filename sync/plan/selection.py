@@ -21,7 +21,9 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.blocks import Columns
 from ..config.catalog_file import read_catalog
+from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream, failer
@@ -234,8 +236,27 @@ def _merged_settings(
 
 
 def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
-    """Merge the settings of several entries; later entries win."""
-    return {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
+    """Merge the settings of several entries; later entries win, but masks of earlier ones stay."""
+    merged = {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
+    masks = _merged_masks([entry.columns for entry in entries if "columns" in entry.model_fields_set])
+    if masks:
+        merged["columns"] = merged["columns"].model_copy(update={"mask": masks})
+    return merged
+
+
+def _merged_masks(given: Sequence[Columns | None]) -> tuple[ColumnMask, ...]:
+    """Return the masks of several entries: no entry shows a column by saying something else about `columns`.
+
+    A later mask of the same column or glob counts, and null in place of `columns` or of its `mask` ends all of them.
+    """
+    masks: tuple[ColumnMask, ...] = ()
+    for columns in given:
+        if columns is None or ("mask" in columns.model_fields_set and columns.mask is None):
+            masks = ()
+        elif columns.mask is not None:
+            said = {rule.column for rule in columns.mask}
+            masks = (*columns.mask, *(rule for rule in masks if rule.column not in said))
+    return masks
 
 
 def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mapping[str, Stream]) -> list[str]:

@@ -160,6 +160,29 @@ def test_every_source_masks(source: dict[str, Any], tmp_path: Path) -> None:
     assert not leaks(everything(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("later", "email", "phone"),
+    [
+        ({"include": ["id", "email", "phone"]}, hashed("canary1@x.org"), "***********78"),
+        ({"exclude": ["name"]}, hashed("canary1@x.org"), "***********78"),
+        ({"mask": {"email": None}}, None, "***********78"),
+        ({"mask": None, "include": ["id", "email", "phone"]}, "canary1@x.org", PHONE),
+        (None, "canary1@x.org", PHONE),
+    ],
+)
+def test_a_later_entry_ends_a_mask_only_by_saying_so(
+    later: dict[str, Any] | None, email: str | None, phone: object, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "source.db")) as database, database:
+        database.execute(CREATE)
+        database.execute("insert into people values (?, ?, ?, ?, ?)", ROWS[0])
+    given = document({"connector": "sqlite", "config": {"path": "source.db"}})
+    given["streams"] = [{"stream": "*", "columns": {"mask": MASK}}, {"stream": "people", "columns": later}]
+    run_pipeline(load_pipeline(given, folder=tmp_path)).raise_for_status()
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select email, phone from people").fetchall() == [(email, phone)]
+
+
 @pytest.mark.parametrize("source", ["postgres", "sqlite", "jsonl"], indirect=True)
 def test_records_at_the_bookmark_are_recognised_by_hashes_of_masked_records(
     source: dict[str, Any], tmp_path: Path
