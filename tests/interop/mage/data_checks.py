@@ -153,6 +153,14 @@ def templates_are_filled_in(stage: Stage) -> None:
     assert len(day) == 10
 
 
+@shows("S41")
+def a_store_of_secrets_that_is_not_there_is_told(stage: Stage) -> None:
+    stage.save(variables={"key": "{{ vault_secret_var('mage/api', 'token') }}"})
+    said = stage.command("plan", code=2, VAULT_URL="http://127.0.0.1:9", VAULT_TOKEN="t0ken-of-ours").stderr
+    assert "HashiCorp Vault did not give 'token' of secret 'mage/api'" in said
+    assert "t0ken-of-ours" not in said
+
+
 @shows("S43")
 def secrets_are_masked(stage: Stage) -> None:
     stage.write(

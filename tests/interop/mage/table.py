@@ -355,7 +355,7 @@ DATA = (
     Row(
         "S41",
         "Secret stores of AWS, Azure and Google",
-        "not yet: mount the secret as a file or set an environment variable, and name it by [`secret('x')`](pipeline.md#templates)",
+        "works: [`aws_secret_var()`, `azure_secret_var()`, `gcp_secret_var()` and `vault_secret_var()`](pipeline.md#stores-of-secrets), with the extra `secrets`",
     ),
     Row(
         "S42",
