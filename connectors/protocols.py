@@ -466,7 +466,8 @@ class KeepsHistory(Protocol):
     A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
     one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
     so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns that
-    do not arrive are not compared.
+    do not arrive are not compared. A key that has none but ended versions (`MarksRecords`) gets the next one when the
+    last one ended, if its time is not later.
     """
 
     def keeps_history(self) -> bool:
@@ -494,7 +495,7 @@ class ReplacesRanges(Protocol):
 
 @runtime_checkable
 class MarksRecords(Protocol):
-    """Marks the records of `Load.marked`, or takes the marks away."""
+    """Marks the records of `Load.marked`, or takes the marks away; of HISTORY, ends versions, or begins them again."""
 
     def marks_deleted(self) -> bool:
         """Return True. A destination that cannot mark records leaves this method out."""

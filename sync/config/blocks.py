@@ -228,7 +228,7 @@ class StreamEntry(Model):
     deletes: DeletesSetting | None = Field(
         default=None,
         description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
-        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge, or soft and history, whose versions end.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
