@@ -143,25 +143,23 @@ POINTS = ["stream.before_take_over:1", "stream.after_take_over:1", "stream.after
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("point", POINTS)
 def test_what_a_frozen_worker_commits_and_closes_after_its_lease_is_refused(
-    zygote: Zygote, folder: Path, postgres_url: str, point: str, injected: Count, is_full: bool
+    zygote: Zygote, folder: Path, postgres_url: str, point: str, number: int, injected: Count, is_full: bool
 ) -> None:
-    if not is_full and point not in POINTS[1::2]:
+    if not is_full and (number or point not in POINTS[1::2]):
         pytest.skip("in the full set of faults")
     cluster = Cluster(1, SYNCBLOCKS_FAILPOINT=f"{point}:stop")
     try:
-        for number in range(5 if is_full else 1):
-            workshop = make(zygote, folder / str(number), postgres_url, cluster)
-            workshop.document |= {"concurrency": 1, "pipeline": f"p{number}"}
-            workshop.document["streams"] = [dict(each) for each in workshop.document["streams"][:1]]
-            workshop.tables = {"full": workshop.tables["full"]}
-            workshop.document["source"]["config"]["tables"] = workshop.tables
-            if number:
-                workshop.change_store('drop table if exists "full"; delete from _syncblocks_ledger')
-            workshop.write()
-            assert revived(workshop, cluster, is_committed=point in POINTS[2:]) == []
-            injected()
+        workshop = make(zygote, folder, postgres_url, cluster)
+        workshop.document["concurrency"] = 1
+        workshop.document["streams"] = [dict(each) for each in workshop.document["streams"][:1]]
+        workshop.tables = {"full": workshop.tables["full"]}
+        workshop.document["source"]["config"]["tables"] = workshop.tables
+        workshop.write()
+        assert revived(workshop, cluster, is_committed=point in POINTS[2:]) == []
+        injected()
     finally:
         cluster.close()
 
