@@ -26,6 +26,7 @@ from .protocols import (
     KeepsFiles,
     KeepsFirst,
     KeepsHistory,
+    KeepsLatest,
     KeepsRejected,
     KnowsPlace,
     KnowsPrivileges,
@@ -83,6 +84,7 @@ class Abilities:
     replaces_ranges: ReplacesRanges | None = None
     marks_records: MarksRecords | None = None
     merges_by_unique: MergesByUnique | None = None
+    keeps_latest: KeepsLatest | None = None
     fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None

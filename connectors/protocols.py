@@ -466,7 +466,8 @@ class KeepsHistory(Protocol):
     A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
     one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
     so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns that
-    do not arrive are not compared.
+    do not arrive are not compared. A key that has none but ended versions (`MarksRecords`) gets the next one when the
+    last one ended, if its time is not later.
     """
 
     def keeps_history(self) -> bool:
@@ -494,7 +495,7 @@ class ReplacesRanges(Protocol):
 
 @runtime_checkable
 class MarksRecords(Protocol):
-    """Marks the records of `Load.marked`, or takes the marks away."""
+    """Marks the records of `Load.marked`, or takes the marks away; of HISTORY, ends versions, or begins them again."""
 
     def marks_deleted(self) -> bool:
         """Return True. A destination that cannot mark records leaves this method out."""
@@ -507,6 +508,15 @@ class MergesByUnique(Protocol):
 
     def merges_by_unique(self) -> bool:
         """Return True. A destination that merges by the key only leaves this method out."""
+        ...
+
+
+@runtime_checkable
+class KeepsLatest(Protocol):
+    """Merges by `Stream.latest_by`: the record with the highest value counts, also if it is the table's."""
+
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Tell whether it orders a column's values: numbers, dates and times as ever, texts by their bytes."""
         ...
 
 

@@ -93,9 +93,10 @@ FILE_MODIFIED = "_file_modified"
 #: Columns of the first and the last moment of a version, of HISTORY; the last one is NULL for the current version.
 VALID_FROM, VALID_TO = "_valid_from", "_valid_to"
 
-#: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), and columns of the table that
-#: were added since the stream was last completed.
-NEWEST, ADDED = "newest", "added"
+#: In `LedgerRow.history`: the newest time that a run used for all its records (ISO, UTC), columns of the table that
+#: were added since the stream was last completed, whether versions may have ended of which none is the next, and where
+#: their times are from (`run` or `bookmark`).
+NEWEST, ADDED, ENDS, TIMES = "newest", "added", "ends", "times"
 
 #: Column of the time at which a record was found missing at its source (`deletes: soft`); NULL: the source has it.
 DELETED_AT = "_deleted_at"
@@ -250,6 +251,10 @@ class Stream:
     #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
     #: record has NULL there. Empty: the key.
     unique_properties: tuple[str, ...] = ()
+    #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key the one with the highest value
+    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. Empty: the last
+    #: one counts.
+    latest_by: str = ""
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()
@@ -479,6 +484,9 @@ class Load:
     removed: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
     #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
+    #: HISTORY with `ENDS`: keys without `VALID_FROM`, which stands beside `VALID_TO`. A current version ends at
+    #: `VALID_TO`, or as it begins, if that is later. NULL there says that the key is back: if no version is current,
+    #: the last one is so again from its end on, or from `VALID_FROM`, if that is later.
     marked: pa.Table | None = field(default=None, compare=False, repr=False)
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()

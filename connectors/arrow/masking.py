@@ -21,10 +21,14 @@ from ..stream import FLATTENED, GUESSED, HASH, KEEP_LAST, SAID, UNDECIDED, UNSEE
 from . import compute as pc
 from .digits import is_number_in_text
 from .fidelity import as_text
+from .flatten import SEPARATOR
 from .text import SPECIAL
 
 #: Marks of columns whose type was guessed: a masked one is read as it is written, whatever the values seen are.
 _GUESSED = frozenset({GUESSED, UNSEEN, UNDECIDED})
+
+#: End of a rule for the columns that an object is made of: `a__*`.
+WITHIN = f"{SEPARATOR}*"
 
 #: Digits of a hash.
 _DIGITS = 64
@@ -180,13 +184,15 @@ def mark_of_masks(masks: Masks | None, columns: Mapping[str, Any] | Any) -> str:
     rules = {rule for column in columns if (rule := rule_of(masks, column)) is not None}
     if masks is None or not rules:
         return ""
-    said = sorted([rule.column, rule.how, str(rule.kept)] for rule in rules)
+    # What an object is masked by, its columns `a__b` are: which of both a stream has changes from read to read.
+    said = sorted({(rule.column.removesuffix(WITHIN), rule.how, str(rule.kept)) for rule in rules})
     needs_key = any(rule.how == HASH for rule in rules)
     fingerprint = hmac.digest(masks.key, b"syncblocks mask_key", "sha256").hex()[:16] if needs_key else ""
     return json.dumps([said, fingerprint])
 
 
 __all__ = [
+    "WITHIN",
     "canonical_text",
     "mark_of_masks",
     "masked",

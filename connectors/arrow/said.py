@@ -11,13 +11,17 @@ from .fidelity import as_text, plain
 
 
 def is_readable(kind: pa.DataType, said: pa.DataType) -> bool:
-    """Tell whether values of a type may be values of another one: numbers are numbers, and texts may be anything."""
+    """Tell whether values of a type may be values of another one: numbers are numbers, and texts may be anything.
+
+    Times without a zone may be moments, in UTC.
+    """
     own, said = plain(kind), plain(said)
     if own == said or pa.types.is_null(own) or pa.types.is_string(said):
         return True
     if pa.types.is_string(own):
         return not pa.types.is_nested(said)
-    return _family(own) == _family(said) != ""
+    families = (_family(own), _family(said))
+    return families == ("moment", "zoned") or families[0] == families[1] != ""
 
 
 def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:

@@ -48,6 +48,16 @@ class KeySet:
             self._over(batch, self._key, f"insert into keys select {self._texts(self._key)} from incoming as t")
         return count
 
+    def remove(self, batch: pa.RecordBatch, key: Sequence[Compared]) -> None:
+        """Take the keys of some records of the other side out; arguments as those of `contains`."""
+        texts = ", ".join(f"{text} as k{number}" for number, text in enumerate(self._texts_of(key)))
+        same = " and ".join(f"i.k{number} = k.k{number}" for number in range(len(key)))
+        self._over(batch, key, f"delete from keys as k using (select {texts} from incoming as t) as i where {same}")
+
+    def count(self) -> int:
+        """Return how many keys are in."""
+        return int(self._run("select count(*) as number from keys")["number"][0])
+
     def contains(self, batch: pa.RecordBatch, key: Sequence[Compared]) -> pa.Array:
         """Tell of each record of the other side whether its key is in the set.
 

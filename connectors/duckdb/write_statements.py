@@ -67,6 +67,11 @@ class DuckDBWrites(Writes, InsertsInPieces):
             f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
         ]
 
+    def ordered(self, expression: str, column: Column) -> str:
+        """Order texts by their bytes, whatever a column's collation says."""
+        is_text = column.type.upper().startswith(("VARCHAR", "ENUM"))
+        return f"encode(cast({expression} as varchar))" if is_text else expression
+
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
         """Compare values, but intervals as texts: a month is no 30 days."""
         parts = []

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import parse_settings
@@ -93,6 +95,10 @@ class FileDestination:
 
     def keeps_first_value(self) -> bool:
         """Apply `Load.kept`."""
+        return True
+
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Compare as Arrow does."""
         return True
 
     def removes(self) -> bool:

@@ -295,9 +295,16 @@ class TableLoad:
             [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
             self._load.kept,
             note_gone=gone.append,
+            latest_by=self._latest_by(schema),
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
         return replace(plan, removed=sum(gone))
+
+    def _latest_by(self, schema: pa.Schema) -> str:
+        name = self._load.stream.latest_by
+        if name and name not in schema.names:
+            raise FatalConnectorError(f"latest_by {name!r}: the stream has no such column")
+        return name
 
     def _without_range(self, manifest: Manifest, written: RangeWrite, checkpoint: Checkpoint) -> _Plan:
         schema = self._unified(manifest)

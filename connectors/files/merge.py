@@ -28,8 +28,9 @@ def merged(
     removed: Iterable[pa.RecordBatch] = (),
     carried: Sequence[str] = (),
     note_gone: Callable[[int], None] = lambda _: None,
+    latest_by: str = "",
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of the merged table; of the records of a key the last one counts.
+    """Yield the batches of the merged table; of the records of a key the last one counts, or that of `latest_by`.
 
     Args:
         old: batches of the table.
@@ -39,9 +40,12 @@ def merged(
         removed: keys whose old records are removed, in the types of the table.
         carried: columns in which the arriving record gets what the old one of its key has.
         note_gone: is told how many old records of removed keys are left out.
+        latest_by: of UPDATE, the column whose highest value decides which record of a key counts, the old ones
+            included.
     """
     keys = _all_keys(arrived(key_properties), key_properties)
-    is_wanted, lookup = _is_last(keys), _Lookup(keys)
+    latest = _Latest(keys, arrived((latest_by,)), latest_by) if latest_by else None
+    is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
     gone = _Lookup(_all_keys(removed, key_properties))
     kept, before = [], _Before(carried)
     for batch in old():
@@ -50,6 +54,8 @@ def merged(
         note_gone(before_removal - batch.num_rows)
         own = _keys(batch, key_properties)
         is_known = lookup.contains(own)
+        if latest is not None:
+            is_known = latest.without_newer(own, batch.column(latest_by), is_known)
         if conflict_method is ConflictMethod.UPDATE:
             before.note(own, batch, is_known)
             yield batch.filter(pc.invert(is_known))
@@ -59,6 +65,8 @@ def merged(
     if kept:
         known = pa.chunked_array(kept).combine_chunks()
         is_wanted = pc.and_(is_wanted, pc.invert(pc.is_in(keys, value_set=known)))
+    if latest is not None:
+        is_wanted = latest.is_wanted
     done = 0
     for batch in arrived(None):
         yield before.given(batch, keys.slice(done, batch.num_rows)).filter(is_wanted.slice(done, batch.num_rows))
@@ -91,6 +99,78 @@ class _Before:
                 held = table.column(name).combine_chunks().take(places)
                 columns[place] = pc.if_else(is_old, held, columns[place])
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+class _Latest:
+    """Which arrived record of each key has the highest value of a column, and which of them an old one surpasses.
+
+    Memory holds the values that arrived since the last commit, beside their keys.
+    """
+
+    def __init__(self, keys: pa.Array, batches: Iterable[pa.RecordBatch], name: str) -> None:
+        import numpy as np
+
+        parts = [batch.column(name) for batch in batches]
+        values = pa.chunked_array(parts, None if parts else pa.null()).combine_chunks()
+        codes = keys.dictionary_encode()
+        #: Each key once, and where its record stands among those that arrived.
+        self._keys, self._places = codes.dictionary, np.zeros(len(codes.dictionary), dtype=np.int64)
+        order = _ascending(values)
+        # For repeated indexes NumPy keeps the last assignment.
+        self._places[codes.indices.to_numpy()[order]] = order
+        self._values = values.take(pa.array(self._places))
+        self._is_newest = np.ones(len(self._keys), dtype=bool)
+        self._count = len(keys)
+
+    @property
+    def is_wanted(self) -> pa.Array:
+        """A mask of the records that count, as far as old ones are known."""
+        import numpy as np
+
+        mask = np.zeros(self._count, dtype=bool)
+        mask[self._places[self._is_newest]] = True
+        return pa.array(mask)
+
+    def without_newer(self, keys: pa.Array, values: pa.Array, is_known: pa.Array) -> pa.Array:
+        """Return a mask of old records whose keys arrived, without those that are newer than what arrived."""
+        import numpy as np
+
+        known = np.flatnonzero(is_known.to_numpy(zero_copy_only=False))
+        if not len(known):
+            return is_known
+        places = pc.index_in(keys.take(pa.array(known)), value_set=self._keys).to_numpy()
+        held, arrived = values.take(pa.array(known)), self._values.take(pa.array(places))
+        is_newer = _is_higher(held, arrived).to_numpy(zero_copy_only=False)
+        self._is_newest[places[is_newer]] = False
+        mask = is_known.to_numpy(zero_copy_only=False).copy()
+        mask[known[is_newer]] = False
+        return pa.array(mask)
+
+
+def _ascending(values: pa.Array) -> Any:
+    """Return the places of values in ascending order; equal ones stay as they came."""
+    import numpy as np
+
+    table = pa.table({"rank": _rank(values), "value": values, "place": pa.array(np.arange(len(values)))})
+    keys = [(name, "ascending") for name in table.schema.names]
+    return pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64)
+
+
+def _is_higher(one: pa.Array, other: pa.Array) -> pa.Array:
+    """Compare values one by one."""
+    rank, other_rank = _rank(one), _rank(other)
+    is_above = pc.fill_null(pc.greater(one, other), False)
+    return pc.or_(pc.greater(rank, other_rank), pc.and_(pc.equal(rank, other_rank), is_above))
+
+
+def _rank(values: pa.Array) -> pa.Array:
+    """Return 0 for NULL, which is below all values, 2 for NaN, which is above all, and 1 for the others."""
+    rank = pc.is_valid(values).cast(pa.int8())
+    return pc.add(rank, pc.fill_null(pc.is_nan(values), False).cast(pa.int8())) if _has_nan(values) else rank
+
+
+def _has_nan(values: pa.Array) -> bool:
+    return bool(pa.types.is_floating(values.type))
 
 
 def _all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) -> pa.Array:

@@ -92,6 +92,10 @@ class MemoryDestination:
         """See `MergesByUnique`."""
         return True
 
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """See `KeepsLatest`."""
+        return True
+
     def marks_deleted(self) -> bool:
         """See `MarksRecords`."""
         return True

@@ -22,7 +22,7 @@ def written_table(
     staged: Sequence[pa.RecordBatch],
     old: pa.Table | None,
     checkpoint: Checkpoint,
-    rejected: Sequence[RejectedRecord],
+    rejected: Sequence[RejectedRecord] = (),
 ) -> pa.Table:
     """Return the table with the staged batches written: appended, in its place or a range's, or merged by key."""
     if load.fills and old is not None and not staged:
@@ -131,6 +131,10 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)
     last = {key: position for position, key in enumerate(new_keys)}
+    if load.stream.latest_by:
+        last = _latest(
+            load.stream.latest_by, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys
+        )
     if load.conflict_method is ConflictMethod.IGNORE:
         for key in old_keys:
             last.pop(key, None)
@@ -138,6 +142,25 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
         new = _carried(load, old, new, dict(zip(old_keys, range(len(old_keys)), strict=True)), new_keys)
         old = old.filter(pa.array([key not in last for key in old_keys], pa.bool_()))
     return pa.concat_tables([old, new.take(pa.array(sorted(last.values()), pa.int64()))])
+
+
+def _latest(
+    column: str, places: Mapping[tuple[Any, ...], int], old: pa.Table, new: pa.Table, keys: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], int]:
+    """Return where the latest record of each key stands, without those for which the table has a newer one."""
+    ages, held = ([_age(value) for value in table.column(column).to_pylist()] for table in (new, old))
+    found: dict[tuple[Any, ...], int] = {}
+    for position, key in enumerate(keys):
+        if key not in found or ages[position] >= ages[found[key]]:
+            found[key] = position
+    return {key: at for key, at in found.items() if key not in places or ages[at] >= held[places[key]]}
+
+
+def _age(value: Any) -> tuple[Any, ...]:
+    """Return what orders values: NULL below all, NaN above all."""
+    if value is None:
+        return (0,)
+    return (2,) if value != value else (1, value.encode() if isinstance(value, str) else value)
 
 
 def _carried(

@@ -73,6 +73,11 @@ class MySQLWrites(Writes):
             f"order by s.{self._quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
         ]
 
+    def ordered(self, expression: str, column: Column) -> str:
+        """Order texts by their bytes, whatever a collation says."""
+        is_text = Kind.parse(column.type).is_text
+        return f"cast(convert({expression} using utf8mb4) as binary)" if is_text else expression
+
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
         """Compare texts by their characters, whatever the table's own collation takes for the same."""
         parts = []

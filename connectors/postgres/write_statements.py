@@ -8,7 +8,7 @@ from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
-from .type_names import Name
+from .type_names import TEXTS, Name
 from .types import shown
 
 #: Until the commit only. Merges join and group whole staging tables; the default of 4 MB would spill to disk. And the
@@ -74,6 +74,29 @@ class PostgresWrites(Writes):
         if method is ConflictMethod.IGNORE:
             return [*first, new]
         return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
+
+    def drop_outrun(
+        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Compare keys as `merge` does."""
+        return super().drop_outrun(target, staging, column, _unpadded(staged, key), key)
+
+    def drop_older(
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        current: str = "",
+    ) -> str:
+        """Find the target's records as `merge` does."""
+        return super().drop_older(target, staging, column, _unpadded(staged, key), key, current)
+
+    def ordered(self, expression: str, column: Column) -> str:
+        """Order texts by their bytes, whatever a collation says."""
+        is_text = Name.parse(column.base or column.type).base in TEXTS
+        return f'(cast({expression} as text) collate pg_catalog."C")' if is_text else expression
 
     def carry(
         self,

@@ -197,6 +197,10 @@ class SqlDestination(ABC):
         """See `MergesByUnique`."""
         return True
 
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Compare in the database; every dialect writes how."""
+        return True
+
     def marks_deleted(self) -> bool:
         """Apply `Load.marked`."""
         return True

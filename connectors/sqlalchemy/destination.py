@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import sqlalchemy as sa
 
 from ..settings import parse_settings
@@ -93,6 +94,10 @@ class SQLAlchemyDestination(SqlDestination):
         if self.dialect.facts.has_savepoints:
             return ""
         return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
+
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Compare numbers and times; nobody knows how the database orders texts."""
+        return not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""

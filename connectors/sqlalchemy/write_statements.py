@@ -167,6 +167,39 @@ class SQLAlchemyWrites(Writes):
         ]
         return [self._compiled(each) for each in statements]
 
+    def drop_outrun(
+        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of staged records but those with the highest value of their key, of equal ones the last."""
+        # Not every system ranks by windows, and not every one deletes from a table that the statement reads as it is.
+        into = self._part(staging, [SEQUENCE])
+        one, other = (self._part(staging, [*key, column.name, SEQUENCE], alias) for alias in "so")
+        value, rival = (self._in_table(each[column.name], column, staged) for each in (one, other))
+        is_equal = sa.or_(rival == value, sa.and_(rival.is_(None), value.is_(None)))
+        is_later = sa.and_(is_equal, other[SEQUENCE] > one[SEQUENCE])
+        is_above = sa.or_(rival > value, sa.and_(rival.is_not(None), value.is_(None)), is_later)
+        beaten = sa.exists(sa.select(_one()).select_from(_from(other)).where(sa.and_(_same(one, other, key), is_above)))
+        found: Any = sa.select(one[SEQUENCE].label("place")).where(beaten).subquery("r")
+        return self._compiled(sa.delete(_from(into)).where(into[SEQUENCE].in_(sa.select(found.c.place))))
+
+    def drop_older(
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        current: str = "",
+    ) -> str:
+        """Write DELETE of staged records for whose key the target has a newer one."""
+        names = [*key, column.name, *([current] if current else [])]
+        into, held = self._part(staging, [*key, column.name]), self._part(target.name, names, "t")
+        value, there = self._in_table(into[column.name], column, staged), held[column.name]
+        parts = [_same(held, into, key), there.is_not(None), sa.or_(value.is_(None), there > value)]
+        parts += [held[current].is_(None)] if current else []
+        older = sa.exists(sa.select(_one()).select_from(_from(held)).where(sa.and_(*parts)))
+        return self._compiled(sa.delete(_from(into)).where(older))
+
     def carry(
         self,
         target: Table,
@@ -231,11 +264,15 @@ class SQLAlchemyWrites(Writes):
         values: dict[Any, Any] = {}
         for column in columns:
             if column.name in names:
-                value: Any = source[column.name]
-                if types[column.name] != column.type:
-                    value = sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
+                value = self._in_table(source[column.name], column, types)
                 values[into[column.name]] = sa.select(value).where(is_same).scalar_subquery()
         return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
+
+    def _in_table(self, value: Any, column: Column, staged: Mapping[str, str]) -> Any:
+        """Return a staged value in the type of the table's column."""
+        if staged[column.name] == column.type:
+            return value
+        return sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
 
     def _updates(
         self,
@@ -258,15 +295,7 @@ class SQLAlchemyWrites(Writes):
         return sa.insert(_from(into)).from_select([into[name] for name in names], select)
 
     def _select(self, source: Part, columns: Sequence[Column], staged: Mapping[str, str]) -> Any:
-        own = self._own
-        return sa.select(
-            *(
-                source[column.name]
-                if staged[column.name] == column.type
-                else sa.cast(source[column.name], sqlalchemy_type(Kind.parse(column.type), own))
-                for column in columns
-            )
-        )
+        return sa.select(*(self._in_table(source[column.name], column, staged) for column in columns))
 
     def _part(self, name: TableName, columns: Sequence[str], alias: str = "") -> Part:
         """Return columns of a table, by their names here."""

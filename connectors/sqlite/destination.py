@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
@@ -15,6 +17,7 @@ from .dialect import dialect
 from .reader import add_writer
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
+from .types import EXACT_DIGITS
 
 
 class SQLiteDestination(SqlDestination):
@@ -57,6 +60,10 @@ class SQLiteDestination(SqlDestination):
     def keeps_history(self) -> bool:
         """Write by HISTORY."""
         return True
+
+    def keeps_latest(self, field: pa.Field) -> bool:
+        """Compare all but decimals of more digits than SQLite's numbers have, which are texts there."""
+        return not (pa.types.is_decimal(field.type) and field.type.precision > EXACT_DIGITS)
 
     def is_there(self) -> bool:
         """Tell whether the file exists; it is not created to look into it."""

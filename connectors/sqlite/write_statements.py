@@ -70,6 +70,14 @@ class SQLiteWrites(Writes):
         first, last = (f"(select {each} from {self._table(staged[0])})" for each in ends)
         return self._delete(target, f"{held} >= {first} and {held} < {last}")
 
+    def ordered(self, expression: str, column: Column) -> str:
+        """Compare texts by their bytes, and moments in one of the ways in which they may be written."""
+        kind = kind_of(column.type)
+        if kind is not None and kind.form is Form.TIMESTAMP:
+            return normal_timestamp(expression, kind.arrow)
+        is_text = kind is None or kind.form in (Form.TEXT, Form.LOOSE_TEXT)
+        return f"cast({expression} as text) collate binary" if is_text else expression
+
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
         """Raise for moments of other zones than UTC: their texts do not follow each other as they do."""
         kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from ..protocols import Destination, KeepsFiles
 from ..ranges import Range
 from ..stream import (
     DELETED_AT,
+    ENDS,
     NEWEST,
     VALID_FROM,
     VALID_TO,
@@ -323,6 +324,43 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         self.run(destination, self.load_of(WIDER, MERGE), FINAL)
         assert self.row(destination).filling == ()
 
+    @pytest.mark.parametrize(
+        ("kind", "low", "high"),
+        [
+            (pa.int64(), 9, 10),
+            (pa.float64(), -1.5, 0.25),
+            (
+                pa.timestamp("us", "UTC"),
+                datetime(2024, 2, 29, tzinfo=UTC),
+                datetime(2024, 2, 29, 0, 0, 0, 1000, tzinfo=UTC),
+            ),
+            (pa.date32(), date(2024, 2, 29), date(2024, 3, 1)),
+            (pa.string(), "Z", "a"),
+        ],
+        ids=str,
+    )
+    def test_a_record_never_takes_the_place_of_a_newer_one(
+        self, place: Any, destination: Destination, kind: pa.DataType, low: Any, high: Any
+    ) -> None:
+        keeps = self.can(destination, "keeps_latest")
+        if not keeps.keeps_latest(pa.field("age", kind)):
+            pytest.skip(f"it does not order {kind}")
+        schema = pa.schema([*PEOPLE, pa.field("age", kind)])
+        whole = self.load_of(schema, MERGE)
+        load = replace(whole, stream=replace(whole.stream, latest_by="age"))
+
+        def batch(*rows: tuple[int, str, Any]) -> pa.RecordBatch:
+            return pa.RecordBatch.from_pylist(
+                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
+            )
+
+        first = batch((1, "new", high), (1, "old", low), (2, "null", None), (3, "high", high), (4, "low", low))
+        self.run(destination, load, first, batch((2, "last", None), (5, "first", None)), FINAL)
+        second = batch((1, "late", low), (2, "any", low), (3, "equal", high), (4, "up", high), (4, "down", low))
+        self.run(destination, load, second, batch((5, "second", None), (1, "later", None)), FINAL)
+        records = {record["id"]: record["name"] for record in self.read_back(place, "people", schema) or []}
+        assert records == {1: "new", 2: "any", 3: "equal", 4: "up", 5: "second"}
+
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
@@ -333,11 +371,17 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     # KeepsHistory
 
     def _keep_versions(
-        self, destination: Destination, day: int, *records: tuple[int, str | None, int], has_versions: bool = False
+        self,
+        destination: Destination,
+        day: int,
+        *records: tuple[int, str | None, int],
+        has_versions: bool = False,
+        ends: bool = False,
     ) -> int:
         """Write records of a key, a name and a day; return how many the commit has counted."""
         base, staged = self.load_of(HISTORY, WriteDisposition.HISTORY, key=("id", VALID_FROM)), []
-        history = HistoryLoad(has_versions=has_versions, in_place=frozenset({"age"}), known={NEWEST: str(day)})
+        known = {NEWEST: str(day)} | ({ENDS: True} if ends else {})
+        history = HistoryLoad(has_versions=has_versions, in_place=frozenset({"age"}), known=known)
         for number, name, at in records:
             begun = datetime(2026, 1, at if has_versions else day, tzinfo=UTC)
             staged.append({"id": number, "name": name, "age": at, VALID_FROM: begun, VALID_TO: None})
@@ -361,6 +405,32 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         self._keep_versions(destination, 4, (1, "y", 4))
         assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 4, None, "y", 4), *rest]
         assert dict(self.row(destination).history) == {NEWEST: "4"}
+
+    def _end_versions(self, destination: Destination, day: int, gone: Sequence[int], back: Sequence[int]) -> int:
+        """End the versions of keys, and let others be back; return how many the commit has counted."""
+        moment = datetime(2026, 1, day, tzinfo=UTC)
+        rows = [{"id": key, VALID_FROM: None, VALID_TO: moment} for key in gone]
+        rows += [{"id": key, VALID_FROM: moment, VALID_TO: None} for key in back]
+        keys = pa.Table.from_pylist(rows, schema=pa.schema([HISTORY.field(n) for n in ("id", VALID_FROM, VALID_TO)]))
+        load = self.load_of(HISTORY, WriteDisposition.HISTORY, key=("id", VALID_FROM))
+        history = HistoryLoad(has_versions=False, known={NEWEST: str(day), ENDS: True})
+        (commit,) = self.run(destination, replace(load, history=history, marked=keys), FINAL)
+        return commit.removed
+
+    def test_versions_of_keys_that_are_gone_end_and_begin_again(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "keeps_history")
+        self.can(destination, "marks_records")
+        self._keep_versions(destination, 2, (1, "a", 1), (2, "b", 1), (3, "c", 1))
+        assert self._end_versions(destination, 4, [1, 2], []) == 2
+        rest = [(2, 2, 4, "b", 1), (3, 2, None, "c", 1)]
+        assert self._versions(place) == [(1, 2, 4, "a", 1), *rest]
+        self._keep_versions(destination, 6, (1, "a", 1), ends=True)
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 6, None, "a", 1), *rest]
+        self._end_versions(destination, 6, [1], [2, 3])
+        rest.insert(1, (2, 6, None, "b", 1))
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 6, 6, "a", 1), *rest]
+        self._keep_versions(destination, 6, (1, "x", 1), ends=True)
+        assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 6, None, "x", 1), *rest]
 
     def test_a_late_version_goes_between_its_neighbours(self, place: Any, destination: Destination) -> None:
         self.can(destination, "keeps_history")

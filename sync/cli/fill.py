@@ -26,6 +26,7 @@ def fill_command(
     variables: tuple[tuple[str, Any], ...],
     concurrency: int | None,
     inline_callbacks: bool,
+    executor: str | None,
 ) -> int:
     """Give the records of a table the values that some columns have at the source, then run the stream as ever.
 
@@ -38,5 +39,5 @@ def fill_command(
     if not wanted:
         raise click.UsageError("--columns names no column")
     pipeline = open_pipeline(console, file, variables)
-    more: dict[str, Any] = {"concurrency": concurrency, "wait_for_other": wait}
+    more: dict[str, Any] = {"concurrency": concurrency, "wait_for_other": wait, "executor": executor}
     return execute(console, pipeline, fills={rest[0]: wanted}, inline_callbacks=inline_callbacks, **more)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": _where(planned),
+                "nested": planned.selected.nested,
                 "masks": _masks(planned),
                 "checks": _checks(planned),
                 "fills": list(planned.fills),
@@ -96,6 +97,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
+                "latest_by": planned.arriving.latest_by or None,
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -127,6 +129,7 @@ def document(plan: Plan) -> dict[str, Any]:
         ],
         "groups": [list(group) for group in plan.groups],
         "before": _before(plan.before),
+        "files": dict(plan.files),
         "elsewhere": plan.elsewhere or None,
         "warnings": list(plan.warnings),
     }
@@ -150,6 +153,14 @@ def _where(planned: PlannedStream) -> list[str]:
 
 def _before(statements: Sequence[Statement]) -> list[dict[str, str]]:
     return [{"connection": each.connection, "sql": each.sql} for each in statements]
+
+
+def _files(said: Mapping[str, Any]) -> str:
+    """Return into which files records go; empty: nothing is said about it."""
+    folders, most = said.get("partition_by"), said.get("file_records")
+    parts = [f"a folder for each {', '.join(folders)} (`partition_by`)"] if folders else []
+    parts += [f"at most {formatting.count(most)} records in each (`file_records`)"] if most else []
+    return "; ".join(parts)
 
 
 def _statement(sql: str) -> str:
@@ -258,7 +269,12 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         console.echo(f"creates {schema}")
     for statement in plan.before:
         console.echo(f"before the first stream, in the {statement.connection}: {_statement(statement.sql)}")
+    if files := _files(plan.files):
+        console.echo(f"the destination's files: {files}")
     for planned in plan.streams:
+        if planned.selected.nested:
+            levels = formatting.plural(planned.selected.nested, "level")
+            console.echo(f"{planned.name}: the values of objects are columns, down to {levels}")
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
         for statement in planned.selected.before:
@@ -273,6 +289,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: {line}")
         if planned.arriving.unique_properties:
             console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
+        if planned.arriving.latest_by:
+            console.echo(
+                f"{planned.name}: of the records of a key the one with the highest {planned.arriving.latest_by} counts"
+            )
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")
         if planned.selected.added.history is not None:

@@ -288,8 +288,7 @@ def _next_steps(result: RunResult) -> list[str]:
     if result.status == "failure" and result.signal is None and any(stream.error for stream in result.streams):
         steps.append("      `retries:` of a stream lets a run try again by itself")
     if any(stream.verdict == "differs" for stream in result.streams):
-        steps.append("next: `syncblocks verify` shows what differs")
-        steps.append("      `syncblocks verify --repair` syncs it again")
+        steps.append("next: `syncblocks verify` shows what differs, and what mends it")
     return steps
 
 

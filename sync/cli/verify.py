@@ -133,9 +133,14 @@ def show(console: Console, found: Sequence[StreamVerification]) -> None:
             console.warn(f"{each.stream}: {note}")
         if each.verdict == "differs" and each.comparison is not None:
             _show_differences(console, each)
-    if any(each.verdict == "differs" and each.key for each in found):
+    differing = [each for each in found if each.verdict == "differs" and each.key]
+    steps = [f"{each.stream}: {each.remedy}" for each in differing if each.remedy]
+    if any(not each.remedy for each in differing):
+        steps.insert(0, "`syncblocks verify --repair` syncs what differs, and compares again")
+    if steps:
         console.echo()
-        console.echo("next: `syncblocks verify --repair` syncs what differs, and compares again", color="yellow")
+    for number, step in enumerate(steps):
+        console.echo(f"{'      ' if number else 'next: '}{step}", color="yellow")
 
 
 def _show_differences(console: Console, found: StreamVerification) -> None:

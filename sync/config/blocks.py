@@ -203,6 +203,11 @@ class StreamEntry(Model):
         description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
         "together they are UNIQUE in a table that is made.",
     )
+    latest_by: Name | None = Field(
+        default=None,
+        description="Of the records of a key the one with the highest value of this column counts, also if it is the "
+        "table's; default: the one that arrives last. Needs merge or history.",
+    )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
     )
@@ -223,7 +228,7 @@ class StreamEntry(Model):
     deletes: DeletesSetting | None = Field(
         default=None,
         description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
-        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge.",
+        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge, or soft and history, whose versions end.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,

@@ -24,7 +24,7 @@ from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_tok
 from .mapping_document import mapping_document
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
-from .templates import Scope, TemplateError, has_template, render, template_names
+from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
 from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
@@ -294,7 +294,7 @@ class _Loader:
                 raise self._error(loc, f"{TEMPLATE_KEY!r} is reserved and cannot be a key of a variable's value")
             names: set[str] = set()
             values[name] = self._rendered(value, loc, names)
-            references[name] = self._reference(value, names) if names & {"env_var", "secret"} else values[name]
+            references[name] = self._reference(value, names) if names & UNSTORED else values[name]
         for name, value in recorded.items():
             values[name] = references[name] = value
             if isinstance(value, dict) and TEMPLATE_KEY in value:

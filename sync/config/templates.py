@@ -19,6 +19,7 @@ from urllib.parse import quote
 from syncblocks.callbacks.kwargs import INTERVAL
 
 from ..errors import SyncError, nearest_match
+from ..secret_stores import STORES, stored_secret
 from ..secrets import lookup_secret
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 _AGO = {f"n_{unit}_ago": unit for unit in ("minutes", "hours", "days", "weeks")}
 #: Functions of a name.
 _OF_NAMES = ("env_var", "secret", "variables")
-FUNCTIONS = (*_OF_NAMES, "json_value", *_AGO)
+FUNCTIONS = (*_OF_NAMES, *STORES, "json_value", *_AGO)
+#: Functions whose values are stored as their reference only.
+UNSTORED = frozenset({"env_var", "secret", *STORES})
 DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVAL)
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
@@ -200,6 +203,7 @@ class Functions:
     def by_name(self) -> dict[str, Any]:
         """Return the functions by name, as Jinja needs them."""
         own = {name: getattr(self, name) for name in (*_OF_NAMES, "json_value")}
+        own |= {name: partial(self._of_store, name) for name in STORES}
         return own | {name: partial(self._ago, name) for name in _AGO}
 
     def env_var(self, name: str, default: Any = None) -> str:
@@ -222,8 +226,19 @@ class Functions:
             value = lookup_secret(_text(name, "secret"), self._scope.folder, self._scope.environ)
         except LookupError as error:
             raise TemplateError(str(error)) from None
-        _check_text(value, f"secret {name!r}")
+        return self._secret(name, value)
+
+    def _of_store(self, function: str, name: str, key: str | None = None) -> str:
+        """Return a secret of a store."""
+        try:
+            value = stored_secret(function, _text(name, function), key, self._scope.environ)
+        except LookupError as error:
+            raise TemplateError(str(error)) from None
+        return self._secret(name, value)
+
+    def _secret(self, name: str, value: str) -> str:
         self.secrets.add(value)
+        _check_text(value, f"secret {name!r}")
         return value
 
     def variables(self, name: str) -> Any:
@@ -394,6 +409,8 @@ class _Check:
             return
         if name in _AGO:
             self._number(name, node)
+        elif name in STORES:
+            self._store(name, node)
         # A computed name could be a secret, and the error about an unknown name would show it.
         elif not node.args or not isinstance(node.args[0], nodes.Const):
             raise TemplateError(f"{name}() needs a name in quotes: {name}('x')")
@@ -411,6 +428,14 @@ class _Check:
         if not isinstance(path, str) or not _PATH.fullmatch(path):
             raise TemplateError(f"json_value() needs a path in quotes: {form}")
         self.names.add("json_value")
+
+    def _store(self, name: str, node: Any) -> None:
+        from jinja2 import nodes
+
+        form = f"{name}('path', 'key')" if name == "vault_secret_var" else f"{name}('x')"
+        texts = [part.value for part in node.args if isinstance(part, nodes.Const) and isinstance(part.value, str)]
+        if node.kwargs or not all(texts) or len(texts) != len(node.args) or len(texts) != form.count("'") // 2:
+            raise TemplateError(f"write {form}, with texts in quotes")
 
     def _number(self, name: str, node: Any) -> None:
         from jinja2 import nodes

@@ -31,6 +31,7 @@ class Naming(Transformer):
             schema=self._named(stream.schema),
             key_properties=self._names(stream.key_properties),
             unique_properties=self._names(stream.unique_properties),
+            latest_by="".join(self._names((stream.latest_by,) if stream.latest_by else ())),
             bookmark_properties=self._names(stream.bookmark_properties),
         )
 

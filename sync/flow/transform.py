@@ -55,6 +55,7 @@ class Transformer:
             schema=pa.schema(fields),
             key_properties=tuple(names.get(name, name) for name in stream.key_properties),
             unique_properties=tuple(names.get(name, name) for name in stream.unique_properties),
+            latest_by=names.get(stream.latest_by, stream.latest_by),
             bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
         )
 

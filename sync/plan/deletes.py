@@ -14,6 +14,7 @@ from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.settings import is_installed
 from syncblocks.connectors.stream import (
     DELETED_AT,
+    VALID_TO,
     LedgerKey,
     LedgerRow,
     ReplicationMethod,
@@ -41,15 +42,23 @@ class PlannedDeletes:
     why: str
     #: The moment of the run, which marks get and the ledger keeps.
     moment: datetime
+    #: Whether versions of a history end; else records are deleted or marked.
+    is_of_history: bool = False
     #: Whether more may be deleted than the limit, also if the source is empty (`run --allow-deletes`).
     is_allowed: bool = False
 
     def __str__(self) -> str:
-        word = "marked in " + DELETED_AT if self.setting.is_soft else "deleted"
-        head = (
-            f"records that are gone at the source are {word}, at most {self.setting.limit_percent:g} % of the table's"
-        )
-        return f"{head}; {self.why}"
+        becomes = f"are marked in {DELETED_AT}" if self.setting.is_soft else "are deleted"
+        becomes = f"end in {VALID_TO}" if self.is_of_history else becomes
+        limit = f"at most {self.setting.limit_percent:g} % of the table's"
+        return f"records that are gone at the source {becomes}, {limit}; {self.why}"
+
+    @property
+    def word(self) -> str:
+        """What has become of a record that is gone."""
+        if self.is_of_history:
+            return "ended"
+        return "marked as deleted" if self.setting.is_soft else "deleted"
 
     def most(self, table_records: int) -> int:
         """Return how many of a table's records this run may delete."""
@@ -86,7 +95,13 @@ def plan_deletes(
     elif before is not None and setting.every_s is not None:
         due = before + timedelta(seconds=setting.every_s)
         why = "" if moment >= due else f"not due before {due.isoformat(timespec='seconds')}"
-    return PlannedDeletes(setting=setting, is_due=not why, why=why or _how(stream, ends), moment=moment)
+    return PlannedDeletes(
+        setting=setting,
+        is_due=not why,
+        why=why or _how(stream, ends),
+        moment=moment,
+        is_of_history=stream.write_disposition is WriteDisposition.HISTORY,
+    )
 
 
 def _how(stream: SelectedStream, ends: Ends) -> str:
@@ -122,8 +137,9 @@ def why_no_deletes(
     setting, can = stream.deletes, ends.destination_can
     if setting is None:
         return ""
-    if stream.write_disposition is not WriteDisposition.MERGE:
-        return f"needs `write_disposition: merge`; this stream has `{stream.write_disposition}`"
+    is_history = stream.write_disposition is WriteDisposition.HISTORY
+    if stream.write_disposition is not WriteDisposition.MERGE and not is_history:
+        return f"needs `write_disposition: merge` or `history`; this stream has `{stream.write_disposition}`"
     if any(each.of_interval for each in stream.stream.where):
         return "and a `where` of an interval exclude each other: all records outside of the interval would go"
     if stream.stream.tracks_files:
@@ -134,11 +150,14 @@ def why_no_deletes(
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"
     if others:
         return f"needs a table that this stream alone writes; {', '.join(others)} writes it too"
-    if not ends.destination.has_ledger or can.removes_records is None:
+    if not ends.destination.has_ledger or (can.removes_records is None and not is_history):
         return "needs a destination that can remove records and keeps a ledger; this one does not"
-    if setting.is_soft and can.marks_records is None:
+    if is_history and can.marks_records is None:
+        return "needs a destination that can end versions of a history, and this one cannot"
+    is_marked = setting.is_soft and not is_history
+    if is_marked and can.marks_records is None:
         return "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"
-    if setting.is_soft and any(name.casefold() == DELETED_AT for name in stream.added.schema(declared.schema).names):
+    if is_marked and any(name.casefold() == DELETED_AT for name in stream.added.schema(declared.schema).names):
         return f"of mode `soft` sets a column {DELETED_AT}, and the stream has one: rename or exclude it, or say `hard`"
     if ends.read_back is None:
         return "needs a destination that can be read back; this one can only be written"

@@ -40,7 +40,7 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
     before = before or {"columns": {}, "left_out": []}
     existing, needed = (
         table_columns(arriving, rules),
-        {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties},
+        {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties, arriving.latest_by},
     )
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
     new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}

@@ -27,6 +27,8 @@ def why_no_filling(stream: SelectedStream, can: Abilities, *, is_decided: bool) 
         return f"needs `write_disposition: merge` and a key; this stream has `{stream.write_disposition}`"
     if read.unique_properties:
         return "and `unique_constraints` exclude each other: the key of a record may change"
+    if read.latest_by:
+        return "and `latest_by` exclude each other: a value would be written into a newer record than its own"
     if read.keeps_own_bookmark:
         return "needs bookmark_properties: this source keeps its own position"
     if not is_decided:

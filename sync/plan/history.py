@@ -12,9 +12,11 @@ import pyarrow as pa
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.stream import (
     ADDED,
+    ENDS,
     FILE,
     FILE_MODIFIED,
     NEWEST,
+    TIMES,
     VALID_FROM,
     VALID_TO,
     HistoryLoad,
@@ -26,6 +28,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline
+from ..config.deletes import Deletes
 from ..flow.history import HistoryColumns
 from .checks import stream_error
 from .selected_stream import Failer, SelectedStream
@@ -33,11 +36,14 @@ from .selected_stream import Failer, SelectedStream
 #: Columns that say from which file a record came.
 _OF_FILES = (FILE, FILE_MODIFIED)
 
-#: Why settings do not go with a history. What deletes records from a table is refused here until it closes versions.
+#: Where the times of versions are from, in `TIMES`.
+_RUN, _BOOKMARK = "run", "bookmark"
+
+#: Why settings do not go with a history.
 _CONFLICTING = {
     "unique_conflict_method": ("IGNORE", "a history keeps every version of a record, and IGNORE none but the first"),
     "unique_constraints": (None, "versions of one record have the same values there"),
-    "deletes": (None, "nothing closes the versions of records that are gone"),
+    "deletes": ("hard", "a history keeps the versions of records that are gone; `deletes: soft` ends them"),
 }
 
 
@@ -70,7 +76,7 @@ def history_of(
         return None
     for key, (value, why) in _CONFLICTING.items():
         said = settings.get(key)
-        said = getattr(said, "mode", said)
+        said = said.mode if isinstance(said, Deletes) else said
         if said is not None and said != "ignore" and value in (None, said):
             raise fail(key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}")
     marks = tuple(name for name in settings.get("bookmark_properties") or () if name in kept)
@@ -131,12 +137,36 @@ def check_history(
                 f"table {name!r} has no column {missing[0]!r}: it was not written as a history. Give another "
                 "`destination_table`, or start it over with --full-refresh --drop-history"
             )
+    if (
+        is_held
+        and is_wanted
+        and table.schema is not None
+        and (text := _other_times(stream, row.history if row else {}))
+    ):
+        raise fail(
+            f"{text}: a history has times of one kind. Give another `destination_table`, or start it over with "
+            "--full-refresh --drop-history"
+        )
     if is_held and not is_wanted:
         raise fail(
             f"table {name!r} holds the history of its records, which {stream.write_disposition} would destroy: write "
             "`write_disposition: history`, give another `destination_table`, or run once with --full-refresh "
             "--drop-history"
         )
+
+
+def _other_times(stream: SelectedStream, held: Mapping[str, Any]) -> str:
+    """Say how the times of a table's versions are of another kind than the stream's; empty: they are not."""
+    name, before = stream.destination_table, held.get(TIMES) or (_RUN if held.get(NEWEST) else _BOOKMARK)
+    if before == _times(stream):
+        return ""
+    if before == _RUN:
+        return f"`valid_from: bookmark` was not said before, and the versions in table {name!r} have the times of runs"
+    return f"`valid_from: bookmark` is not said any more, and the versions in table {name!r} have the times of records"
+
+
+def _times(stream: SelectedStream) -> str:
+    return _BOOKMARK if stream.added.history is not None and stream.added.history.bookmark else _RUN
 
 
 def _has(table: TableState, column: str) -> bool:
@@ -201,13 +231,15 @@ def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over:
         return None
     before = {} if starts_over else row
     newest = str(before.get(NEWEST, "")) if history.bookmark else history.at.isoformat()
+    has_ends = stream.deletes is not None or bool(before.get(ENDS))
+    known = {NEWEST: newest, TIMES: _times(stream)} | ({ENDS: True} if has_ends else {})
     in_place = {*history.marks, *(column.field.name for column in stream.added.columns)}
     return HistoryLoad(
         has_versions=bool(history.bookmark),
         in_place=frozenset(in_place | ({*_OF_FILES} if stream.stream.has_files else set())),
         is_whole=not history.bookmark and stream.stream.replication_method is ReplicationMethod.FULL_TABLE,
         starts_over=starts_over,
-        known={NEWEST: newest} | ({ADDED: list(before[ADDED])} if before.get(ADDED) else {}),
+        known=known | ({ADDED: list(before[ADDED])} if before.get(ADDED) else {}),
     )
 
 

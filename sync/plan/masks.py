@@ -7,15 +7,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from syncblocks.connectors.arrow.flatten import SEPARATOR, names_of
+from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
 
 from ..config import Pipeline, exact_name
 from ..config.nested import nested_levels
-from .selected_stream import Failer
+from .selected_stream import Failer, SelectedStream
 
 #: Settings of a stream whose columns have to be compared, parsed or shown as they are.
-NOT_MASKED = ("bookmark_properties", "range_column", "partition_by", "latest_by", "checks", "types", "decode")
+NOT_MASKED = ("bookmark_properties", "range_column", "latest_by", "checks", "types", "decode")
 
 #: Settings whose columns identify a record: two of them must not become one.
 KEYS = ("key_properties", "unique_constraints")
@@ -54,10 +54,10 @@ def masks_of(
                 names,
                 name,
             )
-    from syncblocks.connectors.arrow.masking import rule_of  # its kernels take time to load
+    from syncblocks.connectors.arrow.masking import WITHIN, rule_of  # its kernels take time to load
 
     if nested_levels(pipeline, stream.name):
-        rules = tuple(each for rule in rules for each in (rule, _within(rule)))
+        rules = tuple(each for rule in rules for each in (rule, replace(rule, column=f"{rule.column}{WITHIN}")))
     masks = Masks(rules=rules, key=(pipeline.mask_key or "").encode())
     masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
     if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
@@ -78,9 +78,37 @@ def masks_of(
     return masks
 
 
-def _within(rule: MaskRule) -> MaskRule:
-    """Return the rule for the values within an object that a rule masks."""
-    return replace(rule, column=f"{rule.column}{SEPARATOR}*")
+def is_masked(masks: Masks | None, column: str) -> bool:
+    """Tell whether a column of the source is masked."""
+    if masks is None:
+        return False
+    from syncblocks.connectors.arrow.masking import rule_of  # its kernels take time to load
+
+    return rule_of(masks, column) is not None
+
+
+def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Mapping[str, str]) -> None:
+    """Refuse a masked column that the destination makes names of folders from, which the ledger shows.
+
+    Args:
+        pipeline: the pipeline file.
+        stream: the selected stream.
+        names: column of the source -> what it is called as it arrives.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    masks = stream.stream.masks
+    said = (pipeline.destination.config or {}).get("partition_by") if masks is not None else None
+    if masks is None or not isinstance(said, list):
+        return
+    folders = set(_columns(map(str, said)))
+    if shown := next((name for name in masks.fields if names.get(name, name) in folders), ""):
+        raise pipeline.error(
+            (*stream.location, "columns"),
+            f"stream {stream.name!r}: mask: {shown!r} is masked, and `partition_by` of the destination makes names of "
+            "folders of it, which messages and the ledger show: take one of them out",
+        )
 
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:
@@ -101,4 +129,4 @@ def _columns(said: Any) -> Iterator[str]:
         yield called[1] if called else name
 
 
-__all__ = ["masks_of"]
+__all__ = ["is_masked", "masks_of", "refuse_masked_folders"]

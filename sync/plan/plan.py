@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from syncblocks.connectors.abilities import Abilities
@@ -56,6 +56,8 @@ from .evolution import (
 from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
 from .history import check_history, timed
+from .latest import check_latest
+from .masks import refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .placement import checked_placement
@@ -186,6 +188,11 @@ class PlannedStream:
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
+#: Connectors of files, and those of their settings that say into which files records go.
+_FILES = ("csv", "jsonl", "parquet")
+_OF_FILES = ("partition_by", "file_records")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The plan of a run."""
@@ -200,6 +207,8 @@ class Plan:
     skipped: tuple[str, ...] = ()
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
+    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`.
+    files: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_streams(
@@ -291,8 +300,14 @@ def plan_streams(
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
     wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
     planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
+    connector, config = pipeline.destination.connector, pipeline.destination.config
     return Plan(
-        streams=planned_streams, groups=groups, before=pipeline.before, warnings=tuple(warnings), elsewhere=elsewhere
+        streams=planned_streams,
+        groups=groups,
+        before=pipeline.before,
+        warnings=tuple(warnings),
+        elsewhere=elsewhere,
+        files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
     )
 
 
@@ -417,6 +432,8 @@ def _plan_stream(
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
+    refuse_masked_folders(pipeline, stream, names)
+    check_latest(pipeline, stream, declared, mapping, table, connectors, is_decided=is_decided)
     no_filling = why_no_filling(stream, connectors.destination_can, is_decided=is_decided)
     if stream.fills_new_columns and no_filling:
         raise stream_error(pipeline, stream, f"`fill_new_columns` {no_filling}")

@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import (
     UNSEEN,
     Condition,
     ConflictMethod,
+    Masks,
     ReplicationMethod,
     Stream,
     WriteDisposition,
@@ -34,7 +35,8 @@ from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
 from .history import history_of
-from .masks import masks_of
+from .latest import latest_of
+from .masks import is_masked, masks_of
 from .said import with_types
 from .selected_stream import Failer, SelectedStream, failer
 from .written_range import range_conditions, written_range_of
@@ -104,6 +106,7 @@ def configure(
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
         )
+    latest = latest_of(stream, settings, kept, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
@@ -113,12 +116,13 @@ def configure(
         schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
         key_properties=keys,
         unique_properties=unique,
+        latest_by=latest,
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=(*_conditions(pipeline, stream, settings, fail), *range_conditions(stream, written)),
+        where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
         masks=masks,
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
@@ -174,6 +178,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "types",
         "key_properties",
         "unique_constraints",
+        "latest_by",
         "bookmark_properties",
         "bookmark_property_operators",
         "replication_method",
@@ -273,7 +278,9 @@ def _unique(
     return keys, said
 
 
-def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Condition, ...]:
+def _conditions(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], masks: Masks | None, fail: Failer
+) -> tuple[Condition, ...]:
     comparisons: Sequence[Comparison] = settings.get("where") or ()
     if not comparisons:
         return ()
@@ -294,7 +301,7 @@ def _conditions(pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any],
                 text = pa.field(column, pa.string())
                 found.append(condition_of(text, operator, [str(value) for value in values]))
                 continue
-            shown = ", ".join(map(repr, values))
+            shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
         of_interval = pipeline.said_of_interval(("streams", place, "where", column))
         found.append(replace(condition, of_interval=of_interval))

@@ -13,7 +13,6 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.text import TYPES
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
-from syncblocks.connectors.registry import settings_model
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
 
 from ..errors import StateError
@@ -55,7 +54,7 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
     table = session.destination.describe([selected.destination_table])[selected.destination_table]
     _refuse_unfit(selected, table)
     planned = _planned(session, selected, table)
-    _refuse_columns(session, planned)
+    _refuse_columns(planned)
     records = _examined(session, planned, wants_bookmark=not texts)
     if records is not None:
         _refuse_keys(planned, records)
@@ -89,18 +88,16 @@ def _planned(session: Session, selected: SelectedStream, table: TableState) -> P
     return plan.streams[0]
 
 
-def _refuse_columns(session: Session, planned: PlannedStream) -> None:
+def _refuse_columns(planned: PlannedStream) -> None:
     if not planned.mapping.refusals or not planned.is_schema_decided:
         return
     types = list[str]()
-    settings = settings_model(session.pipeline.source.connector, "source", session.pipeline.folder)
-    has_types = settings is not None and "types" in settings.model_fields
     for column in planned.mapping.columns:
         kept, schema = column.kept, planned.table.schema
-        if has_types and kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
+        if kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
             types += [f"{column.name}: {_type_text(schema.field(kept.column).type)}"]
     reasons = "; ".join(planned.mapping.refusals)
-    line = f"; or copy into the source's `config`: types: {{{', '.join(types)}}}" if types else ""
+    line = f"; or copy into the stream's entry under `streams`: types: {{{', '.join(types)}}}" if types else ""
     raise StateError(f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}")
 
 

@@ -87,12 +87,12 @@ class Coordinator:
             self._executor.close()
 
     def _execute(self, concurrency: int | None) -> None:
-        slots = self._slots(concurrency)
         stopped_at: float | None = None
         while self._waiting or self._claimed or self._active:
             while self._claimed:
                 self._start(self._claimed.popleft())
-            while len(self._active) < slots and not self._must_stop() and (group := self._next()):
+            # Asked each time: workers may come and go.
+            while len(self._active) < self._slots(concurrency) and not self._must_stop() and (group := self._next()):
                 nonce = secrets.token_hex(16) if self._is_remote else ""
                 if self._claim(group, nonce):
                     self._start(group, nonce)

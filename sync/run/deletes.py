@@ -1,4 +1,4 @@
-"""What a stream's last transaction deletes or marks: the records whose keys the source no longer has."""
+"""What a stream's last transaction deletes, marks or ends: the records whose keys the source no longer has."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pyarrow as pa
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.sides import Side
-from syncblocks.connectors.stream import DELETED_AT, Stream
+from syncblocks.connectors.stream import DELETED_AT, VALID_FROM, VALID_TO, Stream
 
 from ..flow.memory import side_bytes
 from ..plan.deletes import PlannedDeletes
 from ..plan.plan import Connectors, PlannedStream
 from ..session.reader import copy_of, offered_streams, reader_of, without_marked
 from ..verify.checksums import SideReader
-from ..verify.columns import ColumnPairs
+from ..verify.columns import ColumnPairs, current_versions
 from ..verify.keys import KeyDifference, compare_keys, keys_table
 from .context import StreamContext
 from .errors import DeletesRefused
 
-#: Type of `DELETED_AT`.
+#: Type of `DELETED_AT`, and of the times of versions.
 _MOMENT = pa.timestamp("us", "UTC")
 
 
@@ -63,10 +63,11 @@ def find_removal(
         copy = copy_of(table, offered_streams(reader, [table]))
         if copy is None:
             raise FatalConnectorError(f"table {name!r} cannot be read back", stream=planned.name)
-        live = without_marked(copy, planned.selected)
+        live = current_versions(planned, without_marked(copy, planned.selected))
         written = replace(planned, table=replace(table, columns=columns))
         left, right = ColumnPairs(_connectors(context), written, live, reader.can).key_sides()
-        marks = live.where[0].field.name if live.where else ""
+        history = planned.selected.added.history
+        marks = live.where[0].field.name if live.where and history is None else ""
         memory = None if context.pipeline.memory is None else side_bytes(context.pipeline.memory)
         reading(reader.source)
         try:
@@ -75,6 +76,7 @@ def find_removal(
                 SideReader(reader.source, reader.can, right, memory),
                 marks=marks,
                 most=deletes.most,
+                former=() if history is None else tuple(replace(each, operator="is_not_null") for each in live.where),
             )
         finally:
             reading(None)
@@ -83,9 +85,14 @@ def find_removal(
     names = _arriving_names(planned, left, right)
     missing, returned = (_renamed(keys or [], names) for keys in (found.missing_keys, found.returned_keys))
     if not deletes.setting.is_soft:
-        return Removal(removed=keys_table(missing, None), begun_in=table.identity)
+        return Removal(removed=keys_table(missing, {}), begun_in=table.identity)
     moment, none = pa.array([deletes.moment, None], _MOMENT)
-    parts = [part for part in (keys_table(missing, moment), keys_table(returned, none)) if part is not None]
+    gone, back = {DELETED_AT: moment}, {DELETED_AT: none}
+    if history is not None:
+        at = pa.scalar(history.at, _MOMENT)
+        gone = {VALID_FROM: none, VALID_TO: at}
+        back = {VALID_FROM: none if history.bookmark else at, VALID_TO: none}
+    parts = [part for part in (keys_table(missing, gone), keys_table(returned, back)) if part is not None]
     return Removal(marked=pa.concat_tables(parts) if parts else None, begun_in=table.identity)
 
 

@@ -301,7 +301,7 @@ class StreamRun:
         self.remove_missing(stream)
 
     def remove_missing(self, stream: Stream) -> None:
-        """Delete or mark what the source no longer has, and complete the stream, in one transaction of its own.
+        """Delete, mark or end what the source no longer has, and complete the stream, in one transaction of its own.
 
         Args:
             stream: as its records have arrived, all of which are committed.
@@ -316,7 +316,7 @@ class StreamRun:
         found = find_removal(self.context, self.planned, self._columns, self._read_by)
         self.check()
         order = replace(
-            self.load_order(with_marks(stream) if found.marked is not None else stream),
+            self.load_order(stream if found.marked is None or deletes.is_of_history else with_marks(stream)),
             removed=found.removed,
             marked=found.marked,
             compared_at=deletes.moment,
@@ -326,10 +326,9 @@ class StreamRun:
         for commit in self.context.destination.load(order, iter([self._final(self._committed)]), "arrow"):
             self.note_commit(commit)
             self._rows_deleted = (self._rows_deleted or 0) + commit.removed
-        word = "marked as deleted" if deletes.setting.is_soft else "deleted"
         if self._rows_deleted:
             self.context.progress.message(
-                f"{self.name}: {self._rows_deleted:,} record(s) {word}: the source lacks them"
+                f"{self.name}: {self._rows_deleted:,} record(s) {deletes.word}: the source lacks them"
             )
 
     def _read_by(self, reader: Source | None) -> None:

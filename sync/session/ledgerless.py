@@ -181,6 +181,7 @@ PASSED_ON = frozenset(
         "has_one_null",
         "holds_memory",
         "keeps_first",
+        "keeps_latest",
         "keeps_rejected",
         "knows_place",
         "lists_streams",

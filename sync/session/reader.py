@@ -71,7 +71,7 @@ def offered_streams(reader: Reader, tables: Collection[TableState]) -> dict[str,
 def without_marked(copy: Stream, selected: SelectedStream) -> Stream:
     """Leave out the records of a table that a stream with `deletes: soft` has marked as deleted."""
     mark = next((field for field in copy.schema if field.name.casefold() == DELETED_AT), None)
-    if mark is None or selected.deletes is None or not selected.deletes.is_soft:
+    if mark is None or selected.deletes is None or not selected.deletes.is_soft or selected.added.history is not None:
         return copy
     return replace(copy, where=(Condition(field=mark, operator="is_null"),))
 

@@ -40,7 +40,8 @@ class ColumnPairs:
         self._planned = planned
         deletes = planned.selected.deletes
         #: The column of marks that is no column of the stream.
-        self._marks = {DELETED_AT} if deletes is not None and deletes.is_soft else set[str]()
+        has_marks = deletes is not None and deletes.is_soft and planned.selected.added.history is None
+        self._marks = {DELETED_AT} if has_marks else set[str]()
         stream = planned.selected.stream
         self._systems = (system_of(connectors.source_can, stream), system_of(reader_can, copy))
         computes = computing(connectors.source_can, stream), computing(reader_can, copy)

@@ -15,6 +15,8 @@ from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Dig
 from syncblocks.connectors.checksums.sql import is_same
 from syncblocks.connectors.sides import Key
 
+from .ages import Ages
+
 #: Ranges with at most this many records are not split; their records are compared.
 LEAF_RECORDS = 1000
 
@@ -77,6 +79,8 @@ class Comparison:
     #: Records read and not compared, since they changed in the source after the last run. Records that the checksums
     #: leave out are not counted.
     changed_since: int = 0
+    #: Records read and not compared, since the destination has a newer one of their key (`latest_by`).
+    outdated: int = 0
 
     @property
     def is_equal(self) -> bool:
@@ -92,6 +96,7 @@ def compare(
     *,
     is_bounded: bool,
     unread: frozenset[str] = frozenset(),
+    latest_by: str = "",
     interrupt: Callable[[], None],
 ) -> Comparison:
     """Compare two sides.
@@ -103,11 +108,16 @@ def compare(
         columns: the compared columns, by the source's names.
         is_bounded: records past a bookmark are left out; the destination may have older versions of them.
         unread: columns, by the source's names, without which a record is never read.
+        latest_by: column, by the source's name, whose highest value says which record of a key counts.
         interrupt: interrupts both sides, called when this thread is stopped or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
         try:
-            return _Comparer(pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread).run()
+            ages = Ages(columns, latest_by)
+            comparer = _Comparer(
+                pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread, ages=ages
+            )
+            return comparer.run()
         except BaseException:
             interrupt()
             raise
@@ -166,6 +176,7 @@ class _Comparer:
         is_bounded: bool,
         unread: frozenset[str] = frozenset(),
         leaf_records: int = LEAF_RECORDS,
+        ages: Ages | None = None,
     ) -> None:
         self._pool = pool
         self._leaf_records = leaf_records
@@ -173,6 +184,7 @@ class _Comparer:
         self._key = key
         self._columns = columns
         self._is_bounded = is_bounded
+        self._ages = ages
         self._unread = [place for place, column in enumerate(columns) if column.name in unread]
 
     def run(self) -> Comparison:
@@ -292,10 +304,22 @@ class _Comparer:
                     result.changed_since += 1
                     continue
                 found = []
+            if self._ages is not None and self._ages.decide:
+                if self._ages.is_newer(there, found):
+                    result.outdated += 1
+                    continue
+                found = self._counting(found, there)
             difference = self._difference(key, found, there)
             if difference is not None:
                 differences[(found or there)[0].place].append(difference)
         return differences
+
+    def _counting(self, found: list[Row], there: list[Row]) -> list[Row]:
+        """Return the source's record of a key that counts; of several of equal age nobody knows which one came last."""
+        assert self._ages is not None
+        newest = self._ages.newest(found)
+        alike = [row for row in newest if self._difference(row.key, [row], there) is None]
+        return (alike or newest)[-1:]
 
     def _was_never_read(self, row: Row) -> bool:
         """Tell whether a record of the destination lacks a bookmark without which records are never read."""

@@ -6,20 +6,24 @@ each key is read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.checksums import EVERYTHING, Digest, KeyRange
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
-from syncblocks.connectors.stream import DELETED_AT, Rejected, Stream
+from syncblocks.connectors.stream import Condition, Rejected, Stream
 
 from ..plan.reading import computing
 from .checksums import SideReader
 from .comparison import RangeDifference, differing_ranges
+
+if TYPE_CHECKING:  # it imports DuckDB's canonical forms, which few runs need
+    from syncblocks.connectors.duckdb.key_set import KeySet
 
 #: Keys of one side that are read in one step, and most ranges of a step: a statement names all of them.
 KEYS_AT_ONCE, RANGES_AT_ONCE = 200_000, 500
@@ -44,14 +48,22 @@ class KeyDifference:
     returned_keys: list[pa.RecordBatch] | None = None
 
 
-def compare_keys(source: SideReader, copy: SideReader, *, marks: str, most: Callable[[int], int]) -> KeyDifference:
+def compare_keys(
+    source: SideReader,
+    copy: SideReader,
+    *,
+    marks: str,
+    most: Callable[[int], int],
+    former: Sequence[Condition] = (),
+) -> KeyDifference:
     """Compare the keys of a source and of its copy.
 
     Args:
         source: over the key's columns only.
-        copy: the same of the table, without marked records.
+        copy: the same of the table, without marked records, or with the current versions only.
         marks: the table's column of marks; empty: it has none.
         most: number of the table's records -> most keys to keep of those that are missing at the source.
+        former: of a history: what the versions that have ended meet. A key that has no others is back.
 
     Raises:
         ConnectorError: a side cannot be read, or a record of the source is rejected: its key is not known.
@@ -76,6 +88,10 @@ def compare_keys(source: SideReader, copy: SideReader, *, marks: str, most: Call
                 if totals is None:
                     found.table_records += pc.sum(is_live).as_py() or 0
                 _note(found, batch, is_there, is_live, marks, most(found.table_records) if totals else None)
+                if former:
+                    keys.remove(batch, copy.side.key)
+            if former and keys.count():
+                _note_back(found, copy, part, former, keys)
     return found
 
 
@@ -92,6 +108,21 @@ def _note(
     returned = batch.filter(pc.and_(is_there, pc.invert(is_live))).select(names)
     if found.returned_keys is not None and returned.num_rows:
         found.returned_keys.append(returned)
+
+
+def _note_back(
+    found: KeyDifference, copy: SideReader, part: Sequence[KeyRange], former: Sequence[Condition], keys: KeySet
+) -> None:
+    """Note the keys of ended versions that the source has, and no current version."""
+    assert found.returned_keys is not None
+    for event in copy.read_within(replace(copy.side.stream, where=tuple(former)), part):
+        if not isinstance(event, pa.RecordBatch):
+            continue
+        found.read += event.num_rows
+        back = event.filter(keys.contains(event, copy.side.key))
+        if back.num_rows:
+            keys.remove(back, copy.side.key)
+            found.returned_keys += pa.table(back).group_by(back.schema.names).aggregate([]).to_batches()
 
 
 def _differing(source: SideReader, copy: SideReader) -> tuple[tuple[Digest, Digest] | None, list[RangeDifference]]:
@@ -180,19 +211,14 @@ def _one(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.concat_batches(list(batches))
 
 
-def keys_table(batches: Sequence[pa.RecordBatch], moment: pa.Scalar | None) -> pa.Table | None:
-    """Return keys as one table, with the time of their marks; None: there are none.
-
-    Args:
-        batches: keys.
-        moment: value of `DELETED_AT`; None: no such column.
-    """
+def keys_table(batches: Sequence[pa.RecordBatch], columns: Mapping[str, pa.Scalar]) -> pa.Table | None:
+    """Return keys as one table, with columns of one value each behind them; None: there are none."""
     if not batches:
         return None
     table = pa.Table.from_batches(list(batches))
-    if moment is None:
-        return table
-    return table.append_column(pa.field(DELETED_AT, moment.type), pa.repeat(moment, table.num_rows))
+    for name, value in columns.items():
+        table = table.append_column(pa.field(name, value.type), pa.repeat(value, table.num_rows))
+    return table
 
 
 __all__ = ["KeyDifference", "compare_keys", "keys_table"]

@@ -81,20 +81,34 @@ def _selected(planned: PlannedStream) -> SelectedStream:
     return planned.selected if is_merged else replace(planned.selected, conflict_method=ConflictMethod.UPDATE)
 
 
+def other_remedy(planned: PlannedStream) -> str:
+    """Say what mends a stream that no repair does; empty: a repair may."""
+    if planned.write_disposition is WriteDisposition.HISTORY:
+        return (
+            "a history is only written by its runs; `syncblocks state reset` lets the next one read all records again "
+            "and compare them"
+        )
+    written = planned.written_range
+    if written is None:
+        return ""
+    if written.is_by_files:
+        return "`syncblocks state rewind --files` lets the next run read files again, and write their records anew"
+    if written.interval is None:
+        return (
+            f"a run writes the records of each {written.column} that it reads anew, and with an interval a whole range"
+        )
+    return "a run with the same --interval-start and --interval-end writes the range anew (`replace_range`)"
+
+
 def plan_repair(
     session: Session, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
 ) -> tuple[Repair | None, str]:
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write_disposition is WriteDisposition.MERGE
     is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
-    if planned.written_range is not None:
-        return None, "not repaired: a run writes the range anew (`replace_range`)"
+    if mended := other_remedy(planned):
+        return None, f"not repaired: {mended}"
     reason = ""
-    if planned.write_disposition is WriteDisposition.HISTORY:
-        return None, (
-            "not repaired: a history is only written by its runs; `syncblocks state reset` lets the next one read all "
-            "records again and compare them"
-        )
     if not source.side.key:
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):

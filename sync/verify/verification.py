@@ -20,7 +20,7 @@ from .checksums import SideReader
 from .columns import ColumnPairs, current_versions
 from .comparison import Comparison, compare
 from .passing import passing
-from .repair import plan_repair
+from .repair import other_remedy, plan_repair
 from .written_range import within_range
 
 #: Verdicts. `counted`: records were only counted, or not even that.
@@ -44,6 +44,8 @@ class StreamVerification:
     notes: tuple[str, ...] = ()
     #: The repair; None if not needed, not asked for or not possible.
     repair: Repair | None = None
+    #: What mends differences in place of a repair; empty: a repair may.
+    remedy: str = ""
 
 
 def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
@@ -113,7 +115,7 @@ def _verify(
     comparison, rejected = _compared(mine, theirs)
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
-    found = _judged(planned, left, comparison, columns.notes)
+    found = replace(_judged(planned, left, comparison, columns.notes), remedy=other_remedy(planned))
     if not with_repair or found.verdict != DIFFERS:
         return found
     repair, note = plan_repair(session, planned, comparison, mine, theirs)
@@ -139,6 +141,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                     left.columns,
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
+                    latest_by=left.stream.latest_by,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
@@ -188,6 +191,10 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         found.append(
             f"at least {comparison.changed_since} records have changed in the source since, or have no bookmark and "
             "are not read again: not compared"
+        )
+    if comparison.outdated:
+        found.append(
+            f"at least {comparison.outdated} records are newer in the destination, by `latest_by`: not compared"
         )
     return StreamVerification(
         stream=planned.name,

@@ -235,6 +235,10 @@ def versions(load: Load, rows: list[dict[str, Any]], new: list[dict[str, Any]]) 
     for record in sorted(new, key=lambda record: record[VALID_FROM]):  # is stable
         own = [row for row in rows if all(row[key] == record[key] for key in keys)]
         current = next((row for row in own if row[VALID_TO] is None), None)
+        if own and current is None:
+            record[VALID_FROM] = begun = max(record[VALID_FROM], *(row[VALID_TO] for row in own))
+            for row in own:
+                row[VALID_TO] = None if row[VALID_FROM] == row[VALID_TO] == begun else row[VALID_TO]
         values = {name: value for name, value in record.items() if name not in (VALID_FROM, VALID_TO)}
         at_once = next((row for row in own if row[VALID_FROM] == record[VALID_FROM]), None)
         is_newer = current is not None and current[VALID_FROM] < record[VALID_FROM]
@@ -247,7 +251,25 @@ def versions(load: Load, rows: list[dict[str, Any]], new: list[dict[str, Any]]) 
         rows.append(dict(record))
         own = sorted([*own, rows[-1]], key=lambda row: row[VALID_FROM])
         for row, following in zip(own, [*own[1:], {VALID_FROM: None}], strict=True):
-            row[VALID_TO] = following[VALID_FROM]
+            ends = [each for each in (row[VALID_TO], following[VALID_FROM]) if each is not None]
+            row[VALID_TO] = min(ends, default=None)
+    return rows
+
+
+def ended(load: Load, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """End the versions of keys that are gone, and begin those of keys that are back."""
+    for mark in [] if load.marked is None else load.marked.to_pylist():
+        own = [row for row in rows if all(row[key] == mark[key] for key in load.stream.key_properties[:-1])]
+        current = next((row for row in own if row[VALID_TO] is None), None)
+        if mark[VALID_TO] is not None and current is not None:
+            current[VALID_TO] = max(mark[VALID_TO], current[VALID_FROM])
+        elif mark[VALID_TO] is None and own and current is None:
+            last = max(own, key=lambda row: row[VALID_FROM])
+            begun = max(last[VALID_TO], mark[VALID_FROM] or last[VALID_TO])
+            if begun == last[VALID_FROM]:
+                last[VALID_TO] = None
+            else:
+                rows.append({**last, VALID_FROM: begun, VALID_TO: None})
     return rows
 
 
@@ -286,14 +308,17 @@ class AbleDestination(MemoryDestination):
             return
         name = load.key.destination_table
         held = self._database.tables.get(name)
-        for commit in super().load(replace(load, write_disposition=WriteDisposition.APPEND), events, wire):
+        plain = replace(load, write_disposition=WriteDisposition.APPEND, marked=None)
+        for commit in super().load(plain, events, wire):
             written = self._database.tables[name]
             before = 0 if held is None else held.num_rows
             rows = versions(load, written.slice(0, before).to_pylist(), written.slice(before).to_pylist())
+            rows = ended(load, rows) if commit.checkpoint.is_final else rows
             held = self._database.tables[name] = pa.Table.from_pylist(rows, schema=written.schema)
             row = self._database.ledger[load.key]
             self._database.ledger[load.key] = replace(row, history=load.history.known)
-            yield commit
+            gone = 0 if load.marked is None else load.marked.num_rows - load.marked.column(VALID_TO).null_count
+            yield replace(commit, removed=gone)
 
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         def events() -> Iterator[Event | Block]:

@@ -26,6 +26,7 @@ _FILES = {
     "removes_records",
     "replaces_ranges",
     "keeps_first",
+    "keeps_latest",
 }
 _SERVER_SOURCE = {
     "knows_place",
@@ -58,6 +59,7 @@ _SQL = {
     "merges_by_unique",
     "fills_columns",
     "keeps_first",
+    "keeps_latest",
     "examines_tables",
     "runs_statements",
     "fences_statements",
@@ -102,7 +104,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "mysql": {"url": "mysql://root@127.0.0.1/x"},
     "postgres": {"url": "postgresql://127.0.0.1/x"},
     "singer": {"executable": "plugin"},
-    "sqlalchemy": {"url": "sqlite:///x.db"},
+    "sqlalchemy": {"url": "sqlite:///{folder}/x.db"},
     "sqlite": {"path": "x.db"},
 }
 
@@ -116,7 +118,9 @@ def test_each_shipped_connector_has_a_row() -> None:
     [(name, role) for name, classes in CONNECTORS.items() for role, path in zip(ROLES, classes, strict=True) if path],
 )
 def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
-    connector = connector_class(name, role)(CONFIGS.get(name, {"path": "data"}), tmp_path)
+    given = CONFIGS.get(name, {"path": "data"})
+    config = {key: str(value).replace("{folder}", str(tmp_path)) for key, value in given.items()}
+    connector = connector_class(name, role)(config, tmp_path)
     found = abilities_of(connector)
     expected = EXPECTED[name][0 if role == "source" else 1]
     assert {ability for ability in ABILITIES if getattr(found, ability) is not None} == expected

@@ -59,7 +59,12 @@ def each_case(test: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the arguments that `parametrize` would give."""
     marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
     for values in itertools.product(*(mark.args[1] for mark in marks)):
-        yield {mark.args[0]: value for mark, value in zip(marks, values, strict=True)}
+        case: dict[str, Any] = {}
+        for mark, value in zip(marks, values, strict=True):
+            said = mark.args[0]
+            names = [name.strip() for name in said.split(",")] if isinstance(said, str) else list(said)
+            case |= dict(zip(names, [value] if len(names) == 1 else value, strict=True))
+        yield case
 
 
 def test_the_honest_connectors_fail_nothing() -> None:

@@ -26,7 +26,8 @@ def write(folder: Path, target: Target, mode: str) -> Path:
                 "replication_method": "INCREMENTAL",
                 "bookmark_properties": ["id"],
                 "key_properties": ["id"],
-                "deletes": {"mode": mode, "every": "1d"},
+                "deletes": {"mode": "soft" if mode == "history" else mode, "every": "1d"},
+                "write_disposition": "history" if mode == "history" else "merge",
             }
         ],
     }
@@ -43,7 +44,7 @@ def change(folder: Path, *statements: str) -> None:
 
 
 def live(target: Target, mode: str) -> list[int]:
-    where = " where _deleted_at is null" if mode == "soft" else ""
+    where = {"soft": " where _deleted_at is null", "history": " where _valid_to is null"}.get(mode, "")
     try:
         return sorted(row[0] for row in target.query(f"select id from t{where}"))
     except Exception:  # the first mark makes the column
@@ -63,7 +64,7 @@ PLACES = {
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres", "mysql"])
-@pytest.mark.parametrize("mode", ["hard", "soft"])
+@pytest.mark.parametrize("mode", ["hard", "soft", "history"])
 def test_a_kill_around_the_deletes_makes_all_of_them_or_none(
     zygote: Zygote, folder: Path, injected: Count, kind: str, mode: str, place: str
 ) -> None:

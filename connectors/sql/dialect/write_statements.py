@@ -191,6 +191,58 @@ class Writes:
             statements.insert(0, self._update(target, source, columns, staged, key))
         return [sql for sql in statements if sql]
 
+    def drop_outrun(
+        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+    ) -> str:
+        """Write DELETE of staged records but those with the highest value of their key, of equal ones the last.
+
+        Args:
+            target: as it stands now.
+            staging: the records, with `SEQUENCE`.
+            column: what decides; NULL is lower than any value.
+            staged: column -> type in the staging table.
+            key: columns that identify a record.
+        """
+        keys = ", ".join(self._value(each, staged) for each in target.columns if each.name in key)
+        value, number = self.ordered(self._value(column, staged), column), f"s.{self._quote(SEQUENCE)}"
+        order = f"case when {value} is null then 1 else 0 end, {value} desc, {number} desc"
+        inner = (
+            f"select {number} as place, row_number() over (partition by {keys} order by {order}) as number "
+            f"from {self._table(staging)} as s"
+        )
+        return self.delete_staged(staging, f"{number} in (select r.place from ({inner}) as r where r.number > 1)")
+
+    def drop_older(
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        current: str = "",
+    ) -> str:
+        """Write DELETE of staged records for whose key the target has a newer one; equal ones are not newer.
+
+        Args:
+            target: as it stands now.
+            staging: the records.
+            column: what decides; NULL is older than any value.
+            staged: column -> type in the staging table.
+            key: columns that identify a record.
+            current: only records count that have NULL in this column; empty: all do.
+        """
+        held = self.ordered(f"t.{self._quote(column.name)}", column)
+        value = self.ordered(self._value(column, staged), column)
+        newer = f"{held} is not null and ({value} is null or {self._compared(held, '>', value)})"
+        parts = [self._same_key(target.columns, staged, key), newer]
+        parts += [f"t.{self._quote(current)} is null"] if current else []
+        older = f"exists (select 1 from {self._table(target.name)} as t where {' and '.join(parts)})"
+        return self.delete_staged(staging, older)
+
+    def ordered(self, expression: str, column: Column) -> str:
+        """Write a value of a column so that the system orders it as Arrow does: texts by their bytes."""
+        return expression
+
     def carry(
         self,
         target: Table,

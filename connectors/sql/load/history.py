@@ -7,14 +7,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...stream import ADDED, NEWEST, VALID_FROM, VALID_TO
+from ...stream import ADDED, ENDS, VALID_FROM, VALID_TO
 from ..actions import Action
-from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName
+from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName, staging_name
 from ..ledger import commit
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
+from .history_ends import Endings
 from .history_statements import HistoryStatements, Versions
-from .staging import create_staging, insert_staged
+from .latest import keep_latest
+from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
 
 #: Types of bookmarks that every system orders as their source does: texts have collations.
@@ -71,25 +73,26 @@ class History(Strategy):
         commit(session, context.dialect)
 
     def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:
-        """Keep the newest time, and until the stream is completed the columns that were added."""
-        newest = {NEWEST: self._history.known.get(NEWEST, "")}
-        return newest | ({ADDED: sorted(self._added)} if self._added and not is_final else {})
+        """Keep what is known, and until the stream is completed the columns that were added."""
+        known = {name: value for name, value in self._history.known.items() if name != ADDED}
+        return known | ({ADDED: sorted(self._added)} if self._added and not is_final else {})
 
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it with numbers: of equal keys and times the last record counts."""
         return create_staging(self.context, planned, is_shared=is_shared)
 
     def finish(self, *, is_final: bool) -> None:
-        """Create the target or fit it to the stream, then add the new versions."""
+        """Create the target or fit it to the stream, end versions of records that are gone, add the new ones."""
         context, staged, target = self.context, self.staged, self.context.target
         if staged is None and not is_final:
             return
-        is_empty = False
+        is_empty, marked = False, context.load.marked if is_final else None
         key = context.columns.key()
         if staged is not None:
             self._refuse_nulls(staged, key)
         table, columns = self.table, self.target_columns()
-        if staged is not None or table is None or self._starts_over or target.lacks(table, columns):
+        is_written = staged is not None or marked is not None
+        if is_written or table is None or self._starts_over or target.lacks(table, columns):
             table = self.table = target.lock(table)
             if table is not None and self._starts_over:
                 table = self._emptied(table, columns, key)
@@ -98,16 +101,18 @@ class History(Strategy):
             is_empty = table is None
             table = target.create(columns, key) if table is None else target.evolve(table, columns)
         self._starts_over = False
+        if marked is not None:
+            self._end(marked, table, key)
         if staged is None:
             return
         versions = self._versions(table, staged, key)
         target.lock_late()
+        own = [column.name for column in versions.key]
+        keep_latest(context, table, staged, own, is_new=is_empty, current=versions.valid_to.name)
         if self._history.is_whole:
             self.records -= self._reject_unlike(staged, versions)
         writes = HistoryStatements(context.dialect, table, staged, versions)
-        context.dialect.writes.refuse_equal_keys(
-            context.session, table, staged.name, staged.written_to(table), [column.name for column in versions.key]
-        )
+        context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, staged.written_to(table), own)
 
         def statements(source: TableName) -> Sequence[Action]:
             if self._history.has_versions:
@@ -116,6 +121,19 @@ class History(Strategy):
             return writes.of_first_run(source) if is_empty and context.rejected is None else writes.of_run(source)
 
         self.records -= insert_staged(context, table, staged, statements, key=key)
+
+    def _end(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
+        """End the current versions of records that are gone, and begin those of keys that are back."""
+        context = self.context
+        last = context.columns.names[VALID_TO]
+        held = {column.name: column for column in table.columns}
+        columns = [held[name] for name in (*key, last)]
+        context.target.lock_late()
+        name, types = stage_keys(context, marked, columns)
+        stem = TableName(name.schema, staging_name(context.load.token))
+        endings = Endings(context.dialect, table, columns[:-2], columns[-2], columns[-1], stem)
+        context.target.run([*endings.statements(name, types), context.dialect.tables.drop(name)])
+        self.removed += marked.num_rows - marked.column(VALID_TO).null_count
 
     def _refuse_nulls(self, staged: StagingTable, key: Sequence[str]) -> None:
         context = self.context
@@ -154,6 +172,8 @@ class History(Strategy):
             in_place=[column for column in values if column.name in in_place],
             kept=[column for column in values if column.name in kept],
             bookmark=[into[name] for name in self._bookmark() if name in into],
+            time=into.get(marks[0]) if self._history.has_versions and marks else None,
+            has_ends=bool(self._history.known.get(ENDS)),
         )
 
     def _bookmark(self) -> list[str]:

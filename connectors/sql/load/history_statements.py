@@ -18,7 +18,7 @@ from ..tables import Column, StagingTable, Table
 _NEXT, _LATE, _SAME, _CURRENT = 0, 1, 2, 3
 
 #: Columns that stand in derived tables only.
-_RUN, _CLOSED = "_syncblocks_run", "_syncblocks_closed"
+_RUN, _CLOSED, _SAID = "_syncblocks_run", "_syncblocks_closed", "_syncblocks_said"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,10 @@ class Versions:
     kept: Sequence[Column]
     #: Columns of the bookmark, if a record below that of the current row is to be left out.
     bookmark: Sequence[Column]
+    #: Column from which each record takes its time.
+    time: Column | None = None
+    #: Whether versions may have ended of which none is the next.
+    has_ends: bool = False
 
     @property
     def all(self) -> list[Column]:
@@ -83,6 +87,7 @@ class HistoryStatements:
         follows = f"s.{self._rank} = {_NEXT}"
         return [
             *writes.before_merge(),
+            *self._reopened(source),
             *self._made(found),
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, {kind} "
             f"from {self._last(source, [*versions.key])} as s left join {self._into_target} as t on {current} "
@@ -115,11 +120,12 @@ class HistoryStatements:
         is_next = f"s.{self._rank} = {_NEXT}"
         return [
             *writes.before_merge(),
+            *self._reopened(source, is_kept=True),
             *self._made(found, one, two, heads, ends),
             # Of equal times the last replaces the other; what is in the table as it comes is not looked at again.
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, "
             f"case when {is_new} then {_NEXT} else {_SAME} end "
-            f"from {self._last(source, [*versions.key, versions.valid_from])} as s "
+            f"from {self._last(source, [*versions.key, versions.valid_from], has_times=True)} as s "
             f"left join {self._into_target} as t on {at_once} where {is_new} or {writes.changed(versions.updated)}",
             *self._updated(versions.updated, found, f"{at_once} and s.{self._rank} = {_SAME}"),
             *self._carried(found),
@@ -143,7 +149,10 @@ class HistoryStatements:
                 {versions.valid_to.name: f"s.{self._from}"},
                 f"{self._same} and t.{self._from} = s.{self._to}",
             ),
-            *map(self._dialect.tables.drop, (found, one, two, heads, ends)),
+            *map(
+                self._dialect.tables.drop,
+                (found, one, two, heads, ends, *([self._raised] if versions.has_ends else [])),
+            ),
         ]
 
     def _chain(self, chain: TableName, found: TableName) -> list[str]:
@@ -215,7 +224,56 @@ class HistoryStatements:
         end = f"case when b.{self._to} is null or b.{run} < b.{self._to} then b.{run} else b.{self._to} end"
         return f"{self._insert_target(begun)} select {self._names(begun, 'b.')}, {end} from {bounded} as b"
 
+    # --------------------------------------------------------------- after versions that have ended
+    def _reopened(self, source: TableName, *, is_kept: bool = False) -> list[Action]:
+        """Write what finds records that begin later than they say, and opens again what ended as it began.
+
+        A key without a current version is back: it begins when the last one ended, if that is later. A record that
+        says a time before such a beginning, and is newer than what has begun there, takes its place.
+        """
+        versions, raised = self._versions, self._raised
+        if not versions.has_ends:
+            return []
+        keys, begun, ended = self._names(versions.key, "s."), f"s.{self._from}", f"max(t.{self._to})"
+        is_gone = f"count(*) = count(t.{self._to})"
+        newer = ""
+        if versions.time is not None:
+            time = self._quote(versions.time.name)
+            newer = f"max(case when t.{self._from} > {begun} and t.{time} <= s.{time} then t.{self._from} end)"
+        otherwise, or_newer = (f" else {newer}", f" or {newer} is not null") if newer else ("", "")
+        names = ", ".join([self._names(versions.key), self._from, self._to, self._number, self._rank])
+        return [
+            *self._made(raised),
+            f"insert into {self._table(raised)} ({names}) select {keys}, {begun}, "
+            f"case when {is_gone} then {ended}{otherwise} end, 0, case when {is_gone} then {_SAME} else {_LATE} end "
+            f"from {self._cast(source)} as s join {self._into_target} as t on {self._same} group by {keys}, {begun} "
+            f"having ({is_gone} and {ended} >= {begun}){or_newer}",
+            self._dialect.writes.update_from(
+                self._target,
+                raised,
+                {versions.valid_to.name: "null"},
+                f"{self._same} and s.{self._rank} = {_SAME} and t.{self._from} = s.{self._to} "
+                f"and t.{self._to} = s.{self._to}",
+            ),
+            *([] if is_kept else [self._dialect.tables.drop(raised)]),
+        ]
+
     # ---------------------------------------------------------------------------- parts
+    @property
+    def _raised(self) -> TableName:
+        return self._working(6)
+
+    def _cast(self, source: TableName) -> str:
+        """Write a derived table of all staged records, numbered, in the table's types."""
+        return f"(select {self._cast_values()}, s.{self._number} from {self._table(source)} as s)"
+
+    def _cast_values(self) -> str:
+        staged, cast = self._staged.types, self._dialect.writes.cast
+        return ", ".join(
+            f"{cast(f's.{self._quote(column.name)}', column.type, staged[column.name])} as {self._quote(column.name)}"
+            for column in self._versions.all
+        )
+
     def _working(self, number: int) -> TableName:
         name = self._staged.name
         return TableName(name.schema, f"{name.name}{HISTORY_SUFFIX}{number}")
@@ -231,27 +289,37 @@ class HistoryStatements:
             for statement in (made.drop(name), made.create_staging(name, [*columns, *numbers], numbered=False))
         ]
 
-    def _last(self, source: TableName, key: Sequence[Column], *, is_first: bool = False) -> str:
+    def _last(
+        self, source: TableName, key: Sequence[Column], *, is_first: bool = False, has_times: bool = False
+    ) -> str:
         """Write a derived table of the last staged record of each key, in the table's types, without outdated ones."""
-        names, staged, cast = [column.name for column in key], self._staged.types, self._dialect.writes.cast
-        values = ", ".join(
-            f"{cast(f's.{self._quote(column.name)}', column.type, staged[column.name])} as {self._quote(column.name)}"
-            for column in self._versions.all
-        )
+        names, types, number = [column.name for column in key], self._staged.types, self._number
         below = "" if is_first else self._is_below_bookmark()
-        if not below and all(staged[column.name] == column.type for column in key):
+        is_raised = has_times and self._versions.has_ends
+        if not below and not is_raised and all(types[column.name] == column.type for column in key):
             latest = self._dialect.writes.latest(source, names)
-            return f"(select {values}, s.{self._number} from {latest} as s)"
+            return f"(select {self._cast_values()}, s.{number} from {latest} as s)"
         # '1.0' and '1' are one number: keys that came as texts are compared in the table's types.
-        place = f"row_number() over (partition by {self._names(key)} order by {self._number} desc) as {self._rank}"
-        whole = f"(select {values}, s.{self._number} from {self._table(source)} as s)"
+        order, whole = f"{number} desc", self._cast(source)
         if below:
             whole = (
-                f"(select {self._listed('s.')}, s.{self._number} from {whole} as s left join {self._into_target} as t "
+                f"(select {self._listed('s.')}, s.{number} from {whole} as s left join {self._into_target} as t "
                 f"on {self._same} and t.{self._to} is null where t.{self._first_key} is null or not ({below}))"
             )
-        ranked = f"(select {self._listed()}, {self._number}, {place} from {whole} as w)"
-        return f"(select {self._listed()}, {self._number} from {ranked} as r where {self._rank} = 1)"
+        if is_raised:  # of records that begin together, the newest one counts
+            said = self._quote(_SAID)
+            later = f"case when t.{self._to} is null then s.{self._from} else t.{self._to} end as {self._from}"
+            others = self._names(
+                [column for column in self._versions.all if column is not self._versions.valid_from], "s."
+            )
+            order = f"{said} desc, {order}"
+            whole = (
+                f"(select {others}, {later}, s.{self._from} as {said}, s.{number} from {whole} as s "
+                f"left join {self._table(self._raised)} as t on {self._same} and t.{self._from} = s.{self._from})"
+            )
+        place = f"row_number() over (partition by {self._names(key)} order by {order}) as {self._rank}"
+        ranked = f"(select {self._listed()}, {number}, {place} from {whole} as w)"
+        return f"(select {self._listed()}, {number} from {ranked} as r where {self._rank} = 1)"
 
     def _is_below_bookmark(self) -> str:
         """Write the condition that a record's bookmark is below the current row's; empty: nothing is left out."""

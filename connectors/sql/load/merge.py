@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
-from ..identifiers import REMOVED, TableName
+from ..identifiers import TableName
 from ..tables import Column, StagingTable, Table
-from .staging import create_staging, insert_staged, stage_beside
+from .latest import keep_latest
+from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
 
 
@@ -55,6 +56,7 @@ class Merge(Strategy):
             return
         into, method = staged.written_to(table), context.load.conflict_method
         target.lock_late()
+        keep_latest(context, table, staged, key, is_new=before is None)
         if carried := self._kept(before, into, method):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
@@ -76,7 +78,7 @@ class Merge(Strategy):
         """Delete the records of removed keys; a key that also arrives is updated instead."""
         context, staged = self.context, self.staged
         columns = [column for column in table.columns if column.name in key]
-        name, types = self._stage_keys(removed, columns)
+        name, types = stage_keys(context, removed, columns)
         kept = None if staged is None else (staged.name, staged.types)
         delete = context.dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
         count = context.target.change(delete)
@@ -87,18 +89,11 @@ class Merge(Strategy):
         """Write when the records of some keys were found missing at the source, or that they are back."""
         context, mark = self.context, self.context.columns.names[DELETED_AT]
         columns = [column for column in table.columns if column.name in (*key, mark)]
-        name, types = self._stage_keys(marked, columns)
+        name, types = stage_keys(context, marked, columns)
         writes = context.dialect.writes
         context.target.change(writes.set_columns(table, columns, (name, types), key, [mark]))
         self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
         context.target.run([context.dialect.tables.drop(name)])
-
-    def _stage_keys(self, keys: pa.Table, columns: Sequence[Column]) -> tuple[TableName, dict[str, str]]:
-        """Put keys, and what belongs to them, into a staging table; return its name and the types of its columns."""
-        context = self.context
-        fields = {context.columns.names[field.name]: field for field in keys.schema}
-        ordered = keys.select([fields[column.name].name for column in columns])
-        return stage_beside(context, REMOVED, columns, ordered)
 
 
 __all__ = ["Merge"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod, WriteDisposition
 from ..actions import Action
-from ..identifiers import TableName, staging_name
+from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .pieces import InsertsInPieces
@@ -79,6 +79,12 @@ def stage_beside(
     batches = (cast_batch(batch, schema, context.load.stream.name) for batch in records.to_batches())
     context.session.ingest(name, schema, batches, "arrow")
     return name, types
+
+
+def stage_keys(context: LoadContext, keys: pa.Table, columns: Sequence[Column]) -> tuple[TableName, dict[str, str]]:
+    """Put keys of a load, and what belongs to them, beside the staging table, as `stage_beside` does."""
+    fields = {context.columns.names[field.name]: field for field in keys.schema}
+    return stage_beside(context, REMOVED, columns, keys.select([fields[column.name].name for column in columns]))
 
 
 def repeated_keys(context: LoadContext, staged: StagingTable, key: Sequence[str]) -> int:
@@ -189,4 +195,5 @@ __all__ = [
     "refuse_altered",
     "repeated_keys",
     "stage_beside",
+    "stage_keys",
 ]

@@ -65,6 +65,7 @@ def entry_of(
         entry["destination_table"] = table
     entry |= _replication(stream, where, notes)
     entry |= _columns(stream, metadata)
+    entry["mage_columns"] = True
     upper = [name for name in parts_of(parts_of(stream.get("schema")).get("properties")) if name != name.lower()]
     if upper and destination.settings.get("lower_case", True):
         notes.append(

@@ -10,7 +10,7 @@ from ...secrets import url_passwords
 
 _SECRET = re.compile(r"pass|secret|token|private|credential|api_?key", re.IGNORECASE)
 _MAGE_SECRET = re.compile(r"\bmage_secret_var\(\s*(['\"])([^'\"]+)\1\s*\)")
-_OTHER_CALL = re.compile(r"\b(?!env_var\b|variables\b|secret\b)([a-z_]\w*)\(")
+_OTHER_CALL = re.compile(r"\b(?!env_var\b|variables\b|secret\b|(?:aws|azure|gcp|vault)_secret_var\b)([a-z_]\w*)\(")
 
 
 def is_secret(key: str) -> bool:

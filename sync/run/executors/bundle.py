@@ -12,8 +12,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -26,6 +28,9 @@ from ...errors import ConfigError, SyncError
 
 #: Most bytes of an archive: user code, not data.
 MAX_BYTES = 20_000_000
+
+#: Seconds that an archive stays on a worker.
+KEPT_S = 7 * 86_400
 
 _MANIFEST, _CODE = "manifest.json", "code"
 #: A fixed time makes equal content equal bytes.
@@ -145,6 +150,7 @@ def unpack(bundle: Bundle) -> Path:
                 target = draft / path
                 target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 target.write_bytes(archive.read(info))
+        _prune()
         folder = _base() / bundle.name
         try:
             draft.rename(folder)
@@ -154,6 +160,14 @@ def unpack(bundle: Bundle) -> Path:
         return folder
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _prune() -> None:
+    """Remove archives of runs long ago; one that is still wanted is sent again."""
+    for folder in _base().iterdir():
+        with suppress(OSError):  # another process of this machine was faster
+            if time.time() - folder.stat().st_mtime > KEPT_S:
+                shutil.rmtree(folder)
 
 
 def open_bundle(

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...config import Pipeline
@@ -26,7 +26,7 @@ from ...plan.plan import Plan, PlannedStream
 from ...secrets import Redactor
 from ...session.session import Session, open_session
 from ...store import Store
-from ...store.model import AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
+from ...store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
 from ...store.owner import current_owner
 from ..attempt_plan import stream_plans
 from ..block_runs import CANCELLED, FAILURE
@@ -46,6 +46,8 @@ log = logging.getLogger("syncblocks")
 
 #: Seconds between two signs of life.
 BEAT_S = 5.0
+#: Seconds without work, after which the process looks whether its run is over.
+IDLE_POLL_S = 1.0
 #: Environment variable with the URL of the run store, before the file's.
 STORE = "SYNCBLOCKS_STORE"
 #: Most messages of an answer, and most characters of each.
@@ -124,6 +126,19 @@ class Worker:
         if self._opened is not None:
             self._opened.close()
         self._opened = self._plan = None
+
+    def release_if_over(self) -> None:
+        """Close every connection if the attempt has ended: not every engine tells."""
+        opened = self._opened
+        if opened is None:
+            return
+        try:
+            run = opened.store.run(opened.run.id)
+            is_over = run.status != RUNNING or run.attempt != opened.run.attempt or run.owner != opened.run.owner
+        except SyncError:
+            is_over = True
+        if is_over:
+            self.release()
 
     def _open(self, reference: Reference) -> OpenedAttempt:
         """Open the run store and the pipeline as it was for the run; once for each attempt."""
@@ -256,7 +271,11 @@ def main() -> None:
     def serve() -> None:
         worker = Worker(Path())
         while True:
-            request = due.get()
+            try:
+                request = due.get(timeout=IDLE_POLL_S)
+            except Empty:
+                worker.release_if_over()
+                continue
             if "release" in request:
                 worker.release()
                 answer({"released": True})

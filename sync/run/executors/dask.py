@@ -8,8 +8,9 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import distributed
 
@@ -24,6 +25,8 @@ from .threads import in_thread
 from .worker_calls import CodePlugin, probe, release
 
 log = logging.getLogger("syncblocks")
+
+T = TypeVar("T")
 
 #: Seconds to reach the scheduler, and to wait for the first worker.
 CONNECT_S = 20.0
@@ -56,23 +59,28 @@ class DaskEngine:
         self._owned = owned
         self._is_bound = is_bound
         self._bundle: Bundle = pack(pipeline)
-        self._looked = 0.0
+        #: When workers were looked for, and when some were last seen.
+        self._looked = self._seen = time.monotonic()
+        self._look: Future[None] | None = None
         self._slots = 0
-        self._absent_since: float | None = None
-        self._refresh()
+        #: Addresses of machines whose workers may run streams; None: all. A worker that starts again has another port.
+        self._allowed: list[str] | None = None
+        self._is_registered = False
+        self._answered(self._count_workers)
         if not self._slots:
             raise ExecutorError(f"no worker has joined the Dask cluster within {CONNECT_S:g} s")
-        client.register_plugin(CodePlugin(self._bundle.name, self._bundle.archive), name=self._plugin)
+        plugin = CodePlugin(self._bundle.name, self._bundle.archive)
+        self._answered(lambda: client.register_plugin(plugin, name=self._plugin))
         self._is_registered = True
-        #: Addresses of the workers that may run streams; None: all.
         self._allowed = self._checked_workers(pipeline)
+        self._answered(self._count_workers)
 
     @property
     def _plugin(self) -> str:
         return f"syncblocks-{self._bundle.name[:16]}"
 
     def _checked_workers(self, pipeline: Pipeline) -> list[str] | None:
-        """Ask all workers who they are; return those that may run streams.
+        """Ask all workers who they are; return the machines whose workers may run streams.
 
         Raises:
             ConfigError: a worker has another version, or none is on this machine and only this machine will do.
@@ -93,7 +101,7 @@ class DaskEngine:
                 )
             hosts[answer["host"]] = hosts.get(answer["host"], 0) + int(answer["threads"])
             if (answer["boot_id"], answer["host"]) == (mine.boot_id, mine.host):
-                here.append(address)
+                here.append(address.partition("://")[2].rpartition(":")[0])
         #: Most streams that run on one machine at once: they share its memory.
         self.workers_on_host = max(hosts.values(), default=1)
         if not self._is_bound:
@@ -105,37 +113,39 @@ class DaskEngine:
                 "name what all machines reach",
                 key="executor",
             )
-        self._slots = 2 * hosts[mine.host]
-        return here
+        return sorted(set(here))
 
     @property
     def slots(self) -> int:
         """See `Engine`: two for each thread of a worker, so that none waits for the coordinator."""
-        if self._allowed is None:
-            self._refresh()
+        self._refresh()
         return max(1, self._slots)
 
     @property
     def absent(self) -> str:
         """See `Engine`."""
         self._refresh()
-        if self._absent_since is None or time.monotonic() - self._absent_since < ABSENT_S:
+        if time.monotonic() - self._seen < ABSENT_S:
             return ""
-        return f"the Dask cluster has had no workers for {ABSENT_S:g} s"
+        where = "" if self._allowed is None else " on this machine"
+        return f"the Dask cluster has had no workers{where}, or has not answered, for {ABSENT_S:g} s"
 
     def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._looked < KNOWN_S:
-            return
-        self._looked = now
+        """Look at the workers every few seconds, in the background: a scheduler that hangs holds nobody up."""
+        if time.monotonic() - self._looked >= KNOWN_S and (self._look is None or self._look.done()):
+            self._looked = time.monotonic()
+            self._look = in_thread(self._count_workers, "dask")
+
+    def _count_workers(self) -> None:
         try:
             workers = self._client.scheduler_info(n_workers=-1)["workers"]
         except Exception as error:
             log.debug("the scheduler does not answer", exc_info=error)
-            workers = {}
-        self._absent_since = None if workers else self._absent_since or now
-        if workers:
-            self._slots = 2 * sum(int(worker["nthreads"]) for worker in workers.values())
+            return
+        fit = [worker for worker in workers.values() if self._allowed is None or worker["host"] in self._allowed]
+        if fit:
+            self._seen = time.monotonic()
+            self._slots = 2 * sum(int(worker["nthreads"]) for worker in fit)
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
         """See `Engine`. Each call has its own key; Dask neither repeats nor merges any."""
@@ -207,9 +217,12 @@ class DaskEngine:
         Raises:
             ExecutorError: not all of them answer in time.
         """
+        return dict(self._answered(lambda: self._client.run(function, *arguments, on_error="return")))
+
+    @staticmethod
+    def _answered(ask: Callable[[], T]) -> T:
         try:
-            asked = in_thread(lambda: self._client.run(function, *arguments, on_error="return"), "dask")
-            return dict(asked.result(timeout=ASK_S))
+            return in_thread(ask, "dask").result(timeout=ASK_S)
         except Exception as error:
             raise ExecutorError(f"the workers of the Dask cluster do not answer: {type(error).__name__}") from error
 

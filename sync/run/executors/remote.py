@@ -34,6 +34,8 @@ log = logging.getLogger("syncblocks")
 
 #: Seconds between two looks into the run store while streams are in flight.
 POLL_S = 0.5
+#: Seconds without an answer of the run store, after which the run gives up.
+GIVE_UP_S = 60.0
 #: Seconds that a closed stream waits for the answer of its worker.
 ANSWER_S = 1.0
 #: How often a group is sent that no worker has taken.
@@ -111,6 +113,10 @@ class RemoteStream:
     def shown(self, error: BaseException) -> str:
         """See `Member`."""
         return self._context.redactor.redact(message_of(error))
+
+    def leave(self) -> None:
+        """Let go of whoever waits for the end: nobody looks after it any more."""
+        self._ending.set()
 
     def note_start(self) -> None:
         """Note that a worker has taken it."""
@@ -227,6 +233,7 @@ class Remote:
     # -- the watch -----------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        failing_since: float | None = None
         while True:
             self._take_news(POLL_S if self._flights else 60.0)
             with self._lock:
@@ -235,16 +242,28 @@ class Remote:
                     return
             try:
                 self._look(flights)
+                failing_since = None
             except LostRun:
                 self._lose()
-            except SyncError as error:  # the run store may answer again; the run's lease says how long to wait
+            except SyncError as error:
                 log.warning("the streams of workers cannot be looked after: %s", self._redacted(error))
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > GIVE_UP_S:  # the run's own lease is over by then
+                    self._fail(flights, error)
+                    return
                 time.sleep(POLL_S)
             except BaseException as error:
-                for flight in flights:
-                    if not flight.done.done():
-                        flight.done.set_exception(error)
+                self._fail(flights, error)
                 return
+
+    @staticmethod
+    def _fail(flights: Sequence[_Flight], error: BaseException) -> None:
+        """Let the coordinator raise an error: its streams stay open, and the next start recovers them."""
+        for flight in flights:
+            if not flight.done.done():
+                flight.done.set_exception(error)
+            for member in flight.members:
+                member.leave()
 
     def _redacted(self, error: BaseException) -> str:
         return self._context.redactor.redact(str(error))
@@ -301,8 +320,10 @@ class Remote:
                 self._take_over(flight, member, _nobody(absent), is_waiting=True)
         elif "missing" in answer or (flight.answer is None and not is_taken):
             self._send_again(flight, member)
-        elif flight.answer is None or answer.get("refused"):
+        elif is_taken and (flight.answer is None or answer.get("refused")):
             return  # whoever has taken it ends it, or its lease does
+        elif answer.get("refused"):
+            self._send_again(flight, member)
         elif not is_taken:
             self._take_over(flight, member, _nobody(str(answer.get("problem") or answer.get("died"))), is_waiting=True)
         else:
@@ -349,6 +370,7 @@ class Remote:
                     status=each.status,
                     rows=each.rows,
                     rows_rejected=each.rows_rejected,
+                    rows_deleted=each.rows_deleted,
                     size_bytes=each.size_bytes,
                     bookmark_before=each.bookmark_before,
                     bookmark_after=each.bookmark_after,

@@ -61,6 +61,8 @@ class Child:
         self.code = ""
         #: Whether it has loaded functions of a user: then it serves no other archive.
         self.is_bound = False
+        #: Whether its run is over, so that it closes its connections after its call.
+        self.is_stale = False
         self.idle_since = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.child"],
@@ -141,6 +143,7 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[Child] = []
+        self._busy: set[Child] = set()
         self._watch: threading.Thread | None = None
 
     def take(self, code: str, folder: Path) -> Child:
@@ -152,11 +155,17 @@ class Children:
             if fit:
                 self._idle.remove(fit[-1])
         child = fit[-1] if fit else Child()
-        child.code, child.is_bound = code, child.is_bound or is_bound
+        child.code, child.is_bound, child.is_stale = code, child.is_bound or is_bound, False
+        with self._lock:
+            self._busy.add(child)
         return child
 
     def give(self, child: Child) -> None:
         """Keep a child for the next call, if it lives."""
+        if child.is_stale:
+            child.release()
+        with self._lock:
+            self._busy.discard(child)
         if not child.is_alive:
             return
         child.idle_since = time.monotonic()
@@ -167,8 +176,10 @@ class Children:
                 self._watch.start()
 
     def release(self, code: str) -> None:
-        """Make the idle children of an archive close their connections; those at work close them on their own."""
+        """Make the children of an archive close their connections, those at work once they have ended it."""
         with self._lock:
+            for child in self._busy:
+                child.is_stale |= child.code == code
             idle = [child for child in self._idle if child.code == code]
             self._idle = [child for child in self._idle if child not in idle]
         for child in idle:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from ...errors import SyncError
 from ...store.owner import current_owner
 from .bundle import Bundle, own_version, unpack
 from .task import CHILDREN
@@ -19,8 +21,9 @@ class CodePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not alwa
         self._bundle = Bundle(name, archive)
 
     def setup(self, worker: Any) -> None:
-        """Write the archive's files."""
-        unpack(self._bundle)
+        """Write the archive's files; where that fails, the first call brings the archive again, and says why."""
+        with suppress(OSError, SyncError):
+            unpack(self._bundle)
 
 
 def probe(dask_worker: Any) -> dict[str, Any]:

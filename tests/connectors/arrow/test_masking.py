@@ -129,3 +129,9 @@ def test_the_mark_tells_rules_and_keys_apart_and_shows_neither() -> None:
     assert len(marks) == 5
     assert mark_of_masks(HASHED, ["d"]) == mark_of_masks(None, ["c"]) == ""
     assert KEY.decode() not in repr(HASHED)
+
+
+def test_the_mark_of_an_object_is_that_of_its_columns() -> None:
+    of_object = Masks(rules=(MaskRule(column="a", how="hash"), MaskRule(column="a__*", how="hash")), key=KEY)
+    marks = {mark_of_masks(of_object, columns) for columns in (["a"], ["a__b"], ["a", "a__b", "a__later"])}
+    assert len(marks) == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Model:
     has_versions: bool
     in_place: frozenset[str] = frozenset({"stamp", "first", "mark"})
     kept: frozenset[str] = frozenset({"first"})
-    #: Column of the bookmark, by which older records are left out.
+    #: Column of the bookmark, by which older records are left out; with versions, the number of their time.
     bookmark: str = ""
     columns: list[str] = field(default_factory=list)
     rows: dict[int, list[Row]] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Model:
                 continue
             found[key] = (at, values)
         for key, (at, values) in found.items():
+            self._reopen(key, at)
             current = self._current(key)
             if current is None or (self._differ(current, values, compared) and current.begun < at):
                 self._open(key, at, values, current)
@@ -99,7 +101,13 @@ class Model:
                 self._update(current, values)
 
     def _versions(self, batch: Batch, compared: Sequence[str], in_place: Sequence[str]) -> None:
-        found = {(key, at): values for key, at, values in batch.records}
+        found: dict[tuple[int, int], Mapping[str, Any]] = {}
+        said = {(key, at): values for key, at, values in batch.records}
+        # Of records that begin together, the newest one counts.
+        for (key, at), values in sorted(said.items(), key=lambda item: item[0]):
+            found[key, self._begin(key, at)] = values
+        for key in {key for key, _ in found}:
+            self._reopen(key, min(at for other, at in found if other == key))
         rest = []
         for (key, at), values in sorted(found.items(), key=lambda item: item[0]):
             held = next((row for row in self.rows.get(key, []) if row.begun == at), None)
@@ -115,6 +123,39 @@ class Model:
                 self._open(key, at, values, before)
             else:
                 self._update(current, {name: values[name] for name in in_place})
+
+    def _begin(self, key: int, at: int) -> int:
+        """Return when a record begins: where its key came back, it cannot have begun before."""
+        rows = self.rows.get(key, [])
+        if rows and self._current(key) is None:
+            return max(at, max(row.ended or 0 for row in rows))
+        taken = [row.begun for row in rows if self.bookmark and row.begun > at >= row.values[self.bookmark]]
+        return max(taken, default=at)
+
+    def _reopen(self, key: int, at: int) -> None:
+        """Open again what ended as it began, at the time at which the key is back."""
+        for row in self.rows.get(key, []) if self._current(key) is None else []:
+            if row.begun == row.ended == at:
+                row.ended = None
+
+    def end(self, keys: Iterable[int], at: int) -> None:
+        """End the current versions of records that are gone."""
+        for key in keys:
+            current = self._current(key)
+            if current is not None:
+                current.ended = max(at, current.begun)
+
+    def return_(self, keys: Iterable[int], at: int) -> None:
+        """Let keys be back, of whose records nothing is known but the last version."""
+        for key in keys:
+            rows = self.rows.get(key, [])
+            if not rows or self._current(key) is not None:
+                continue
+            last = max(rows, key=lambda row: row.begun)
+            begun = max(at, last.ended or 0)
+            self._reopen(key, begun)
+            if self._current(key) is None:
+                rows.append(Row(begun, None, dict(last.values)))
 
     def _current(self, key: int) -> Row | None:
         return next((row for row in self.rows.get(key, []) if row.ended is None), None)
@@ -151,13 +192,22 @@ class Model:
         ordered = [sorted(rows, key=lambda row: row.begun) for rows in self.rows.values()]
         return all([row.ended for row in rows] == [*(row.begun for row in rows[1:]), None] for rows in ordered if rows)
 
+    def has_no_overlaps(self) -> bool:
+        """Tell whether each version ends behind its begin, and before the next one begins; only the last is current."""
+        ordered = [sorted(rows, key=lambda row: row.begun) for rows in self.rows.values()]
+        bounds = [(row, following) for rows in ordered for row, following in pairwise(rows)]
+        return all(row.ended is not None and row.begun <= row.ended <= later.begun for row, later in bounds)
+
 
 def _plain(value: Any) -> Any:
     return "NaN" if isinstance(value, float) and value != value else value
 
 
-def loads(seed: str, *, has_versions: bool, has_nan: bool, count: int) -> Iterator[list[Batch]]:
-    """Yield loads at random: keys come again, with new values or the same ones; columns come and go."""
+def loads(seed: str, *, has_versions: bool, has_nan: bool, count: int, bookmark: str = "") -> Iterator[list[Batch]]:
+    """Yield loads at random: keys come again, with new values or the same ones; columns come and go.
+
+    `bookmark`: the column that has the time of each version.
+    """
     chance = random.Random(seed)
     columns = ["name", "n", "stamp", "first", "mark"]
     known: list[dict[str, Any]] = []
@@ -177,6 +227,7 @@ def loads(seed: str, *, has_versions: bool, has_nan: bool, count: int) -> Iterat
                     values |= {name: value for name, value in chance.choice(known).items() if name in values}
                 known.append(dict(values))
                 at = chance.randrange(1, 12) if has_versions else number * 10
+                values |= {bookmark: at} if bookmark else {}
                 records.append((chance.randrange(4), at, values))
             batches.append(Batch(tuple(columns), tuple(records)))
         yield batches

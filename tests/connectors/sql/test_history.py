@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from syncblocks.connectors.registry import connector_class
 from syncblocks.connectors.stream import (
     ADDED,
+    ENDS,
     NEWEST,
     VALID_FROM,
     VALID_TO,
@@ -42,14 +44,16 @@ class Bench:
         config = {"url": url} if url else {"path": str(self.path)}
         self.destination: Any = connector_class(system, "destination")(config, folder)
 
-    def load(self, batches: Sequence[Batch], model: Model, *, at: str = "") -> list[int]:
+    def load(
+        self, batches: Sequence[Batch], model: Model, *, ends: bool = False, marked: pa.Table | None = None
+    ) -> list[int]:
         """Write one load with a commit for each batch; return what each commit has written."""
         token = secrets.token_hex(16)
         row = self.destination.take_over(KEY, token=token, owner="test", source="test://source")
         history = HistoryLoad(
             has_versions=model.has_versions,
             in_place=model.in_place,
-            known={NEWEST: at} | ({ADDED: row.history[ADDED]} if ADDED in row.history else {}),
+            known={NEWEST: "", ENDS: ends} | ({ADDED: row.history[ADDED]} if ADDED in row.history else {}),
         )
         load = Load(
             key=KEY,
@@ -60,6 +64,7 @@ class Bench:
             kept=tuple(model.kept),
             columns=row.columns,
             history=history,
+            marked=marked,
         )
         return [commit.records for commit in self.destination.load(load, _events(batches, model))]
 
@@ -121,3 +126,34 @@ def test_a_history_is_what_the_model_says(make: Make, system: str, mode: str, se
         if model.rows:
             assert bench.held() == model.table(), f"load {number}"
             assert model.has_no_gaps()
+
+
+def _marks(ended: Sequence[int], returned: Sequence[int], at: int, model: Model) -> pa.Table:
+    """Return what a comparison of keys has found, as `Load.marked` says it."""
+    begin = None if model.has_versions else moment(at)
+    rows = [{"id": key, VALID_FROM: None, VALID_TO: moment(at)} for key in ended]
+    rows += [{"id": key, VALID_FROM: begin, VALID_TO: None} for key in returned]
+    schema = pa.schema([pa.field("id", pa.int64()), pa.field(VALID_FROM, TIME), pa.field(VALID_TO, TIME)])
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+@pytest.mark.thinned(2)
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("mode", ["run", "records"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_versions_end_and_begin_again_as_the_model_says(make: Make, system: str, mode: str, seed: int) -> None:
+    bench, chance = make(system), random.Random(f"{mode} {seed}")
+    model = Model(has_versions=mode == "records", bookmark="mark" if mode == "records" else "")
+    drawn = loads(str(seed), has_versions=model.has_versions, has_nan=False, count=LOADS + 3, bookmark=model.bookmark)
+    for number, batches in enumerate(drawn, 1):
+        bench.load(batches, model, ends=True)
+        model.run(batches)
+        assert not model.rows or bench.held() == model.table(), f"load {number}"
+        at = chance.randrange(1, 14) if model.has_versions else number * 10
+        gone, back = ([key for key in range(5) if chance.random() < 0.5] for _ in range(2))
+        back = [key for key in back if key not in gone]
+        bench.load([Batch(batches[-1].columns, ())], model, ends=True, marked=_marks(gone, back, at, model))
+        model.end(gone, at)
+        model.return_(back, at if not model.has_versions else 0)
+        assert not model.rows or bench.held() == model.table(), f"keys of load {number}"
+        assert model.has_no_overlaps()

@@ -515,6 +515,38 @@ def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:
     assert "--repair" not in run_cli(["verify", "--stream", "orders"], tmp_path).stdout
 
 
+def test_a_difference_of_a_range_names_what_mends_it(run_cli: RunCLI, tmp_path: Path) -> None:
+    range_of_ids = "  - {stream: customers, key_properties: [id], write_disposition: replace_range, range_column: id}"
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text().partition("streams:")[0] + f"streams:\n{range_of_ids}\n")
+    run_cli(["run"], tmp_path)
+    (tmp_path / "data/customers.csv").write_text(CUSTOMERS.replace("Ada", "Eva"))
+    done = run_cli(["verify"], tmp_path)
+    assert "next: customers: a run writes the records of each id that it reads anew" in done.stdout, done.stdout
+    assert "--repair" not in done.stdout
+
+
+def test_plan_says_what_becomes_of_files_and_objects(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/events.jsonl").write_text('{"id": 1, "a": {"b": 1}}\n')
+    document = {
+        "source": {"connector": "jsonl", "config": {"path": "in"}, "nested": {"flatten": 2}},
+        "destination": {"connector": "csv", "config": {"path": "out", "partition_by": ["id"], "file_records": 1000}},
+        "streams": [{"stream": "*"}],
+    }
+    (tmp_path / "files.yaml").write_text(json.dumps(document))
+    done = run_cli(["plan", "files.yaml"], tmp_path)
+    shown = done.stdout
+    assert done.returncode == 0, done.stderr
+    assert "the destination's files: a folder for each id (`partition_by`); at most 1,000 records in each" in shown, (
+        shown
+    )
+    assert "events: the values of objects are columns, down to 2 levels" in shown
+    found = json.loads(run_cli(["plan", "files.yaml", "--json"], tmp_path).stdout.splitlines()[-1])
+    assert found["files"] == {"partition_by": ["id"], "file_records": 1000}
+    assert found["streams"][0]["nested"] == 2
+
+
 def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:

@@ -204,6 +204,7 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
                 "write_disposition": "replace",
                 **keys,
                 **columns,
+                "mage_columns": True,
             },
             {
                 "stream": "shop.visits",
@@ -213,6 +214,7 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
                 "write_disposition": "merge",
                 **keys,
                 **columns,
+                "mage_columns": True,
             },
         ],
         "callbacks": [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,11 @@ import pytest
 
 from syncblocks import Progress, run_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.executors.task import CHILDREN
 from tests.cluster import Cluster
 from tests.sync.pipelines import statuses
+from tests.sync.run.conftest import CANARIES
 from tests.sync.run.spread import SpreadBench
-
-CANARIES = {f"CANARY_{number}": f"canary-{number}-hush" for number in range(20)}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(2, **CANARIES)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -138,16 +130,15 @@ def test_a_worker_of_another_version_is_refused_before_anything_runs(
 
 
 def test_a_run_store_that_a_worker_does_not_reach_fails_the_streams_with_its_reason(
-    bench: SpreadBench, tmp_path: Path
+    bench: SpreadBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.seed("a", 1)
-    other = Cluster(1, SYNCBLOCKS_STORE="postgresql://127.0.0.1:1/nowhere")
-    try:
-        bench.document["executor"] = {"dask": other.address}
-        bench.record()
-        result = bench.run()
-    finally:
-        other.close()
+    bench.record()
+    monkeypatch.setenv("SYNCBLOCKS_STORE", "postgresql://127.0.0.1:1/nowhere")
+    CHILDREN.end()  # of another test, and its environment
+    with ThreadPoolExecutor(1) as pool:
+        result = bench.run(executor=pool)
+    CHILDREN.end()
     assert statuses(result) == {"a": "failure"}
     assert "no worker has run this stream" in str(result.streams["a"].error)
     assert "run store" in str(result.streams["a"].error)

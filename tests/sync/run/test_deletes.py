@@ -337,7 +337,10 @@ def test_composite_and_odd_keys_are_compared_by_value(plain: Bench) -> None:
 
 
 REFUSED = {
-    "replace": ({"deletes": "hard"}, "`deletes` needs `write_disposition: merge`; this stream has `replace`"),
+    "replace": (
+        {"deletes": "hard"},
+        "`deletes` needs `write_disposition: merge` or `history`; this stream has `replace`",
+    ),
     "append": ({"deletes": "soft", "write_disposition": "append"}, "needs `write_disposition: merge`"),
     "interval": (
         {**FULL, "deletes": "hard", "where": {"name": {">=": "{{ interval_start_datetime }}"}}},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,8 @@ import pytest
 
 from syncblocks import Progress, run_pipeline
 from syncblocks.sync.store import Store
-from tests.cluster import Cluster
 from tests.sync.pipelines import statuses
 from tests.sync.run.spread import SpreadBench
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(2)
-    yield made
-    made.close()
 
 
 @pytest.fixture(params=["threads", "dask"])

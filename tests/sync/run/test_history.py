@@ -293,6 +293,82 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
     assert told.returncode == 0, told.stderr
 
 
+SOFT = {"deletes": "soft"}
+
+
+@systems("postgres", "mysql", "sqlite")
+def test_the_version_of_a_record_that_is_gone_ends(anywhere: Bench) -> None:
+    bench = anywhere
+    bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null), (3, 'Cid', null)")
+    bench.run(2, **SOFT)
+    bench.execute("delete from people where id > 1", "update people set name = 'Anna'")
+    assert bench.start(4, **SOFT).streams[0].records_deleted == 2
+    gone = [(1, 2, 4, "Ann"), (1, 4, None, "Anna")]
+    assert bench.rows() == [*gone, (2, 2, 4, "Bob"), (3, 2, 4, "Cid")]
+    assert (found := bench.verify(**SOFT)).verdict == EQUAL, found
+    assert (found.source_records, found.destination_records) == (1, 1)
+    # Both come back, one as it was; what is gone again at the time at which it came ends then.
+    bench.execute("insert into people values (2, 'Bob', null), (3, 'Cyd', null)")
+    bench.run(6, **SOFT)
+    bench.execute("delete from people where id = 3")
+    assert bench.start(6, **SOFT).streams[0].records_deleted == 1
+    back = [(2, 2, 4, "Bob"), (2, 6, None, "Bob"), (3, 2, 4, "Cid")]
+    assert bench.rows() == [*gone, *back, (3, 6, 6, "Cyd")]
+    # A run that says no `deletes` lets it come back as well.
+    bench.execute("insert into people values (3, 'Cyd', null)")
+    bench.run(6)
+    assert bench.rows() == [*gone, *back, (3, 6, None, "Cyd")]
+
+
+@systems("postgres", "duckdb")
+def test_a_record_that_is_back_and_not_read_is_as_it_was(anywhere: Bench) -> None:
+    bench, stream = anywhere, {**BY_TIME, **SOFT}
+    bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (2, 'Bob', '2026-01-02')")
+    bench.run(2, **stream)
+    bench.execute("delete from people where id = 1")
+    bench.run(4, **stream)
+    # No bookmark tells of it: the comparison of keys does.
+    bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (3, 'Cid', '2025-12-01')")
+    assert bench.start(6, **stream).streams[0].records_deleted == 0
+    assert bench.rows() == [(1, 2, 4, "Ann"), (1, 6, None, "Ann"), (2, 2, None, "Bob")]
+    bench.start(7, **stream)
+    assert bench.rows() == [(1, 2, 4, "Ann"), (1, 6, None, "Ann"), (2, 2, None, "Bob")]
+
+
+@systems("mysql", "duckdb")
+def test_a_record_with_its_own_time_ends_and_comes_back(anywhere: Bench) -> None:
+    bench, stream = anywhere, {**LOG, **SOFT, "lookback": 30 * 86400}
+    bench.execute("insert into people values (1, 'a', '2026-01-05'), (2, 'x', '2026-01-12'), (3, 'z', '2026-01-01')")
+    bench.run(6, **stream)
+    bench.execute("delete from people where id < 3")
+    bench.run(10, **stream)
+    assert bench.rows() == [(1, 5, 10, "a"), (2, 12, 12, "x"), (3, 1, None, "z")], "no version ends before it begins"
+    # Times before the end count from the end on, and only the newest of them.
+    bench.execute("insert into people values (1, 'b', '2026-01-07'), (1, 'a', '2026-01-05'), (2, 'x', '2026-01-12')")
+    bench.run(20, **stream)
+    back = [(1, 5, 10, "a"), (1, 10, None, "b"), (2, 12, None, "x"), (3, 1, None, "z")]
+    assert bench.rows() == back
+    bench.run(21, **stream)
+    assert bench.rows() == back, "what is read again changes nothing"
+    bench.execute("insert into people values (1, 'c', '2026-01-08'), (1, 'd', '2026-01-15')")
+    bench.run(22, **stream)
+    assert bench.rows() == [(1, 5, 10, "a"), (1, 10, 15, "c"), (1, 15, None, "d"), *back[2:]]
+
+
+def test_plan_and_run_say_that_versions_end(bench: Bench, run_cli: RunCLI) -> None:
+    bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
+    (bench.folder / "p.yaml").write_text(json.dumps(bench.document(**SOFT)))
+    shown = run_cli(["plan", "p.yaml"], cwd=bench.folder).stdout
+    assert "people: records that are gone at the source end in _valid_to, at most 10 % of the table's" in shown
+    assert run_cli(["run", "p.yaml"], cwd=bench.folder).returncode == 0
+    bench.execute("delete from people where id = 2")
+    ran = run_cli(["run", "p.yaml"], cwd=bench.folder)
+    assert "people: 1 record(s) ended: the source lacks them" in ran.stderr
+    bench.execute("delete from people")
+    failed = run_cli(["run", "p.yaml"], cwd=bench.folder)
+    assert "the source has no records, the table has 1: nothing was deleted" in failed.stderr
+
+
 # ---------------------------------------------------------------------------------------- refused
 
 
@@ -311,7 +387,7 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
         ({"write_disposition": "merge", "valid_from": "bookmark"}, "is for `write_disposition: history`"),
         ({"add_columns": {"_valid_to": 1}}, "add_columns: a history has a column '_valid_to'"),
         ({"deletes": "hard"}, "`deletes: hard` and `write_disposition: history` contradict each other"),
-        ({"deletes": {"mode": "soft", "every": "1d"}}, "`deletes: soft` and `write_disposition: history` contradict"),
+        ({"deletes": {"mode": "hard", "every": "1d"}}, "`deletes: soft` ends them"),
         ({"unique_constraints": ["name"]}, "unique_constraints"),
     ],
 )
@@ -333,6 +409,33 @@ def test_a_destination_without_versions_is_refused(bench: Bench, connector: str)
     bench.to = {"connector": connector, "config": configs[connector]}
     with pytest.raises(ConfigError, match=f"{connector} does not"):
         bench.plan()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        (
+            {},
+            {"valid_from": "bookmark"},
+            "`valid_from: bookmark` was not said before, and the versions in table 'people' have",
+        ),
+        (
+            {"valid_from": "bookmark"},
+            {},
+            "`valid_from: bookmark` is not said any more, and the versions in table 'people' ha",
+        ),
+    ],
+)
+def test_times_of_runs_and_of_records_are_not_mixed(
+    bench: Bench, first: dict[str, Any], then: dict[str, Any], said: str
+) -> None:
+    bench.execute("insert into people values (1, 'a', '2026-01-05')")
+    bench.run(20, **BY_TIME, **first)
+    with pytest.raises(ConfigError, match="--full-refresh --drop-history") as refused:
+        bench.plan(21, **BY_TIME, **then)
+    assert said in str(refused.value)
+    bench.start(21, options={"full_refresh": True, "drop_history": True}, **BY_TIME, **then)
+    bench.run(22, **BY_TIME, **then)
 
 
 def test_a_history_only_goes_on(bench: Bench) -> None:

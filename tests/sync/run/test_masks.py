@@ -476,6 +476,23 @@ def test_a_column_of_folders_names_cannot_be_masked(tmp_path: Path) -> None:
         run_pipeline(load_pipeline(document(source, {"email": "hash"}), folder=tmp_path))
 
 
+def test_no_folder_of_the_destination_is_named_by_a_masked_column(tmp_path: Path) -> None:
+    config = {"path": "out", "partition_by": ["name_of"]}
+    whole = document(people("csv", tmp_path, ""), {"name": "hash"}) | {
+        "transformers": [{"rename": {"name": "name_of"}}],
+        "destination": {"connector": "jsonl", "config": config},
+    }
+    with pytest.raises(ConfigError, match="'name' is masked, and `partition_by` of the destination"):
+        run_pipeline(load_pipeline(whole, folder=tmp_path))
+
+
+def test_a_filter_that_cannot_be_read_shows_no_masked_value(tmp_path: Path) -> None:
+    where = {"where": {"phone": "canary"}}
+    with pytest.raises(ConfigError, match=r"column 'phone' is .*, and \*\*\* is no such value") as caught:
+        run_pipeline(load_pipeline(document(people("sqlite", tmp_path, ""), **where), folder=tmp_path))
+    assert not leaks(str(caught.value))
+
+
 class ServerError(Exception):
     """An error as drivers raise it."""
 

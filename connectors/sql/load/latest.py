@@ -1,0 +1,43 @@
+"""`Stream.latest_by`: which staged records count, decided in the database before they are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..tables import Column, StagingTable, Table
+from .context import LoadContext
+
+
+def keep_latest(
+    context: LoadContext, table: Table, staged: StagingTable, key: Sequence[str], *, is_new: bool, current: str = ""
+) -> None:
+    """Delete the staged records that do not count; do nothing if the last one of a key does.
+
+    Args:
+        context: of the load; a transaction is open, and nobody else writes the table.
+        table: the target.
+        staged: the records.
+        key: columns by which they are merged.
+        is_new: the target had no records before this load.
+        current: of a history, the column that is NULL in the versions to compare with.
+    """
+    said = context.columns.stream.latest_by
+    if not said:
+        return
+    writes, column = context.dialect.writes, _column(context, staged, table, context.columns.names.get(said, ""))
+    if column is None:
+        raise context.error(f"latest_by {said!r}: the stream has no such column")
+    # Mostly no key comes twice, and sorting all records would be a waste; keys in other types are equal in the table's.
+    is_cast = any(staged.types[each.name] != each.type for each in table.columns if each.name in key)
+    if is_cast or context.session.query(writes.repeated_key(staged.name, key)):
+        context.target.run([writes.drop_outrun(table, staged.name, column, staged.types, key)])
+    if not is_new:
+        writes.refuse_unordered(context.session, table, column)
+        context.target.run([writes.drop_older(table, staged.name, column, staged.types, key, current)])
+
+
+def _column(context: LoadContext, staged: StagingTable, table: Table, name: str) -> Column | None:
+    return next((column for column in staged.written_to(table) if column.name == name), None)
+
+
+__all__ = ["keep_latest"]

@@ -1,0 +1,149 @@
+"""`latest_by`: the column that says which record of a key counts, what does not go with it, and its type. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from syncblocks.connectors.incremental.bookmarks import is_number_in_text
+from syncblocks.connectors.stream import UNDECIDED, Stream, TableState
+
+from ..config import Pipeline
+from .checks import stream_error
+from .columns import ColumnMapping
+from .deletes import Ends
+from .reading import computing
+from .selected_stream import Failer, SelectedStream
+
+#: Why a value of a setting does not go with it; None: any value that is not empty.
+_CONFLICTING: Mapping[str, tuple[Any, str]] = {
+    "unique_conflict_method": ("IGNORE", "it keeps the record that is there, whatever is newer"),
+    "valid_from": ("bookmark", "each record is a version of its own there, in the order of its time"),
+    "fill_new_columns": (True, "a value would be written into a newer record than the one that it is of"),
+}
+
+#: Types whose values have an order, and what they are; those of one family are ordered alike.
+_ORDERED = (
+    (pa.types.is_integer, "number"),
+    (pa.types.is_decimal, "number"),
+    (pa.types.is_floating, "number"),
+    (pa.types.is_date, "date"),
+    (pa.types.is_timestamp, "timestamp"),
+    (pa.types.is_time, "time of day"),
+    (pa.types.is_string, "text"),
+    (pa.types.is_large_string, "text"),
+)
+
+
+def latest_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], disposition: str, fail: Failer) -> str:
+    """Return the column of `latest_by`; empty: of the records of a key the last one counts.
+
+    Args:
+        stream: as the source offers it, with the types that are said.
+        settings: of its entries in the file, merged.
+        kept: its columns that are read.
+        disposition: how it is written.
+        fail: makes the error of a setting.
+
+    Raises:
+        ConfigError: it is no column, or another setting does not go with it.
+    """
+    column: str | None = settings.get("latest_by")
+    if column is None:
+        return ""
+    if disposition not in ("merge", "history"):
+        raise fail(
+            "latest_by",
+            f"says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
+            "out, or write merge or history",
+        )
+    if column not in kept:
+        raise fail("latest_by", f"{column!r} is no column of the stream, or is excluded", kept, column)
+    for key, (value, why) in _CONFLICTING.items():
+        if settings.get(key) == value:
+            raise fail("latest_by", f"and `{key}: {_written(value)}` exclude each other: {why}")
+    if not _family(stream.schema.field(column).type):
+        raise fail("latest_by", f"{column!r} is {stream.schema.field(column).type}: {_NEEDED}")
+    return column
+
+
+_NEEDED = "it has to be a number, a date, a time or a text"
+
+
+def _written(value: Any) -> str:
+    return "true" if value is True else str(value)
+
+
+def _family(kind: pa.DataType) -> str:
+    return next((family for is_kind, family in _ORDERED if is_kind(kind)), "")
+
+
+def check_latest(
+    pipeline: Pipeline,
+    stream: SelectedStream,
+    declared: Stream,
+    mapping: ColumnMapping,
+    table: TableState,
+    ends: Ends,
+    *,
+    is_decided: bool,
+) -> None:
+    """Refuse `latest_by` where the destination cannot tell which record is newer.
+
+    Raises:
+        ConfigError: see above.
+    """
+    column = stream.stream.latest_by
+    if not column:
+        return
+    can = ends.destination_can.keeps_latest
+    if can is None:
+        why = f"needs a destination that compares records, which {pipeline.destination.connector} does not"
+    elif not is_decided:
+        why = f"needs a stream that no transformer's function changes: nobody knows what it makes of {column!r}"
+    elif why := _unordered(stream, declared, mapping, table, ends):
+        why = f"{column!r} {why}: choose another column"
+    if why:
+        raise stream_error(pipeline, stream, f"`latest_by` {why}")
+
+
+def _unordered(stream: SelectedStream, declared: Stream, mapping: ColumnMapping, table: TableState, ends: Ends) -> str:
+    """Say why source and table do not order a column alike; empty: they do."""
+    name, can = declared.latest_by, ends.destination_can.keeps_latest
+    planned = next((column for column in mapping.columns if column.name == name), None)
+    arriving = mapping.arriving.schema.field(name)
+    family = _family(arriving.type)
+    if not family:
+        return f"is {arriving.type}, and {_NEEDED}"
+    if planned is None or planned.kept is None:
+        return ""
+    if planned.is_left_out:
+        return "is new, and left out by `on_schema_change: ignore`"
+    if planned.conversion:
+        return f"is changed by `on_lossy: {planned.conversion}`"
+    if planned.kept.is_computed:
+        return "is computed by the table"
+    if planned.kept.arrow is not None and _family(planned.kept.arrow) != family:
+        return f"is {planned.type}, and the table keeps it as {planned.kept.type}"
+    if can is not None and not can.keeps_latest(pa.field(name, planned.kept.arrow or arriving.type)):
+        return f"is kept as {planned.kept.type or arriving.type}, which this destination does not order"
+    if family != "text":
+        return ""
+    from syncblocks.connectors.checksums import Form, compared_columns  # other types spare the import
+
+    held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}
+    own = computing(ends.source_can, stream.stream)
+    systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
+    there = held.get(planned.kept.column.casefold(), pa.field(name, arriving.type))
+    field = stream.stream.schema.field(stream.stream.latest_by)
+    found = compared_columns(field, there, systems=systems, is_key=True)
+    if isinstance(found, str):
+        return f"is not ordered alike by both sides: {found}"
+    if found[0].form is Form.TEXT and (is_number_in_text(field) or UNDECIDED in (field.metadata or {})):
+        return "holds numbers of any digits as texts, which order otherwise: say their type in `types`"
+    return ""
+
+
+__all__ = ["check_latest", "latest_of"]

@@ -1,0 +1,52 @@
+"""Which record of a key is the newest, by the canonical texts of the column of `latest_by`. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from syncblocks.connectors.checksums import Compared, Form, Row
+from syncblocks.connectors.checksums.sql import read_float
+
+_NUMBERS = (Form.INTEGER, Form.DECIMAL)
+_TIMES = (Form.DATE, Form.TIMESTAMP, Form.TIMESTAMP_NS, Form.TIME)
+
+
+class Ages:
+    """Compares records by one of their columns; NULL is older than any value, NaN newer."""
+
+    def __init__(self, columns: Sequence[Compared], name: str) -> None:
+        self._place = next((place for place, column in enumerate(columns) if column.name == name), None)
+        self._form = None if self._place is None else columns[self._place].form
+        #: Whether ages decide: there is such a column.
+        self.decide = self._place is not None
+
+    def newest(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the newest rows, which are of one age."""
+        ages = [self._age(row) for row in rows]
+        return [row for row, age in zip(rows, ages, strict=True) if age == max(ages)]
+
+    def is_newer(self, rows: Sequence[Row], others: Sequence[Row]) -> bool:
+        """Tell whether one of the rows is newer than all others, of which there is one at least."""
+        return bool(rows and others) and max(map(self._age, rows)) > max(map(self._age, others))
+
+    def _age(self, row: Row) -> tuple[Any, ...]:
+        assert self._place is not None
+        text = row.values[self._place]
+        if text is None:
+            return (0,)
+        if self._form in _NUMBERS:
+            return (2, Decimal(text))
+        if self._form is Form.FLOAT:
+            number = read_float(text)
+            return (3,) if math.isnan(number) else (2, number)
+        if self._form in _TIMES:
+            # Written with digits of the same number, but for years before 1 and after 9999, and infinity.
+            edges = {"-infinity": (1,), "infinity": (3,)}
+            return edges.get(text, (1, 1) if text.endswith(" BC") else (2, len(text), text))
+        return (2, text.encode())
+
+
+__all__ = ["Ages"]
