@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from .settings import BLOCK_BYTES, FileSourceSettings
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
+#: What a time with a zone ends with, quoted or not.
+ZONED = re.compile(r"\d\d(?:Z|[+-]\d\d:?\d\d)\"?$")
 
 
 class Writer(Protocol):
@@ -120,6 +123,8 @@ def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
         mend = f"the table's column decides; {mend}, together with --full-refresh"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:
         mend += ", `config.timezone` is the zone of times without one"
+    elif pa.types.is_timestamp(field.type) and ZONED.search(str(value)):
+        mend += f", `{field.name}: timestamptz` takes times with a zone"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from syncblocks import load_pipeline
+from syncblocks import run_pipeline as run_file
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.parquet_format import ParquetFormat
 from syncblocks.connectors.files.source import ParquetSource
@@ -243,3 +245,18 @@ def test_old_timestamps_of_parquet_come_as_they_are_or_not_at_all(tmp_path: Path
         read_in("deep")
     with pytest.raises(FatalConnectorError, match=r"digits\.parquet: column 'digits': 1970.* has nanoseconds"):
         read_in("digits", digits="timestamp")
+
+
+@pytest.mark.parametrize("text", ["2024-01-01T10:00:00Z", "2024-01-01 10:00:00+02:00"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_the_error_of_a_zoned_time_names_the_type_that_takes_it(text: str, ending: str, tmp_path: Path) -> None:
+    lines = ["at", text] if ending == "csv" else [json.dumps({"at": text})]
+    (tmp_path / f"t.{ending}").write_text("\n".join([*lines, ""]))
+    document = {
+        "pipeline": "p",
+        "source": {"connector": ending, "config": {"path": ".", "types": {"at": "timestamp"}}},
+        "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+        "streams": [{"stream": "t"}],
+    }
+    (stream,) = run_file(load_pipeline(document, folder=tmp_path)).streams
+    assert "`at: timestamptz` takes times with a zone" in str(stream.error)
