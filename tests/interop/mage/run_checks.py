@@ -127,6 +127,7 @@ def a_transformer_gets_one_record_at_a_time(stage: Stage) -> None:
         "one.py",
         "@transformer\ndef one(data, *args, **kwargs):\n"
         "    if data['word'].iloc[0] == 'b':\n        return data.iloc[0:0]\n"
+        "    assert not data.empty and data['id'].mean() == data['id'].iloc[0]\n"
         "    data['size'] = len(data)\n    data['call'] = kwargs['index']\n"
         "    data['till'] = kwargs['query']['_end_date']\n    data['whose'] = kwargs['stream'] + kwargs['region']\n"
         "    return data\n",

@@ -259,6 +259,15 @@ def test_the_schedule_is_a_line_of_a_crontab_and_bookmarks_are_to_adopt(project:
     assert not [note for note in made.notes if "bookmark is unknown" in note]
 
 
+def test_functions_of_secret_stores_stay_as_they_are(project: Path) -> None:
+    template = "{{ vault_secret_var('mage/api', 'token') }}"
+    source = project / "data_loaders" / "read_shop.yaml"
+    source.write_text(source.read_text().replace("password: pa55", f'password: "{template}"'))
+    made, document = read(project)
+    assert document["source"]["config"]["password"] == template
+    assert not [note for note in made.notes if "vault_secret_var" in note]
+
+
 def test_names_that_mage_writes_in_lower_case_are_said(project: Path) -> None:
     streams = [stream("words", schema={"properties": {"id": {}, "Loud": {}}})]
     path = project / "pipelines" / "night_shop" / "data_integration_catalog.json"
