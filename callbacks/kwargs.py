@@ -59,7 +59,7 @@ class BlockRun:
     rows: int | None = None
     #: Records that could not be stored and are kept beside (`on_rejected: keep`).
     rows_rejected: int | None = None
-    #: Records that the source no longer has, deleted or marked (`deletes`).
+    #: Records that the source no longer has, deleted, marked or ended (`deletes`).
     rows_deleted: int | None = None
     bytes: int | None = None
     started_at: datetime | None = None

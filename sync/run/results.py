@@ -27,7 +27,7 @@ class StreamResult:
     records: int | None = None
     #: Records that could not be stored and are kept beside (`on_rejected: keep`).
     records_rejected: int | None = None
-    #: Records that the source no longer has, deleted or marked (`deletes`); None: nobody has looked.
+    #: Records that the source no longer has, deleted, marked or ended (`deletes`); None: nobody has looked.
     records_deleted: int | None = None
     size_bytes: int | None = None
     duration_s: float | None = None
