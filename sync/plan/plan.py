@@ -56,8 +56,8 @@ from .evolution import (
 from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
 from .history import check_history, timed
-from .nanoseconds import in_microseconds
 from .masks import refuse_masked_folders
+from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .placement import checked_placement
 from .planned_repair import Repair
