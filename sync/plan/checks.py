@@ -21,12 +21,16 @@ from ..delivery.subscriptions import UserCode, applies
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream
 
-#: Write dispositions that delete what other streams have written.
-_REPLACING = (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
+#: Write dispositions of which a table has one stream only, and what they would do to what others have written there.
+_ALONE = {
+    WriteDisposition.REPLACE: "drop",
+    WriteDisposition.REPLACE_RANGE: "delete records of",
+    WriteDisposition.HISTORY: "end versions in",
+}
 
 
 class SharedTable(ConfigError):
-    """Several streams would replace one table."""
+    """Several streams would write a table that has one stream only."""
 
 
 def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Abilities) -> None:
@@ -61,20 +65,23 @@ def check_shared_tables(
     *,
     full_refresh: bool,
 ) -> None:
-    """Refuse to replace a table, or a range of it, that another stream writes; append and merge may share a table."""
+    """Refuse to replace a table, or a range of it, or to keep a history there, where another stream writes it.
+
+    Streams of append and merge may share a table.
+    """
 
     def one_name(table: str) -> str:
         return table if can.names_tables is None else can.names_tables.one_name(table)
 
-    def replaces(stream: SelectedStream) -> bool:
-        return full_refresh or stream.write_disposition in _REPLACING
+    def is_alone(stream: SelectedStream) -> bool:
+        return full_refresh or stream.write_disposition in _ALONE
 
     by_table: dict[str, list[SelectedStream]] = {}
     for stream in selected:
         by_table.setdefault(one_name(stream.destination_table), []).append(stream)
     for stream in selected:
         others = by_table[one_name(stream.destination_table)]
-        if len(others) > 1 and any(map(replaces, others)):
+        if len(others) > 1 and any(map(is_alone, others)):
             names = ", ".join(repr(other.name) for other in others)
             tables_named = " and ".join(dict.fromkeys(repr(other.destination_table) for other in others))
             is_one = (
@@ -86,19 +93,19 @@ def check_shared_tables(
                 f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
                 kind=SharedTable,
             )
-        if not replaces(stream):
+        if not is_alone(stream):
             continue
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
             if is_other and row.committed_at is not None:
-                is_asked = stream.write_disposition in _REPLACING
-                is_range = stream.write_disposition is WriteDisposition.REPLACE_RANGE and not full_refresh
+                is_asked = stream.write_disposition in _ALONE
+                does = "drop" if full_refresh else _ALONE[stream.write_disposition]
                 what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
                 advice = "give another `destination_table`" if is_asked else _START_OVER
                 raise stream_error(
                     pipeline,
                     stream,
-                    f"{what} would {'delete records of' if is_range else 'drop'} table "
+                    f"{what} would {does} table "
                     f"{stream.destination_table!r}, which stream {row.key.stream!r} of "
                     f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
                     "state with `syncblocks state reset --forget`",
@@ -124,7 +131,7 @@ _START_OVER = "to read all of its streams again, drop the table by hand and run 
 
 
 def _advice(others: Sequence[SelectedStream]) -> str:
-    if any(other.write_disposition in _REPLACING for other in others):
+    if any(other.write_disposition in _ALONE for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 

@@ -112,7 +112,8 @@ def _how(stream: SelectedStream, ends: Ends) -> str:
     reads += [] if ends.read_back else ["the destination"]
     if not reads:
         return "keys are compared by checksums in both databases, and read only where they differ"
-    return f"every key is read once on both sides, since {' and '.join(reads)} computes no checksums"
+    who = f"{reads[0]} computes no" if len(reads) == 1 else "neither computes"
+    return f"every key is read once on both sides, since {who} checksums"
 
 
 def why_no_deletes(

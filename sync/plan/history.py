@@ -117,7 +117,7 @@ def check_history(
         return stream_error(pipeline, stream, message)
 
     is_wanted, name = stream.write_disposition is WriteDisposition.HISTORY, stream.destination_table
-    is_held = row is not None and bool(row.history)
+    is_held = any(each.history for each in (row, *table.ledger) if each is not None)  # of another pipeline, too
     if is_wanted and can.keeps_history is None:
         raise fail(
             "`write_disposition: history` needs a destination that keeps versions, and "

@@ -205,6 +205,8 @@ def _inexact(planned: ColumnPlan, kind: pa.DataType) -> str:
         return "is new, and left out by `on_schema_change: ignore`"
     if planned.conversion:
         return f"is changed by `on_lossy: {planned.conversion}`"
+    if planned.decode:
+        return f"is {kind} in the source, and decoded from {planned.decode} by `decode`"
     if planned.said is not None:
         return f"is {kind} in the source, and read as {planned.said} by `types`"
     if kept is None or kept.arrow is None:

@@ -547,6 +547,20 @@ def test_plan_says_what_becomes_of_files_and_objects(run_cli: RunCLI, tmp_path: 
     assert found["streams"][0]["nested"] == 2
 
 
+@pytest.mark.parametrize(
+    "written", ["write_disposition: history", "write_disposition: replace_range, range_column: name"]
+)
+def test_what_a_run_alone_mends_is_told_of_no_repair(written: str, run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_sqlite(tmp_path)
+    file.write_text(file.read_text().replace("stream: users", f"stream: users, {written}"))
+    assert run_cli(["run"], tmp_path).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:
+        crm.execute("insert into users values (3, 'Linus')")
+    done = run_cli(["verify"], tmp_path)
+    assert (done.returncode, "--repair" in done.stdout) == (1, False), done.stdout
+    assert "next: users: " in done.stdout
+
+
 def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:

@@ -253,6 +253,24 @@ def test_two_records_of_one_key_contradict_each_other(anywhere: Bench) -> None:
     assert len([row for row in anywhere.rows() if row[0] == 2 and row[2] is None]) == 1
 
 
+def test_a_history_has_its_table_alone(bench: Bench) -> None:
+    both = [{"stream": "people", **HISTORY}, {"stream": "others", "destination_table": "people"}]
+    bench.execute("create table others (id int, name varchar)", "insert into people values (1, 'Ada', null)")
+    for written in (HISTORY, {**HISTORY, "write_disposition": "merge"}):
+        bench.more = {"streams": [both[0], {**both[1], **written}]}
+        with pytest.raises(ConfigError, match="table 'people' is written by 'people', 'others'"):
+            bench.plan()
+    bench.more = {}
+    bench.run(1)
+    bench.more = {"pipeline": "another"}
+    with pytest.raises(ConfigError, match="`history` would end versions in table 'people', which stream 'people' of"):
+        bench.plan(2)
+    with pytest.raises(ConfigError, match="holds the history of its records, which append would destroy"):
+        bench.plan(2, write_disposition="append")
+    with pytest.raises(ConfigError, match="would drop table 'people', which stream 'people' of"):
+        bench.plan(2, options={"full_refresh": True, "drop_history": True})
+
+
 @systems("postgres")
 def test_verify_compares_the_current_versions(anywhere: Bench) -> None:
     anywhere.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
