@@ -2,7 +2,7 @@
 
 `@pytest.mark.thinned(2)` on a function, over whatever parametrizes it: of its cases so few that each two values of
 different parameters meet in one; `thinned(1)`: so few that each value is in one. It is for parameters that meet in the
-same code, whose cases take long.
+same code, whose cases take long. A grid of one parameter has fewer cases by `only_full`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from itertools import combinations
 import pytest
 
 MARK = "thinned"
+
+
+def only_full(*values: str) -> tuple[str, ...]:
+    """Return values of a parameter that only the full set takes: in each commit another value stands for their code."""
+    return values if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else ()
 
 
 def thinned(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

@@ -355,7 +355,8 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
             )
 
         first = batch((1, "new", high), (1, "old", low), (2, "null", None), (3, "high", high), (4, "low", low))
-        self.run(destination, load, first, batch((2, "last", None), (5, "first", None)), FINAL)
+        again = batch((1, "old", low), (2, "last", None), (5, "first", None))
+        self.run(destination, load, first, Checkpoint(), again, FINAL)
         second = batch((1, "late", low), (2, "any", low), (3, "equal", high), (4, "up", high), (4, "down", low))
         self.run(destination, load, second, batch((5, "second", None), (1, "later", None)), FINAL)
         records = {record["id"]: record["name"] for record in self.read_back(place, "people", schema) or []}

@@ -21,7 +21,7 @@ def keep_latest(
         is_new: the target had no records before this load.
         current: of a history, the column that is NULL in the versions to compare with.
     """
-    said = context.columns.stream.latest_by
+    said = context.load.stream.latest_by
     if not said:
         return
     writes, column = context.dialect.writes, _column(context, staged, table, context.columns.names.get(said, ""))

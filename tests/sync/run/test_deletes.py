@@ -24,6 +24,7 @@ from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_helpers import full_table, record, schema, small
 from tests.golden.systems import mysql_connection
+from tests.thinned import only_full
 
 MONDAY = datetime(2026, 1, 5, 6, tzinfo=UTC)
 TUESDAY = MONDAY + timedelta(days=1)
@@ -147,12 +148,9 @@ PAIRS = (
     "mysql mysql",
     "duckdb duckdb",
     "csv sqlite",
-    "mysql postgres",
-    "postgres duckdb",
-    "sqlite mysql",
     "duckdb sqlalchemy",
     "sqlite parquet",
-    "duckdb csv",
+    *only_full("mysql postgres", "postgres duckdb", "sqlite mysql", "duckdb csv"),
 )
 
 

@@ -34,6 +34,7 @@ from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_helpers import entry, full_table, record, schema, small, state
 from tests.golden.systems import mysql_connection
+from tests.thinned import only_full
 
 KEY = "correct horse battery staple, and more"
 MASK = {"email": "hash", "ph*": {"keep_last": 2}, "name": None}
@@ -48,7 +49,7 @@ CANARIES = ("canary", "Canary", str(PHONE)[:9])
 NAMES = ["id", "email", "phone", "name", "level"]
 CREATE = "create table people (id int primary key, email varchar(40), phone bigint, name varchar(40), level int)"
 
-SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "sqlalchemy", "parquet", "csv", "jsonl", "singer")
+SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "parquet", "csv", "singer", *only_full("sqlalchemy", "jsonl"))
 
 
 def hashed(text: str) -> str:

@@ -22,8 +22,12 @@ from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.sync.run.test_columns_by_case import config, records
 from tests.sync.run.test_new_files import Bucket
+from tests.thinned import only_full
 
-SYSTEMS = ("duckdb", "postgres", "mysql", "sqlite", "sqlalchemy", "sqlalchemy-postgres", "csv", "jsonl", "parquet")
+SYSTEMS = (
+    *("duckdb", "postgres", "mysql", "sqlite", "sqlalchemy", "parquet"),
+    *only_full("sqlalchemy-postgres", "csv", "jsonl"),
+)
 DUCKDB = {"connector": "duckdb", "config": {"path": "out.db"}}
 
 #: id, day, moment of that day
