@@ -23,7 +23,7 @@ def put(folder: Path, name: str, text: str, day: int) -> None:
 
 
 def test_each_day_brings_its_file(tmp_path: Path, run_cli: RunCLI) -> None:
-    whole, merged = (example.text for example in examples("yaml", page=PAGE))
+    whole, merged, latest = (example.text for example in examples("yaml", page=PAGE))
     plan, run, anew, *rewinds = (
         shlex.split(line)[1:] for example in examples("console", page=PAGE) for line in example.text.splitlines()
     )
@@ -56,3 +56,11 @@ def test_each_day_brings_its_file(tmp_path: Path, run_cli: RunCLI) -> None:
         call(rewind)
         call(run)
     assert counts() == (2, 2)
+    document["streams"][1:] = yaml.safe_load(latest)["streams"]
+    (tmp_path / "daily.yaml").write_text(yaml.safe_dump(document))
+    for name, rain, hour in (("03", 7, 10), ("03-again", 6, 9)):
+        record = f"b,2026-04-03,{rain},2026-04-03T{hour:02}:00:00\n"
+        put(tmp_path, f"met/2026/04/{name}.csv", f"station,day,rain,measured_at\n{record}", 5)
+        call(run)
+    with duckdb.connect(tmp_path / "warehouse.duckdb", read_only=True) as connection:
+        assert connection.sql("select rain from met where station = 'b'").fetchall() == [(7,)]

@@ -423,7 +423,8 @@ def test_a_column_of_that_name_is_refused(bench: Bench) -> None:
 
 @pytest.mark.parametrize("connector", ["parquet", "memory", "sqlalchemy"])
 def test_a_destination_without_versions_is_refused(bench: Bench, connector: str) -> None:
-    configs = {"parquet": {"path": "out"}, "memory": {"database": "m"}, "sqlalchemy": {"url": "sqlite:///x.db"}}
+    url = f"sqlite:///{bench.folder / 'x.db'}"
+    configs = {"parquet": {"path": "out"}, "memory": {"database": "m"}, "sqlalchemy": {"url": url}}
     bench.to = {"connector": connector, "config": configs[connector]}
     with pytest.raises(ConfigError, match=f"{connector} does not"):
         bench.plan()
