@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--mode",
     "--write-disposition",
     "write_disposition",
-    type=click.Choice(["append", "replace", "merge"]),
+    type=click.Choice(["append", "replace", "merge", "history"]),
     help="How tables are written; default: replace, with --incremental merge by keys, else append.",
 )
 @click.option(

@@ -15,9 +15,9 @@ from syncblocks.connectors.stream import DELETED_AT, VALID_FROM, VALID_TO, Strea
 from ..flow.memory import side_bytes
 from ..plan.deletes import PlannedDeletes
 from ..plan.plan import Connectors, PlannedStream
-from ..session.reader import copy_of, offered_streams, reader_of, without_marked
+from ..session.reader import copy_of, live_records, offered_streams, reader_of
 from ..verify.checksums import SideReader
-from ..verify.columns import ColumnPairs, current_versions
+from ..verify.columns import ColumnPairs
 from ..verify.keys import KeyDifference, compare_keys, keys_table
 from .context import StreamContext
 from .errors import DeletesRefused
@@ -63,7 +63,7 @@ def find_removal(
         copy = copy_of(table, offered_streams(reader, [table]))
         if copy is None:
             raise FatalConnectorError(f"table {name!r} cannot be read back", stream=planned.name)
-        live = current_versions(planned, without_marked(copy, planned.selected))
+        live = live_records(copy, planned.selected)
         written = replace(planned, table=replace(table, columns=columns))
         left, right = ColumnPairs(_connectors(context), written, live, reader.can).key_sides()
         history = planned.selected.added.history

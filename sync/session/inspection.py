@@ -13,7 +13,7 @@ from ..config import Pipeline, config_error_from_connector
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
-from .reader import copy_of, destination_reader, offered_streams, within, without_marked
+from .reader import copy_of, destination_reader, live_records, offered_streams, within
 from .session import Session, open_session, role_of
 
 
@@ -112,7 +112,7 @@ def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[
             state = described[stream.destination_table]
             copy = copy_of(state, offered)
             if copy is not None and stream.destination_table not in found:
-                copy = _ranged(without_marked(copy, stream), state, stream.written_range)
+                copy = _ranged(live_records(copy, stream), state, stream.written_range)
                 found[stream.destination_table] = reader.source.count(copy)
         return found
 

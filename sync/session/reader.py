@@ -13,7 +13,7 @@ import pyarrow as pa
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.stream import DELETED_AT, Condition, Stream, TableState
+from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Condition, Stream, TableState
 from syncblocks.connectors.written_range import has_times
 
 from ..config import Pipeline
@@ -68,12 +68,12 @@ def offered_streams(reader: Reader, tables: Collection[TableState]) -> dict[str,
     return {stream.name: stream for stream in found}
 
 
-def without_marked(copy: Stream, selected: SelectedStream) -> Stream:
-    """Leave out the records of a table that a stream with `deletes: soft` has marked as deleted."""
-    mark = next((field for field in copy.schema if field.name.casefold() == DELETED_AT), None)
-    if mark is None or selected.deletes is None or not selected.deletes.is_soft or selected.added.history is not None:
-        return copy
-    return replace(copy, where=(Condition(field=mark, operator="is_null"),))
+def live_records(copy: Stream, selected: SelectedStream) -> Stream:
+    """Leave out former versions of a history, and records that `deletes: soft` has marked as deleted."""
+    is_marked = selected.deletes is not None and selected.deletes.is_soft
+    name = VALID_TO if selected.added.history is not None else DELETED_AT if is_marked else ""
+    found = [field for field in copy.schema if field.name.casefold() == name]
+    return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in found)) if found else copy
 
 
 def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:

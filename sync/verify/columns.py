@@ -14,9 +14,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorErr
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
 from syncblocks.connectors.stream import (
     DELETED_AT,
-    VALID_TO,
     Bookmark,
-    Condition,
     ConflictMethod,
     NullBookmarks,
     ReplicationMethod,
@@ -207,7 +205,6 @@ class ColumnPairs:
             bookmark_properties=tuple(self._names[name] for name in marks),
             # Records without a bookmark: read once, they are compared on neither side; never read, they are extra.
             null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
-            where=current_versions(self._planned, self._copy).where,
         )
         return stream, copy
 
@@ -233,11 +230,3 @@ class ColumnPairs:
             return bookmark
         except ConnectorConfigError:  # the copy has another type
             return None
-
-
-def current_versions(planned: PlannedStream, copy: Stream) -> Stream:
-    """Return a stream's copy without the former versions of a history; of other tables every record counts."""
-    if planned.write_disposition is not WriteDisposition.HISTORY:
-        return copy
-    ends = [field for field in copy.schema if field.name.casefold() == VALID_TO]
-    return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in ends))

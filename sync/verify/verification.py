@@ -14,10 +14,10 @@ from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Strea
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..session.reader import Reader, copy_of, destination_reader, offered_streams, without_marked
+from ..session.reader import Reader, copy_of, destination_reader, live_records, offered_streams
 from ..session.session import Session
 from .checksums import SideReader
-from .columns import ColumnPairs, current_versions
+from .columns import ColumnPairs
 from .comparison import Comparison, compare
 from .passing import passing
 from .repair import other_remedy, plan_repair
@@ -94,7 +94,7 @@ def _verify(
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
-    copy = None if copy is None else without_marked(copy, planned.selected)
+    copy = None if copy is None else live_records(copy, planned.selected)
     if copy is not None and planned.written_range is not None:
         copy, scope = within_range(planned, copy)
     if copy is None:
@@ -104,7 +104,7 @@ def _verify(
     if reason:
         found = _uncompared(planned, reason)
         found = replace(found, notes=(*filter(None, [scope]), *found.notes))
-        current = reader.source.count(current_versions(planned, copy))
+        current = reader.source.count(copy)
         return replace(found, source_records=source.count(stream), destination_records=current)
     columns = ColumnPairs(session.connectors, planned, copy, reader.can)
     columns.notes[:0] = filter(None, [scope])

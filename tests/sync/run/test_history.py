@@ -18,7 +18,7 @@ import pytest
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.plan.plan import PlannedStream
-from syncblocks.sync.session.inspection import existing_store, opened
+from syncblocks.sync.session.inspection import count_streams, existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.verify.verification import DIFFERS, EQUAL, StreamVerification, verify_streams
 from tests.conftest import RunCLI
@@ -279,6 +279,9 @@ def test_verify_compares_the_current_versions(anywhere: Bench) -> None:
     anywhere.run(3)
     found = anywhere.verify()
     assert (found.verdict, found.source_records, found.destination_records) == (EQUAL, 2, 2)
+    with opened(load_pipeline(anywhere.document(), folder=anywhere.folder)) as session:
+        (counted,) = count_streams(session).streams
+    assert (counted.source, counted.destination) == (2, 2)
     anywhere.execute("update people set name = 'Bert' where id = 2")
     found = anywhere.verify()
     assert (found.verdict, found.repair) == (DIFFERS, None)
