@@ -35,9 +35,9 @@ def ledger_is_written_after_the_data() -> None:
 
 def recovery_believes_nothing_was_committed() -> None:
     """A dead run's streams are run again, whatever the ledger says."""
-    from syncblocks.sync.run import recovery
+    from syncblocks.sync.run import lost_stream
 
-    recovery.is_completed = lambda *_: False
+    lost_stream.is_completed = lambda *_: False
 
 
 def doubt_counts_as_failure() -> None:

@@ -479,6 +479,10 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
         ("pipeline_run", "interval_end"),
         ("block_run", "notices"),
         ("block_run", "rows_deleted"),
+        ("stream_run", "claim"),
+        ("stream_run", "worker"),
+        ("stream_run", "lease_until"),
+        ("stream_run", "stop_reason"),
     ):
         query(url, f"ALTER TABLE _syncblocks_{table} DROP COLUMN {column}")
     query(url, "UPDATE _syncblocks_version SET version_num = '0003'")

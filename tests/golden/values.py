@@ -36,7 +36,7 @@ def same(values: list[Any], kind: str = "text") -> tuple[tuple[Any, Any], ...]:
     return tuple((f"'{value}'" if kind == "text" else str(value), value) for value in values)
 
 
-_INTERVAL = re.compile(r"P(-?\d+)M(-?\d+)DT(-?)(\d+)\.(\d{9})S")
+_INTERVAL = re.compile(r"P(?=.)(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(-?)(\d+)(?:\.(\d{1,9}))?S)?")
 _UNITS = {"year": (12, 0), "mon": (1, 0), "month": (1, 0), "day": (0, 1)}
 _CLOCK = re.compile(r"([-+]?)(\d+):(\d\d):(\d\d)(?:\.(\d+))?")
 
@@ -53,8 +53,8 @@ def interval(value: Any) -> tuple[int, int, int]:
         return 0, 0, int(value) * 1000
     own = _INTERVAL.fullmatch(value)
     if own:
-        nanos = int(own[4]) * 10**9 + int(own[5])
-        return int(own[1]), int(own[2]), -nanos if own[3] else nanos
+        nanos = int(own[4] or 0) * 10**9 + int(f"{own[5] or '':0<9}")
+        return int(own[1] or 0), int(own[2] or 0), -nanos if own[3] else nanos
     months = days = nanos = 0
     for number, unit in re.findall(r"([-+]?\d+) (year|mon|month|day)s?", value):
         months, days = months + int(number) * _UNITS[unit][0], days + int(number) * _UNITS[unit][1]
