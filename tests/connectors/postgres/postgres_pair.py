@@ -26,6 +26,9 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 
+#: Dispositions of which a load needs to know nothing but the stream.
+PLAIN = (WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE)
+
 
 def rows(url: str, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Run SQL over a connection of its own."""

@@ -26,7 +26,7 @@ from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, copy, find, order, rows, script, write
+from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, copy, find, order, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
@@ -67,7 +67,7 @@ def test_a_long_read_is_interrupted_within_a_second(postgres_url: str, wire: str
     source.close()
 
 
-@pytest.mark.parametrize("disposition", list(WriteDisposition))
+@pytest.mark.parametrize("disposition", PLAIN)
 def test_a_long_write_is_interrupted_within_a_second(
     postgres_url: str, destination: PostgresDestination, disposition: WriteDisposition
 ) -> None:

@@ -15,7 +15,7 @@ from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName, quote
 from syncblocks.connectors.stream import Checkpoint, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, order, rows, script, write
+from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, order, rows, script, write
 
 HOSTILE = {
     "double quote": 'a"b',
@@ -84,7 +84,7 @@ def test_every_name_goes_through_and_nothing_else_happens(
     expected = set(before)
     for number, (name, _) in enumerate(streams):
         stream = streams[name, name]
-        disposition = list(WriteDisposition)[number % 3]
+        disposition = PLAIN[number % 3]
         for wire in ("arrow", "pgcopy"):
             target = TableName(f"to {name}"[:63], name)
             events = [event for _, event in source.read([stream], {}, wire)]
@@ -115,7 +115,7 @@ def test_names_that_no_database_holds_are_refused(
     assert rows(postgres_url, "select tablename from pg_tables where tablename = 't'") == []
 
 
-@pytest.mark.parametrize("disposition", list(WriteDisposition))
+@pytest.mark.parametrize("disposition", PLAIN)
 def test_long_column_names_stay_apart(
     postgres_url: str, connectors: tuple[PostgresSource, PostgresDestination], disposition: WriteDisposition
 ) -> None:

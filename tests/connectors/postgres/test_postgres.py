@@ -17,7 +17,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, can, copy, find, read, rows, script, write
+from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, can, copy, find, read, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import source as source
 
@@ -167,7 +167,7 @@ def test_only_the_asked_columns_are_read_in_their_order(postgres_url: str, sourc
 
 
 def test_a_stream_may_change_its_schema_between_batches(postgres_url: str, destination: PostgresDestination) -> None:
-    for disposition in WriteDisposition:
+    for disposition in PLAIN:
         first = batch_of({"id": [1], "v": pa.array([1], pa.int16())})
         second = batch_of({"id": [2], "w": ["new"], "v": pa.array([2**40])})
         third = batch_of({"id": [3]})
@@ -189,7 +189,7 @@ def test_a_stream_may_change_its_schema_between_batches(postgres_url: str, desti
 
 def test_an_empty_stream_makes_its_table(postgres_url: str, destination: PostgresDestination) -> None:
     schema = pa.schema([("id", pa.int64()), ("v", pa.string())])
-    for disposition in WriteDisposition:
+    for disposition in PLAIN:
         write(destination, [], f"t_{disposition}", disposition, key=["id"], schema=schema)
         assert rows(postgres_url, f"select id, v from t_{disposition}") == []
     assert rows(
@@ -227,7 +227,7 @@ def test_describe_creates_nothing(postgres_url: str, destination: PostgresDestin
 
 def test_a_view_is_no_destination(postgres_url: str, destination: PostgresDestination) -> None:
     script(postgres_url, "create view look as select 1 as one")
-    for disposition in WriteDisposition:
+    for disposition in PLAIN:
         with pytest.raises(FatalConnectorError, match="view"):
             write(destination, [batch_of({"one": [1]})], "look", disposition, key=["one"])
 

@@ -16,14 +16,14 @@ from syncblocks.connectors.errors import (
 )
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, key_of, order, rows, script
+from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, key_of, order, rows, script
 from tests.connectors.postgres.postgres_pair import destination as destination
 
 BATCH = batch_of({"id": [1, 2]})
 STREAM = Stream(name="s", schema=BATCH.schema, key_properties=("id",))
 
 
-@pytest.mark.parametrize("disposition", list(WriteDisposition))
+@pytest.mark.parametrize("disposition", PLAIN)
 def test_only_the_last_token_commits(
     postgres_url: str, destination: PostgresDestination, disposition: WriteDisposition
 ) -> None:

@@ -14,7 +14,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorErr
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.stream import Checkpoint, Stream, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, can, copy, order, read, rows, script, write
+from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, can, copy, order, read, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import source as source
 
@@ -73,7 +73,7 @@ TYPES = {
 
 
 @pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
-@pytest.mark.parametrize("disposition", list(WriteDisposition))
+@pytest.mark.parametrize("disposition", PLAIN)
 def test_every_built_in_type_survives(postgres_url: str, wire: str, disposition: WriteDisposition) -> None:
     types = TYPES if can(postgres_url, "select '<a/>'::xml") else {k: v for k, v in TYPES.items() if k != "xml"}
     columns = ", ".join(f"c{place} {kind}" for place, kind in enumerate(types))
@@ -344,7 +344,7 @@ OF_DOMAINS = {
 }
 
 
-@pytest.mark.parametrize("disposition", list(WriteDisposition))
+@pytest.mark.parametrize("disposition", PLAIN)
 def test_a_domain_is_read_as_the_type_that_it_is_of(postgres_url: str, disposition: WriteDisposition) -> None:
     declared = ", ".join(f"c{place} {name}" for place, name in enumerate(OF_DOMAINS))
     script(postgres_url, f"{DOMAINS}; create table a (id positive primary key, {declared})")
