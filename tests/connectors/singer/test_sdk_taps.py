@@ -62,6 +62,8 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
         (data / "people.csv").write_text("id,name,height,seen\n1,Ada,1.7,2024-01-01T10:00:00\n")
     elif connector == "jsonl":
         (data / "people.jsonl").write_text('{"id": 1, "name": "Ada", "height": 1.7, "seen": "2024-01-01T10:00:00"}\n')
+    elif connector == "json":
+        (data / "people.json").write_text('[{"id": 1, "name": "Ada", "height": 1.7, "seen": "2024-01-01T10:00:00"}]')
     elif connector == "parquet":
         pq.write_table(
             pa.table({"id": [1], "name": ["Ada"], "height": [1.7], "seen": [datetime(2024, 1, 1, tzinfo=UTC)]}),
