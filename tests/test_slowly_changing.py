@@ -17,7 +17,7 @@ PAGE = "docs/how-to/a-slowly-changing-dimension.md"
 
 
 def test_every_version_is_kept(tmp_path: Path, run_cli: RunCLI) -> None:
-    whole, by_time = (example.text for example in examples("yaml", page=PAGE))
+    whole, by_time, ending = (example.text for example in examples("yaml", page=PAGE))
     current, of_a_day = (example.text for example in examples("sql", page=PAGE))
     plan, run, anew = (
         shlex.split(line)[1:] for example in examples("console", page=PAGE) for line in example.text.splitlines()
@@ -52,3 +52,12 @@ def test_every_version_is_kept(tmp_path: Path, run_cli: RunCLI) -> None:
     assert run_cli(run, tmp_path).returncode == 0
     (tmp_path / "again.duckdb").replace(tmp_path / "warehouse.duckdb")
     assert ask(of_a_day) == [(1, "Bonn")]
+    document = yaml.safe_load(whole) | yaml.safe_load(ending) | {"pipeline": "ending"}
+    document["destination"]["config"]["path"] = "ending.duckdb"
+    file.write_text(yaml.safe_dump(document))
+    for text in ("id,city\n1,Bonn\n2,Rome\n", "id,city\n1,Bonn\n"):
+        put(text)
+        assert run_cli(run, tmp_path).returncode == 0
+    (tmp_path / "ending.duckdb").replace(tmp_path / "warehouse.duckdb")
+    assert ask(current) == [(1, "Bonn")]
+    assert ask("select id, city from customers") == [(1, "Bonn"), (2, "Rome")]

@@ -287,7 +287,7 @@ def test_values_that_the_source_no_longer_has_are_no_difference(tmp_path: Path, 
     table.fill((2, "2024-01-03", "01:00"))
     differs = run_cli(["verify", "--repair", table.file()], tmp_path)
     assert (differs.returncode, "differs" in differs.stdout) == (1, True)
-    assert "a run writes the range anew" in differs.stderr
+    assert "a run writes the records of each day that it reads anew" in differs.stderr
 
 
 def test_a_full_refresh_of_an_interval_is_refused(tmp_path: Path) -> None:
