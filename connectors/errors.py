@@ -55,6 +55,10 @@ class StatementRefused(FatalConnectorError):
     """The database refuses the statement itself (a missing permission, a full disk): no record is at fault."""
 
 
+class NoSuchTable(StatementRefused):
+    """A table that the statement names is not there."""
+
+
 class TakenOver(ConnectorError):
     """Another run has written its token into the ledger row; this commit was rolled back."""
 

@@ -10,6 +10,7 @@ from ..errors import (
     ConnectorError,
     FatalConnectorError,
     Interrupted,
+    NoSuchTable,
     RetriableError,
     StatementRefused,
 )
@@ -167,6 +168,8 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     if number in _TOO_LARGE:
         message += "; raise the server's max_allowed_packet"
         return FatalConnectorError(message, connector="mysql")
+    if number in NO_SUCH_TABLE:
+        return NoSuchTable(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD
     result = (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
     if number in _OF_A_TRIGGER:

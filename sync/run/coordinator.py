@@ -133,17 +133,17 @@ class Coordinator:
 
     def _start(self, claimed: Sequence[PlannedStream], nonce: str = "") -> None:
         names = tuple(planned.name for planned in claimed)
-        work = self._executor.submit(
-            Reference(run_id=self._run.id, attempt=self._run.attempt, streams=names, nonce=nonce)
-        )
-        self.runs += work.members
-        for member in work.members:
-            table = member.planned.key.destination_table
-            self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
-            if self._stop_reason:  # claimed just before the stop
-                member.cancel(self._stop_reason)
+        reference = Reference(run_id=self._run.id, attempt=self._run.attempt, streams=names, nonce=nonce)
+        work = self._executor.submit(reference, self._announce)
         self._active[work.done] = work.members
         self._chosen.remove(claimed)
+
+    def _announce(self, member: Member) -> None:
+        self.runs.append(member)
+        table = member.planned.key.destination_table
+        self._progress.stream_started(member.name, table, values(member.planned.start.bookmark))
+        if self._stop_reason:  # claimed just before the stop
+            member.cancel(self._stop_reason)
 
     def _collect(self, timeout_s: float) -> None:
         watched = [*self._active, *(end for end in self._abandoned.values() if not end.done())]

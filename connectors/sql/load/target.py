@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...errors import ConnectorError, FatalConnectorError, TableLost
+from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost
 from ...stream import Load, WriteDisposition
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
@@ -47,7 +47,7 @@ class Target:
             try:
                 self._dialect.writes.perform(self._session, action)
             except FatalConnectorError as error:
-                self.blame(error)
+                self._explain(error)
                 raise
 
     def change(self, sql: str) -> int:
@@ -56,8 +56,21 @@ class Target:
         try:
             return self._session.execute(sql)
         except FatalConnectorError as error:
-            self.blame(error)
+            self._explain(error)
             raise
+
+    def _explain(self, error: FatalConnectorError) -> None:
+        """Name a trigger that is at fault; raise `TableLost` if the table itself is gone.
+
+        Some systems keep nobody from dropping a table before the transaction's first statement over it.
+        """
+        if isinstance(error, NoSuchTable) and self._identity is not None and self._read() is None:
+            raise self._lost("dropped") from error
+        self.blame(error)
+
+    def _lost(self, fate: str) -> TableLost:
+        text = f"{self.name} was {fate} by somebody else since it was last written"
+        return TableLost(text, stream=self._stream)
 
     def blame(self, error: ConnectorError) -> None:
         """Name the trigger of the table that raised an error, as far as it is known."""
@@ -80,10 +93,7 @@ class Target:
         if self._identity is not None:
             identity = "" if table is None else self._dialect.catalog.identify(self._session, table)
             if table is None or self._identity not in ("", identity):
-                fate = "dropped" if table is None else "dropped and made anew"
-                raise TableLost(
-                    f"{self.name} was {fate} by somebody else since it was last written", stream=self._stream
-                )
+                raise self._lost("dropped" if table is None else "dropped and made anew")
             self._identity = identity
         return table
 

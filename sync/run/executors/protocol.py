@@ -93,8 +93,8 @@ class Executor(Protocol):
         """How many streams it takes at once; None: as many as the pipeline allows."""
         ...
 
-    def submit(self, reference: Reference) -> Work:
-        """Take a group that was claimed in the run store."""
+    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
+        """Take a group that was claimed in the run store; `announce` gets each member before any of them runs."""
         ...
 
     def close(self) -> None:

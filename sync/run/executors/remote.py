@@ -27,7 +27,7 @@ from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
 from ..lost_stream import lost_outcome, unknown_blocks
 from ..takeover import owner_text, stream_token
-from .protocol import Reference, Work
+from .protocol import Member, Reference, Work
 from .threads import in_thread
 
 log = logging.getLogger("syncblocks")
@@ -198,9 +198,11 @@ class Remote:
         """See `Executor`."""
         return self._engine.slots
 
-    def submit(self, reference: Reference) -> Work:
+    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
         members = [RemoteStream(self._planned[name], self._context, self._wake) for name in reference.streams]
+        for member in members:
+            announce(member)
         flight = _Flight(reference, members)
         self._send(flight)
         with self._lock:

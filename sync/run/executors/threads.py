@@ -11,7 +11,7 @@ from ...plan.plan import PlannedStream
 from ..context import StreamContext
 from ..group import run_group
 from ..stream import StreamRun
-from .protocol import Reference, Work
+from .protocol import Member, Reference, Work
 
 T = TypeVar("T")
 
@@ -26,9 +26,11 @@ class Threads:
         self._context = context
         self._planned = planned
 
-    def submit(self, reference: Reference) -> Work:
+    def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
         group = [StreamRun(self._context, self._planned[name]) for name in reference.streams]
+        for member in group:
+            announce(member)
         return Work(group, in_thread(lambda: run_group(group), f"stream-{group[0].name}"))
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from syncblocks import Progress
 from syncblocks.connectors.duckdb.database import configuration
 from syncblocks.connectors.duckdb.settings import DuckDBSettings
+from syncblocks.connectors.sql.load import merge
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
@@ -95,6 +96,26 @@ def test_a_table_that_is_dropped_on_the_way_gets_all_records_again(
     result = bench.run(progress=drop)
     assert drop.is_done
     assert statuses(result) == {"t": "success"}, result.streams[0].error
+    assert ids(target) == list(range(100))
+
+
+@pytest.mark.parametrize("target", ["mysql"], indirect=True)  # the others lock the table when they look
+def test_a_table_that_is_dropped_between_a_look_and_the_merge_gets_all_records_again(
+    bench: Bench, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL keeps nobody from it before the transaction's first statement over the table."""
+    genuine, waiting = merge.insert_staged, [True]
+
+    def insert_staged(*arguments: Any, **named: Any) -> Any:
+        if waiting and waiting.pop():
+            target.query("drop table t")
+        return genuine(*arguments, **named)
+
+    bench.document["destination"] = target.document
+    prepare(bench, "merge")
+    monkeypatch.setattr(merge, "insert_staged", insert_staged)
+    result = bench.run()
+    assert (waiting, statuses(result)) == ([], {"t": "success"}), result.streams[0].error
     assert ids(target) == list(range(100))
 
 
