@@ -33,9 +33,8 @@ from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
 from .coordinator import Coordinator
 from .errors import LedgerUnreadable, error_info
-from .executors.opening import OpenedEngine, open_engine, with_executor
+from .executors.opening import open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
-from .executors.remote import Remote
 from .executors.threads import Threads
 from .given_plan import Given, plan_as_given
 from .lease import Lease
@@ -52,6 +51,8 @@ if TYPE_CHECKING:
     import signal
 
     from syncblocks.callbacks.dispatcher import Dispatcher
+
+    from .executors.remote import OpenedEngine
 
 log = logging.getLogger("syncblocks")
 
@@ -283,6 +284,8 @@ class _Runner:
             return Threads
 
         def make(context: StreamContext, planned: Mapping[str, PlannedStream]) -> Executor:
+            from .executors.remote import Remote  # a run in threads spares the import
+
             return Remote(engine, self.store, context, planned, notify=self.dispatcher.notify, lose=lease.lose)
 
         return make

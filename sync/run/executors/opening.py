@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ...config import Pipeline
 from ...config.executor import LOCAL, ExecutorSettings, as_executor
 from ...errors import ConfigError
 from ...plan.placement import place_of
 from ...session.session import Session
-from .remote import Engine
+
+if TYPE_CHECKING:
+    from .remote import OpenedEngine  # a run in threads spares the import
 
 #: In place of an address, for what is given by Python.
 GIVEN = "given"
-
-
-class OpenedEngine(Engine, Protocol):
-    """An engine that a run has opened."""
-
-    #: Most streams that run on one machine at once: they share its memory.
-    workers_on_host: int
-
-    def close(self) -> None:
-        """Leave it. Idempotent."""
-        ...
 
 
 #: As `executor` in the pipeline file, or an address alone; or a `distributed.Client`, or a concurrent Executor.

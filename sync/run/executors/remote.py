@@ -71,6 +71,17 @@ class Engine(Protocol):
         ...
 
 
+class OpenedEngine(Engine, Protocol):
+    """An engine that a run has opened."""
+
+    #: Most streams that run on one machine at once: they share its memory.
+    workers_on_host: int
+
+    def close(self) -> None:
+        """Leave it. Idempotent."""
+        ...
+
+
 class RemoteStream:
     """One stream that another process runs; see `Member`."""
 
