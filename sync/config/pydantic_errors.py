@@ -11,6 +11,7 @@ from ..errors import nearest_match
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
+from .other_words import shape_of, words_of_others
 from .pipeline import Pipeline
 from .yaml_document import Loc, describe
 
@@ -62,7 +63,7 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
     if kind == "extra_forbidden" and str(loc[-1]) in RENAMED:
         return {"loc": loc, "message": f"is now called {RENAMED[str(loc[-1])]}"}
     if kind == "extra_forbidden":
-        return {"loc": loc, "message": "unknown key", "allowed": known_keys(loc[:-1]), "word": str(loc[-1])}
+        return _unknown(loc)
     if kind == "missing":
         return {"loc": loc, "message": "is required"}
     if kind == "literal_error":
@@ -75,7 +76,30 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
         return {"loc": loc, "message": f"must be {words} {context[limit]:g}"}
     if kind == "value":
         return {"loc": loc, "message": str(error["msg"])}
-    return {"loc": loc, "message": _wrong_kind(kind, _value_at(values, loc))}
+    message = _wrong_kind(kind, _value_at(values, loc))
+    shape = shape_of(loc)
+    return {"loc": loc, "message": f"{message}; {shape}" if shape else message}
+
+
+def _unknown(loc: Loc) -> dict[str, Any]:
+    word, known, theirs = str(loc[-1]), known_keys(loc[:-1]), words_of_others(loc[:-1])
+    is_block = loc[:-1] in (("source",), ("destination",))
+    if _nearest_key(loc) is None:
+        # In a block a word near theirs is rather a setting of the connector: `dbname`, not a misspelt `name`.
+        other = word if word in theirs or is_block else nearest_match(word, theirs)
+        if other is not None and other in theirs:
+            return {"loc": loc, "message": f"unknown key; `{other}` of other tools is here {theirs[other]}"}
+        if is_block:
+            hint = "settings of the connector go into `config`: `config: {" + word + ": ...}`"
+            return {"loc": loc, "message": f"unknown key; {hint}"}
+    return {"loc": loc, "message": "unknown key", "allowed": known, "word": word}
+
+
+def _nearest_key(loc: Loc) -> str | None:
+    """Return the known key that an unknown one may be a misspelling of; None for a word of other tools."""
+    if loc[-1] in words_of_others(loc[:-1]):
+        return None
+    return nearest_match(str(loc[-1]), known_keys(loc[:-1]))
 
 
 def misspelled(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -94,7 +118,7 @@ def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
         if not loc or not isinstance(owner, dict) or loc[-1] not in owner:
             continue
         value = owner.pop(loc[-1])
-        known = nearest_match(str(loc[-1]), known_keys(loc[:-1])) if error["type"] == "extra_forbidden" else None
+        known = _nearest_key(loc) if error["type"] == "extra_forbidden" else None
         if known is not None:
             owner.setdefault(known, value)
     return values

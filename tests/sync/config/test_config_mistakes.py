@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -401,3 +402,31 @@ def test_a_mistake_of_a_key_makes_no_second_one(folder: Path) -> None:
 def test_a_file_of_mistakes_ends_at_ten(folder: Path) -> None:
     (folder / "p.yaml").write_text(BASE + "".join(f"key_{number}: 1\n" for number in range(1000)))
     assert len(failure(folder / "p.yaml").others) == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "said"),
+    [
+        ({"streams": [{"stream": "a", "mode": "incremental"}]}, "streams[0].mode", "`replication_method`"),
+        ({"streams": [{"stream": "a", "primry_key": "id"}]}, "streams[0].primry_key", "`key_properties`"),
+        ({"defaults": {}}, "defaults", '`stream: "*"`'),
+        ({"source": {"connector": "csv", "path": "in"}}, "source.path", "`config: {path: ...}`"),
+        ({"destination": {"type": "duckdb"}}, "destination.type", "`connector`"),
+        ({"source": "csv"}, "source", "`source: {connector: csv,"),
+        ({"streams": ["*"]}, "streams[0]", '`- stream: "*"`'),
+        ({"streams": {"*": None}}, "streams", '`- stream: "*"`'),
+        ({"callbacks": ["a.py"]}, "callbacks[0]", "file: callbacks/name.py"),
+    ],
+)
+def test_words_and_forms_of_other_tools_are_answered_with_ours(given: dict[str, Any], key: str, said: str) -> None:
+    whole = {
+        "pipeline": "crm",
+        "source": {"connector": "csv", "config": {"path": "in"}},
+        "destination": {"connector": "duckdb", "config": {"path": "a.duckdb"}},
+        "streams": [{"stream": "a"}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(whole | given)
+    mistakes = {error.key: str(error) for error in (caught.value, *caught.value.others)}
+    assert said in mistakes[key]
+    assert "allowed:" not in mistakes[key]

@@ -1,0 +1,110 @@
+"""What other tools call a setting, and what it is here: the hint where a file has a key of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .yaml_document import Loc
+
+_MODE = "`replication_method` (FULL_TABLE or INCREMENTAL) and `write_disposition`"
+_BOOKMARK = "`bookmark_properties`, a list, with `replication_method: INCREMENTAL`"
+_KEY = "`key_properties`, a list"
+_TABLE = "`destination_table`"
+
+_OF_STREAM = {
+    "name": "`stream`",
+    "table": "`stream` in the source, `destination_table` in the destination",
+    "source_table": "`stream`",
+    "tap_stream_id": "`stream`",
+    "mode": _MODE,
+    "sync_mode": _MODE,
+    "disposition": "`write_disposition`",
+    "incremental_strategy": "`write_disposition`",
+    "merge_strategy": "`write_disposition`",
+    "primary_key": _KEY,
+    "primary_keys": _KEY,
+    "merge_key": _KEY,
+    "unique_key": _KEY,
+    "keys": _KEY,
+    "key": _KEY,
+    "update_key": _BOOKMARK,
+    "incremental": _BOOKMARK,
+    "incremental_key": _BOOKMARK,
+    "replication_key": _BOOKMARK,
+    "cursor": _BOOKMARK,
+    "cursor_field": _BOOKMARK,
+    "bookmark": _BOOKMARK,
+    "object": _TABLE,
+    "target": _TABLE,
+    "target_table": _TABLE,
+    "dest_table": _TABLE,
+    "select": "`columns: {include: [...]}` or `columns: {exclude: [...]}`",
+    "exclude": "`columns: {exclude: [...]}`",
+    "include": "`columns: {include: [...]}`",
+    "sql": "`query`",
+    "filter": "`where`, a mapping",
+    "disabled": "`selected: false`",
+    "enabled": "`selected`",
+    "delete_missing": "`deletes`",
+    "mask": "`columns: {mask: ...}`",
+    "hooks": "`before` of the stream, and `callbacks` of the pipeline",
+    "schema": "a part of `stream: schema.table`; the destination's is in its `config`",
+}
+
+_OF_PIPELINE = {
+    "name": "`pipeline`",
+    "target": "`destination`",
+    "dest": "`destination`",
+    "sink": "`destination`",
+    "tables": "`streams`",
+    "resources": "`streams`",
+    "defaults": 'a first entry of `streams` with `stream: "*"`, which later entries refine',
+    "hooks": "`callbacks`; `before` for statements ahead of the read",
+    "notifications": "`callbacks`",
+    "env": "`variables`",
+    "vars": "`variables`",
+    "threads": "`concurrency`",
+    "workers": "`concurrency`",
+    "transforms": "`transformers`",
+    "state": "nothing to set: bookmarks are kept in the destination",
+}
+
+_OF_BLOCK = {
+    "type": "`connector`",
+    "name": "`connector`; the block's own name is `block`",
+    "credentials": "`config`",
+    "settings": "`config`",
+    "options": "`config`",
+    "connection": "`connector` and `config`",
+    "variant": "`config`",
+}
+
+
+def words_of_others(loc: Loc) -> Mapping[str, str]:
+    """Return other tools' names of the settings at a place -> what they are here."""
+    match loc:
+        case ():
+            return _OF_PIPELINE
+        case ("streams", int()):
+            return _OF_STREAM
+        case ("source" | "destination",):
+            return _OF_BLOCK
+        case _:
+            return {}
+
+
+def shape_of(loc: Loc) -> str:
+    """Return how the value at a place is written, as an example; empty where the kind says it all."""
+    match loc:
+        case ("source",):
+            return "for example `source: {connector: csv, config: {path: data}}`"
+        case ("destination",):
+            return "for example `destination: {connector: duckdb, config: {path: warehouse.duckdb}}`"
+        case ("streams",):
+            return 'for example `- stream: orders`, or `- stream: "*"` for all'
+        case ("streams", int()):
+            return 'for example `- stream: orders`, or `- stream: "*"` for all'
+        case ("callbacks" | "transformers", int()):
+            return f"for example `- {{block: name, file: {loc[0]}/name.py}}`"
+        case _:
+            return ""
