@@ -71,6 +71,7 @@ from .reading import (
     plan_resumption,
     unknown_type_warnings,
 )
+from .replaced_settings import replaced_warnings
 from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
@@ -285,7 +286,7 @@ def plan_streams(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in order.streams])
     )
-    warnings = list(code.warnings)
+    warnings = [*code.warnings, *replaced_warnings(pipeline, [stream.name for stream in selected])]
     if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
     warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)

@@ -10,6 +10,7 @@ import pytest
 from syncblocks.connectors.stream import Stream
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.plan.replaced_settings import replaced_warnings
 from syncblocks.sync.plan.selection import select_names, select_streams
 
 
@@ -79,3 +80,28 @@ def test_columns_come_in_the_order_of_include(tmp_path: Path) -> None:
     ]
     (chosen,) = select_streams(pipeline, select_names(pipeline, catalog))
     assert chosen.stream.schema.names == ["total", "a1", "a2", "id"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_told"),
+    [
+        ("checks: {a: {'>': 0}}", "checks: {b: {'>': 0}}", True),
+        ("where: {a: 1}", "where: {b: 1}", True),
+        ("types: {a: string}", "types: {b: string}", True),
+        ("columns: {exclude: [password]}", "columns: {exclude: [a]}", True),
+        ("columns: {exclude: [password]}", "columns: {include: [a, b]}", False),
+        ("types: {a: string}", "types: {a: bigint, b: string}", False),
+        ("checks: {a: {'>': 0}}", "checks: null", False),
+        ("checks: {a: {'>': 0}}", "retries: 3", False),
+    ],
+)
+def test_a_setting_that_a_later_entry_replaces_is_told(tmp_path: Path, first: str, second: str, is_told: bool) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\n"
+        f"streams: [{{stream: '*', {first}}}, {{stream: orders, {second}}}]\n"
+    )
+    told = replaced_warnings(load_pipeline(file), ["customers", "orders"])
+    setting = first.partition(":")[0]
+    expected = f"streams[1]: its `{setting}` replaces that of streams[0] for orders: repeat there what should still hold"
+    assert told == ([expected] if is_told else [])
