@@ -32,7 +32,7 @@ class SQLAlchemyDestination(SqlDestination):
     connector = "sqlalchemy"
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
-        self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
+        self._settings = parse_settings(SQLAlchemySettings, config, self.connector).placed(folder)
         self._own = SQLAlchemyNaming(self._settings.engine())
         self._own.default_schema = self._settings.schema_ or ""
         self._types = SQLAlchemyTypes(self._own.engine.dialect)

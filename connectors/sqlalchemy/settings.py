@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveInt, SecretStr
@@ -18,7 +19,7 @@ from ..network import (
     libpq_parameters,
     limit_socket,
 )
-from ..settings import Settings, refuse_ambiguous
+from ..settings import Settings, refuse_ambiguous, resolve_path
 from ..sql.address import LOCAL
 from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_connection, pymysql_plugins
 from ..stream import Place
@@ -76,6 +77,8 @@ _NO_LOCAL_FILES: Mapping[str, Mapping[str, Any]] = {
     "pymysql": {"local_infile": False},
 }
 
+#: Dialects whose databases are files of this machine.
+_IN_FILES = {"sqlite", "duckdb"}
 #: Drivers whose connections take libpq's parameters.
 _LIBPQ = {"psycopg", "psycopg2"}
 #: Values of libpq's `sslmode`.
@@ -101,6 +104,19 @@ class SQLAlchemySettings(Settings):
     checkpoint_s: float = Field(
         CHECKPOINT_S, gt=0, description="Source: seconds after which a checkpoint comes earlier"
     )
+
+    def placed(self, folder: Path | None) -> SQLAlchemySettings:
+        """Return the same with the file of a database that is one, if it is relative, counted from a folder."""
+        url = _parse(self.url.get_secret_value())
+        if folder is None or not _is_in_file(url):
+            return self
+        url = url.set(database=str(resolve_path(url.database or "", folder)))
+        return self.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})
+
+    def missing_file(self) -> str:
+        """Return the file of a database that is one, if there is none; else an empty text."""
+        url = _parse(self.url.get_secret_value())
+        return url.database or "" if _is_in_file(url) and not Path(url.database or "").exists() else ""
 
     def engine(self) -> Engine:
         """Return an engine; imports the dialect and its driver, connects to nothing.
@@ -186,6 +202,12 @@ def _libpq_version(driver: str) -> int:
     import psycopg2  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     return int(psycopg2.__libpq_version__)
+
+
+def _is_in_file(url: URL) -> bool:
+    """Tell whether the database is a file that the URL names by a path."""
+    file = url.database or ""
+    return url.drivername.partition("+")[0] in _IN_FILES and bool(file) and not file.startswith((":", "file:", "md:"))
 
 
 def _parse(url: str) -> URL:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
+from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
 from ..settings import parse_settings
 from ..sql.read.source import SqlSource
@@ -33,7 +34,7 @@ class SQLAlchemySource(SqlSource):
     sifts = False
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
-        self._settings = parse_settings(SQLAlchemySettings, config, self.connector)
+        self._settings = parse_settings(SQLAlchemySettings, config, self.connector).placed(folder)
         self._own = SQLAlchemyNaming(self._settings.engine())
         super().__init__(
             dialect(self._own, SQLAlchemyTypes(self._own.engine.dialect)),
@@ -43,7 +44,13 @@ class SQLAlchemySource(SqlSource):
         )
 
     def connect(self) -> AlchemySession:
-        """Open a connection."""
+        """Open a connection.
+
+        Raises:
+            ConnectorConfigError: the database is a file, and there is none; the driver would make it.
+        """
+        if file := self._settings.missing_file():
+            raise ConnectorConfigError(f"there is no file {file}", connector=self.connector, key="url")
         return AlchemySession(self._own.engine, self.identity(), is_writer=False)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
 from syncblocks.connectors.stream import WriteDisposition
 from tests.connectors.sqlalchemy.test_sqlalchemy import load, read
@@ -98,3 +98,22 @@ def test_what_is_written_is_read_again_as_it_was(path: Path) -> None:
     ]
     found = read(url_of(path), "things")
     assert found.drop_columns(["wide"]).to_pylist() == pa.table(columns).drop_columns(["wide"]).to_pylist()
+
+
+def test_a_relative_file_counts_from_the_folder_of_the_pipeline(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(path, "create table t (v integer); insert into t values (1)")
+    elsewhere = path.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    source = SQLAlchemySource({"url": "sqlite:///shop.db"}, path.parent)
+    assert [stream.name for stream in source.discover()] == ["t"]
+    assert str(path) in source.identity()
+    source.close()
+
+
+def test_a_source_whose_file_is_missing_is_refused_and_makes_none(path: Path) -> None:
+    source = SQLAlchemySource({"url": url_of(path)}, path.parent)
+    with pytest.raises(ConnectorConfigError, match=r"there is no file .*shop\.db"):
+        source.discover()
+    source.close()
+    assert not path.exists()
