@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .errors import ConnectorConfigError
+from .errors import ConnectorConfigError, ConnectorError
 from .file_classes import class_of_file, is_of_file, lacks
 from .settings import is_installed
 
@@ -144,12 +145,36 @@ def settings_model(name: str, role: str, folder: Path | None = None) -> type[Bas
 
 def make_source(name: str, config: Mapping[str, Any], folder: Path) -> Source:
     """Make a source from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Source", _installed_class(name, "source", folder)(config, folder))
+    return cast("Source", _made(name, "source", config, folder))
 
 
 def make_destination(name: str, config: Mapping[str, Any], folder: Path) -> Destination:
     """Make a destination from its config; relative paths count from `folder`. Opens nothing."""
-    return cast("Destination", _installed_class(name, "destination", folder)(config, folder))
+    return cast("Destination", _made(name, "destination", config, folder))
+
+
+def _made(name: str, role: str, config: Mapping[str, Any], folder: Path) -> Any:
+    """Make a connector; what an outside class raises is an error of that class.
+
+    Raises:
+        ConnectorError: of the class itself, as its protocol says.
+        ConnectorConfigError: as `connector_class`; any other error of an outside class, with its file and line.
+    """
+    found = _installed_class(name, role, folder)
+    if name in CONNECTORS:
+        return found(config, folder)
+    try:
+        return found(config, folder)
+    except ConnectorError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        where = f", raised at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        text = (
+            f"class {found.__name__}(config, folder) cannot be made: {type(error).__name__}: {error}{where}; a {role} "
+            "is made of the mapping `config` and the pipeline's folder"
+        )
+        raise ConnectorConfigError(text, connector=name) from error
 
 
 def _entry_points(role: str) -> EntryPoints:

@@ -103,5 +103,7 @@ def test_a_setting_that_a_later_entry_replaces_is_told(tmp_path: Path, first: st
     )
     told = replaced_warnings(load_pipeline(file), ["customers", "orders"])
     setting = first.partition(":")[0]
-    expected = f"streams[1]: its `{setting}` replaces that of streams[0] for orders: repeat there what should still hold"
+    expected = (
+        f"streams[1]: its `{setting}` replaces that of streams[0] for orders: repeat there what should still hold"
+    )
     assert told == ([expected] if is_told else [])

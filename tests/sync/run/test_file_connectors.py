@@ -111,3 +111,20 @@ def test_variables_of_an_earlier_run_do_not_choose_the_file(tmp_path: Path) -> N
     file.write_text(json.dumps(document))
     pipeline = load_pipeline(file, recorded={"code": "/tmp/evil.py:Source"})
     assert pipeline.source.connector == "own/feather.py:FeatherSource"
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("self", "TypeError: .*takes 1 positional argument"),
+        ("self, config, folder", r"KeyError: 'nope', raised at .*made\.py:2"),
+    ],
+)
+def test_a_class_that_cannot_be_made_is_an_error_of_that_class(tmp_path: Path, made: str, said: str) -> None:
+    project(tmp_path, "made.py:Made")
+    (tmp_path / "made.py").write_text(
+        f"class Made:\n    def __init__({made}): config['nope']\n"
+        "    def discover(self): ...\n    def read(self): ...\n    def close(self): ...\n"
+    )
+    with pytest.raises(ConfigError, match=rf"class Made\(config, folder\) cannot be made: {said}"):
+        open_session(load_pipeline(tmp_path / "p.yaml"))
