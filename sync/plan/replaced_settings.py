@@ -22,8 +22,8 @@ def replaced_warnings(pipeline: Pipeline, streams: Sequence[str]) -> list[str]:
                 if is_partial and named(pipeline.streams[earlier]) - named(pipeline.streams[later]):
                     found.setdefault((setting, earlier, later), []).append(stream)
     return [
-        f"streams[{later}]: its `{setting}` replaces that of streams[{earlier}] for {_listed(names)}: repeat there what "
-        "should still hold"
+        f"streams[{later}]: its `{setting}` replaces that of streams[{earlier}] for {_listed(names)}: repeat there "
+        "what should still hold"
         for (setting, earlier, later), names in found.items()
     ]
 
