@@ -172,13 +172,13 @@ def _from_mage(
     """Return the files to write, the notes, and the next steps."""
     from ..importers.mage import read_mage
 
-    pipelines = read_mage(project, pipeline, data)
+    pipelines, left_out = read_mage(project, pipeline, data)
     files: dict[str, str | bytes] = {made.file: made.text for made in pipelines}
     for made in pipelines:
         for copy in made.copies:
             if copy.path.resolve() != (folder / copy.name).resolve():
                 files[copy.name] = copy.path.read_bytes()
-    notes = [f"{made.file}: {note}" for made in pipelines for note in made.notes]
+    notes = [*left_out, *(f"{made.file}: {note}" for made in pipelines for note in made.notes)]
     steps = [] if folder == Path() else [f"cd {folder}"]
     for made in pipelines:
         adopt = [f"{line}     # if Mage has written the table" for line in made.adoptions]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -29,12 +30,19 @@ class Added(NamedTuple):
     is_kept: bool
 
 
-def mage_columns(moment: str) -> tuple[Added, ...]:
-    """Return what `mage_columns: true` stands for; `moment` is the execution date."""
-    return (
-        Added("_mage_created_at", moment, "timestamptz", is_kept=True),
-        Added("_mage_updated_at", moment, "timestamptz", is_kept=False),
-    )
+#: The columns of `mage_columns: true`.
+MAGE_COLUMNS = ("_mage_created_at", "_mage_updated_at")
+
+
+def mage_columns(execution_date: datetime, types: Mapping[str, str]) -> tuple[Added, ...]:
+    """Return what `mage_columns: true` stands for; `types` may name other types of them: Mage has texts in MySQL."""
+    return tuple(_mage_column(name, execution_date, types.get(name, "timestamptz")) for name in MAGE_COLUMNS)
+
+
+def _mage_column(name: str, execution_date: datetime, kind: str) -> Added:
+    moment = execution_date.astimezone(UTC)
+    text = moment.isoformat() if kind == "timestamptz" else moment.strftime("%Y-%m-%d %H:%M:%S.%f")
+    return Added(name, text, kind, is_kept=name == MAGE_COLUMNS[0])
 
 
 def _columns(given: Any) -> tuple[Added, ...]:

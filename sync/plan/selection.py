@@ -21,6 +21,7 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
+from ..config.added import MAGE_COLUMNS
 from ..config.blocks import Columns
 from ..config.catalog_file import read_catalog
 from ..config.masks import ColumnMask
@@ -330,7 +331,8 @@ def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("latest_by",), name) for name in (entry.latest_by,) if name)
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)
-    yield from ((("types", name), name) for name in entry.types or ())
+    added = {*(MAGE_COLUMNS if entry.mage_columns else ()), *(each.column for each in entry.add_columns or ())}
+    yield from ((("types", name), name) for name in entry.types or () if name not in added)
     yield from ((("decode", name), name) for name in entry.decode or ())
 
 

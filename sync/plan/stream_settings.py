@@ -320,9 +320,10 @@ def _without_zone(value: Any, kind: pa.DataType) -> Any:
 
 
 def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
-    said = [*(settings.get("add_columns") or ())]
+    types = settings.get("types") or {}
+    said = [each._replace(type=types.get(each.column, each.type)) for each in settings.get("add_columns") or ()]
     if settings.get("mage_columns"):
-        said += mage_columns(pipeline.execution_date.isoformat())
+        said += mage_columns(pipeline.execution_date, types)
     if not said:
         return AddedColumns()
     from syncblocks.connectors.arrow.text import parse_type

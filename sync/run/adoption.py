@@ -54,6 +54,7 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
     table = session.destination.describe([selected.destination_table])[selected.destination_table]
     _refuse_unfit(selected, table)
     planned = _planned(session, selected, table)
+    _refuse_renamed(planned)
     _refuse_columns(planned)
     records = _examined(session, planned, wants_bookmark=not texts)
     if records is not None:
@@ -86,6 +87,26 @@ def _planned(session: Session, selected: SelectedStream, table: TableState) -> P
     tables = {selected.destination_table: replace(table, ledger=(row,))}
     plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors)
     return plan.streams[0]
+
+
+def _refuse_renamed(planned: PlannedStream) -> None:
+    """Refuse a table in which Mage has put `_` before names; for which words it does so depends on the database."""
+    assert planned.table.schema is not None
+    called = {each.name: (each.name if each.kept is None else each.kept.column) for each in planned.mapping.columns}
+    there = {name.casefold(): name for name in planned.table.schema.names}
+    own = {name.casefold() for name in called.values()}
+    renamed = {
+        name: there[f"_{made.casefold()}"]
+        for name, made in called.items()
+        if made.casefold() not in there and f"_{made.casefold()}" in there.keys() - own
+    }
+    if renamed:
+        names = ", ".join(f"{name}: {called}" for name, called in renamed.items())
+        raise StateError(
+            f"table {planned.key.destination_table!r} has {', '.join(renamed.values())} for {', '.join(renamed)}, "
+            "as Mage calls columns that are reserved words; copy into the pipeline file, or add the columns by hand: "
+            f"transformers: [{{block: names_of_mage, streams: [{planned.name}], rename: {{{names}}}}}]"
+        )
 
 
 def _refuse_columns(planned: PlannedStream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,8 @@ from ..verify.columns import ColumnPairs
 from ..verify.keys import KeyDifference, compare_keys, keys_table
 from .context import StreamContext
 from .errors import DeletesRefused
+
+log = logging.getLogger("syncblocks")
 
 #: Type of `DELETED_AT`, and of the times of versions.
 _MOMENT = pa.timestamp("us", "UTC")
@@ -80,6 +83,14 @@ def find_removal(
             )
         finally:
             reading(None)
+    log.debug(
+        "%s: compared the keys of %d records with %d of the table: %d keys were read, %d records are gone",
+        planned.name,
+        found.source_records,
+        found.table_records,
+        found.read,
+        found.missing,
+    )
     if reason := _why_refused(deletes, found):
         raise DeletesRefused(f"{reason}; `run --allow-deletes {planned.name}` deletes them. The rest is committed")
     names = _arriving_names(planned, left, right)

@@ -5,7 +5,7 @@ Checksums only say where to look; the values decide whether two records differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
@@ -22,6 +22,12 @@ LEAF_RECORDS = 1000
 
 #: The same where only keys are looked for: they cost less than the passes over a table that find smaller ranges.
 LEAF_KEYS = 64
+
+#: A range is split for its keys only if at most one in so many is then left to read: a split passes over it twice.
+PAYING_KEYS = 4
+
+#: Parts of ranges that one step looks for, where only keys are: a statement names all of them.
+PARTS_AT_ONCE = 4096
 
 #: Most pieces of a split range; two levels lead from four million records to a thousand.
 PIECES = 64
@@ -205,8 +211,7 @@ class _Comparer:
         while not all(map(self._is_small, found)):
             large = [piece for piece in found if not self._is_small(piece)]
             parts: dict[KeyRange, list[_Piece]] = {}
-            for start in range(0, len(large), SPLIT_AT_ONCE):
-                batch = large[start : start + SPLIT_AT_ONCE]
+            for batch in self._steps(large):
                 parts |= dict(zip((piece.keys for piece in batch), self._split_each(batch), strict=True))
             found = [part for piece in found for part in parts.get(piece.keys, [piece])]
         ranges = [RangeDifference(piece.keys, piece.source.records, piece.destination.records) for piece in found]
@@ -215,7 +220,21 @@ class _Comparer:
     def _is_small(self, piece: _Piece) -> bool:
         """Tell whether to split a piece no further: most of its parts would differ, as far as the numbers tell."""
         missing = abs(piece.source.records - piece.destination.records)
-        return piece.is_whole or piece.size <= self._leaf_records or missing * self._leaf_records >= piece.size
+        to_read = max(1, missing) * self._leaf_records
+        return piece.is_whole or to_read * (PAYING_KEYS if missing else 1) >= piece.size
+
+    def _steps(self, pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+        """Yield so many pieces at once as have about `PARTS_AT_ONCE` parts."""
+        step: list[_Piece] = []
+        parts = 0
+        for piece in pieces:
+            step.append(piece)
+            parts += -(-piece.size // self._step(piece.size))
+            if parts >= PARTS_AT_ONCE:
+                yield step
+                step, parts = [], 0
+        if step:
+            yield step
 
     def _first_ranges(self) -> list[KeyRange]:
         """Return ranges of about as many records each, by keys of the side that has many."""

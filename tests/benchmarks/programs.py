@@ -147,6 +147,14 @@ def _one(connection: Any, sql: str) -> Any:
     return connection.execute(sql).fetchone()[0]
 
 
+def duckdb_execute(path: str, sql: str) -> None:
+    """Execute statements in a DuckDB file."""
+    import duckdb
+
+    with duckdb.connect(path) as connection:
+        connection.execute(sql)
+
+
 def export_duckdb(path: str, table: str, file: str) -> None:
     """Write a table as CSV, as PostgreSQL reads it back."""
     import duckdb
@@ -176,6 +184,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
         ask_for_new,
         copy_csv,
         copy_tables,
+        duckdb_execute,
         export_duckdb,
         merge_new,
         stream_parquet,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tests.benchmarks.bench import Bench, Figure
 from tests.benchmarks.callbacks import callbacks
 from tests.benchmarks.child_end import child_end
+from tests.benchmarks.deletes import deletes
 from tests.benchmarks.full_refresh import csv_to_postgres, parquet_to_parquet, postgres_to_duckdb, postgres_to_postgres
 from tests.benchmarks.growth import growth
 from tests.benchmarks.incremental import changed, first_load, nothing_new
@@ -29,6 +30,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "first": first_load,
     "nothing": nothing_new,
     "changed": changed,
+    "deletes": deletes,
     "parallel": postgres_by_ranges,
     "parallel-csv": csv_by_ranges,
     "callbacks": callbacks,

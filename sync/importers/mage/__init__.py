@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .blocks import UserFile, callbacks_of, leftovers, transformers_of
 from .bookmarks import bookmark_of
 from .connections import Connection, destination_of, source_of
 from .project import Project, parts_of, sorted_blocks
-from .streams import catalog_streams, entry_of
+from .streams import catalog_streams, entry_of, naming_of, stream_id
 from .triggers import trigger_lines
 from .values import value_of
 
@@ -36,14 +36,21 @@ _READ = frozenset(
         "cache_block_output_in_memory",
         "run_pipeline_in_one_process",
         "data_integration",
+        "description",
     )
 )
-#: What every pipeline's reader must know.
-_ALWAYS = (
-    "`mage_columns` fills _mage_created_at and _mage_updated_at, as Mage does; without, records go faster",
-    "in PostgreSQL Mage keeps numeric as double precision and times without a zone as timestamptz: where a table of "
-    "Mage's does not fit, `state adopt` names the `types:` to copy",
-)
+_MAGE_COLUMNS = "`mage_columns` fills _mage_created_at and _mage_updated_at, as Mage does; without, records go faster"
+#: What Mage's tables are like, by the destination's kind.
+_TABLES = {
+    "postgresql": (
+        "Mage keeps numeric as double precision and times without a zone as timestamptz: where a table of Mage's does "
+        "not fit, `state adopt` names the `types:` to copy",
+    ),
+    "mysql": (
+        "Mage keeps decimal as double, times and booleans as texts, and puts `_` before names such as `name`: where a "
+        "table of Mage's does not fit, `state adopt` names the `types:` and the `rename:` to copy",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +67,10 @@ class MagePipeline:
     adoptions: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Made:
-    """What is gathered while a pipeline is converted."""
-
-    notes: list[str] = field(default_factory=list)
-    adoptions: list[str] = field(default_factory=list)
-
-
-def read_mage(folder: Path, pipeline: str | None = None, data: Path | None = None) -> list[MagePipeline]:
-    """Return the data integration pipelines of a Mage project.
+def read_mage(
+    folder: Path, pipeline: str | None = None, data: Path | None = None
+) -> tuple[list[MagePipeline], list[str]]:
+    """Return the data integration pipelines of a Mage project, and which others are left out, and why.
 
     Args:
         folder: the project, with its `metadata.yaml` and `pipelines`.
@@ -87,46 +88,60 @@ def read_mage(folder: Path, pipeline: str | None = None, data: Path | None = Non
             allowed=tuple(project.pipelines),
             nearest=nearest_match(pipeline, project.pipelines),
         )
-    chosen = [name for name in project.pipelines if pipeline in (None, name)]
-    found = {name: project.yaml(f"pipelines/{name}/metadata.yaml") for name in chosen}
-    ours = {name: read for name, read in found.items() if read.get("type") == "integration"}
-    if not ours:
-        raise ConfigError("has no data integration pipeline (`type: integration`)", path=str(folder / "pipelines"))
-    return [_pipeline(project, name, read) for name, read in ours.items()]
+    made, left_out, errors = list[MagePipeline](), list[str](), list[ConfigError]()
+    for name in project.pipelines if pipeline is None else [pipeline]:
+        try:
+            read = project.yaml(f"pipelines/{name}/metadata.yaml")
+            if read.get("type") == "integration":
+                made.append(_pipeline(project, name, read))
+            else:
+                left_out.append(f"pipeline {name} is left out: its type is {read.get('type')}, not integration")
+        except ConfigError as error:  # such as one that somebody has only begun
+            errors.append(error)
+            left_out.append(f"pipeline {name} is left out: {error}")
+    if made:
+        return made, left_out
+    if errors:
+        raise errors[0]
+    raise ConfigError("has no data integration pipeline (`type: integration`)", path=str(folder / "pipelines"))
 
 
 def _pipeline(project: Project, name: str, read: Mapping[str, Any]) -> MagePipeline:
-    made = _Made()
+    notes: list[str] = []
     blocks = sorted_blocks(read)
-    source = source_of(project, _one(project, name, blocks, "data_loader"), made.notes)
-    destination = destination_of(project, _one(project, name, blocks, "data_exporter"), made.notes)
+    source = source_of(project, _one(project, name, blocks, "data_loader"), notes)
+    destination = destination_of(project, _one(project, name, blocks, "data_exporter"), notes)
     file = f"{name}.yaml"
-    transformers, changed = transformers_of(project, blocks, made.notes)
+    transformers, changed = transformers_of(project, blocks, notes)
     known = {part["block"] for part in (source.document, *transformers, destination.document)}
-    callbacks, called = callbacks_of(project, read, blocks, known, made.notes)
+    callbacks, called = callbacks_of(project, read, blocks, known, notes)
     document: dict[str, Any] = {"pipeline": name}
     if variables := parts_of(read.get("variables")):
-        document["variables"] = {key: value_of(name, str(key), value, made.notes) for key, value in variables.items()}
-    document |= _retries(read.get("retry_config"), made.notes)
-    crontab = trigger_lines(project, name, file, document, made.notes)
-    streams = _streams(project, name, file, source, destination, made)
-    document |= _stream_names(streams, made.notes)
-    if not any(stream.get("run_in_parallel") for stream in catalog_streams(project, name, source)):
+        document["variables"] = {key: value_of(name, str(key), value, notes) for key, value in variables.items()}
+    document |= _retries(read.get("retry_config"), notes)
+    crontab = trigger_lines(project, name, file, document, notes)
+    catalog = catalog_streams(project, name, read, source)
+    chosen = _selected(catalog, source, destination, notes)
+    streams = [entry for _, entry in chosen]
+    naming = naming_of((stream for stream, _ in chosen), destination, notes)
+    adoptions = tuple(_adoptions(project, name, file, destination, chosen, notes))
+    document |= _stream_names(streams, notes)
+    if not any(stream.get("run_in_parallel") for stream in catalog):
         document["concurrency"] = 1
     else:
-        made.notes.append("run_in_parallel of single streams: `concurrency` says here how many streams run at once")
+        notes.append("run_in_parallel of single streams: `concurrency` says here how many streams run at once")
     document |= {"source": source.document}
     document |= {"transformers": transformers} if transformers else {}
-    document |= {"destination": destination.document, "streams": streams}
+    document |= {"destination": {**destination.document, **naming}, "streams": streams}
     document |= {"callbacks": callbacks} if callbacks else {}
-    made.notes += leftovers(f"pipeline {name}", read, _READ)
-    made.notes += _ALWAYS
+    notes += leftovers(f"pipeline {name}", read, _READ)
+    notes += [_MAGE_COLUMNS, *_TABLES.get(destination.kind, ())]
     return MagePipeline(
         file=file,
-        text=_text(f"Mage's pipeline {name}", document, [*crontab, *(f"Check: {note}" for note in made.notes)]),
+        text=_text(f"Mage's pipeline {name}", document, [*crontab, *(f"Check: {note}" for note in notes)]),
         copies=(*changed, *called),
-        notes=tuple(made.notes),
-        adoptions=tuple(made.adoptions),
+        notes=tuple(notes),
+        adoptions=adoptions,
     )
 
 
@@ -157,26 +172,36 @@ def _retries(retry_config: Any, notes: list[str]) -> dict[str, Any]:
     return made
 
 
-def _streams(
-    project: Project, name: str, file: str, source: Connection, destination: Connection, made: _Made
-) -> list[dict[str, Any]]:
-    entries, left_out = [], []
-    streams = catalog_streams(project, name, source)
+#: A stream of Mage's catalog, and its entry in the pipeline file.
+_Chosen = Sequence[tuple[Mapping[str, Any], dict[str, Any]]]
+
+
+def _selected(
+    streams: Sequence[Mapping[str, Any]], source: Connection, destination: Connection, notes: list[str]
+) -> _Chosen:
+    """Return the streams that Mage selects."""
+    chosen, left_out = [], []
     for stream in streams:
-        entry = entry_of(stream, source, destination, alone=len(streams) == 1, notes=made.notes)
+        entry = entry_of(stream, source, destination, alone=len(streams) == 1, notes=notes)
         if entry is None:
-            left_out.append(str(stream.get("tap_stream_id")))
-            continue
-        entries.append(entry)
-        if entry["write_disposition"] != "replace":
-            found = bookmark_of(project, name, destination, stream, entry, made.notes)
-            words = ["syncblocks", "state", "adopt", file, entry["stream"], *found]
-            made.adoptions.append(shlex.join(words))
+            left_out.append(stream_id(stream))
+        else:
+            chosen.append((stream, entry))
     if left_out:
-        made.notes.append(f"streams that are not selected in Mage are left out: {', '.join(left_out)}")
-    if not entries:
-        made.notes.append("the catalog selects no stream: name them under `streams`")
-    return entries
+        notes.append(f"streams that are not selected in Mage are left out: {', '.join(left_out)}")
+    if not chosen:
+        notes.append("the catalog selects no stream: name them under `streams`")
+    return chosen
+
+
+def _adoptions(
+    project: Project, name: str, file: str, destination: Connection, chosen: _Chosen, notes: list[str]
+) -> Iterator[str]:
+    """Yield the command for each table that goes on as it is."""
+    for stream, entry in chosen:
+        if entry["write_disposition"] != "replace":
+            found = bookmark_of(project, name, destination, stream, entry, notes)
+            yield shlex.join(["syncblocks", "state", "adopt", file, entry["stream"], *found])
 
 
 def _text(what: str, document: Mapping[str, Any], comments: Sequence[str]) -> str:

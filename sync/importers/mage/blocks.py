@@ -56,7 +56,8 @@ class UserFile:
 
 def block_file(block: Mapping[str, Any]) -> str:
     """Return the path of a block's file in the project."""
-    said = parts_of(block.get("configuration")).get("file_path")
+    configuration = parts_of(block.get("configuration"))
+    said = configuration.get("file_path") or parts_of(configuration.get("file_source")).get("path")
     if said:
         return str(said)
     ending = "yaml" if block.get("language") == "yaml" else "py"

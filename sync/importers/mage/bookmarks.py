@@ -10,6 +10,7 @@ from typing import Any
 
 from .connections import Connection
 from .project import Project, parts_of
+from .streams import STREAM_NAME, stream_id
 
 
 def bookmark_of(
@@ -24,9 +25,13 @@ def bookmark_of(
     wanted = entry.get("bookmark_properties")
     if not wanted:
         return []
-    name = str(stream.get("tap_stream_id"))
+    name = stream_id(stream)
+    table = _clean(str(entry.get("destination_table", name)).replace(STREAM_NAME, name))
     for folder in project.state_folders(pipeline):
-        for path in sorted((folder / destination.kind / _clean(name)).glob("*_state*")):
+        paths = sorted((folder / destination.kind / _clean(name)).glob("*_state*"))
+        own = [path for path in paths if path.stem == f"{table}_state"]
+        # A table of another name: the stream had one before, unless there is only this one.
+        for path in own or (paths if len(paths) == 1 else []):
             found = parts_of(parts_of(_state(path).get("bookmarks")).get(name))
             if all(found.get(column) is not None for column in wanted):
                 return [f"{column}={found[column]}" for column in wanted]

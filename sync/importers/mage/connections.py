@@ -23,7 +23,11 @@ _TAPS = {name: f"tap-{name}" for name in ("github", "hubspot", "salesforce", "st
 _TARGETS = {name: f"target-{name}" for name in ("snowflake", "bigquery", "redshift", "clickhouse")}
 
 #: Settings of Mage that say what is so here anyway.
-_AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "lower_case": False, "skip_schema_creation": False}
+_AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "skip_schema_creation": False, "ssh_port": 22}
+
+
+#: Settings that streams read: what tables and columns are called, and columns that each table gets.
+_OF_TABLES = ("_patterns", "_streams", "table", "lower_case", "use_lowercase", "allow_reserved_words")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +48,10 @@ class Connection:
 
     def stream_name(self, name: str) -> str:
         """Return the name that a stream of Mage's source has here."""
+        config = self.document["config"]
         if self.kind == "postgresql":
-            return f"{self.settings.get('schema') or 'public'}.{name}"
-        return f"{self.settings.get('database')}.{name}" if self.kind == "mysql" else name
+            return f"{config.get('schema') or 'public'}.{name}"
+        return f"{config.get('database')}.{name}" if self.kind == "mysql" else name
 
 
 def source_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> Connection:
@@ -81,13 +86,11 @@ def _translated(
         config = {key: value_of(uuid, key, value, notes) for key, value in known.items()}
         if settings.get("skip_schema_creation") is True:
             config["create_schemas"] = False
-        read = {*names, "_patterns", "table"} | ({"skip_schema_creation"} if "create_schemas" in config else set())
+        read = {*names, *_OF_TABLES} | ({"skip_schema_creation"} if "create_schemas" in config else set())
         rest = {key: value for key, value in settings.items() if key not in _AS_HERE or value != _AS_HERE[key]}
         notes += leftovers(f"{uuid}: config", rest, read)
         return connector, config
-    config = {
-        key: value_of(uuid, key, value, notes) for key, value in settings.items() if key not in ("_patterns", "table")
-    }
+    config = {key: value_of(uuid, key, value, notes) for key, value in settings.items() if key not in _OF_TABLES}
     tap = (_TAPS if role == "source" else _TARGETS).get(kind)
     if tap is None:
         notes.append(f"{uuid}: there is no connector for Mage's {kind!r}: name one by hand (`syncblocks connectors`)")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...config.naming import name_by
 from .blocks import leftovers
 from .connections import Connection
 from .project import Project, entries_of, names_of, parts_of
-from .values import template
+from .values import template, value_of
 
 _CATALOG = "data_integration_catalog.json"
+#: The name of a stream in a `destination_table`.
+STREAM_NAME = "{{ stream | table }}"
 _STREAM = re.compile(r"variables\(\s*(['\"])stream\1\s*\)|(?<=\{\{)stream(?=\}\})|(?<=\{\{ )stream(?= \}\})")
 _OWN_TABLE = re.compile(r"\{\{\s*(?:destination_table|variables\(\s*['\"]destination_table['\"]\s*\))\s*\}\}")
 #: Keys of a stream that are brought over, or that say nothing about a run.
@@ -31,15 +34,32 @@ _READ = frozenset(
         "auto_add_new_fields",
         "run_in_parallel",
         "table_name",
+        "partition_keys",
+        "disable_column_type_check",
+        "database_name",
+        "is_view",
+        "parallel",
     )
 )
 
 
-def catalog_streams(project: Project, name: str, source: Connection) -> list[Mapping[str, Any]]:
-    """Return the streams of a pipeline's catalog: in a file of its own, formerly in the source's."""
+def catalog_streams(
+    project: Project, name: str, pipeline: Mapping[str, Any], source: Connection
+) -> list[Mapping[str, Any]]:
+    """Return the streams of a pipeline's catalog: in a file of its own, formerly in metadata.yaml or the source's."""
     path = f"pipelines/{name}/{_CATALOG}"
-    found = project.json(path) if project.path(path) is not None else source.read
-    return entries_of(parts_of(found.get("catalog")).get("streams"))
+    places = (
+        project.json(path) if project.path(path) is not None else {},
+        pipeline.get("data_integration"),
+        source.read,
+    )
+    found = (parts_of(parts_of(place).get("catalog")) for place in places)
+    return entries_of(next((catalog.get("streams") for catalog in found if catalog), None))
+
+
+def stream_id(stream: Mapping[str, Any]) -> str:
+    """Return the name of a stream of Mage's."""
+    return str(stream.get("tap_stream_id") or stream.get("stream"))
 
 
 def entry_of(
@@ -57,23 +77,54 @@ def entry_of(
     metadata = {tuple(names_of(item.get("breadcrumb"))): parts_of(item.get("metadata")) for item in _metadata(stream)}
     if not metadata.get((), {"selected": True}).get("selected"):
         return None
-    bare = str(stream.get("tap_stream_id"))
+    bare = stream_id(stream)
     where = f"stream {bare}"
     entry: dict[str, Any] = {"stream": source.stream_name(bare)}
     table = _table(stream, bare, source, destination, alone=alone, notes=notes)
-    if table != bare:
+    if table != bare or name_by("mage", bare) != bare:  # `naming` leaves a table alone that is named
         entry["destination_table"] = table
     entry |= _replication(stream, where, notes)
     entry |= _columns(stream, metadata)
     entry["mage_columns"] = True
-    upper = [name for name in parts_of(parts_of(stream.get("schema")).get("properties")) if name != name.lower()]
-    if upper and destination.settings.get("lower_case", True):
+    if added := parts_of(parts_of(destination.settings.get("_streams")).get("columns")):
+        entry["add_columns"] = {
+            str(column): value_of(where, str(column), value, notes) for column, value in added.items()
+        }
+    if stream.get("partition_keys"):
+        keys = ", ".join(names_of(stream["partition_keys"]))
         notes.append(
-            f"{where}: Mage writes {', '.join(upper)} in lower case; here columns keep their names, unless "
-            "the destination says `naming: mage`"
+            f"{where}: partition_keys are left out: `partition_by: [{keys}]` of a destination of files makes folders; "
+            "a table in a database is parted by hand"
         )
+    if stream.get("disable_column_type_check") is False:
+        notes.append(f"{where}: each column is checked here, whatever `disable_column_type_check` says")
     notes += leftovers(where, stream, _READ)
     return entry
+
+
+def naming_of(streams: Iterable[Mapping[str, Any]], destination: Connection, notes: list[str]) -> dict[str, Any]:
+    """Return the `naming` that makes the names of columns which Mage's destination makes of those of its streams."""
+    if destination.kind not in ("postgresql", "mysql"):
+        return {}
+    wanted = {name: _mages_name(name, destination) for stream in streams for name in _properties(stream)}
+    for naming in ("keep", "lower", "mage"):
+        if all(name_by(naming, name) == made for name, made in wanted.items()):
+            return {} if naming == "keep" else {"naming": naming}
+    shown = ", ".join(f"{name}: {made}" for name, made in wanted.items() if name != made)
+    notes.append(
+        f"columns keep their names, but Mage writes other ones: `rename: {{{shown}}}` of a transformer does, too"
+    )
+    return {}
+
+
+def _mages_name(name: str, destination: Connection) -> str:
+    made = re.sub(r"\W", "_", name.lower() if destination.settings.get("lower_case", True) else name)
+    is_free = destination.kind == "postgresql" and destination.settings.get("allow_reserved_words", False)
+    return f"_{made}" if not is_free and name_by("mage", made) != made.lower() else made
+
+
+def _properties(stream: Mapping[str, Any]) -> list[str]:
+    return list(parts_of(parts_of(stream.get("schema")).get("properties")))
 
 
 def _metadata(stream: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -93,7 +144,7 @@ def _table(
     pattern = parts_of(source.settings.get("_patterns")).get("destination_table")
     if pattern:
         own = str(stream.get("destination_table") or bare)
-        text = _OWN_TABLE.sub(lambda _: own, _STREAM.sub("stream | table", str(pattern)))
+        text = _OWN_TABLE.sub(lambda _: own, _STREAM.sub(STREAM_NAME.strip("{} "), str(pattern)))
         return template("_patterns.destination_table", text, notes)
     table = destination.settings.get("table")
     if table and not stream.get("destination_table") and not alone:
@@ -111,6 +162,8 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
     bookmarks = names_of(stream.get("bookmark_properties")) or names_of(stream.get("replication_key"))
     if bookmarks and method == "INCREMENTAL":
         entry["bookmark_properties"] = bookmarks
+    elif method == "INCREMENTAL":
+        notes.append(f"{where}: INCREMENTAL needs bookmark_properties, and Mage's catalog has none: name them")
     elif bookmarks:
         notes.append(f"{where}: bookmark_properties are left out, which {method} does not use")
     if unique or keys:
@@ -133,7 +186,7 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
 
 def _columns(stream: Mapping[str, Any], metadata: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any]:
     """Return the columns that Mage reads: those of the catalog; new ones only with `auto_add_new_fields`."""
-    names = list(parts_of(parts_of(stream.get("schema")).get("properties")))
+    names = _properties(stream)
     left_out = [name for name in names if _is_left_out(metadata.get(("properties", name), {}))]
     if stream.get("auto_add_new_fields"):
         return {"columns": {"exclude": left_out}} if left_out else {}

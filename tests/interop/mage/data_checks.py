@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from typing import Any
 
@@ -99,6 +100,24 @@ def operators_and_filters_say_what_is_read(stage: Stage) -> None:
     stage.run(stream, source=source)
     stage.change("INSERT INTO visits VALUES (4, 'tie', 20), (5, 'new', 30), (9, 'filtered', 30)")
     assert stage.run(stream, source=source).streams["visits"].rows == 1
+
+
+@shows("S31")
+def records_are_parted_by_the_values_of_columns(stage: Stage) -> None:
+    stage.write("shop/visits.csv", "id,place,changed\n1,eu,2024-01-01\n2,us,2024-01-02\n3,eu,2025-01-03\n")
+    config = {"path": "out", "partition_by": ["place", "year(changed)"]}
+    stage.run(destination={"connector": "csv", "config": config})
+    found = {
+        str(path.parent.relative_to(stage.folder / "out/visits")): [
+            row[0] for row in csv.reader(path.read_text().splitlines())
+        ][1:]
+        for path in (stage.folder / "out/visits").rglob("*.csv")
+    }
+    assert found == {
+        "place=eu/changed_year=2024": ["1"],
+        "place=us/changed_year=2024": ["2"],
+        "place=eu/changed_year=2025": ["3"],
+    }
 
 
 @shows("S32", "S57")

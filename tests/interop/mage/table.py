@@ -314,7 +314,13 @@ DATA = (
         "`bookmark_property_operators`",
         "differently: [`>=` and `>`](pipeline.md#streams); others are [filters](pipeline.md#filters)",
     ),
-    Row("S31", "`partition_keys`", "not yet"),
+    Row(
+        "S31",
+        "`partition_keys`",
+        "differently: [`partition_by`](connectors.md#csv) of a destination of files makes Hive's folders, also by year, "
+        "month or day; a table in a database keeps the partitions that it was made with, and takes records by "
+        "[`append`](pipeline.md#streams) or merge",
+    ),
     Row(
         "S32",
         "`auto_add_new_fields`",
@@ -434,7 +440,7 @@ DATA = (
     Row(
         "S61",
         "`_streams` with columns of your own",
-        "instead: [`add_columns`](pipeline.md#added-columns); partition keys are not among them",
+        "instead: [`add_columns`](pipeline.md#added-columns), and [`partition_by`](connectors.md#csv) for its `partition_keys`",
     ),
     Row(
         "S62",

@@ -164,7 +164,7 @@ TRIGGER = {
 
 
 def read(project: Path, data: Path | None = None) -> tuple[MagePipeline, Any]:
-    (made,) = read_mage(project, data=data)
+    (made,), _ = read_mage(project, data=data)
     return made, yaml.safe_load(made.text)
 
 
@@ -230,7 +230,6 @@ def test_blocks_settings_and_streams_come_over(project: Path) -> None:
         "READ_SHOP_PASSWORD",
         "'shop_user'",
         "batch_fetch_limit",
-        "lower_case",
         "exponential_backoff",
         "notification_config",
         "'timeout'",
@@ -268,12 +267,92 @@ def test_functions_of_secret_stores_stay_as_they_are(project: Path) -> None:
     assert not [note for note in made.notes if "vault_secret_var" in note]
 
 
-def test_names_that_mage_writes_in_lower_case_are_said(project: Path) -> None:
-    streams = [stream("words", schema={"properties": {"id": {}, "Loud": {}}})]
+def with_streams(project: Path, *streams: dict[str, Any]) -> None:
     path = project / "pipelines" / "night_shop" / "data_integration_catalog.json"
     path.write_text(json.dumps({"catalog": {"streams": streams}}))
-    made, _ = read(project)
-    assert [note for note in made.notes if "Loud in lower case" in note]
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "naming"),
+    [
+        ("id Loud", {}, "lower"),
+        ("id Loud Order", {}, "mage"),
+        ("id order", {"lower_case": False}, "mage"),
+        ("id order", {"allow_reserved_words": True}, None),
+        ("id Loud", {"lower_case": False}, None),
+        ("id Loud Order", {"lower_case": False}, "by hand"),
+    ],
+)
+def test_columns_are_called_as_mage_calls_them(
+    project: Path, columns: str, settings: dict[str, Any], naming: str | None
+) -> None:
+    with_streams(project, stream("words", schema={"properties": {key: {} for key in columns.split()}}))
+    path = project / "data_exporters" / "write_shelf.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["config"] = {**document["config"], "lower_case": True, **settings}
+    path.write_text(yaml.safe_dump(document))
+    made, read_back = read(project)
+    notes = [note for note in made.notes if "Order: _Order" in note and "rename" in note]
+    assert read_back["destination"].get("naming") == (None if notes else naming)
+    assert bool(notes) == (naming == "by hand")
+
+
+def test_the_catalog_may_stand_in_metadata_or_in_the_source_and_streams_may_lack_an_id(project: Path) -> None:
+    (project / "pipelines" / "night_shop" / "data_integration_catalog.json").unlink()
+    plain = stream("words", replication_method="INCREMENTAL")
+    del plain["tap_stream_id"]
+    catalog = {"catalog": {"streams": [plain]}}
+    source, metadata = project / "data_loaders/read_shop.yaml", project / "pipelines/night_shop/metadata.yaml"
+    before = source.read_text()
+    source.write_text(before + yaml.safe_dump(catalog))
+    made, document = read(project)
+    assert [each["stream"] for each in document["streams"]] == ["shop.words"]
+    assert [note for note in made.notes if "needs bookmark_properties" in note]
+    source.write_text(before)
+    metadata.write_text(metadata.read_text() + yaml.safe_dump({"data_integration": catalog}))
+    assert [each["stream"] for each in read(project)[1]["streams"]] == ["shop.words"]
+
+
+def test_columns_of_ones_own_come_over(project: Path) -> None:
+    path = project / "data_exporters" / "write_shelf.yaml"
+    path.write_text(path.read_text() + "  _streams: {columns: {origin: crm}}\n")
+    _, document = read(project)
+    assert [each["add_columns"] for each in document["streams"]] == [{"origin": "crm"}] * 2
+
+
+def test_the_bookmark_is_that_of_the_table(project: Path) -> None:
+    states = project / "state/night/pipelines/night_shop/postgresql/visits"
+    former = {"bookmarks": {"visits": {"changed": "2020-01-01 00:00:00"}}}
+    (states / "former_state").write_text(json.dumps(former))
+    made, _ = read(project, project / "state")
+    assert "changed=2024-01-01 00:00:00" in made.adoptions[0]
+    (states / "shelf_visits_state").rename(states / "other_state")
+    made, _ = read(project, project / "state")
+    assert "changed" not in made.adoptions[0]
+    assert [note for note in made.notes if "bookmark is unknown" in note]
+
+
+def test_a_name_of_a_schema_may_be_a_template(project: Path) -> None:
+    path = project / "data_loaders" / "read_shop.yaml"
+    path.write_text(path.read_text().replace("schema: shop", "schema: \"{{ mage_secret_var('place') }}\""))
+    assert [each["stream"] for each in read(project)[1]["streams"]] == [
+        "{{ secret('place') }}.words",
+        "{{ secret('place') }}.visits",
+    ]
+
+
+def test_a_pipeline_that_is_not_finished_does_not_stop_the_others(project: Path) -> None:
+    (project / "pipelines" / "begun").mkdir()
+    path = project / "pipelines" / "begun" / "metadata.yaml"
+    path.write_text("uuid: begun\ntype: integration\nblocks: []\n")
+    (made,), left_out = read_mage(project)
+    assert made.file == "night_shop.yaml"
+    assert len(left_out) == 2
+    assert "begun" in left_out[0]
+    assert "exactly one is needed" in left_out[0]
+    assert "its type is python" in left_out[1]
+    with pytest.raises(ConfigError, match="exactly one is needed"):
+        read_mage(project, "begun")
 
 
 def test_what_is_no_project_or_not_in_it_is_refused(project: Path, tmp_path: Path) -> None:
