@@ -109,6 +109,14 @@ class FileDestination:
         """See `ReplacesRanges`."""
         return True
 
+    def marks_deleted(self) -> bool:
+        """See `MarksRecords`."""
+        return True
+
+    def keeps_history(self) -> bool:
+        """See `KeepsHistory`."""
+        return True
+
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; REPLACE ignores the types of the old table."""
         for partition in self._layout.partitions:

@@ -7,28 +7,47 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
-from ..stream import Block, Checkpoint, Commit, Event, Load, Rejected, Stream, WriteDisposition
+from ..stream import (
+    DELETED_AT,
+    VALID_FROM,
+    VALID_TO,
+    Block,
+    Checkpoint,
+    Commit,
+    Event,
+    Load,
+    Rejected,
+    Stream,
+    WriteDisposition,
+)
 from .columns import changes, unified
 from .interrupts import Call
 from .layout import Layout, Output
 from .manifest import STAGING, Manifest, TableFile, quote
-from .merge import merged
+from .merge import Batches, merged
 from .paths import DataFile
 from .range_write import RangeWrite
 from .rejected import FileRejections
 from .table import Staged, Staging, Table
 
+if TYPE_CHECKING:
+    from .history import HistoryWrite
+
 #: Times that a merge is tried without the lock before it holds the lock.
 FREE_TRIES = 3
 
 #: Write dispositions that look for the keys that arrive.
-_BY_KEY = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE)
+_BY_KEY = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
+
+#: Columns that stand beside keys, and may be NULL there.
+MARKS = (VALID_FROM, VALID_TO, DELETED_AT)
 
 #: Most records of a batch for a writer.
 _SLICE_RECORDS = 65_536
@@ -55,7 +74,8 @@ class TableLoad:
         self._call = call
         self._layout = layout
         # In partitions the order of records is lost, and of the records of a key the last one counts.
-        self._staging_layout = Layout() if load.write_disposition is WriteDisposition.MERGE else layout
+        is_ordered = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+        self._staging_layout = Layout() if is_ordered else layout
         self._arriving = self._stored(load.stream)
         self._staged: list[Staged] = []
         self._writing: Output | None = None
@@ -67,6 +87,7 @@ class TableLoad:
         self._rejections = None if limit is None else FileRejections(table, load, limit)
         is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
         self._range = RangeWrite(load) if is_range else None
+        self._history = None if load.history is None else _history(load)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -158,6 +179,8 @@ class TableLoad:
 
     def _commit(self, checkpoint: Checkpoint) -> Commit:
         self._finish()
+        if self._history is not None:
+            self._reject_unlike(self._history)
         rejected = () if self._rejections is None else self._rejections.written(self._begin)
         tries = 0
         while True:
@@ -190,6 +213,8 @@ class TableLoad:
             refused=() if self._rejections is None else self._rejections.take_refused(),
             removed=plan.removed,
         )
+        if self._history is not None and (self._staged or checkpoint.is_final):
+            self._history.committed()
         self._written += self._records
         self._records, self._staged = 0, []
         if self._range is not None:
@@ -225,13 +250,19 @@ class TableLoad:
             plan = self._replaced(manifest)
         else:
             self._refuse_strangers(manifest)
-            is_new = manifest.schema is None
-            is_removing = self._load.removed is not None and checkpoint.is_final
+            is_new = manifest.schema is None or (self._history is not None and self._history.starts_over)
+            keys = self._load.removed is not None or self._load.marked is not None
+            is_removing = keys and checkpoint.is_final
             is_removing |= self._range is not None and self._range.is_due(checkpoint)
+            if self._history is not None and checkpoint.is_final and manifest.schema is not None:
+                # From now on a difference in a new column makes a new version, whether or not a record has come.
+                is_removing |= not {*self._arriving.names} <= {*manifest.schema.names}
             if not self._staged and not is_removing and not (is_new and checkpoint.is_final):
                 plan = _Plan(manifest.files, manifest.files, manifest.schema)
             elif self._load.write_disposition is WriteDisposition.MERGE:
-                plan = self._merged(manifest, self._load.removed if is_removing else None)
+                plan = self._merged(manifest, is_final=checkpoint.is_final)
+            elif self._history is not None:
+                plan = self._with_versions(manifest, self._history, is_final=checkpoint.is_final)
             elif self._range is not None:
                 plan = self._without_range(manifest, self._range, checkpoint)
             else:
@@ -283,28 +314,65 @@ class TableLoad:
         ]
         return _Plan(manifest.files, (*files, *self._parts(staged, len(files))), schema)
 
-    def _merged(self, manifest: Manifest, removed: pa.Table | None) -> _Plan:
+    def _merged(self, manifest: Manifest, *, is_final: bool) -> _Plan:
         schema, keys = self._unified(manifest), self._load.stream.key_properties
-        key_schema = pa.schema([schema.field(name) for name in keys])
+        removed, marked = (
+            _fitted(keys, schema) if is_final else None for keys in (self._load.removed, self._load.marked)
+        )
         gone: list[int] = []
         batches = merged(
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
             keys,
             self._load.conflict_method,
-            [conformed(batch, key_schema) for batch in (() if removed is None else removed.to_batches())],
+            () if removed is None else removed.to_batches(),
             self._load.kept,
             note_gone=gone.append,
+            marked=marked,
             latest_by=self._latest_by(schema),
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
-        return replace(plan, removed=sum(gone))
+        return replace(plan, removed=sum(gone) + _count_marks(marked, DELETED_AT))
 
     def _latest_by(self, schema: pa.Schema) -> str:
         name = self._load.stream.latest_by
         if name and name not in schema.names:
             raise FatalConnectorError(f"latest_by {name!r}: the stream has no such column")
         return name
+
+    def _with_versions(self, manifest: Manifest, history: HistoryWrite, *, is_final: bool) -> _Plan:
+        before = replace(manifest, files=(), schema=None) if history.starts_over else manifest
+        schema = self._unified(before)
+        marked = _fitted(self._load.marked, schema) if is_final else None
+        old: Batches = self._old(before, schema)
+        if marked is not None:
+            from .history_ends import ended  # of a history that has some
+
+            old = ended(old, marked, self._load.stream.key_properties[:-1])
+        arriving = list(dict.fromkeys(name for staged in self._staged for name in staged.schema.names))
+        batches = history.records(
+            old, lambda names: self._staged_batches(schema, names), arriving, schema, before.schema
+        )
+        return replace(self._whole(manifest, schema, batches), removed=_count_marks(marked, VALID_TO))
+
+    def _reject_unlike(self, history: HistoryWrite) -> None:
+        """Reject records that contradict others of their key; raise if the stream rejects none."""
+        if not self._staged:
+            return
+        schema = self._unified(Manifest(table=self._table.name))
+        unlike, reason = history.unlike(lambda names: self._staged_batches(schema, names), schema.names)
+        if unlike is None:
+            return
+        if self._rejections is None:
+            raise FatalConnectorError(
+                f"{reason}: a history cannot tell which one is true; choose other key_properties",
+                stream=self._load.key.stream,
+            )
+        done = 0
+        for batch in self._staged_batches(schema):
+            self._rejections.reject(batch.filter(pa.array(unlike[done : done + batch.num_rows])), reason)
+            done += batch.num_rows
+        self._records -= int(unlike.sum())
 
     def _without_range(self, manifest: Manifest, written: RangeWrite, checkpoint: Checkpoint) -> _Plan:
         schema = self._unified(manifest)
@@ -388,6 +456,7 @@ class TableLoad:
         assert row is not None
         bookmark = None if checkpoint.bookmark is None else json.loads(json.dumps(checkpoint.bookmark, allow_nan=False))
         row = replace(row, bookmark=bookmark, committed_at=datetime.now(UTC), compared_at=self._load.compared_at)
+        row = replace(row, history={} if self._history is None else self._history.kept(is_final=checkpoint.is_final))
         if checkpoint.is_final:
             rows = self._load.records_before + self._written + self._records
             row = replace(row, completed_by=self._load.run, rows=rows)
@@ -401,6 +470,25 @@ class TableLoad:
             return after
         read = {} if is_anew else {each.path: each for each in manifest.files_read(self._load.key)}
         return after.with_files(self._load.key, (read | {each.path: each for each in checkpoint.files}).values())
+
+
+def _history(load: Load) -> HistoryWrite:
+    from .history import HistoryWrite  # which brings NumPy
+
+    return HistoryWrite(load)
+
+
+def _fitted(keys: pa.Table | None, schema: pa.Schema) -> pa.Table | None:
+    """Return keys that are to be removed or marked in the types of the table."""
+    if keys is None:
+        return None
+    own = pa.schema([schema.field(name).with_nullable(name in MARKS) for name in keys.schema.names])
+    return pa.Table.from_batches([conformed(batch, own) for batch in keys.to_batches()], own)
+
+
+def _count_marks(marked: pa.Table | None, name: str) -> int:
+    """Return how many keys are newly marked as gone."""
+    return 0 if marked is None else len(marked) - int(marked.column(name).null_count)
 
 
 def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:

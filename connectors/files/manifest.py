@@ -251,6 +251,7 @@ def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
         "rows": row.rows,
         "committed_at": None if row.committed_at is None else row.committed_at.isoformat(),
         **({} if row.compared_at is None else {"compared_at": row.compared_at.isoformat()}),
+        **({"history": dict(row.history)} if row.history else {}),
     }
 
 
@@ -295,6 +296,7 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         rows=None if item["rows"] is None else int(item["rows"]),
         committed_at=None if committed_at is None else datetime.fromisoformat(committed_at),
         compared_at=None if compared_at is None else datetime.fromisoformat(compared_at),
+        history=dict(item.get("history", {})),
     )
 
 

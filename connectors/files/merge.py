@@ -28,6 +28,7 @@ def merged(
     removed: Iterable[pa.RecordBatch] = (),
     carried: Sequence[str] = (),
     note_gone: Callable[[int], None] = lambda _: None,
+    marked: pa.Table | None = None,
     latest_by: str = "",
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of the merged table; of the records of a key the last one counts, or that of `latest_by`.
@@ -40,19 +41,22 @@ def merged(
         removed: keys whose old records are removed, in the types of the table.
         carried: columns in which the arriving record gets what the old one of its key has.
         note_gone: is told how many old records of removed keys are left out.
+        marked: keys and one more column, whose values old records of these keys get; in the types of the table.
         latest_by: of UPDATE, the column whose highest value decides which record of a key counts, the old ones
             included.
     """
-    keys = _all_keys(arrived(key_properties), key_properties)
-    latest = _Latest(keys, arrived((latest_by,)), latest_by) if latest_by else None
+    keys = all_keys(arrived(key_properties), key_properties)
+    latest = Latest(keys, arrived((latest_by,)), latest_by) if latest_by else None
     is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
-    gone = _Lookup(_all_keys(removed, key_properties))
+    gone = _Lookup(all_keys(removed, key_properties))
+    marks = None if marked is None else _Marks(marked, key_properties)
     kept, before = [], _Before(carried)
     for batch in old():
         before_removal = batch.num_rows
-        batch = batch.filter(pc.invert(gone.contains(_keys(batch, key_properties))))
+        batch = batch.filter(pc.invert(gone.contains(keys_of(batch, key_properties))))
         note_gone(before_removal - batch.num_rows)
-        own = _keys(batch, key_properties)
+        own = keys_of(batch, key_properties)
+        batch = batch if marks is None else marks.set(batch, own)
         is_known = lookup.contains(own)
         if latest is not None:
             is_known = latest.without_newer(own, batch.column(latest_by), is_known)
@@ -101,7 +105,23 @@ class _Before:
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-class _Latest:
+class _Marks:
+    """Values of one column for the records of some keys."""
+
+    def __init__(self, marked: pa.Table, key_properties: Sequence[str]) -> None:
+        (self._name,) = (name for name in marked.schema.names if name not in key_properties)
+        self._keys = all_keys(marked.select(key_properties).to_batches(), key_properties)
+        self._values = marked.column(self._name).combine_chunks()
+
+    def set(self, batch: pa.RecordBatch, keys: pa.Array) -> pa.RecordBatch:
+        """Return a batch with these values in the records of these keys."""
+        places = pc.index_in(keys, value_set=self._keys)
+        at, columns = batch.schema.get_field_index(self._name), list(batch.columns)
+        columns[at] = pc.if_else(pc.is_valid(places), self._values.take(places), columns[at])
+        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+class Latest:
     """Which arrived record of each key has the highest value of a column, and which of them an old one surpasses.
 
     Memory holds the values that arrived since the last commit, beside their keys.
@@ -173,8 +193,8 @@ def _has_nan(values: pa.Array) -> bool:
     return bool(pa.types.is_floating(values.type))
 
 
-def _all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) -> pa.Array:
-    parts = [_keys(batch, key_properties) for batch in batches]
+def all_keys(batches: Iterable[pa.RecordBatch], key_properties: Sequence[str]) -> pa.Array:
+    parts = [keys_of(batch, key_properties) for batch in batches]
     return pa.chunked_array(parts, parts[0].type if parts else pa.binary()).combine_chunks()
 
 
@@ -209,13 +229,13 @@ class KeyLookup:
         self, key_properties: Sequence[str], arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]
     ) -> None:
         self._names = key_properties
-        self._lookup = _Lookup(_all_keys(arrived(key_properties), key_properties)) if key_properties else None
+        self._lookup = _Lookup(all_keys(arrived(key_properties), key_properties)) if key_properties else None
 
     def of(self, batch: pa.RecordBatch) -> pa.Array:
         """Return a mask of the records of the table."""
         if self._lookup is None:
             return pa.repeat(pa.scalar(False), batch.num_rows)
-        return self._lookup.contains(_keys(batch, self._names))
+        return self._lookup.contains(keys_of(batch, self._names))
 
 
 def _is_last(keys: pa.Array) -> pa.Array:
@@ -234,7 +254,7 @@ def _is_last(keys: pa.Array) -> pa.Array:
     return pa.array(mask)
 
 
-def _keys(batch: pa.RecordBatch, key_properties: Sequence[str]) -> pa.Array:
+def keys_of(batch: pa.RecordBatch, key_properties: Sequence[str]) -> pa.Array:
     """Return one comparable value for each record: the key, or its joined parts with their lengths."""
     parts = []
     for name in key_properties:
@@ -248,13 +268,14 @@ def _keys(batch: pa.RecordBatch, key_properties: Sequence[str]) -> pa.Array:
         return parts[0]
     pieces: list[pa.Array] = []
     for name, column in zip(key_properties, parts, strict=True):
-        text = _bytes(column, name)
+        text = comparable_bytes(column, name)
         length = pc.binary_length(text).cast(pa.string()).cast(pa.binary())
         pieces += [length, pa.scalar(b":", pa.binary()), text]
     return pc.binary_join_element_wise(*pieces, pa.scalar(b"", pa.binary()))
 
 
-def _bytes(column: pa.Array, name: str) -> pa.Array:
+def comparable_bytes(column: pa.Array, name: str) -> pa.Array:
+    """Return bytes that are equal for equal values of a column, and for no others."""
     if is_uuid(column.type):
         return column.storage.cast(pa.binary())
     if is_bytes(column.type):

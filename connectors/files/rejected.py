@@ -47,6 +47,10 @@ class FileRejections:
         """Add rejected records of the source."""
         self._kept.add(records, is_of_source=True)
 
+    def reject(self, batch: pa.RecordBatch, reason: str) -> None:
+        """Add records that the destination rejects."""
+        self._kept.add(rejections(batch.slice(0, self._limit + 1), reason))
+
     def fitting(self, batch: pa.RecordBatch, schema: pa.Schema, keys: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield a batch in the columns of a staged file, without its rejected records."""
         is_text = self._table.format.suffix != "parquet"

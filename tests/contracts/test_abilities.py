@@ -28,6 +28,7 @@ _FILES = {
     "keeps_first",
     "keeps_latest",
 }
+_FILE_DESTINATION = {*_FILES, "keeps_history", "marks_records"}
 _SERVER_SOURCE = {
     "knows_place",
     "verifies_server",
@@ -68,16 +69,16 @@ _HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
-    "csv": ({"bounds_records", *_FILE_SOURCE}, _FILES),
+    "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
     "duckdb": (_DUCKDB_SOURCE, {"holds_memory", *_HISTORY}),
     "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
-    "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILES),
+    "jsonl": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, _FILE_DESTINATION),
     "mariadb": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
     "memory": ({"knows_place"}, {*_FILES, "marks_records", "merges_by_unique", "fills_columns"}),
     "mysql": (_SERVER_SOURCE, {"verifies_server", "refuses_keys", "knows_privileges", *_HISTORY}),
     "parquet": (
         {"holds_memory", "looks_at_times", "flattens_objects", *_FILE_SOURCE},
-        {"holds_memory", *_FILES},
+        {"holds_memory", *_FILE_DESTINATION},
     ),
     "postgres": (
         {

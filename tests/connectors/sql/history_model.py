@@ -14,8 +14,10 @@ from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
 
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO
+from tests.connectors.files import files_readback
 from tests.golden.systems import mysql_connection
 
 #: What stands in columns that are no key, by the beginning of their names.
@@ -251,8 +253,25 @@ def held(system: str, url: str, path: Path) -> list[tuple[Any, ...]]:
     return sorted(found, key=lambda row: row[:2])
 
 
+#: Systems of files, whose table is read by other programs.
+FILES = ("parquet", "csv", "jsonl")
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """Return the type of a column by the beginning of its name."""
+    if name in (VALID_FROM, VALID_TO):
+        return pa.timestamp("us", "UTC")
+    return {"n": pa.float64(), "mark": pa.int64(), "amount": pa.int64(), "id": pa.int64()}.get(name, pa.string())
+
+
 def _rows(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
     sql = "select * from people"
+    if system in FILES:
+        names = ["id", VALID_FROM, VALID_TO, *VALUES, *(f"new{number}" for number in range(20)), "at"]
+        schema = pa.schema([(name, arrow_type(name)) for name in names])
+        records = files_readback.read_table(path, "people", f".{system}", schema) or []
+        names = list(dict.fromkeys(name for record in records for name in record))
+        return names, [tuple(record.get(name) for name in names) for record in records]
     if system == "postgres":
         with psycopg.connect(url) as connection:
             cursor: Any = connection.execute(sql)

@@ -26,13 +26,12 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
-from tests.connectors.sql.history_model import Batch, Model, held, loads, moment
+from tests.connectors.sql.history_model import Batch, Model, arrow_type, held, loads, moment
 
 #: Histories, and loads of each.
 SEEDS, LOADS = (range(20), 8) if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else (range(3), 5)
-SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite")
+SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "parquet", "csv", "jsonl")
 TIME = pa.timestamp("us", "UTC")
-TYPES = {"n": pa.float64(), "mark": pa.int64(), "amount": pa.int64()}
 KEY = LedgerKey(pipeline="history", stream="people", destination_table="people")
 
 
@@ -75,7 +74,7 @@ class Bench:
 
 def _stream(batch: Batch, model: Model) -> Stream:
     fields = [pa.field("id", pa.int64(), nullable=False)]
-    fields += [pa.field(name, TYPES.get(name, pa.string())) for name in batch.columns]
+    fields += [pa.field(name, arrow_type(name)) for name in batch.columns]
     fields += [pa.field(VALID_FROM, TIME, nullable=False), pa.field(VALID_TO, TIME)]
     marks = (model.bookmark,) if model.bookmark in batch.columns else ()
     schema = pa.schema(fields)
@@ -118,7 +117,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 def test_a_history_is_what_the_model_says(make: Make, system: str, mode: str, seed: int) -> None:
     bench = make(system)
     model = Model(has_versions=mode == "records", bookmark="mark" if mode == "bookmark" else "")
-    has_nan = system in ("postgres", "duckdb")
+    has_nan = system in ("postgres", "duckdb", "parquet")
     for number, batches in enumerate(loads(str(seed), has_versions=model.has_versions, has_nan=has_nan, count=LOADS)):
         written = bench.load(batches, model)
         assert written == [len(batch.records) for batch in batches], "what has arrived, new or not"

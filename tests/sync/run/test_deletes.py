@@ -232,8 +232,6 @@ def test_any_history_ends_in_equality_with_the_filtered_source(
     request: pytest.FixtureRequest, tmp_path: Path, pair: str, mode: str, method: dict[str, Any], seed: int
 ) -> None:
     bench = make_bench(request, tmp_path, pair)
-    if mode == "soft" and bench.table.system in ("parquet", "csv"):
-        mode = "hard"
     history = History(seed, bench)
     settings = {**method, "deletes": {"mode": mode, "limit": "100%"}}
     if history.random.random() < 0.5:
@@ -362,18 +360,16 @@ def test_what_cannot_have_deletes_is_refused_by_name(plain: Bench, case: str) ->
     assert message in str(caught.value)
 
 
-def test_tables_transformers_and_destinations_that_cannot_have_deletes(plain: Bench) -> None:
+def test_tables_and_transformers_that_cannot_have_deletes(plain: Bench) -> None:
     plain.source.write(people(1))
     (plain.folder / "change.py").write_text("@transformer\ndef change(df):\n    return df\n")
     shared = plain.document(**FULL, deletes="hard")
     shared["streams"].append({"stream": "others", "destination_table": "people", **FULL})
     plain.source.execute("create table others (id bigint primary key)")
     changed = {**plain.document(**FULL, deletes="hard"), "transformers": [{"file": "change.py"}]}
-    files = {**plain.document(**FULL, deletes="soft"), "destination": {"connector": "csv", "config": {"path": "out"}}}
     for document, message in (
         (shared, "a table that this stream alone writes; stream 'others' writes it too"),
         (changed, "a stream that no transformer's function changes"),
-        (files, "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"),
     ):
         pipeline = load_pipeline(document, folder=plain.folder)
         with opened(pipeline) as session, pytest.raises(ConfigError) as caught:

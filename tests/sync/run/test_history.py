@@ -27,6 +27,8 @@ from tests.golden.systems import mysql_connection
 HISTORY = {"write_disposition": "history", "key_properties": ["id"]}
 BY_TIME = {"replication_method": "INCREMENTAL", "bookmark_properties": ["ts"]}
 
+EVERYWHERE = ("postgres", "mysql", "duckdb", "sqlite", "parquet")
+
 #: Key, begin and end of a version as days of January 2026, and its name.
 Rows = list[tuple[Any, ...]]
 
@@ -91,8 +93,11 @@ class Bench:
         if self.connector == "sqlite":
             with closing(sqlite3.connect(self.folder / "out.db")) as database:
                 return database.execute(sql).fetchall()
-        with closing(duckdb.connect(self.folder / "out.db")) as database:
+        is_file = self.connector == "parquet"
+        with closing(duckdb.connect(":memory:" if is_file else self.folder / "out.db")) as database:
             database.execute("set timezone = 'UTC'")
+            if is_file:
+                database.execute(f"create view people as from read_parquet('{self.folder}/out.db/people.parquet')")
             return database.execute(sql).fetchall()
 
 
@@ -119,10 +124,10 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path, system: str) -> Ben
 def systems(*some: str) -> pytest.MarkDecorator:
     """Run a test in some systems, and in the full set in all."""
     is_full = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
-    return pytest.mark.parametrize("system", ("postgres", "mysql", "duckdb", "sqlite") if is_full else some)
+    return pytest.mark.parametrize("system", EVERYWHERE if is_full else some)
 
 
-@systems("postgres", "mysql", "sqlite")
+@systems("postgres", "mysql", "sqlite", "parquet")
 def test_days_of_changes(anywhere: Bench) -> None:
     bench = anywhere
     bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (2, 'Bob', '2026-01-01')")
@@ -194,7 +199,7 @@ def test_the_same_time_again_changes_in_place(bench: Bench) -> None:
     assert bench.rows() == [(1, 2, None, "Anna")]
 
 
-@systems("mysql")
+@systems("mysql", "parquet")
 def test_columns_of_the_engine_make_no_version(anywhere: Bench) -> None:
     added = {"run": "{{ ds }}", "first": {"value": "{{ ds }}", "on_update": "keep"}}
     anywhere.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
@@ -211,7 +216,7 @@ def test_columns_of_the_engine_make_no_version(anywhere: Bench) -> None:
 LOG = {**BY_TIME, "valid_from": "bookmark"}
 
 
-@systems("duckdb", "mysql")
+@systems("duckdb", "mysql", "parquet")
 def test_each_record_brings_its_time(anywhere: Bench) -> None:
     bench = anywhere
     bench.execute(
@@ -240,7 +245,7 @@ def test_a_record_without_a_time_fails_or_is_rejected(bench: Bench) -> None:
     assert bench.rows() == [(2, 2, None, "b")]
 
 
-@systems("mysql")
+@systems("mysql", "parquet")
 def test_two_records_of_one_key_contradict_each_other(anywhere: Bench) -> None:
     anywhere.execute("insert into people values (1, 'Ann', null), (1, 'Ann', null), (2, 'Bob', null)")
     anywhere.run(2)
@@ -271,7 +276,7 @@ def test_a_history_has_its_table_alone(bench: Bench) -> None:
         bench.plan(2, options={"full_refresh": True, "drop_history": True})
 
 
-@systems("postgres")
+@systems("postgres", "parquet")
 def test_verify_compares_the_current_versions(anywhere: Bench) -> None:
     anywhere.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
     anywhere.run(2)
@@ -317,7 +322,7 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
 SOFT = {"deletes": "soft"}
 
 
-@systems("postgres", "mysql", "sqlite")
+@systems("postgres", "mysql", "sqlite", "parquet")
 def test_the_version_of_a_record_that_is_gone_ends(anywhere: Bench) -> None:
     bench = anywhere
     bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null), (3, 'Cid', null)")
@@ -356,7 +361,7 @@ def test_a_record_that_is_back_and_not_read_is_as_it_was(anywhere: Bench) -> Non
     assert bench.rows() == [(1, 2, 4, "Ann"), (1, 6, None, "Ann"), (2, 2, None, "Bob")]
 
 
-@systems("mysql", "duckdb")
+@systems("mysql", "duckdb", "parquet")
 def test_a_record_with_its_own_time_ends_and_comes_back(anywhere: Bench) -> None:
     bench, stream = anywhere, {**LOG, **SOFT, "lookback": 30 * 86400}
     bench.execute("insert into people values (1, 'a', '2026-01-05'), (2, 'x', '2026-01-12'), (3, 'z', '2026-01-01')")
@@ -424,10 +429,10 @@ def test_a_column_of_that_name_is_refused(bench: Bench) -> None:
         bench.plan()
 
 
-@pytest.mark.parametrize("connector", ["parquet", "memory", "sqlalchemy"])
+@pytest.mark.parametrize("connector", ["memory", "sqlalchemy"])
 def test_a_destination_without_versions_is_refused(bench: Bench, connector: str) -> None:
     url = f"sqlite:///{bench.folder / 'x.db'}"
-    configs = {"parquet": {"path": "out"}, "memory": {"database": "m"}, "sqlalchemy": {"url": url}}
+    configs = {"memory": {"database": "m"}, "sqlalchemy": {"url": url}}
     bench.to = {"connector": connector, "config": configs[connector]}
     with pytest.raises(ConfigError, match=f"{connector} does not"):
         bench.plan()
@@ -473,7 +478,7 @@ def test_a_history_only_goes_on(bench: Bench) -> None:
     )
 
 
-@systems("mysql")
+@systems("mysql", "parquet")
 def test_a_history_is_dropped_by_name_only(anywhere: Bench) -> None:
     bench = anywhere
     bench.execute("insert into people values (1, 'Ann', null)")
