@@ -17,9 +17,10 @@ import pyarrow as pa
 from .arrow import compute as pc
 from .arrow.casts import cast_array
 from .arrow.conform import python_value, shown
+from .arrow.text import is_bytes, is_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
-from .stream import ASKING, Condition, Stream
+from .stream import ASKING, MEASURING, Condition, Stream
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -73,6 +74,13 @@ def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:
     return found
 
 
+def _length(value: int, field: pa.Field) -> pa.Scalar:
+    """Read the bound of a length, which only texts and bytes have."""
+    if is_number_in_text(field) or not (is_text(field.type) or is_bytes(field.type)):
+        raise ValueError("only texts and bytes have a length")
+    return pc.constant(value)
+
+
 def _number(value: Any) -> str:
     text = str(value).strip()
     if isinstance(value, bool) or not isinstance(value, int | float | str) or not _NUMBER.fullmatch(text):
@@ -105,7 +113,8 @@ def condition_of(field: pa.Field, operator: str, given: Sequence[Any]) -> Condit
     Raises:
         ValueError: see `literal_of`.
     """
-    values = tuple(literal_of(value, field) for value in given)
+    read = _length if operator in MEASURING else literal_of
+    values = tuple(read(value, field) for value in given)
     return Condition(field=field, operator=operator, values=values, given=tuple(given))
 
 
@@ -192,6 +201,9 @@ def _met(column: pa.Array, condition: Condition) -> pa.Array:
     operator = condition.operator
     if operator in ASKING:
         return pc.is_null(column) if operator == "is_null" else pc.is_valid(column)
+    if operator in MEASURING:
+        lengths = pc.binary_length(column) if is_bytes(column.type) else pc.utf8_length(column)
+        return _compared(lengths, ">=" if operator == "min_length" else "<=", condition.values[0])
     if pa.types.is_dictionary(column.type) or column.type == pa.uuid():
         column = cast_array(column, condition.values[0].type, condition.field.name, "")
     compared = _numbers_compared if is_number_in_text(condition.field) else _compared

@@ -178,6 +178,9 @@ class FileRead(NamedTuple):
 #: Operators of a condition that compare with nothing.
 ASKING = ("is_null", "is_not_null")
 
+#: Operators of checks on the length of a value: characters of a text, or bytes.
+MEASURING = ("min_length", "max_length")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
@@ -187,9 +190,9 @@ class Condition:
     """
 
     field: pa.Field
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), or one of `ASKING`.
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), one of `ASKING`, or of a check one of `MEASURING`.
     operator: str
-    #: In the column's type, but a UUID as its text; none for `ASKING`.
+    #: In the column's type, but a UUID as its text, and of `MEASURING` an integer; none for `ASKING`.
     values: tuple[pa.Scalar, ...] = ()
     #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
     given: tuple[Any, ...] = ()

@@ -16,7 +16,7 @@ from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .before import BeforeStream
 from .deletes import DeletesSetting
-from .filters import Where
+from .filters import Checks, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
 from .values import (
@@ -161,10 +161,10 @@ class StreamEntry(Model):
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
     )
-    checks: Where | None = Field(
+    checks: Checks | None = Field(
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
-        'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+        'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
     )
     tags: SomeNames | None = Field(
         default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
