@@ -258,6 +258,9 @@ class Stream:
     #: of this column counts, and none takes the place of a newer one; NULL is older than any value. Empty: the last
     #: one counts.
     latest_by: str = ""
+    #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
+    #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
+    deleted_when: Condition | None = None
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()

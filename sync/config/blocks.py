@@ -16,7 +16,7 @@ from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .before import BeforeStream
 from .deletes import DeletesSetting
-from .filters import Checks, Where
+from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
 from .values import (
@@ -207,6 +207,11 @@ class StreamEntry(Model):
         default=None,
         description="Of the records of a key the one with the highest value of this column counts, also if it is the "
         "table's; default: the one that arrives last. Needs merge or history.",
+    )
+    deleted_when: DeletedWhen | None = Field(
+        default=None,
+        description="A record that meets this condition is deleted in the table, by its key, and not written: "
+        "{is_deleted: true}, {op: [D, d]}, {deleted_at: {is_null: false}}. Needs merge.",
     )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."

@@ -13,6 +13,7 @@ from .values import Moment
 
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
 _OPERATORS = (*_COMPARING, "is_null")
+_EQUALS = ("=", "in", "is_null")
 _LENGTHS = ("min_length", "max_length")
 
 
@@ -31,6 +32,13 @@ def _where(given: Any) -> tuple[Comparison, ...]:
 
 def _checks(given: Any) -> tuple[Comparison, ...]:
     return _conditions(given, (*_OPERATORS, *_LENGTHS))
+
+
+def _deleted_when(given: Any) -> tuple[Comparison, ...]:
+    found = _conditions(given, _EQUALS)
+    if len(found) > 1:
+        raise wrong("takes one condition on one column, such as {is_deleted: true} or {op: [D, d]}")
+    return found
 
 
 def _conditions(given: Any, operators: Sequence[str]) -> tuple[Comparison, ...]:
@@ -101,11 +109,17 @@ _MEASURED: dict[str, Any] = {
 }
 
 
-def _schema(compared: Mapping[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema(
-        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST, compared]}, "minProperties": 1}
-    )
+def _schema(compared: Mapping[str, Any], **limits: int) -> WithJsonSchema:
+    columns = {"anyOf": [_SCALAR, _LIST, compared]}
+    return WithJsonSchema({"type": "object", "additionalProperties": columns, "minProperties": 1, **limits})
 
+
+_EQUAL = {
+    **_COMPARED,
+    "properties": {each: _COMPARED["properties"][each] for each in _EQUALS},
+    "maxProperties": 1,
+}
 
 Where = Annotated[tuple[Comparison, ...], PlainValidator(_where), _schema(_COMPARED)]
+DeletedWhen = Annotated[tuple[Comparison, ...], PlainValidator(_deleted_when), _schema(_EQUAL, maxProperties=1)]
 Checks = Annotated[tuple[Comparison, ...], PlainValidator(_checks), _schema(_MEASURED)]

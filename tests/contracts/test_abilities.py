@@ -27,6 +27,7 @@ _FILES = {
     "replaces_ranges",
     "keeps_first",
     "keeps_latest",
+    "drops_deleted",
 }
 _SERVER_SOURCE = {
     "knows_place",
@@ -60,6 +61,7 @@ _SQL = {
     "fills_columns",
     "keeps_first",
     "keeps_latest",
+    "drops_deleted",
     "examines_tables",
     "runs_statements",
     "fences_statements",
