@@ -13,6 +13,7 @@ from .protocols import (
     BoundsRecords,
     ComputesChecksums,
     Destination,
+    DropsDeleted,
     ExaminesTables,
     FencesStatements,
     FillsColumns,
@@ -85,6 +86,7 @@ class Abilities:
     marks_records: MarksRecords | None = None
     merges_by_unique: MergesByUnique | None = None
     keeps_latest: KeepsLatest | None = None
+    drops_deleted: DropsDeleted | None = None
     fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from .arrow import compute as pc
 from .arrow.casts import cast_array
 from .arrow.conform import python_value, shown
+from .arrow.text import is_bytes, is_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
-from .stream import ASKING, Condition, Stream
+from .stream import ASKING, MEASURING, Condition, Stream
+
+Records = TypeVar("Records", pa.RecordBatch, pa.Table)
 
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -73,6 +76,13 @@ def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:
     return found
 
 
+def _length(value: int, field: pa.Field) -> pa.Scalar:
+    """Read the bound of a length, which only texts and bytes have."""
+    if is_number_in_text(field) or not (is_text(field.type) or is_bytes(field.type)):
+        raise ValueError("only texts and bytes have a length")
+    return pc.constant(value)
+
+
 def _number(value: Any) -> str:
     text = str(value).strip()
     if isinstance(value, bool) or not isinstance(value, int | float | str) or not _NUMBER.fullmatch(text):
@@ -105,7 +115,8 @@ def condition_of(field: pa.Field, operator: str, given: Sequence[Any]) -> Condit
     Raises:
         ValueError: see `literal_of`.
     """
-    values = tuple(literal_of(value, field) for value in given)
+    read = _length if operator in MEASURING else literal_of
+    values = tuple(read(value, field) for value in given)
     return Condition(field=field, operator=operator, values=values, given=tuple(given))
 
 
@@ -120,12 +131,17 @@ def refitted(stream: Stream) -> Stream:
     names = stream.schema.names
     fields = [stream.schema.field(each.field.name) if each.field.name in names else each.field for each in stream.where]
     try:
-        return replace(stream, where=tuple(map(_fitted, stream.where, fields)))
+        return replace(stream, where=tuple(map(fitted, stream.where, fields)))
     except ValueError as error:
         raise ValueError(f"where: {error}") from error
 
 
-def _fitted(condition: Condition, field: pa.Field) -> Condition:
+def fitted(condition: Condition, field: pa.Field) -> Condition:
+    """Return a condition with its values in the type that its column has now.
+
+    Raises:
+        ValueError: a value cannot be read in it; the message names the column.
+    """
     if field.type == condition.field.type:
         return condition
     try:
@@ -149,6 +165,28 @@ def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Arra
         met = _met(records.column(each.field.name), _refitted(records, each, "where"))
         mask = met if mask is None else pc.and_(mask, met)
     return pc.fill_null(mask, False)
+
+
+def without_deleted(records: Records, stream: Stream) -> Records:
+    """Return the records of a stream that do not say they are deleted (`Stream.deleted_when`).
+
+    Raises:
+        FatalConnectorError: the column is not there, or has become one of a type in which the value cannot be read.
+    """
+    condition = stream.deleted_when
+    return records if condition is None else records.filter(pc.invert(say_deleted(records, condition)))
+
+
+def say_deleted(records: pa.RecordBatch | pa.Table, condition: Condition) -> pa.Array:
+    """Return a mask, without NULL, of the records that say they are deleted.
+
+    Raises:
+        FatalConnectorError: see `without_deleted`.
+    """
+    if condition.field.name not in records.schema.names:
+        raise FatalConnectorError(f"deleted_when: column {condition.field.name!r} does not arrive")
+    met = _met(records.column(condition.field.name), _refitted(records, condition, "deleted_when"))
+    return pc.fill_null(met, False)
 
 
 def passes(records: pa.RecordBatch, checks: Sequence[Condition]) -> pa.Array:
@@ -181,9 +219,9 @@ def _passed(records: pa.RecordBatch, check: Condition) -> pa.Array:
     return met if check.operator in ASKING else pc.fill_null(met, True)
 
 
-def _refitted(records: pa.RecordBatch, condition: Condition, setting: str = "checks") -> Condition:
+def _refitted(records: pa.RecordBatch | pa.Table, condition: Condition, setting: str = "checks") -> Condition:
     try:
-        return _fitted(condition, records.schema.field(condition.field.name))
+        return fitted(condition, records.schema.field(condition.field.name))
     except ValueError as error:
         raise FatalConnectorError(f"{setting}: {error}") from error
 
@@ -192,6 +230,9 @@ def _met(column: pa.Array, condition: Condition) -> pa.Array:
     operator = condition.operator
     if operator in ASKING:
         return pc.is_null(column) if operator == "is_null" else pc.is_valid(column)
+    if operator in MEASURING:
+        lengths = pc.binary_length(column) if is_bytes(column.type) else pc.utf8_length(column)
+        return _compared(lengths, ">=" if operator == "min_length" else "<=", condition.values[0])
     if pa.types.is_dictionary(column.type) or column.type == pa.uuid():
         column = cast_array(column, condition.values[0].type, condition.field.name, "")
     compared = _numbers_compared if is_number_in_text(condition.field) else _compared
@@ -224,4 +265,14 @@ def _numbers_compared(column: pa.Array, comparison: str, value: pa.Scalar) -> pa
     )
 
 
-__all__ = ["condition_of", "failures", "literal_of", "matches", "passes", "refitted"]
+__all__ = [
+    "condition_of",
+    "failures",
+    "fitted",
+    "literal_of",
+    "matches",
+    "passes",
+    "refitted",
+    "say_deleted",
+    "without_deleted",
+]

@@ -521,6 +521,15 @@ class KeepsLatest(Protocol):
 
 
 @runtime_checkable
+class DropsDeleted(Protocol):
+    """Applies `Stream.deleted_when`: a record that says it is deleted goes, with the table's of its key."""
+
+    def drops_deleted(self, condition: Condition) -> bool:
+        """Tell whether it finds the condition's values exactly as they are written."""
+        ...
+
+
+@runtime_checkable
 class FillsColumns(Protocol):
     """Fills columns of records that are there (`Load.fills`)."""
 

@@ -178,6 +178,9 @@ class FileRead(NamedTuple):
 #: Operators of a condition that compare with nothing.
 ASKING = ("is_null", "is_not_null")
 
+#: Operators of checks on the length of a value: characters of a text, or bytes.
+MEASURING = ("min_length", "max_length")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
@@ -187,9 +190,9 @@ class Condition:
     """
 
     field: pa.Field
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), or one of `ASKING`.
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), one of `ASKING`, or of a check one of `MEASURING`.
     operator: str
-    #: In the column's type, but a UUID as its text; none for `ASKING`.
+    #: In the column's type, but a UUID as its text, and of `MEASURING` an integer; none for `ASKING`.
     values: tuple[pa.Scalar, ...] = ()
     #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
     given: tuple[Any, ...] = ()
@@ -255,6 +258,9 @@ class Stream:
     #: of this column counts, and none takes the place of a newer one; NULL is older than any value. Empty: the last
     #: one counts.
     latest_by: str = ""
+    #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
+    #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
+    deleted_when: Condition | None = None
     replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
     #: Columns whose highest value seen is kept, most significant first.
     bookmark_properties: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from ..stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -98,6 +99,10 @@ class FileDestination:
         return True
 
     def keeps_latest(self, field: pa.Field) -> bool:
+        """Compare as Arrow does."""
+        return True
+
+    def drops_deleted(self, condition: Condition) -> bool:
         """Compare as Arrow does."""
         return True
 

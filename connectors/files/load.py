@@ -21,6 +21,7 @@ from ..stream import (
     Block,
     Checkpoint,
     Commit,
+    ConflictMethod,
     Event,
     Load,
     Rejected,
@@ -272,7 +273,9 @@ class TableLoad:
     def _replaced(self, manifest: Manifest) -> _Plan:
         schema = self._arriving
         staged = self._staged
-        if not self._is_written(schema):
+        if self._load.stream.deleted_when is not None:
+            staged = self._rewritten(schema, self._still_there(schema))
+        elif not self._is_written(schema):
             staged = self._rewritten(schema, self._staged_batches(schema))
         old = [file.name for file in manifest.files] if manifest.schema is not None else self._table.strangers()
         files = self._whole_table(staged)
@@ -330,9 +333,27 @@ class TableLoad:
             note_gone=gone.append,
             marked=marked,
             latest_by=self._latest_by(schema),
+            without_deleted=self._without_deleted,
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
         return replace(plan, removed=sum(gone) + _count_marks(marked, DELETED_AT))
+
+    def _still_there(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield the staged records of a table that is written anew, of each key the last one, without deleted ones."""
+        return merged(
+            lambda: (),
+            lambda names: self._staged_batches(schema, names),
+            self._load.stream.key_properties,
+            ConflictMethod.UPDATE,
+            without_deleted=self._without_deleted,
+        )
+
+    def _without_deleted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._load.stream.deleted_when is None:
+            return batch
+        from ..filters import without_deleted  # a stream without the setting spares the import
+
+        return without_deleted(batch, self._load.stream)
 
     def _latest_by(self, schema: pa.Schema) -> str:
         name = self._load.stream.latest_by

@@ -30,6 +30,7 @@ def merged(
     note_gone: Callable[[int], None] = lambda _: None,
     marked: pa.Table | None = None,
     latest_by: str = "",
+    without_deleted: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of the merged table; of the records of a key the last one counts, or that of `latest_by`.
 
@@ -44,6 +45,7 @@ def merged(
         marked: keys and one more column, whose values old records of these keys get; in the types of the table.
         latest_by: of UPDATE, the column whose highest value decides which record of a key counts, the old ones
             included.
+        without_deleted: leaves out what does not stay of the records that arrived and count.
     """
     keys = all_keys(arrived(key_properties), key_properties)
     latest = Latest(keys, arrived((latest_by,)), latest_by) if latest_by else None
@@ -73,7 +75,8 @@ def merged(
         is_wanted = latest.is_wanted
     done = 0
     for batch in arrived(None):
-        yield before.given(batch, keys.slice(done, batch.num_rows)).filter(is_wanted.slice(done, batch.num_rows))
+        given = before.given(batch, keys.slice(done, batch.num_rows))
+        yield without_deleted(given.filter(is_wanted.slice(done, batch.num_rows)))
         done += batch.num_rows
 
 

@@ -25,6 +25,7 @@ from ..stream import (
     Bookmark,
     Checkpoint,
     Commit,
+    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -90,6 +91,10 @@ class MemoryDestination:
 
     def merges_by_unique(self) -> bool:
         """See `MergesByUnique`."""
+        return True
+
+    def drops_deleted(self, condition: Condition) -> bool:
+        """Compare as Arrow does."""
         return True
 
     def keeps_latest(self, field: pa.Field) -> bool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
+from ..filters import without_deleted
 from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition
 from ..written_range import RangeWatch
 
@@ -48,6 +49,8 @@ def written_table(
             )
     if load.write_disposition is WriteDisposition.REPLACE_RANGE:
         old = _outside(load, old, new, checkpoint, rejected)
+    if load.write_disposition is WriteDisposition.REPLACE:
+        return without_deleted(new, load.stream)
     if load.write_disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
     if load.fills:
@@ -141,7 +144,8 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
     else:
         new = _carried(load, old, new, dict(zip(old_keys, range(len(old_keys)), strict=True)), new_keys)
         old = old.filter(pa.array([key not in last for key in old_keys], pa.bool_()))
-    return pa.concat_tables([old, new.take(pa.array(sorted(last.values()), pa.int64()))])
+    counting = new.take(pa.array(sorted(last.values()), pa.int64()))
+    return pa.concat_tables([old, without_deleted(counting, load.stream)])
 
 
 def _latest(

@@ -20,6 +20,7 @@ from ..stream import (
     Block,
     Bookmark,
     Commit,
+    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -199,6 +200,10 @@ class SqlDestination(ABC):
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare in the database; every dialect writes how."""
+        return True
+
+    def drops_deleted(self, condition: Condition) -> bool:
+        """Compare values as they are written; every dialect writes how."""
         return True
 
     def marks_deleted(self) -> bool:

@@ -107,6 +107,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnTest:
+    """Which records of a table are meant: those with, or without, NULL in a column, or with one of some values."""
+
+    column: Column
+    is_null: bool = False
+    #: A staging table of the values, in a column of the same name, and its type; None: `is_null` says it all.
+    values: tuple[TableName, Mapping[str, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagingTable:
     """A table that holds a load's records until they are brought into the target."""
 
@@ -131,4 +141,4 @@ class StagingTable:
         return [column for column in table.columns if column.name in self.types and not column.is_generated]
 
 
-__all__ = ["Column", "StagingTable", "Table", "Wire"]
+__all__ = ["Column", "ColumnTest", "StagingTable", "Table", "Wire"]

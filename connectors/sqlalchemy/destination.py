@@ -16,7 +16,7 @@ from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
-from ..stream import LedgerRow, Place, TableState
+from ..stream import Condition, LedgerRow, Place, TableState
 from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming
@@ -98,6 +98,10 @@ class SQLAlchemyDestination(SqlDestination):
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare numbers and times; nobody knows how the database orders texts."""
         return not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
+
+    def drops_deleted(self, condition: Condition) -> bool:
+        """Compare numbers and booleans; nobody knows what the database takes for the same text."""
+        return not (pa.types.is_string(condition.field.type) and condition.values)
 
     def execute_alone(self, session: Session, sql: str, values: Sequence[Any]) -> int:
         """Run one statement and commit it."""

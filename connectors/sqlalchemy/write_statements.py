@@ -14,7 +14,7 @@ from ..sql.dialect.facts import Facts
 from ..sql.dialect.write_statements import BOUNDS, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, ColumnTest, Table
 from ..stream import ConflictMethod
 from .colliding_keys import refuse_colliding_keys
 from .naming import SQLAlchemyNaming
@@ -241,6 +241,25 @@ class SQLAlchemyWrites(Writes):
     def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
         """Write DELETE of the records that have a staged value in a column."""
         return self.delete_keys(target, [column], staged, [column.name], kept=None)
+
+    def delete_meeting(
+        self,
+        target: Table,
+        test: ColumnTest,
+        arrived: tuple[TableName, Mapping[str, str]] | None = None,
+        key: Sequence[str] = (),
+    ) -> str:
+        """Write DELETE of the records that meet a test; what is equal is the database's affair."""
+        into = self._part(target.name, [column.name for column in target.columns])
+        held, name = into[test.column.name], test.column.name
+        if test.values is None:
+            parts = [held.is_(None) if test.is_null else held.is_not(None)]
+        else:
+            values = self._part(test.values[0], [name], "v")
+            parts = [held.in_(sa.select(self._in_table(values[name], test.column, test.values[1])))]
+        if arrived is not None:
+            parts.append(_exists(self._part(arrived[0], key, "s"), into, key))
+        return self._compiled(sa.delete(_from(into)).where(sa.and_(*parts)))
 
     def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
         """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""

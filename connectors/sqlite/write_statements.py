@@ -12,7 +12,7 @@ from ..sql.actions import Action
 from ..sql.dialect.write_statements import BOUNDS, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, ColumnTest, Table
 from ..stream import ConflictMethod
 from .order import normal_timestamp, other_zone
 from .session import SQLiteSession
@@ -53,6 +53,20 @@ class SQLiteWrites(Writes):
         """Look keys up in a list: SQLite deletes by no join, and would read all staged records for each record."""
         held, arriving = self._names(key, "t."), self._names(key)
         return self._delete(target, f"({held}) in (select {arriving} from {self._table(staged[0])})")
+
+    def delete_meeting(
+        self,
+        target: Table,
+        test: ColumnTest,
+        arrived: tuple[TableName, Mapping[str, str]] | None = None,
+        key: Sequence[str] = (),
+    ) -> str:
+        """Look keys up in a list, as `delete_arriving` does."""
+        if arrived is None:
+            return super().delete_meeting(target, test)
+        held, arriving = self._names(key, "t."), self._names(key)
+        is_there = f"({held}) in (select {arriving} from {self._table(arrived[0])})"
+        return self._delete(target, f"{is_there} and {self._meets(test)}")
 
     def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
         """Look values up in a list, whatever the column's collation takes for the same."""

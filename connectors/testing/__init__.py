@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(
     "syncblocks.connectors.testing.destination_abilities",
     "syncblocks.connectors.testing.destination_writes",
     "syncblocks.connectors.testing.destination_ledger",
+    "syncblocks.connectors.testing.destination_merges",
     "syncblocks.connectors.testing.destination_rejected",
     "syncblocks.connectors.testing.source_abilities",
     "syncblocks.connectors.testing.source_base",

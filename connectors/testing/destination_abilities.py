@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -281,25 +281,6 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         records = self.read_back(place, "people", schema) or []
         assert [record[DELETED_AT] for record in records] == [None] * 3
 
-    def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(
-        self, place: Any, destination: Destination
-    ) -> None:
-        assert self.can(destination, "merges_by_unique").merges_by_unique() is True
-        columns = [pa.field(name, pa.int64(), nullable=False) for name in ("id", "a", "b")]
-        schema = pa.schema([*columns, ("name", pa.string())])
-        whole = self.load_of(schema, MERGE)
-        load = replace(whole, stream=replace(whole.stream, unique_properties=("a", "b")))
-
-        def batch(*rows: tuple[int, int, int, str]) -> pa.RecordBatch:
-            return pa.RecordBatch.from_pylist(
-                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
-            )
-
-        self.run(destination, load, batch((1, 1, 1, "a"), (2, 1, 2, "b"), (3, 2, 1, "c")), FINAL)
-        self.run(destination, load, batch((7, 1, 1, "first"), (8, 1, 1, "A"), (9, 2, 2, "d")), FINAL)
-        records = sorted(tuple(record.values()) for record in self.read_back(place, "people", schema) or [])
-        assert records == [(2, 1, 2, "b"), (3, 2, 1, "c"), (8, 1, 1, "A"), (9, 2, 2, "d")]
-
     def test_columns_are_filled_in_records_that_are_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "fills_columns").fills_columns() is True
         before, narrow = Checkpoint(bookmark={"n": 1}), pa.schema([PEOPLE.field("id"), ("age", pa.int64())])
@@ -323,44 +304,6 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert (self.row(destination).filling, self.row(destination).bookmark) == (("age",), {"n": 1})
         self.run(destination, self.load_of(WIDER, MERGE), FINAL)
         assert self.row(destination).filling == ()
-
-    @pytest.mark.parametrize(
-        ("kind", "low", "high"),
-        [
-            (pa.int64(), 9, 10),
-            (pa.float64(), -1.5, 0.25),
-            (
-                pa.timestamp("us", "UTC"),
-                datetime(2024, 2, 29, tzinfo=UTC),
-                datetime(2024, 2, 29, 0, 0, 0, 1000, tzinfo=UTC),
-            ),
-            (pa.date32(), date(2024, 2, 29), date(2024, 3, 1)),
-            (pa.string(), "Z", "a"),
-        ],
-        ids=str,
-    )
-    def test_a_record_never_takes_the_place_of_a_newer_one(
-        self, place: Any, destination: Destination, kind: pa.DataType, low: Any, high: Any
-    ) -> None:
-        keeps = self.can(destination, "keeps_latest")
-        if not keeps.keeps_latest(pa.field("age", kind)):
-            pytest.skip(f"it does not order {kind}")
-        schema = pa.schema([*PEOPLE, pa.field("age", kind)])
-        whole = self.load_of(schema, MERGE)
-        load = replace(whole, stream=replace(whole.stream, latest_by="age"))
-
-        def batch(*rows: tuple[int, str, Any]) -> pa.RecordBatch:
-            return pa.RecordBatch.from_pylist(
-                [dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema
-            )
-
-        first = batch((1, "new", high), (1, "old", low), (2, "null", None), (3, "high", high), (4, "low", low))
-        again = batch((1, "old", low), (2, "last", None), (5, "first", None))
-        self.run(destination, load, first, Checkpoint(), again, FINAL)
-        second = batch((1, "late", low), (2, "any", low), (3, "equal", high), (4, "up", high), (4, "down", low))
-        self.run(destination, load, second, batch((5, "second", None), (1, "later", None)), FINAL)
-        records = {record["id"]: record["name"] for record in self.read_back(place, "people", schema) or []}
-        assert records == {1: "new", 2: "any", 3: "equal", 4: "up", 5: "second"}
 
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         assert self.can(destination, "keeps_first").keeps_first_value() is True

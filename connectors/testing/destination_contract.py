@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .destination_abilities import DestinationAbilityPromises
 from .destination_ledger import LedgerPromises
+from .destination_merges import MergePromises
 from .destination_rejected import RejectedPromises
 from .destination_writes import DataPromises
 from .destination_written_ranges import WrittenRangePromises
 
 
 class DestinationContract(
-    DestinationAbilityPromises, DataPromises, LedgerPromises, RejectedPromises, WrittenRangePromises
+    DestinationAbilityPromises, DataPromises, LedgerPromises, MergePromises, RejectedPromises, WrittenRangePromises
 ):
     """Subclass it as `TestMyDestination`; see `syncblocks.connectors.testing`."""

@@ -98,6 +98,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
                 "latest_by": planned.arriving.latest_by or None,
+                "deleted_when": str(planned.arriving.deleted_when or "") or None,
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
@@ -292,6 +293,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if planned.arriving.latest_by:
             console.echo(
                 f"{planned.name}: of the records of a key the one with the highest {planned.arriving.latest_by} counts"
+            )
+        if planned.arriving.deleted_when is not None:
+            console.echo(
+                f"{planned.name}: a record with {planned.arriving.deleted_when} is deleted in the table, by its key"
             )
         for column in planned.selected.added.columns:
             console.echo(f"{planned.name}: adds {column}")

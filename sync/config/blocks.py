@@ -16,7 +16,7 @@ from .added import AddColumns
 from .base import Defaulting, Model, wrong
 from .before import BeforeStream
 from .deletes import DeletesSetting
-from .filters import Where
+from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .masks import Mask
 from .values import (
@@ -161,10 +161,10 @@ class StreamEntry(Model):
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
     )
-    checks: Where | None = Field(
+    checks: Checks | None = Field(
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
-        'rejected record: {rating: [PG, R], amount: {">=": 0}}.',
+        'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
     )
     tags: SomeNames | None = Field(
         default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
@@ -207,6 +207,11 @@ class StreamEntry(Model):
         default=None,
         description="Of the records of a key the one with the highest value of this column counts, also if it is the "
         "table's; default: the one that arrives last. Needs merge or history.",
+    )
+    deleted_when: DeletedWhen | None = Field(
+        default=None,
+        description="A record that meets this condition is deleted in the table, by its key, and not written: "
+        "{is_deleted: true}, {op: [D, d]}, {deleted_at: {is_null: false}}. Needs merge.",
     )
     unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
         default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -13,38 +13,61 @@ from .values import Moment
 
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
 _OPERATORS = (*_COMPARING, "is_null")
+_EQUALS = ("=", "in", "is_null")
+_LENGTHS = ("min_length", "max_length")
 
 
 class Comparison(NamedTuple):
     """One condition; its values are JSON values, which the column's type decides how to read."""
 
     column: str
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `is_null` or `is_not_null`.
+    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `is_null`, `is_not_null`, or of a check `min_length` or `max_length`.
     operator: str
     values: tuple[Any, ...]
 
 
 def _where(given: Any) -> tuple[Comparison, ...]:
+    return _conditions(given, _OPERATORS)
+
+
+def _checks(given: Any) -> tuple[Comparison, ...]:
+    return _conditions(given, (*_OPERATORS, *_LENGTHS))
+
+
+def _deleted_when(given: Any) -> tuple[Comparison, ...]:
+    found = _conditions(given, _EQUALS)
+    if len(found) > 1:
+        raise wrong("takes one condition on one column, such as {is_deleted: true} or {op: [D, d]}")
+    return found
+
+
+def _conditions(given: Any, operators: Sequence[str]) -> tuple[Comparison, ...]:
     if not isinstance(given, Mapping):
         raise wrong("must be a mapping of columns to values, such as {region: eu, amount: {'>=': 10}}")
     if not given:
         raise wrong("is empty: name a column, or leave the key out")
-    return tuple(each for column, said in given.items() for each in _comparisons(str(column), said))
+    return tuple(each for column, said in given.items() for each in _comparisons(str(column), said, operators))
 
 
-def _comparisons(column: str, said: Any) -> list[Comparison]:
+def _comparisons(column: str, said: Any, operators: Sequence[str]) -> list[Comparison]:
     if isinstance(said, Mapping):
         if not said:
             raise wrong(f"column {column!r} has no condition")
-        return [_comparison(column, str(operator), value) for operator, value in said.items()]
-    return [_comparison(column, "in" if isinstance(said, list) else "=", said)]
+        return [_comparison(column, str(operator), value, operators) for operator, value in said.items()]
+    return [_comparison(column, "in" if isinstance(said, list) else "=", said, operators)]
 
 
-def _comparison(column: str, operator: str, value: Any) -> Comparison:
-    if operator not in _OPERATORS:
-        nearest = nearest_match(operator, _OPERATORS)
+def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]) -> Comparison:
+    if operator in _LENGTHS and operator not in operators:
+        raise wrong(f"column {column!r}: {operator!r} is for `checks`; `where` compares values")
+    if operator not in operators:
+        nearest = nearest_match(operator, operators)
         meant = f", do you mean {nearest!r}?" if nearest else ""
-        raise wrong(f"column {column!r}: there is no operator {operator!r}{meant} (one of {', '.join(_OPERATORS)})")
+        raise wrong(f"column {column!r}: there is no operator {operator!r}{meant} (one of {', '.join(operators)})")
+    if operator in _LENGTHS:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+            raise wrong(f"column {column!r}: {operator} is a number of characters, such as 100")
+        return Comparison(column, operator, (value,))
     if operator == "is_null":
         asked = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
         if not isinstance(asked, bool):
@@ -69,7 +92,7 @@ def _comparison(column: str, operator: str, value: Any) -> Comparison:
 
 _SCALAR = {"type": ["string", "number", "boolean"]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1}
-_COMPARED = {
+_COMPARED: dict[str, Any] = {
     "type": "object",
     "properties": {
         **{operator: _SCALAR for operator in _COMPARING if operator != "in"},
@@ -80,10 +103,23 @@ _COMPARED = {
     "minProperties": 1,
 }
 
-Where = Annotated[
-    tuple[Comparison, ...],
-    PlainValidator(_where),
-    WithJsonSchema(
-        {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST, _COMPARED]}, "minProperties": 1}
-    ),
-]
+_MEASURED: dict[str, Any] = {
+    **_COMPARED,
+    "properties": {**_COMPARED["properties"], **{each: {"type": "integer", "minimum": 0} for each in _LENGTHS}},
+}
+
+
+def _schema(compared: Mapping[str, Any], **limits: int) -> WithJsonSchema:
+    columns = {"anyOf": [_SCALAR, _LIST, compared]}
+    return WithJsonSchema({"type": "object", "additionalProperties": columns, "minProperties": 1, **limits})
+
+
+_EQUAL = {
+    **_COMPARED,
+    "properties": {each: _COMPARED["properties"][each] for each in _EQUALS},
+    "maxProperties": 1,
+}
+
+Where = Annotated[tuple[Comparison, ...], PlainValidator(_where), _schema(_COMPARED)]
+DeletedWhen = Annotated[tuple[Comparison, ...], PlainValidator(_deleted_when), _schema(_EQUAL, maxProperties=1)]
+Checks = Annotated[tuple[Comparison, ...], PlainValidator(_checks), _schema(_MEASURED)]

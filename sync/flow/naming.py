@@ -10,7 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import Stream
 
 from ..config.naming import KEEP, collision, name_by, one_named
-from .transform import Transformer, TransformError
+from .transform import Transformer, TransformError, renamed_condition
 
 
 class Naming(Transformer):
@@ -32,6 +32,7 @@ class Naming(Transformer):
             key_properties=self._names(stream.key_properties),
             unique_properties=self._names(stream.unique_properties),
             latest_by="".join(self._names((stream.latest_by,) if stream.latest_by else ())),
+            deleted_when=renamed_condition(stream.deleted_when, lambda name: name_by(self._naming, name)),
             bookmark_properties=self._names(stream.bookmark_properties),
         )
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.stream import Condition, Stream
 
 from ..errors import SyncError
 from .failed_function import FunctionFailed
@@ -25,6 +25,13 @@ class TransformError(SyncError):
     """A transformer returned something that cannot be loaded; says what, which column, and what to do."""
 
     code = "transform"
+
+
+def renamed_condition(condition: Condition | None, rename: Callable[[str], str]) -> Condition | None:
+    """Return a condition on a column that gets another name."""
+    if condition is None:
+        return None
+    return replace(condition, field=condition.field.with_name(rename(condition.field.name)))
 
 
 class Transformer:
@@ -56,6 +63,7 @@ class Transformer:
             key_properties=tuple(names.get(name, name) for name in stream.key_properties),
             unique_properties=tuple(names.get(name, name) for name in stream.unique_properties),
             latest_by=names.get(stream.latest_by, stream.latest_by),
+            deleted_when=renamed_condition(stream.deleted_when, lambda name: names.get(name, name)),
             bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
         )
 

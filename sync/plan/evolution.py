@@ -38,10 +38,9 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
         is_decided: whether no function decides the columns.
     """
     before = before or {"columns": {}, "left_out": []}
-    existing, needed = (
-        table_columns(arriving, rules),
-        {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties, arriving.latest_by},
-    )
+    existing = table_columns(arriving, rules)
+    needed = {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties, arriving.latest_by}
+    needed |= set() if arriving.deleted_when is None else {arriving.deleted_when.field.name}
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
     new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
     if "ignored" in before:

@@ -40,6 +40,7 @@ from .checks import (
     stream_error,
 )
 from .columns import ColumnMapping, Rules, computed_warnings, map_columns, table_changes
+from .deleted_when import check_deleted_when
 from .deletes import PlannedDeletes, other_writers, plan_deletes, why_no_deletes
 from .evolution import (
     Ignored,
@@ -435,6 +436,7 @@ def _plan_stream(
     check_unique(pipeline, stream, connectors.destination_can, full_refresh=full_refresh)
     refuse_masked_folders(pipeline, stream, names)
     check_latest(pipeline, stream, declared, mapping, table, connectors, is_decided=is_decided)
+    check_deleted_when(pipeline, stream, declared, mapping, connectors, is_decided=is_decided)
     no_filling = why_no_filling(stream, connectors.destination_can, is_decided=is_decided)
     if stream.fills_new_columns and no_filling:
         raise stream_error(pipeline, stream, f"`fill_new_columns` {no_filling}")

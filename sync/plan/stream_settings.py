@@ -34,6 +34,7 @@ from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
 from .catalog import catalog_differences, with_catalog
+from .deleted_when import deleted_when_of
 from .history import history_of
 from .latest import latest_of
 from .masks import is_masked, masks_of
@@ -117,6 +118,7 @@ def configure(
         key_properties=keys,
         unique_properties=unique,
         latest_by=latest,
+        deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
@@ -179,6 +181,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "key_properties",
         "unique_constraints",
         "latest_by",
+        "deleted_when",
         "bookmark_properties",
         "bookmark_property_operators",
         "replication_method",

@@ -172,6 +172,7 @@ PASSED_ON = frozenset(
     {
         "bounds_records",
         "computes_checksums",
+        "drops_deleted",
         "fills_columns",
         "filters_records",
         "finds_types",

@@ -1,4 +1,4 @@
-"""A source without the records that fail a check of their stream, as far as a comparison asks it."""
+"""A source without the records that fail a check or say they are deleted, as far as a comparison asks it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import (
     Block,
@@ -25,8 +26,8 @@ from ..session.session import Session
 
 
 def passing(session: Session, planned: PlannedStream) -> Session:
-    """Return the session as a comparison of one stream is to see it: its source without what fails a check."""
-    if not planned.checks or not planned.is_schema_decided:
+    """Return the session as a comparison of one stream is to see it: its source without what is not written."""
+    if not (planned.checks or planned.arriving.deleted_when) or not planned.is_schema_decided:
         return session
     source = cast(Source, PassingSource(session.source, planned))
     # A database's own checksums would count all records.
@@ -34,7 +35,7 @@ def passing(session: Session, planned: PlannedStream) -> Session:
 
 
 class PassingSource:
-    """Reads one stream; a record that fails a check comes as a rejected one."""
+    """Reads one stream; a record that fails a check comes as a rejected one, one that says it is deleted does not."""
 
     def __init__(self, source: Source, planned: PlannedStream) -> None:
         self._source = source
@@ -42,8 +43,10 @@ class PassingSource:
         stream = planned.selected.stream
         arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.selected.added.names]
         own = dict(zip(arriving, stream.schema.names, strict=True))
-        #: Names as they arrive of the checks' columns -> names at the source.
-        self._names = {check.field.name: own[check.field.name] for check in planned.checks}
+        self._deleted_when = planned.arriving.deleted_when
+        conditions = [*planned.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
+        #: Names as they arrive of the conditions' columns -> names at the source.
+        self._names = {each.field.name: own[each.field.name] for each in conditions}
         fields = [planned.mapping.arriving.schema.field(name) for name in self._names]
         self._mapping = replace(
             planned.mapping, arriving=replace(planned.mapping.arriving, schema=pa.schema(fields)), refusals=()
@@ -90,13 +93,20 @@ class PassingSource:
                     yield name, Rejected(records=(RejectedRecord(record="null", reason="a check"),) * failed)
 
     def _passed(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-        """Return the records that pass, and how many do not."""
-        from syncblocks.connectors.filters import passes
+        """Return the records that pass and are not deleted, and how many fail a check."""
+        from syncblocks.connectors.filters import passes, say_deleted
 
         columns = [batch.column(own) for own in self._names.values()]
         arrived = self._mapping.convert(pa.RecordBatch.from_arrays(columns, names=list(self._names)))
-        kept = batch.filter(passes(arrived, self._planned.checks))
-        return kept, batch.num_rows - kept.num_rows
+        if not self._planned.checks:
+            assert self._deleted_when is not None, "one of them makes the source"
+            return batch.filter(pc.invert(say_deleted(arrived, self._deleted_when))), 0
+        is_good = passes(arrived, self._planned.checks)
+        kept = batch.filter(is_good)
+        failed = batch.num_rows - kept.num_rows
+        if self._deleted_when is not None:
+            kept = kept.filter(pc.invert(say_deleted(arrived.filter(is_good), self._deleted_when)))
+        return kept, failed
 
 
 __all__ = ["passing"]

@@ -171,6 +171,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
         blocks = ", ".join(planned.transformers)
         return f"a transformer changes the records ({blocks}): they are only counted"
     stream = planned.selected.stream
+    if stream.deleted_when is not None and stream.latest_by:
+        return "which record of a key is deleted is known to `latest_by` in the table alone: records are only counted"
     if stream.keeps_own_bookmark and stream.replication_method is ReplicationMethod.INCREMENTAL:
         return "the source alone knows up to where it was read: records are only counted"
     return ""

@@ -412,6 +412,16 @@ class KeepsTheLastNevertheless(AbleDestination):
         return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
 
 
+class KeepsDeletedNevertheless(AbleDestination):
+    """Says that it drops the records that say they are deleted, and merges them."""
+
+    caught_by = {"test_a_record_that_says_it_is_deleted_goes_with_the_tables"}
+
+    def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
+        stream = replace(load.stream, deleted_when=None)
+        return MemoryDestination.load(self, replace(load, stream=stream), events, wire)
+
+
 class FillsByMerging(AbleDestination):
     """Adds the records that are not there when it is to fill columns."""
 

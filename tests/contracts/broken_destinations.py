@@ -98,6 +98,7 @@ class MergesWithoutDeduplication(MemoryDestination):
 
     caught_by = {
         "test_a_record_never_takes_the_place_of_a_newer_one",
+        "test_a_record_that_says_it_is_deleted_goes_with_the_tables",
         "test_the_last_record_of_a_key_wins_within_a_batch",
         "test_the_last_record_of_a_key_wins_across_batches_and_commits",
         "test_a_kept_column_stays_in_a_record_that_is_there",

@@ -27,6 +27,7 @@ _FILES = {
     "replaces_ranges",
     "keeps_first",
     "keeps_latest",
+    "drops_deleted",
 }
 _FILE_DESTINATION = {*_FILES, "keeps_history", "marks_records"}
 _SERVER_SOURCE = {
@@ -61,6 +62,7 @@ _SQL = {
     "fills_columns",
     "keeps_first",
     "keeps_latest",
+    "drops_deleted",
     "examines_tables",
     "runs_statements",
     "fences_statements",

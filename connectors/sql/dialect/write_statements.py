@@ -9,7 +9,7 @@ from ...stream import ConflictMethod
 from ..actions import Action, Reread
 from ..identifiers import SEQUENCE, Naming, TableName
 from ..session import Session
-from ..tables import Column, Table
+from ..tables import Column, ColumnTest, Table
 from .facts import Facts
 
 #: Columns of a staging table of one row: the bounds of a range, the second of which is not in it.
@@ -319,6 +319,36 @@ class Writes:
         first, last = (self.cast(f"s.{self._quote(each)}", column.type, types[each]) for each in BOUNDS)
         condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
         return self._delete_joined(target, self._table(name), condition)
+
+    def delete_meeting(
+        self,
+        target: Table,
+        test: ColumnTest,
+        arrived: tuple[TableName, Mapping[str, str]] | None = None,
+        key: Sequence[str] = (),
+    ) -> str:
+        """Write DELETE of the records that meet a test; texts are compared as they are written.
+
+        Args:
+            target: as it stands now.
+            test: what they have in a column.
+            arrived: staging table to whose keys it is limited, and the types of its columns; None: all records.
+            key: its columns.
+        """
+        if arrived is None:
+            return self._delete(target, self._meets(test))
+        name, types = arrived
+        return self._delete_joined(
+            target, self._table(name), f"{self._same_key(target.columns, types, key)} and {self._meets(test)}"
+        )
+
+    def _meets(self, test: ColumnTest) -> str:
+        """Write the condition that a record `t` meets a test."""
+        if test.values is None:
+            return f"t.{self._quote(test.column.name)} is {'null' if test.is_null else 'not null'}"
+        name, types = test.values
+        equal = f"not ({self.differs([test.column], types)})"
+        return f"exists (select 1 from {self._table(name)} as s where {equal})"
 
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
         """Raise for times in a column that the system does not order as they follow each other; default: it does."""

@@ -10,6 +10,7 @@ from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
 from ..identifiers import TableName
 from ..tables import Column, StagingTable, Table
+from .deleted import deleting
 from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
@@ -61,10 +62,13 @@ class Merge(Strategy):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
 
-        def statements(source: TableName) -> Sequence[Action]:
-            return dialect.writes.merge(table, source, into, staged.types, key, method)
+        with deleting(context, table, staged, key) as deletes:
 
-        self.records -= insert_staged(context, table, staged, statements, key=key)
+            def statements(source: TableName) -> Sequence[Action]:
+                merge = dialect.writes.merge(table, source, into, staged.types, key, method)
+                return [*merge, *deletes(source)]
+
+            self.records -= insert_staged(context, table, staged, statements, key=key)
 
     def _kept(self, before: Table | None, into: Sequence[Column], method: ConflictMethod) -> list[Column]:
         """Return the columns whose values stay as they are in records that the target had before."""

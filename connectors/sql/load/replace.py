@@ -13,6 +13,7 @@ from ...errors import FatalConnectorError
 from ..identifiers import CONVERTED_SUFFIX, TableName
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
+from .deleted import deleting_replaced
 from .events import LoadEvents
 from .ingest import ingest
 from .key_change import KeyChange
@@ -35,14 +36,14 @@ class Replace(Strategy):
         )
         #: `[table]` as read while nobody else can make or drop it (`[None]`: there is no table); None: not read yet.
         self._locked: list[Table | None] | None = None
-        #: The records of a small target are deleted, and the new ones are in their place.
-        self._is_rewritten = False
+        #: A small target whose records are deleted, with the new ones in their place; None: another table has them.
+        self._rewritten: Table | None = None
 
     # ------------------------------------------------------------ the records arrive
     def begin(self) -> None:
         """Begin the transaction; refuse a key that cannot change, before a record is read."""
         super().begin()
-        self._is_rewritten, self._locked = False, None
+        self._rewritten, self._locked = None, None
         if self.table is not None and self.table.has_dependents and self.context.dialect.facts.renames:
             self._key_change.refuse(self.table, self.context.columns.key())
 
@@ -103,7 +104,7 @@ class Replace(Strategy):
             self._locked, self.records = None, 0
             events.restart(rest)
             return False
-        self._is_rewritten = True
+        self._rewritten = table
         return True
 
     def _rewritable(self) -> Table | None:
@@ -142,8 +143,11 @@ class Replace(Strategy):
     # ------------------------------------------------- the final checkpoint arrived
     def finish(self, *, is_final: bool) -> None:
         """Let the staging table take the target's place, or fill a target that stays from it."""
-        if self._is_rewritten:
-            return
+        with deleting_replaced(self.context) as delete:
+            delete(self._rewritten or self._place())
+
+    def _place(self) -> Table:
+        """Return the table that has the records until the commit."""
         dialect, target, session = self.context.dialect, self.context.target, self.context.session
         staged, key = self.staged or self.stage(), self.context.columns.key()
         columns = _as_strict(self.target_columns(), self.table)
@@ -156,11 +160,15 @@ class Replace(Strategy):
         if table is None and not dialect.facts.renames:
             table = target.create(columns, key)
         if table is not None and (table.has_dependents or not dialect.facts.renames):
-            self.records -= self._refill(table, staged, columns, key)
-            return
+            table, rejected = self._refill(table, staged, columns, key)
+            self.records -= rejected
+            return table
         if table is not None:
             target.note_replaced(table, columns)
         self.records -= self._swap(table, staged, key)
+        # Where a commit cannot hold the swap, it comes behind the commit.
+        name = staged.name if dialect.facts.alters_at_once else target.name
+        return Table(name=name, columns=tuple(columns))
 
     def _with_target_types(self, staged: StagingTable, columns: Sequence[Column]) -> StagingTable:
         """Return a staging table with the target's own types: another one if some had to travel as text."""
@@ -224,8 +232,10 @@ class Replace(Strategy):
         return repeated_keys(self.context, staged, key)
 
     # ------------------------------------------------------------- the target stays
-    def _refill(self, table: Table, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]) -> int:
-        """Fill a table that others depend on from the staging table; return how many records were rejected."""
+    def _refill(
+        self, table: Table, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]
+    ) -> tuple[Table, int]:
+        """Fill a table that others depend on from the staging table; return it, and how many records were rejected."""
         context, dialect, target = self.context, self.context.dialect, self.context.target
         table = target.lock(table) or table
         self._key_change.refuse(table, key)
@@ -248,10 +258,11 @@ class Replace(Strategy):
 
         try:
             if by_key is None:
-                return count + insert_staged(context, table, staged, statements, before=[dialect.writes.empty(table)])
+                before = [dialect.writes.empty(table)]
+                return table, count + insert_staged(context, table, staged, statements, before=before)
             first = by_key(table, staged.name, into, staged.types, key)[:1]
             target.lock_late()
-            return count + insert_staged(context, table, staged, statements, key=key, before=first)
+            return table, count + insert_staged(context, table, staged, statements, key=key, before=first)
         except FatalConnectorError as error:
             self._key_change.explain(error, table, key)
             raise

@@ -132,6 +132,20 @@ def test_null_passes_unless_a_check_asks_for_a_value(bench: Bench) -> None:
     assert bench.rows(IDS) == [(2,)]
 
 
+def test_a_check_counts_the_characters_of_a_text_and_the_bytes_of_bytes(bench: Bench) -> None:
+    bench.source("create table names (id int primary key, name varchar, code blob)")
+    bench.source(
+        "insert into names values (1, 'Zoë', 'ab'), (2, 'Zoë!', 'ab'), (3, '', 'ab'), (4, 'Zo', 'abc'), (5, null, null)"
+    )
+    checks = {"name": {"min_length": 1, "max_length": 3}, "code": {"max_length": 2}}
+    result = bench.run(stream="names", checks=checks, on_rejected="keep")
+    assert result.status == "success", result.streams[0].error
+    assert bench.rows("select id from names order by id") == [(1,), (5,)]
+    found = {json.loads(record)["id"]: reason for record, reason in bench.rows(REASONS)}
+    assert found[2] == "column 'name': 'Zoë!' fails the check `name max_length 3`"
+    assert set(found) == {2, 3, 4}
+
+
 def test_the_old_row_of_a_rejected_record_stays(bench: Bench) -> None:
     said = {"write_disposition": "merge", "on_rejected": "keep"}
     assert bench.run(**said).status == "success"
@@ -175,6 +189,9 @@ def test_checks_speak_of_names_before_the_destinations_and_of_types_that_the_fil
         ({"checks": {"ratign": "PG"}}, "'ratign' is no column of the stream as it arrives; did you mean 'rating'"),
         ({"checks": {"amount": "many"}}, "'many' is no such value: write a number"),
         ({"checks": {"amount": {"=>": 1}}}, "no operator '=>'"),
+        ({"checks": {"amount": {"max_length": 3}}}, "3 is no such value: only texts and bytes have a length"),
+        ({"checks": {"rating": {"max_length": "3"}}}, "max_length is a number of characters"),
+        ({"where": {"rating": {"max_length": 3}}}, "'max_length' is for `checks`"),
         ({"checks": {"_of": "x"}, "add_columns": {"_of": "x"}}, "'_of' is one of `add_columns`"),
         ({"columns": {"mask": {"rating": None}}}, "'rating' is masked, and `checks` names it"),
     ],

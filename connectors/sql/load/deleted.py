@@ -1,0 +1,97 @@
+"""`Stream.deleted_when`: records that say they are deleted go from the target once they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pyarrow as pa
+
+from ...stream import ASKING, Condition
+from ..actions import Action
+from ..identifiers import REMOVED, TableName
+from ..tables import ColumnTest, StagingTable, Table
+from .context import LoadContext
+from .staging import stage_beside
+
+#: Writes what deletes from the target the records of a source's keys.
+Deleting = Callable[[TableName], Sequence[Action]]
+
+
+@contextmanager
+def deleting(context: LoadContext, table: Table, staged: StagingTable, key: Sequence[str]) -> Iterator[Deleting]:
+    """Write the statement that follows a merge: of its keys, it deletes the records that say they are deleted.
+
+    So the record of a key that counts decides, whatever else of the key has arrived.
+
+    Args:
+        context: of the load; a transaction is open.
+        table: the target.
+        staged: the records; a part of them is a source, too.
+        key: columns by which they are merged.
+    """
+    with _staged_test(context) as test:
+
+        def statements(source: TableName) -> Sequence[Action]:
+            if test is None:
+                return ()
+            arrived = (source, staged.types)
+            return [context.dialect.writes.delete_meeting(table, _of_table(test, table), arrived, key)]
+
+        yield statements
+
+
+@contextmanager
+def deleting_replaced(context: LoadContext) -> Iterator[Callable[[Table], None]]:
+    """Yield what deletes from a table that was written anew the records that say they are deleted.
+
+    Each of them has a key of its own. It is entered before the table is written: not every system makes a table later.
+    """
+    with _staged_test(context) as test:
+
+        def delete(table: Table) -> None:
+            if test is not None:
+                context.target.run([context.dialect.writes.delete_meeting(table, _of_table(test, table))])
+
+        yield delete
+
+
+def _of_table(test: ColumnTest, table: Table) -> ColumnTest:
+    return replace(test, column=table.column(test.column.name) or test.column)
+
+
+@contextmanager
+def _staged_test(context: LoadContext) -> Iterator[ColumnTest | None]:
+    """Stage the values of the condition, where it has some; None: no record says that it is deleted."""
+    if context.load.stream.deleted_when is None:
+        yield None
+        return
+    condition, field = _fitted(context)
+    name = context.columns.names[field.name]
+    column, _ = context.columns.planned()[name]
+    if condition.operator in ASKING:
+        yield ColumnTest(column=column, is_null=condition.operator == "is_null")
+        return
+    values = pa.table([pa.array([value.as_py() for value in condition.values], field.type)], names=[name])
+    staged = stage_beside(context, REMOVED, [column], values)
+    yield ColumnTest(column=column, values=staged)
+    context.target.run([context.dialect.tables.drop(staged[0])])
+
+
+def _fitted(context: LoadContext) -> tuple[Condition, pa.Field]:
+    """Return the condition in the type that its column has by now, and the column as it arrives."""
+    from ...filters import fitted  # a stream without the setting spares the import
+
+    condition, schema = context.load.stream.deleted_when, context.columns.stream.schema
+    assert condition is not None
+    if condition.field.name not in schema.names:
+        raise context.error(f"deleted_when: column {condition.field.name!r} does not arrive")
+    field = schema.field(condition.field.name)
+    try:
+        return fitted(condition, field), field
+    except ValueError as error:
+        raise context.error(f"deleted_when: {error}") from error
+
+
+__all__ = ["deleting", "deleting_replaced"]
