@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -38,8 +38,12 @@ POLL_S = 0.5
 GIVE_UP_S = 60.0
 #: Seconds that a closed stream waits for the answer of its worker.
 ANSWER_S = 1.0
-#: How often a group is sent that no worker has taken.
+#: How often groups are sent of which no worker has taken one.
 TRIES = 4
+#: Groups in one call at most: a call costs as much as a small stream.
+MOST_GROUPS = 8
+#: Seconds that a stream may take before those behind it in its call are given to idle workers.
+SPREAD_S = 1.0
 
 #: What the function of the worker has answered; None: the engine has lost the call.
 Answer = Mapping[str, Any] | None
@@ -82,6 +86,14 @@ class OpenedEngine(Engine, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _DueEnd:
+    #: Why it failed; None: it was cancelled.
+    error: ErrorInfo | None
+    #: Whether a worker may have written something.
+    was_taken: bool
+
+
 class RemoteStream:
     """One stream that another process runs; see `Member`."""
 
@@ -96,13 +108,21 @@ class RemoteStream:
         #: Why it was cancelled; None if it was not.
         self.stop_reason: str | None = None
         self.has_started = False
+        #: Whether a worker had it at the last look.
+        self.is_taken = False
+        #: Of its claim at the last look.
+        self.nonce = ""
+        #: How many workers have died with it.
+        self.losses = 0
+        #: How it is to end without its worker; kept until it has: the run store may not answer at once.
+        self.due_end: _DueEnd | None = None
         #: Whether it is to be ended without its worker.
         self.is_abandoned = False
         #: Whether a thread takes it over.
         self.is_being_taken = False
         self._context = context
         self._wake = wake
-        self._ending = threading.Event()
+        self._stopping, self._ending = threading.Event(), threading.Event()
 
     @property
     def has_ended(self) -> bool:
@@ -113,11 +133,17 @@ class RemoteStream:
         """See `Member`: the run store tells its worker."""
         if self.stop_reason is None and self.ended is None:
             self.stop_reason = reason
+            self._stopping.set()
             self._wake()
+
+    def wait_for_retry(self, delay_s: float) -> None:
+        """Sleep, unless cancelled meanwhile."""
+        self._stopping.wait(delay_s)
 
     def abandon(self) -> None:
         """See `Member`."""
         self.is_abandoned = True
+        self._stopping.set()
         self._wake()
         self._ending.wait()
 
@@ -146,19 +172,38 @@ class RemoteStream:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """A group in flight."""
+    """Groups that travel in one call. Only the thread of the watch changes it once it is launched."""
 
     reference: Reference
-    members: Sequence[RemoteStream]
-    done: Future[None] = field(default_factory=Future)
+    groups: list[Sequence[RemoteStream]]
+    #: What the coordinator waits for: all that it has submitted at once, in how many calls whatsoever.
+    work: Work
     tries: int = 0
     withdraw: Callable[[], None] = lambda: None
     #: What came back of the last try.
     answer: Answer = None
     has_answered: bool = False
+    #: Whether a worker has taken a stream of it.
+    has_run: bool = False
     was_stopped: bool = False
     #: When it was first seen that a stream is closed.
     closed_at: float | None = None
+
+    @property
+    def members(self) -> list[RemoteStream]:
+        """Its streams."""
+        return [member for group in self.groups for member in group]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a stream of it runs that takes long."""
+        limit = time.monotonic() - SPREAD_S
+        return any(each.is_taken and not each.has_ended and each.started < limit for each in self.members)
+
+    @property
+    def waiting(self) -> list[Sequence[RemoteStream]]:
+        """The groups that no worker had at the last look, and that nobody ends."""
+        return [group for group in self.groups if not any(map(_is_busy, group))]
 
     @property
     def is_told(self) -> bool:
@@ -167,8 +212,15 @@ class _Flight:
         return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
 
 
+def _is_busy(member: RemoteStream) -> bool:
+    is_ending = member.due_end is not None or member.is_abandoned or member.stop_reason is not None
+    return member.is_taken or member.has_ended or is_ending
+
+
 class Remote:
     """Runs groups in other processes; see `Executor`."""
+
+    most_groups = MOST_GROUPS
 
     def __init__(
         self,
@@ -199,8 +251,10 @@ class Remote:
         self._plan: AttemptPlan | None = None
         self._flights: list[_Flight] = []
         self._lock = threading.Lock()
-        #: Answers as (flight, number of the try, answer); None only wakes.
-        self._news: SimpleQueue[tuple[_Flight, int, Answer] | None] = SimpleQueue()
+        #: What other threads want the thread of the watch to do.
+        self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        #: Calls that may be at work, if nothing is left to claim.
+        self._spread_to = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -211,17 +265,28 @@ class Remote:
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
-        members = [RemoteStream(self._planned[name], self._context, self._wake) for name in reference.streams]
+        groups: list[Sequence[RemoteStream]] = [
+            [RemoteStream(self._planned[name], self._context, self._wake) for name in group]
+            for group in reference.groups
+        ]
+        members = [member for group in groups for member in group]
         for member in members:
             announce(member)
-        flight = _Flight(reference, members)
+        work = Work(members, Future())
+        self._launch(_Flight(reference, groups, work))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
+            self._thread.start()
+        return work
+
+    def spread(self, limit: int) -> None:
+        """See `Executor`."""
+        self._spread_to = limit
+
+    def _launch(self, flight: _Flight) -> None:
         self._send(flight)
         with self._lock:
             self._flights.append(flight)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
-                self._thread.start()
-        return Work(members, flight.done)
 
     def close(self) -> None:
         """See `Executor`."""
@@ -231,17 +296,23 @@ class Remote:
             self._engine.release()
 
     def _wake(self) -> None:
-        self._news.put(None)
+        self._news.put(lambda: None)
 
     def _send(self, flight: _Flight) -> None:
         flight.tries += 1
         flight.has_answered, number = False, flight.tries
+
+        def answered(answer: Answer) -> None:
+            self._news.put(lambda: note(answer))
+
+        def note(answer: Answer) -> None:
+            if number == flight.tries:
+                flight.answer, flight.has_answered = answer, True
+
         try:
-            flight.withdraw = self._engine.submit(
-                flight.reference.encode(), lambda answer: self._news.put((flight, number, answer))
-            )
+            flight.withdraw = self._engine.submit(flight.reference.encode(), answered)
         except ExecutorError as error:
-            self._news.put((flight, number, {"problem": message_of(error)}))
+            answered({"problem": message_of(error)})
 
     # -- the watch -----------------------------------------------------------------------------------------------
 
@@ -255,6 +326,7 @@ class Remote:
                     return
             try:
                 self._look(flights)
+                self._spread()
                 failing_since = None
             except LostRun:
                 self._lose()
@@ -273,8 +345,8 @@ class Remote:
     def _fail(flights: Sequence[_Flight], error: BaseException) -> None:
         """Let the coordinator raise an error: its streams stay open, and the next start recovers them."""
         for flight in flights:
-            if not flight.done.done():
-                flight.done.set_exception(error)
+            if not flight.work.done.done():
+                flight.work.done.set_exception(error)
             for member in flight.members:
                 member.leave()
 
@@ -285,8 +357,7 @@ class Remote:
         try:
             news = self._news.get(timeout=timeout_s)
             while True:
-                if news is not None and news[1] == news[0].tries:
-                    news[0].answer, news[0].has_answered = news[2], True
+                news()
                 news = self._news.get_nowait()
         except Empty:
             return
@@ -309,69 +380,104 @@ class Remote:
                     continue
                 state = states[member.name]
                 if not state.is_open:
+                    flight.has_run = True
                     if flight.is_told or member.is_abandoned:
                         self._end(flight, member, figures[member.name])
                     continue
+                member.is_taken, member.nonce = state.is_taken, state.nonce
                 if state.is_taken:
                     member.note_start()
+                    flight.has_run = True
                 if not member.is_being_taken:
-                    self._look_after(flight, member, is_taken=state.is_taken, is_alive=state.is_alive)
+                    self._look_after(flight, member, is_alive=state.is_alive)
+            self._look_at_waiting(flight)
             self._ask_to_stop(flight)
             self._finish(flight)
         if closed:
             self._notify()
 
-    def _look_after(self, flight: _Flight, member: RemoteStream, *, is_taken: bool, is_alive: bool) -> None:
-        """Decide whether to go on waiting for a stream that is open."""
+    def _look_after(self, flight: _Flight, member: RemoteStream, *, is_alive: bool) -> None:
+        """Decide whether to go on waiting for a stream that is open, but for those that no worker has."""
         answer = flight.answer or {}
-        if member.is_abandoned or (member.stop_reason is not None and not is_taken):
-            self._take_over(flight, member, None, is_waiting=not is_taken)
-        elif is_taken and not is_alive:
+        if member.due_end is not None:
+            self._take_over(flight, member, member.due_end.error)
+        elif member.is_abandoned or (member.stop_reason is not None and not member.is_taken):
+            self._take_over(flight, member, None)
+        elif not member.is_taken:
+            return
+        elif not is_alive:
             self._take_over(flight, member, process_died("the process of the worker died, or was cut off for too long"))
-        elif not flight.has_answered:
-            if not is_taken and (absent := self._engine.absent):
-                self._take_over(flight, member, _nobody(absent), is_waiting=True)
-        elif "missing" in answer or (flight.answer is None and not is_taken):
-            self._send_again(flight, member)
-        elif is_taken and (flight.answer is None or answer.get("refused")):
+        elif not flight.has_answered or flight.answer is None or member.name in answer.get("refused", ()):
             return  # whoever has taken it ends it, or its lease does
-        elif answer.get("refused"):
-            self._send_again(flight, member)
-        elif not is_taken:
-            self._take_over(flight, member, _nobody(str(answer.get("problem") or answer.get("died"))), is_waiting=True)
         else:
             why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
             self._take_over(flight, member, process_died(why))
 
-    def _send_again(self, flight: _Flight, member: RemoteStream) -> None:
-        """Send a group again that no worker has taken, under another nonce."""
-        if flight.tries >= TRIES:
-            self._take_over(flight, member, _nobody("the engine has lost it again and again"), is_waiting=True)
+    def _look_at_waiting(self, flight: _Flight) -> None:
+        """Decide what becomes of the groups of a call that no worker has."""
+        answer, waiting = flight.answer or {}, flight.waiting
+        if not waiting:
             return
-        former = flight.reference
-        nonce = secrets.token_hex(16)
-        if self._store.take_back(former.run_id, former.attempt, former.streams, nonce, former.nonce, is_waiting=True):
-            flight.reference = Reference(
-                run_id=former.run_id, attempt=former.attempt, streams=former.streams, nonce=nonce
-            )
-            self._send(flight)
+        if not flight.has_answered:
+            if absent := self._engine.absent:
+                self._give_up(flight, waiting, absent)
+        elif answer.get("stopping"):
+            return  # the run is about to stop: then they are cancelled
+        elif flight.answer is not None and "missing" not in answer and not answer.get("refused") and not flight.has_run:
+            why = answer.get("problem") or answer.get("died") or "the worker has left it open"
+            self._give_up(flight, waiting, str(why))
+        elif flight.tries >= TRIES and not flight.has_run:
+            self._give_up(flight, waiting, "the engine has lost it again and again")
+        else:
+            self._divide(flight, waiting, tries=0 if flight.has_run else flight.tries)
+
+    def _give_up(self, flight: _Flight, groups: Sequence[Sequence[RemoteStream]], why: str) -> None:
+        for group in groups:
+            for member in group:
+                self._take_over(flight, member, _nobody(why))
+
+    def _divide(self, flight: _Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
+        """Send groups that no worker has taken in a call of their own, under another nonce."""
+        former, nonce = flight.reference, secrets.token_hex(16)
+        names = [member.name for group in groups for member in group]
+        back = set(self._store.take_back(former.run_id, former.attempt, names, nonce, former.nonce, is_waiting=True))
+        moved = [group for group in groups if back.issuperset(member.name for member in group)]
+        if moved:
+            flight.groups = [group for group in flight.groups if group not in moved]
+            self._launch(_Flight(_reference(former, moved, nonce), moved, flight.work, tries=tries))
+
+    def _spread(self) -> None:
+        """Divide calls in which groups wait behind a stream that takes long, while workers are idle."""
+        with self._lock:
+            flights = list(self._flights)
+        room = self._spread_to - len(flights)
+        for flight in flights:
+            waiting = flight.waiting if room > 0 and flight.is_slow else []
+            if waiting:
+                self._divide(flight, waiting[: (len(waiting) + 1) // 2])
+                room -= 1
 
     def _ask_to_stop(self, flight: _Flight) -> None:
         stopping = [each for each in flight.members if each.stop_reason is not None and not each.has_ended]
         if stopping and not flight.was_stopped:
-            flight.was_stopped = True
-            flight.withdraw()
+            if all(member.has_ended or member.stop_reason is not None for member in flight.members):
+                flight.was_stopped = True
+                flight.withdraw()
             names = [member.name for member in stopping]
             ours = flight.reference
             self._store.ask_to_stop(ours.run_id, ours.attempt, names, str(stopping[0].stop_reason))
 
     def _finish(self, flight: _Flight) -> None:
-        if all(member.has_ended for member in flight.members) and not flight.done.done():
-            with self._lock:
-                self._flights.remove(flight)
-            for text, level in (flight.answer or {}).get("messages", ()):
-                self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
-            flight.done.set_result(None)
+        if not all(member.has_ended for member in flight.members):
+            return
+        with self._lock:
+            if flight not in self._flights:
+                return
+            self._flights.remove(flight)
+        for text, level in (flight.answer or {}).get("messages", ()):
+            self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
+        if all(member.has_ended for member in flight.work.members) and not flight.work.done.done():
+            flight.work.done.set_result(None)
 
     def _end(self, flight: _Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
         """Note how a stream ended, as the run store tells."""
@@ -407,59 +513,86 @@ class Remote:
 
     # -- the end without a worker --------------------------------------------------------------------------------
 
-    def _take_over(
-        self, flight: _Flight, member: RemoteStream, error: ErrorInfo | None, *, is_waiting: bool = False
-    ) -> None:
+    def _take_over(self, flight: _Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
         """End a stream without its worker, in a thread: the destination may not answer.
 
         Args:
-            flight: its group.
+            flight: its call.
             member: the stream.
             error: why it failed; None: it was cancelled.
-            is_waiting: no worker has taken it, so nothing was written.
         """
         member.is_being_taken = True
-        error = None if member.stop_reason is not None else error
-        former = flight.reference.nonce
+        if member.due_end is None:
+            error = None if member.stop_reason is not None else error
+            member.due_end = _DueEnd(error, was_taken=member.is_taken or member.losses > 0)
+        due = member.due_end
 
         def work() -> None:
+            after: Callable[[], None] | None = None
             try:
-                self._taken_over(member, former, error, is_waiting=is_waiting)
+                after = self._taken_over(flight, member, due)
             except LostRun:
                 self._lose()
                 member.end(None, FAILURE, LedgerUnreadable("the run was taken over by another process"))
             except (LedgerUnreadable, ConnectorError) as unreadable:
-                member.end(None, CANCELLED if error is None else FAILURE, unreadable)
+                member.end(None, CANCELLED if due.error is None else FAILURE, unreadable)
             except SyncError as failed:  # the run store does not answer: the next look tries again
                 log.warning("%s: %s", member.name, self._redacted(failed))
             finally:
-                member.is_being_taken = False
-                self._wake()
+                self._news.put(lambda: taken_over(after))
+
+        def taken_over(after: Callable[[], None] | None) -> None:
+            member.is_being_taken = False
+            if after is not None:
+                after()
 
         in_thread(work, f"take-over-{member.name}")
 
-    def _taken_over(self, member: RemoteStream, former: str, error: ErrorInfo | None, *, is_waiting: bool) -> None:
+    def _taken_over(self, flight: _Flight, member: RemoteStream, due: _DueEnd) -> Callable[[], None] | None:
+        """Take a claim back, then close the stream; or return what sends it to another worker."""
         run, store, nonce = self._context.run, self._store, secrets.token_hex(16)
-        if not store.take_back(run.id, run.attempt, [member.name], nonce, former, is_waiting=is_waiting):
-            return  # closed meanwhile, or taken by a worker: the next look sees which
+        if not store.take_back(run.id, run.attempt, [member.name], nonce, member.nonce, is_waiting=not member.is_taken):
+            member.due_end = None
+            return None  # closed meanwhile, or taken by a worker: the next look sees which
         plan = self._attempt_plan()
         planned = next(each for each in plan.streams if each.stream == member.name)
-        if is_waiting:
-            status, failed = (CANCELLED, "") if error is None else (FAILURE, planned.blocks[-1].block)
-            blocks = unknown_blocks(planned, status, _of(error, member.name, failed), failed=failed)
+        last = planned.blocks[-1].block
+        if not due.was_taken:
+            status, failed = (CANCELLED, "") if due.error is None else (FAILURE, last)
+            blocks = unknown_blocks(planned, status, _of(due.error, member.name, failed), failed=failed)
             outcome = StreamOutcome(stream=member.name, blocks=blocks)
         else:
+            info = _of(due.error, member.name, last)
             outcome = lost_outcome(
-                store,
-                run,
-                plan,
-                member.name,
-                self._context.destination,
-                owner=owner_text(run),
-                error=_of(error, member.name, planned.blocks[-1].block),
+                store, run, plan, member.name, self._context.destination, owner=owner_text(run), error=info
             )
+            self._drop_staging(member)
+            if info is not None and outcome.status == FAILURE and self._tries_again(member, outcome, info):
+                return lambda: self._send_to_another(flight, member, nonce)
         store.close_stream(run.id, outcome, nonce=nonce)
-        self._drop_staging(member)
+        return None
+
+    def _tries_again(self, member: RemoteStream, outcome: StreamOutcome, error: ErrorInfo) -> bool:
+        """Use one of the stream's `retries` for its lost worker, and wait as before every retry; False: none is left.
+
+        The worker is fenced by now: it commits nothing any more, and what it has committed is known.
+        """
+        selected, context = member.planned.selected, self._context
+        if member.losses >= selected.retries or member.stop_reason is not None or member.is_abandoned:
+            return False
+        context.resolve_change(member.name, bool(outcome.is_held_committed))
+        context.tell_retry(member.name, str(error.block), error)
+        member.losses += 1
+        context.progress.retrying(
+            member.name, attempt=member.losses, delay_s=selected.retry_delay_s, error=error.message
+        )
+        member.wait_for_retry(selected.retry_delay_s)
+        return True
+
+    def _send_to_another(self, flight: _Flight, member: RemoteStream, nonce: str) -> None:
+        flight.groups = [rest for group in flight.groups if (rest := [each for each in group if each is not member])]
+        member.is_taken, member.due_end = False, None
+        self._launch(_Flight(_reference(flight.reference, [[member]], nonce), [[member]], flight.work))
 
     def _attempt_plan(self) -> AttemptPlan:
         if self._plan is None:
@@ -469,13 +602,25 @@ class Remote:
         return self._plan
 
     def _drop_staging(self, member: RemoteStream) -> None:
-        """Drop what the worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
-        tries = member.planned.tries
-        tokens = [stream_token(self._context.run, member.name, number) for number in range(1, tries + 1)]
+        """Drop what its last worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
+        tries, losses = member.planned.tries, member.losses
+        numbers = range(losses * tries + 1, (losses + 1) * tries + 1)
+        tokens = [stream_token(self._context.run, member.name, number) for number in numbers]
         try:
             self._context.destination.drop_staging(tokens)
         except ConnectorError as error:
             log.debug("%s: what its worker has staged stays: %s", member.name, error)
+
+
+def _reference(former: Reference, groups: Sequence[Sequence[RemoteStream]], nonce: str) -> Reference:
+    """Return the reference of groups of a call that are sent in another one."""
+    return Reference(
+        run_id=former.run_id,
+        attempt=former.attempt,
+        groups=tuple(tuple(member.name for member in group) for group in groups),
+        nonce=nonce,
+        losses=max(member.losses for group in groups for member in group),
+    )
 
 
 def _nobody(why: str) -> ErrorInfo:

@@ -121,9 +121,10 @@ class Child:
                     if is_wanted(answer):
                         return dict(answer)
                     continue
-                if time.monotonic() - heard > SILENT_S:
-                    return self._died()
+                # First what is there to read: the worker itself may have been frozen.
                 if not selector.select(BEAT_S):
+                    if time.monotonic() - heard > SILENT_S:
+                        return self._died()
                     continue
                 chunk = os.read(self._answers.fileno(), 1 << 16)
                 if not chunk:
