@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from syncblocks.connectors.errors import ConnectorError
 
@@ -27,6 +26,7 @@ from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
 from ..lost_stream import lost_outcome, unknown_blocks
 from ..takeover import owner_text, stream_token
+from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
 from .threads import in_thread
 
@@ -36,21 +36,14 @@ log = logging.getLogger("syncblocks")
 POLL_S = 0.5
 #: Seconds without an answer of the run store, after which the run gives up.
 GIVE_UP_S = 60.0
-#: Seconds that a closed stream waits for the answer of its worker.
-ANSWER_S = 1.0
 #: How often groups are sent of which no worker has taken one.
 TRIES = 4
 #: Groups in one call at most: a call costs as much as a small stream.
 MOST_GROUPS = 8
-#: Seconds that a stream may take before those behind it in its call are given to idle workers.
-SPREAD_S = 1.0
-
-#: What the function of the worker has answered; None: the engine has lost the call.
-Answer = Mapping[str, Any] | None
 
 
 class Engine(Protocol):
-    """Carries calls of `task.run_streams` to workers."""
+    """Carries calls of `worker.children.run_streams` to workers."""
 
     @property
     def slots(self) -> int:
@@ -86,137 +79,6 @@ class OpenedEngine(Engine, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _DueEnd:
-    #: Why it failed; None: it was cancelled.
-    error: ErrorInfo | None
-    #: Whether a worker may have written something.
-    was_taken: bool
-
-
-class RemoteStream:
-    """One stream that another process runs; see `Member`."""
-
-    def __init__(self, planned: PlannedStream, context: StreamContext, wake: Callable[[], None]) -> None:
-        self.planned = planned
-        self.name = planned.name
-        self.outcome: StreamOutcome | None = None
-        self.status: str | None = None
-        self.error: BaseException | None = None
-        self.started = time.monotonic()
-        self.ended: float | None = None
-        #: Why it was cancelled; None if it was not.
-        self.stop_reason: str | None = None
-        self.has_started = False
-        #: Whether a worker had it at the last look.
-        self.is_taken = False
-        #: Of its claim at the last look.
-        self.nonce = ""
-        #: How many workers have died with it.
-        self.losses = 0
-        #: How it is to end without its worker; kept until it has: the run store may not answer at once.
-        self.due_end: _DueEnd | None = None
-        #: Whether it is to be ended without its worker.
-        self.is_abandoned = False
-        #: Whether a thread takes it over.
-        self.is_being_taken = False
-        self._context = context
-        self._wake = wake
-        self._stopping, self._ending = threading.Event(), threading.Event()
-
-    @property
-    def has_ended(self) -> bool:
-        """See `Member`."""
-        return self.ended is not None
-
-    def cancel(self, reason: str) -> None:
-        """See `Member`: the run store tells its worker."""
-        if self.stop_reason is None and self.ended is None:
-            self.stop_reason = reason
-            self._stopping.set()
-            self._wake()
-
-    def wait_for_retry(self, delay_s: float) -> None:
-        """Sleep, unless cancelled meanwhile."""
-        self._stopping.wait(delay_s)
-
-    def abandon(self) -> None:
-        """See `Member`."""
-        self.is_abandoned = True
-        self._stopping.set()
-        self._wake()
-        self._ending.wait()
-
-    def shown(self, error: BaseException) -> str:
-        """See `Member`."""
-        return self._context.redactor.redact(message_of(error))
-
-    def leave(self) -> None:
-        """Let go of whoever waits for the end: nobody looks after it any more."""
-        self._ending.set()
-
-    def note_start(self) -> None:
-        """Note that a worker has taken it."""
-        if not self.has_started:
-            self.has_started, self.started = True, time.monotonic()
-
-    def end(self, outcome: StreamOutcome | None, status: str, error: BaseException | None) -> None:
-        """Note how it ended; without an outcome it stays open, and the next start recovers it."""
-        self.outcome, self.status, self.error = outcome, status, error
-        self.ended = time.monotonic()
-        self._ending.set()
-        last = outcome.blocks[-1] if outcome is not None else None
-        shown = None if error is None else self.shown(error)
-        self._context.progress.stream_ended(self.name, status, records=last.rows if last else None, error=shown)
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """Groups that travel in one call. Only the thread of the watch changes it once it is launched."""
-
-    reference: Reference
-    groups: list[Sequence[RemoteStream]]
-    #: What the coordinator waits for: all that it has submitted at once, in how many calls whatsoever.
-    work: Work
-    tries: int = 0
-    withdraw: Callable[[], None] = lambda: None
-    #: What came back of the last try.
-    answer: Answer = None
-    has_answered: bool = False
-    #: Whether a worker has taken a stream of it.
-    has_run: bool = False
-    was_stopped: bool = False
-    #: When it was first seen that a stream is closed.
-    closed_at: float | None = None
-
-    @property
-    def members(self) -> list[RemoteStream]:
-        """Its streams."""
-        return [member for group in self.groups for member in group]
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether a stream of it runs that takes long."""
-        limit = time.monotonic() - SPREAD_S
-        return any(each.is_taken and not each.has_ended and each.started < limit for each in self.members)
-
-    @property
-    def waiting(self) -> list[Sequence[RemoteStream]]:
-        """The groups that no worker had at the last look, and that nobody ends."""
-        return [group for group in self.groups if not any(map(_is_busy, group))]
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
-        self.closed_at = self.closed_at or time.monotonic()
-        return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
-
-
-def _is_busy(member: RemoteStream) -> bool:
-    is_ending = member.due_end is not None or member.is_abandoned or member.stop_reason is not None
-    return member.is_taken or member.has_ended or is_ending
-
-
 class Remote:
     """Runs groups in other processes; see `Executor`."""
 
@@ -249,7 +111,7 @@ class Remote:
         self._notify = notify
         self._lose = lose
         self._plan: AttemptPlan | None = None
-        self._flights: list[_Flight] = []
+        self._flights: list[Flight] = []
         self._lock = threading.Lock()
         #: What other threads want the thread of the watch to do.
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -273,7 +135,7 @@ class Remote:
         for member in members:
             announce(member)
         work = Work(members, Future())
-        self._launch(_Flight(reference, groups, work))
+        self._launch(Flight(reference, groups, work))
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
             self._thread.start()
@@ -283,7 +145,7 @@ class Remote:
         """See `Executor`."""
         self._spread_to = limit
 
-    def _launch(self, flight: _Flight) -> None:
+    def _launch(self, flight: Flight) -> None:
         self._send(flight)
         with self._lock:
             self._flights.append(flight)
@@ -298,7 +160,7 @@ class Remote:
     def _wake(self) -> None:
         self._news.put(lambda: None)
 
-    def _send(self, flight: _Flight) -> None:
+    def _send(self, flight: Flight) -> None:
         flight.tries += 1
         flight.has_answered, number = False, flight.tries
 
@@ -342,7 +204,7 @@ class Remote:
                 return
 
     @staticmethod
-    def _fail(flights: Sequence[_Flight], error: BaseException) -> None:
+    def _fail(flights: Sequence[Flight], error: BaseException) -> None:
         """Let the coordinator raise an error: its streams stay open, and the next start recovers them."""
         for flight in flights:
             if not flight.work.done.done():
@@ -362,7 +224,7 @@ class Remote:
         except Empty:
             return
 
-    def _look(self, flights: Sequence[_Flight]) -> None:
+    def _look(self, flights: Sequence[Flight]) -> None:
         """Compare what is in flight with the run store, in two statements whatever their number."""
         if not flights:
             return
@@ -396,7 +258,7 @@ class Remote:
         if closed:
             self._notify()
 
-    def _look_after(self, flight: _Flight, member: RemoteStream, *, is_alive: bool) -> None:
+    def _look_after(self, flight: Flight, member: RemoteStream, *, is_alive: bool) -> None:
         """Decide whether to go on waiting for a stream that is open, but for those that no worker has."""
         answer = flight.answer or {}
         if member.due_end is not None:
@@ -413,7 +275,7 @@ class Remote:
             why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
             self._take_over(flight, member, process_died(why))
 
-    def _look_at_waiting(self, flight: _Flight) -> None:
+    def _look_at_waiting(self, flight: Flight) -> None:
         """Decide what becomes of the groups of a call that no worker has."""
         answer, waiting = flight.answer or {}, flight.waiting
         if not waiting:
@@ -431,12 +293,12 @@ class Remote:
         else:
             self._divide(flight, waiting, tries=0 if flight.has_run else flight.tries)
 
-    def _give_up(self, flight: _Flight, groups: Sequence[Sequence[RemoteStream]], why: str) -> None:
+    def _give_up(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], why: str) -> None:
         for group in groups:
             for member in group:
                 self._take_over(flight, member, _nobody(why))
 
-    def _divide(self, flight: _Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
+    def _divide(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
         """Send groups that no worker has taken in a call of their own, under another nonce."""
         former, nonce = flight.reference, secrets.token_hex(16)
         names = [member.name for group in groups for member in group]
@@ -444,7 +306,7 @@ class Remote:
         moved = [group for group in groups if back.issuperset(member.name for member in group)]
         if moved:
             flight.groups = [group for group in flight.groups if group not in moved]
-            self._launch(_Flight(_reference(former, moved, nonce), moved, flight.work, tries=tries))
+            self._launch(Flight(reference_of(former, moved, nonce), moved, flight.work, tries=tries))
 
     def _spread(self) -> None:
         """Divide calls in which groups wait behind a stream that takes long, while workers are idle."""
@@ -457,7 +319,7 @@ class Remote:
                 self._divide(flight, waiting[: (len(waiting) + 1) // 2])
                 room -= 1
 
-    def _ask_to_stop(self, flight: _Flight) -> None:
+    def _ask_to_stop(self, flight: Flight) -> None:
         stopping = [each for each in flight.members if each.stop_reason is not None and not each.has_ended]
         if stopping and not flight.was_stopped:
             if all(member.has_ended or member.stop_reason is not None for member in flight.members):
@@ -467,7 +329,7 @@ class Remote:
             ours = flight.reference
             self._store.ask_to_stop(ours.run_id, ours.attempt, names, str(stopping[0].stop_reason))
 
-    def _finish(self, flight: _Flight) -> None:
+    def _finish(self, flight: Flight) -> None:
         if not all(member.has_ended for member in flight.members):
             return
         with self._lock:
@@ -479,7 +341,7 @@ class Remote:
         if all(member.has_ended for member in flight.work.members) and not flight.work.done.done():
             flight.work.done.set_result(None)
 
-    def _end(self, flight: _Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
+    def _end(self, flight: Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
         """Note how a stream ended, as the run store tells."""
         outcome = StreamOutcome(
             stream=member.name,
@@ -502,7 +364,7 @@ class Remote:
         )
         member.end(outcome, outcome.status, self._error_of(flight, member, outcome))
 
-    def _error_of(self, flight: _Flight, member: RemoteStream, outcome: StreamOutcome) -> BaseException | None:
+    def _error_of(self, flight: Flight, member: RemoteStream, outcome: StreamOutcome) -> BaseException | None:
         if outcome.status == CANCELLED:
             return Stopped(member.stop_reason or "stopped")
         if outcome.status != FAILURE:
@@ -513,7 +375,7 @@ class Remote:
 
     # -- the end without a worker --------------------------------------------------------------------------------
 
-    def _take_over(self, flight: _Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
+    def _take_over(self, flight: Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
         """End a stream without its worker, in a thread: the destination may not answer.
 
         Args:
@@ -524,7 +386,7 @@ class Remote:
         member.is_being_taken = True
         if member.due_end is None:
             error = None if member.stop_reason is not None else error
-            member.due_end = _DueEnd(error, was_taken=member.is_taken or member.losses > 0)
+            member.due_end = DueEnd(error, was_taken=member.is_taken or member.losses > 0)
         due = member.due_end
 
         def work() -> None:
@@ -548,7 +410,7 @@ class Remote:
 
         in_thread(work, f"take-over-{member.name}")
 
-    def _taken_over(self, flight: _Flight, member: RemoteStream, due: _DueEnd) -> Callable[[], None] | None:
+    def _taken_over(self, flight: Flight, member: RemoteStream, due: DueEnd) -> Callable[[], None] | None:
         """Take a claim back, then close the stream; or return what sends it to another worker."""
         run, store, nonce = self._context.run, self._store, secrets.token_hex(16)
         if not store.take_back(run.id, run.attempt, [member.name], nonce, member.nonce, is_waiting=not member.is_taken):
@@ -589,10 +451,10 @@ class Remote:
         member.wait_for_retry(selected.retry_delay_s)
         return True
 
-    def _send_to_another(self, flight: _Flight, member: RemoteStream, nonce: str) -> None:
+    def _send_to_another(self, flight: Flight, member: RemoteStream, nonce: str) -> None:
         flight.groups = [rest for group in flight.groups if (rest := [each for each in group if each is not member])]
         member.is_taken, member.due_end = False, None
-        self._launch(_Flight(_reference(flight.reference, [[member]], nonce), [[member]], flight.work))
+        self._launch(Flight(reference_of(flight.reference, [[member]], nonce), [[member]], flight.work))
 
     def _attempt_plan(self) -> AttemptPlan:
         if self._plan is None:
@@ -610,17 +472,6 @@ class Remote:
             self._context.destination.drop_staging(tokens)
         except ConnectorError as error:
             log.debug("%s: what its worker has staged stays: %s", member.name, error)
-
-
-def _reference(former: Reference, groups: Sequence[Sequence[RemoteStream]], nonce: str) -> Reference:
-    """Return the reference of groups of a call that are sent in another one."""
-    return Reference(
-        run_id=former.run_id,
-        attempt=former.attempt,
-        groups=tuple(tuple(member.name for member in group) for group in groups),
-        nonce=nonce,
-        losses=max(member.losses for group in groups for member in group),
-    )
 
 
 def _nobody(why: str) -> ErrorInfo:

@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import SyncError
-from .bundle import Bundle, has_code, unpack, unpacked
+from ....errors import SyncError
+from ..bundle import Bundle, has_code, unpack, unpacked
 from .child import BEAT_S
 
 #: Seconds without a sign of life, after which a child is killed.
@@ -65,7 +65,7 @@ class Child:
         self.is_stale = False
         self.idle_since = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.child"],
+            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.worker.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -17,30 +17,30 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ...config import Pipeline
-from ...delivery.subscriptions import load_worker_code
-from ...errors import SyncError
-from ...flow.feed import Budget
-from ...flow.memory import budget_bytes, in_flight_bytes, record_bytes
-from ...plan.plan import PlannedStream
-from ...secrets import Redactor
-from ...session.session import Session, open_session
-from ...store import Store
-from ...store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
-from ...store.owner import current_owner
-from ..attempt_plan import stream_plans
-from ..block_runs import CANCELLED, FAILURE
-from ..errors import error_info, message_of
-from ..given_plan import given_of, plan_as_given
-from ..group import run_group
-from ..lost_stream import unknown_blocks
-from ..masked_output import masked_output
-from ..progress import Progress
-from ..store_calls import StoreCalls
-from ..stream import StreamRun
-from .bundle import open_bundle
-from .protocol import Reference
-from .watch import ClaimWatch
+from ....config import Pipeline
+from ....delivery.subscriptions import load_worker_code
+from ....errors import SyncError
+from ....flow.feed import Budget
+from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
+from ....plan.plan import PlannedStream
+from ....secrets import Redactor
+from ....session.session import Session, open_session
+from ....store import Store
+from ....store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
+from ....store.owner import current_owner
+from ...attempt_plan import stream_plans
+from ...block_runs import CANCELLED, FAILURE
+from ...errors import error_info, message_of
+from ...given_plan import given_of, plan_as_given
+from ...group import run_group
+from ...lost_stream import unknown_blocks
+from ...masked_output import masked_output
+from ...progress import Progress
+from ...store_calls import StoreCalls
+from ...stream import StreamRun
+from ..bundle import open_bundle
+from ..protocol import Reference
+from .claim_watch import ClaimWatch
 
 log = logging.getLogger("syncblocks")
 
