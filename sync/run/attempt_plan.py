@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import Pipeline, matches_any
 from ..delivery.subscriptions import UserCode
-from ..plan.plan import Plan
+from ..plan.plan import Plan, PlannedStream
 from ..session.session import Session
 from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
@@ -23,7 +23,8 @@ def attempt_plan(session: Session, plan: Plan, order: Mapping[str, Any] | None =
     """
     pipeline = session.pipeline
     return AttemptPlan(
-        streams=stream_plans(pipeline, plan),
+        # Each worker that dies leaves tokens of as many attempts behind.
+        streams=stream_plans(pipeline, plan, has_workers=order is not None),
         subscriptions=_resolve_filters(session.code, [planned.name for planned in plan.streams]),
         # At the time of the call, the pipeline file says what is called.
         callbacks=tuple(RecordedCallback(block=spec.block, digest=spec.digest) for spec in session.code.callbacks),
@@ -37,8 +38,12 @@ def attempt_plan(session: Session, plan: Plan, order: Mapping[str, Any] | None =
     )
 
 
-def stream_plans(pipeline: Pipeline, plan: Plan) -> tuple[StreamPlan, ...]:
+def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -> tuple[StreamPlan, ...]:
     """Return what the run store records of the streams of a plan."""
+
+    def tries(planned: PlannedStream) -> int:
+        return planned.tries * (planned.selected.retries + 1 if has_workers else 1)
+
     return tuple(
         StreamPlan(
             stream=planned.name,
@@ -48,7 +53,7 @@ def stream_plans(pipeline: Pipeline, plan: Plan) -> tuple[StreamPlan, ...]:
                 *(BlockPlan(block, "transformer") for block in planned.transformers),
                 BlockPlan(pipeline.destination.block, "data_exporter"),
             ),
-            config={"wire": planned.wire, "tries": planned.tries, "shape": planned.shape},
+            config={"wire": planned.wire, "tries": tries(planned), "shape": planned.shape},
         )
         for planned in plan.streams
     )

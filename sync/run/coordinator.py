@@ -90,12 +90,16 @@ class Coordinator:
         stopped_at: float | None = None
         while self._waiting or self._claimed or self._active:
             while self._claimed:
-                self._start(self._claimed.popleft())
+                self._start([self._claimed.popleft()])
             # Asked each time: workers may come and go.
-            while len(self._active) < self._slots(concurrency) and not self._must_stop() and (group := self._next()):
+            while len(self._active) < (slots := self._slots(concurrency)) and not self._must_stop():
                 nonce = secrets.token_hex(16) if self._is_remote else ""
-                if self._claim(group, nonce):
-                    self._start(group, nonce)
+                if not (groups := self._batch(slots)):
+                    break
+                if self._claim(groups, nonce):
+                    self._start(groups, nonce)
+            if not self._waiting:
+                self._executor.spread(slots)
             if stopped_at is None and self._must_stop():
                 stopped_at = time.monotonic()
                 self._waiting.clear()
@@ -123,20 +127,30 @@ class Coordinator:
                     return group
         return ()
 
-    def _claim(self, group: Sequence[PlannedStream], nonce: str) -> bool:
-        """Claim a group; return False if the run is stopping."""
-        if not self._store.claim(self._run.id, [planned.name for planned in group], nonce=nonce):
+    def _batch(self, slots: int) -> list[Sequence[PlannedStream]]:
+        """Take waiting groups for one reference: few when few are left, so that all workers end at about one time."""
+        size = min(self._executor.most_groups, max(1, len(self._waiting) // (2 * slots)))
+        groups: list[Sequence[PlannedStream]] = []
+        while len(groups) < size and (group := self._next()):
+            groups.append(group)
+        return groups
+
+    def _claim(self, groups: Sequence[Sequence[PlannedStream]], nonce: str) -> bool:
+        """Claim groups; return False if the run is stopping."""
+        names = [planned.name for group in groups for planned in group]
+        if not self._store.claim(self._run.id, names, nonce=nonce):
             self._is_refused = True
             return False
         self._notify()  # the claim may have decided `is_last_block_run` of an event
         return True
 
-    def _start(self, claimed: Sequence[PlannedStream], nonce: str = "") -> None:
-        names = tuple(planned.name for planned in claimed)
-        reference = Reference(run_id=self._run.id, attempt=self._run.attempt, streams=names, nonce=nonce)
+    def _start(self, claimed: Sequence[Sequence[PlannedStream]], nonce: str = "") -> None:
+        names = tuple(tuple(planned.name for planned in group) for group in claimed)
+        reference = Reference(run_id=self._run.id, attempt=self._run.attempt, groups=names, nonce=nonce)
         work = self._executor.submit(reference, self._announce)
         self._active[work.done] = work.members
-        self._chosen.remove(claimed)
+        for group in claimed:
+            self._chosen.remove(group)
 
     def _announce(self, member: Member) -> None:
         self.runs.append(member)

@@ -49,7 +49,9 @@ log = logging.getLogger("syncblocks")
 class StreamRun:
     """One stream of one attempt. `run_group` drives it; any thread may cancel it."""
 
-    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+    def __init__(self, context: StreamContext, planned: PlannedStream, *, losses: int = 0) -> None:
+        """Prepare a stream; `losses`: how many processes have died with it in this attempt of the run."""
+        self._losses = losses
         self.context = context
         self.planned = planned
         self.name = planned.name
@@ -158,7 +160,8 @@ class StreamRun:
             if not planned.is_refused_by_destination:
                 self.blocks.fail_in_source()
             raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
-        self._token = stream_token(context.run, self.name, attempt)
+        # A process that is only frozen may write under the tokens of its own attempts.
+        self._token = stream_token(context.run, self.name, self._losses * planned.tries + attempt)
         failpoint("stream.before_take_over")
         row = self._take_over()
         failpoint("stream.after_take_over")
@@ -449,7 +452,7 @@ class StreamRun:
     def _has_retry(self, attempt: int) -> bool:
         was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
         free = was_refused + (self._loss is not None)
-        return attempt + self._range_retries <= self.planned.selected.retries + free
+        return attempt + self._range_retries + self._losses <= self.planned.selected.retries + free
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this attempt failed and will be repeated."""

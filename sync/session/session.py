@@ -70,6 +70,8 @@ class Session:
     read_back: str | None = ""
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
+    #: What `discover` has found, if it is kept.
+    _catalog: Sequence[Stream] | None = None
 
     @property
     def connectors(self) -> Connectors:
@@ -98,6 +100,13 @@ class Session:
             if one is not None:
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
+    def keeps_catalog(self) -> bool:
+        """Let further plans of this session use the catalog of the first one; False: its source is asked each time."""
+        if self.source_can.lists_streams is not None:
+            return False
+        self._catalog = self._catalog or self.discover()
+        return True
+
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog, and for what the file's queries yield.
 
@@ -108,6 +117,8 @@ class Session:
             FatalConnectorError: it takes longer than `discovery_timeout_s`.
             Interrupted: the run is to stop.
         """
+        if self._catalog is not None:
+            return self._catalog
         try:
             found = self._waited(self.source.discover)
         except ConnectorConfigError as error:  # here it is certain that the source raised it

@@ -7,24 +7,28 @@ the token in the destination's ledger.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from .connection import Answer, Connection
 from .model import RUNNING, LostRun
 from .owner import Owner
 from .runs import lease_end
 from .statements import one_of
-from .table_names import PIPELINE_RUN, STREAM_RUN
+from .table_names import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import LATEST, Transactions
 
 _OF_ATTEMPT = "run_id = :run_id AND attempt = :number"
 _OPEN = f"{_OF_ATTEMPT} AND status = '{RUNNING}'"
 _TAKE = f"""UPDATE {STREAM_RUN} SET worker = :worker, lease_until = :lease_until
-    WHERE {_OPEN} AND claim = :nonce AND worker IS NULL AND {{is_one}}"""
+    WHERE {_OPEN} AND claim = :nonce AND worker IS NULL AND {{is_one}} RETURNING stream"""
+#: Block runs start with the claim, but a stream may wait long for its worker.
+_START = f"UPDATE {BLOCK_RUN} SET started_at = :started_at WHERE {_OPEN} AND {{is_one}}"
 _RENEW = f"UPDATE {STREAM_RUN} SET lease_until = :lease_until WHERE {_OPEN} AND worker = :worker AND {{is_one}}"
 _ASK_TO_STOP = f"UPDATE {STREAM_RUN} SET stop_reason = :reason WHERE {_OPEN} AND stop_reason IS NULL AND {{is_one}}"
-_TAKE_BACK = f"UPDATE {STREAM_RUN} SET claim = :nonce, worker = NULL WHERE {_OPEN} AND claim = :former AND {{is_one}}"
+_TAKE_BACK = f"""UPDATE {STREAM_RUN} SET claim = :nonce, worker = NULL
+    WHERE {_OPEN} AND claim = :former AND {{is_one}} {{is_waiting}} RETURNING stream"""
 _LOOK = f"""SELECT s.stream, s.status, s.claim, s.worker, s.lease_until, s.stop_reason, r.owner, r.is_active
     FROM {STREAM_RUN} s JOIN {PIPELINE_RUN} r ON r.id = s.run_id
     WHERE s.run_id = :run_id AND s.attempt = :number AND {{is_one}}"""
@@ -67,12 +71,11 @@ class Claims:
 
         A claim is taken once: of two workers that an engine gave the same streams, the second gets False.
         """
-        is_one, values = one_of("stream", streams)
         try:
             with self._transactions.write("take_claim") as connection:
-                values |= {"run_id": run_id, "number": attempt, "nonce": nonce, "worker": worker.encode()}
-                values["lease_until"] = lease_end(self._transactions.now(connection))
-                if connection.changed(_TAKE.format(is_one=is_one), values) != len(streams):
+                now = self._transactions.now(connection)
+                taken = ask_take(connection, run_id, attempt, streams, nonce, worker, now)
+                if len(taken()) != len(streams):
                     raise _NotTaken
         except _NotTaken:
             return False
@@ -101,7 +104,7 @@ class Claims:
 
     def take_back(
         self, run_id: int, attempt: int, streams: Collection[str], nonce: str, former: str, *, is_waiting: bool = False
-    ) -> bool:
+    ) -> Sequence[str]:
         """End a claim by giving it another nonce: whoever has the former one can close nothing any more.
 
         Args:
@@ -113,17 +116,17 @@ class Claims:
             is_waiting: Only if no worker has taken the claim.
 
         Returns:
-            False, with nothing changed, if no stream was open under the former nonce, or a worker has taken it.
+            The streams that have the new nonce: those that were open under the former one, and not taken by a worker.
 
         Raises:
             LostRun: this process does not own the run.
         """
         is_one, values = one_of("stream", streams)
-        statement = _TAKE_BACK.format(is_one=is_one) + (" AND worker IS NULL" if is_waiting else "")
+        statement = _TAKE_BACK.format(is_one=is_one, is_waiting="AND worker IS NULL" if is_waiting else "")
         with self._transactions.write("take_back") as connection:
             self._transactions.lock_owned(connection, run_id)  # waits for a close under way
             values |= {"run_id": run_id, "number": attempt, "nonce": nonce, "former": former}
-            return connection.changed(statement, values) > 0
+            return [str(name) for name in connection.column(statement, values)]
 
     def claim_states(self, run_id: int, attempt: int, streams: Collection[str]) -> Mapping[str, ClaimState]:
         """Return how streams stand, all in one statement."""
@@ -145,6 +148,24 @@ class Claims:
             )
             for row in rows
         }
+
+
+def ask_take(
+    connection: Connection,
+    run_id: int,
+    attempt: int,
+    streams: Collection[str],
+    nonce: str,
+    worker: Owner,
+    now: datetime,
+) -> Answer:
+    """Take claimed streams for a process; the answer has a row for each that was there to take."""
+    is_one, values = one_of("stream", streams)
+    values |= {"run_id": run_id, "number": attempt}
+    taking = {"nonce": nonce, "worker": worker.encode(), "lease_until": lease_end(now)}
+    taken = connection.ask(_TAKE.format(is_one=is_one), values | taking)
+    connection.run(_START.format(is_one=is_one), values | {"started_at": now})
+    return taken
 
 
 def ask_claim(connection: Connection, run_id: int, stream: str) -> Answer:

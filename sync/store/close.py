@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, end, set_streams
-from .claims import ask_claim, check_claim
+from .claims import ask_claim, ask_take, check_claim
 from .connection import Answer, Connection
 from .counters import ask_counters, save_counters, stop_claims
 from .event_rows import EventRow, write_events
@@ -28,6 +28,7 @@ from .model import (
     StreamOutcome,
     encode_error,
 )
+from .owner import Owner
 from .plans import Plans
 from .running_events import ask_held, ask_running_blocks, release_held, wants
 from .state import ask_version, write_state
@@ -59,7 +60,14 @@ class Closing:
         self._plans = plans
 
     def close_stream(
-        self, run_id: int, outcome: StreamOutcome, *, claim: Sequence[str] = (), nonce: str = ""
+        self,
+        run_id: int,
+        outcome: StreamOutcome,
+        *,
+        claim: Sequence[str] = (),
+        nonce: str = "",
+        take: str = "",
+        worker: Owner | None = None,
     ) -> Closed:
         """End all block runs of a stream, and write everything that follows, in one transaction.
 
@@ -68,6 +76,8 @@ class Closing:
             outcome: How the stream ended.
             claim: Streams that take its place, claimed as by `claim` unless the run is stopping by then.
             nonce: Of the claim under which a worker closes.
+            take: Stream of the same nonce that the worker takes next, as by `take_claim`, unless the run is stopping.
+            worker: The process that takes it.
 
         Raises:
             LostRun: this process does not own the run, or the stream is not open (any more), or has another nonce.
@@ -110,6 +120,9 @@ class Closing:
             if has_claimed:
                 claim_streams(connection, run, counters, claimed())
                 failpoint("store.close.claimed")
+            taken: Answer = list
+            if take and worker is not None and run.stop_status is None:
+                taken = ask_take(connection, run_id, run.attempt, [take], nonce, worker, run.now)
             save_counters(connection, run, counters)
             failpoint("store.close.counters")
             if outcome.state is not None:
@@ -127,7 +140,11 @@ class Closing:
             failpoint("store.close.events")
             save_attempt(connection, run)
             return Closed(
-                run_ended=run.has_ended, status=run.status, is_stopping=run.is_stopping, has_claimed=has_claimed
+                run_ended=run.has_ended,
+                status=run.status,
+                is_stopping=run.is_stopping,
+                has_claimed=has_claimed,
+                has_taken=bool(taken()),
             )
 
 

@@ -194,6 +194,8 @@ class Closed:
     is_stopping: bool
     #: Whether the streams that were to take its place were claimed.
     has_claimed: bool
+    #: Whether the worker has taken its next stream.
+    has_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

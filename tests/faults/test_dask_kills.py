@@ -18,7 +18,7 @@ from tests.faults.workshop import Workshop
 from tests.zygote import Process, Zygote
 
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
-CHILD = "syncblocks.sync.run.executors.child"
+CHILD = "syncblocks.sync.run.executors.worker.child"
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from ...config.executor import ExecutorSettings
 from ...errors import ConfigError, ExecutorError, SyncError
 from ...store.owner import current_owner
 from .bundle import Bundle, own_version, pack
-from .remote import Answer
-from .task import run_streams
+from .flight import Answer
 from .threads import in_thread
-from .worker_calls import CodePlugin, probe, release
+from .worker.children import run_streams
+from .worker.plugin import CodePlugin, probe, release
 
 log = logging.getLogger("syncblocks")
 

@@ -11,8 +11,8 @@ from concurrent.futures import Executor, Future
 from ...config import Pipeline
 from ...errors import ExecutorError
 from .bundle import pack
-from .remote import Answer
-from .task import run_streams
+from .flight import Answer
+from .worker.children import run_streams
 
 log = logging.getLogger("syncblocks")
 

@@ -15,20 +15,27 @@ from ..context import StreamContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Names a group that was claimed: no data, no settings and no secrets."""
+    """Names groups that were claimed together: no data, no settings and no secrets."""
 
     run_id: int
     attempt: int
-    #: The streams that one read yields together.
-    streams: tuple[str, ...]
+    #: Groups, to be run one after another; the streams of a group are those that one read yields together.
+    groups: tuple[tuple[str, ...], ...]
     #: Of the claim in the run store: who finds another one there does nothing. Empty: the group stays in this process.
     nonce: str = ""
+    #: How many workers have died in this attempt while they ran these streams.
+    losses: int = 0
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The names of all streams."""
+        return tuple(name for group in self.groups for name in group)
 
     def encode(self) -> str:
         """Return the JSON that travels."""
-        return json.dumps(
-            {"run": self.run_id, "attempt": self.attempt, "streams": list(self.streams), "nonce": self.nonce}
-        )
+        groups = [list(group) for group in self.groups]
+        document = {"run": self.run_id, "attempt": self.attempt, "streams": groups, "nonce": self.nonce}
+        return json.dumps(document | ({"losses": self.losses} if self.losses else {}))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Reference:
@@ -36,8 +43,9 @@ class Reference:
         return cls(
             run_id=int(document["run"]),
             attempt=int(document["attempt"]),
-            streams=tuple(map(str, document["streams"])),
+            groups=tuple(tuple(map(str, group)) for group in document["streams"]),
             nonce=str(document["nonce"]),
+            losses=int(document.get("losses", 0)),
         )
 
 
@@ -79,7 +87,7 @@ class Member(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A group that an executor has taken; `done` is set when all of its members have ended."""
+    """Groups that an executor has taken; `done` is set when all of their members have ended."""
 
     members: Sequence[Member]
     done: Future[None]
@@ -90,11 +98,24 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int | None:
-        """How many streams it takes at once; None: as many as the pipeline allows."""
+        """How many references it takes at once; None: as many streams as the pipeline allows."""
+        ...
+
+    @property
+    def most_groups(self) -> int:
+        """How many groups a reference names at most."""
         ...
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
-        """Take a group that was claimed in the run store; `announce` gets each member before any of them runs."""
+        """Take what was claimed in the run store; `announce` gets each member before any of them runs."""
+        ...
+
+    def spread(self, limit: int) -> None:
+        """Nothing is left to claim: give groups that wait behind another one to idle workers.
+
+        Args:
+            limit: references that may be at work at once.
+        """
         ...
 
     def close(self) -> None:

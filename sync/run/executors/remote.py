@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from syncblocks.connectors.errors import ConnectorError
 
@@ -27,6 +26,7 @@ from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
 from ..lost_stream import lost_outcome, unknown_blocks
 from ..takeover import owner_text, stream_token
+from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
 from .threads import in_thread
 
@@ -36,17 +36,14 @@ log = logging.getLogger("syncblocks")
 POLL_S = 0.5
 #: Seconds without an answer of the run store, after which the run gives up.
 GIVE_UP_S = 60.0
-#: Seconds that a closed stream waits for the answer of its worker.
-ANSWER_S = 1.0
-#: How often a group is sent that no worker has taken.
+#: How often groups are sent of which no worker has taken one.
 TRIES = 4
-
-#: What the function of the worker has answered; None: the engine has lost the call.
-Answer = Mapping[str, Any] | None
+#: Groups in one call at most: a call costs as much as a small stream.
+MOST_GROUPS = 8
 
 
 class Engine(Protocol):
-    """Carries calls of `task.run_streams` to workers."""
+    """Carries calls of `worker.children.run_streams` to workers."""
 
     @property
     def slots(self) -> int:
@@ -82,93 +79,10 @@ class OpenedEngine(Engine, Protocol):
         ...
 
 
-class RemoteStream:
-    """One stream that another process runs; see `Member`."""
-
-    def __init__(self, planned: PlannedStream, context: StreamContext, wake: Callable[[], None]) -> None:
-        self.planned = planned
-        self.name = planned.name
-        self.outcome: StreamOutcome | None = None
-        self.status: str | None = None
-        self.error: BaseException | None = None
-        self.started = time.monotonic()
-        self.ended: float | None = None
-        #: Why it was cancelled; None if it was not.
-        self.stop_reason: str | None = None
-        self.has_started = False
-        #: Whether it is to be ended without its worker.
-        self.is_abandoned = False
-        #: Whether a thread takes it over.
-        self.is_being_taken = False
-        self._context = context
-        self._wake = wake
-        self._ending = threading.Event()
-
-    @property
-    def has_ended(self) -> bool:
-        """See `Member`."""
-        return self.ended is not None
-
-    def cancel(self, reason: str) -> None:
-        """See `Member`: the run store tells its worker."""
-        if self.stop_reason is None and self.ended is None:
-            self.stop_reason = reason
-            self._wake()
-
-    def abandon(self) -> None:
-        """See `Member`."""
-        self.is_abandoned = True
-        self._wake()
-        self._ending.wait()
-
-    def shown(self, error: BaseException) -> str:
-        """See `Member`."""
-        return self._context.redactor.redact(message_of(error))
-
-    def leave(self) -> None:
-        """Let go of whoever waits for the end: nobody looks after it any more."""
-        self._ending.set()
-
-    def note_start(self) -> None:
-        """Note that a worker has taken it."""
-        if not self.has_started:
-            self.has_started, self.started = True, time.monotonic()
-
-    def end(self, outcome: StreamOutcome | None, status: str, error: BaseException | None) -> None:
-        """Note how it ended; without an outcome it stays open, and the next start recovers it."""
-        self.outcome, self.status, self.error = outcome, status, error
-        self.ended = time.monotonic()
-        self._ending.set()
-        last = outcome.blocks[-1] if outcome is not None else None
-        shown = None if error is None else self.shown(error)
-        self._context.progress.stream_ended(self.name, status, records=last.rows if last else None, error=shown)
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A group in flight."""
-
-    reference: Reference
-    members: Sequence[RemoteStream]
-    done: Future[None] = field(default_factory=Future)
-    tries: int = 0
-    withdraw: Callable[[], None] = lambda: None
-    #: What came back of the last try.
-    answer: Answer = None
-    has_answered: bool = False
-    was_stopped: bool = False
-    #: When it was first seen that a stream is closed.
-    closed_at: float | None = None
-
-    @property
-    def is_told(self) -> bool:
-        """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
-        self.closed_at = self.closed_at or time.monotonic()
-        return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
-
-
 class Remote:
     """Runs groups in other processes; see `Executor`."""
+
+    most_groups = MOST_GROUPS
 
     def __init__(
         self,
@@ -197,10 +111,12 @@ class Remote:
         self._notify = notify
         self._lose = lose
         self._plan: AttemptPlan | None = None
-        self._flights: list[_Flight] = []
+        self._flights: list[Flight] = []
         self._lock = threading.Lock()
-        #: Answers as (flight, number of the try, answer); None only wakes.
-        self._news: SimpleQueue[tuple[_Flight, int, Answer] | None] = SimpleQueue()
+        #: What other threads want the thread of the watch to do.
+        self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        #: Calls that may be at work, if nothing is left to claim.
+        self._spread_to = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -211,17 +127,28 @@ class Remote:
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
-        members = [RemoteStream(self._planned[name], self._context, self._wake) for name in reference.streams]
+        groups: list[Sequence[RemoteStream]] = [
+            [RemoteStream(self._planned[name], self._context, self._wake) for name in group]
+            for group in reference.groups
+        ]
+        members = [member for group in groups for member in group]
         for member in members:
             announce(member)
-        flight = _Flight(reference, members)
+        work = Work(members, Future())
+        self._launch(Flight(reference, groups, work))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
+            self._thread.start()
+        return work
+
+    def spread(self, limit: int) -> None:
+        """See `Executor`."""
+        self._spread_to = limit
+
+    def _launch(self, flight: Flight) -> None:
         self._send(flight)
         with self._lock:
             self._flights.append(flight)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
-                self._thread.start()
-        return Work(members, flight.done)
 
     def close(self) -> None:
         """See `Executor`."""
@@ -231,17 +158,23 @@ class Remote:
             self._engine.release()
 
     def _wake(self) -> None:
-        self._news.put(None)
+        self._news.put(lambda: None)
 
-    def _send(self, flight: _Flight) -> None:
+    def _send(self, flight: Flight) -> None:
         flight.tries += 1
         flight.has_answered, number = False, flight.tries
+
+        def answered(answer: Answer) -> None:
+            self._news.put(lambda: note(answer))
+
+        def note(answer: Answer) -> None:
+            if number == flight.tries:
+                flight.answer, flight.has_answered = answer, True
+
         try:
-            flight.withdraw = self._engine.submit(
-                flight.reference.encode(), lambda answer: self._news.put((flight, number, answer))
-            )
+            flight.withdraw = self._engine.submit(flight.reference.encode(), answered)
         except ExecutorError as error:
-            self._news.put((flight, number, {"problem": message_of(error)}))
+            answered({"problem": message_of(error)})
 
     # -- the watch -----------------------------------------------------------------------------------------------
 
@@ -255,6 +188,7 @@ class Remote:
                     return
             try:
                 self._look(flights)
+                self._spread()
                 failing_since = None
             except LostRun:
                 self._lose()
@@ -270,11 +204,11 @@ class Remote:
                 return
 
     @staticmethod
-    def _fail(flights: Sequence[_Flight], error: BaseException) -> None:
+    def _fail(flights: Sequence[Flight], error: BaseException) -> None:
         """Let the coordinator raise an error: its streams stay open, and the next start recovers them."""
         for flight in flights:
-            if not flight.done.done():
-                flight.done.set_exception(error)
+            if not flight.work.done.done():
+                flight.work.done.set_exception(error)
             for member in flight.members:
                 member.leave()
 
@@ -285,13 +219,12 @@ class Remote:
         try:
             news = self._news.get(timeout=timeout_s)
             while True:
-                if news is not None and news[1] == news[0].tries:
-                    news[0].answer, news[0].has_answered = news[2], True
+                news()
                 news = self._news.get_nowait()
         except Empty:
             return
 
-    def _look(self, flights: Sequence[_Flight]) -> None:
+    def _look(self, flights: Sequence[Flight]) -> None:
         """Compare what is in flight with the run store, in two statements whatever their number."""
         if not flights:
             return
@@ -309,71 +242,106 @@ class Remote:
                     continue
                 state = states[member.name]
                 if not state.is_open:
+                    flight.has_run = True
                     if flight.is_told or member.is_abandoned:
                         self._end(flight, member, figures[member.name])
                     continue
+                member.is_taken, member.nonce = state.is_taken, state.nonce
                 if state.is_taken:
                     member.note_start()
+                    flight.has_run = True
                 if not member.is_being_taken:
-                    self._look_after(flight, member, is_taken=state.is_taken, is_alive=state.is_alive)
+                    self._look_after(flight, member, is_alive=state.is_alive)
+            self._look_at_waiting(flight)
             self._ask_to_stop(flight)
             self._finish(flight)
         if closed:
             self._notify()
 
-    def _look_after(self, flight: _Flight, member: RemoteStream, *, is_taken: bool, is_alive: bool) -> None:
-        """Decide whether to go on waiting for a stream that is open."""
+    def _look_after(self, flight: Flight, member: RemoteStream, *, is_alive: bool) -> None:
+        """Decide whether to go on waiting for a stream that is open, but for those that no worker has."""
         answer = flight.answer or {}
-        if member.is_abandoned or (member.stop_reason is not None and not is_taken):
-            self._take_over(flight, member, None, is_waiting=not is_taken)
-        elif is_taken and not is_alive:
+        if member.due_end is not None:
+            self._take_over(flight, member, member.due_end.error)
+        elif member.is_abandoned or (member.stop_reason is not None and not member.is_taken):
+            self._take_over(flight, member, None)
+        elif not member.is_taken:
+            return
+        elif not is_alive:
             self._take_over(flight, member, process_died("the process of the worker died, or was cut off for too long"))
-        elif not flight.has_answered:
-            if not is_taken and (absent := self._engine.absent):
-                self._take_over(flight, member, _nobody(absent), is_waiting=True)
-        elif "missing" in answer or (flight.answer is None and not is_taken):
-            self._send_again(flight, member)
-        elif is_taken and (flight.answer is None or answer.get("refused")):
+        elif not flight.has_answered or flight.answer is None or member.name in answer.get("refused", ()):
             return  # whoever has taken it ends it, or its lease does
-        elif answer.get("refused"):
-            self._send_again(flight, member)
-        elif not is_taken:
-            self._take_over(flight, member, _nobody(str(answer.get("problem") or answer.get("died"))), is_waiting=True)
         else:
             why = str(answer.get("died") or answer.get("problem") or "the worker has left the stream open")
             self._take_over(flight, member, process_died(why))
 
-    def _send_again(self, flight: _Flight, member: RemoteStream) -> None:
-        """Send a group again that no worker has taken, under another nonce."""
-        if flight.tries >= TRIES:
-            self._take_over(flight, member, _nobody("the engine has lost it again and again"), is_waiting=True)
+    def _look_at_waiting(self, flight: Flight) -> None:
+        """Decide what becomes of the groups of a call that no worker has."""
+        answer, waiting = flight.answer or {}, flight.waiting
+        if not waiting:
             return
-        former = flight.reference
-        nonce = secrets.token_hex(16)
-        if self._store.take_back(former.run_id, former.attempt, former.streams, nonce, former.nonce, is_waiting=True):
-            flight.reference = Reference(
-                run_id=former.run_id, attempt=former.attempt, streams=former.streams, nonce=nonce
-            )
-            self._send(flight)
+        if not flight.has_answered:
+            if absent := self._engine.absent:
+                self._give_up(flight, waiting, absent)
+        elif answer.get("stopping"):
+            return  # the run is about to stop: then they are cancelled
+        elif flight.answer is not None and "missing" not in answer and not answer.get("refused") and not flight.has_run:
+            why = answer.get("problem") or answer.get("died") or "the worker has left it open"
+            self._give_up(flight, waiting, str(why))
+        elif flight.tries >= TRIES and not flight.has_run:
+            self._give_up(flight, waiting, "the engine has lost it again and again")
+        else:
+            self._divide(flight, waiting, tries=0 if flight.has_run else flight.tries)
 
-    def _ask_to_stop(self, flight: _Flight) -> None:
+    def _give_up(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], why: str) -> None:
+        for group in groups:
+            for member in group:
+                self._take_over(flight, member, _nobody(why))
+
+    def _divide(self, flight: Flight, groups: Sequence[Sequence[RemoteStream]], *, tries: int = 0) -> None:
+        """Send groups that no worker has taken in a call of their own, under another nonce."""
+        former, nonce = flight.reference, secrets.token_hex(16)
+        names = [member.name for group in groups for member in group]
+        back = set(self._store.take_back(former.run_id, former.attempt, names, nonce, former.nonce, is_waiting=True))
+        moved = [group for group in groups if back.issuperset(member.name for member in group)]
+        if moved:
+            flight.groups = [group for group in flight.groups if group not in moved]
+            self._launch(Flight(reference_of(former, moved, nonce), moved, flight.work, tries=tries))
+
+    def _spread(self) -> None:
+        """Divide calls in which groups wait behind a stream that takes long, while workers are idle."""
+        with self._lock:
+            flights = list(self._flights)
+        room = self._spread_to - len(flights)
+        for flight in flights:
+            waiting = flight.waiting if room > 0 and flight.is_slow else []
+            if waiting:
+                self._divide(flight, waiting[: (len(waiting) + 1) // 2])
+                room -= 1
+
+    def _ask_to_stop(self, flight: Flight) -> None:
         stopping = [each for each in flight.members if each.stop_reason is not None and not each.has_ended]
         if stopping and not flight.was_stopped:
-            flight.was_stopped = True
-            flight.withdraw()
+            if all(member.has_ended or member.stop_reason is not None for member in flight.members):
+                flight.was_stopped = True
+                flight.withdraw()
             names = [member.name for member in stopping]
             ours = flight.reference
             self._store.ask_to_stop(ours.run_id, ours.attempt, names, str(stopping[0].stop_reason))
 
-    def _finish(self, flight: _Flight) -> None:
-        if all(member.has_ended for member in flight.members) and not flight.done.done():
-            with self._lock:
-                self._flights.remove(flight)
-            for text, level in (flight.answer or {}).get("messages", ()):
-                self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
-            flight.done.set_result(None)
+    def _finish(self, flight: Flight) -> None:
+        if not all(member.has_ended for member in flight.members):
+            return
+        with self._lock:
+            if flight not in self._flights:
+                return
+            self._flights.remove(flight)
+        for text, level in (flight.answer or {}).get("messages", ()):
+            self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
+        if all(member.has_ended for member in flight.work.members) and not flight.work.done.done():
+            flight.work.done.set_result(None)
 
-    def _end(self, flight: _Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
+    def _end(self, flight: Flight, member: RemoteStream, found: Sequence[BlockRun]) -> None:
         """Note how a stream ended, as the run store tells."""
         outcome = StreamOutcome(
             stream=member.name,
@@ -396,7 +364,7 @@ class Remote:
         )
         member.end(outcome, outcome.status, self._error_of(flight, member, outcome))
 
-    def _error_of(self, flight: _Flight, member: RemoteStream, outcome: StreamOutcome) -> BaseException | None:
+    def _error_of(self, flight: Flight, member: RemoteStream, outcome: StreamOutcome) -> BaseException | None:
         if outcome.status == CANCELLED:
             return Stopped(member.stop_reason or "stopped")
         if outcome.status != FAILURE:
@@ -407,59 +375,86 @@ class Remote:
 
     # -- the end without a worker --------------------------------------------------------------------------------
 
-    def _take_over(
-        self, flight: _Flight, member: RemoteStream, error: ErrorInfo | None, *, is_waiting: bool = False
-    ) -> None:
+    def _take_over(self, flight: Flight, member: RemoteStream, error: ErrorInfo | None) -> None:
         """End a stream without its worker, in a thread: the destination may not answer.
 
         Args:
-            flight: its group.
+            flight: its call.
             member: the stream.
             error: why it failed; None: it was cancelled.
-            is_waiting: no worker has taken it, so nothing was written.
         """
         member.is_being_taken = True
-        error = None if member.stop_reason is not None else error
-        former = flight.reference.nonce
+        if member.due_end is None:
+            error = None if member.stop_reason is not None else error
+            member.due_end = DueEnd(error, was_taken=member.is_taken or member.losses > 0)
+        due = member.due_end
 
         def work() -> None:
+            after: Callable[[], None] | None = None
             try:
-                self._taken_over(member, former, error, is_waiting=is_waiting)
+                after = self._taken_over(flight, member, due)
             except LostRun:
                 self._lose()
                 member.end(None, FAILURE, LedgerUnreadable("the run was taken over by another process"))
             except (LedgerUnreadable, ConnectorError) as unreadable:
-                member.end(None, CANCELLED if error is None else FAILURE, unreadable)
+                member.end(None, CANCELLED if due.error is None else FAILURE, unreadable)
             except SyncError as failed:  # the run store does not answer: the next look tries again
                 log.warning("%s: %s", member.name, self._redacted(failed))
             finally:
-                member.is_being_taken = False
-                self._wake()
+                self._news.put(lambda: taken_over(after))
+
+        def taken_over(after: Callable[[], None] | None) -> None:
+            member.is_being_taken = False
+            if after is not None:
+                after()
 
         in_thread(work, f"take-over-{member.name}")
 
-    def _taken_over(self, member: RemoteStream, former: str, error: ErrorInfo | None, *, is_waiting: bool) -> None:
+    def _taken_over(self, flight: Flight, member: RemoteStream, due: DueEnd) -> Callable[[], None] | None:
+        """Take a claim back, then close the stream; or return what sends it to another worker."""
         run, store, nonce = self._context.run, self._store, secrets.token_hex(16)
-        if not store.take_back(run.id, run.attempt, [member.name], nonce, former, is_waiting=is_waiting):
-            return  # closed meanwhile, or taken by a worker: the next look sees which
+        if not store.take_back(run.id, run.attempt, [member.name], nonce, member.nonce, is_waiting=not member.is_taken):
+            member.due_end = None
+            return None  # closed meanwhile, or taken by a worker: the next look sees which
         plan = self._attempt_plan()
         planned = next(each for each in plan.streams if each.stream == member.name)
-        if is_waiting:
-            status, failed = (CANCELLED, "") if error is None else (FAILURE, planned.blocks[-1].block)
-            blocks = unknown_blocks(planned, status, _of(error, member.name, failed), failed=failed)
+        last = planned.blocks[-1].block
+        if not due.was_taken:
+            status, failed = (CANCELLED, "") if due.error is None else (FAILURE, last)
+            blocks = unknown_blocks(planned, status, _of(due.error, member.name, failed), failed=failed)
             outcome = StreamOutcome(stream=member.name, blocks=blocks)
         else:
+            info = _of(due.error, member.name, last)
             outcome = lost_outcome(
-                store,
-                run,
-                plan,
-                member.name,
-                self._context.destination,
-                owner=owner_text(run),
-                error=_of(error, member.name, planned.blocks[-1].block),
+                store, run, plan, member.name, self._context.destination, owner=owner_text(run), error=info
             )
+            self._drop_staging(member)
+            if info is not None and outcome.status == FAILURE and self._tries_again(member, outcome, info):
+                return lambda: self._send_to_another(flight, member, nonce)
         store.close_stream(run.id, outcome, nonce=nonce)
-        self._drop_staging(member)
+        return None
+
+    def _tries_again(self, member: RemoteStream, outcome: StreamOutcome, error: ErrorInfo) -> bool:
+        """Use one of the stream's `retries` for its lost worker, and wait as before every retry; False: none is left.
+
+        The worker is fenced by now: it commits nothing any more, and what it has committed is known.
+        """
+        selected, context = member.planned.selected, self._context
+        if member.losses >= selected.retries or member.stop_reason is not None or member.is_abandoned:
+            return False
+        context.resolve_change(member.name, bool(outcome.is_held_committed))
+        context.tell_retry(member.name, str(error.block), error)
+        member.losses += 1
+        context.progress.retrying(
+            member.name, attempt=member.losses, delay_s=selected.retry_delay_s, error=error.message
+        )
+        member.wait_for_retry(selected.retry_delay_s)
+        return True
+
+    def _send_to_another(self, flight: Flight, member: RemoteStream, nonce: str) -> None:
+        flight.groups = [rest for group in flight.groups if (rest := [each for each in group if each is not member])]
+        member.is_taken, member.due_end = False, None
+        self._launch(Flight(reference_of(flight.reference, [[member]], nonce), [[member]], flight.work))
 
     def _attempt_plan(self) -> AttemptPlan:
         if self._plan is None:
@@ -469,9 +464,10 @@ class Remote:
         return self._plan
 
     def _drop_staging(self, member: RemoteStream) -> None:
-        """Drop what the worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
-        tries = member.planned.tries
-        tokens = [stream_token(self._context.run, member.name, number) for number in range(1, tries + 1)]
+        """Drop what its last worker has staged; the ledger has decided, so what cannot be dropped stops nothing."""
+        tries, losses = member.planned.tries, member.losses
+        numbers = range(losses * tries + 1, (losses + 1) * tries + 1)
+        tokens = [stream_token(self._context.run, member.name, number) for number in numbers]
         try:
             self._context.destination.drop_staging(tokens)
         except ConnectorError as error:

@@ -21,6 +21,8 @@ class Threads:
 
     #: As many as the pipeline allows.
     slots = None
+    #: A thread that is free gets its next group in the transaction that closes the one before.
+    most_groups = 1
 
     def __init__(self, context: StreamContext, planned: Mapping[str, PlannedStream]) -> None:
         self._context = context
@@ -32,6 +34,9 @@ class Threads:
         for member in group:
             announce(member)
         return Work(group, in_thread(lambda: run_group(group), f"stream-{group[0].name}"))
+
+    def spread(self, limit: int) -> None:
+        """See `Executor`: nothing waits here."""
 
     def close(self) -> None:
         """See `Executor`; the connections are the session's, which its owner closes."""

@@ -13,7 +13,7 @@ import pytest
 
 from syncblocks import Progress, run_pipeline
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.run.executors.task import CHILDREN
+from syncblocks.sync.run.executors.worker.children import CHILDREN
 from tests.cluster import Cluster
 from tests.sync.pipelines import statuses
 from tests.sync.run.conftest import CANARIES

@@ -80,3 +80,36 @@ def test_a_request_to_stop_keeps_the_first_reason(store: Store) -> None:
     store.ask_to_stop(1, 1, ["a", "b"], "another stream failed: a")
     states = store.claim_states(1, 1, ["a", "b"])
     assert [state.stop_reason for state in states.values()] == ["late", "another stream failed: a"]
+
+
+def test_of_several_streams_those_that_wait_are_taken_back(store: Store) -> None:
+    assert store.take_claim(1, 1, ["a"], "n", elsewhere())
+    assert store.take_back(1, 1, ["a", "b"], "m", "n", is_waiting=True) == ["b"]
+    assert store.take_claim(1, 1, ["b"], "m", elsewhere())
+
+
+def test_a_close_takes_the_workers_next_stream_and_its_block_runs_start_then(store: Store) -> None:
+    me = elsewhere()
+    assert store.take_claim(1, 1, ["a"], "n", me)
+    claimed = {run.stream: run.started_at for run in store.block_runs_of(1, 1, ["b"])}
+    assert store.close_stream(1, outcome(A), nonce="n", take="b", worker=me).has_taken
+    assert not store.take_claim(1, 1, ["b"], "n", elsewhere(pid_namespace="second"))
+    started = [run.started_at for run in store.block_runs_of(1, 1, ["b"])]
+    assert all(at is not None and at > claimed["b"] for at in started)
+
+
+def test_a_close_takes_nothing_that_was_taken_back(store: Store) -> None:
+    me = elsewhere()
+    assert store.take_claim(1, 1, ["a"], "n", me)
+    store.take_back(1, 1, ["b"], "m", "n", is_waiting=True)
+    assert not store.close_stream(1, outcome(A), nonce="n", take="b", worker=me).has_taken
+    assert store.holds_claim(1, "b", "m")
+
+
+def test_a_close_takes_nothing_once_the_run_stops(store: Store) -> None:
+    me = elsewhere()
+    assert store.take_claim(1, 1, ["a"], "n", me)
+    store.request_stop(1)
+    closed = store.close_stream(1, outcome(A), nonce="n", take="b", worker=me)
+    assert (closed.has_taken, closed.is_stopping) == (False, True)
+    assert not store.claim_states(1, 1, ["b"])["b"].is_taken

@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from ...store import Store
-from ...store.owner import Owner
-from ..lease import HEARTBEAT_S
-from ..stream import StreamRun
-from .protocol import Reference
+from ....store import Store
+from ....store.owner import Owner
+from ...lease import HEARTBEAT_S
+from ...stream import StreamRun
+from ..protocol import Reference
 
 log = logging.getLogger("syncblocks")
 

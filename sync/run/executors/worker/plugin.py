@@ -8,10 +8,10 @@ from typing import Any
 
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from ...errors import SyncError
-from ...store.owner import current_owner
-from .bundle import Bundle, own_version, unpack
-from .task import CHILDREN
+from ....errors import SyncError
+from ....store.owner import current_owner
+from ..bundle import Bundle, own_version, unpack
+from .children import CHILDREN
 
 
 class CodePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not always installed

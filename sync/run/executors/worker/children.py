@@ -19,8 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import SyncError
-from .bundle import Bundle, has_code, unpack, unpacked
+from ....errors import SyncError
+from ..bundle import Bundle, has_code, unpack, unpacked
 from .child import BEAT_S
 
 #: Seconds without a sign of life, after which a child is killed.
@@ -65,7 +65,7 @@ class Child:
         self.is_stale = False
         self.idle_since = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.child"],
+            [sys.executable, "-P", "-m", "syncblocks.sync.run.executors.worker.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -121,9 +121,10 @@ class Child:
                     if is_wanted(answer):
                         return dict(answer)
                     continue
-                if time.monotonic() - heard > SILENT_S:
-                    return self._died()
+                # First what is there to read: the worker itself may have been frozen.
                 if not selector.select(BEAT_S):
+                    if time.monotonic() - heard > SILENT_S:
+                        return self._died()
                     continue
                 chunk = os.read(self._answers.fileno(), 1 << 16)
                 if not chunk:

@@ -11,36 +11,36 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ...config import Pipeline
-from ...delivery.subscriptions import load_worker_code
-from ...errors import SyncError
-from ...flow.feed import Budget
-from ...flow.memory import budget_bytes, in_flight_bytes, record_bytes
-from ...plan.plan import Plan, PlannedStream
-from ...secrets import Redactor
-from ...session.session import Session, open_session
-from ...store import Store
-from ...store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
-from ...store.owner import current_owner
-from ..attempt_plan import stream_plans
-from ..block_runs import CANCELLED, FAILURE
-from ..errors import error_info, message_of
-from ..given_plan import given_of, plan_as_given
-from ..group import run_group
-from ..lost_stream import unknown_blocks
-from ..masked_output import masked_output
-from ..progress import Progress
-from ..store_calls import StoreCalls
-from ..stream import StreamRun
-from .bundle import open_bundle
-from .protocol import Reference
-from .watch import ClaimWatch
+from ....config import Pipeline
+from ....delivery.subscriptions import load_worker_code
+from ....errors import SyncError
+from ....flow.feed import Budget
+from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
+from ....plan.plan import PlannedStream
+from ....secrets import Redactor
+from ....session.session import Session, open_session
+from ....store import Store
+from ....store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
+from ....store.owner import current_owner
+from ...attempt_plan import stream_plans
+from ...block_runs import CANCELLED, FAILURE
+from ...errors import error_info, message_of
+from ...given_plan import given_of, plan_as_given
+from ...group import run_group
+from ...lost_stream import unknown_blocks
+from ...masked_output import masked_output
+from ...progress import Progress
+from ...store_calls import StoreCalls
+from ...stream import StreamRun
+from ..bundle import open_bundle
+from ..protocol import Reference
+from .claim_watch import ClaimWatch
 
 log = logging.getLogger("syncblocks")
 
@@ -75,6 +75,8 @@ class OpenedAttempt:
     session: Session
     recorded: AttemptPlan
     budget: Budget
+    #: Its recorded streams by name.
+    then: Mapping[str, StreamPlan]
 
     def close(self) -> None:
         """Close every connection."""
@@ -88,10 +90,11 @@ class Worker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._opened: OpenedAttempt | None = None
-        self._plan: Plan | None = None
+        #: Streams of this attempt that were planned again, by name.
+        self._planned: dict[str, PlannedStream] = {}
 
     def serve(self, reference: Reference) -> dict[str, Any]:
-        """Run a group of claimed streams; return the answer."""
+        """Run claimed groups, one after another; return the answer."""
         try:
             attempt = self._open(reference)
         except Exception as error:
@@ -101,31 +104,35 @@ class Worker:
             return self._run(attempt, reference)
 
     def _run(self, attempt: OpenedAttempt, reference: Reference) -> dict[str, Any]:
-        store, me = attempt.store, current_owner()
-        if not store.take_claim(reference.run_id, reference.attempt, reference.streams, reference.nonce, me):
-            return {"refused": True}
-        notes = Notes()
+        calls = Calls(attempt, reference)
         errors: dict[str, str] = {}
-        with ClaimWatch(store, reference, me) as watch:
-            try:
-                planned = self._planned(attempt, reference)
-            except Exception as error:
-                for name in reference.streams:
-                    errors[name] = self._close_unplanned(attempt, reference, name, error)
-                return {"errors": errors}
-            members = self._members(attempt, reference, planned, notes)
-            watch.follow(members)
-            run_group(members)
-        for member in members:
-            if member.error is not None:
-                errors[member.name] = member.shown(member.error)[:MAX_TEXT]
-        return {"errors": errors, "messages": notes.messages}
+        with ClaimWatch(attempt.store, reference, calls.me) as watch:
+            for place, group in enumerate(reference.groups):
+                if calls.is_stopping:
+                    break
+                if not calls.take(group):
+                    continue
+                calls.following = next(iter(reference.groups[place + 1 :]), ())
+                try:
+                    planned = self._planned_anew(attempt, reference, group)
+                except Exception as error:
+                    errors |= {name: calls.close_unplanned(name, error) for name in group}
+                    continue
+                members = [StreamRun(calls.context, each, losses=reference.losses) for each in planned]
+                watch.follow(members)
+                run_group(members)
+                errors |= {
+                    member.name: member.shown(member.error)[:MAX_TEXT] for member in members if member.error is not None
+                }
+        told = {"errors": errors, "messages": calls.notes.messages, "refused": calls.refused}
+        return told | ({"stopping": True} if calls.is_stopping else {})
 
     def release(self) -> None:
         """Close every connection, and forget the attempt."""
         if self._opened is not None:
             self._opened.close()
-        self._opened = self._plan = None
+        self._opened = None
+        self._planned.clear()
 
     def release_if_over(self) -> None:
         """Close every connection if the attempt has ended: not every engine tells."""
@@ -172,60 +179,88 @@ class Worker:
             session=session,
             recorded=recorded,
             budget=Budget(in_flight_bytes(memory), record_bytes(memory)),
+            then={planned.stream: planned for planned in recorded.streams},
         )
         return self._opened
 
-    def _planned(self, attempt: OpenedAttempt, reference: Reference) -> list[PlannedStream]:
-        """Plan again, once for each attempt; return the planned streams of a group.
+    def _planned_anew(self, attempt: OpenedAttempt, reference: Reference, group: Sequence[str]) -> list[PlannedStream]:
+        """Plan the streams of a reference again, once; return the planned streams of a group.
 
         Raises:
             SyncError: the source is no longer what it was when the run was planned.
         """
-        order: Mapping[str, Any] = attempt.recorded.extra.get("order", {})
-        if self._plan is None:
-            names = [planned.stream for planned in attempt.recorded.streams]
-            self._plan = plan_as_given(attempt.session, attempt.store, given_of(order), only=names)
-        plans = {planned.name: planned for planned in self._plan.streams}
-        then = {planned.stream: planned for planned in attempt.recorded.streams}
-        now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, self._plan)}
-        for name in reference.streams:
-            if name not in plans or not _is_same(then[name], now[name]):
+        if not self._planned.keys() >= set(group):
+            given = given_of(attempt.recorded.extra.get("order", {}))
+            is_plain = not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
+            # A source that lists its streams is asked each time, and options may need all streams.
+            is_partial = is_plain and attempt.session.keeps_catalog()
+            names = reference.streams if is_partial else tuple(attempt.then)
+            plan = plan_as_given(attempt.session, attempt.store, given, only=names)
+            now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, plan)}
+            same = [each for each in plan.streams if _is_same(attempt.then[each.name], now[each.name])]
+            self._planned.update({each.name: each for each in same})
+        for name in group:
+            if name not in self._planned:
                 raise SyncError(f"stream {name!r} has changed at the source between the plan and the run: run it again")
-        return [plans[name] for name in reference.streams]
+        return [self._planned[name] for name in group]
 
-    def _members(
-        self, attempt: OpenedAttempt, reference: Reference, planned: list[PlannedStream], notes: Notes
-    ) -> list[StreamRun]:
-        store, run = attempt.store, attempt.run
 
-        def close(outcome: StreamOutcome) -> None:
-            try:
-                store.close_stream(run.id, outcome, nonce=reference.nonce)
-            except LostRun as error:
-                log.warning("%s: %s", outcome.stream, error)
+class Calls:
+    """What the groups of one reference share: the calls to the run store under its nonce, and what is told of them."""
 
-        def is_owner() -> bool:
-            states = store.claim_states(run.id, run.attempt, reference.streams).values()
-            return any(state.is_open and state.is_mine and state.nonce == reference.nonce for state in states)
+    def __init__(self, attempt: OpenedAttempt, reference: Reference) -> None:
+        self._attempt = attempt
+        self._reference = reference
+        self.me = current_owner()
+        self.notes = Notes()
+        #: Streams that belong to another claim by now.
+        self.refused: list[str] = []
+        #: Whether the run takes no more streams.
+        self.is_stopping = False
+        #: The group that runs, and the one after it.
+        self.current: Sequence[str] = ()
+        self.following: Sequence[str] = ()
+        self._has_taken = False
+        calls = StoreCalls(attempt.session, attempt.store, attempt.run)
+        self.context = calls.context(self.notes, attempt.budget, close=self._close, is_owner=self._is_owner)
 
-        calls = StoreCalls(attempt.session, store, run)
-        context = calls.context(notes, attempt.budget, close=close, is_owner=is_owner)
-        return [StreamRun(context, each) for each in planned]
+    def take(self, group: Sequence[str]) -> bool:
+        """Take a group, if the close of the one before has not; return whether it may run."""
+        ours, has_taken = self._reference, self._has_taken
+        self._has_taken, self.current = False, group
+        if not has_taken and not self._attempt.store.take_claim(ours.run_id, ours.attempt, group, ours.nonce, self.me):
+            self.refused += group
+            return False
+        return True
 
-    def _close_unplanned(self, attempt: OpenedAttempt, reference: Reference, name: str, error: Exception) -> str:
+    def close_unplanned(self, name: str, error: Exception) -> str:
         """Close a stream that could not be planned again; return its error's text."""
-        planned = next(each for each in attempt.recorded.streams if each.stream == name)
+        planned = self._attempt.then[name]
         first = planned.blocks[0].block
-        info = error_info(error, attempt.session.redactor, stream=name, block=first)
+        info = error_info(error, self._attempt.session.redactor, stream=name, block=first)
         blocks = unknown_blocks(planned, CANCELLED, info, failed=first)
         blocks = (replace(blocks[0], status=FAILURE), *blocks[1:])
-        try:
-            attempt.store.close_stream(
-                reference.run_id, StreamOutcome(stream=name, blocks=blocks), nonce=reference.nonce
-            )
-        except LostRun as lost:
-            log.warning("%s: %s", name, lost)
+        self._close(StreamOutcome(stream=name, blocks=blocks))
         return info.message
+
+    def _close(self, outcome: StreamOutcome) -> None:
+        # The streams of larger groups end side by side, so that none of them is known to be the last.
+        is_alone = len(self.following) == len(self.current) == 1
+        take = self.following[0] if is_alone else ""
+        try:
+            closed = self._attempt.store.close_stream(
+                self._reference.run_id, outcome, nonce=self._reference.nonce, take=take, worker=self.me
+            )
+        except LostRun as error:
+            log.warning("%s: %s", outcome.stream, error)
+        else:
+            self.is_stopping |= closed.is_stopping and not closed.run_ended
+            self._has_taken = closed.has_taken
+
+    def _is_owner(self) -> bool:
+        ours = self._reference
+        states = self._attempt.store.claim_states(ours.run_id, ours.attempt, self.current).values()
+        return any(state.is_open and state.is_mine and state.nonce == ours.nonce for state in states)
 
 
 def _is_same(then: StreamPlan, now: StreamPlan) -> bool:

@@ -1,0 +1,167 @@
+"""Streams that other processes run, and the calls in which they travel, as the coordinator sees them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...plan.plan import PlannedStream
+from ...store.model import ErrorInfo, StreamOutcome
+from ..context import StreamContext
+from ..errors import message_of
+from .protocol import Reference, Work
+
+#: Seconds that a closed stream waits for the answer of its worker.
+ANSWER_S = 1.0
+#: Seconds that a stream may take before those behind it in its call are given to idle workers.
+SPREAD_S = 1.0
+
+#: What the function of the worker has answered; None: the engine has lost the call.
+Answer = Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueEnd:
+    """How a stream is to end without its worker."""
+
+    #: Why it failed; None: it was cancelled.
+    error: ErrorInfo | None
+    #: Whether a worker may have written something.
+    was_taken: bool
+
+
+class RemoteStream:
+    """One stream that another process runs; see `Member`."""
+
+    def __init__(self, planned: PlannedStream, context: StreamContext, wake: Callable[[], None]) -> None:
+        self.planned = planned
+        self.name = planned.name
+        self.outcome: StreamOutcome | None = None
+        self.status: str | None = None
+        self.error: BaseException | None = None
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        #: Why it was cancelled; None if it was not.
+        self.stop_reason: str | None = None
+        self.has_started = False
+        #: Whether a worker had it at the last look.
+        self.is_taken = False
+        #: Of its claim at the last look.
+        self.nonce = ""
+        #: How many workers have died with it.
+        self.losses = 0
+        #: How it is to end without its worker; kept until it has: the run store may not answer at once.
+        self.due_end: DueEnd | None = None
+        #: Whether it is to be ended without its worker.
+        self.is_abandoned = False
+        #: Whether a thread takes it over.
+        self.is_being_taken = False
+        self._context = context
+        self._wake = wake
+        self._stopping, self._ending = threading.Event(), threading.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """See `Member`."""
+        return self.ended is not None
+
+    def cancel(self, reason: str) -> None:
+        """See `Member`: the run store tells its worker."""
+        if self.stop_reason is None and self.ended is None:
+            self.stop_reason = reason
+            self._stopping.set()
+            self._wake()
+
+    def wait_for_retry(self, delay_s: float) -> None:
+        """Sleep, unless cancelled meanwhile."""
+        self._stopping.wait(delay_s)
+
+    def abandon(self) -> None:
+        """See `Member`."""
+        self.is_abandoned = True
+        self._stopping.set()
+        self._wake()
+        self._ending.wait()
+
+    def shown(self, error: BaseException) -> str:
+        """See `Member`."""
+        return self._context.redactor.redact(message_of(error))
+
+    def leave(self) -> None:
+        """Let go of whoever waits for the end: nobody looks after it any more."""
+        self._ending.set()
+
+    def note_start(self) -> None:
+        """Note that a worker has taken it."""
+        if not self.has_started:
+            self.has_started, self.started = True, time.monotonic()
+
+    def end(self, outcome: StreamOutcome | None, status: str, error: BaseException | None) -> None:
+        """Note how it ended; without an outcome it stays open, and the next start recovers it."""
+        self.outcome, self.status, self.error = outcome, status, error
+        self.ended = time.monotonic()
+        self._ending.set()
+        last = outcome.blocks[-1] if outcome is not None else None
+        shown = None if error is None else self.shown(error)
+        self._context.progress.stream_ended(self.name, status, records=last.rows if last else None, error=shown)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """Groups that travel in one call. Only the thread of the watch changes it once it is launched."""
+
+    reference: Reference
+    groups: list[Sequence[RemoteStream]]
+    #: What the coordinator waits for: all that it has submitted at once, in how many calls whatsoever.
+    work: Work
+    tries: int = 0
+    withdraw: Callable[[], None] = lambda: None
+    #: What came back of the last try.
+    answer: Answer = None
+    has_answered: bool = False
+    #: Whether a worker has taken a stream of it.
+    has_run: bool = False
+    was_stopped: bool = False
+    #: When it was first seen that a stream is closed.
+    closed_at: float | None = None
+
+    @property
+    def members(self) -> list[RemoteStream]:
+        """Its streams."""
+        return [member for group in self.groups for member in group]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a stream of it runs that takes long."""
+        limit = time.monotonic() - SPREAD_S
+        return any(each.is_taken and not each.has_ended and each.started < limit for each in self.members)
+
+    @property
+    def waiting(self) -> list[Sequence[RemoteStream]]:
+        """The groups that no worker had at the last look, and that nobody ends."""
+        return [group for group in self.groups if not any(map(_is_busy, group))]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
+        self.closed_at = self.closed_at or time.monotonic()
+        return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
+
+
+def _is_busy(member: RemoteStream) -> bool:
+    is_ending = member.due_end is not None or member.is_abandoned or member.stop_reason is not None
+    return member.is_taken or member.has_ended or is_ending
+
+
+def reference_of(former: Reference, groups: Sequence[Sequence[RemoteStream]], nonce: str) -> Reference:
+    """Return the reference of groups of a call that are sent in another one."""
+    return Reference(
+        run_id=former.run_id,
+        attempt=former.attempt,
+        groups=tuple(tuple(member.name for member in group) for group in groups),
+        nonce=nonce,
+        losses=max(member.losses for group in groups for member in group),
+    )
