@@ -90,6 +90,10 @@ class AlreadyRunning(SyncError):
         self.owner = owner
 
 
+class NothingToRetry(SyncError):
+    """The latest run of the pipeline has succeeded; what it still had to deliver is delivered."""
+
+
 class PipelineFailed(SyncError):
     """A pipeline run ended as failure or cancelled (`RunResult.raise_for_status`)."""
 

@@ -177,6 +177,7 @@ PLANTED = {
         "connectors/sqlite/types.py",
         "from ..duckdb import types as other",
     ),
+    "orchestrators are for their integrations alone": ("sync/run/progress.py", "import dagster"),
     "no circles of files or folders": ("sync/clock.py", "from . import cli"),
     "one import name": ("sync/clock.py", "import sync.errors"),
 }

@@ -21,6 +21,8 @@ class CatalogStream:
     key_properties: tuple[str, ...]
     #: Column -> the name of its type; None: as it is found.
     columns: Mapping[str, str | None]
+    #: No glob matches a view.
+    is_view: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +71,9 @@ def read_catalog(pipeline: Pipeline) -> Catalog | None:
 def _stream(document: Document, name: str, value: Any) -> CatalogStream:
     loc = ("streams", name)
     stream = _mapping(document, loc, value)
+    allowed = ("key_properties", "columns", "is_view")
     for key in stream:
-        if key not in ("key_properties", "columns"):
-            allowed = ("key_properties", "columns")
+        if key not in allowed:
             raise document.error((*loc, key), f"unknown key {key!r}", allowed=allowed)
     keys = stream.get("key_properties") or []
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -82,7 +84,10 @@ def _stream(document: Document, name: str, value: Any) -> CatalogStream:
             raise document.error((*loc, "columns", column), f"must be the name of a type, not {describe(kind)}")
         if kind is not None:
             _demand_type(document, (*loc, "columns", column), kind)
-    return CatalogStream(key_properties=tuple(keys), columns=columns)
+    is_view = stream.get("is_view", False)
+    if not isinstance(is_view, bool):
+        raise document.error((*loc, "is_view"), f"must be true or false, not {describe(is_view)}")
+    return CatalogStream(key_properties=tuple(keys), columns=columns, is_view=is_view)
 
 
 def _demand_type(document: Document, loc: Loc, kind: str) -> None:

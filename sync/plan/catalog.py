@@ -22,6 +22,7 @@ def catalog_text(streams: Sequence[Stream], name: str) -> str:
     """Write the catalog file of some streams."""
     found = {
         stream.name: {
+            **({"is_view": True} if stream.is_view else {}),
             **({"key_properties": list(stream.key_properties)} if stream.key_properties else {}),
             "columns": {field.name: _type_of(field) for field in stream.schema},
         }

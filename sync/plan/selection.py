@@ -77,7 +77,7 @@ def without_absent(pipeline: Pipeline, selection: Selection, read: Collection[st
         ConfigError: the file does not say `optional` for such a stream.
     """
     by_name = {stream.name: stream for stream in selection.catalog}
-    entries, settings = _merged_settings(pipeline, by_name)
+    entries, settings = merged_settings(pipeline, by_name)
     absent = {name: by_name[name].absent for name in selection.wanted if by_name[name].absent}
     for name, reason in absent.items():
         if not settings[name].get("optional") and name not in read:
@@ -108,7 +108,7 @@ def select_names(
     Raises:
         ConfigError: a pattern matches nothing, or no stream has a tag.
     """
-    _, settings = _merged_settings(pipeline, {stream.name: stream for stream in catalog})
+    _, settings = merged_settings(pipeline, {stream.name: stream for stream in catalog})
     selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
     if not selected:
         raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
@@ -132,7 +132,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
         FatalConnectorError: the columns of a stream cannot be read, and the file does not say `allow_blocks_to_fail`.
     """
     by_name = {stream.name: stream for stream in selection.catalog}
-    entries, settings = _merged_settings(pipeline, by_name)
+    entries, settings = merged_settings(pipeline, by_name)
     skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
@@ -225,7 +225,7 @@ def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[
     )
 
 
-def _merged_settings(
+def merged_settings(
     pipeline: Pipeline, by_name: Mapping[str, Stream]
 ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
     """Return the entries of each matched stream, and their settings merged."""
@@ -340,7 +340,7 @@ def _column_names(entry: StreamEntry) -> _Named:
 def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
     """Return the wanted streams that may be read by new files, with their destination tables."""
     by_name = {stream.name: stream for stream in selection.catalog}
-    _, settings = _merged_settings(pipeline, by_name)
+    _, settings = merged_settings(pipeline, by_name)
     return {
         name: destination_table(pipeline, by_name[name], settings[name])
         for name in selection.wanted

@@ -19,6 +19,7 @@ from ..session.session import Session
 from ..store import Store
 from ..store.model import LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
+from .ended import stream_result
 from .executors.protocol import MakeExecutor, Member, Reference
 from .executors.threads import Threads, in_thread
 from .lease import Lease
@@ -73,6 +74,8 @@ class Coordinator:
         #: Streams that are being ended without whoever runs them, by name.
         self._abandoned: dict[str, Future[None]] = {}
         self.runs: list[Member] = []
+        #: Names of streams whose results were reported.
+        self._told: set[str] = set()
         calls = StoreCalls(session, store, run, notify=notify, lose=lease.lose)
         context = calls.context(progress, budget, close=self._close, is_owner=lambda: store.is_owner(run.id))
         self._executor = make_executor(context, planned)
@@ -160,11 +163,16 @@ class Coordinator:
             member.cancel(self._stop_reason)
 
     def _collect(self, timeout_s: float) -> None:
+        members = self._members()
         watched = [*self._active, *(end for end in self._abandoned.values() if not end.done())]
         done, _ = wait(watched, timeout=timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
             self._has_failed |= _has_failed(self._active.pop(future, ()))
             future.result()
+        for member in members:  # of a group, each at its own end
+            if member.has_ended and member.name not in self._told:
+                self._told.add(member.name)
+                self._progress.stream_result(stream_result(member))
 
     def _must_stop(self) -> bool:
         if self._is_asked() or self._is_refused or self._lease.is_lost:

@@ -17,7 +17,7 @@ from ..config import Pipeline, load_pipeline
 from ..config.executor import THREADS
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
-from ..errors import AlreadyRunning, ConfigError, SyncError
+from ..errors import AlreadyRunning, ConfigError, NothingToRetry, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
@@ -32,6 +32,7 @@ from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
 from .coordinator import Coordinator
+from .ended import stream_result
 from .errors import LedgerUnreadable, error_info
 from .executors.opening import open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
@@ -42,7 +43,7 @@ from .masked_output import masked_output
 from .notebook import default_progress
 from .progress import Progress
 from .recovery import clear_leftovers, recover
-from .results import RunResult, StreamResult, StreamResults, stream_result
+from .results import RunResult, StreamResult, StreamResults
 from .signals import END_S, Watch, caught_signals
 from .takeover import ASK_AGAIN_S
 from .verify_after_run import verified
@@ -84,6 +85,7 @@ def run_pipeline(
     fills: Mapping[str, Sequence[str]] | None = None,
     progress: Progress | None = None,
     executor: Any = None,
+    signals: list[int] | None = None,
 ) -> RunResult:
     """Sync a pipeline's streams and deliver its callbacks.
 
@@ -110,6 +112,8 @@ def run_pipeline(
         progress: gets a call for each event of the run; default: in a notebook a table below the cell.
         executor: where streams run, before the file's: as the file says it, an address, a `distributed.Client`, or any
             `concurrent.futures.Executor`.
+        signals: numbers of the signals that the caller has got, of a run outside of the main thread; a number that is
+            added stops the run as that signal would.
 
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
@@ -140,7 +144,8 @@ def run_pipeline(
         repairs=repairs,
         executor=executor,
     )
-    with _Runner(pipeline, progress or default_progress(), order, inline_callbacks=inline_callbacks) as runner:
+    progress = progress or default_progress()
+    with _Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
 
@@ -162,13 +167,21 @@ class _Order(NamedTuple):
 class _Runner:
     """One process's work on one pipeline, from the recovery to the last callback."""
 
-    def __init__(self, pipeline: Pipeline, progress: Progress, order: _Order, *, inline_callbacks: bool) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        progress: Progress,
+        order: _Order,
+        *,
+        inline_callbacks: bool,
+        signals: list[int] | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.progress = progress
         self.order = order
         self.session = open_session(pipeline)
         self.session.prepare()
-        self.signals: list[int] = []
+        self.signals: list[int] = [] if signals is None else signals
         self.session.is_stopping = lambda: bool(self.signals)
         self._is_inline = inline_callbacks
         self._store: Store | None = None
@@ -444,7 +457,9 @@ class _Runner:
         assert latest is not None  # `_as_of_latest_run` has found it
         names = self.store.unfinished_streams(latest.id)
         if not names and latest.status == "success":
-            raise SyncError(f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
+            raise NothingToRetry(
+                f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry"
+            )
         return list(names)
 
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:

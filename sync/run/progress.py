@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
+    from .results import StreamResult
 
 
 class Progress:
@@ -31,6 +32,9 @@ class Progress:
 
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
         """The stream's block runs have ended."""
+
+    def stream_result(self, result: StreamResult) -> None:
+        """How a stream has ended, with all its figures: follows `stream_ended`."""
 
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
         """A callback was called; `mark` is done, retry or dead."""

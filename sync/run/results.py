@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 
 from ..errors import PipelineFailed, nearest_match
-
-if TYPE_CHECKING:
-    from .executors.protocol import Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,21 +149,3 @@ def _cell(text: str) -> str:
     """Return one line without control characters, which a name from a database may hold."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…"
-
-
-def stream_result(member: Member) -> StreamResult:
-    """Return how one stream run ended."""
-    blocks = member.outcome.blocks if member.outcome is not None else ()
-    last = blocks[-1] if blocks else None
-    return StreamResult(
-        stream=member.name,
-        destination_table=member.planned.key.destination_table,
-        status=member.status if member.has_ended and member.outcome is not None else None,
-        records=last.rows if last else None,
-        records_rejected=last.rows_rejected if last else None,
-        records_deleted=last.rows_deleted if last else None,
-        size_bytes=blocks[0].size_bytes if blocks else None,
-        duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
-        bookmark=last.bookmark_after if last else None,
-        error=None if member.error is None else member.shown(member.error),
-    )

@@ -17,6 +17,7 @@ NEVER = {
     "pandas": "no transformer",
     "singer_sdk": "no Singer connector",
     "distributed": "no Dask executor",
+    "syncblocks.sync.integrations": "no orchestrator",
     "rich": "no terminal",
     "fsspec": "no URL",
     "jinja2": "no template",

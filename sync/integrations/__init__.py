@@ -1,0 +1,1 @@
+"""Pipelines inside orchestrators: assets of Dagster, tasks of Airflow and Prefect. Nothing else imports them."""

@@ -1,0 +1,26 @@
+"""The result of a stream that has ended, wherever it ran."""
+
+from __future__ import annotations
+
+import time
+
+from .executors.protocol import Member
+from .results import StreamResult
+
+
+def stream_result(member: Member) -> StreamResult:
+    """Return how one stream run ended."""
+    blocks = member.outcome.blocks if member.outcome is not None else ()
+    last = blocks[-1] if blocks else None
+    return StreamResult(
+        stream=member.name,
+        destination_table=member.planned.key.destination_table,
+        status=member.status if member.has_ended and member.outcome is not None else None,
+        records=last.rows if last else None,
+        records_rejected=last.rows_rejected if last else None,
+        records_deleted=last.rows_deleted if last else None,
+        size_bytes=blocks[0].size_bytes if blocks else None,
+        duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
+        bookmark=last.bookmark_after if last else None,
+        error=None if member.error is None else member.shown(member.error),
+    )

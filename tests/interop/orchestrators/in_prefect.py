@@ -1,0 +1,46 @@
+"""The page's examples in `prefect_test_harness`; run by an environment that has Prefect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+from seen import check, counts, mend, notes
+
+
+def main() -> None:
+    with prefect_test_harness(server_startup_timeout=120):
+        import crm_flow  # the page's examples
+        import own_flow
+
+        check(Path(".syncblocks").exists(), False, "a run store at definition")
+        check(crm_flow.crm.name, "crm", "the flow's name")
+
+        state = crm_flow.crm(return_state=True)
+        check(state.type.value, "FAILED", "a failed stream")
+        check("3 fields, but there are 2 columns" in str(state.message), True, "the error")
+        check(counts(), {"orders": 2, "users": 2}, "tables of three tries")
+        tries = [f"visits failure 1 {attempt}" for attempt in (1, 2, 3)]
+        check(notes(), ["orders success 1 1", "users success 1 1", *tries], "callbacks, each try an attempt")
+
+        mend()
+        done = crm_flow.crm()
+        check((done["run_id"], done["status"], done["streams"]["visits"]["records"]), (2, "success", 2), "the result")
+        check(counts(), {"orders": 4, "users": 4, "visits": 2}, "tables")
+        notes()
+
+        check(own_flow.nightly(), 2, "a task of somebody's own flow")
+        check(notes(), ["orders success 3 1"], "callbacks of a part")
+        with get_client(sync_client=True) as client:
+            shown = client.read_artifacts()
+        check("syncblocks-crm" in {artifact.key for artifact in shown}, True, "an artifact")
+
+        Path("crm.yaml").write_text("nope: 1", encoding="utf-8")
+        state = crm_flow.crm(return_state=True)
+        check("ConfigError" in str(state.message), True, "a mistake in the file")
+    print("flow, task, failure, retries as attempts, artifact")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What the programs inside the orchestrators' environments look at: the tables, and what callbacks have noted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GOOD = "id,name\n1,a\n2,b\n"
+
+
+def mend() -> None:
+    """Make the file good that fails."""
+    Path("in/visits.csv").write_text(GOOD, encoding="utf-8")
+
+
+def counts() -> dict[str, int]:
+    """Return the number of records of each table."""
+    import duckdb
+
+    with duckdb.connect("crm.duckdb") as connection:
+        names = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
+        found = {name: connection.execute(f"select count(*) from {name}").fetchone() for name in names}
+    return {name: row[0] for name, row in found.items() if row and not name.startswith("_")}
+
+
+def notes() -> list[str]:
+    """Return what callbacks have written since the last look."""
+    path = Path("note.py.log")
+    found = sorted(path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
+    path.unlink(missing_ok=True)
+    return found
+
+
+def check(found: object, expected: object, what: str) -> None:
+    """End the program if these differ."""
+    if found != expected:
+        raise SystemExit(f"{what}: {found!r} instead of {expected!r}")
