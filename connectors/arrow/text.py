@@ -133,7 +133,9 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
     if is_text(kind):
         return column.cast(kind)
     if is_empty_null and not is_bytes(kind):  # base64 of no bytes is the empty text
-        column = pc.if_else(pc.equal(column, constant("")), pa.nulls(1, column.type)[0], column)
+        is_empty = pc.equal(column, constant(""))
+        if pc.any(is_empty).as_py():  # seldom, and to choose copies the column
+            column = pc.if_else(is_empty, pa.nulls(1, column.type)[0], column)
     if types.is_decimal(kind):
         return from_texts(column, kind)
     if is_json(kind):

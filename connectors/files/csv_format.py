@@ -32,11 +32,11 @@ from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVDestinationSettings, CSVSourceSettings
-from .type_inference import Guess, has_leading_zero, is_number, keeps_digits
+from .type_inference import Guess, GuessThreads, has_leading_zero, is_number, keeps_digits
 from .zones import is_zoned, moments, with_zone
 
 #: Bytes of a block; a longer record takes a larger block, and a still longer one is cut out by `csv_wide`.
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 20
 _WIDE_BYTES = 8 << 20
 
 #: Blocks of that size that the parser reads ahead; of larger blocks as few as it needs.
@@ -64,20 +64,20 @@ class CSVFormat:
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
-        left, zone = budget_bytes, self._settings.timezone
+        left = budget_bytes
         for file in files:
             names = self.names(file)
             for name in names:
                 guesses.setdefault(name, Guess())
             ragged, seen = RaggedRecords(), 0
-            for batch in self._texts(file, names, names, ragged):
-                for name in names:
-                    guesses[name].add(batch.column(name) if zone is None else with_zone(batch.column(name)))
-                seen += batch.num_rows
-                left -= batch.nbytes
-                del batch  # not held while the next one is made
-                if left <= 0:
-                    break
+            with GuessThreads(guesses) as threads:
+                for batch in self._texts(file, names, names, ragged):
+                    seen += batch.num_rows
+                    left -= batch.nbytes
+                    threads.add(batch if self._settings.timezone is None else _with_zones(batch))
+                    del batch  # not held while the next one is made
+                    if left <= 0:
+                        break
             if ragged.rejected > seen:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
@@ -459,6 +459,10 @@ def _demand_guessed(column: pa.Array, kind: pa.DataType) -> None:
         raise ValueError("more digits than a double keeps")
     if pa.types.is_boolean(kind) and pc.any(pc.equal(pc.binary_length(column), constant(1))).as_py():
         raise ValueError("0 and 1 are numbers")
+
+
+def _with_zones(texts: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.record_batch([with_zone(column) for column in texts.columns], names=texts.schema.names)
 
 
 def _without_zeros(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -82,7 +82,8 @@ def _quoted(text: str) -> str:
 
 def without_empty(column: pa.Array) -> pa.Array:
     """Return the texts that are neither empty nor NULL."""
-    return column.filter(pc.fill_null(pc.not_equal(column, constant("")), constant(False)))
+    is_text = pc.fill_null(pc.not_equal(column, constant("")), constant(False))
+    return column if pc.all(is_text).as_py() else column.filter(is_text)
 
 
 __all__ = ["OddValues", "without_empty"]

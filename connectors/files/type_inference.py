@@ -8,6 +8,8 @@ with an offset become UTC. A later value that does not fit is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pyarrow as pa
@@ -33,6 +35,9 @@ WRITTEN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{
 _NO_DIGIT = r"^[^0-9]*$"
 _FRACTION = r"\.[0-9]*[1-9]"
 
+#: A batch of less is not worth a thread.
+_THREADED_BYTES = 1 << 18
+
 #: A number with a leading zero, which only text keeps.
 LEADING_ZERO = r"^-?0[0-9xX]"
 
@@ -41,6 +46,9 @@ MAX_DIGITS = 38
 
 #: Digits that every double keeps.
 _DOUBLE_DIGITS = 15
+
+#: Digits of seconds that a time of microseconds has.
+_MICRO_DIGITS = 6
 
 #: Digits that tell all doubles apart.
 _PRINTED_DIGITS = 17
@@ -132,7 +140,7 @@ class Guess:
         if "date" in self._alive:
             return pa.date32()
         if "naive" in self._alive or "zoned" in self._alive:
-            unit = "ns" if self._second_digits > 6 else "us"
+            unit = "ns" if self._second_digits > _MICRO_DIGITS else "us"
             return pa.timestamp(unit, "UTC" if "zoned" in self._alive else None)
         return pa.string()
 
@@ -173,7 +181,11 @@ class Guess:
         if "integer" in self._alive and self._takes_integers(column):
             return column[:0]
         if "number" in self._alive:
+            if self._takes_short_numbers(column):
+                return column[:0]
             column = self._without_doubles(column)
+        if self._takes_times(column):
+            return column[:0]
         if "date" in self._alive and len(column) and _is_same(column, pa.date32()):
             self._alive = {"date"}
             return column[:0]
@@ -191,6 +203,33 @@ class Guess:
         self._has_digits = True
         self._whole_digits = max(self._whole_digits, len(str(largest)))
         return True
+
+    def _takes_short_numbers(self, column: pa.Array) -> bool:
+        """Note texts that are all numbers with a point and so few digits that no double rounds them."""
+        if pc.max(pc.binary_length(column)).as_py() > _DOUBLE_DIGITS:
+            return False
+        try:
+            numbers = column.cast(pa.float64())
+        except ValueError:
+            return False
+        odd = pc.or_(pc.equal(column, constant("-0")), pc.invert(pc.is_finite(numbers)))
+        for prefix in ("+", ".", "-."):  # what Arrow reads, but no pattern knows
+            odd = pc.or_(odd, pc.starts_with(column, prefix))
+        odd = pc.or_(odd, pc.ends_with(column, "."))
+        if pc.any(odd).as_py() or _has_exponent(column) or has_leading_zero(column) is not None:
+            return False
+        self._alive &= {"integer", "number"}
+        if self._measure_digits(column)[0]:
+            self._alive.discard("integer")
+        return True
+
+    def _takes_times(self, column: pa.Array) -> bool:
+        """Note texts that are all times of microseconds, of one kind; False: there are others."""
+        for kind, zone in (("naive", None), ("zoned", "UTC")):
+            if kind in self._alive and self._second_digits <= _MICRO_DIGITS and _is_time(column, zone):
+                self._alive = {kind}
+                return True
+        return False
 
     def _without_doubles(self, column: pa.Array) -> pa.Array:
         """Note texts that are finite doubles in their shortest form; return the others."""
@@ -217,7 +256,7 @@ class Guess:
         whole = pc.subtract(pc.if_else(has_point, point, size), pc.cast(pc.starts_with(column, "-"), pa.int32()))
         fraction = pc.if_else(has_point, pc.subtract(pc.subtract(size, point), constant(1)), constant(0))
         most = pc.max(fraction).as_py()
-        has_exponent = bool(pc.any(pc.match_substring(column, "e", ignore_case=True)).as_py())
+        has_exponent = _has_exponent(column)
         self._has_digits = True
         self._has_exponent = self._has_exponent or has_exponent
         if not self._has_fraction:
@@ -257,8 +296,38 @@ class Guess:
         else:
             most = max(pc.max(digits).as_py() - 1, 0)
         self._second_digits = max(self._second_digits, most)
-        if not _fits(column, pa.timestamp("ns" if self._second_digits > 6 else "us", zone)):
+        if not _fits(column, pa.timestamp("ns" if self._second_digits > _MICRO_DIGITS else "us", zone)):
             self._alive.discard(kind)
+
+
+class GuessThreads:
+    """Has two threads guess the types of the columns of one batch, while the next one is parsed."""
+
+    def __init__(self, guesses: Mapping[str, Guess]) -> None:
+        self._guesses = guesses
+        self._threads = ThreadPoolExecutor(2, "guess")
+        self._pending: Iterator[None] = iter(())
+
+    def __enter__(self) -> GuessThreads:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._threads:
+            self._wait()
+
+    def add(self, texts: pa.RecordBatch) -> None:
+        """Take a batch of texts into account, after the one before it."""
+        self._wait()
+        if texts.nbytes < _THREADED_BYTES:
+            for name, column in zip(texts.schema.names, texts.columns, strict=True):
+                self._guesses[name].add(column)
+            return
+        guesses = [self._guesses[name] for name in texts.schema.names]
+        self._pending = self._threads.map(Guess.add, guesses, texts.columns)
+
+    def _wait(self) -> None:
+        for _ in self._pending:
+            pass
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -318,6 +387,17 @@ def _is_same(column: pa.Array, kind: pa.DataType) -> bool:
         return bool(pc.all(pc.equal(column.cast(kind).cast(pa.string()), column)).as_py())
     except ValueError:
         return False
+
+
+def _has_exponent(column: pa.Array) -> bool:
+    # To ignore the case takes Arrow ten times as long.
+    return any(pc.any(pc.match_substring(column, letter)).as_py() for letter in "eE")
+
+
+def _is_time(column: pa.Array, zone: str | None) -> bool:
+    """Tell whether all texts are times with minutes, which Arrow does not demand, and at most six digits of seconds."""
+    has_minutes = pc.equal(pc.find_substring(column, ":"), constant(len("2024-01-31T12")))
+    return bool(pc.all(has_minutes).as_py()) and _fits(column, pa.timestamp("us", zone))
 
 
 def _fits(column: pa.Array, kind: pa.DataType) -> bool:

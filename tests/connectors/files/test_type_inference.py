@@ -19,6 +19,15 @@ _NUMBERS = (
     | st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**20), max_value=10**20).map(str)
     | st.sampled_from(["-0", "0", "1.50", "1e5", "1E-7", "9007199254740993", "1e400", "1e-400"])
 )
+_ODD = st.text("0123456789.-+eE xn", min_size=1, max_size=6)
+_TIMES = st.builds(
+    "{}{}{}{}{}".format,
+    st.sampled_from(["2024-02-29", "2024-02-30", "0001-01-01", "9999-12-31", "2024-2-9", " 2024-02-29"]),
+    st.sampled_from(["T", " ", "  ", "t"]),
+    st.sampled_from(["10", "10:20", "10:20:30", "23:59:60", "24:00", "1:02", "102030"]),
+    st.sampled_from(["", ".", ".1", ".123456", ".1234567", ".1234567890"]),
+    st.sampled_from(["", "Z", "z", "+02", "+0230", "-02:30", "+02:3", " UTC", "+25:00"]),
+)
 _TEXTS = st.sampled_from(["", "007", "abc", "2024-02-29", "2024-02-30", "true", "NaN", "-inf", "+1", " 1", "5."])
 
 
@@ -49,6 +58,19 @@ def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]
         assert all(Decimal(text) in (Decimal(float(text)), Decimal(repr(float(text)))) for text in whole)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(_NUMBERS | _TEXTS | _ODD, min_size=1, max_size=3)
+    | st.lists(_ODD, min_size=1, max_size=2)
+    | st.lists(_TIMES, min_size=1, max_size=3)
+)
+def test_what_arrow_reads_faster_has_the_type_that_the_patterns_say(texts: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Guess, "_without_plain", lambda _, column: column)
+        kind = type_of(texts)
+    assert type_of(texts) == kind
+
+
 @pytest.mark.parametrize(
     ("texts", "kind"),
     [
@@ -59,6 +81,15 @@ def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]
         (["1.5", "2"], pa.float64()),
         (["0.12345678901234567890"], pa.decimal128(38, 20)),
         (["1.5", "nan"], pa.float64()),
+        (["0.10", "-12.0"], pa.float64()),
+        (["01.5"], pa.string()),
+        ([".5"], pa.string()),
+        (["5."], pa.string()),
+        (["2024-02-29 10:20", "2024-02-29T10:20:30.123456"], pa.timestamp("us")),
+        (["2024-02-29 10:20", "2024-02-29T10:20:30.1234567"], pa.timestamp("ns")),
+        (["2024-02-29 10:20+02", "2024-02-29T10:20:30Z"], pa.timestamp("us", "UTC")),
+        (["2024-02-29 10:20+02", "2024-02-29 10+02"], pa.string()),
+        (["2024-02-29 10:20", "2024-02-29 10:20Z"], pa.string()),
         (["2024-02-29"], pa.date32()),
         (["2024-02-29", "2024-2-29"], pa.string()),
         (["1", "2024-02-29"], pa.string()),
