@@ -429,12 +429,9 @@ def test_a_column_of_that_name_is_refused(bench: Bench) -> None:
         bench.plan()
 
 
-@pytest.mark.parametrize("connector", ["memory", "sqlalchemy"])
-def test_a_destination_without_versions_is_refused(bench: Bench, connector: str) -> None:
-    url = f"sqlite:///{bench.folder / 'x.db'}"
-    configs = {"memory": {"database": "m"}, "sqlalchemy": {"url": url}}
-    bench.to = {"connector": connector, "config": configs[connector]}
-    with pytest.raises(ConfigError, match=f"{connector} does not"):
+def test_a_destination_without_versions_is_refused(bench: Bench) -> None:
+    bench.to = {"connector": "memory", "config": {"database": "m"}}
+    with pytest.raises(ConfigError, match="memory does not"):
         bench.plan()
 
 
