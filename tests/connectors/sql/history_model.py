@@ -244,7 +244,7 @@ def _drawn(chance: random.Random, column: str, *, has_nan: bool) -> Any:
 # ------------------------------------------------------------------------------ as the table has it
 def held(system: str, url: str, path: Path) -> list[tuple[Any, ...]]:
     """Return the rows of `people` as the system's own client reads them, in the form of `Model.table`."""
-    names, rows = _rows(system, url, path)
+    names, rows = rows_of(system, url, path)
     found = []
     for values in rows:
         row = dict(zip(names, values, strict=True))
@@ -265,7 +265,7 @@ def arrow_type(name: str) -> pa.DataType:
     return {"n": pa.float64(), "mark": pa.int64(), "amount": pa.int64(), "id": pa.int64()}.get(name, pa.string())
 
 
-def _rows(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
+def rows_of(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
     sql = "select * from people"
     if system in FILES:
         names = ["id", VALID_FROM, VALID_TO, *VALUES, *(f"new{number}" for number in range(20)), "at"]
