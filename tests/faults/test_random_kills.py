@@ -19,13 +19,13 @@ from tests.faults.conftest import Count
 from tests.zygote import Zygote
 
 #: Of each system and disposition; 200 of all in the full set.
-KILLS = 15 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 2
+KILLS = 17 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 2
 
 #: A run that is let alone after so many that are killed, one after the other.
 IN_A_ROW = 4
 
-URLS = {"postgres": "postgres_url", "mysql": "mariadb_url", "psycopg": "postgres_url", "pymysql": "mariadb_url"}
-SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "psycopg", "pymysql", "parquet")
+URLS = {"postgres": "postgres_url", "mysql": "mariadb_url", "psycopg": "postgres_url"}
+SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "psycopg", "parquet")
 
 Rows = list[tuple[Any, ...]]
 
@@ -79,8 +79,7 @@ class House:
 
     def __init__(self, zygote: Zygote, folder: Path, system: str, url: str, *, is_history: bool) -> None:
         self.zygote, self.folder, self.system, self.url, self.is_history = zygote, folder, system, url, is_history
-        drivers = {"psycopg": "postgresql+psycopg:", "pymysql": "mysql+pymysql:"}
-        driver = drivers.get(system, "")
+        driver = "postgresql+psycopg:" if system == "psycopg" else ""
         place = {"url": driver + url.partition(":")[2] if driver else url} if url else {"path": "out.db"}
         stream: dict[str, Any] = {"stream": "people", "write_disposition": "replace_range", "range_column": "at"}
         if is_history:
