@@ -82,6 +82,12 @@ class MySQLTables(Tables):
             parts.append(f"{self._quote(SEQUENCE)} bigint unsigned not null auto_increment primary key")
         return self._create(f"temporary table {self._table(name)}", parts)
 
+    def create_working(self, name: TableName, columns: Sequence[Column], unique: str = "") -> str:
+        """Create it with its index: to add one later commits."""
+        parts = [self._column(column, column.type) for column in columns]
+        parts += [f"unique ({self._quote(unique)})"] if unique else []
+        return self._create(f"temporary table {self._table(name)}", parts)
+
     def add_column(self, name: TableName, column: Column) -> str:
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._column(column, column.type)}"

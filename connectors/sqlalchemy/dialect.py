@@ -121,6 +121,7 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         renames=False,
         keeps_not_null=naming.engine.dialect.name in KEEP_NOT_NULL,
         slices=True,
+        makes_in_transaction=False,
         timestamp_type="timestamptz",
         alters_at_once=True,  # in a transaction of its own
         arrival=naming.quote(SEQUENCE),

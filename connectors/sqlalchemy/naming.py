@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy.engine import Engine
 
-from ..sql.identifiers import Naming, TableName
+from ..sql.identifiers import SEQUENCE, Naming, TableName
 from .spelling import Names
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(TableName):
+    """Staged records from a number to another."""
+
+    first: int
+    last: int
 
 
 class SQLAlchemyNaming(Naming):
@@ -21,6 +31,13 @@ class SQLAlchemyNaming(Naming):
     def quote(self, name: str) -> str:
         """Quote a name."""
         return self.spelling.quote(name)
+
+    def table(self, name: TableName) -> str:
+        """Quote the name of a table; a slice is a derived table."""
+        if not isinstance(name, Slice):
+            return super().table(name)
+        whole, between = super().table(TableName(name.schema, name.name)), f"between {name.first} and {name.last}"
+        return f"(select * from {whole} x where x.{self.quote(SEQUENCE)} {between})"
 
     def fold(self, name: str) -> str:
         """Take names that differ in case only for the same: some systems do, and no user wants both."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,17 +16,9 @@ from ..sql.session import Session
 from ..sql.tables import Column, ColumnTest, Table
 from ..stream import ConflictMethod
 from .colliding_keys import refuse_colliding_keys
-from .naming import SQLAlchemyNaming
+from .naming import Slice, SQLAlchemyNaming
 from .session import AlchemySession
 from .types import Kind, sqlalchemy_type
-
-
-@dataclass(frozen=True, slots=True)
-class Slice(TableName):
-    """Staged records from a number to another."""
-
-    first: int
-    last: int
 
 
 class SQLAlchemyWrites(Writes):
@@ -287,6 +278,52 @@ class SQLAlchemyWrites(Writes):
                 values[into[column.name]] = sa.select(value).where(is_same).scalar_subquery()
         return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
 
+    # ----------------------------------------------------------------- histories
+    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+        """Write a derived table of the last staged record of each key."""
+        number, source = self._quote(SEQUENCE), self._table(staging)
+        last = f"select max(m.{number}) from {source} m group by {self._names(key, 'm.')}"
+        return f"(select * from {source} l where l.{number} in ({last}))"
+
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Turn a staged expression into the column's type."""
+        if column_type == staged_type:
+            return expression
+        kind = sqlalchemy_type(Kind.parse(column_type), self._own)
+        return self._compiled(sa.cast(sa.literal_column(expression), kind))
+
+    def changed(self, columns: Sequence[Column]) -> str:
+        """Compare what no collation has a say in, if there is any way to do so."""
+        parts = []
+        for column in columns:
+            left, right = (f"{alias}.{self._quote(column.name)}" for alias in "ts")
+            parts.append(f"({left} is null and {right} is not null) or ({left} is not null and {right} is null)")
+            if Kind.parse(column.type).is_text:
+                if self._own.name in _TAKES_SPACES:
+                    parts.append(f"octet_length({left}) <> octet_length({right})")
+                left, right = (_AS_BYTES.get(self._own.name, "{}").format(each) for each in (left, right))
+            parts.append(f"{left} <> {right}")
+        return f"case when {' or '.join(parts)} then 1 else 0 end = 1" if parts else "1 = 0"
+
+    def update_from(self, target: Table, source: TableName, values: Mapping[str, str], condition: str) -> str:
+        """Write UPDATE with subqueries: not every system joins in one."""
+        return self._updated_by(self._table(target.name), "t", f"{self._table(source)} s", values, condition)
+
+    def update_staged(self, staging: TableName, target: Table, values: Mapping[str, str], condition: str) -> str:
+        """Write it with subqueries."""
+        return self._updated_by(self._table(staging), "s", f"{self._table(target.name)} t", values, condition)
+
+    def _updated_by(self, table: str, alias: str, source: str, values: Mapping[str, str], condition: str) -> str:
+        found = {
+            name: value if value == "null" else f"(select {value} from {source} where {condition})"
+            for name, value in values.items()
+        }
+        listed = ", ".join(f"{self._quote(name)} = {value}" for name, value in found.items())
+        where = f"where exists (select 1 from {source} where {condition})"
+        if self._own.name == "mssql":
+            return f"update {alias} set {listed} from {table} {alias} {where}"
+        return f"update {table} {'' if self._own.name == 'oracle' else 'as '}{alias} set {listed} {where}"
+
     def _in_table(self, value: Any, column: Column, staged: Mapping[str, str]) -> Any:
         """Return a staged value in the type of the table's column."""
         if staged[column.name] == column.type:
@@ -335,6 +372,16 @@ class SQLAlchemyWrites(Writes):
         text = str(clause.compile(dialect=self._own, compile_kwargs={"literal_binds": True}))
         return text.replace("%%", "%") if self._spelling.doubles_percents else text
 
+
+#: How texts are compared where a collation may take different ones for equal.
+_AS_BYTES = {
+    "mysql": "cast({} as binary)",
+    "mariadb": "cast({} as binary)",
+    "mssql": "cast({} as varbinary(max))",
+}
+
+#: Dialects that take no heed of spaces at the end of texts.
+_TAKES_SPACES = ("firebird", "firebird.firebird", "firebird.firebirdsql")
 
 #: Columns of a table, by their names here.
 Part = dict[str, Any]

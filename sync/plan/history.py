@@ -121,8 +121,7 @@ def check_history(
     if is_wanted and can.keeps_history is None:
         raise fail(
             "`write_disposition: history` needs a destination that keeps versions, and "
-            f"{pipeline.destination.connector} does not: write merge, or use postgres, mysql, mariadb, duckdb, sqlite "
-            "or files"
+            f"{pipeline.destination.connector} does not: write merge, or use a database or files"
         )
     if is_wanted and full_refresh and not drop_history and table.schema is not None:
         raise fail(

@@ -16,7 +16,7 @@ from tests.faults.histories import seed as history_seed
 from tests.faults.shards import this_shard, write
 
 Count = Callable[[int], None]
-FAULTS = "faults"
+FAULTS, MOMENTS = "faults", "kills at random moments"
 
 
 def _base() -> Path:
@@ -57,6 +57,17 @@ def injected(request: pytest.FixtureRequest) -> Count:
     return count
 
 
+@pytest.fixture
+def killed_at_random(request: pytest.FixtureRequest, injected: Count) -> Count:
+    """Add to the number of injected faults, and to that of kills at random moments, which is printed apart."""
+
+    def count(number: int = 1) -> None:
+        injected(number)
+        request.node.user_properties.append((MOMENTS, number))
+
+    return count
+
+
 @pytest.fixture(scope="session")
 def is_full() -> bool:
     """Whether the full set runs (`make faults`)."""
@@ -76,9 +87,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     stats = terminalreporter.stats
     reports = [report for found in stats.values() for report in found if isinstance(report, pytest.TestReport)]
     calls = [report for report in reports if report.when == "call"]
-    injected = sum(number for call in calls for name, number in call.user_properties if name == FAULTS)
+    said = [each for call in calls for each in call.user_properties]
+    injected, moments = (sum(number for name, number in said if name == kind) for kind in (FAULTS, MOMENTS))
     if injected:
-        terminalreporter.write_sep("=", f"{injected} injected faults")
+        terminalreporter.write_sep("=", f"{injected} injected faults, {moments} of them {MOMENTS}")
     lived = sum("::test_a_history_ends_as_the_oracle_says[" in call.nodeid for call in calls)
     if lived:
         terminalreporter.write_sep("=", f"{lived} histories of SYNCBLOCKS_HISTORIES={history_seed()}")
@@ -88,5 +100,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         seconds = sum(report.duration for report in reports)
         write(
             this_shard(),
-            {"tests": len(calls), "injected": injected, "violations": violations, "seconds": seconds},
+            {
+                "tests": len(calls),
+                "injected": injected,
+                "moments": moments,
+                "violations": violations,
+                "seconds": seconds,
+            },
         )

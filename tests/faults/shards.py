@@ -65,7 +65,11 @@ def added_up(results: Iterable[dict[str, Any]]) -> tuple[list[str], bool]:
     lines += [f"{number}/{count}: missing" for number in missing]
     violations = [violation for part in parts.values() for violation in part["violations"]]
     total = {name: sum(part[name] for part in parts.values()) for name in ("tests", "injected")}
-    lines.append(f"{total['tests']} tests, {total['injected']} injected faults, {len(violations)} violations")
+    moments = sum(part.get("moments", 0) for part in parts.values())
+    lines.append(
+        f"{total['tests']} tests, {total['injected']} injected faults, {moments} of them kills at random moments, "
+        f"{len(violations)} violations"
+    )
     return [*lines, *violations], not missing and not violations
 
 

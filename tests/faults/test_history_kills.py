@@ -64,11 +64,14 @@ class House:
         if self.has_versions:
             stream |= {"replication_method": "INCREMENTAL", "valid_from": "bookmark"}
         tables = {"people": {"columns": self.columns, "records": self.records}}
+        is_alchemy = self.system == "psycopg"
         config = {"url": self.url} if self.url else {"path": "out.db"}
+        if is_alchemy:
+            config["url"] = self.url.replace("postgresql:", "postgresql+psycopg:")
         document = {
             "pipeline": "kept",
             "source": {"connector": "memory", "config": {"tables": tables, "batch_size": 1, "checkpoint_records": 2}},
-            "destination": {"connector": self.system, "config": config},
+            "destination": {"connector": "sqlalchemy" if is_alchemy else self.system, "config": config},
             "streams": [stream],
         }
         (self.folder / "kept.json").write_text(json.dumps(document))
@@ -107,7 +110,7 @@ def _numbered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("seed", range(20 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 1))
-@pytest.mark.parametrize("system", ["postgres", "mysql", "duckdb", "sqlite", "parquet"])
+@pytest.mark.parametrize("system", ["postgres", "mysql", "duckdb", "sqlite", "parquet", "psycopg"])
 def test_a_killed_run_leaves_no_gap_and_no_version_too_many(
     request: pytest.FixtureRequest,
     zygote: Zygote,
@@ -117,13 +120,14 @@ def test_a_killed_run_leaves_no_gap_and_no_version_too_many(
     system: str,
     seed: int,
 ) -> None:
-    urls = {"postgres": "postgres_url", "mysql": "mariadb_url"}
+    urls = {"postgres": "postgres_url", "mysql": "mariadb_url", "psycopg": "postgres_url"}
     url = request.getfixturevalue(urls[system]) if system in urls else ""
     chance = random.Random(f"{system} {seed}")
     house, hit, usual_s = House(zygote, folder, system, url, chance), 0, 1.0
     for number in range(ROUNDS if is_full else 2):
         house.change()
-        point = "files.manifest" if system == "parquet" else f"{system}.commit"
+        commits = {"parquet": "files.manifest", "psycopg": "sqlalchemy.commit"}
+        point = commits.get(system, f"{system}.commit")
         places = [place for place in PLACES if place != "inside" or system != "parquet"]
         point = f"{point}.{chance.choice(places)}:{chance.randrange(1, 7)}:kill"
         killed = (

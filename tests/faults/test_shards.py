@@ -24,7 +24,7 @@ def test_a_part_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_sum_names_what_is_missing_and_what_was_found(tmp_path: Path) -> None:
-    part = {"tests": 2, "injected": 30, "violations": [], "seconds": 1.0}
+    part = {"tests": 2, "injected": 30, "moments": 7, "violations": [], "seconds": 1.0}
     write(Shard(1, 2), part, tmp_path)
 
     def results() -> list[dict[str, object]]:
@@ -35,7 +35,11 @@ def test_the_sum_names_what_is_missing_and_what_was_found(tmp_path: Path) -> Non
     assert "2/2: missing" in lines
     write(Shard(2, 2), part, tmp_path)
     assert added_up(results()) == (
-        [*lines[:1], lines[0].replace("1/2", "2/2"), "4 tests, 60 injected faults, 0 violations"],
+        [
+            *lines[:1],
+            lines[0].replace("1/2", "2/2"),
+            "4 tests, 60 injected faults, 14 of them kills at random moments, 0 violations",
+        ],
         True,
     )
     write(Shard(2, 2), {**part, "violations": ["test_x: lost"]}, tmp_path)

@@ -27,6 +27,8 @@ class Facts:
     has_savepoints: bool = False
     #: Statements can read a range of a numbered staging table (`Writes.slice`); False: the range is copied.
     slices: bool = False
+    #: Tables are made within the transaction that uses them; False: a load makes its working tables before it.
+    makes_in_transaction: bool = True
     #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
     check_now: str = ""
     #: Column that orders records by arrival, to find repeated keys in a replacement whose key is not enforced while

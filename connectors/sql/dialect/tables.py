@@ -92,6 +92,16 @@ class Tables(ABC):
             numbered: with a column `SEQUENCE` that counts records in order of arrival.
         """
 
+    def create_working(self, name: TableName, columns: Sequence[Column], unique: str = "") -> str:
+        """Write CREATE for a table that holds a step of a load, like `create_staging`.
+
+        Args:
+            name: a name of `staging`.
+            columns: all nullable.
+            unique: column of numbers, all different, by which records are found; for systems that need an index then.
+        """
+        return self.create_staging(name, columns, numbered=False)
+
     def drop(self, name: TableName) -> str:
         """Write DROP TABLE IF EXISTS; never with CASCADE."""
         return f"drop table if exists {self._table(name)}"

@@ -101,17 +101,22 @@ class History(Strategy):
             is_empty = table is None
             table = target.create(columns, key) if table is None else target.evolve(table, columns)
         self._starts_over = False
+        writes = None
+        if staged is not None:
+            versions = self._versions(table, staged, key)
+            writes = HistoryStatements(context.dialect, table, staged, versions)
+            target.run(
+                [*writes.prepared(is_of_records=self._history.has_versions), *self._first(staged, is_made=False)]
+            )
         if marked is not None:
             self._end(marked, table, key)
-        if staged is None:
+        if staged is None or writes is None:
             return
-        versions = self._versions(table, staged, key)
         target.lock_late()
         own = [column.name for column in versions.key]
         keep_latest(context, table, staged, own, is_new=is_empty, current=versions.valid_to.name)
         if self._history.is_whole:
             self.records -= self._reject_unlike(staged, versions)
-        writes = HistoryStatements(context.dialect, table, staged, versions)
         context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, staged.written_to(table), own)
 
         def statements(source: TableName) -> Sequence[Action]:
@@ -128,10 +133,11 @@ class History(Strategy):
         last = context.columns.names[VALID_TO]
         held = {column.name: column for column in table.columns}
         columns = [held[name] for name in (*key, last)]
-        context.target.lock_late()
         name, types = stage_keys(context, marked, columns)
         stem = TableName(name.schema, staging_name(context.load.token))
         endings = Endings(context.dialect, table, columns[:-2], columns[-2], columns[-1], stem)
+        context.target.run(endings.prepared())
+        context.target.lock_late()
         context.target.run([*endings.statements(name, types), context.dialect.tables.drop(name)])
         self.removed += marked.num_rows - marked.column(VALID_TO).null_count
 
@@ -185,6 +191,23 @@ class History(Strategy):
         is_ordered = all(any(is_kind(kind) for is_kind in _ORDERED) for kind in kinds)
         return [names[name] for name in stream.bookmark_properties] if is_ordered else []
 
+    @staticmethod
+    def _first_name(staged: StagingTable) -> TableName:
+        return TableName(staged.name.schema, f"{staged.name.name}{HISTORY_SUFFIX}0")
+
+    def _first(self, staged: StagingTable, *, is_made: bool) -> list[str]:
+        """Write CREATE for a table of the first records of keys, before the load or where it is filled.
+
+        Not every system opens a temporary table twice at once.
+        """
+        facts, tables = self.context.dialect.facts, self.context.dialect.tables
+        if facts.makes_in_transaction != is_made or not self._history.is_whole:
+            return []
+        own = [*staged.own_columns(), Column(name=SEQUENCE, type=facts.bigint_type)]
+        keys = [column for column in own if column.name in self.context.columns.key()[:-1]]
+        name = self._first_name(staged)
+        return [*filter(None, (tables.create_working(name, own), tables.index_staging(name, keys)))]
+
     def _reject_unlike(self, staged: StagingTable, versions: Versions) -> int:
         """Reject records of a key that differ from the first one of that key, in one reading of the whole source.
 
@@ -195,30 +218,28 @@ class History(Strategy):
         names = [column.name for column in versions.key]
         if not session.query(dialect.writes.repeated_key(staged.name, names)):
             return 0
-        # A table of the first ones of keys that come again: not every system opens a temporary table twice at once.
-        first = TableName(staged.name.schema, f"{staged.name.name}{HISTORY_SUFFIX}0")
+        first = self._first_name(staged)
         own, number, place = staged.own_columns(), dialect.naming.quote(SEQUENCE), dialect.naming.quote(RANK)
         source, held = dialect.naming.table(staged.name), {column.name: column for column in own}
         listed = dialect.naming.names([*staged.types])
-        bigint = Column(name=SEQUENCE, type=dialect.facts.bigint_type)
         of_key = f"partition by {dialect.naming.names(names)}"
         times = dialect.naming.quote("_syncblocks_count")
         windows = f"row_number() over ({of_key} order by {number}) as {place}, count(*) over ({of_key}) as {times}"
-        ranked = f"(select {listed}, {number}, {windows} from {source})"
+        ranked = f"(select {listed}, {number}, {windows} from {source} w)"
         context.target.run(
             [
-                dialect.tables.create_staging(first, [*own, bigint], numbered=False),
+                *self._first(staged, is_made=True),
                 f"insert into {dialect.naming.table(first)} ({listed}, {number}) "
-                f"select {listed}, {number} from {ranked} as r where {place} = 1 and {times} > 1",
+                f"select {listed}, {number} from {ranked} r where {place} = 1 and {times} > 1",
             ]
         )
         differs = dialect.writes.changed([held[column.name] for column in versions.compared])
         same = dialect.writes.same_key([held[name] for name in names])
-        unlike = f"exists (select 1 from {dialect.naming.table(first)} as t where {same} and ({differs}))"
+        unlike = f"exists (select 1 from {dialect.naming.table(first)} t where {same} and ({differs}))"
         reason = f"another record of this run has the same key ({', '.join(names)}) and other values"
         if context.rejected is not None:
             count = context.rejected.remove(staged, [(unlike, reason)], context.columns.names)
-        elif session.query(f"select 1 from {source} as s where {unlike} limit 1"):
+        elif session.query(f"select count(*) from {source} s where {unlike}")[0][0]:
             raise context.error(f"{reason}: a history cannot tell which one is true; choose other key_properties")
         else:
             count = 0

@@ -36,12 +36,23 @@ class Endings:
         self._key, self._begin, self._end = key, valid_from, valid_to
         self._marks, self._last = (TableName(stem.schema, f"{stem.name}{HISTORY_SUFFIX}{number}") for number in (7, 8))
 
+    def prepared(self) -> list[str]:
+        """Write the creation of working tables, where none can be made once the load is under way."""
+        if self._dialect.facts.makes_in_transaction:
+            return []
+        marked = [*self._key, self._begin, self._end]
+        return [self._create(self._marks, marked), self._create(self._last, self._held)]
+
+    @property
+    def _held(self) -> list[Column]:
+        return [column for column in self._target.columns if not column.is_generated]
+
     def statements(self, staged: TableName, types: Mapping[str, str]) -> list[Action]:
         """Write them for staged keys, with the types of their columns."""
         writes, tables, table = self._dialect.writes, self._dialect.tables, self._dialect.naming.table
         same, target, place = writes.same_key(self._key), table(self._target.name), self._quote(RANK)
         marked = [*self._key, self._begin, self._end]
-        held = [column for column in self._target.columns if not column.is_generated]
+        held = self._held
         kept = [column for column in held if column not in (self._begin, self._end)]
         begun, ended = self._quote(self._begin.name), self._quote(self._end.name)
         cast = ", ".join(writes.cast(f"s.{self._quote(c.name)}", c.type, types[c.name]) for c in marked)
@@ -49,7 +60,7 @@ class Endings:
         later = f"case when s.{begun} > t.{ended} then s.{begun} else t.{ended} end"
         return [
             *self._made(self._marks, marked),
-            f"insert into {table(self._marks)} ({self._names(marked)}) select {cast} from {table(staged)} as s",
+            f"insert into {table(self._marks)} ({self._names(marked)}) select {cast} from {table(staged)} s",
             writes.update_from(
                 self._target,
                 self._marks,
@@ -61,7 +72,7 @@ class Endings:
             *self._made(self._last, held),
             f"insert into {table(self._last)} ({self._names([*kept, self._begin, self._end])}, "
             f"{self._quote(SEQUENCE)}, {place}) select {self._names([*kept, self._begin], 't.')}, {later}, 0, {newest} "
-            f"from {table(self._marks)} as s join {target} as t on {same} where s.{ended} is null",
+            f"from {table(self._marks)} s join {target} t on {same} where s.{ended} is null",
             writes.update_from(
                 self._target,
                 self._last,
@@ -69,15 +80,19 @@ class Endings:
                 f"{same} and t.{begun} = s.{begun} and s.{place} = 1 and s.{ended} = s.{begun}",
             ),
             f"insert into {target} ({self._names([*kept, self._begin])}) select {self._names(kept, 's.')}, s.{ended} "
-            f"from {table(self._last)} as s where s.{place} = 1 and s.{ended} > s.{begun}",
+            f"from {table(self._last)} s where s.{place} = 1 and s.{ended} > s.{begun}",
             *map(tables.drop, (self._marks, self._last)),
         ]
 
     def _made(self, name: TableName, columns: Sequence[Column]) -> list[str]:
+        if not self._dialect.facts.makes_in_transaction:
+            return []
+        return [self._dialect.tables.drop(name), self._create(name, columns)]
+
+    def _create(self, name: TableName, columns: Sequence[Column]) -> str:
         own = [Column(name=column.name, type=column.type) for column in columns]
         numbers = [Column(name=each, type=self._dialect.facts.bigint_type) for each in (SEQUENCE, RANK)]
-        tables = self._dialect.tables
-        return [tables.drop(name), tables.create_staging(name, [*own, *numbers], numbered=False)]
+        return self._dialect.tables.create_working(name, [*own, *numbers])
 
     def _quote(self, name: str) -> str:
         return self._dialect.naming.quote(name)

@@ -17,6 +17,9 @@ from ..tables import Column, StagingTable, Table
 #: it comes before the current one; the table has a row of its key and time; it is the current row itself.
 _NEXT, _LATE, _SAME, _CURRENT = 0, 1, 2, 3
 
+#: Number of the working table whose records are found by `SEQUENCE`.
+_BY_NUMBER = 3
+
 #: Columns that stand in derived tables only.
 _RUN, _CLOSED, _SAID = "_syncblocks_run", "_syncblocks_closed", "_syncblocks_said"
 
@@ -73,6 +76,16 @@ class HistoryStatements:
         self._first_key = self._quote(versions.key[0].name)
 
     # ------------------------------------------------------------------ of one time each run
+    def prepared(self, *, is_of_records: bool) -> list[str]:
+        """Write the creation of working tables, where none can be made once the load is under way."""
+        if self._dialect.facts.makes_in_transaction:
+            return []
+        numbers = (1, 9, 2, 3, 4, 5) if is_of_records else (1,)
+        numbers = (*numbers, 6) if self._versions.has_ends else numbers
+        tables = [self._working(number) for number in numbers]
+        indexes = [self._dialect.tables.index_staging(name, self._versions.key) for name in tables]
+        return [*map(self._create, tables), *filter(None, indexes)]
+
     def of_run(self, source: TableName) -> list[Action]:
         """Write them for records that all have the run's time; of a key the last one counts."""
         versions, writes = self._versions, self._dialect.writes
@@ -90,14 +103,14 @@ class HistoryStatements:
             *self._reopened(source),
             *self._made(found),
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, {kind} "
-            f"from {self._last(source, [*versions.key])} as s left join {self._into_target} as t on {current} "
+            f"from {self._last(source, [*versions.key])} s left join {self._into_target} t on {current} "
             f"where {is_other}",
             *self._carried(found),
             *self._updated(versions.updated, found, f"{current} and s.{self._rank} = {_SAME}"),
             writes.update_from(
                 self._target, found, {versions.valid_to.name: f"s.{self._from}"}, f"{current} and {follows}"
             ),
-            f"{self._insert_target()} select {self._listed('s.')} from {self._table(found)} as s where {follows}",
+            f"{self._insert_target()} select {self._listed('s.')} from {self._table(found)} s where {follows}",
             self._dialect.tables.drop(found),
         ]
 
@@ -106,14 +119,14 @@ class HistoryStatements:
         last = self._last(source, [*self._versions.key], is_first=True)
         return [
             *self._dialect.writes.before_merge(),
-            f"{self._insert_target()} select {self._listed('s.')} from {last} as s",
+            f"{self._insert_target()} select {self._listed('s.')} from {last} s",
         ]
 
     # --------------------------------------------------------------- of a time each record
     def of_records(self, source: TableName) -> list[Action]:
         """Write them for records that each have a time of their own; every one is a version."""
         versions, writes = self._versions, self._dialect.writes
-        found, one, two, heads, ends = map(self._working, range(1, 6))
+        found, chain, one, two, heads, ends = map(self._working, (1, 9, 2, 3, 4, 5))
         current = f"{self._same} and t.{self._to} is null"
         at_once = f"{self._same} and t.{self._from} = s.{self._from}"
         is_new = f"t.{self._first_key} is null"
@@ -121,18 +134,19 @@ class HistoryStatements:
         return [
             *writes.before_merge(),
             *self._reopened(source, is_kept=True),
-            *self._made(found, one, two, heads, ends),
+            *self._made(found, chain, one, two, heads, ends),
             # Of equal times the last replaces the other; what is in the table as it comes is not looked at again.
             f"{self._insert(found)} select {self._listed('s.')}, s.{self._number}, "
             f"case when {is_new} then {_NEXT} else {_SAME} end "
-            f"from {self._last(source, [*versions.key, versions.valid_from], has_times=True)} as s "
-            f"left join {self._into_target} as t on {at_once} where {is_new} or {writes.changed(versions.updated)}",
+            f"from {self._last(source, [*versions.key, versions.valid_from], has_times=True)} s "
+            f"left join {self._into_target} t on {at_once} where {is_new} or {writes.changed(versions.updated)}",
             *self._updated(versions.updated, found, f"{at_once} and s.{self._rank} = {_SAME}"),
             *self._carried(found),
             writes.update_staged(
                 found, self._target, {RANK: str(_LATE)}, f"{current} and {is_next} and s.{self._from} < t.{self._from}"
             ),
-            *(statement for each in (one, two) for statement in self._chain(each, found)),
+            *self._chain(chain, found),
+            *(self._placed(each, chain) for each in (one, two)),
             self._heads(heads, one, two),
             *self._updated(
                 versions.renewed,
@@ -140,7 +154,7 @@ class HistoryStatements:
                 f"{current} and s.{self._rank} = {_CURRENT}",
             ),
             f"{self._insert(heads)} select {self._listed('s.')}, s.{self._number}, s.{self._rank} "
-            f"from {self._table(found)} as s where s.{self._rank} = {_LATE}",
+            f"from {self._table(found)} s where s.{self._rank} = {_LATE}",
             self._ends(ends, heads),
             self._insert_versions(heads),
             writes.update_from(
@@ -151,7 +165,7 @@ class HistoryStatements:
             ),
             *map(
                 self._dialect.tables.drop,
-                (found, one, two, heads, ends, *([self._raised] if versions.has_ends else [])),
+                (found, chain, one, two, heads, ends, *([self._raised] if versions.has_ends else [])),
             ),
         ]
 
@@ -159,28 +173,31 @@ class HistoryStatements:
         """Write what collects the versions that may follow the current row, and that row."""
         source, is_next = self._table(found), f"s.{self._rank} = {_NEXT}"
         # Joined, from the few keys to the table's index: not every system turns an `exists` around.
-        keys = f"(select distinct {self._names(self._versions.key, 's.')} from {source} as s where {is_next})"
+        keys = f"(select distinct {self._names(self._versions.key, 's.')} from {source} s where {is_next})"
         return [
-            f"{self._insert(chain)} select {self._listed('s.')}, 0, {_NEXT} from {source} as s where {is_next}",
+            f"{self._insert(chain)} select {self._listed('s.')}, 0, {_NEXT} from {source} s where {is_next}",
             f"{self._insert(chain)} select {self._listed('t.')}, 0, {_CURRENT} "
-            f"from {keys} as s join {self._into_target} as t on {self._same} and t.{self._to} is null",
+            f"from {keys} s join {self._into_target} t on {self._same} and t.{self._to} is null",
         ]
+
+    def _placed(self, placed: TableName, chain: TableName) -> str:
+        """Write what numbers the versions of all keys, those of one key one after the other."""
+        order = f"row_number() over (order by {self._names(self._versions.key)}, {self._from})"
+        return f"{self._insert(placed)} select {self._listed()}, {order}, {self._rank} from {self._table(chain)}"
 
     def _heads(self, heads: TableName, one: TableName, two: TableName) -> str:
         """Write what keeps the versions that differ from the one before; the last equal one gives what is in place."""
         versions, keys = self._versions, self._names(self._versions.key)
-        order = f"row_number() over (partition by {keys} order by {self._from}) as {self._number}"
-        placed = f"(select {self._listed()}, {order}, {self._rank} from {{}})"
         differs = self._dialect.writes.changed(versions.compared)
         is_head = f"case when t.{self._first_key} is null or {differs} then 1 else 0 end as {self._quote(_CLOSED)}"
         marked = (
             f"(select {self._listed('s.')}, s.{self._number}, s.{self._rank}, {is_head} "
-            f"from {placed.format(self._table(one))} as s left join {placed.format(self._table(two))} as t "
-            f"on {self._same} and t.{self._number} = s.{self._number} - 1)"
+            f"from {self._table(one)} s left join {self._table(two)} t "
+            f"on t.{self._number} = s.{self._number} - 1 and {self._same})"
         )
         run, closed = self._quote(_RUN), self._quote(_CLOSED)
         heads_so_far = f"sum({closed}) over (partition by {keys} order by {self._number})"
-        counted = f"(select m.*, {heads_so_far} as {run} from {marked} as m)"
+        counted = f"(select m.*, {heads_so_far} as {run} from {marked} m)"
         window = f"over (partition by {keys}, {run} order by {self._number} desc)"
         last = {column.name for column in versions.renewed}
         listed = ", ".join(
@@ -189,9 +206,9 @@ class HistoryStatements:
             else self._quote(column.name)
             for column in versions.all
         )
-        whole = f"(select {listed}, {self._number}, {self._rank}, {closed} from {counted} as c)"
+        whole = f"(select {listed}, {self._number}, {self._rank}, {closed} from {counted} c)"
         return (
-            f"{self._insert(heads)} select {self._listed('s.')}, s.{self._number}, s.{self._rank} from {whole} as s "
+            f"{self._insert(heads)} select {self._listed('s.')}, s.{self._number}, s.{self._rank} from {whole} s "
             f"where s.{closed} = 1"
         )
 
@@ -201,7 +218,7 @@ class HistoryStatements:
         names = ", ".join([self._names(self._versions.key), self._from, self._to])
         return (
             f"insert into {self._table(ends)} ({names}) select {keys}, min(s.{self._from}), t.{self._from} "
-            f"from {self._table(heads)} as s join {self._into_target} as t on {self._same} "
+            f"from {self._table(heads)} s join {self._into_target} t on {self._same} "
             f"and t.{self._from} < s.{self._from} and (t.{self._to} is null or t.{self._to} > s.{self._from}) "
             f"where s.{self._rank} <> {_CURRENT} group by {keys}, t.{self._from}"
         )
@@ -218,11 +235,11 @@ class HistoryStatements:
         held = (
             f"(select min(case when t.{self._from} > s.{self._from} then t.{self._from} "
             f"when t.{self._to} > s.{self._from} then t.{self._to} end) "
-            f"from {self._into_target} as t where {self._same})"
+            f"from {self._into_target} t where {self._same})"
         )
-        bounded = f"(select {self._listed('s.')}, {held} as {run} from {new} as s)"
+        bounded = f"(select {self._listed('s.')}, {held} as {run} from {new} s)"
         end = f"case when b.{self._to} is null or b.{run} < b.{self._to} then b.{run} else b.{self._to} end"
-        return f"{self._insert_target(begun)} select {self._names(begun, 'b.')}, {end} from {bounded} as b"
+        return f"{self._insert_target(begun)} select {self._names(begun, 'b.')}, {end} from {bounded} b"
 
     # --------------------------------------------------------------- after versions that have ended
     def _reopened(self, source: TableName, *, is_kept: bool = False) -> list[Action]:
@@ -246,7 +263,7 @@ class HistoryStatements:
             *self._made(raised),
             f"insert into {self._table(raised)} ({names}) select {keys}, {begun}, "
             f"case when {is_gone} then {ended}{otherwise} end, 0, case when {is_gone} then {_SAME} else {_LATE} end "
-            f"from {self._cast(source)} as s join {self._into_target} as t on {self._same} group by {keys}, {begun} "
+            f"from {self._cast(source)} s join {self._into_target} t on {self._same} group by {keys}, {begun} "
             f"having ({is_gone} and {ended} >= {begun}){or_newer}",
             self._dialect.writes.update_from(
                 self._target,
@@ -265,7 +282,7 @@ class HistoryStatements:
 
     def _cast(self, source: TableName) -> str:
         """Write a derived table of all staged records, numbered, in the table's types."""
-        return f"(select {self._cast_values()}, s.{self._number} from {self._table(source)} as s)"
+        return f"(select {self._cast_values()}, s.{self._number} from {self._table(source)} s)"
 
     def _cast_values(self) -> str:
         staged, cast = self._staged.types, self._dialect.writes.cast
@@ -279,15 +296,20 @@ class HistoryStatements:
         return TableName(name.schema, f"{name.name}{HISTORY_SUFFIX}{number}")
 
     def _made(self, *tables: TableName) -> list[str]:
-        """Write the creation of working tables; an attempt that was rolled back may have left them."""
+        """Write what makes working tables, or empties those that are `prepared`.
+
+        An attempt that was rolled back may have left them.
+        """
+        if not self._dialect.facts.makes_in_transaction:
+            return [f"delete from {self._table(name)}" for name in tables]
+        return [statement for name in tables for statement in (self._dialect.tables.drop(name), self._create(name))]
+
+    def _create(self, name: TableName) -> str:
         numbers = [Column(name=name, type=self._dialect.facts.bigint_type) for name in (SEQUENCE, RANK)]
         columns = [Column(name=column.name, type=column.type) for column in self._versions.all]
-        made = self._dialect.tables
-        return [
-            statement
-            for name in tables
-            for statement in (made.drop(name), made.create_staging(name, [*columns, *numbers], numbered=False))
-        ]
+        return self._dialect.tables.create_working(
+            name, [*columns, *numbers], SEQUENCE if name == self._working(_BY_NUMBER) else ""
+        )
 
     def _last(
         self, source: TableName, key: Sequence[Column], *, is_first: bool = False, has_times: bool = False
@@ -298,12 +320,12 @@ class HistoryStatements:
         is_raised = has_times and self._versions.has_ends
         if not below and not is_raised and all(types[column.name] == column.type for column in key):
             latest = self._dialect.writes.latest(source, names)
-            return f"(select {self._cast_values()}, s.{number} from {latest} as s)"
+            return f"(select {self._cast_values()}, s.{number} from {latest} s)"
         # '1.0' and '1' are one number: keys that came as texts are compared in the table's types.
         order, whole = f"{number} desc", self._cast(source)
         if below:
             whole = (
-                f"(select {self._listed('s.')}, s.{number} from {whole} as s left join {self._into_target} as t "
+                f"(select {self._listed('s.')}, s.{number} from {whole} s left join {self._into_target} t "
                 f"on {self._same} and t.{self._to} is null where t.{self._first_key} is null or not ({below}))"
             )
         if is_raised:  # of records that begin together, the newest one counts
@@ -314,12 +336,12 @@ class HistoryStatements:
             )
             order = f"{said} desc, {order}"
             whole = (
-                f"(select {others}, {later}, s.{self._from} as {said}, s.{number} from {whole} as s "
-                f"left join {self._table(self._raised)} as t on {self._same} and t.{self._from} = s.{self._from})"
+                f"(select {others}, {later}, s.{self._from} as {said}, s.{number} from {whole} s "
+                f"left join {self._table(self._raised)} t on {self._same} and t.{self._from} = s.{self._from})"
             )
         place = f"row_number() over (partition by {self._names(key)} order by {order}) as {self._rank}"
-        ranked = f"(select {self._listed()}, {number}, {place} from {whole} as w)"
-        return f"(select {self._listed()}, {number} from {ranked} as r where {self._rank} = 1)"
+        ranked = f"(select {self._listed()}, {number}, {place} from {whole} w)"
+        return f"(select {self._listed()}, {number} from {ranked} r where {self._rank} = 1)"
 
     def _is_below_bookmark(self) -> str:
         """Write the condition that a record's bookmark is below the current row's; empty: nothing is left out."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO
 from tests.connectors.files import files_readback
+from tests.connectors.sqlalchemy import firebird_files
 from tests.golden.systems import mysql_connection
 
 #: What stands in columns that are no key, by the beginning of their names.
@@ -243,7 +244,7 @@ def _drawn(chance: random.Random, column: str, *, has_nan: bool) -> Any:
 # ------------------------------------------------------------------------------ as the table has it
 def held(system: str, url: str, path: Path) -> list[tuple[Any, ...]]:
     """Return the rows of `people` as the system's own client reads them, in the form of `Model.table`."""
-    names, rows = _rows(system, url, path)
+    names, rows = rows_of(system, url, path)
     found = []
     for values in rows:
         row = dict(zip(names, values, strict=True))
@@ -264,7 +265,7 @@ def arrow_type(name: str) -> pa.DataType:
     return {"n": pa.float64(), "mark": pa.int64(), "amount": pa.int64(), "id": pa.int64()}.get(name, pa.string())
 
 
-def _rows(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
+def rows_of(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any, ...]]]:
     sql = "select * from people"
     if system in FILES:
         names = ["id", VALID_FROM, VALID_TO, *VALUES, *(f"new{number}" for number in range(20)), "at"]
@@ -272,11 +273,13 @@ def _rows(system: str, url: str, path: Path) -> tuple[list[str], list[tuple[Any,
         records = files_readback.read_table(path, "people", f".{system}", schema) or []
         names = list(dict.fromkeys(name for record in records for name in record))
         return names, [tuple(record.get(name) for name in names) for record in records]
-    if system == "postgres":
+    if system == "firebird":
+        return firebird_files.query(path, sql)
+    if system in ("postgres", "psycopg"):
         with psycopg.connect(url) as connection:
             cursor: Any = connection.execute(sql)
             return [each.name for each in cursor.description], cursor.fetchall()
-    if system == "mysql":
+    if system in ("mysql", "pymysql"):
         with mysql_connection(url) as connection, connection.cursor() as cursor:
             cursor.execute(sql)
             return [each[0] for each in cursor.description], list(cursor.fetchall())

@@ -27,10 +27,20 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 from tests.connectors.sql.history_model import Batch, Model, arrow_type, held, loads, moment
+from tests.connectors.sqlalchemy import firebird_files
+
+# The cursors of Firebird's driver complain about the order in which they are freed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 #: Histories, and loads of each.
 SEEDS, LOADS = (range(20), 8) if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else (range(3), 5)
-SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "parquet", "csv", "jsonl")
+SYSTEMS = ("postgres", "mysql", "duckdb", "sqlite", "parquet", "csv", "jsonl", "psycopg", "firebird", "pymysql")
+#: Systems by way of `sqlalchemy`, and their URLs.
+ALCHEMY: dict[str, Callable[[str], str]] = {
+    "psycopg": lambda url: url.replace("postgresql:", "postgresql+psycopg:"),
+    "pymysql": lambda url: url.replace("mysql:", "mysql+pymysql:"),
+    "firebird": lambda url: url,
+}
 TIME = pa.timestamp("us", "UTC")
 KEY = LedgerKey(pipeline="history", stream="people", destination_table="people")
 
@@ -40,8 +50,11 @@ class Bench:
 
     def __init__(self, system: str, url: str, folder: Path) -> None:
         self.system, self.url, self.path = system, url, folder / "out.db"
-        config = {"url": url} if url else {"path": str(self.path)}
-        self.destination: Any = connector_class(system, "destination")(config, folder)
+        connector = system if system not in ALCHEMY else "sqlalchemy"
+        config = (
+            {"url": ALCHEMY[system](url)} if system in ALCHEMY else {"url": url} if url else {"path": str(self.path)}
+        )
+        self.destination: Any = connector_class(connector, "destination")(config, folder)
 
     def load(
         self, batches: Sequence[Batch], model: Model, *, ends: bool = False, marked: pa.Table | None = None
@@ -100,8 +113,10 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     made: list[Bench] = []
 
     def bench(system: str) -> Bench:
-        urls = {"postgres": "postgres_url", "mysql": "mariadb_url"}
+        urls = {"postgres": "postgres_url", "mysql": "mariadb_url", "psycopg": "postgres_url", "pymysql": "mariadb_url"}
         url = request.getfixturevalue(urls[system]) if system in urls else ""
+        if system == "firebird":
+            url = firebird_files.create(tmp_path / "out.db")
         made.append(Bench(system, url, tmp_path))
         return made[-1]
 

@@ -48,6 +48,10 @@ class Target:
             return sqlite3.connect(path)
         if self.kind == "duckdb":
             return duckdb.connect(path)
+        if self.kind == "parquet":  # of which `t` is read
+            database = duckdb.connect()
+            database.execute(f"create view t as from read_parquet('{path}/t.parquet')")
+            return database
         if self.kind == "firebird":
             return firebird_files.connect(self.folder / "target.fdb")
         if self.kind in ("postgres", "psycopg"):

@@ -90,7 +90,7 @@ def verified(folder: Path, to: dict[str, Any], column: str) -> tuple[str, list[s
     return found.verdict, [each.key[0] for each in found.comparison.records], found.comparison.outdated
 
 
-@pytest.mark.parametrize("kind", DESTINATIONS)
+@pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg", "parquet"])
 def test_a_history_keeps_no_older_record_for_a_newer_one(kind: str, tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:
         history = {"write_disposition": "history", "replication_method": "FULL_TABLE"}
