@@ -267,8 +267,7 @@ class Calls:
 
     def _is_owner(self) -> bool:
         ours = self._reference
-        states = self._attempt.store.claim_states(ours.run_id, ours.attempt, self.current).values()
-        return any(state.is_open and state.is_mine and state.nonce == ours.nonce for state in states)
+        return any(self._attempt.store.holds_claim(ours.run_id, name, ours.nonce) for name in self.current)
 
 
 def _is_same(then: StreamPlan, now: StreamPlan) -> bool:
