@@ -139,7 +139,7 @@ def _call(
 
 
 def read_data(path: str, note: Callable[[str], None]) -> Any:
-    """Read an Arrow IPC file as a DataFrame, by memory map.
+    """Read an Arrow IPC file as a DataFrame, by memory map; one on an object store by its URL.
 
     Returns:
         A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable. Times
@@ -149,7 +149,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
         import pandas as pd
         import pyarrow as pa
 
-        with pa.memory_map(path) as source:
+        with _opened(path) as source:
             table = pa.ipc.open_file(source).read_all()
         table.validate()
         table = without_odd_times(table, note)
@@ -157,6 +157,16 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
         return None
+
+
+def _opened(path: str) -> Any:
+    if "://" in path:
+        import fsspec  # only streams of other machines leave their data there
+
+        return fsspec.open(path, "rb")
+    import pyarrow as pa
+
+    return pa.memory_map(path)
 
 
 def show(value: Any, limit: int = _VALUE_LIMIT) -> str:

@@ -34,7 +34,9 @@ class ExecutorSettings(Defaulting):
     workers: AtOnce | None = Field(default=None, description="Of `dask: local`: how many workers; default 4.")
     security: SecuritySettings | None = Field(default=None, description="Of `tls://`: ca, cert and key.")
     spool: Name | None = Field(
-        default=None, description="Folder that all machines share, by one path: for callbacks that want data."
+        default=None,
+        description="Folder that all machines share, by one path, or a URL such as s3://bucket/spool: for callbacks "
+        "that want data.",
     )
 
     def __str__(self) -> str:

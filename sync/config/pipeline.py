@@ -264,12 +264,20 @@ class Pipeline(Defaulting):
     @property
     def spool_folder(self) -> Path:
         """Folder of the spool files: shared by all machines, else beside the run store, or in the pipeline's folder."""
-        if self.executor.spool is not None:
+        if self.spool_url is not None and self._origin.code_folder is not None:
+            return self._origin.code_folder.parent / "spool"  # on a worker, for its own user
+        if self.executor.spool is not None and self.spool_url is None:
             return self.resolve(self.executor.spool)
         url = self.store_url
         if url.startswith("sqlite:///"):
             return Path(url.removeprefix("sqlite:///")).parent / "spool"
         return self.folder / ".syncblocks" / "spool"
+
+    @property
+    def spool_url(self) -> str | None:
+        """Where spool files go from the spool folder, if machines share an object store."""
+        spool = self.executor.spool
+        return spool.rstrip("/") if spool is not None and "://" in spool else None
 
     def raw(self, loc: Loc) -> Any:
         """Return the file's value at a place, templates unfilled; None if there is none."""

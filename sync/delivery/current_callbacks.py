@@ -85,10 +85,12 @@ class CurrentCallbacks:
         )
 
     def _data(self, delivery: Delivery) -> str | None:
-        """Return the path of the parent's data if it is in the spool folder: the file is read, then removed."""
+        """Return the place of the parent's data if it is where spool files are: the file is read, then removed."""
         if delivery.data is None:
             return None
-        folder = self._pipeline.spool_folder
+        folder, url = self._pipeline.spool_folder, self._pipeline.spool_url
+        if url is not None and delivery.data.rpartition("/")[0] == url:
+            return delivery.data
         try:
             is_ours = Path(delivery.data).resolve().parent == folder.resolve()
         except (OSError, ValueError):

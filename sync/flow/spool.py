@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import RejectedRecord
 
 from ..config import Pipeline
 from .rejected import places_of
+from .shared_spool import SharedSpool
 
 log = logging.getLogger("syncblocks")
 
@@ -31,6 +32,11 @@ def run_prefix(run_key: str) -> str:
 def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
     """Remove the spool files of a dead run, except those in `keep` that open deliveries need."""
     folder = pipeline.spool_folder
+    if pipeline.spool_url is not None:
+        try:
+            SharedSpool(pipeline.spool_url).discard(run_prefix(run_key), keep=keep)
+        except Exception as error:  # drivers raise what they like; the data of a dead run stays where it is
+            log.warning("data for callbacks of a dead run stays in executor.spool: %s", type(error).__name__)
     # Compared as text: the key comes from the run store, and as a glob it could name other files.
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith(run_prefix(run_key)) and str(path) not in keep:
@@ -56,6 +62,12 @@ class Spool:
         self._size_bytes = 0
         self._is_given_up = False
         self._is_closed = False
+        self._url: str | None = None
+
+    @property
+    def kept(self) -> str | None:
+        """Path or URL where callbacks find the file; None: it is not kept."""
+        return self._url or (str(self.path) if self.path.exists() else None)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch; if its schema is new, rewrite the file under the wider schema."""
@@ -108,6 +120,15 @@ class Spool:
             self.give_up(str(error))
         finally:
             before.unlink(missing_ok=True)
+
+    def share(self, url: str) -> None:
+        """Move the finished file to the object store that all machines share."""
+        if self._is_given_up:
+            return
+        try:
+            self._url = SharedSpool(url).put(self.path)
+        except Exception as error:  # drivers raise what they like, with texts that may hold addresses
+            self.give_up(f"it cannot be written to executor.spool: {type(error).__name__}")
 
     def give_up(self, reason: str) -> None:
         """Remove the file and log why; callbacks get None."""

@@ -9,6 +9,7 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.stream import Place
 
 from ..config import Pipeline
+from ..flow.shared_spool import SharedSpool
 
 #: In `plan`: from where both ends are reached.
 WORDS: dict[Place, str] = {
@@ -68,6 +69,8 @@ def checked_placement(
             f"was given up: {pipeline.destination.connector!r} cannot hold one",
         )
     _check_data(pipeline, wanted)
+    if any(wanted.values()):
+        _check_spool(pipeline)
     return f"{pipeline.executor}, on {WORDS[place_of(source_can, destination_can)]}"
 
 
@@ -111,12 +114,28 @@ def _is_inside(file: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and not file.startswith("~")
 
 
+def _check_spool(pipeline: Pipeline) -> None:
+    """Refuse a URL of which it can be told here that no worker can write to it."""
+    url = pipeline.spool_url
+    if url is None:
+        return
+    place = url.partition("://")[2].partition("/")[0]
+    if ":" in place.rpartition("@")[0]:
+        raise pipeline.error(
+            ("executor", "spool"), "holds a password, which all workers would show: give it to them by the environment"
+        )
+    try:
+        SharedSpool(url)
+    except ValueError as error:
+        raise pipeline.error(("executor", "spool"), str(error)) from error
+
+
 def _check_data(pipeline: Pipeline, wanted: Mapping[str, Collection[str]]) -> None:
     """Refuse callbacks that want data, unless there is a folder through which the data reaches them."""
     blocks = sorted({block for of_stream in wanted.values() for block in of_stream})
     if blocks and pipeline.executor.spool is None and not pipeline.executor.is_local:
         raise pipeline.error(
             ("executor",),
-            f"callbacks want the data of block {blocks[0]!r}, which other machines have: name a folder that all of "
-            "them share as `spool`, or give the callbacks `fetch_inputs=False`",
+            f"callbacks want the data of block {blocks[0]!r}, which other machines have: name a folder or URL "
+            "that all of them share as `spool`, or give the callbacks `fetch_inputs=False`",
         )

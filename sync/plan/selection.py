@@ -299,6 +299,8 @@ def _check_columns(
 ) -> None:
     """Raise if an entry names a column that none of its streams has."""
     for number, entry in enumerate(pipeline.streams):
+        if next(named(entry), None) is None:
+            continue
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
         if not all(stream.schema.names for stream in streams):
             continue  # a stream that was not opened may have the column

@@ -45,8 +45,8 @@ class Stage:
 
     @property
     def data(self) -> str | None:
-        """Path of the block's output, kept for callbacks; None: not kept."""
-        return str(self.spool.path) if self.spool is not None and self.spool.path.exists() else None
+        """Path or URL of the block's output, kept for callbacks; None: not kept."""
+        return None if self.spool is None else self.spool.kept
 
 
 def statuses(stages: Sequence[Stage], stream_status: str, failed_block: str) -> list[str]:
@@ -65,8 +65,10 @@ def statuses(stages: Sequence[Stage], stream_status: str, failed_block: str) -> 
 class StreamBlocks:
     """The blocks of one stream in its current attempt, and the block that failed."""
 
-    def __init__(self, context: StreamContext, planned: PlannedStream) -> None:
+    def __init__(self, context: StreamContext, planned: PlannedStream, *, losses: int = 0) -> None:
         self.planned = planned
+        #: Names the files of this process: one that was given up and wakes up may still write its own.
+        self._losses = losses
         self._context = context
         pipeline = context.pipeline
         self._names = [pipeline.source.block, *planned.transformers, pipeline.destination.block]
@@ -124,6 +126,8 @@ class StreamBlocks:
             if status == SUCCESS:
                 stage.spool.close(declared_stream(stream, self.transformers[:place]).schema)
                 stage.spool.leave_out(stage.refused)
+                if self._context.pipeline.spool_url is not None:
+                    stage.spool.share(self._context.pipeline.spool_url)
             else:
                 stage.spool.discard()
 
@@ -145,5 +149,8 @@ class StreamBlocks:
             return None
         run, name = self._context.run, self.planned.name
         digest = blake2b(f"{block}\0{name}".encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-        path = self._context.spool_folder / f"{run_prefix(run.key)}{run.attempt}-{digest}.arrow"
+        path = (
+            self._context.spool_folder
+            / f"{run_prefix(run.key)}{run.attempt}-{digest}{f'-{self._losses}' if self._losses else ''}.arrow"
+        )
         return Spool(path, limit_bytes=self._context.pipeline.spool_limit, label=f"{block}:{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..store import Store
 from ..store.outbox import Outbox
 from .progress import Progress
 from .triggers import Triggers
+
+log = logging.getLogger("syncblocks")
 
 
 def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = None) -> dict[str, Any]:
@@ -44,7 +47,20 @@ def make_dispatcher(
 
     def on_outcome(delivery: Delivery, outcome: Outcome, mark: str) -> None:
         if delivery.data is not None and mark != "retry" and delivery.data not in outbox.deliveries.open_data():
-            Path(delivery.data).unlink(missing_ok=True)
+            _remove(pipeline, delivery.data)
         progress.delivered(delivery, outcome, mark)
 
     return Dispatcher(outbox, blocks, on_outcome=on_outcome, inline=inline, **call_settings(pipeline, redactor, store))
+
+
+def _remove(pipeline: Pipeline, data: str) -> None:
+    """Remove data that was delivered; `CurrentCallbacks` has made sure that it is ours."""
+    if pipeline.spool_url is None or not data.startswith(pipeline.spool_url):
+        Path(data).unlink(missing_ok=True)
+        return
+    from ..flow.shared_spool import SharedSpool  # few runs have one
+
+    try:
+        SharedSpool(pipeline.spool_url).remove(data)
+    except Exception as error:  # drivers raise what they like
+        log.warning("data for callbacks stays in executor.spool: %s", type(error).__name__)

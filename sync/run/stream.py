@@ -77,7 +77,7 @@ class StreamRun:
         #: None: the keys were not compared.
         self._rows_deleted: int | None = None
         self._schema_changes = SchemaChanges(context, planned.name)
-        self.blocks = StreamBlocks(context, planned)
+        self.blocks = StreamBlocks(context, planned, losses=losses)
         self._token = ""
         #: The ledger's bookmark when the attempt began.
         self._held: Bookmark | None = None

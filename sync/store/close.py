@@ -139,13 +139,14 @@ class Closing:
                 write_events(connection, run, plan, events)
             failpoint("store.close.events")
             save_attempt(connection, run)
-            return Closed(
-                run_ended=run.has_ended,
-                status=run.status,
-                is_stopping=run.is_stopping,
-                has_claimed=has_claimed,
-                has_taken=bool(taken()),
-            )
+        # What came back with the commit: it waits for no answer of its own.
+        return Closed(
+            run_ended=run.has_ended,
+            status=run.status,
+            is_stopping=run.is_stopping,
+            has_claimed=has_claimed,
+            has_taken=bool(taken()),
+        )
 
 
 def _ask_former(connection: Connection, run_id: int, stream: str) -> Answer:

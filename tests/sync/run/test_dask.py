@@ -154,3 +154,29 @@ def test_the_command_line_takes_an_address(bench: SpreadBench, cluster: Cluster,
     assert json.loads(done.stdout.splitlines()[-1])["streams"][0]["records"] == 2
     assert bench.ask("select count(*) from _syncblocks_stream_run where worker is not null") == [(1,)]
     assert run_pipeline(bench.folder / "bench.yaml").exit_code == 0
+
+
+def test_data_reaches_callbacks_through_storage_by_url_and_is_removed_once_delivered(bench: SpreadBench) -> None:
+    shared = bench.folder / "shared"
+    bench.document["executor"]["spool"] = f"file://{shared}"
+    bench.document["allow_blocks_to_fail"] = True
+    bench.document["source"]["config"]["fail_at"] = {"b": 1}
+    bench.seed("a", 3)
+    bench.seed("b", 3)
+    bench.record_frames("load", "export")
+    assert statuses(bench.run()) == {"a": "success", "b": "failure"}
+    lines = [json.loads(line) for line in (bench.folder / "frames.log").read_text().splitlines()]
+    assert sorted(lines) == [["export", [0, 1, 2], 3], ["load", [0, 1, 2], 3]]
+    kept = bench.ask("select distinct data from _syncblocks_delivery where data is not null")
+    assert [place.startswith(f"file://{shared}/") for (place,) in kept] == [True, True]
+    assert shared.is_dir()
+    assert list(shared.iterdir()) == []
+
+
+def test_data_that_cannot_be_written_to_shared_storage_is_none_and_the_stream_succeeds(bench: SpreadBench) -> None:
+    (bench.folder / "shared").write_text("no folder")
+    bench.document["executor"]["spool"] = f"file://{bench.folder}/shared"
+    bench.seed("a", 3)
+    bench.record_frames("export")
+    assert statuses(bench.run()) == {"a": "success"}
+    assert json.loads((bench.folder / "frames.log").read_text()) == ["export", None, 3]

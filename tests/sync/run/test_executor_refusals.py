@@ -58,6 +58,14 @@ def refusal(folder: Path, **more: Any) -> str:
             ("source.connector", "executor", "'memory'"),
         ),
         ({"callbacks": [{"file": "tell.py"}]}, ("executor", "callbacks want the data", "spool", "fetch_inputs=False")),
+        (
+            {"callbacks": [{"file": "tell.py"}], "executor": {"dask": "tcp://a:1", "spool": "nowhere://x/y"}},
+            ("executor.spool", "nowhere:// cannot be opened"),
+        ),
+        (
+            {"callbacks": [{"file": "tell.py"}], "executor": {"dask": "tcp://a:1", "spool": "sftp://me:hush-hush@h/y"}},
+            ("executor.spool", "holds a password"),
+        ),
         ({"transformers": [{"file": "../clean.py"}]}, ("transformers[0].file", "executor", "put the file below it")),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from syncblocks.callbacks.protocols import Delivery
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import StateCopy, StreamOutcome, StreamPlan
+from syncblocks.sync.store.owner import current_owner
 from tests.sync.store.round_trips import counted
 from tests.sync.store.store_helpers import CALLBACKS, OK, attempt_plan, begin, outcome, stream_plan
 
@@ -54,3 +55,19 @@ def test_a_callback_costs_a_few_more(postgres_url: str) -> None:
             outbox.lease("alerts")
         assert (proxy.trips - trips) / STREAMS <= 7.5
         assert (proxy.locked - locked) / STREAMS <= 3.2
+
+
+def test_a_stream_of_a_worker_costs_as_few_since_its_close_takes_the_next_one(postgres_url: str) -> None:
+    plans, me = [stream_plan(name) for name in NAMES], current_owner()
+    with counted(postgres_url) as proxy, Store.open(proxy.url) as store:
+        run = begin(store, attempt_plan(plans, ()))
+        store.claim(run.id, NAMES, nonce="n")
+        store.take_claim(run.id, 1, NAMES[:1], "n", me)
+        store.close_stream(run.id, ended(plans[0]), nonce="n", take=NAMES[1], worker=me)
+        trips, locked = proxy.trips, proxy.locked
+        for number in range(1, STREAMS + 1):
+            assert store.holds_claim(run.id, NAMES[number], "n")
+            closed = store.close_stream(run.id, ended(plans[number]), nonce="n", take=NAMES[number + 1], worker=me)
+            assert closed.has_taken
+        assert (proxy.trips - trips) / STREAMS <= 3.3
+        assert (proxy.locked - locked) / STREAMS <= 1.1

@@ -54,6 +54,10 @@ STORE = "SYNCBLOCKS_STORE"
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
 
+#: Plans of a few streams, after which all are planned: each plan goes through the whole catalog.
+MOST_PLANS = 16
+
+
 class Notes(Progress):
     """Keeps the messages of a group for its answer."""
 
@@ -92,6 +96,7 @@ class Worker:
         self._opened: OpenedAttempt | None = None
         #: Streams of this attempt that were planned again, by name.
         self._planned: dict[str, PlannedStream] = {}
+        self._plans_made = 0
 
     def serve(self, reference: Reference) -> dict[str, Any]:
         """Run claimed groups, one after another; return the answer."""
@@ -133,6 +138,7 @@ class Worker:
             self._opened.close()
         self._opened = None
         self._planned.clear()
+        self._plans_made = 0
 
     def release_if_over(self) -> None:
         """Close every connection if the attempt has ended: not every engine tells."""
@@ -193,7 +199,9 @@ class Worker:
             given = given_of(attempt.recorded.extra.get("order", {}))
             is_plain = not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
             # A source that lists its streams is asked each time, and options may need all streams.
-            is_partial = is_plain and attempt.session.keeps_catalog()
+            is_few = self._plans_made < MOST_PLANS
+            is_partial = is_plain and is_few and attempt.session.keeps_catalog()
+            self._plans_made += 1
             names = reference.streams if is_partial else tuple(attempt.then)
             plan = plan_as_given(attempt.session, attempt.store, given, only=names)
             now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, plan)}
@@ -259,8 +267,7 @@ class Calls:
 
     def _is_owner(self) -> bool:
         ours = self._reference
-        states = self._attempt.store.claim_states(ours.run_id, ours.attempt, self.current).values()
-        return any(state.is_open and state.is_mine and state.nonce == ours.nonce for state in states)
+        return any(self._attempt.store.holds_claim(ours.run_id, name, ours.nonce) for name in self.current)
 
 
 def _is_same(then: StreamPlan, now: StreamPlan) -> bool:
