@@ -31,7 +31,8 @@ class SyncOperator(BaseOperator):
     `interval_end_datetime`, and its `conf` as `event`.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("pipeline", "streams", "tags", "variables", "env", "event")
+    #: Without `pipeline`: a mapping has templates of its own.
+    template_fields: ClassVar[Sequence[str]] = ("streams", "tags", "variables", "env", "event")
 
     def __init__(
         self,

@@ -43,10 +43,10 @@ callbacks:
 NOTE = """\
 @callback("success")
 @callback("failure")
-def note(stream, pipeline_run, **kwargs):
+def note(stream, pipeline_run, idempotency_key, **kwargs):
     status = "failure" if "__error" in kwargs else "success"
     with open(__file__ + ".log", "a") as log:
-        print(stream, status, pipeline_run.id, pipeline_run.attempt, file=log)
+        print(stream, status, pipeline_run.id, pipeline_run.attempt, idempotency_key, file=log)
 """
 GOOD, BAD = "id,name\n1,a\n2,b\n", "id,name\n1,a\n1,b,c\n"
 
@@ -66,16 +66,22 @@ ORCHESTRATORS = (
 )
 
 
+#: Those whose workers are killed, too.
+KILLED = ("dagster",)
+
+
 def orchestrator_cases() -> list[tuple[str, Act]]:
     """Return name and act of each case."""
-    return [(each.pip.replace("==", " "), _act(each)) for each in ORCHESTRATORS]
+    cases = [(each.pip.replace("==", " "), _act(each, "in")) for each in ORCHESTRATORS]
+    cases += [(f"{each.extra} kills", _act(each, "kills_in")) for each in ORCHESTRATORS if each.extra in KILLED]
+    return cases
 
 
-def _act(orchestrator: Orchestrator) -> Act:
+def _act(orchestrator: Orchestrator, what: str) -> Act:
     def run(stage: Stage) -> str:
         python = _environment(orchestrator)
         _write(stage.folder, orchestrator)
-        return _called([python, str(Path(__file__).with_name(f"in_{orchestrator.extra}.py"))], stage.folder)
+        return _called([python, str(Path(__file__).with_name(f"{what}_{orchestrator.extra}.py"))], stage.folder)
 
     return run
 
@@ -116,7 +122,6 @@ def _called(command: Sequence[str], folder: Path) -> str:
     homes["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), str(folder), str(folder / "dags")))
     env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | QUIET | homes
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    (folder / "said.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
         raise Failed(f"{' '.join(command[:4])}: {done.stderr[-800:] or done.stdout[-800:]}")
     return (done.stdout.strip().splitlines() or [""])[-1]
