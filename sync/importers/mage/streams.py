@@ -96,8 +96,10 @@ def entry_of(
             f"{where}: partition_keys are left out: `partition_by: [{keys}]` of a destination of files makes folders; "
             "a table in a database is parted by hand"
         )
-    if stream.get("disable_column_type_check") is False:
-        notes.append(f"{where}: each column is checked here, whatever `disable_column_type_check` says")
+    if stream.get("disable_column_type_check"):
+        notes.append(
+            f"{where}: types are checked here: `on_lossy` and `on_rejected` say what becomes of what does not fit"
+        )
     notes += leftovers(where, stream, _READ)
     return entry
 
