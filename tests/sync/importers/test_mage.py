@@ -321,6 +321,12 @@ def test_what_mage_writes_for_nothing_is_nothing(project: Path) -> None:
     assert not [note for note in made.notes if "bookmark_properties" in note or ("type" in note and "words" in note)]
 
 
+def test_aliases_are_listed_with_the_rename_in_their_place(project: Path) -> None:
+    with_streams(project, stream("words", schema={"properties": {"id": {}, "clicks": {"aliases": ["field_1"]}}}))
+    made, _ = read(project)
+    assert [note for note in made.notes if "rename: {clicks: field_1}" in note]
+
+
 def test_a_date_among_the_variables_is_a_text_that_the_file_may_hold(project: Path) -> None:
     path = project / "pipelines/night_shop/metadata.yaml"
     path.write_text(path.read_text().replace("region: eu,", "region: eu, since: 2024-01-01,"))
