@@ -54,14 +54,14 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
     table = session.destination.describe([selected.destination_table])[selected.destination_table]
     _refuse_unfit(selected, table)
     planned = _planned(session, selected, table)
-    _refuse_renamed(planned)
-    _refuse_columns(planned)
+    if planned.is_schema_decided and (differs := _renamed(planned) or _unfit(planned)):
+        raise StateError(differs)
     records = _examined(session, planned, wants_bookmark=not texts)
     if records is not None:
         _refuse_keys(planned, records)
     bookmark = None
     if selected.stream.replication_method is ReplicationMethod.INCREMENTAL:
-        bookmark = bookmark_of_texts(selected, texts) if texts else _newest(selected, records)
+        bookmark = bookmark_of_texts(planned.selected, texts) if texts else _newest(planned.selected, records)
     elif texts:
         bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
     state = write_bookmark(session, store, selected, bookmark)
@@ -89,8 +89,8 @@ def _planned(session: Session, selected: SelectedStream, table: TableState) -> P
     return plan.streams[0]
 
 
-def _refuse_renamed(planned: PlannedStream) -> None:
-    """Refuse a table in which Mage has put `_` before names; for which words it does so depends on the database."""
+def _renamed(planned: PlannedStream) -> str:
+    """Say before which names Mage has put `_` in the table, for which words depends on the database; empty: none."""
     assert planned.table.schema is not None
     called = {each.name: (each.name if each.kept is None else each.kept.column) for each in planned.mapping.columns}
     there = {name.casefold(): name for name in planned.table.schema.names}
@@ -100,18 +100,20 @@ def _refuse_renamed(planned: PlannedStream) -> None:
         for name, made in called.items()
         if made.casefold() not in there and f"_{made.casefold()}" in there.keys() - own
     }
-    if renamed:
-        names = ", ".join(f"{name}: {called}" for name, called in renamed.items())
-        raise StateError(
-            f"table {planned.key.destination_table!r} has {', '.join(renamed.values())} for {', '.join(renamed)}, "
-            "as Mage calls columns that are reserved words; copy into the pipeline file, or add the columns by hand: "
-            f"transformers: [{{block: names_of_mage, streams: [{planned.name}], rename: {{{names}}}}}]"
-        )
+    if not renamed:
+        return ""
+    names = ", ".join(f"{name}: {made}" for name, made in renamed.items())
+    return (
+        f"table {planned.key.destination_table!r} has {', '.join(renamed.values())} for {', '.join(renamed)}, as Mage "
+        "calls columns that are reserved words; copy into the pipeline file, or add the columns by hand: "
+        f"transformers: [{{block: names_of_mage, streams: [{planned.name}], rename: {{{names}}}}}]"
+    )
 
 
-def _refuse_columns(planned: PlannedStream) -> None:
-    if not planned.mapping.refusals or not planned.is_schema_decided:
-        return
+def _unfit(planned: PlannedStream) -> str:
+    """Say which columns do not fit those of the table, and the `types` to copy; empty: all do."""
+    if not planned.mapping.refusals:
+        return ""
     types = list[str]()
     for column in planned.mapping.columns:
         kept, schema = column.kept, planned.table.schema
@@ -119,7 +121,7 @@ def _refuse_columns(planned: PlannedStream) -> None:
             types += [f"{column.name}: {_type_text(schema.field(kept.column).type)}"]
     reasons = "; ".join(planned.mapping.refusals)
     line = f"; or copy into the stream's entry under `streams`: types: {{{', '.join(types)}}}" if types else ""
-    raise StateError(f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}")
+    return f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}"
 
 
 def _type_text(kind: pa.DataType) -> str:
@@ -211,6 +213,9 @@ def _json_of(value: Any, kind: pa.DataType) -> Any:
 def _notes(planned: PlannedStream) -> list[str]:
     changes = [change for change in planned.changes if change != "replace table"]
     notes = [f"the next run changes the table: {'; '.join(changes)}"] if changes else []
+    if not planned.is_schema_decided:
+        differing = [text for text in (_renamed(planned), _unfit(planned)) if text]
+        notes += [f"unless a transformer makes other columns: {text}" for text in differing]
     is_incremental = planned.selected.stream.replication_method is ReplicationMethod.INCREMENTAL
     if planned.selected.write_disposition is WriteDisposition.REPLACE:
         notes.append("the next run replaces the table's records")

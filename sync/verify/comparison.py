@@ -36,6 +36,9 @@ PIECES = 64
 #: few of them, and all other records are hashed once.
 FIRST_RANGES, DRAWN = 128, 16
 
+#: The same where only keys are looked for: a key that is gone leads to few others, without another pass over the table.
+FIRST_KEY_RANGES, DRAWN_KEYS = 2048, 8
+
 #: Most records that are named one by one; beyond it, ranges are named.
 MAX_RECORDS = 1000
 
@@ -194,7 +197,7 @@ class _Comparer:
         self._unread = [place for place, column in enumerate(columns) if column.name in unread]
 
     def run(self) -> Comparison:
-        pieces = self._pieces(self._first_ranges() if self._key else [EVERYTHING])
+        pieces = self._pieces(self._first_ranges(FIRST_RANGES, DRAWN) if self._key else [EVERYTHING])
         result = Comparison(_total(piece.source for piece in pieces), _total(piece.destination for piece in pieces))
         differing = [piece for piece in pieces if piece.differs]
         if self._key:
@@ -206,7 +209,7 @@ class _Comparer:
 
     def differing(self) -> tuple[Digest, Digest, list[RangeDifference]]:
         """Return both totals, and the ranges that differ, split down to small ones; compare no records."""
-        pieces = self._pieces(self._first_ranges())
+        pieces = self._pieces(self._first_ranges(FIRST_KEY_RANGES, DRAWN_KEYS))
         found = [piece for piece in pieces if piece.differs]
         while not all(map(self._is_small, found)):
             large = [piece for piece in found if not self._is_small(piece)]
@@ -236,10 +239,10 @@ class _Comparer:
         if step:
             yield step
 
-    def _first_ranges(self) -> list[KeyRange]:
-        """Return ranges of about as many records each, by keys of the side that has many."""
-        drawn = max(self._both(lambda side: side.sample(FIRST_RANGES * DRAWN)), key=len)
-        return _cut(EVERYTHING, list(dict.fromkeys(drawn[DRAWN::DRAWN])))
+    def _first_ranges(self, number: int, drawn: int) -> list[KeyRange]:
+        """Return ranges of about as many records each, by keys of the side that has many; `drawn` keys for each."""
+        keys = max(self._both(lambda side: side.sample(number * drawn)), key=len)
+        return _cut(EVERYTHING, list(dict.fromkeys(keys[drawn::drawn])))
 
     def _both(self, ask: Callable[[Checksums], T]) -> tuple[T, T]:
         left, right = (self._pool.submit(ask, side) for side in self._sides)

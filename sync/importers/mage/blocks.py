@@ -92,9 +92,11 @@ def transformers_of(
         kind, uuid = block.get("type"), str(block.get("uuid"))
         if kind in ("data_loader", "data_exporter"):
             continue
-        file = _file(project, block_file(block), f"block {uuid}", notes)
-        if kind != "transformer" or file is None:
+        if kind != "transformer":
             notes.append(f"block {uuid} of type {kind} is not brought over")
+            continue
+        file = _file(project, block_file(block), f"block {uuid}", notes)
+        if file is None:
             continue
         notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
         made.append({"block": uuid, "file": file.name, "frames": "record", **own_configuration(block, notes)})

@@ -82,8 +82,14 @@ def entries_of(value: Any) -> list[Mapping[str, Any]]:
 
 
 def names_of(value: Any) -> list[str]:
-    """Return the texts of a list or one text; any other value is an empty list."""
-    return [value] if isinstance(value, str) else [str(item) for item in value] if isinstance(value, list) else []
+    """Return the texts of a list or one text; any other value, and an empty text, is an empty list."""
+    return (
+        ([value] if value else [])
+        if isinstance(value, str)
+        else [str(item) for item in value]
+        if isinstance(value, list)
+        else []
+    )
 
 
 def sorted_blocks(pipeline: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...config.naming import name_by
@@ -90,16 +90,27 @@ def entry_of(
         entry["add_columns"] = {
             str(column): value_of(where, str(column), value, notes) for column, value in added.items()
         }
-    if stream.get("partition_keys"):
-        keys = ", ".join(names_of(stream["partition_keys"]))
-        notes.append(
-            f"{where}: partition_keys are left out: `partition_by: [{keys}]` of a destination of files makes folders; "
-            "a table in a database is parted by hand"
-        )
-    if stream.get("disable_column_type_check") is False:
-        notes.append(f"{where}: each column is checked here, whatever `disable_column_type_check` says")
+    notes += (f"{where}: {text}" for text in _differences(stream))
     notes += leftovers(where, stream, _READ)
     return entry
+
+
+def _differences(stream: Mapping[str, Any]) -> Iterator[str]:
+    """Say what stands in the place of settings that are left out."""
+    kinds = parts_of(parts_of(stream.get("schema")).get("properties"))
+    aliases = {name: names_of(parts_of(kind).get("aliases")) for name, kind in kinds.items()}
+    if shown := ", ".join(f"{name}: {called[0]}" for name, called in aliases.items() if called):
+        yield (
+            f"aliases are left out: `rename: {{{shown}}}` of the transformer renames in place of its function, and "
+            "keeps types and keys"
+        )
+    if keys := ", ".join(names_of(stream.get("partition_keys"))):
+        yield (
+            f"partition_keys are left out: `partition_by: [{keys}]` of a destination of files makes folders; a table "
+            "in a database is parted by hand"
+        )
+    if stream.get("disable_column_type_check"):
+        yield "types are checked here: `on_lossy` and `on_rejected` say what becomes of what does not fit"
 
 
 def naming_of(streams: Iterable[Mapping[str, Any]], destination: Connection, notes: list[str]) -> dict[str, Any]:

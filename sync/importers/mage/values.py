@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from ...secrets import url_passwords
 
-_SECRET = re.compile(r"pass|secret|token|private|credential|api_?key", re.IGNORECASE)
+_SECRET = re.compile(
+    r"pass|secret|token|private|credential|api_?key|authorization|cookie|pkey|connection_string|account_key",
+    re.IGNORECASE,
+)
+#: Settings that say where a secret is.
+_PLACE = re.compile(r"(?:^|_)path(?:_|$)|_file$")
 _MAGE_SECRET = re.compile(r"\bmage_secret_var\(\s*(['\"])([^'\"]+)\1\s*\)")
 _OTHER_CALL = re.compile(r"\b(?!env_var\b|variables\b|secret\b|(?:aws|azure|gcp|vault)_secret_var\b)([a-z_]\w*)\(")
 
 
 def is_secret(key: str) -> bool:
     """Tell whether a setting of this name may be a secret."""
-    return _SECRET.search(key) is not None
+    return _SECRET.search(key) is not None and not _PLACE.search(key)
 
 
 def value_of(uuid: str, key: str, value: Any, notes: list[str]) -> Any:
@@ -24,6 +30,9 @@ def value_of(uuid: str, key: str, value: Any, notes: list[str]) -> Any:
         return {str(name): value_of(uuid, f"{key}_{name}", item, notes) for name, item in value.items()}
     if isinstance(value, list):
         return [value_of(uuid, key, item, notes) for item in value]
+    if isinstance(value, date):
+        notes.append(f"{uuid}: {key} is a date in Mage's file, and a text here: a function must make a date of it")
+        return value.isoformat()
     if not isinstance(value, str) or not value:
         return value
     if "{{" in value:

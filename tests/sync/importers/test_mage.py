@@ -313,6 +313,37 @@ def test_the_catalog_may_stand_in_metadata_or_in_the_source_and_streams_may_lack
     assert [each["stream"] for each in read(project)[1]["streams"]] == ["shop.words"]
 
 
+def test_what_mage_writes_for_nothing_is_nothing(project: Path) -> None:
+    nothing: dict[str, Any] = {"bookmark_properties": [], "replication_key": "", "unique_constraints": []}
+    with_streams(project, stream("words", replication_method="FULL_TABLE", disable_column_type_check=False, **nothing))
+    made, document = read(project)
+    assert "bookmark_properties" not in document["streams"][0]
+    assert not [note for note in made.notes if "bookmark_properties" in note or ("type" in note and "words" in note)]
+
+
+def test_aliases_are_listed_with_the_rename_in_their_place(project: Path) -> None:
+    with_streams(project, stream("words", schema={"properties": {"id": {}, "clicks": {"aliases": ["field_1"]}}}))
+    made, _ = read(project)
+    assert [note for note in made.notes if "rename: {clicks: field_1}" in note]
+
+
+def test_a_date_among_the_variables_is_a_text_that_the_file_may_hold(project: Path) -> None:
+    path = project / "pipelines/night_shop/metadata.yaml"
+    path.write_text(path.read_text().replace("region: eu,", "region: eu, since: 2024-01-01,"))
+    made, document = read(project)
+    assert document["variables"]["since"] == "2024-01-01"
+    assert [note for note in made.notes if "since is a date" in note]
+
+
+def test_a_header_that_holds_a_token_is_not_copied_and_a_path_is(project: Path) -> None:
+    settings = {"headers": {"Authorization": "Bearer s3cret"}, "path_to_credentials_json_file": "/keys/google.json"}
+    path = project / "data_loaders/read_shop.yaml"
+    path.write_text(yaml.safe_dump({"source": "api", "config": settings}))
+    made, document = read(project)
+    assert "s3cret" not in made.text
+    assert document["source"]["config"]["path_to_credentials_json_file"] == "/keys/google.json"
+
+
 def test_columns_of_ones_own_come_over(project: Path) -> None:
     path = project / "data_exporters" / "write_shelf.yaml"
     path.write_text(path.read_text() + "  _streams: {columns: {origin: crm}}\n")

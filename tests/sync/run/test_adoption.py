@@ -28,6 +28,8 @@ class Shop:
         self.folder, self.target = folder, target
         (folder / "data").mkdir()
         (folder / "data" / "orders.csv").write_text(CSV)
+        #: Other keys of the pipeline.
+        self.more: dict[str, Any] = {}
         self.stream: dict[str, Any] = {
             "stream": "orders",
             "replication_method": "INCREMENTAL",
@@ -41,6 +43,7 @@ class Shop:
             "source": {"connector": "csv", "config": {"path": "data"}},
             "destination": self.target.document,
             "streams": [self.stream],
+            **self.more,
         }
         path = self.folder / "shop.yaml"
         path.write_text(yaml.safe_dump(document))
@@ -163,3 +166,35 @@ def test_a_bookmark_set_before_the_first_run_counts_until_a_commit(
     assert "is gone" in capfd.readouterr().err
     assert run_pipeline(lite.write()).status == "success"
     assert len(lite.values()) == 3
+
+
+@pytest.mark.parametrize("has_function", [False, True])
+def test_what_does_not_fit_is_told_also_where_a_transformer_decides_the_columns(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], has_function: bool
+) -> None:
+    with open_target("duckdb", tmp_path) as target:
+        shop = Shop(tmp_path, target)
+        target.query("create table orders (id bigint primary key, _v varchar, moved timestamptz)")
+        if has_function:
+            (tmp_path / "tidy.py").write_text("@transformer\ndef tidy(data): return data\n")
+            shop.more["transformers"] = [{"block": "tidy", "file": "tidy.py"}]
+        assert shop.state("adopt", "orders", "moved=2024-01-01") == (0 if has_function else 2)
+        said = capfd.readouterr().err
+        assert "rename: {v: _v}" in said
+        if has_function:
+            assert "unless a transformer makes other columns" in said
+            assert "types: {moved: timestamptz}" in said
+            return
+        shop.more["transformers"] = [{"block": "names", "rename": {"v": "_v"}}]
+        shop.more["source"] = {"connector": "csv", "config": {"path": "data", "timezone": "UTC"}}
+        assert shop.state("adopt", "orders", "moved=2024-01-02T10:00:00Z") == 0
+        assert "adopted to moved=2024-01-02T10:00:00+00:00" in capfd.readouterr().out
+        assert run_pipeline(shop.write()).streams["orders"].rows == 2
+
+
+def test_a_bookmark_has_the_type_that_the_table_decides(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with open_target("duckdb", tmp_path) as target:
+        shop = Shop(tmp_path, target)
+        target.query("create table orders (id bigint primary key, v varchar, moved timestamptz)")
+        assert shop.state("adopt", "orders", "moved=2024-01-01") == 0
+        assert "adopted to moved=2024-01-01T00:00:00+00:00" in capfd.readouterr().out
