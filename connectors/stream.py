@@ -255,8 +255,8 @@ class Stream:
     #: record has NULL there. Empty: the key.
     unique_properties: tuple[str, ...] = ()
     #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key the one with the highest value
-    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. Empty: the last
-    #: one counts.
+    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. REPLACE_RANGE: the
+    #: same among the records that arrive. Empty: the last one counts, in REPLACE_RANGE a second one is refused.
     latest_by: str = ""
     #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
     #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ..stream import Checkpoint, Load, RejectedRecord
 from ..written_range import RangeWatch
-from .merge import KeyLookup
+from .merge import KeyLookup, newest
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 Arrived = Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]]
@@ -23,7 +23,7 @@ class RangeWrite:
 
     def __init__(self, load: Load) -> None:
         self._watch = RangeWatch(load)
-        self._keys = load.stream.key_properties
+        self._keys, self._latest_by = load.stream.key_properties, load.stream.latest_by
 
     def begin(self) -> None:
         """Begin the records of another commit."""
@@ -64,7 +64,10 @@ class RangeWrite:
         for batch in old():
             is_gone = pc.or_(watch.deleted(batch.column(name), values, paths), keys.of(batch))
             yield batch.filter(pc.invert(is_gone))
-        yield from arrived(None)
+        if self._latest_by:
+            yield from newest(arrived, self._keys, self._latest_by)
+        else:
+            yield from arrived(None)
 
 
 __all__ = ["RangeWrite"]

@@ -41,14 +41,18 @@ def written_table(
         raise FatalConnectorError(
             f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
         ) from error
+    if load.write_disposition is WriteDisposition.REPLACE_RANGE:
+        old = _outside(load, old, new, checkpoint, rejected)
+        if load.stream.latest_by:
+            keys = keys_of(new, load.stream.key_properties)
+            found = _latest(load.stream.latest_by, {}, new.slice(0, 0), new, keys)
+            new = new.take(pa.array(sorted(found.values()), pa.int64()))
     if load.write_disposition in _WITHOUT_REPEATS and load.stream.key_properties:
         keys = keys_of(new, load.stream.key_properties)
         if len(set(keys)) < len(keys) or any(None in key for key in keys):
             raise FatalConnectorError(
                 f"records of {load.key.stream!r} have the same key, or none", stream=load.key.stream
             )
-    if load.write_disposition is WriteDisposition.REPLACE_RANGE:
-        old = _outside(load, old, new, checkpoint, rejected)
     if load.write_disposition is WriteDisposition.REPLACE:
         return without_deleted(new, load.stream)
     if load.write_disposition is not WriteDisposition.MERGE:

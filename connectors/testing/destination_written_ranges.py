@@ -61,5 +61,17 @@ class WrittenRangePromises(AbilityPromises, DestinationPromises):
         self.run(destination, self._of_days(), dated((4, 1), (5, 3)), FINAL)
         assert self._days_ids(place) == [2, 4, 5]
 
+    def test_of_a_repeated_key_the_newest_record_is_in_its_range(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "replaces_ranges")
+        self.can(destination, "keeps_latest")
+        load = self._of_days()
+        schema = pa.schema([*DATED, ("age", pa.int64())])
+        stream = replace(load.stream, schema=schema, key_properties=("id",), latest_by="age")
+        rows = [{"id": 1, "day": date(2024, 1, day), "age": age} for day, age in ((1, 5), (2, 7), (3, None))]
+        batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+        self.run(destination, replace(load, stream=stream), batch, FINAL)
+        found = [(record["id"], record["age"]) for record in self.read_back(place, "people", schema) or []]
+        assert found == [(1, 7)]
+
 
 __all__ = ["WrittenRangePromises"]

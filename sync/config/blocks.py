@@ -206,7 +206,7 @@ class StreamEntry(Model):
     latest_by: Name | None = Field(
         default=None,
         description="Of the records of a key the one with the highest value of this column counts, also if it is the "
-        "table's; default: the one that arrives last. Needs merge or history.",
+        "table's; default: the one that arrives last. Needs merge, history or replace_range.",
     )
     deleted_when: DeletedWhen | None = Field(
         default=None,

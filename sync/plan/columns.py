@@ -188,7 +188,10 @@ def _converted_column(
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
     marks = {RELAXED: b""} if RELAXED in (field.metadata or {}) else {}
-    if rules.on_lossy == "text" and has_text:
+    # An integer enters a text column that is there as its text, which has all of it.
+    is_whole = pa.types.is_integer(field.type) and as_text_kept.held is not None
+    is_whole = is_whole and as_text_kept.held == as_text_kept.type
+    if has_text and (rules.on_lossy == "text" or is_whole):
         text = text.with_metadata({**text.metadata, **marks})
         return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:

@@ -37,13 +37,21 @@ _ORDERED = (
 )
 
 
-def latest_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], disposition: str, fail: Failer) -> str:
+def latest_of(
+    stream: Stream,
+    settings: Mapping[str, Any],
+    kept: Sequence[str],
+    keys: Sequence[str],
+    disposition: str,
+    fail: Failer,
+) -> str:
     """Return the column of `latest_by`; empty: of the records of a key the last one counts.
 
     Args:
         stream: as the source offers it, with the types that are said.
         settings: of its entries in the file, merged.
         kept: its columns that are read.
+        keys: its key.
         disposition: how it is written.
         fail: makes the error of a setting.
 
@@ -53,11 +61,15 @@ def latest_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], 
     column: str | None = settings.get("latest_by")
     if column is None:
         return ""
-    if disposition not in ("merge", "history"):
+    if disposition not in ("merge", "history", "replace_range"):
         raise fail(
             "latest_by",
             f"says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
-            "out, or write merge or history",
+            "out, or write merge, history or replace_range",
+        )
+    if not keys:
+        raise fail(
+            "latest_by", "`latest_by` needs key_properties: the source has no primary key, or its columns are excluded"
         )
     if column not in kept:
         raise fail("latest_by", f"{column!r} is no column of the stream, or is excluded", kept, column)

@@ -107,7 +107,7 @@ def configure(
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
         )
-    latest = latest_of(stream, settings, kept, disposition, fail)
+    latest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)

@@ -17,6 +17,7 @@ from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
 from .ingest import ingest
+from .latest import keep_latest
 from .staging import create_staging, insert_staged, repeated_keys, stage_beside
 from .strategy import Strategy
 
@@ -63,6 +64,7 @@ class ReplaceRange(Strategy):
             return
         into = staged.written_to(table)
         if key:
+            keep_latest(context, table, staged, key, is_new=True)  # the table's records of these keys go anyway
             dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, key)
             target.run([dialect.writes.delete_arriving(table, table.columns, (staged.name, staged.types), key)])
             is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints

@@ -21,11 +21,12 @@ def planned_staging(context: LoadContext) -> StagingTable:
     """Plan the staging table for the stream's schema as it is now, beside the target."""
     planned, load = context.columns.planned(), context.load
     is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+    is_by_age = load.write_disposition is WriteDisposition.REPLACE_RANGE and bool(load.stream.latest_by)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
         types={name: wire.type for name, (_, wire) in planned.items()},
         columns={name: column for name, (column, _) in planned.items()},
-        is_numbered=is_merge or (load.stream.max_rejected is not None and context.dialect.facts.slices),
+        is_numbered=is_merge or is_by_age or (load.stream.max_rejected is not None and context.dialect.facts.slices),
     )
 
 

@@ -123,15 +123,23 @@ def test_a_type_that_the_table_cannot_take_fails_the_stream_before_anything_is_w
 
 
 def test_where_the_tables_column_is_text_the_error_names_the_way_to_write_it_as_text(folder: Folder) -> None:
-    """As where the values of a CSV column happen to be numbers one day."""
     folder.seed(pa.table({"id": ["one"]}))
     assert run_pipeline(folder.write(write_disposition="append")).status == "success"
-    folder.seed(pa.table({"id": [2]}))
+    folder.seed(pa.table({"id": [2.5]}))
     result = run_pipeline(folder.write())
     assert result.status == "failure"
     assert "on_lossy: text" in str(result.streams[0].error)
     assert run_pipeline(folder.write(on_lossy="text")).status == "success"
-    assert folder.query("select * from events order by id") == [("2",), ("one",)]
+    assert folder.query("select * from events order by id") == [("2.5",), ("one",)]
+
+
+def test_an_integer_enters_a_text_column_as_its_text(folder: Folder, run_cli: RunCLI) -> None:
+    folder.seed(pa.table({"id": ["one"]}))
+    assert run_pipeline(folder.write(write_disposition="append")).status == "success"
+    folder.seed(pa.table({"id": pa.array([-(2**63), None])}))
+    assert '"text"' in run_cli(["plan", folder.write(verify=True), "--json"], folder.path).stdout
+    assert run_pipeline(folder.write()).raise_for_status().status == "success"
+    assert folder.query("select * from events order by id nulls last") == [("-9223372036854775808",), ("one",), (None,)]
 
 
 def test_nanoseconds_without_a_digit_below_the_microsecond_are_read(folder: Folder) -> None:

@@ -61,6 +61,29 @@ def test_the_newest_record_of_a_key_counts_whenever_it_arrives(kind: str, on_rej
         assert target.query(names) == [(1, "late"), (2, "early"), (3, "same")]
 
 
+@pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg"])
+def test_a_range_is_written_with_the_newest_record_of_each_key(kind: str, tmp_path: Path) -> None:
+    with open_target(kind, tmp_path) as target:
+        settings = {"write_disposition": "replace_range", "range_column": "version"}
+        names = "select id, name, version from t order by id"
+        source(tmp_path, (1, "late", 2, LATE), (1, "early", 1, EARLY), (2, "null", 1, None), (3, "stays", 3, LATE))
+        run(tmp_path, target.document, **settings)
+        assert target.query(names) == [(1, "late", 2), (2, "null", 1), (3, "stays", 3)]
+        # The table's record of a key goes, older or not; and so does the range of a record that does not count.
+        source(tmp_path, (1, "early", 1, EARLY), (1, "earliest", 2, None))
+        run(tmp_path, target.document, **settings)
+        assert target.query(names) == [(1, "early", 1), (3, "stays", 3)]
+
+
+def test_files_are_written_with_the_newest_record_of_each_key(tmp_path: Path) -> None:
+    to = {"connector": "jsonl", "config": {"path": "out"}}
+    source(tmp_path, (1, "late", 1, LATE), (1, "early", 2, EARLY), (2, "one", 2, None))
+    run(tmp_path, to, write_disposition="replace_range", range_column="version")
+    (path,) = (tmp_path / "out").glob("**/t*.jsonl")
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(each["id"], each["name"]) for each in written] == [(1, "late"), (2, "one")]
+
+
 @pytest.mark.parametrize("column", ["at", "version", "name"])
 def test_verify_compares_the_record_that_counts(column: str, tmp_path: Path) -> None:
     to = {"connector": "duckdb", "config": {"path": "out.db"}}
@@ -138,6 +161,11 @@ def test_what_cannot_be_told_apart_by_age_is_refused(tmp_path: Path) -> None:
     to_duckdb = {"connector": "duckdb", "config": {"path": "out"}}
     other = {"connector": "sqlalchemy", "config": {"url": f"sqlite:///{tmp_path}/out.db"}}
     for to, stream, message in (
+        (
+            to_duckdb,
+            {"write_disposition": "replace_range", "range_column": "version", "key_properties": []},
+            "`latest_by` needs key_properties",
+        ),
         (to_duckdb, {"write_disposition": "append"}, "`write_disposition: append` has no use for it"),
         (to_duckdb, {"write_disposition": "replace"}, "`write_disposition: replace` has no use for it"),
         (to_duckdb, {"latest_by": "att"}, "'att' is no column of the stream"),
