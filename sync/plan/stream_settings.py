@@ -319,10 +319,16 @@ def _without_zone(value: Any, kind: pa.DataType) -> Any:
     return str(value)
 
 
-def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
+def said_columns(pipeline: Pipeline, settings: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Return `(column, value, type, is kept)` for each column that the file adds to a stream."""
     said = [*(settings.get("add_columns") or ())]
     if settings.get("mage_columns"):
         said += mage_columns(pipeline.execution_date.isoformat())
+    return said
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
+    said = said_columns(pipeline, settings)
     if not said:
         return AddedColumns()
     from syncblocks.connectors.arrow.text import parse_type
