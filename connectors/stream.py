@@ -287,6 +287,8 @@ class Stream:
     unreadable: str = ""
     #: Why there is nothing to read it from (no file matches); empty: there is.
     absent: str = ""
+    #: Its files have no columns now: these are those of the table that it was written to before.
+    is_emptied: bool = False
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.

@@ -56,10 +56,11 @@ class LocalStorage:
         except (FileNotFoundError, NotADirectoryError):
             return []
         found: list[Entry] = []
+        start = f"{folder}/" if folder else ""
         for item in items:
-            if item.name.startswith((".", "_")):
+            if item.name[0] in "._":
                 continue
-            inner = f"{folder}/{item.name}" if folder else item.name
+            inner = start + item.name
             try:
                 status = item.stat()
             except FileNotFoundError:  # deleted since, or a link to nothing
@@ -213,4 +214,5 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _entry(name: str, status: os.stat_result) -> Entry:
-    return Entry(name, status.st_size, _EPOCH + timedelta(microseconds=status.st_mtime_ns // 1000))
+    seconds, rest = divmod(status.st_mtime_ns // 1000, 1_000_000)
+    return Entry(name, status.st_size, _EPOCH + timedelta(0, seconds, rest))

@@ -36,9 +36,9 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _GLOB = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class DataFile:
-    """One file of a stream."""
+    """One file of a stream. None is changed; `frozen` would take most of the time of finding very many."""
 
     storage: Storage
     name: str

@@ -30,7 +30,7 @@ _CHUNK_BYTES = 1 << 20
 _END_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class FilePart(DataFile):
     """Some bytes or some row groups of a file."""
 

@@ -441,8 +441,8 @@ class FileSource:
         return filled(batch, file) if self._settings.file_columns else batch
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.tracks_files:
-            return
+        if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.tracks_files or not names:
+            return  # an empty file has no records that could be lost
         paths = [name for name, _ in file.partitions]
         missing = [name for name in stream.bookmark_properties if name not in names and name not in paths]
         if missing:

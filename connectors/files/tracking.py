@@ -129,7 +129,7 @@ def _differs(file: DataFile, before: FileRead | None) -> bool:
     """Tell whether a file is new or has changed; a hash of the content says more than the time."""
     if before is None:
         return True
-    now = file.entry()
+    now = file.listed or file.entry()
     if now.size_bytes != before.size_bytes or now.etag != before.etag:
         return True
     return not now.etag and _text(now.modified) != before.modified

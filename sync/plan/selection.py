@@ -9,8 +9,20 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import names_of
+from syncblocks.connectors.arrow.text import is_json
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.stream import FILE_MODIFIED, ReplicationMethod, Stream
+from syncblocks.connectors.stream import (
+    DELETED_AT,
+    FILE,
+    FILE_MODIFIED,
+    OF_FILE,
+    VALID_FROM,
+    VALID_TO,
+    LedgerRow,
+    ReplicationMethod,
+    Stream,
+    TableState,
+)
 
 from ..config import (
     Pipeline,
@@ -28,7 +40,7 @@ from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream, failer
-from .stream_settings import bare_name, configure, destination_table
+from .stream_settings import bare_name, configure, destination_table, said_columns
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -302,8 +314,8 @@ def _check_columns(
         if next(named(entry), None) is None:
             continue
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
-        if not all(stream.schema.names for stream in streams):
-            continue  # a stream that was not opened may have the column
+        if any(stream.is_emptied or not stream.schema.names for stream in streams):
+            continue  # a stream that was not opened, or is empty now, may have the column
         known = sorted({name for stream in streams for field in stream.schema for name in _known(field, named)})
         for location, pattern in named(entry):
             if pattern not in known and not any(glob_matches(pattern, column) for column in known):
@@ -349,6 +361,34 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
         if settings[name].get("replication_method") == ReplicationMethod.INCREMENTAL
         and FILE_MODIFIED in (settings[name].get("bookmark_properties") or ())
     }
+
+
+def emptied_tables(pipeline: Pipeline, selection: Selection) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return the wanted streams whose files have no columns now: their table, and its columns that are not theirs."""
+    by_name = {stream.name: stream for stream in selection.catalog}
+    _, settings = _merged_settings(pipeline, by_name)
+    found = {}
+    for name in selection.wanted:
+        stream = by_name[name]
+        if stream.has_files and not (stream.schema.names or stream.unreadable or stream.absent):
+            added = {column for column, *_ in said_columns(pipeline, settings[name])}
+            own = frozenset({*added, DELETED_AT, VALID_FROM, VALID_TO})
+            found[name] = destination_table(pipeline, stream, settings[name]), own
+    return found
+
+
+def with_columns_of(stream: Stream, table: TableState, row: LedgerRow, own: Collection[str]) -> Stream:
+    """Return a stream that has become empty with the columns of the table that it was written to before."""
+    names = {stored: name for name, stored in row.columns.items()}
+    held = [column for column in table.schema or () if column.name not in own]
+    has_file_columns = {FILE, FILE_MODIFIED} <= {column.name for column in held}
+    fields = []
+    for column in held:
+        marks = column.metadata if is_json(column.type) else None
+        if has_file_columns and column.name == FILE:
+            marks = {OF_FILE: b""}
+        fields.append(pa.field(names.get(column.name, column.name), column.type, metadata=marks))
+    return replace(stream, schema=pa.schema(fields), is_emptied=True)
 
 
 def _check_table_names(

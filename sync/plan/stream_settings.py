@@ -24,7 +24,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline, matches_any, render_destination_table
-from ..config.added import mage_columns
+from ..config.added import Added, mage_columns
 from ..config.catalog_file import Catalog
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
@@ -322,11 +322,17 @@ def _without_zone(value: Any, kind: pa.DataType) -> Any:
     return str(value)
 
 
-def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
+def said_columns(pipeline: Pipeline, settings: Mapping[str, Any]) -> list[Added]:
+    """Return the columns that the file adds to a stream; `types` may name another type of one."""
     types = settings.get("types") or {}
     said = [each._replace(type=types.get(each.column, each.type)) for each in settings.get("add_columns") or ()]
     if settings.get("mage_columns"):
         said += mage_columns(pipeline.execution_date, types)
+    return said
+
+
+def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> AddedColumns:
+    said = said_columns(pipeline, settings)
     if not said:
         return AddedColumns()
     from syncblocks.connectors.arrow.text import parse_type

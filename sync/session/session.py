@@ -30,11 +30,13 @@ from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
     Selection,
+    emptied_tables,
     former_tables,
     select_names,
     select_streams,
     skipped_streams,
     tracked_tables,
+    with_columns_of,
     without_absent,
 )
 from ..plan.start import ledger_row
@@ -174,7 +176,21 @@ class Session:
         except ConnectorConfigError as error:
             raise config_error_from_connector(self.pipeline, "source", error) from error
         catalog = tuple(found.get(stream.name, stream) for stream in closed)
+        emptied = self._emptied(replace(selection, catalog=catalog))
+        catalog = tuple(emptied.get(stream.name, stream) for stream in catalog)
         return without_absent(self.pipeline, replace(selection, catalog=catalog), read)
+
+    def _emptied(self, selection: Selection) -> dict[str, Stream]:
+        """Return the streams of files that have no columns any more, with those of the tables written before."""
+        by_name = {stream.name: stream for stream in selection.catalog}
+        tables, found = emptied_tables(self.pipeline, selection), {}
+        described = self.destination.describe(list({table for table, _ in tables.values()})) if tables else {}
+        for name, (table, own) in tables.items():
+            key = LedgerKey(pipeline=self.pipeline.pipeline, stream=name, destination_table=table)
+            row = ledger_row(described[table], key)
+            if row is not None:
+                found[name] = with_columns_of(by_name[name], described[table], row, own)
+        return found
 
     def _files_read(self, selection: Selection) -> dict[str, tuple[Sequence[FileRead], Bookmark]]:
         """Return what is known of the streams of which files were read before."""
