@@ -15,12 +15,13 @@ from tests.benchmarks import report
 from tests.benchmarks.bench import workshop
 from tests.benchmarks.scenarios import SCENARIOS
 
-#: Three sizes of each of seven cases; what grows is held by counted statements in the tests of each part.
+#: Three sizes of each of seven cases, and fourteen pairs; what grows is held by tests of each part.
+_SLOW = {"growth", "pairs"}
 _LONG = pytest.mark.skipif(os.environ.get("SYNCBLOCKS_FAULTS") != "full", reason="takes a minute: with `make faults`")
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("name", [pytest.param(name, marks=_LONG if name == "growth" else ()) for name in SCENARIOS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_LONG if name in _SLOW else ()) for name in SCENARIOS])
 def test_a_benchmark_writes_what_it_read(name: str, tmp_path: Path) -> None:
     if shutil.which("psql") is None:
         services.missing("psql is not installed")
