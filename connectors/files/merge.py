@@ -84,8 +84,8 @@ def newest(
     arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]], key_properties: Sequence[str], latest_by: str
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches that arrived, of each key with the record that has the highest value of a column."""
-    keys = _all_keys(arrived(key_properties), key_properties)
-    is_wanted, done = _Latest(keys, arrived((latest_by,)), latest_by).is_wanted, 0
+    keys = all_keys(arrived(key_properties), key_properties)
+    is_wanted, done = Latest(keys, arrived((latest_by,)), latest_by).is_wanted, 0
     for batch in arrived(None):
         yield batch.filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows

@@ -366,7 +366,7 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
 def emptied_tables(pipeline: Pipeline, selection: Selection) -> dict[str, tuple[str, frozenset[str]]]:
     """Return the wanted streams whose files have no columns now: their table, and its columns that are not theirs."""
     by_name = {stream.name: stream for stream in selection.catalog}
-    _, settings = _merged_settings(pipeline, by_name)
+    _, settings = merged_settings(pipeline, by_name)
     found = {}
     for name in selection.wanted:
         stream = by_name[name]

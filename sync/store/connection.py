@@ -40,7 +40,7 @@ class Connection:
     to a server counts: the row of the run may be locked meanwhile.
     """
 
-    __slots__ = ("_codecs", "_pipeline", "_raw", "_translate", "now")
+    __slots__ = ("_codecs", "_pipeline", "_raw", "_translate", "now", "written")
 
     def __init__(
         self, raw: Any, translate: Callable[[str], str], codecs: Mapping[str, Codec], pipeline: Any = None
@@ -59,6 +59,8 @@ class Connection:
         self._pipeline = pipeline
         #: The store's time when the transaction locked its run; None before.
         self.now: datetime | None = None
+        #: Callback block -> the first delivery that the transaction wrote for it.
+        self.written: dict[str, Row] = {}
 
     def ask(self, statement: str, values: Values = NOTHING) -> Answer:
         """Send a statement that returns rows; return what reads them."""

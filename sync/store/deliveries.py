@@ -11,7 +11,7 @@ from syncblocks.callbacks.plain_text import plain_text
 from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
-from .connection import Connection, Row, Values, value_of
+from .connection import Answer, Connection, Row, Values, value_of
 from .event_kwargs import delivery_kwargs
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .plans import Plans
@@ -169,8 +169,10 @@ class Deliveries:
 
         return row
 
-    def compose(self, connection: Connection, row: Row, *, attempt: int) -> Delivery:
+    def compose(self, connection: Connection, row: Row, *, attempt: int, asked: Sequence[Answer] = ()) -> Delivery:
         """Compose a delivery for the dispatcher: the event from the store, the call from the pipeline file.
+
+        `asked` is of `ask_event`, if that was sent before.
 
         Raises:
             StateError: this outbox knows no pipeline file.
@@ -180,7 +182,7 @@ class Deliveries:
                 f"the run store does not say what callback block {row.callback_block!r} of {self._pipeline!r} calls: "
                 "its pipeline file is needed"
             )
-        kwargs, status, parent = delivery_kwargs(connection, row, attempts=attempt)
+        kwargs, status, parent = delivery_kwargs(connection, row, attempts=attempt, asked=asked)
         delivery = Delivery(
             key=row.idempotency_key,
             callback_block=row.callback_block,

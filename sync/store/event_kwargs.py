@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from syncblocks.callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
-from .connection import Connection, Row
+from .connection import Answer, Connection, Row
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
 from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
@@ -31,22 +32,30 @@ _GOES_ON: dict[str, Any] = dict.fromkeys(
 _GOES_ON["status"] = RUNNING
 
 
-def delivery_kwargs(connection: Connection, delivery: Row, *, attempts: int) -> tuple[dict[str, Any], str, str]:
+def ask_event(connection: Connection, delivery: Row) -> Sequence[Answer]:
+    """Ask for what `delivery_kwargs` reads of every delivery."""
+    ids = {"run_id": delivery.run_id, "number": delivery.attempt}
+    return [
+        connection.ask(_RUN, ids),
+        connection.ask(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq}),
+        connection.ask(_OF_STREAM, {**ids, "stream": delivery.stream}),
+    ]
+
+
+def delivery_kwargs(
+    connection: Connection, delivery: Row, *, attempts: int, asked: Sequence[Answer] = ()
+) -> tuple[dict[str, Any], str, str]:
     """Compose the kwargs of one delivery; return them with the status and the parent of its event.
 
     Args:
         connection: The transaction to read in.
         delivery: Its row.
         attempts: Number of this call, from 1.
+        asked: What `ask_event` returned for the delivery, if that was sent with earlier statements.
     """
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
-    asked = [
-        connection.ask(_RUN, ids),
-        connection.ask(_EVENT, {"run_id": delivery.run_id, "seq": delivery.seq}),
-        connection.ask(_OF_STREAM, {**ids, "stream": delivery.stream}),
-    ]
     # Written before their deliveries.
-    (run,), (event,), rows = [answer() for answer in asked]
+    (run,), (event,), rows = [answer() for answer in asked or ask_event(connection, delivery)]
     told: dict[str, Any] = {
         **_of_run(run),
         "block_uuid": delivery.callback_block,

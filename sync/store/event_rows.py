@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import Connection
+from .connection import Connection, Row
 from .model import PIPELINE, AttemptPlan, Subscription
 from .statements import insert, update
 from .table_names import DELIVERY, EVENT, PIPELINE_RUN
@@ -81,35 +81,35 @@ def write_deliveries(
     connection: Connection, run: LockedRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
 ) -> None:
     """Write the deliveries of events, given with their seq: one for each function, in firing order."""
-    connection.run_many(
-        _DELIVERY,
-        [
-            {
-                "idempotency_key": idempotency_key(run, row, subscription),
-                "pipeline": run.pipeline,
-                "callback_block": subscription.callback_block,
-                "function": subscription.function,
-                "run_id": run.id,
-                "seq": seq,
-                "position": position,
-                "attempt": run.attempt,
-                "parent": row.parent,
-                "block": row.block,
-                "stream": row.stream,
-                "block_type": row.block_type,
-                "is_numbered": row.occurrence is not None,
-                "is_gated": row.is_gated,
-                "data": row.data if subscription.needs_data else None,
-                "state": "ready",
-                "is_open": True,
-                "attempts": 0,
-                "tries": 0,
-                "lost": 0,
-            }
-            for seq, row in numbered
-            for position, subscription in enumerate(one for one in plan.subscriptions if _is_for(one, row))
-        ],
-    )
+    rows = [
+        {
+            "idempotency_key": idempotency_key(run, row, subscription),
+            "pipeline": run.pipeline,
+            "callback_block": subscription.callback_block,
+            "function": subscription.function,
+            "run_id": run.id,
+            "seq": seq,
+            "position": position,
+            "attempt": run.attempt,
+            "parent": row.parent,
+            "block": row.block,
+            "stream": row.stream,
+            "block_type": row.block_type,
+            "is_numbered": row.occurrence is not None,
+            "is_gated": row.is_gated,
+            "data": row.data if subscription.needs_data else None,
+            "state": "ready",
+            "is_open": True,
+            "attempts": 0,
+            "tries": 0,
+            "lost": 0,
+        }
+        for seq, row in numbered
+        for position, subscription in enumerate(one for one in plan.subscriptions if _is_for(one, row))
+    ]
+    connection.run_many(_DELIVERY, rows)
+    for row in rows:
+        connection.written.setdefault(str(row["callback_block"]), Row(**row))
 
 
 def idempotency_key(run: LockedRun, row: EventRow, subscription: Subscription) -> str:

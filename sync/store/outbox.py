@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..failpoints import failpoint
 from .connection import Answer, Connection, Row
 from .deliveries import Deliveries, write_try
 from .delivery_backoff import backoff_s
+from .event_kwargs import ask_event
 from .plans import Plans
 from .prefetch import Prefetch, Slot
 from .queue_sql import DUE, LEASED, LOOK, RIPEN
@@ -139,9 +140,17 @@ class Outbox:
         return found
 
     def _lease_due(
-        self, connection: Connection, queue: dict[str, str], now: datetime, due: Answer | None = None
+        self,
+        connection: Connection,
+        queue: dict[str, str],
+        now: datetime,
+        due: Answer | None = None,
+        told: tuple[Row, Sequence[Answer]] | None = None,
     ) -> Delivery | None:
-        """Lease the next due delivery of a queue in which none is leased; `due` was asked already."""
+        """Lease the next due delivery of a queue in which none is leased.
+
+        What was asked already: `due`; `told`, a delivery that may be the next one, with what `ask_event` asks of it.
+        """
         while True:
             rows = (due or connection.ask(DUE, self._due(queue, now)))()
             due = None
@@ -151,7 +160,9 @@ class Outbox:
             if not rows:
                 return None
             (row,) = rows
-            delivery = self.deliveries.compose(connection, row, attempt=row.attempts + 1)
+            is_told = told is not None and (row.run_id, row.seq) == (told[0].run_id, told[0].seq)
+            asked, told = (told[1] if told is not None and is_told else ()), None  # answers are read once
+            delivery = self.deliveries.compose(connection, row, attempt=row.attempts + 1, asked=asked)
             if delivery.missing is not None or row.attempts < delivery.attempts:
                 break
             # Its last calls were lost, or the pipeline file allows fewer by now.
@@ -178,9 +189,12 @@ class Outbox:
         now = connection.now or self._transactions.now(connection)
         is_mine = self._transactions.database.driver.ask_try_lock_name(connection, self._queue_name(callback_block))
         leased, due = connection.ask(LEASED, queue), connection.ask(DUE, self._due(queue, now))
+        # Mostly it is the one that this transaction has written.
+        written = connection.written.get(callback_block)
+        told = None if written is None else (written, ask_event(connection, written))
         if not is_mine() or leased():
             return None
-        delivery = self._lease_due(connection, queue, now, due)
+        delivery = self._lease_due(connection, queue, now, due, told)
         failpoint("store.lease.ahead")
         return delivery
 

@@ -14,6 +14,7 @@ from tests.benchmarks.incremental import changed, first_load, nothing_new
 from tests.benchmarks.latency import latency
 from tests.benchmarks.mariadb import mariadb_to_postgres
 from tests.benchmarks.memory import memory
+from tests.benchmarks.pairs import pairs
 from tests.benchmarks.parallel import csv_by_ranges, postgres_by_ranges
 from tests.benchmarks.small import many_tables, start
 
@@ -25,6 +26,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Figure]]] = {
     "csv": csv_to_postgres,
     "parquet": parquet_to_parquet,
     "mariadb": mariadb_to_postgres,
+    "pairs": pairs,
     "many": many_tables,
     "growth": growth,
     "first": first_load,

@@ -15,14 +15,14 @@ from tests.benchmarks import report
 from tests.benchmarks.bench import workshop
 from tests.benchmarks.scenarios import SCENARIOS
 
-#: Three sizes of each of seven cases; four runs on each of three systems. Tests of each part hold what they measure.
+#: Three sizes of each of seven cases, four runs on each of three systems, and fourteen pairs; tests of each part hold
+#: what they measure.
+_SLOW = {"growth", "deletes", "pairs"}
 _LONG = pytest.mark.skipif(os.environ.get("SYNCBLOCKS_FAULTS") != "full", reason="takes a minute: with `make faults`")
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=_LONG if name in ("growth", "deletes") else ()) for name in SCENARIOS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_LONG if name in _SLOW else ()) for name in SCENARIOS])
 def test_a_benchmark_writes_what_it_read(name: str, tmp_path: Path) -> None:
     if shutil.which("psql") is None:
         services.missing("psql is not installed")
