@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    Moments,
     common,
     file_argument,
-    interval_options,
+    moment_options,
     open_pipeline,
     stream_option,
     tag_option,
@@ -27,7 +27,7 @@ from .options import (
 @variable_option
 @stream_option
 @tag_option
-@interval_options
+@moment_options
 @file_argument
 def count_command(
     console: Console,
@@ -35,12 +35,12 @@ def count_command(
     streams: tuple[str, ...],
     tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
-    interval: tuple[datetime, datetime] | None,
+    moments: Moments,
 ) -> int:
     """Count the records of each selected stream and of its destination table. Writes nothing."""
     from ..api import count as counted
 
-    pipeline = open_pipeline(console, file, variables, interval=interval)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     counts = counted(pipeline, streams=streams, tags=tags)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -114,18 +114,33 @@ def _read_moment(_ctx: click.Context, _param: click.Parameter, text: str | None)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def interval_options(function: Command) -> Command:
-    """Add --interval-start and --interval-end, which come together: the parameter `interval`."""
+class Moments(NamedTuple):
+    """When a run is, and what time it is for; arguments of `load_pipeline`."""
 
+    execution_date: datetime | None
+    interval: tuple[datetime, datetime] | None
+
+
+def moment_options(function: Command) -> Command:
+    """Add --execution-date, --interval-start and --interval-end, which come together: the parameter `moments`."""
+
+    @click.option(
+        "--execution-date",
+        "date",
+        callback=_read_moment,
+        metavar="TIME",
+        help="What `execution_date` and `ds` say; UTC.",
+    )
     @click.option(
         "--interval-start", "start", callback=_read_moment, metavar="TIME", help="Start of what the run is for; UTC."
     )
     @click.option("--interval-end", "end", callback=_read_moment, metavar="TIME", help="Its end, which is not in it.")
     @functools.wraps(function)
-    def wrapper(*args: Any, start: datetime | None, end: datetime | None, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, date: datetime | None, start: datetime | None, end: datetime | None, **kwargs: Any) -> Any:
         if (start is None) != (end is None):
             raise click.UsageError("--interval-start and --interval-end come together")
-        return function(*args, interval=None if start is None else (start, end), **kwargs)
+        interval = None if start is None or end is None else (start, end)
+        return function(*args, moments=Moments(date, interval), **kwargs)
 
     return wrapper
 

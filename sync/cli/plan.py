@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,12 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    Moments,
     check_drop_history,
     common,
     drop_history_option,
     file_argument,
-    interval_options,
+    moment_options,
     open_pipeline,
     stream_option,
     tag_option,
@@ -39,7 +39,7 @@ NAMED_COLUMNS = 5
 @click.command("plan", short_help="Show what a run would do; write nothing.")
 @common
 @variable_option
-@interval_options
+@moment_options
 @click.option("--full-refresh", is_flag=True, help="As `run --full-refresh` would do.")
 @drop_history_option
 @click.option("--types", is_flag=True, help="Show every column: its type, and how exactly it is kept.")
@@ -55,7 +55,7 @@ def plan_command(
     drop_history: bool,
     types: bool,
     variables: tuple[tuple[str, Any], ...],
-    interval: tuple[datetime, datetime] | None,
+    moments: Moments,
 ) -> int:
     """Show what a run would do, stream by stream, with warnings. Writes nothing."""
     from ..session.inspection import existing_store, opened
@@ -63,7 +63,7 @@ def plan_command(
 
     check_drop_history(full_refresh=full_refresh, drop_history=drop_history)
 
-    pipeline = open_pipeline(console, file, variables, interval=interval)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     with opened(pipeline) as session, existing_store(pipeline) as store:
         plan = make_plan(
             session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history

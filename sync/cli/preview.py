@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 from . import formatting
 from .completion import complete_streams
 from .console import Console
-from .options import common, file_argument, interval_options, open_pipeline, variable_option
+from .options import Moments, common, file_argument, moment_options, open_pipeline, variable_option
 
 
 @click.command("preview", short_help="Show the first records of a stream.")
@@ -19,7 +18,7 @@ from .options import common, file_argument, interval_options, open_pipeline, var
 @variable_option
 @click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")
 @click.option("--stream", "name", metavar="NAME", help="The stream.", shell_complete=complete_streams)
-@interval_options
+@moment_options
 @file_argument
 def preview_command(
     console: Console,
@@ -27,12 +26,12 @@ def preview_command(
     name: str | None,
     limit: int,
     variables: tuple[tuple[str, Any], ...],
-    interval: tuple[datetime, datetime] | None,
+    moments: Moments,
 ) -> int:
     """Show the first records of a stream: columns as selected, renames and transformers applied. Writes nothing."""
     from ..api import list_streams, preview
 
-    pipeline = open_pipeline(console, file, variables, interval=interval)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
     if name is None:
         raise click.UsageError(f"needs --stream NAME. There are: {', '.join(list_streams(pipeline))}")
     found = preview(pipeline, name, limit=limit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,13 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    Moments,
     check_drop_history,
     common,
     drop_history_option,
     event_option,
     file_argument,
-    interval_options,
+    moment_options,
     open_pipeline,
     stream_option,
     tag_option,
@@ -56,7 +56,7 @@ def running_options(function: Any) -> Any:
 @click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
 @event_option
 @variable_option
-@interval_options
+@moment_options
 @click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @drop_history_option
@@ -89,7 +89,7 @@ def run_command(
     variables: tuple[tuple[str, Any], ...],
     event: Mapping[str, Any] | None,
     trigger: str | None,
-    interval: tuple[datetime, datetime] | None,
+    moments: Moments,
     tick: int | None,
     wait: bool,
     concurrency: int | None,
@@ -110,11 +110,11 @@ def run_command(
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "wait_for_other": wait}
     more["executor"] = executor
     if tick is not None:
-        said = (streams, tags, full_refresh, deletes, allow_deletes, bookmarks, variables, trigger, interval)
+        said = (streams, tags, full_refresh, deletes, allow_deletes, bookmarks, variables, trigger, *moments)
         if any(said) or event is not None:
             raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
         return _carry_out(console, file, tick, more)
-    pipeline = open_pipeline(console, file, variables, trigger, interval=interval)
+    pipeline = open_pipeline(console, file, variables, trigger, **moments._asdict())
     given = given_bookmarks(bookmarks)
     more |= {"full_refresh": full_refresh, "drop_history": drop_history}
     more |= {"deletes": deletes, "allow_deletes": allow_deletes}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,10 @@ import click
 from . import formatting
 from .console import Console
 from .options import (
+    Moments,
     common,
     file_argument,
-    interval_options,
+    moment_options,
     open_pipeline,
     stream_option,
     tag_option,
@@ -37,7 +37,7 @@ SHOWN = 10
 @stream_option
 @tag_option
 @click.option("--repair", is_flag=True, help="Sync the ranges that differ, and compare again.")
-@interval_options
+@moment_options
 @file_argument
 def verify_command(
     console: Console,
@@ -46,7 +46,7 @@ def verify_command(
     tags: tuple[str, ...],
     variables: tuple[tuple[str, Any], ...],
     repair: bool,
-    interval: tuple[datetime, datetime] | None,
+    moments: Moments,
 ) -> int:
     """Compare source and destination by checksums that the databases compute; show the differences.
 
@@ -56,7 +56,7 @@ def verify_command(
     from ..run.pipeline import run_pipeline
     from ..verify.verification import DIFFERS, FAILED
 
-    pipeline = open_pipeline(console, file, variables, interval=interval)
+    pipeline = open_pipeline(console, file, variables, **moments._asdict())
 
     def look() -> Sequence[StreamVerification]:
         found = compared(pipeline, streams, tags, with_repairs=repair)

@@ -85,7 +85,7 @@ CALLBACKS = (
     Row(
         "C19",
         "`execution_date`",
-        "differently: [the start of the run](callbacks.md#arguments), not the time of a schedule; `run --interval-start` says what a run is for",
+        "differently: [the start of the run](callbacks.md#arguments), or `run --execution-date`; `run --interval-start` says what a run is for",
     ),
     Row("C20", "`execution_partition`", "works: the trigger id is [`run --trigger`](command-line.md#run), else 0"),
     Row("C21", "`event`", "works: [`run --event`](command-line.md#run)"),

@@ -579,3 +579,19 @@ def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunC
         assert done.returncode == 2
         assert "'hourli' is the tag of no selected stream" in done.stderr
         assert "did you mean 'hourly'?" in done.stderr
+
+
+def test_the_execution_date_can_be_said(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("id\n1\n")
+    (tmp_path / "p.yaml").write_text(
+        "source: {connector: csv, config: {path: in}}\n"
+        "destination: {connector: duckdb, config: {path: warehouse.duckdb}}\n"
+        "streams: [{stream: a, add_columns: {_at: '{{ ds }} {{ hr }} {{ execution_partition }}'}}]\n"
+    )
+    done = run_cli(["run", "--execution-date", "2024-02-29T06:30+02:00", "--trigger", "nightly"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path, "select _at from a") == [("2024-02-29 04 nightly/20240229T043000",)]
+    wrong = run_cli(["plan", "--execution-date", "yesterday"], tmp_path)
+    assert wrong.returncode == 2
+    assert "'yesterday' is no time: write 2024-01-31" in wrong.stderr
