@@ -364,7 +364,12 @@ def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
 
 
 def emptied_tables(pipeline: Pipeline, selection: Selection) -> dict[str, tuple[str, frozenset[str]]]:
-    """Return the wanted streams whose files have no columns now: their table, and its columns that are not theirs."""
+    """Return the wanted streams whose files have no columns now: their table, and its columns that are not theirs.
+
+    A CSV file that has lost its header as well is rather a broken upload: it stays an error, and the table as it is.
+    """
+    if pipeline.source.connector == "csv" and pipeline.source.config.get("header", True):
+        return {}
     by_name = {stream.name: stream for stream in selection.catalog}
     _, settings = merged_settings(pipeline, by_name)
     found = {}
