@@ -38,7 +38,7 @@ from .deleted_when import deleted_when_of
 from .history import history_of
 from .latest import latest_of
 from .masks import is_masked, masks_of
-from .said import with_types
+from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer
 from .written_range import range_conditions, written_range_of
 

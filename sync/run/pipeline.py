@@ -37,13 +37,13 @@ from .errors import LedgerUnreadable, error_info
 from .executors.opening import open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
-from .given_plan import Given, plan_as_given
 from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
 from .progress import Progress
 from .recovery import clear_leftovers, recover
 from .results import RunResult, StreamResult, StreamResults
+from .run_options.options import RunOptions, plan_with_options
 from .signals import END_S, Watch, caught_signals
 from .takeover import ASK_AGAIN_S
 from .verify_after_run import verified
@@ -127,7 +127,7 @@ def run_pipeline(
     order = _Order(
         streams=streams,
         tags=tags,
-        given=Given(
+        given=RunOptions(
             full_refresh=full_refresh,
             drop_history=drop_history,
             is_late=tick is not None,
@@ -154,7 +154,7 @@ class _Order(NamedTuple):
 
     streams: Sequence[str]
     tags: Sequence[str]
-    given: Given
+    given: RunOptions
     event: Mapping[str, Any]
     concurrency: int | None
     wait_for_other: bool
@@ -402,7 +402,7 @@ class _Runner:
         order = self.order
         for wait_s in (*ASK_AGAIN_S, None):
             try:
-                return plan_as_given(
+                return plan_with_options(
                     self.session,
                     self._store,
                     order.given,

@@ -317,14 +317,14 @@ def _pipeline(folder: Path, url: str, stream: dict[str, Any]) -> Path:
 def test_a_run_whose_table_is_altered_behind_its_plan_fails_and_the_next_one_goes_on(
     tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, stream: dict[str, Any]
 ) -> None:
-    from syncblocks.sync.run import given_plan
+    from syncblocks.sync.run.run_options import options
 
     script(
         postgres_url,
         "create table t (id int primary key, n int, s text); "
         "insert into t select g, g, repeat('x', 100) from generate_series(1, 5000) g; analyze t",
     )
-    make_plan, alter = given_plan.make_plan, [True]
+    make_plan, alter = options.make_plan, [True]
 
     def altered(*arguments: Any, **named: Any) -> Any:
         plan = make_plan(*arguments, **named)
@@ -332,7 +332,7 @@ def test_a_run_whose_table_is_altered_behind_its_plan_fails_and_the_next_one_goe
             script(postgres_url, "alter table t alter n type real using n + 0.5")
         return plan
 
-    monkeypatch.setattr(given_plan, "make_plan", altered)
+    monkeypatch.setattr(options, "make_plan", altered)
     file = _pipeline(tmp_path, postgres_url, stream)
     result = run_pipeline(file)
     assert result.status == "failure"

@@ -31,11 +31,11 @@ from ....store.owner import current_owner
 from ...attempt_plan import stream_plans
 from ...block_runs import CANCELLED, FAILURE
 from ...errors import error_info, message_of
-from ...given_plan import given_of, plan_as_given
 from ...group import run_group
 from ...lost_stream import unknown_blocks
 from ...masked_output import masked_output
 from ...progress import Progress
+from ...run_options.options import options_of, plan_with_options
 from ...store_calls import StoreCalls
 from ...stream import StreamRun
 from ..bundle import open_bundle
@@ -196,14 +196,14 @@ class Worker:
             SyncError: the source is no longer what it was when the run was planned.
         """
         if not self._planned.keys() >= set(group):
-            given = given_of(attempt.recorded.extra.get("order", {}))
+            given = options_of(attempt.recorded.extra.get("order", {}))
             is_plain = not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
             # A source that lists its streams is asked each time, and options may need all streams.
             is_few = self._plans_made < MOST_PLANS
             is_partial = is_plain and is_few and attempt.session.keeps_catalog()
             self._plans_made += 1
             names = reference.streams if is_partial else tuple(attempt.then)
-            plan = plan_as_given(attempt.session, attempt.store, given, only=names)
+            plan = plan_with_options(attempt.session, attempt.store, given, only=names)
             now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, plan)}
             same = [each for each in plan.streams if _is_same(attempt.then[each.name], now[each.name])]
             self._planned.update({each.name: each for each in same})

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from syncblocks.connectors.abilities import Abilities
 
-from ..errors import ConfigError, nearest_match
-from ..plan.filling import why_no_filling
-from ..plan.plan import Plan, PlannedStream
+from ...errors import ConfigError, nearest_match
+from ...plan.filling import why_no_filling
+from ...plan.plan import Plan, PlannedStream
 
 
 def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) -> Plan:

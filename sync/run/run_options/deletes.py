@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import ConfigError, nearest_match
-from ..plan.plan import Plan, PlannedStream
+from ...errors import ConfigError, nearest_match
+from ...plan.plan import Plan, PlannedStream
 
 
 def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:

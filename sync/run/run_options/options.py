@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..plan.plan import Plan
-from ..session.session import Session, make_plan
-from ..store import Store
+from ...plan.plan import Plan
+from ...session.session import Session, make_plan
+from ...store import Store
 
 
-class Given(NamedTuple):
+class RunOptions(NamedTuple):
     """Options of one run that decide its plan, as JSON values: a worker plans by them as the run did."""
 
     full_refresh: bool = False
@@ -31,15 +31,15 @@ class Given(NamedTuple):
         return self._asdict()
 
 
-def given_of(document: Mapping[str, Any]) -> Given:
-    """Return what `Given.document` has written; keys of others are left out."""
-    return Given(**{name: document[name] for name in Given._fields if name in document})
+def options_of(document: Mapping[str, Any]) -> RunOptions:
+    """Return what `RunOptions.document` has written; keys of others are left out."""
+    return RunOptions(**{name: document[name] for name in RunOptions._fields if name in document})
 
 
-def plan_as_given(
+def plan_with_options(
     session: Session,
     store: Store | None,
-    given: Given,
+    options: RunOptions,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
@@ -51,24 +51,24 @@ def plan_as_given(
         store,
         streams=streams,
         tags=tags,
-        full_refresh=given.full_refresh,
-        drop_history=given.drop_history,
-        may_be_late=given.is_late,
+        full_refresh=options.full_refresh,
+        drop_history=options.drop_history,
+        may_be_late=options.is_late,
         only=only,
     )
-    if given.bookmarks:
-        from .given_start import starting_at  # with the commands about states; few runs need it
+    if options.bookmarks:
+        from .bookmarks import starting_at  # with the commands about states; few runs need it
 
-        plan = starting_at(plan, given.bookmarks)
-    if given.deletes or given.allow_deletes:
-        from .given_deletes import deleting
+        plan = starting_at(plan, options.bookmarks)
+    if options.deletes or options.allow_deletes:
+        from .deletes import deleting
 
-        plan = deleting(plan, at_once=given.deletes, allowed=given.allow_deletes)
-    if given.fills:
-        from .given_filling import filling
+        plan = deleting(plan, at_once=options.deletes, allowed=options.allow_deletes)
+    if options.fills:
+        from .filling import filling
 
-        plan = filling(plan, given.fills, session.destination_can)
+        plan = filling(plan, options.fills, session.destination_can)
     return plan
 
 
-__all__ = ["Given", "given_of", "plan_as_given"]
+__all__ = ["RunOptions", "options_of", "plan_with_options"]
