@@ -35,8 +35,8 @@ WRITTEN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{
 _NO_DIGIT = r"^[^0-9]*$"
 _FRACTION = r"\.[0-9]*[1-9]"
 
-#: A batch of less is not worth a thread.
-_THREADED_BYTES = 1 << 18
+#: A batch of less is not worth a thread; one of more is not to be held while the next one is parsed.
+_THREADED_BYTES = range(1 << 18, 8 << 20)
 
 #: A number with a leading zero, which only text keeps.
 LEADING_ZERO = r"^-?0[0-9xX]"
@@ -318,7 +318,7 @@ class GuessThreads:
     def add(self, texts: pa.RecordBatch) -> None:
         """Take a batch of texts into account, after the one before it."""
         self._wait()
-        if texts.nbytes < _THREADED_BYTES:
+        if texts.nbytes not in _THREADED_BYTES:
             for name, column in zip(texts.schema.names, texts.columns, strict=True):
                 self._guesses[name].add(column)
             return
