@@ -9,7 +9,6 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import names_of
-from syncblocks.connectors.arrow.text import is_json
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import (
     DELETED_AT,
@@ -384,6 +383,8 @@ def emptied_tables(pipeline: Pipeline, selection: Selection) -> dict[str, tuple[
 
 def with_columns_of(stream: Stream, table: TableState, row: LedgerRow, own: Collection[str]) -> Stream:
     """Return a stream that has become empty with the columns of the table that it was written to before."""
+    from syncblocks.connectors.arrow.text import is_json  # it loads all of Arrow's functions, and few runs come here
+
     names = {stored: name for name, stored in row.columns.items()}
     held = [column for column in table.schema or () if column.name not in own]
     has_file_columns = {FILE, FILE_MODIFIED} <= {column.name for column in held}
