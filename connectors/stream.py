@@ -38,6 +38,9 @@ RELAXED = b"relaxed"
 #: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
 NEEDED = b"needed"
 
+#: Key in the metadata of a text field: a column of the table whose type does not hold texts becomes text.
+BECOMES_TEXT = b"becomes_text"
+
 #: Key in the metadata of a field that was guessed: the table's column has decided its type.
 DECIDED = b"decided"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..sql.dialect.texts import float_text, time_text
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 
@@ -300,3 +301,20 @@ class DuckDBTypes(Types):
     def widen(self, before: str, after: str) -> str | None:
         """Return the type that holds both."""
         return widen(before, after)
+
+    def text_of(self, column_type: str, name: str) -> str | None:
+        """Write the texts of numbers, booleans, dates, times and timestamps of microseconds."""
+        kind = _ALIASES.get(column_type, column_type)
+        if _digits(kind) is not None or kind in ("BOOLEAN", "DATE"):
+            return f"cast({name} as varchar)"
+        if kind in ("FLOAT", "DOUBLE"):
+            return float_text(name, "decimal(38,30)")
+        if kind == "TIME":
+            return time_text(name)
+        if kind not in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE"):
+            return None
+        # By its microseconds: of zoned ones only an extension writes the text.
+        zone, moment = ("", name) if kind == "TIMESTAMP" else ("Z", f"make_timestamp(epoch_us({name}))")
+        text = f"strftime({moment}, '%Y-%m-%dT%H:%M:%S.%f{zone}')"
+        is_usual = f"{name} >= '0001-01-01'::timestamp and {name} < '10000-01-01'::timestamp"
+        return f"case when {is_usual} then {text} else cast({name} as varchar) end"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,15 +10,16 @@ import pyarrow as pa
 from ..arrow.fidelity import Fidelity, Kept, compare
 from ..arrow.text import is_text
 from ..errors import FatalConnectorError
-from ..stream import TableState
+from ..stream import BECOMES_TEXT, TableState
 from .formats import Format
 
 
-def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
+def unified(table: str, before: pa.Schema, arriving: pa.Schema, texts: Collection[str] = ()) -> pa.Schema:
     """Return the table's columns after the arriving columns are added.
 
     Columns keep their position, new ones come last, and a column that one side lacks may be NULL. A type becomes wider
-    where the wider one keeps every value (each value is checked later: integers past 2^53 do not fit a double).
+    where the wider one keeps every value (each value is checked later: integers past 2^53 do not fit a double). Those
+    of `texts` become text where they arrive as texts.
 
     Raises:
         FatalConnectorError: no type holds both.
@@ -30,7 +31,7 @@ def unified(table: str, before: pa.Schema, arriving: pa.Schema) -> pa.Schema:
             fields.append(field.with_nullable(True))
             continue
         new = arriving.field(place)
-        kind = _wider(table, field, new.type)
+        kind = new.type if field.name in texts and is_text(new.type) else _wider(table, field, new.type)
         fields.append(field.with_type(kind).with_nullable(field.nullable or new.nullable))
     names = set(before.names)
     return pa.schema([*fields, *(field.with_nullable(True) for field in arriving if field.name not in names)])
@@ -104,7 +105,8 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
     before, kind, becomes, note = None if held is None else str(held.type), stored.type, stored.type, ""
     if held is not None and not is_new:
         try:
-            becomes = _wider("", held, stored.type)
+            is_text_now = BECOMES_TEXT in (field.metadata or {})
+            becomes = stored.type if is_text_now else _wider("", held, stored.type)
         except FatalConnectorError:
             note = f"the table's column is {before}, the stream's is {stored.type}, and one does not hold the other"
             return Kept(column=field.name, type=str(before), arrow=None, held=before, note=note)

@@ -15,6 +15,7 @@ from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
 from ..stream import (
+    BECOMES_TEXT,
     DELETED_AT,
     VALID_FROM,
     VALID_TO,
@@ -77,6 +78,8 @@ class TableLoad:
         # In partitions the order of records is lost, and of the records of a key the last one counts.
         is_ordered = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
         self._staging_layout = Layout() if is_ordered else layout
+        #: Columns that become text in the table.
+        self._texts: set[str] = set()
         self._arriving = self._stored(load.stream)
         self._staged: list[Staged] = []
         self._writing: Output | None = None
@@ -120,6 +123,7 @@ class TableLoad:
 
     def _stored(self, stream: Stream) -> pa.Schema:
         keys = stream.key_properties if self._load.write_disposition in _BY_KEY else ()
+        self._texts |= {field.name for field in stream.schema if BECOMES_TEXT in (field.metadata or {})}
         schema = self._table.format.stored(stream.schema)
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 
@@ -415,7 +419,7 @@ class TableLoad:
     def _unified(self, manifest: Manifest) -> pa.Schema:
         schema = manifest.schema
         for arriving in [*(staged.schema for staged in self._staged), self._arriving]:
-            schema = arriving if schema is None else unified(self._table.name, schema, arriving)
+            schema = arriving if schema is None else unified(self._table.name, schema, arriving, self._texts)
         return schema
 
     def _must_rewrite(self, manifest: Manifest, schema: pa.Schema) -> bool:
@@ -427,7 +431,10 @@ class TableLoad:
             return False
         pairs = [(field.type, schema.field(field.name).type) for field in manifest.schema]
         changed = [(before, after) for before, after in pairs if not before.equals(after)]
-        is_moved = [pa.types.is_floating(after) or pa.types.is_timestamp(after) for _, after in changed]
+        is_moved = [
+            pa.types.is_floating(after) or pa.types.is_timestamp(after) or pa.types.is_string(after)
+            for _, after in changed
+        ]
         if any(is_moved) or any(compare(before, after) is Fidelity.LOSSY for before, after in changed):
             return True
         if self._table.format.needs_equal_columns:

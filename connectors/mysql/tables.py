@@ -92,7 +92,7 @@ class MySQLTables(Tables):
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._column(column, column.type)}"
 
-    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
+    def alter_type(self, name: TableName, column: Column, values: str = "") -> Sequence[str]:
         """Write the change to a wider type; what is not said of the column would be forgotten."""
         return [f"alter table {self._table(name)} modify column {self._column(column, column.type)}"]
 

@@ -225,6 +225,12 @@ class MySQLTypes(Types):
         """Return the wider type."""
         return widen(before, after)
 
+    def text_of(self, column_type: str, name: str) -> str | None:
+        """Return the column where MODIFY writes that text; another text takes several DDLs, which may end half done."""
+        kind = Kind.parse(column_type)
+        is_number = kind.name in (*INTEGERS, "decimal") and not kind.is_boolean
+        return name if is_number or kind.name == "date" else None
+
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
         """Limit texts and bytes of any length to what an index takes, as in a new table."""
         wider = widen(before, after)

@@ -12,7 +12,7 @@ from ..errors import FatalConnectorError
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 from .type_names import TEXTS, Name
-from .widening import widen
+from .widening import text_of, widen
 
 #: Types that COPY carries as one Arrow type, whatever is put in.
 _FIXED: dict[str, pa.DataType] = {
@@ -294,6 +294,10 @@ class PostgresTypes(Types):
         base = self.base(before)
         wider = widen(base, after)
         return wider if base == before else before if wider == base else None
+
+    def text_of(self, column_type: str, name: str) -> str | None:
+        """Write the texts of numbers, booleans, dates and times; not of a domain, which is altered by nobody."""
+        return None if self.base(column_type) != column_type else text_of(column_type, name)
 
 
 __all__ = ["ENUM_LABELS", "TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..sql.dialect.texts import float_text, time_text
 from .type_names import TEXTS, Name
 
 #: Types that a text is turned into by a cast that refuses what does not fit.
@@ -81,4 +82,23 @@ def _wider_numeric(held: Name, new: Name) -> str | None:
     return "numeric" if whole + scale > 1000 or scale < 0 else f"numeric({whole + scale},{scale})"
 
 
-__all__ = ["INTEGERS", "widen"]
+def text_of(column_type: str, name: str) -> str | None:
+    """Write the SQL of a column's values as texts; None: there is no form."""
+    kind = Name.parse(column_type)
+    if kind.is_array:
+        return None
+    if kind.base in INTEGERS or kind.base in ("numeric", "boolean", "date"):
+        return f"{name}::text"
+    if kind.base in ("real", "double precision"):
+        return float_text(name, "numeric")
+    if kind.base == "time without time zone":
+        return time_text(name)
+    if not kind.base.startswith("timestamp"):
+        return None
+    utc, zone = (f"({name} at time zone 'UTC')", "Z") if kind.base.endswith("with time zone") else (name, "")
+    # What is infinite or of a year without four digits has no other text.
+    is_usual = f"{utc} >= '0001-01-01' and {utc} < '10000-01-01'"
+    return f"""case when {is_usual} then to_char({utc}, 'YYYY-MM-DD"T"HH24:MI:SS.US{zone}') else {name}::text end"""
+
+
+__all__ = ["INTEGERS", "text_of", "widen"]

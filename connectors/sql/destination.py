@@ -16,6 +16,7 @@ from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
 from ..ranges import RangeReads
 from ..stream import (
+    BECOMES_TEXT,
     NEEDED,
     Block,
     Bookmark,
@@ -467,6 +468,8 @@ class SqlDestination(ABC):
             else:
                 kind = types.widen(before, made)  # the empty text is a type of SQLite
                 kind = types.to_double(before, made) if kind is None and not is_replace else kind
+                if kind is None and BECOMES_TEXT in metadata and types.text_of(before, "") is not None:
+                    kind = made
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)

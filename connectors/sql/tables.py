@@ -27,6 +27,8 @@ class Column:
     is_key: bool = field(default=False, compare=False)
     #: NULL may come from now on: a NOT NULL of the table is dropped.
     is_relaxed: bool = field(default=False, compare=False)
+    #: The table's column becomes text if its type does not hold what comes.
+    becomes_text: bool = field(default=False, compare=False)
     #: Computed or numbered by the database: never written.
     is_generated: bool = False
     #: Filled by the database where nothing is written (a default, an identity).

@@ -81,7 +81,7 @@ class SQLAlchemyTables(Tables):
         word = "add" if self._own.name in _ADD else "add column"
         return f"alter table {self._table(name)} {word} {self._quote(column.name)} {self._native(column).type}"
 
-    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
+    def alter_type(self, name: TableName, column: Column, values: str = "") -> Sequence[str]:
         """Write the change to a wider type."""
         native = ddl(Kind.parse(column.type), self._own)
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(self._own.name, "alter column {} type {}")

@@ -27,12 +27,12 @@ class SQLiteTables(Tables):
         """Nothing to lock, but the catalog must be read again: the first reading may be older than the lock."""
         return Reread()
 
-    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
+    def alter_type(self, name: TableName, column: Column, values: str = "") -> Sequence[str]:
         """Write the copy of a column into one of the other type, the last one: SQLite alters no types."""
         table, old, new = self._table(name), self._quote(column.name), self._quote(_COPY)
         return [
             f"alter table {table} add column {new} {column.type}",
-            f"update {table} set {new} = {old}",
+            f"update {table} set {new} = {values or old}",
             f"alter table {table} drop column {old}",
             f"alter table {table} rename column {new} to {old}",
         ]

@@ -252,6 +252,17 @@ class SQLiteTypes(Types):
         """Return the column's type if it holds the new values: SQLite does not alter types."""
         return before if _holds(before, after) else None
 
+    def text_of(self, column_type: str, name: str) -> str | None:
+        """Write the texts of integers, booleans, decimals and what is stored as text; not of floats."""
+        kind = kind_of(column_type)
+        if kind is None or kind.form in (Form.REAL, Form.NUMBER, Form.BLOB, Form.JSON):
+            return None
+        if kind.form is Form.BOOLEAN:
+            return f"case {name} when 1 then 'true' when 0 then 'false' else {name} end"
+        if kind.form is Form.DECIMAL:
+            return f"case when {name} is not null then printf('%.{kind.arrow.scale}f', {name}) end"
+        return f"replace(replace({name}, ' ', 'T'), '+00:00', 'Z')" if kind.form is Form.TIMESTAMP else name
+
 
 def _is_text(arrow: pa.DataType) -> bool:
     return bool(pa.types.is_string(arrow) or pa.types.is_large_string(arrow) or pa.types.is_string_view(arrow))

@@ -271,10 +271,11 @@ class StreamEntry(Model):
         description="true: records that were there before a column was new at the source get its values, too; needs "
         "INCREMENTAL and merge.",
     )
-    on_schema_change: Literal["evolve", "freeze", "ignore"] | None = Field(
+    on_schema_change: Literal["evolve", "widen", "freeze", "ignore"] | None = Field(
         default=None,
-        description="When the source's columns change: evolve (default) changes the destination's table too, freeze "
-        "fails the stream before anything is written, ignore leaves out new columns.",
+        description="When the source's columns change: evolve (default) changes the destination's table too, widen "
+        "also makes text of a column that cannot hold what comes, freeze fails the stream before anything is written, "
+        "ignore leaves out new columns.",
     )
     on_lossy: Literal["fail", "cast", "text"] | None = Field(
         default=None, description="As the pipeline's, for these streams."

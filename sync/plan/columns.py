@@ -15,6 +15,7 @@ from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, f
 from syncblocks.connectors.arrow.said import decoded, is_readable, read_as
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import (
+    BECOMES_TEXT,
     LOOK,
     NEEDED,
     RELAXED,
@@ -69,6 +70,10 @@ class Rules:
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
     is_frozen: bool = False
+    #: Whether a column of the table that does not hold the stream's becomes text.
+    widens: bool = False
+    #: Other streams that write the table, and may need the types of its columns.
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +189,8 @@ def _converted_column(
     """Apply `on_lossy` to a column; return its field, its plan, and why it is refused."""
     kept = column.kept
     assert kept is not None
+    if rules.widens and kept.arrow is None and kept.held is not None:
+        return _widened_column(stream, field, column, rules)
     text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
@@ -197,6 +204,32 @@ def _converted_column(
     if rules.on_lossy == "cast" and kept.arrow is not None:
         return pa.field(field.name, kept.arrow, field.nullable, marks), replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
+
+
+def _widened_column(
+    stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
+) -> tuple[pa.Field, ColumnPlan, str]:
+    """Make a column of the table text, or say why it cannot become that; returns as `_converted_column`."""
+    assert column.kept is not None
+    marks = {each: value for each, value in (field.metadata or {}).items() if each == RELAXED}
+    marks |= {b"native_type": column.type.encode(), BECOMES_TEXT: b""}
+    text = pa.field(field.name, pa.string(), field.nullable, marks)
+    (kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
+    compared = {*stream.key_properties, *stream.unique_properties, *stream.bookmark_properties, stream.latest_by}
+    compared |= set() if stream.deleted_when is None else {stream.deleted_when.field.name}
+    why = ""
+    if kept.arrow is not None and kept.held == kept.type:  # it is text already
+        pass
+    elif field.name in compared:
+        why = "it is a key, a bookmark or compared otherwise, and texts have another order"
+    elif rules.others:
+        why = f"{', '.join(rules.others)} writes the table, too"
+    elif kept.arrow is None:
+        why = f"{rules.connector} does not write the values of a {column.kept.held} as text in place"
+    if why:
+        refusal = _refusal(column, column.kept, rules, has_text=False)
+        return field, column, f"{refusal}. `on_schema_change: widen` does not make it text: {why}"
+    return text, replace(column, kept=kept, fidelity=Fidelity.TEXT, conversion="text"), ""
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:

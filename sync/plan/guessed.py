@@ -12,6 +12,7 @@ from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.stream import (
     DECIDED,
     GUESSED,
+    SAID,
     UNDECIDED,
     UNSEEN,
     WHOLE,
@@ -45,11 +46,16 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
     renamed = replace(stream, schema=pa.schema([field.with_name(names[field.name]) for field in stream.schema]))
     # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
     found = rules.types.keeps(renamed, replace(rules.table, stays=False), WriteDisposition.REPLACE)
-    fields = [_decided(field, kept, schema) for field, kept in zip(stream.schema, found, strict=True)]
+    widens = rules.widens and not rules.others
+    compared = {*stream.key_properties, *stream.bookmark_properties}  # which cannot become text
+    fields = [
+        _decided(field, kept, schema, widens=widens and field.name not in compared)
+        for field, kept in zip(stream.schema, found, strict=True)
+    ]
     return replace(stream, schema=pa.schema(fields))
 
 
-def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
+def _decided(field: pa.Field, kept: Kept, table: pa.Schema, *, widens: bool) -> pa.Field:
     metadata = field.metadata or {}
     guess = metadata.get(GUESSED, metadata.get(UNSEEN))
     place = -1 if kept.held is None else table.get_field_index(kept.column)
@@ -58,6 +64,9 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema) -> pa.Field:
     if kept.type == kept.held and UNSEEN not in metadata:
         return field
     held, guessed = plain(table.field(place).type), plain(field.type)
+    if widens and UNSEEN not in metadata and _kind(held) not in (None, "text", _kind(guessed)):
+        # Its values are read as they are written, and the plan makes the table's column text, or refuses that.
+        return marked(pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"}), path_of(field))
     if is_text_of_something(table.field(place)) or not _may_hold(held, guessed):
         return field
     if _gets_fractions(guessed, held, guess):

@@ -370,6 +370,8 @@ def _plan_stream(
         raise stream_error(pipeline, stream, f"`deletes` {reason}")
     disposition = WriteDisposition.REPLACE if full_refresh else stream.write_disposition
     rules = _rules(pipeline, stream, connectors.destination_can, table, disposition, full_refresh=full_refresh)
+    if rules.widens:
+        rules = replace(rules, others=tuple(other_writers(key, table, sharing)))
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=may_be_late)
     rules = replace(
@@ -578,6 +580,7 @@ def _rules(
         disposition=disposition,
         on_lossy=stream.on_lossy,
         is_frozen=is_held and stream.on_schema_change == "freeze",
+        widens=is_held and stream.on_schema_change == "widen",
     )
 
 

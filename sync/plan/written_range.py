@@ -203,6 +203,8 @@ def _inexact(planned: ColumnPlan, kind: pa.DataType) -> str:
     kept = planned.kept
     if planned.is_left_out:
         return "is new, and left out by `on_schema_change: ignore`"
+    if planned.conversion == "text" and kept is not None and kept.held is not None:
+        return f"is {planned.type} and arrives as text in the table ({kept.held} until now)"
     if planned.conversion:
         return f"is changed by `on_lossy: {planned.conversion}`"
     if planned.decode:

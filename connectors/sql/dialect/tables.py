@@ -113,9 +113,13 @@ class Tables(ABC):
         """Write ADD COLUMN."""
         return f"alter table {self._table(name)} add column {self._quote(column.name)} {column.type}"
 
-    def alter_type(self, name: TableName, column: Column) -> Sequence[str]:
-        """Write the change of a column that is there to the wider type that it has now; all else stays as it is."""
-        return [f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}"]
+    def alter_type(self, name: TableName, column: Column, values: str = "") -> Sequence[str]:
+        """Write the change of a column that is there to the wider type that it has now; all else stays as it is.
+
+        `values` is the SQL of its values in that type (see `Types.text_of`); empty: as the system turns them.
+        """
+        using = f" using {values}" if values else ""
+        return [f"alter table {self._table(name)} alter column {self._quote(column.name)} type {column.type}{using}"]
 
     def relax(self, name: TableName, column: Column) -> Sequence[str]:
         """Write that a column may hold NULL from now on; all else stays as it is."""

@@ -54,6 +54,18 @@ class Types(ABC):
         held, new = (self.arrow_of(Column(name="", type=kind)) for kind in (before, after))
         return after if pa.types.is_integer(held) and pa.types.is_float64(new) else None
 
+    def text_of(self, column_type: str, name: str) -> str | None:
+        """Write the SQL that turns a column's values into texts, in the forms of `arrow.text`.
+
+        Args:
+            column_type: out of the catalog.
+            name: of the column, quoted.
+
+        Returns:
+            None: the column cannot become text in place.
+        """
+        return None
+
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
         """Do as `widen` for one of a key's columns, of so many; default: an index takes what any column takes."""
         return self.widen(before, after)

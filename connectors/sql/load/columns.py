@@ -8,7 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
-from ...stream import RELAXED, Load, Stream, WriteDisposition, yields_to_table
+from ...stream import BECOMES_TEXT, RELAXED, Load, Stream, WriteDisposition, yields_to_table
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 
@@ -63,6 +63,7 @@ class StreamColumns:
                 type=kind,
                 is_nullable=is_nullable,
                 is_relaxed=RELAXED in (field.metadata or {}),
+                becomes_text=BECOMES_TEXT in (field.metadata or {}),
             )
             planned[column.name] = (column, wire)
         return planned

@@ -53,7 +53,7 @@ def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
             wider = context.target.widened(columns[name].type, column)
             wire = context.columns.wire_of(wider, field)
             if wire.type != types[name]:
-                for statement in dialect.tables.alter_type(staged.name, Column(name=name, type=wire.type)):
+                for statement in context.target.altered(staged.name, Column(name=name, type=types[name]), wire.type):
                     session.execute(statement)
             types[name], columns[name] = wire.type, replace(column, type=wider)
     return replace(staged, types=types, columns=columns)

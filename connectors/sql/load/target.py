@@ -182,6 +182,8 @@ class Target:
             types = self._dialect.types
             is_kept = self._load.write_disposition is not WriteDisposition.REPLACE
             wider = types.widen(before, column.type)  # the empty text is a type of SQLite
+            if wider is None and column.becomes_text and types.text_of(before, "") is not None:
+                return column.type
             return types.to_double(before, column.type) if wider is None and is_kept else wider
         return self._dialect.types.widen_key(before, column.type, len(self._load.stream.key_properties))
 
@@ -213,7 +215,7 @@ class Target:
             wider = self.widened(held.type, column)
             if wider != held.type:
                 self._demand_kept(table, held, wider)
-                statements += self._dialect.tables.alter_type(table.name, replace(held, type=wider))
+                statements += self.altered(table.name, held, wider)
                 self._note(column.name, "widened", held.type, wider)
         freed = self._relaxed(table, columns)
         # Some systems answer nothing more once a statement has failed.
@@ -229,26 +231,36 @@ class Target:
         # To some systems, an altered table is another one.
         return (self._read() or table) if statements else table
 
+    def altered(self, name: TableName, held: Column, wider: str) -> Sequence[str]:
+        """Return the statements that give a column of a table its wider type."""
+        types, values = self._dialect.types, ""
+        if types.widen(held.type, wider) is None and types.to_double(held.type, wider) is None:
+            values = types.text_of(held.type, self._dialect.naming.quote(held.name)) or ""
+        return self._dialect.tables.alter_type(name, replace(held, type=wider), values)
+
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
-        """Look at the integers of a column that becomes one of doubles.
+        """Look at the integers of a column that becomes one of doubles, and at what a copy of a column would do.
 
         Raises:
             FatalConnectorError: a double does not keep one of them, or the system would fire triggers.
         """
         if self._dialect.types.widen(held.type, wider) is not None:
             return
-        name = self._dialect.naming.quote(held.name)
-        limits = f"select min({name}), max({name}) from {self._dialect.naming.table(table.name)}"
-        ((least, most),) = self._session.query(limits)
-        if least is not None and (int(least) < -MOST_EXACT or int(most) > MOST_EXACT):
-            reason = f"holds {least if int(least) < -MOST_EXACT else most}, which a double does not keep"
+        is_double, past = self._dialect.types.to_double(held.type, wider) is not None, None
+        if is_double:
+            name = self._dialect.naming.quote(held.name)
+            limits = f"select min({name}), max({name}) from {self._dialect.naming.table(table.name)}"
+            (found,) = self._session.query(limits)
+            past = next((each for each in found if each is not None and abs(int(each)) > MOST_EXACT), None)
+        if past is not None:
+            reason = f"holds {past}, which a double does not keep"
         elif table.triggers and not self._dialect.facts.alters_types:
             reason = "would be copied, which fires the table's triggers"
         else:
             return
+        what = "numbers with fractions" if is_double else "texts"
         raise FatalConnectorError(
-            f"column {held.name!r} of {self.name} is {held.type} and gets numbers with fractions, but {reason}: "
-            f"{self._ways_out()}",
+            f"column {held.name!r} of {self.name} is {held.type} and gets {what}, but {reason}: {self._ways_out()}",
             stream=self._stream,
         )
 
