@@ -108,7 +108,7 @@ def on_cancelled(function: Function) -> Function:
 
 
 def output_test(function: Function, /) -> Function:
-    """`@test`: mark a function that `syncblocks transformers test` calls with the transformer's output."""
+    """`@test`: mark a function that `transformers test` calls with the result, and `callbacks test` with the data."""
     return _note(sys._getframe(1), function, None, is_test=True)
 
 

@@ -169,13 +169,18 @@ def read_marks(
     if not callbacks and not transformers:
         raise CallbackLoadError(path, None, "marks no function with @callback or @transformer")
     callbacks.sort(key=lambda function: not function.is_legacy)
-    tests = _by_name(mark for mark in executed.marks if mark.is_test)
     return CallbackFile(
         path=path,
         functions=tuple(callbacks),
         transformers=tuple(transformers),
-        tests={name: marks[0].function for name, marks in tests.items()},
+        tests=tests_of(executed),
     )
+
+
+def tests_of(executed: ExecutedFile) -> dict[str, Callable[..., Any]]:
+    """Return the functions that are marked by `@test`, by name."""
+    tests = _by_name(mark for mark in executed.marks if mark.is_test)
+    return {name: marks[0].function for name, marks in tests.items()}
 
 
 def read_function(executed: ExecutedFile, name: str, *, variables: Iterable[str]) -> CallbackFunction | None:

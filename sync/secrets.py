@@ -12,17 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-#: Replaces a secret.
-MASK = "***"
-
-#: Shorter values are not masked: they occur in most texts.
-MIN_LENGTH = 4
-
-#: Shorter values without punctuation are masked as whole words only: `main` must not mask `domain`.
-WORD_LENGTH = 8
-
-#: Values that are never secrets.
-NOT_SECRET = frozenset({"true", "false", "none", "null", "http", "https", "localhost"})
+from ..connectors.secret_texts import MASK, WORD_LENGTH, is_maskable, pattern
 
 MAX_SECRET_BYTES = 65_536
 SECRETS_DIR = "/run/secrets"
@@ -111,14 +101,14 @@ class Redactor:
 
     def add(self, values: Iterable[str]) -> None:
         """Add secrets, for example those resolved later."""
-        known = self._values | {part for value in values for part in (value, *_parts(value)) if _is_maskable(part)}
+        known = self._values | {part for value in values for part in (value, *_parts(value)) if is_maskable(part)}
         if known == self._values:
             return
         spellings = {spelling for value in known for spelling in _spellings(value)}
         longest_first = sorted(spellings, key=lambda text: (-len(text), text))
         self._values = known
         self._spellings = longest_first
-        self._pattern = re.compile("|".join(_alternative(text) for text in longest_first))
+        self._pattern = re.compile("|".join(pattern(text) for text in longest_first))
 
     def redact(self, text: str) -> str:
         """Return the text with known secrets masked, and parts of secrets at a cut.
@@ -193,16 +183,6 @@ def _parts(value: str) -> Iterator[str]:
             yield str(found)
 
 
-def _is_maskable(value: str) -> bool:
-    return len(value.strip()) >= MIN_LENGTH and value.lower() not in NOT_SECRET
-
-
-def _alternative(text: str) -> str:
-    if len(text) < WORD_LENGTH and text.isalnum():
-        return rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])"
-    return re.escape(text)
-
-
 def _spellings(value: str) -> set[str]:
     """Return the encodings in which programs write a value into a message."""
     import html  # here: most runs have no secret
@@ -227,7 +207,7 @@ def _spellings(value: str) -> set[str]:
         around |= {quote(one, safe="") for one in _base64_spellings(encoded)}
     encoded = value.encode("utf-8", "surrogatepass")
     found |= {encoded.hex(), encoded.hex().upper()} | around
-    return {text for text in found if _is_maskable(text)}
+    return {text for text in found if is_maskable(text)}
 
 
 def _base64_lines(encoded: bytes) -> set[str]:

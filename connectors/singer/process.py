@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..secret_texts import masked
 
 log = logging.getLogger("syncblocks")
 
@@ -198,7 +199,7 @@ class Plugin:
         self._command = list(command)
         self._folder = folder
         self._env = dict(env)
-        self._secrets = sorted({text for text in secrets if text}, key=len, reverse=True)
+        self._secrets = secrets
         self._hang_timeout_s = hang_timeout_s
         self._takes_input = takes_input
         self._is_quiet = is_quiet
@@ -359,9 +360,7 @@ class Plugin:
             self._heard = time.monotonic()
             if self._is_quiet:
                 continue
-            text = line.decode("utf-8", "replace").rstrip()
-            for secret in self._secrets:
-                text = text.replace(secret, "***")
+            text = masked(line.decode("utf-8", "replace").rstrip(), self._secrets)
             if not text:
                 continue
             metric = _METRIC.search(text)

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, SecretStr
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..network import CONNECT_TIMEOUT, CONNECT_TIMEOUT_S, NETWORK_TIMEOUT, NETWORK_TIMEOUT_S
 from ..ranges import RANGE_BYTES
+from ..secret_texts import masked
 from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
 
@@ -101,10 +102,7 @@ class Address:
 
     def scrub(self, text: str) -> str:
         """Take the password out of a text, as it is and as a URL spells it."""
-        for secret in sorted({self.password, quote(self.password, safe=""), quote(self.password)}, key=len):
-            if secret:
-                text = text.replace(secret, "***")
-        return text
+        return masked(text, (self.password, quote(self.password, safe=""), quote(self.password)))
 
 
 class UrlParts(NamedTuple):

@@ -19,6 +19,7 @@ from ..network import (
     libpq_parameters,
     limit_socket,
 )
+from ..secret_texts import masked
 from ..settings import Settings, refuse_ambiguous, resolve_path
 from ..sql.address import LOCAL
 from ..sql.clear_text import LIBPQ, LIBPQ_SINCE, pymysql_connection, pymysql_plugins
@@ -230,10 +231,7 @@ def scrub(text: str, url: URL) -> str:
         url.password,
         *(str(value) for key, value in url.query.items() if re.search("pass|pwd|token|key|secret", key, re.I)),
     ]
-    for secret in secrets:
-        if secret:
-            text = text.replace(str(secret), "***")
-    return text
+    return masked(text, (str(secret) for secret in secrets if secret))
 
 
 def _wrong(message: str) -> ConnectorConfigError:

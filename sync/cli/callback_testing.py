@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -63,8 +63,8 @@ def test_command(
     """Call the functions of a callback file, or a hook of a pipeline file, with a made-up or a recorded event.
 
     Functions need no pipeline file. Each function is called as in a run: in a child process, with its deadline. Shows
-    its arguments, output, result or error, and keyword arguments that do not exist. A hook really sends, runs or
-    writes. Exit code 1 if a function or a hook failed.
+    its arguments, output, result or error, and keyword arguments that do not exist. Functions marked by @test are
+    called with the data. A hook really sends, runs or writes. Exit code 1 if a function or a hook failed.
     """
     from syncblocks.callbacks.trial import try_file
 
@@ -94,16 +94,35 @@ def test_command(
                 timeout_s=timeout_s,
                 inline=inline,
             )
+            tests = _tests(file, recorded[1] if recorded is not None and data is None else data, function)
         except (LookupError, ValueError) as error:
             raise StateError(str(error)) from error
-    code = 0 if all(trial.outcome.ok for trial in trials) else 1
+    code = 0 if all(trial.outcome.ok for trial in trials) and not any(tests.values()) else 1
     if console.is_json:
         calls = [_trial_document(trial) for trial in trials]
-        console.emit({"type": "callback_test", "file": str(file), "calls": calls, "exit_code": code})
+        console.emit({"type": "callback_test", "file": str(file), "calls": calls, "tests": tests, "exit_code": code})
         return code
     for trial in trials:
         _show_trial(console, trial)
+    show_tests(console, tests)
     return code
+
+
+def _tests(file: Path, data: Path | None, function: str | None) -> dict[str, str | None]:
+    """Call the functions marked by `@test` with the data, unless one function was asked for."""
+    from syncblocks.callbacks.loader import execute, tests_of
+    from syncblocks.callbacks.output_tests import run_tests
+    from syncblocks.callbacks.trial import sample_or_file
+
+    path = file.absolute()
+    tests = {} if function is not None else tests_of(execute(path))
+    return run_tests(tests, lambda: sample_or_file(data).to_pandas(), path)
+
+
+def show_tests(console: Console, tests: Mapping[str, str | None]) -> None:
+    """Show what functions marked by `@test` have said."""
+    for name, failed in tests.items():
+        console.echo(f"test {name}: {failed or 'passed'}", color="red" if failed else "green")
 
 
 Event = Callable[[str], dict[str, Any]]

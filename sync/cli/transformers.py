@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from . import Group, formatting
+from .callback_testing import show_tests
 from .completion import complete_streams
 from .console import Console
 from .options import common, open_pipeline, variable_option
@@ -88,8 +89,7 @@ def test_command(
     names = found.records.schema.names
     console.table(names, [[formatting.cell(record[name]) for name in names] for record in records[:_SHOWN]])
     console.echo(f"{table.num_rows} records in, {len(records)} out")
-    for name, failed in found.tests.items():
-        console.echo(f"test {name}: {failed or 'passed'}", color="red" if failed else "green")
+    show_tests(console, found.tests)
     other = "record" if chosen == "batch" else "batch"
     if found.difference is None:
         console.echo(f"`frames: {other}` gives the same")

@@ -17,6 +17,7 @@ from typing import Any
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.protocols import Delivery, Prepared
 from syncblocks.connectors.named import parameter_names
+from syncblocks.connectors.secret_texts import MASK
 
 from ..config import Pipeline, settings_scope
 from ..config.event_templates import event_values, fill, is_true, shown, vocabulary
@@ -25,7 +26,7 @@ from ..config.hook_texts import default_message, environment_of
 from ..config.load import TEMPLATE_KEY
 from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
-from ..secrets import MASK, Redactor
+from ..secrets import Redactor
 from .sql_hook import Statement
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from syncblocks.callbacks.output_tests import run_tests
 from syncblocks.connectors.stream import Stream
 
 from ..errors import SyncError
@@ -66,7 +65,7 @@ def try_transformer(
     made = transformed(frames)
     return TransformerTrial(
         records=made,
-        tests={name: _tested(test, made, loaded.path) for name, test in loaded.tests.items()},
+        tests=run_tests(loaded.tests, made.to_pandas, loaded.path),
         difference=_difference(made, lambda: transformed("record" if frames == "batch" else "batch")),
     )
 
@@ -74,15 +73,6 @@ def try_transformer(
 def json_records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return records as JSON values."""
     return [{name: json_value(value) for name, value in record.items()} for record in batch.to_pylist()]
-
-
-def _tested(test: Callable[..., Any], made: pa.RecordBatch, file: Path) -> str | None:
-    try:
-        test(made.to_pandas())
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-        return f"{type(error).__name__}: {error}" + (f" ({file.name}:{lines[-1]})" if lines else "")
-    return None
 
 
 def _difference(made: pa.RecordBatch, other: Callable[[], pa.RecordBatch]) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 
+from ...errors import FatalConnectorError
 from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
 from ..identifiers import TableName
@@ -14,6 +17,9 @@ from .deleted import deleting
 from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
+
+#: What databases say of a key that is in the table already.
+_IS_THERE = re.compile(r"duplicate|unique", re.IGNORECASE)
 
 
 class Merge(Strategy):
@@ -62,13 +68,27 @@ class Merge(Strategy):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
 
-        with deleting(context, table, staged, key) as deletes:
+        with deleting(context, table, staged, key) as deletes, self._explained(primary, key):
 
             def statements(source: TableName) -> Sequence[Action]:
                 merge = dialect.writes.merge(table, source, into, staged.types, key, method)
                 return [*merge, *deletes(source)]
 
             self.records -= insert_staged(context, table, staged, statements, key=key)
+
+    @contextmanager
+    def _explained(self, primary: Sequence[str], key: Sequence[str]) -> Iterator[None]:
+        """Say what to do where records are merged by other columns than the key, and the key is in the table."""
+        try:
+            yield
+        except FatalConnectorError as error:
+            if key == primary or not _IS_THERE.search(str(error)):
+                raise
+            raise self.context.error(
+                f"{str(error).rstrip('.')}: records are merged by unique_constraints ({', '.join(key)}), and a record "
+                f"whose key ({', '.join(primary)}) another one in the table has cannot be written beside it; delete "
+                "the other, leave out unique_constraints, or set such records aside with on_rejected: keep"
+            ) from error
 
     def _kept(self, before: Table | None, into: Sequence[Column], method: ConflictMethod) -> list[Column]:
         """Return the columns whose values stay as they are in records that the target had before."""

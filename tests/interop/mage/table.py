@@ -413,7 +413,8 @@ DATA = (
     Row(
         "S54a",
         "`@test` functions",
-        "differently: [`transformers test`](command-line.md#transformers-test) calls them; a run does not",
+        "differently: [`transformers test`](command-line.md#transformers-test) and "
+        "[`callbacks test`](command-line.md#callbacks-test) call them; a run does not",
     ),
     Row("S55", "`_mage_created_at`, `_mage_updated_at`", "works: [`mage_columns: true`](pipeline.md#added-columns)"),
     Row(

@@ -54,6 +54,18 @@ def test_a_callback_file_is_tried_without_any_pipeline(run_cli: RunCLI, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"alerts.py"}
 
 
+def test_functions_marked_by_test_are_called_with_the_data(run_cli: RunCLI, tmp_path: Path) -> None:
+    text = "@callback\ndef tell(data, **kwargs):\n    return len(data)\n\n@test\ndef test_rows(data, *args):\n"
+    (tmp_path / "alerts.py").write_text(text + "    print('tried')\n    assert len(data) == 2, f'{len(data)} rows'\n")
+    (tmp_path / "rows.csv").write_text("id\n1\n2\n")
+    passed = run_cli(["callbacks", "test", "alerts.py", "--data", "rows.csv", "--json"], tmp_path)
+    assert (passed.returncode, json.loads(passed.stdout)["tests"]) == (0, {"test_rows": None})
+    failed = run_cli(["callbacks", "test", "alerts.py"], tmp_path)
+    assert failed.returncode == 1
+    assert "test test_rows: AssertionError: 3 rows (alerts.py:8)" in failed.stdout
+    assert "test_rows" not in run_cli(["callbacks", "test", "alerts.py", "--function", "tell"], tmp_path).stdout
+
+
 def test_a_raising_callback_exits_with_1_and_a_misspelt_kwarg_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
     (tmp_path / "alerts.py").write_text("@callback\ndef tell(**kwargs):\n    return kwargs['strem']\n")
     done = run_cli(["callbacks", "test", "alerts.py"], tmp_path)

@@ -80,3 +80,21 @@ def test_what_cannot_be_merged_by_unique_columns_is_refused(tmp_path: Path) -> N
         with opened(pipeline) as session, pytest.raises(ConfigError) as caught:
             make_plan(session, None, full_refresh=full_refresh)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["UPDATE", "IGNORE"])
+@pytest.mark.parametrize("kind", [*INDEXES, "duckdb"])
+def test_a_key_that_another_record_has_fails_with_what_to_do(kind: str, method: str, tmp_path: Path) -> None:
+    with open_target(kind, tmp_path) as target:
+        to = target.document
+        if kind == "duckdb":
+            to = {**to, "config": {**to["config"], "primary_key": True}}
+        source(tmp_path, ("a", "x", 1, 10), ("b", "x", 2, 20))
+        assert run(tmp_path, to, unique_conflict_method=method).status == "success"
+        source(tmp_path, ("a", "moved", 1, 11), ("b", "x", 2, 21))
+        failed = run(tmp_path, to, unique_conflict_method=method).streams[0]
+        assert "records are merged by unique_constraints (shop, number), and a record whose key (id)" in failed.error
+        result = run(tmp_path, to, unique_conflict_method=method, on_rejected="keep")
+        assert (result.status, result.streams[0].records_rejected) == ("success", 1)
+        kept = ("b", "x", 2, 20 if method == "IGNORE" else 21)
+        assert sorted(target.query("select id, shop, number, total from t")) == [("a", "x", 1, 10), kept]
