@@ -97,7 +97,8 @@ class CSVFormat:
             yield from self._read_part(file, wanted)
             return
         names = self.names(file)
-        present = [name for name in wanted.names if name in names]
+        there = set(names)
+        present = [name for name in wanted.names if name in there]
         ragged = None if rejected is None else RaggedRecords()
         invalid: list[tuple[int, dict[str, Any], str]] = []
         done = 0
@@ -212,11 +213,12 @@ class CSVFormat:
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
         zone = self._settings.timezone if file.schema is None else None
+        present = dict(zip(texts.schema.names, texts.columns, strict=True))
         for field in wanted:
-            if field.name not in texts.schema.names:
+            column = present.get(field.name)
+            if column is None:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
-            column = texts.column(field.name)
             is_guessed = SAID not in (field.metadata or {}) and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:

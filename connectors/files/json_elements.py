@@ -19,6 +19,9 @@ from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..errors import FatalConnectorError
 
+#: What the parser raises for a value; the last one for a deeply nested one.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _QUOTE, _BACKSLASH, _COMMA, _LINE_END = b'"\\,\n'
 _OPEN_OBJECT, _CLOSE_ARRAY = b"{]"
 SPACE = re.compile(rb"[ \t\r\n]*")
@@ -121,7 +124,7 @@ class Elements:
                 text = text.translate(ONE_LINE)
             try:
                 lines = msgspec.json.decode(text, type=list[msgspec.Raw])
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except UNREADABLE:
                 continue
             first, self._place = self._place, self._place + len(lines)
             self._begun, self._brackets = bytearray(), Brackets()
@@ -166,7 +169,7 @@ class Elements:
         try:
             msgspec.json.decode(bytes(self._begun), type=msgspec.Raw)
             reason = unended(self._brackets)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             reason = (
                 f"{reason_of(error)}; {unended(self._brackets)}" if self._begun.strip() else unended(self._brackets)
             )
@@ -241,7 +244,7 @@ class Elements:
                 (value, *_) = msgspec.json.decode(
                     b"[" + chunk[begin:end].strip(b" \t\r\n,") + b"]", type=list[msgspec.Raw]
                 )
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            except (*UNREADABLE, ValueError):
                 return self._broken(chunk, begin, "an object should come here")
             found = shown(bytes(value).decode(errors="replace"))
         where = self._where(number)
@@ -252,7 +255,7 @@ class Elements:
         before = len(self._begun)
         try:
             msgspec.json.decode(b"[" + self._begun + chunk[:at] + b"]", type=list[msgspec.Raw])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             found = _BYTE.search(str(error))
             if found and 0 <= int(found[1]) - 1 - before < at:
                 at, what = int(found[1]) - 1 - before, reason_of(error)
@@ -283,4 +286,6 @@ def demand_size(size: int, most_bytes: int, where: str) -> None:
 
 def reason_of(error: Exception) -> str:
     """Return what the parser says, without its own preface."""
+    if isinstance(error, RecursionError):
+        return "values are nested too deeply"
     return str(error).removeprefix("JSON is malformed: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ class ParquetFormat:
     def _united(self, schema: pa.Schema, own: pa.Schema, file: DataFile) -> pa.Schema:
         """Return the columns of some files and one more; a column that only one side has may be NULL."""
         fields = [self._both(field, own, file) for field in schema]
-        return pa.schema([*fields, *(field.with_nullable(True) for field in own if field.name not in schema.names)])
+        there = set(schema.names)
+        return pa.schema([*fields, *(field.with_nullable(True) for field in own if field.name not in there)])
 
     def _both(self, field: pa.Field, own: pa.Schema, file: DataFile) -> pa.Field:
         place = own.get_field_index(field.name)
@@ -108,7 +110,7 @@ class ParquetFormat:
         """Read a file's footer."""
         with _Opened(file) as opened:
             metadata, schema = opened.metadata, plain(opened.schema_arrow)
-        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
         if twice:
             raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
         groups = metadata.num_row_groups
@@ -137,7 +139,7 @@ class ParquetFormat:
                     fitted = (self._fitted(file, _flat(batch, own), wanted) for batch in batches)
                     yield from joined(fitted, BLOCK_BYTES, most)
             except (OSError, pa.ArrowException) as error:
-                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+                raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
 
     def _refuse_other_types(self, file: DataFile, own: pa.Schema, wanted: pa.Schema) -> None:
         """Raise for a file that was written since the stream's types were found, and has other types."""
@@ -156,11 +158,14 @@ class ParquetFormat:
 
     def _fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
+        present = dict(zip(batch.schema.names, batch.columns, strict=True))
         for field in wanted:
-            if field.name not in batch.schema.names:
+            column = present.get(field.name)
+            if column is None:
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
-            column = batch.column(field.name)
+            if not is_bytes(field.type):
+                _demand_utf8(file, field, column)
             casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
@@ -197,7 +202,7 @@ class ParquetFormat:
             try:
                 return fine_columns(opened, source.in_micros(opened), present) if present else frozenset()
             except (OSError, pa.ArrowException) as error:
-                raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+                raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Split by row groups."""
@@ -239,6 +244,26 @@ class ParquetFormat:
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression, self.group_bytes)
+
+
+def _demand_utf8(file: DataFile, field: pa.Field, column: pa.Array) -> None:
+    """Raise if a text, also within other values, is none: Parquet's readers do not look, most destinations do."""
+    if not (is_text(column.type) or pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
+        return
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise FatalConnectorError(
+            f"{file.label}: column {field.name!r} holds values that are no {column.type}: {error}; mend the file where "
+            f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
+        ) from error
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    """Return what a message says of a file that the library cannot read."""
+    if "crypt" in str(error):
+        return "is encrypted, and there are no keys for it here: decrypt it, or leave it out of the source's `path`"
+    return f"{what}: {shown(str(error))}"
 
 
 def _flat(batch: pa.RecordBatch, own: pa.Schema) -> pa.RecordBatch:
@@ -323,7 +348,7 @@ class _Opened:
             return self._reader()
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last one of a column's name
             self._raw.close()
-            raise FatalConnectorError(f"{self._file.label}: no Parquet file: {shown(str(error))}") from error
+            raise FatalConnectorError(f"{self._file.label}: {_unreadable('no Parquet file', error)}") from error
 
     def exact(
         self, opened: pyarrow.parquet.ParquetFile, wanted: pa.Schema, groups: Sequence[int] | None

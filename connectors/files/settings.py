@@ -211,7 +211,10 @@ def _levels(said: list[str]) -> list[str]:
 class FileDestinationSettings(Settings):
     """Settings of every file destination."""
 
-    path: _Place = Field(min_length=1, description="a folder; relative to the pipeline file, or a URL")
+    path: _Place = Field(
+        min_length=1,
+        description="a folder, or a file such as orders.csv for one stream; relative to the pipeline file, or a URL",
+    )
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
     file_records: int | None = Field(
         default=None, ge=1, description="most records of one file; default: one file for each commit"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from syncblocks.connectors.file_classes import short_name
 
@@ -92,9 +92,27 @@ class DestinationBlock(_Connection):
         "Mage does.",
     )
 
+    #: Where it is one file: the file's place, and the only table.
+    _file: str = PrivateAttr("")
+    _table: str = PrivateAttr("")
+
     def model_post_init(self, context: Any, /) -> None:
         """Name the block after its connector."""
         self._with_default_block("export_")
+
+    @property
+    def file(self) -> str:
+        """The place of the file that it is; empty: it is a folder, or no files."""
+        return self._file
+
+    @property
+    def table(self) -> str:
+        """The only table, of which the file is made; empty: there may be many."""
+        return self._table
+
+    def write_one_file(self, place: str, table: str) -> None:
+        """Take a file's place instead of a folder's."""
+        self._file, self._table = place, table
 
 
 class TransformerBlock(Defaulting):

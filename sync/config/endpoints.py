@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from syncblocks.connectors.registry import CONNECTORS
 
 from ..errors import ConfigError, nearest_match
+from .one_file import one_file
 from .templates import has_template
 
 #: URL scheme -> connector.
@@ -46,16 +47,11 @@ SUFFIXES = {
 }
 _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
-#: What a file destination compresses with -> its suffix.
-_WRITTEN = {"gzip": ".gz", "zstd": ".zst"}
-
 #: Connectors of files, of embedded databases, and of servers.
 _FILES = ("csv", "json", "jsonl", "parquet")
 _DATABASES = ("duckdb", "sqlite")
 _SERVERS = ("postgres", "mysql", "mariadb")
 
-#: A table whose file has its very name.
-_FILE_NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _CREDENTIALS = re.compile(r"(://[^/@?#\s]*?:)([^/?#\s]*)(@)")
 _SECRET_PARAMETER = re.compile(
@@ -229,31 +225,18 @@ def _as_file(endpoint: Endpoint, place: str, role: str, key: str, folder: Path) 
 
     A folder that exists under that name stays one.
     """
-    name = place.rpartition("/")[2]
-    if role == "destination" and CONNECTORS[endpoint.connector][1] is None:
+    if role != "destination":
+        return endpoint
+    if CONNECTORS[endpoint.connector][1] is None:
         raise ConfigError(
             f"{_shown(place)!r}: documents of JSON are only read; x.jsonl is a file of one JSON object a line",
             key=key,
         )
-    if role != "destination" or endpoint.connector not in _FILES or _by_suffix(name) != endpoint.connector:
-        return endpoint
-    if "://" not in place and (folder / place).is_dir():
-        return endpoint
-    codec = next((codec for codec, suffix in _WRITTEN.items() if name.endswith(suffix)), None)
-    if endpoint.connector == "parquet":
-        codec = None  # its pages are compressed, not the file
-    stem = name if codec is None else name.removesuffix(_WRITTEN[codec])
-    table = stem.removesuffix(f".{endpoint.connector}")
-    if table == stem or not _FILE_NAME.fullmatch(table):
-        kinds = "x.csv, x.csv.gz, x.csv.zst, x.jsonl (.gz, .zst) or x.parquet"
-        raise ConfigError(
-            f"{_shown(place)!r}: a destination that is one file is called {kinds}, where x holds letters, digits, "
-            f"`-`, `_` and `.` only; a folder with a file for each table is called {endpoint.connector}:folder",
-            key=key,
-        )
-    around = place[: -len(name)].removesuffix("/") or ("/" if place.startswith("/") else ".")
-    config = {"path": around} | ({} if codec is None else {"compression": codec})
-    return replace(endpoint, config=config, table=table)
+    try:
+        found = one_file(endpoint.connector, place, folder)
+    except ConfigError as error:
+        raise ConfigError(f"{_shown(error.message)}, such as {endpoint.connector}:folder", key=key) from None
+    return endpoint if found is None else replace(endpoint, config=found.config, table=found.table)
 
 
 def _by_content(path: Path) -> str | None:

@@ -22,6 +22,7 @@ from ..secrets import Redactor, url_passwords
 from .checks import check_pipeline, check_store
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
+from .one_file import take_one_file
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
@@ -198,6 +199,7 @@ class _Loader:
             values["store"] = check_store(str(values["store"]), self._scope.folder, self._report)
         pipeline = self._validated(values)
         if pipeline is not None:
+            take_one_file(pipeline, self._scope.folder, self._report)
             check_pipeline(pipeline, self._code_folder or self._scope.folder, self._report)
             self._secrets |= check_hooks(pipeline, self._scope, self._report)
         self._raise_mistakes()

@@ -159,8 +159,10 @@ def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: 
 def check_own_source(
     pipeline: Pipeline, stream: SelectedStream, table: TableState, source: Source, destination: Destination
 ) -> None:
-    """Refuse a stream that would write the table that it reads."""
-    if source.identity() == destination.identity() and table.stream_name == stream.name:
+    """Refuse a stream that would write the table that it reads, also where the source is a file of its folder."""
+    place, within = source.identity(), destination.identity().rstrip("/")
+    is_there = place == within or place.rpartition("/")[0] == within
+    if is_there and table.stream_name == stream.name:
         raise stream_error(
             pipeline,
             stream,

@@ -401,6 +401,13 @@ def _check_table_names(
     pipeline: Pipeline, chosen: Sequence[SelectedStream], settings: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """Raise if `naming` gives two streams one table; streams whose tables have one name without it may share it."""
+    if pipeline.destination.file and len(chosen) > 1:
+        names = ", ".join(repr(each.name) for each in chosen[:5]) + (", ..." if len(chosen) > 5 else "")
+        raise pipeline.error(
+            chosen[1].location,
+            f"{pipeline.destination.file} is one file, for one stream, and these are {len(chosen)}: {names}. Select "
+            "one of them, or let `path` of the destination name a folder",
+        )
     by_name = {bare_name(each.stream): each for each in chosen if settings[each.name].get("destination_table") is None}
     if found := one_named(pipeline.destination.naming, by_name):
         first, second, made = found

@@ -107,6 +107,7 @@ def configure(
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
         )
+    _check_one_file(pipeline, settings, method, disposition, fail)
     latest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
@@ -375,8 +376,29 @@ def destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str,
     template = settings.get("destination_table")
     if template is not None:
         return render_destination_table(template, pipeline, stream.name)
+    if pipeline.destination.table:
+        return pipeline.destination.table
     name = name_by(pipeline.destination.naming, bare_name(stream))
     return str(TableName("", name)) if "table" in stream.locator else name  # its dots are quoted
+
+
+def _check_one_file(
+    pipeline: Pipeline, settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer
+) -> None:
+    """Refuse what makes more than the one file that the destination is."""
+    block = pipeline.destination
+    if not block.file:
+        return
+    way_out = "or let `path` of the destination name a folder"
+    if method is not ReplicationMethod.FULL_TABLE or disposition != "replace":
+        key = "write_disposition" if method is ReplicationMethod.FULL_TABLE else "replication_method"
+        said = f"`write_disposition: {disposition}`" if key == "write_disposition" else f"`{key}: {method}`"
+        raise fail(key, f"{block.file} is one file, which a FULL_TABLE stream replaces: leave out {said}, {way_out}")
+    if settings.get("destination_table") not in (None, block.table):
+        raise fail(
+            "destination_table",
+            f"{block.file} is one file, which is table {block.table!r}: leave out `destination_table`, {way_out}",
+        )
 
 
 def bare_name(stream: Stream) -> str:

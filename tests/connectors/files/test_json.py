@@ -193,3 +193,9 @@ def test_new_columns_come_as_in_json_lines(tmp_path: Path) -> None:
     document(tmp_path / "t.json", [{"a": 1}, {"a": 2, "n": 7}])
     schemas = [event.schema for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
     assert schemas[-1].names == ["a", "n"]
+
+
+@pytest.mark.parametrize("text", ['[{"":' * 50_000, "[[" * 50_000, '[{"a":' + "[" * 50_000 + "]" * 50_000 + "}, 1]"])
+def test_values_that_are_nested_too_deeply_are_an_error_with_their_place(tmp_path: Path, text: str) -> None:
+    with pytest.raises((ConnectorConfigError, FatalConnectorError), match=r"t\.json"):
+        records_of(document(tmp_path / "t.json", text))

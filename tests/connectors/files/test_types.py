@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -260,3 +261,34 @@ def test_the_error_of_a_zoned_time_names_the_type_that_takes_it(text: str, endin
     }
     (stream,) = run_file(load_pipeline(document, folder=tmp_path)).streams
     assert "`at: timestamptz` takes times with a zone" in str(stream.error)
+
+
+def test_texts_of_parquet_that_are_no_utf_8_name_the_column(tmp_path: Path) -> None:
+    made = pa.array([b"a", b"\xff\xfe"], pa.binary()).view(pa.string())
+    for name, column in (("t", made), ("l", pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), made))):
+        pyarrow.parquet.write_table(pa.table({name: column}), tmp_path / f"{name}.parquet")
+        with pytest.raises(FatalConnectorError, match=rf"{name}\.parquet: column '{name}' .*Invalid UTF8 sequence"):
+            records_of(source_of(tmp_path / f"{name}.parquet", ParquetSource))
+
+
+def test_an_encrypted_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
+    data = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(data[:-4] + b"PARE")  # as the end of a file whose footer is encrypted
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: is encrypted.*decrypt it"):
+        source_of(tmp_path / "t.parquet", ParquetSource).discover()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_thousands_of_columns_are_read_in_seconds(tmp_path: Path, ending: str) -> None:
+    names = [f"c{place}" for place in range(5000)]
+    path = tmp_path / f"t.{ending}"
+    if ending == "csv":
+        path.write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    else:
+        pyarrow.parquet.write_table(pa.table({name: [1] for name in names}), path)
+    source = source_of(path, FORMATS[ending][1])
+    (stream,) = source.discover()
+    began = time.process_time()
+    assert records_of(source, stream) == [dict.fromkeys(names, 1)]
+    assert time.process_time() - began < 2.5, "half of one; over four where each column is sought among all"
