@@ -215,6 +215,7 @@ def test_a_table_that_another_stream_writes_keeps_its_types(bench: Bench, run_cl
     assert "stream 't' of pipeline 'other' writes the table, too" in (done.stdout + done.stderr).replace("\n", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "point"),
     [
