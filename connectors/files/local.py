@@ -66,7 +66,9 @@ class LocalStorage:
             except FileNotFoundError:  # deleted since, or a link to nothing
                 continue
             if stat.S_ISDIR(status.st_mode):
-                self._inside(inner)
+                leads_to = self._inside(inner)
+                if item.is_symlink() and self._inside(folder).is_relative_to(leads_to):
+                    continue  # a circle: its files are found where they stand
                 found += self.entries(inner)
             elif stat.S_ISREG(status.st_mode):
                 found.append(_entry(inner, status))

@@ -144,7 +144,7 @@ class FileSource:
     def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
             return self._stream(found, known)
-        except FatalConnectorError as error:
+        except (FatalConnectorError, _GoneFile) as error:
             return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
 
     def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
@@ -564,6 +564,10 @@ def _said(made: Format) -> dict[bytes, bytes]:
     return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
 
 
+class _GoneFile(RetriableError):
+    """A file is gone since it was listed, or is a link to nothing."""
+
+
 @contextmanager
 def _located(stream: str, connector: str) -> Iterator[None]:
     """Add stream and connector to an error; a file that is gone since it was listed is worth another try."""
@@ -572,7 +576,7 @@ def _located(stream: str, connector: str) -> Iterator[None]:
             yield
     except ConnectorError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            raise RetriableError(str(error), stream=stream, connector=connector) from error
+            raise _GoneFile(str(error), stream=stream, connector=connector) from error
         error.stream, error.connector = error.stream or stream, error.connector or connector
         raise
 

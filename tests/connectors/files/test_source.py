@@ -409,3 +409,16 @@ def test_a_file_that_became_a_folder_since_is_found(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "1.csv").write_text("a\n1\n2\n")
     assert source.count(stream) == 2
+
+
+def test_a_link_to_nothing_fails_its_own_stream_and_a_circle_of_links_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    for name in ("a.csv", "sub/b.csv"):
+        (tmp_path / "data" / name).write_text("id\n1\n")
+    (tmp_path / "data" / "gone.csv").symlink_to("nowhere.csv")
+    (tmp_path / "data" / "sub" / "up").symlink_to("..")
+    (tmp_path / "data" / "sub" / "here").symlink_to(".")
+    source = source_of(tmp_path / "data", CSVSource)
+    found = {stream.name: stream.unreadable for stream in source.open_streams(source.list_streams())}
+    assert {name for name, reason in found.items() if not reason} == {"a", "sub"}
+    assert "gone.csv: no such file" in found["gone"]
