@@ -264,7 +264,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         "event": event.get("event") or {},
         "pipeline_run": run,
         "pipeline_run_id": run["id"],
-        "trigger_name": _trigger_name(run.get("attempt"), event.get("trigger")),
+        "trigger_name": trigger_name(run.get("attempt"), event.get("trigger")),
         "env": "dev",
         "configuration": {},
         **dict.fromkeys(INTERVAL),
@@ -293,7 +293,8 @@ def interval_values(start: datetime, end: datetime) -> dict[str, Any]:
     return dict(zip(INTERVAL, values, strict=True))
 
 
-def _trigger_name(attempt: int | None, trigger: str | None) -> str:
+def trigger_name(attempt: int | None, trigger: str | None) -> str:
+    """Return what started an attempt: `cli`, `retry`, or the trigger id."""
     if (attempt or 1) > 1:
         return "retry"
     return "cli" if trigger in (None, "", "0") else trigger

@@ -132,6 +132,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "before": _before(plan.before),
         "files": dict(plan.files),
         "elsewhere": plan.elsewhere or None,
+        "left_out": dict(plan.left_out),
         "warnings": list(plan.warnings),
     }
 
@@ -238,6 +239,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         types: show every column with its types; else one line for each stream, with the columns not kept exactly.
         is_alone: say what to do next; False if the plan is carried out at once.
     """
+    from ..plan.selection import left_out_by_when
     from ..plan.written_range import in_words
 
     console.table(
@@ -312,6 +314,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: {planned.reading}")
         if planned.triggers:
             console.echo(f"{planned.name}: {_firing(planned)}")
+    for name, when in plan.left_out.items():
+        console.echo(left_out_by_when(name, when))
     if is_alone:
         number = formatting.plural(len(plan.streams), "stream")
         console.echo()

@@ -128,6 +128,10 @@ class TransformerBlock(Defaulting):
     streams: Patterns | None = Field(
         default=None, description="Only for these streams, names or globs; default: all of them."
     )
+    when: Text | None = Field(
+        default=None,
+        description="Only for streams for which this condition is true in the plan, such as env == 'prod'.",
+    )
     rename: dict[Name, Name] = Field(
         default_factory=dict,
         description="Columns to rename, old: new; done before the function is called, and keys follow.",
@@ -188,6 +192,10 @@ class StreamEntry(Model):
         default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )
     selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
+    when: Text | None = Field(
+        default=None,
+        description="Only in runs for which this condition is true in the plan, such as hr == '03' or region == 'eu'.",
+    )
     destination_table: Name | None = Field(
         default=None,
         description="Table to write; may name a schema. Default: the stream's name without its schema. "

@@ -104,7 +104,7 @@ def check_hooks(pipeline: Pipeline, scope: Scope, report: Report) -> set[str]:
             if block.notify is None and getattr(block, key) is not None:
                 report((*loc, key), f"goes with notify only, not with {block.kind}")
         known = known_names(pipeline, block)
-        check = _Templates(known, scope, report)
+        check = LateTemplates(known, scope, report)
         for key in ("title", "message"):
             if (text := getattr(block, key)) is not None:
                 check(text, (*loc, key), parse)
@@ -130,16 +130,18 @@ def _check_status(block: CallbackBlock, loc: Loc, report: Report) -> None:
             report((*loc, "status", item), "there is no such status", allowed=tuple(STATUSES), word=status)
 
 
-class _Templates:
-    """Checks templates over the event; collects the secrets that they use."""
+class LateTemplates:
+    """Checks templates that are filled in later; collects the secrets that they use."""
 
     def __init__(self, known: Vocabulary, scope: Scope, report: Report) -> None:
+        """Check by these names, and by the functions' values in a scope."""
         self.secrets: set[str] = set()
         self._known = known
         self._scope = scope
         self._report = report
 
     def __call__(self, text: str, loc: Loc, read: Callable[[str, Vocabulary], Parsed]) -> None:
+        """Report what is wrong with one; `read` parses it."""
         functions = Functions(self._scope)
         try:
             for name, argument, has_default in read(text, self._known).calls:

@@ -20,6 +20,7 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
 from .checks import check_pipeline, check_store
+from .conditions import check_conditions, is_condition
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
@@ -202,6 +203,9 @@ class _Loader:
             take_one_file(pipeline, self._scope.folder, self._report)
             check_pipeline(pipeline, self._code_folder or self._scope.folder, self._report)
             self._secrets |= check_hooks(pipeline, self._scope, self._report)
+            secrets, of_interval = check_conditions(pipeline, self._scope, self._report)
+            self._secrets |= secrets
+            self._of_interval += of_interval
         self._raise_mistakes()
         assert pipeline is not None, "what is wrong was reported"
         pipeline._origin = Origin(
@@ -328,8 +332,8 @@ class _Loader:
         return {TEMPLATE_KEY: value, **({SCOPE_KEY: needed} if needed else {})}
 
     def _rendered(self, value: Any, loc: Loc, names: set[str] | None = None) -> Any:
-        """Return a value with its templates filled in once; templates over an event stay unfilled."""
-        if is_event_template(loc):
+        """Return a value with its templates filled in once; conditions and templates over an event stay unfilled."""
+        if is_event_template(loc) or is_condition(loc):
             return value
         if isinstance(value, dict):
             return {key: self._rendered(item, (*loc, key), names) for key, item in value.items()}

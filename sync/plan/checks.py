@@ -17,9 +17,10 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config import Pipeline
-from ..delivery.subscriptions import UserCode, applies
+from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream
+from .stream_transformers import transformers_of
 
 #: Write dispositions of which a table has one stream only, and what they would do to what others have written there.
 _ALONE = {
@@ -139,9 +140,10 @@ def _advice(others: Sequence[SelectedStream]) -> str:
 def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: UserCode) -> None:
     """Raise if a transformer renames a column that none of its streams has; a function before it may add any column."""
     names = {stream.name: list(stream.stream.schema.names) for stream in selected}
+    blocks = {stream.name: [block.block for block in transformers_of(pipeline, stream)] for stream in selected}
     is_open = dict.fromkeys(names, False)
     for number, block in enumerate(pipeline.transformers):
-        own = [name for name in names if applies(block.streams, name)]
+        own = [name for name in names if block.block in blocks[name]]
         known = sorted({column for name in own for column in names[name]})
         for column in block.rename or {}:
             if own and column not in known and not any(is_open[name] for name in own):

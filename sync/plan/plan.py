@@ -23,7 +23,7 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..config.before import Statement
-from ..delivery.subscriptions import UserCode, applies, data_blocks
+from ..delivery.subscriptions import UserCode, data_blocks
 from .checks import (
     Unplannable,
     check_added,
@@ -76,6 +76,7 @@ from .replaced_settings import replaced_warnings
 from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
+from .stream_transformers import transformers_of
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
 from .value_checks import value_checks
 from .wires import ARROW, chosen_wire, common_wires
@@ -207,6 +208,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()
+    #: Streams that their `when` leaves out of this run -> the condition.
+    left_out: Mapping[str, str] = field(default_factory=dict)
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
     #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`.
@@ -361,7 +364,7 @@ def _plan_stream(
     read, types = stream.stream, connectors.source_can.finds_types
     if types is not None and not full_refresh:
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
-    blocks = [block for block in pipeline.transformers if applies(block.streams, stream.name)]
+    blocks = transformers_of(pipeline, stream)
     declared, is_decided = _arriving(pipeline, stream, blocks, code)
     check_added(pipeline, stream, declared, connectors.destination_can)
     if reason := why_no_deletes(
@@ -536,7 +539,7 @@ def _refused_stream(
         start=Start(bookmark=None, reason="will fail"),
         write_disposition=stream.write_disposition,
         wire="arrow",
-        transformers=tuple(block.block for block in pipeline.transformers if applies(block.streams, stream.name)),
+        transformers=tuple(block.block for block in transformers_of(pipeline, stream)),
         arriving=stream.stream,
         is_schema_decided=True,
         reading=Reading(readers=1, loaders=1, ranges=1, why=""),

@@ -35,6 +35,7 @@ from ..config import (
 from ..config.added import MAGE_COLUMNS
 from ..config.blocks import Columns
 from ..config.catalog_file import read_catalog
+from ..config.conditions import is_met
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
@@ -62,6 +63,8 @@ class Selection:
     wanted: tuple[str, ...]
     #: Streams that are skipped, since there is nothing to read them from -> why.
     absent: Mapping[str, str] = field(default_factory=dict)
+    #: Streams that this command would be about, but that their `when` leaves out -> the condition.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -117,16 +120,48 @@ def select_names(
         tags: of `--tag`; none: all.
 
     Raises:
-        ConfigError: a pattern matches nothing, or no stream has a tag.
+        ConfigError: a pattern matches nothing, no stream has a tag, or a `when` compares what cannot be compared.
     """
-    _, settings = merged_settings(pipeline, {stream.name: stream for stream in catalog})
+    by_name = {stream.name: stream for stream in catalog}
+    entries, settings = merged_settings(pipeline, by_name)
     selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
     if not selected:
         raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     wanted = matching_names([name for name in selected if only is None or name in only], globs)
     if tags:
         wanted = _tagged(wanted, {name: settings[name].get("tags") or () for name in selected}, tags)
-    return Selection(catalog=tuple(catalog), selected=tuple(selected), wanted=tuple(wanted))
+    left_out = _left_out(pipeline, by_name, wanted, entries, settings)
+    return Selection(
+        catalog=tuple(catalog),
+        selected=tuple(name for name in selected if name not in left_out),
+        wanted=tuple(name for name in wanted if name not in left_out),
+        left_out=left_out,
+    )
+
+
+def _left_out(
+    pipeline: Pipeline,
+    by_name: Mapping[str, Stream],
+    names: Sequence[str],
+    entries: Mapping[str, list[int]],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> dict[str, str]:
+    """Return the streams whose `when` is false in this run, with the condition."""
+    found = {}
+    for name in names:
+        when = settings[name].get("when")
+        if when is None:
+            continue
+        place = next(each for each in reversed(entries[name]) if pipeline.streams[each].when is not None)
+        table = destination_table(pipeline, by_name[name], settings[name])
+        if not is_met(pipeline, ("streams", place, "when"), when, name, table):
+            found[name] = when
+    return found
+
+
+def left_out_by_when(name: str, when: str) -> str:
+    """Say that a stream is not part of a run."""
+    return f"stream {name!r} is left out of this run: its `when` is false: {when}"
 
 
 def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[SelectedStream, ...]:

@@ -22,7 +22,7 @@ from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..plan.selection import NoStream, matching_names
+from ..plan.selection import NoStream, left_out_by_when, matching_names
 from ..session.session import open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
@@ -382,6 +382,8 @@ class _Runner:
             plan = self._make_plan(only)
             for warning in (*self.session.code.misspelt, *plan.skipped):
                 self.progress.message(warning, level="warning")
+            for name, when in plan.left_out.items():
+                self.progress.message(left_out_by_when(name, when))
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))

@@ -12,12 +12,13 @@ import pyarrow as pa
 from syncblocks.connectors.incremental.bookmarks import to_json
 from syncblocks.connectors.stream import ReplicationMethod, Stream
 
-from ..delivery.subscriptions import applies
+from ..errors import ConfigError
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
 from ..plan.selected_stream import SelectedStream
-from ..plan.selection import one_stream
-from ..session.inspection import existing_store, selected_streams
+from ..plan.selection import left_out_by_when, one_stream, select_streams
+from ..plan.stream_transformers import transformers_of
+from ..session.inspection import existing_store
 from ..session.session import Session, make_plan
 from .masked_output import masked_output
 from .transformers import make_transformers
@@ -42,7 +43,10 @@ def preview(session: Session, name: str, limit: int) -> Preview:
 
 
 def _preview(session: Session, name: str, limit: int) -> Preview:
-    selected = one_stream(selected_streams(session), name)
+    selection = session.select()
+    if name in selection.left_out:
+        raise ConfigError(left_out_by_when(name, selection.left_out[name]), key="--stream")
+    selected = one_stream(select_streams(session.pipeline, selection), name)
     if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
             (planned,) = make_plan(session, store, only=[name], is_of_run=False).streams
@@ -75,7 +79,7 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
 
 def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
     pipeline = session.pipeline
-    blocks = {block.block for block in pipeline.transformers if applies(block.streams, selected.name)}
+    blocks = {block.block for block in transformers_of(pipeline, selected)}
     if not blocks:
         return []
     from syncblocks.callbacks.kwargs import (

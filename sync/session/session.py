@@ -365,7 +365,8 @@ def make_plan(
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
-        names = [name for name in selection.selected if name not in skipped] + list(selection.absent)
+        names = [name for name in selection.selected if name not in skipped]
+        names += [*selection.absent, *selection.left_out]
         check_stream_filters(pipeline, names)
         check_stream_names(pipeline, names)
         if selection.is_whole:
@@ -393,7 +394,8 @@ def make_plan(
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
     texts += unnamed
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
-    return replace(plan, skipped=texts, warnings=(*plan.warnings, *texts, *session.notes))
+    warnings = (*plan.warnings, *texts, *session.notes)
+    return replace(plan, skipped=texts, left_out=selection.left_out, warnings=warnings)
 
 
 def _nameable(

@@ -119,6 +119,16 @@ def a_transformer_and_a_callback_are_for_some_streams(stage: Stage) -> None:
     streams = [{"stream": "visits"}, {"stream": "words"}]
     stage.run(*streams, transformers=[{"file": "none.py", "streams": ["words"]}])
     assert stage.rows("SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM words)") == [(3, 0)]
+    stage.save(
+        {"stream": "visits", "when": "region == 'us'"},
+        {"stream": "words"},
+        transformers=[{"file": "none.py", "when": "region == 'us' or stream == 'visits'"}],
+        variables={"region": "eu"},
+    )
+    stage.command("run")
+    assert stage.rows("SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM words)") == [(3, 2)]
+    stage.command("run", "--variable", "region=us")
+    assert stage.rows("SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM words)") == [(0, 0)]
 
 
 @shows("S50", "S51", "S54")

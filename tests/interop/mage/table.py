@@ -260,7 +260,7 @@ DATA = (
     Row(
         "S16",
         "Conditional blocks",
-        "instead: [`streams`](pipeline.md#transformers) of a transformer, [`when`](hooks.md#conditions-and-messages) of a callback; `@condition` is not called",
+        "works: [`when`](pipeline.md#conditions) of streams and transformers, decided in the plan, and [of callbacks](hooks.md#conditions-and-messages); `@condition` itself is not called",
     ),
     Row(
         "S17",

@@ -146,10 +146,17 @@ def test_transformers_run_with_the_modules_beside_them_and_their_arguments(bench
         "import words\n\n@transformer\ndef clean(df, stream, region):\n"
         "    df['v'] = words.loud(df['v']) + '/' + stream + '/' + region\n    return df\n"
     )
-    bench.document |= {"transformers": [{"file": "code/clean.py"}], "variables": {"region": "eu"}}
+    bench.seed("b", 3)
+    when = "region == 'us' and trigger_name == 'nightly'"  # a worker decides as the run does
+    bench.document |= {
+        "transformers": [{"file": "code/clean.py", "when": f"{when} and stream == 'a'"}],
+        "variables": {"region": "eu"},
+        "streams": [{"stream": "*", "when": when}],
+    }
     bench.record(on=["transformers"])
-    assert bench.run(variables={"region": "us"}).exit_code == 0
+    assert bench.run(variables={"region": "us"}, trigger="nightly").exit_code == 0
     assert [row["v"] for row in bench.rows("a")] == [f"A-{n}/a/us" for n in range(3)]
+    assert [row["v"] for row in bench.rows("b")] == [f"b-{n}" for n in range(3)]
     assert [(call["parent_block_uuid"], call["rows"]) for call in bench.calls()] == [("clean", 3)]
 
 
