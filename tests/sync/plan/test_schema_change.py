@@ -283,7 +283,8 @@ def test_every_destination_takes_changes_over(bench: Bench, request: pytest.Fixt
     if connector == "mysql":
         config = {"url": request.getfixturevalue("mariadb_url")}
     else:
-        config = {"path": str(bench.folder / f"out.{connector}")}
+        is_folder = connector in ("csv", "jsonl", "parquet")
+        config = {"path": str(bench.folder / ("out" if is_folder else f"out.{connector}"))}
     bench.stream = {"stream": "s.people", "destination_table": "people", **APPEND}
     bench.extra = {"destination": {"connector": connector, "block": "export", "config": config}}
     assert bench.run().status == "success"
