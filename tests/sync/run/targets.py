@@ -28,10 +28,14 @@ class Target:
 
     @property
     def document(self) -> dict[str, Any]:
-        place = {"url": self.url} if self.url else {"path": f"target.{self.kind}"}
+        place = {"url": self.url} if self.url else {"path": self._path}
         if self.kind in ALCHEMY:
             place["url"] = self.url.replace("postgresql:", "postgresql+psycopg:")
         return {"block": "export", "connector": "sqlalchemy" if self.kind in ALCHEMY else self.kind, "config": place}
+
+    @property
+    def _path(self) -> str:
+        return "target" if self.kind == "parquet" else f"target.{self.kind}"  # a folder, or a file
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with closing(self._connect()) as connection:
@@ -43,7 +47,7 @@ class Target:
             return rows
 
     def _connect(self) -> Any:
-        path = str(self.folder / f"target.{self.kind}")
+        path = str(self.folder / self._path)
         if self.kind == "sqlite":
             return sqlite3.connect(path)
         if self.kind == "duckdb":
