@@ -91,9 +91,16 @@ class DataFile:
         return replace(self, listed=self.entry())
 
     def open_raw(self) -> BinaryIO:
-        """Open the file as it is stored."""
+        """Open the file as it is stored.
+
+        Raises:
+            FatalConnectorError: it may not be read. It is this file that is amiss, not the settings.
+        """
         with translated(self.label):
-            return self.storage.open_input(self.place)
+            try:
+                return self.storage.open_input(self.place)
+            except PermissionError as error:
+                raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
 
     def open(self) -> BinaryIO:
         """Open the file decompressed."""

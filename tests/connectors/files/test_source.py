@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import time
 from decimal import Decimal
@@ -409,6 +411,31 @@ def test_a_file_that_became_a_folder_since_is_found(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "1.csv").write_text("a\n1\n2\n")
     assert source.count(stream) == 2
+
+
+def test_a_file_that_may_not_be_read_fails_its_own_stream(tmp_path: Path) -> None:
+    for name in ("open.csv", "closed.csv"):
+        (tmp_path / name).write_text("id\n1\n")
+    (tmp_path / "closed.csv").chmod(0)
+    source = source_of(tmp_path, CSVSource)
+    with without_privileges():
+        found = {stream.name: stream.unreadable for stream in source.open_streams(source.list_streams())}
+    assert not found["open"]
+    assert "closed.csv: this user may not read it" in found["closed"]
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Take from this thread what lets root read any file (capset(2): version 3, two words of each set)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, held = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, held) == 0
+    lesser = (ctypes.c_uint32 * 6)(0, *held[1:3], 0, *held[4:])
+    assert libc.capset(header, lesser) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, held) == 0
 
 
 def test_a_link_to_nothing_fails_its_own_stream_and_a_circle_of_links_is_passed_over(tmp_path: Path) -> None:
