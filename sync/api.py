@@ -20,10 +20,10 @@ from .store.model import PipelineRun
 from .verify.verification import StreamVerification, verify_streams
 
 #: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-Given = Pipeline | str | Path | Mapping[str, Any]
+AnyPipeline = Pipeline | str | Path | Mapping[str, Any]
 
 
-def discover(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[Stream, ...]:
+def discover(pipeline: AnyPipeline, *, streams: Sequence[str] = ()) -> tuple[Stream, ...]:
     """Return the streams of the source with columns and keys, also those that the pipeline does not select.
 
     Args:
@@ -39,7 +39,7 @@ def discover(pipeline: Given, *, streams: Sequence[str] = ()) -> tuple[Stream, .
     return tuple(offered[name] for name in matching_names(list(offered), streams))
 
 
-def list_streams(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> tuple[str, ...]:
+def list_streams(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of the streams that the pipeline selects, in run order.
 
     Args:
@@ -55,7 +55,7 @@ def list_streams(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence
         return session.select(streams, tags=tags).wanted
 
 
-def preview(pipeline: Given, stream: str, *, limit: int = 10) -> Preview:
+def preview(pipeline: AnyPipeline, stream: str, *, limit: int = 10) -> Preview:
     """Return the first records of a selected stream as they would arrive: renames and transformers applied.
 
     Raises:
@@ -66,7 +66,7 @@ def preview(pipeline: Given, stream: str, *, limit: int = 10) -> Preview:
         return previews.preview(session, stream, limit)
 
 
-def count(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
+def count(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the records of each selected stream and of its destination table; arguments as of `list_streams`.
 
     Raises:
@@ -77,7 +77,7 @@ def count(pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] =
         return count_streams(session, streams, tags)
 
 
-def state(pipeline: Given) -> State:
+def state(pipeline: AnyPipeline) -> State:
     """Return the bookmarks of all streams from the destination's ledger, else the run store's copy.
 
     Raises:
@@ -89,7 +89,7 @@ def state(pipeline: Given) -> State:
 
 
 def verify(
-    pipeline: Given, *, streams: Sequence[str] = (), tags: Sequence[str] = (), repair: bool = False
+    pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = (), repair: bool = False
 ) -> tuple[StreamVerification, ...]:
     """Compare source and destination by checksums; with `repair` sync the ranges that differ, and compare again.
 
@@ -133,7 +133,7 @@ def _of_last_interval(pipeline: Pipeline) -> Pipeline:
     return pipeline if interval is None else pipeline.during(interval)
 
 
-def cancel(pipeline: Given) -> int | None:
+def cancel(pipeline: AnyPipeline) -> int | None:
     """Ask the active run of a pipeline to stop, from another thread or process: its streams end as cancelled.
 
     Returns at once; the run ends within seconds, and delivers its callbacks.
@@ -155,5 +155,5 @@ def cancel_active(pipeline: Pipeline, wanted: int | None = None) -> tuple[Pipeli
         return run, True
 
 
-def _loaded(pipeline: Given) -> Pipeline:
+def _loaded(pipeline: AnyPipeline) -> Pipeline:
     return pipeline if isinstance(pipeline, Pipeline) and pipeline.is_loaded else load_pipeline(pipeline)

@@ -29,7 +29,7 @@ from .numbers import (
 )
 from .text_values import from_texts
 from .types import JSON, LONG, Column, Reading
-from .values import Given, shown, value_of
+from .values import ParsedValue, shown, value_of
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
 
@@ -266,7 +266,7 @@ class Parser:
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
         if not isinstance(found, dict) or not isinstance(record, dict):
             raise MalformedRecord(line, f"is no record, which is an object: {shown(text)}") from error
-        values = {name: Given(value) for name, value in record.items()}
+        values = {name: ParsedValue(value) for name, value in record.items()}
         if not self._is_wrapped:
             return values
         return _Lenient(found.get("type"), found.get("stream"), values)

@@ -17,7 +17,7 @@ from .types import Column, Reading
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
-class Given:
+class ParsedValue:
     """A value that is parsed already."""
 
     __slots__ = ("value",)
@@ -33,9 +33,9 @@ def value_of(column: Column, raw: Any) -> Any:
         ValueError: the value does not have the column's type.
     """
     if column.reading is Reading.JSON:
-        text = _as_json(raw.value) if isinstance(raw, Given) else bytes(raw).decode()
+        text = _as_json(raw.value) if isinstance(raw, ParsedValue) else bytes(raw).decode()
         return None if text == "null" else text
-    value = raw.value if isinstance(raw, Given) else _values.decode(raw)
+    value = raw.value if isinstance(raw, ParsedValue) else _values.decode(raw)
     if value is None:
         return None
     if column.reading is Reading.NUMBER:
@@ -127,7 +127,7 @@ def shown(raw: Any, limit: int = 80) -> str:
     """Return a value for a message, shortened."""
     if raw is None:
         return "null"
-    if isinstance(raw, Given):
+    if isinstance(raw, ParsedValue):
         raw = repr(raw.value).encode("utf-8", "replace")
     text = bytes(raw).decode("utf-8", "replace").strip()
     return text if len(text) <= limit else f"{text[:limit]}..."

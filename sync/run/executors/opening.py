@@ -20,10 +20,10 @@ GIVEN = "given"
 
 
 #: As `executor` in the pipeline file, or an address alone; or a `distributed.Client`, or a concurrent Executor.
-Given = Any
+ExecutorOption = Any
 
 
-def with_executor(pipeline: Pipeline, given: Given) -> Pipeline:
+def with_executor(pipeline: Pipeline, given: ExecutorOption) -> Pipeline:
     """Return a pipeline whose executor is another than its file says; None: the file's.
 
     Raises:
@@ -53,7 +53,7 @@ def with_executor(pipeline: Pipeline, given: Given) -> Pipeline:
     return pipeline.model_copy(update={"executor": settings})
 
 
-def is_object(given: Given) -> bool:
+def is_object(given: ExecutorOption) -> bool:
     """Whether an executor was given as an object, not in words."""
     return given is not None and not isinstance(given, str | Mapping)
 
@@ -76,7 +76,7 @@ def _kind_of(given: Any) -> str:
     )
 
 
-def open_engine(session: Session, given: Given) -> OpenedEngine | None:
+def open_engine(session: Session, given: ExecutorOption) -> OpenedEngine | None:
     """Open the engine of a pipeline's executor; None: threads of this process.
 
     Raises:
