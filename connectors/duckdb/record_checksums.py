@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..arrow.fidelity import as_text
 from ..arrow.text import interval_text
 from ..checksums.json_values import jsonb_text, value_text
 from ..checksums.nested import is_carried
-from ..checksums.sql import Query, SqlChecksums
+from ..checksums.sql import SqlChecksums
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
@@ -26,7 +27,9 @@ from ..stream import Checkpoint, Event, Rejected, Stream
 from .checksums import DuckDBCanonical
 
 #: What DuckDB may hold of keys and hashes before it goes to disk, in bytes: unless told otherwise, and at least.
-MEMORY_BYTES, _LEAST_BYTES = 512_000_000, 32_000_000
+MEMORY_BYTES, _LEAST_BYTES = 512_000_000, 16_000_000
+#: For each of DuckDB's threads, which hold batches and buffers of their own beside what the limit counts.
+_THREAD_BYTES = 64_000_000
 
 #: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
 _PAST, _HASH = "past", "h"
@@ -61,6 +64,7 @@ def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
     folder = tempfile.mkdtemp(prefix="syncblocks-verify-")
     connection = duckdb.connect(
         config={
+            "threads": min(os.cpu_count() or 1, max(1, memory_bytes // _THREAD_BYTES)),
             "memory_limit": f"{max(memory_bytes, _LEAST_BYTES)}B",
             "temp_directory": folder,
             "preserve_insertion_order": False,
@@ -107,26 +111,34 @@ class RecordChecksums:
 
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some ranges."""
-        with self._incoming():
-            return self._over("incoming as t", self._run_with_copies).rows(ranges)
+        schema = self._schema()
+        names = [column.name for column in self._key]
+        with closing(self._batches(schema)) as batches:
+            # A query over all batches would hold on to each from which it has taken a record.
+            found = [
+                batch.take(self._places([batch.column(name) for name in names], batch.num_rows, ranges))
+                for batch in batches
+            ]
+        with self._incoming(pa.Table.from_batches(found, schema)):
+            return self._over("incoming as t").rows(ranges)
 
     def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
         """Tell of each record whether its key is in one of the ranges."""
-        condition = self._over("incoming as t").within(ranges)
-        if not condition or not batch.num_rows:
-            return pa.array([True] * batch.num_rows, pa.bool_())
         keys = [carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
-        place = pa.array(range(batch.num_rows), pa.int64())
-        table = pa.table([*keys, place], names=[*(column.name for column in self._key), "place"])
-        self._connection.register("incoming", table)
-        try:
-            found = self._run(f"select place from incoming as t where {condition}")
-        finally:
-            self._connection.unregister("incoming")
         flags = bytearray(batch.num_rows)
-        for (number,) in found:
+        for number in self._places(keys, batch.num_rows, ranges).to_pylist():
             flags[number] = 1
         return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
+
+    def _places(self, keys: Sequence[pa.Array], records: int, ranges: Sequence[KeyRange]) -> pa.Array:
+        """Return the places of the records, ascending, whose keys are in one of the ranges."""
+        condition = self._over("incoming as t").within(ranges)
+        places = pa.array(range(records), pa.int64())
+        if not condition or not records:
+            return places
+        with self._incoming(pa.table([*keys, places], names=[*(column.name for column in self._key), "place"])):
+            found = self._run(f"select place from incoming as t where {condition} order by place")
+        return pa.array([number for (number,) in found], pa.int64())
 
     def keys(self, batch: pa.RecordBatch) -> list[Key]:
         """Return the canonical texts of the records' keys, in order."""
@@ -136,17 +148,18 @@ class RecordChecksums:
         place = pa.array(range(batch.num_rows), pa.int64())
         table = pa.table([*arrays, place], names=[*(column.name for column in self._key), "place"])
         texts = ", ".join(self._canonical.text(f"t.{column.name}", column) for column in self._key)
-        self._connection.register("incoming", table)
-        try:
+        with self._incoming(table):
             return [tuple(row) for row in self._run(f"select {texts} from incoming as t order by t.place")]
-        finally:
-            self._connection.unregister("incoming")
 
     def _records(self) -> SqlChecksums:
         if self._kept is None:
             record = self._canonical.record([(f"t.{column.name}", column) for column in self._columns])
             names = "".join(f"t.{column.name}, " for column in self._key)
-            with self._incoming():
+            schema = self._schema()
+            with (
+                closing(self._batches(schema)) as batches,
+                self._incoming(pa.RecordBatchReader.from_batches(schema, batches)),
+            ):
                 self._run(
                     f"create table records as select {names}t.{_PAST}, {self._canonical.hashed(record, own=False)} "
                     f"as {_HASH} from incoming as t"
@@ -154,10 +167,10 @@ class RecordChecksums:
             self._kept = self._over("records as t", record_hash=f"t.{_HASH}")
         return self._kept
 
-    def _over(self, table: str, query: Query | None = None, *, record_hash: str = "") -> SqlChecksums:
+    def _over(self, table: str, *, record_hash: str = "") -> SqlChecksums:
         side = replace(self._side, key=self._key, columns=self._columns)
         return SqlChecksums(
-            query or self._run,
+            self._run,
             self._canonical,
             side,
             table=table,
@@ -169,14 +182,6 @@ class RecordChecksums:
     def _run(self, sql: str) -> list[tuple[Any, ...]]:
         with self._sorted_errors():
             return list(self._connection.execute(sql).fetchall())
-
-    def _run_with_copies(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run a query of few of the incoming records; its own result would hold on to the batches that they are in."""
-        self._run(f"create temp table found as {sql}")
-        try:
-            return self._run("select * from found")
-        finally:
-            self._run("drop table found")
 
     @contextmanager
     def _sorted_errors(self) -> Iterator[None]:
@@ -192,18 +197,18 @@ class RecordChecksums:
             ) from error
 
     @contextmanager
-    def _incoming(self) -> Iterator[None]:
-        columns = [*self._key, *self._columns]
-        fields = [pa.field(column.name, column.field.type) for column in columns]
-        schema = pa.schema([*fields, pa.field(_PAST, pa.bool_())])
-        batches = self._batches(schema)
+    def _incoming(self, data: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+        """Let DuckDB see data as the table `incoming`."""
         with self._sorted_errors():
-            self._connection.register("incoming", pa.RecordBatchReader.from_batches(schema, batches))
+            self._connection.register("incoming", data)
         try:
             yield
         finally:
             self._connection.unregister("incoming")
-            batches.close()
+
+    def _schema(self) -> pa.Schema:
+        fields = [pa.field(column.name, column.field.type) for column in (*self._key, *self._columns)]
+        return pa.schema([*fields, pa.field(_PAST, pa.bool_())])
 
     def _batches(self, schema: pa.Schema) -> Generator[pa.RecordBatch, None, None]:
         self.rejected = 0

@@ -29,7 +29,7 @@ def budget_bytes(given: int | None) -> int:
 
 def in_flight_bytes(budget: int) -> int:
     """Return the share of batches in flight; the rest is for copies that sources and destinations make of them."""
-    return budget // 4
+    return budget // 8
 
 
 def connector_bytes(budget: int) -> int:
@@ -39,7 +39,7 @@ def connector_bytes(budget: int) -> int:
 
 def side_bytes(budget: int) -> int:
     """Return the share of the keys and hashes of one side of a comparison."""
-    return budget // 4
+    return budget // 8
 
 
 def record_bytes(budget: int) -> int:
