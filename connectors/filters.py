@@ -17,7 +17,7 @@ import pyarrow as pa
 from .arrow import compute as pc
 from .arrow.casts import cast_array
 from .arrow.conform import python_value, shown
-from .arrow.text import is_bytes, is_text
+from .arrow.text import is_bytes, is_text, is_uuid
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
 from .stream import ASKING, MEASURING, Condition, Stream
@@ -38,7 +38,7 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
     kind, types = field.type, pa.types
     if value is None:
         raise ValueError("NULL is equal to nothing: say {is_null: true}")
-    if kind == pa.uuid():
+    if _is_uuid(field):
         if not isinstance(value, str) or not _UUID.fullmatch(value.lower()):
             raise ValueError("write a UUID like '123e4567-e89b-12d3-a456-426614174000'")
         return pc.constant(value.lower())
@@ -64,6 +64,12 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
     if types.is_time(kind):
         return _typed(_text(value), kind, "write it like 23:59:00")
     raise ValueError("its values cannot be compared: only `is_null` can be asked")
+
+
+def _is_uuid(field: pa.Field) -> bool:
+    """Tell whether a column holds UUIDs, also where a database hands them out as texts: in small letters."""
+    native = (field.metadata or {}).get(b"native_type", b"").lower()
+    return is_uuid(field.type) or (native == b"uuid" and is_text(field.type))
 
 
 def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncblocks.connectors.stream import Stream
 
@@ -101,16 +101,22 @@ def verify(
         PipelineFailed: the repair failed.
     """
     pipeline = _loaded(pipeline)
-    found = compared(pipeline, streams, tags, with_repairs=repair)
+    found = compared(pipeline, streams, tags, with_repairs=repair).streams
     if repairs := {each.stream: each.repair for each in found if each.repair is not None}:
         run_pipeline(pipeline, repairs=repairs).raise_for_status()
-        found = compared(pipeline, streams, tags, with_repairs=False)
+        found = compared(pipeline, streams, tags, with_repairs=False).streams
     return found
 
 
-def compared(
-    pipeline: Pipeline, streams: Sequence[str], tags: Sequence[str] = (), *, with_repairs: bool
-) -> tuple[StreamVerification, ...]:
+class Compared(NamedTuple):
+    """What one comparison found."""
+
+    streams: tuple[StreamVerification, ...]
+    #: Streams that were not compared, since their `when` is false -> the condition.
+    left_out: Mapping[str, str]
+
+
+def compared(pipeline: Pipeline, streams: Sequence[str], tags: Sequence[str] = (), *, with_repairs: bool) -> Compared:
     """Compare once, and plan the repairs of what differs; write nothing.
 
     Streams that `replace_range` writes are compared within the interval of the last run, unless another is given.
@@ -120,7 +126,7 @@ def compared(
         if with_repairs:
             refuse_while_running(session, store)
         plan = make_plan(session, store, streams=streams, tags=tags, is_of_run=False)
-        return tuple(verify_streams(session, plan, with_repairs=with_repairs))
+        return Compared(tuple(verify_streams(session, plan, with_repairs=with_repairs)), plan.left_out)
 
 
 def _of_last_interval(pipeline: Pipeline) -> Pipeline:

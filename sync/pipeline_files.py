@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 SUFFIXES = (".yaml", ".yml")
-_KEYS = (re.compile(rb"^source\s*:", re.MULTILINE), re.compile(rb"^destination\s*:", re.MULTILINE))
+_NAMES = (b"source", b"destination")
+_KEYS = tuple(re.compile(rb"""^["']?%b["']?\s*:""" % name, re.MULTILINE) for name in _NAMES)
+#: Within a document that is one flow mapping, such as JSON.
+_FLOW_KEYS = tuple(re.compile(rb"""[{,]\s*["']?%b["']?\s*:""" % name) for name in _NAMES)
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -25,4 +28,5 @@ def _is_pipeline(path: Path) -> bool:
             head = file.read(1_000_000)
     except OSError:
         return False
-    return all(key.search(head) for key in _KEYS)
+    keys = _FLOW_KEYS if head.lstrip().startswith(b"{") else _KEYS
+    return all(key.search(head) for key in keys)

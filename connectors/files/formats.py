@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..arrow.conform import plain_type, shown
 from ..errors import FatalConnectorError
-from ..stream import DECIDED, WIDENS
+from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
 from .settings import BLOCK_BYTES, FileSourceSettings
@@ -119,6 +119,9 @@ def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
 def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
     """Return the error for a value that does not have its column's type, with the value's place."""
     mend = f"`config.types: {{{field.name}: string}}` takes it as text"
+    if not {SAID, GUESSED, UNSEEN, DECIDED}.isdisjoint(field.metadata or ()):
+        # The stream's own `types` wins over `config.types`, which may be what the value does not fit.
+        mend = f"`types: {{{field.name}: string}}` in this stream takes it as text"
     if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:

@@ -39,12 +39,14 @@ def count_command(
 ) -> int:
     """Count the records of each selected stream and of its destination table. Writes nothing."""
     from ..api import count as counted
+    from ..plan.selection import left_out_by_when
 
     pipeline = open_pipeline(console, file, variables, **moments._asdict())
     counts = counted(pipeline, streams=streams, tags=tags)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
-        console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, "note": counts.note})
+        more = {"note": counts.note, "left_out": dict(counts.left_out)}
+        console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, **more})
         return 0
     console.table(
         ["stream", "source", "destination", "destination table"],
@@ -59,6 +61,8 @@ def count_command(
         ],
         right=["source", "destination"],
     )
+    for name, when in counts.left_out.items():
+        console.echo(left_out_by_when(name, when, "not counted"))
     if counts.note:
         console.warn(counts.note)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from .run import result_document, show_result
 if TYPE_CHECKING:
     from syncblocks.connectors.checksums import KeyRange
 
+    from ..api import Compared
     from ..verify.verification import StreamVerification
 
 #: Most lines of each kind for a stream; --json shows all.
@@ -58,13 +59,14 @@ def verify_command(
 
     pipeline = open_pipeline(console, file, variables, **moments._asdict())
 
-    def look() -> Sequence[StreamVerification]:
+    def look() -> Compared:
         found = compared(pipeline, streams, tags, with_repairs=repair)
         if not console.is_json:
-            show(console, found)
+            show(console, *found)
         return found
 
-    found = before = look()
+    before, left_out = look()
+    found = before
     repairs = {each.stream: each.repair for each in found if each.repair is not None}
     result = None
     if repairs:
@@ -73,11 +75,17 @@ def verify_command(
             console.echo()
             show_result(console, result)
             console.echo()
-        found = look()
+        found = look().streams
     if console.is_json:
         more = {} if result is None else {"repair": result_document(result), "before": [document(e) for e in before]}
         console.emit(
-            {"type": "verification", "pipeline": pipeline.pipeline, "streams": [document(e) for e in found], **more}
+            {
+                "type": "verification",
+                "pipeline": pipeline.pipeline,
+                "streams": [document(e) for e in found],
+                "left_out": dict(left_out),
+                **more,
+            }
         )
     is_wrong = any(each.verdict in (DIFFERS, FAILED) for each in found)
     return 1 if is_wrong else 0 if result is None else result.exit_code
@@ -112,8 +120,10 @@ def document(found: StreamVerification) -> dict[str, Any]:
     }
 
 
-def show(console: Console, found: Sequence[StreamVerification]) -> None:
+def show(console: Console, found: Sequence[StreamVerification], left_out: Mapping[str, str]) -> None:
     """Print a table of all streams, then their differences."""
+    from ..plan.selection import left_out_by_when
+
     console.table(
         ["stream", "verdict", "source", "destination", "destination table"],
         [
@@ -128,6 +138,8 @@ def show(console: Console, found: Sequence[StreamVerification]) -> None:
         ],
         right=["source", "destination"],
     )
+    for name, when in left_out.items():
+        console.echo(left_out_by_when(name, when, "not compared"))
     for each in found:
         for note in each.notes:
             console.warn(f"{each.stream}: {note}")

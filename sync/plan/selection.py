@@ -109,6 +109,8 @@ def select_names(
     globs: Sequence[str] = (),
     only: Collection[str] | None = None,
     tags: Sequence[str] = (),
+    *,
+    is_of_run: bool = True,
 ) -> Selection:
     """Return the names that the `streams` entries select.
 
@@ -118,6 +120,7 @@ def select_names(
         globs: of `--stream`; none: all.
         only: exact names, if the streams are known already.
         tags: of `--tag`; none: all.
+        is_of_run: False: a stream is part of it in whatever run its `when` is true.
 
     Raises:
         ConfigError: a pattern matches nothing, no stream has a tag, or a `when` compares what cannot be compared.
@@ -130,7 +133,7 @@ def select_names(
     wanted = matching_names([name for name in selected if only is None or name in only], globs)
     if tags:
         wanted = _tagged(wanted, {name: settings[name].get("tags") or () for name in selected}, tags)
-    left_out = _left_out(pipeline, by_name, wanted, entries, settings)
+    left_out = _left_out(pipeline, by_name, wanted, entries, settings) if is_of_run else {}
     return Selection(
         catalog=tuple(catalog),
         selected=tuple(name for name in selected if name not in left_out),
@@ -159,9 +162,9 @@ def _left_out(
     return found
 
 
-def left_out_by_when(name: str, when: str) -> str:
-    """Say that a stream is not part of a run."""
-    return f"stream {name!r} is left out of this run: its `when` is false: {when}"
+def left_out_by_when(name: str, when: str, what: str = "left out of this run") -> str:
+    """Say what a stream is not part of, and why."""
+    return f"stream {name!r} is {what}: its `when` is false: {when}"
 
 
 def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[SelectedStream, ...]:

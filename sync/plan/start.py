@@ -153,15 +153,14 @@ def starting_point(
         return not_ours(stream)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
+    written = _rows_of_stream(stream, table, sources)
+    if written and (refusal := _other_naming(stream, _naming_of(written[-1].source))):
+        return refusal
     if committed is not None:
         named = [source_of(source, stream) for source in sources]
         is_same = unmarked(committed.source) in sources
-        if is_same and (former := _naming_of(committed.source)) != stream.naming:
-            return (
-                f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
-                f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-                "give another `destination_table`, or start the table over with --full-refresh"
-            )
+        if is_same and (refusal := _other_naming(stream, _naming_of(committed.source))):
+            return refusal
         if is_same and (levels := _nested_of(committed.source)) != stream.nested:
             return (
                 f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
@@ -191,8 +190,8 @@ def starting_point(
                 "a bookmark: appending from scratch would double records. `syncblocks state set` puts the bookmark "
                 "back, `run --full-refresh` starts the table over"
             )
-        if refusal := _written_under_another_name(stream, table, sources):
-            return refusal
+        if written:
+            return _written_under_another_name(stream, written[0])
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
 
 
@@ -234,14 +233,33 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
     )
 
 
-def _written_under_another_name(stream: SelectedStream, table: TableState, sources: Collection[str]) -> str:
-    for row in table.ledger:
-        if row.key.stream == stream.name and unmarked(row.source) in sources and row.committed_at is not None:
-            return (
-                f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
-                f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
-                f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
-                f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
-                "`write_disposition: merge`"
-            )
-    return ""
+def _other_naming(stream: SelectedStream, former: str) -> str:
+    """Say that a table has its columns by another naming; empty: it has not."""
+    if former == stream.naming:
+        return ""
+    return (
+        f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
+        f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
+        "give another `destination_table`, or start the table over with --full-refresh"
+    )
+
+
+def _rows_of_stream(stream: SelectedStream, table: TableState, sources: Collection[str]) -> list[LedgerRow]:
+    """Return the ledger's rows of a stream in a table, the newest commit last.
+
+    There are several where other pipelines write it, or where its name was written in other letters, which many
+    databases take for the same.
+    """
+    rows = [row for row in table.ledger if row.key.stream == stream.name and unmarked(row.source) in sources]
+    dated = [(row.committed_at, place, row) for place, row in enumerate(rows) if row.committed_at is not None]
+    return [row for _, _, row in sorted(dated)]
+
+
+def _written_under_another_name(stream: SelectedStream, row: LedgerRow) -> str:
+    return (
+        f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
+        f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
+        f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
+        f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
+        "`write_disposition: merge`"
+    )

@@ -62,7 +62,8 @@ class Triggers:
             raise SyncError(f"pipeline {name!r} is not started, since its own callbacks have led here: {chain}")
         if len(causes) >= MOST_CAUSES:
             raise SyncError(
-                f"pipeline {name!r} is not started: {MOST_CAUSES} pipelines have started one another already"
+                f"pipeline {name!r} is not started: {MOST_CAUSES} pipelines have started one another already: "
+                + " -> ".join(causes)
             )
         self._refuse_secrets(name, asked)
         target = self._target(name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.stream import Stream, TableState, WrittenRange
@@ -46,16 +46,16 @@ def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
         store.close()
 
 
-def selected_streams(
-    session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()
-) -> tuple[SelectedStream, ...]:
-    """Ask the source for its catalog and return the selected streams that match.
+def selected_streams(session: Session) -> tuple[SelectedStream, ...]:
+    """Ask the source for its catalog and return the selected streams, also those that their `when` leaves out now.
+
+    What a stream has and needs between two runs does not depend on the run that would come next.
 
     Raises:
-        ConfigError: an entry of `streams` or a glob matches nothing.
+        ConfigError: an entry of `streams` matches nothing.
         ConnectorError: the source cannot be reached.
     """
-    return select_streams(session.pipeline, session.select(globs, tags=tags))
+    return select_streams(session.pipeline, session.select(is_of_run=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +76,14 @@ class Counts:
     streams: tuple[StreamCount, ...]
     #: Why the destination was not counted; None if it was.
     note: str | None
+    #: Streams that were not counted, since their `when` is false -> the condition.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the selected streams in the source, and their tables in the destination if possible."""
-    selected = selected_streams(session, globs, tags)
+    selection = session.select(globs, tags=tags)
+    selected = select_streams(session.pipeline, selection)
     in_source = {stream.name: session.source.count(stream.stream) for stream in selected}
     note, in_tables = None, dict[str, int]()
     try:
@@ -98,6 +101,7 @@ def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[st
             for stream in selected
         ),
         note=note,
+        left_out=selection.left_out,
     )
 
 

@@ -149,6 +149,7 @@ class Session:
         *,
         tags: Sequence[str] = (),
         is_anew: bool = False,
+        is_of_run: bool = True,
     ) -> Selection:
         """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
 
@@ -157,19 +158,20 @@ class Session:
             only: exact names.
             tags: of `--tag`.
             is_anew: streams are read from scratch, whatever was read before.
+            is_of_run: False: streams are part of it whatever their `when` says.
 
         Raises:
             ConfigError: the source's settings are wrong, or a pattern matches nothing.
         """
         lists = self.source_can.lists_streams
         if lists is None or any(entry.query for entry in self.pipeline.streams):
-            return select_names(self.pipeline, self.discover(), globs, only, tags)
+            return select_names(self.pipeline, self.discover(), globs, only, tags, is_of_run=is_of_run)
         try:
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
                 names = self._waited(lists.list_streams)
             closed = [Stream(name=name, schema=pa.schema([])) for name in names]
-            selection = select_names(self.pipeline, closed, globs, only, tags)
+            selection = select_names(self.pipeline, closed, globs, only, tags, is_of_run=is_of_run)
             read = self._files_read(selection)
             opened = self._waited(lambda: self._open(lists, selection.wanted, {} if is_anew else read))
             found = {stream.name: stream for stream in opened}

@@ -153,7 +153,7 @@ def test_odd_csv_files_are_read_as_meant(
         (b'a,b\n1,2\n3,"x\n4,5\n', {}, ["t.csv:3:", "no end", "4,5", "config.quote"]),
         (b'a\n5\n"x', {}, ["t.csv:3:", "no end", "config.quote"]),
         (b'a,b\n1,"', {}, ["t.csv:2:", "no end"]),
-        (b"a\n1\nx\n", {"types": {"a": "int64"}}, ["t.csv:3:", "'a'", "'x'", "config.types"]),
+        (b"a\n1\nx\n", {"types": {"a": "int64"}}, ["t.csv:3:", "'a'", "'x'", "`types: {a: string}` in this stream"]),
         (b'a,b\n"1\n",2\n5,4,\n', {}, ["t.csv:4:"]),
         (b"a\n1\n" + b"y" * 500 + b"\n", {"types": {"a": "date"}}, ["t.csv:2:", "'1'"]),
         (b"a\n1.255\n", {"types": {"a": "decimal(12,2)"}}, ["t.csv:2:", "1.255"]),
@@ -179,7 +179,9 @@ def test_a_number_that_no_double_holds_is_an_error_and_not_infinity_or_zero(tmp_
         stream = only(source)
         with place.open("a") as file:
             file.write(f"{late},y\n" if is_csv else f'{{"n": {late}}}\n')
-        with pytest.raises(FatalConnectorError, match=rf"{place.name}:[23]: column 'n': .*is no double.*config\.types"):
+        with pytest.raises(
+            FatalConnectorError, match=rf"{place.name}:[23]: column 'n': .*is no double.*in this stream"
+        ):
             records_of(source, stream)
 
 
@@ -194,7 +196,9 @@ def test_a_number_that_a_double_would_round_is_an_error_unless_it_is_said_to_be_
             file.writelines(
                 f"{text},y\n" if is_csv else f'{{"n": {text}}}\n' for text in ("0.1000000000000000056e5", late)
             )
-        with pytest.raises(FatalConnectorError, match=rf"{place.name}:[34]: column 'n': .*is no double.*config\.types"):
+        with pytest.raises(
+            FatalConnectorError, match=rf"{place.name}:[34]: column 'n': .*is no double.*in this stream"
+        ):
             records_of(source, stream)
         said = records_of(source_of(place, kind, types={"n": "double"}))
         assert [record["n"] for record in said] == [0.5, 10000.0, float(late)]
@@ -208,7 +212,7 @@ def test_a_value_that_does_not_fit_later_is_an_error_with_its_line(tmp_path: Pat
     stream = only(source)
     with path.open("a") as file:
         file.write(f"5,y\n{late},z\n")
-    with pytest.raises(FatalConnectorError, match=rf"t\.csv:5: column 'n': .*{shown[:4]}.*config\.types") as caught:
+    with pytest.raises(FatalConnectorError, match=rf"t\.csv:5: column 'n': .*{shown[:4]}.*in this stream") as caught:
         records_of(source, stream)
     assert caught.value.stream == "t"
 
@@ -223,7 +227,7 @@ def test_a_number_in_a_column_of_truth_values_is_an_error_unless_it_is_said_to_b
     assert [record["b"] for record in records_of(source)] == [True, None, False]
     with path.open("a") as file:
         file.write(f"{late},y\n")
-    with pytest.raises(FatalConnectorError, match=rf"t\.csv:5: column 'b': '{late}' is no bool; `config\.types"):
+    with pytest.raises(FatalConnectorError, match=rf"t\.csv:5: column 'b': '{late}' is no bool; `types: "):
         records_of(source, stream)
     said = records_of(source_of(path, types={"b": "bool"}))
     assert [record["b"] for record in said] == [True, None, False, late == "1"]

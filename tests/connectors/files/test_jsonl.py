@@ -52,7 +52,7 @@ def test_json_types_come_from_all_keys_and_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"a": "x"}', ["t.jsonl:4", "'a'", "config.types"]),
+        ('{"a": "x"}', ["t.jsonl:4", "'a'", "`types: {a: string}` in this stream"]),
         ('{"a": 1.5}', ["t.jsonl:4", "'a'", "1.5"]),
         ('{"a": true}', ["t.jsonl:4", "'a'"]),
         ('{"a": 9223372036854775808}', ["t.jsonl:4", "'a'"]),

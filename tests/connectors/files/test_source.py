@@ -102,7 +102,7 @@ def test_partition_folders_are_read_as_they_were_written_and_typed_as_columns_ar
         {"v": "x", "my id": uuid, "n": None, "at": time(10, 30)},
         {"v": "x", "my id": uuid, "n": 5, "at": None},
     ]
-    with pytest.raises(FatalConnectorError, match=r"at=10:30/0\.csv: column 'at': '10:30' is no int64; `config\.types"):
+    with pytest.raises(FatalConnectorError, match=r"at=10:30/0\.csv: column 'at': '10:30' is no int64; `types: "):
         records_of(source_of(tmp_path, types={"at": "int64"}))
     (tmp_path / "s" / "n=%E9").mkdir()
     (tmp_path / "s" / "n=%E9" / "0.csv").write_text("v\nx\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .table import CALLBACKS, DATA, Row
 
-PAGE = Path(__file__).parents[3] / "docs" / "mage-features.md"
+PAGE = Path(__file__).parents[3] / "docs" / "from-mage.md"
 
 WORDS = ("works", "differently", "instead", "not yet")
 

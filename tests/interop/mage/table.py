@@ -1,4 +1,4 @@
-"""The rows of `docs/mage-features.md`: what Mage's callbacks and integration pipelines have, and what stands here.
+"""The rows of `docs/from-mage.md`: what Mage's callbacks and integration pipelines have, and what stands here.
 
 `python -m tests.interop.mage` writes the page; `checks.py` has the check of each row that says `works` or `differently`.
 """

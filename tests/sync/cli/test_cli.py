@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from syncblocks.sync.cli.console import Console
 from syncblocks.sync.cli.logs import _Handler
@@ -285,7 +286,8 @@ def test_the_file_may_be_left_out_where_there_is_one_pipeline(run_cli: RunCLI, t
     write_shop(tmp_path)
     (tmp_path / "compose.yaml").write_text("services: {db: {image: postgres}}\n")
     assert run_cli(["plan"], tmp_path).returncode == 0
-    (tmp_path / "second.yml").write_text((tmp_path / "shop.yaml").read_text())
+    as_json = json.dumps(yaml.safe_load((tmp_path / "shop.yaml").read_text()))
+    (tmp_path / "second.yml").write_text(as_json)
     done = run_cli(["plan"], tmp_path)
     assert done.returncode == 2
     assert "second.yml, shop.yaml" in done.stderr

@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
 
-from syncblocks import preview, run_pipeline, verify
+from syncblocks import load_pipeline, preview, run_pipeline, verify
 from syncblocks.sync.config.naming import name_by
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench
@@ -125,3 +126,24 @@ def test_a_database_merges_and_verifies_under_its_names(tmp_path: Path) -> None:
         result = run_pipeline(path).raise_for_status()
     assert result.streams["Order Details"].destination_table == "order_details"
     assert [each.verdict for each in verify(path)] == ["equal"]
+
+
+def test_a_table_that_is_the_same_in_other_letters_keeps_its_naming(tmp_path: Path) -> None:
+    (tmp_path / "Orders.csv").write_text("Id,Unit Price\n1,2.5\n")
+    document: dict[str, Any] = {
+        "pipeline": "orders",
+        "source": {"connector": "csv", "config": {"path": "Orders.csv"}},
+        "destination": {"connector": "duckdb", "config": {"path": "b.duckdb"}},
+        "streams": [{"stream": "Orders", "write_disposition": "merge", "key_properties": ["Id"]}],
+    }
+    run_pipeline(load_pipeline(document, folder=tmp_path)).raise_for_status()
+    kept, document["destination"] = document["destination"], {**document["destination"], "naming": "mage"}
+    renamed = load_pipeline(document, folder=tmp_path)
+    with pytest.raises(ConfigError, match="table 'orders' was written with `naming: keep`, now it is `mage`"):
+        run_pipeline(renamed)
+    for more in ({"full_refresh": True}, {}):
+        run_pipeline(renamed, **more).raise_for_status()
+    with pytest.raises(ConfigError, match="table 'Orders' was written with `naming: mage`, now it is `keep`"):
+        run_pipeline(load_pipeline({**document, "destination": kept}, folder=tmp_path))
+    with closing(duckdb.connect(tmp_path / "b.duckdb")) as database:
+        assert database.execute("describe orders").fetchall()[1][0] == "unit_price"

@@ -358,7 +358,7 @@ def test_what_a_tap_says_is_not_shown(tmp_path: Path, run_cli: RunCLI) -> None:
             "jsonl",
             '{"id": 1, "email": "a"}\n{"id": "x", "email": "canary"}\n',
             {"id": "x", "email": hashed("canary")},
-            """column 'id': '"x"' is no int64; `config.types: {id: string}` takes it as text""",
+            """column 'id': '"x"' is no int64; `types: {id: string}` in this stream takes it as text""",
         ),
     ],
 )

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from syncblocks import load_pipeline
+from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 
 #: Mage's template of a callback block that triggers a pipeline.
@@ -131,6 +133,25 @@ def test_what_is_refused_says_why(
     assert re.search(said, done.stderr), done.stderr
     assert not ticks(folder)
     assert b"canary-4711" not in (folder / ".syncblocks" / "store.db").read_bytes()
+
+
+def test_the_eleventh_pipeline_of_a_chain_is_refused(tmp_path: Path, run_cli: RunCLI) -> None:
+    folder = write(tmp_path)
+    document = yaml.safe_load((folder / "first.yaml").read_text())
+    document["callbacks"][0]["attempts"] = 1
+    (folder / "first.yaml").write_text(yaml.safe_dump(document))
+    chain = [f"p{number}" for number in range(1, 10)]
+    with Store.open(load_pipeline(folder / "first.yaml").store_url) as store:
+        for key, causes in (("ninth", chain[:8]), ("tenth", chain)):
+            store.order_tick("first", key, trigger="", event={}, variables={}, causes=causes)
+    ninth = run_cli(["run", "first.yaml", "--tick", "1"], folder)
+    assert ninth.returncode == 0, ninth.stderr
+    tenth = run_cli(["run", "first.yaml", "--tick", "2"], folder)
+    assert tenth.returncode == 3
+    refused = "pipeline 'second' is not started: 10 pipelines have started one another already: p1 -> p2 -> .* -> first"
+    assert re.search(refused, tenth.stderr), tenth.stderr
+    started = [json.loads(causes) for pipeline, *_, causes in ticks(folder) if pipeline == "second"]
+    assert started == [[*chain[:8], "first"]], "the tenth pipeline of a chain starts, the eleventh does not"
 
 
 def test_a_pipeline_that_cannot_begin_is_refused_with_its_reason(tmp_path: Path, run_cli: RunCLI) -> None:

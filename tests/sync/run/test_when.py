@@ -12,6 +12,7 @@ import pytest
 from syncblocks import load_pipeline, preview, run_pipeline
 from syncblocks.connectors.memory import database
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.states import set_state
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from tests.conftest import RunCLI
@@ -95,6 +96,31 @@ def test_what_is_left_out_is_told_and_nothing_left_is_a_success(tmp_path: Path, 
     assert statuses(ran) == {"crm.a": "success", "crm.b": "success"}
 
 
+@pytest.mark.parametrize(("command", "said"), [("count", "counted"), ("verify", "compared")])
+def test_commands_that_look_at_both_sides_name_what_they_leave_out(
+    command: str, said: str, tmp_path: Path, run_cli: RunCLI
+) -> None:
+    given = document({"stream": "*"}, {"stream": "crm.b", "when": "region == 'eu'"}, variables={"region": "us"})
+    (tmp_path / "asked.yaml").write_text(json.dumps(given))
+    run_pipeline(tmp_path / "asked.yaml", variables={"region": "eu"})
+    shown = json.loads(run_cli([command, "asked.yaml", "--json"], tmp_path).stdout)
+    assert ([each["stream"] for each in shown["streams"]], shown["left_out"]) == (
+        ["crm.a"],
+        {"crm.b": "region == 'eu'"},
+    )
+    done = run_cli([command, "asked.yaml", "--stream", "crm.b"], tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"stream 'crm.b' is not {said}: its `when` is false: region == 'eu'"
+    assert "crm.a" not in done.stdout
+
+
+def test_the_state_of_a_stream_is_there_also_when_its_condition_is_false(tmp_path: Path) -> None:
+    given = document({"stream": "*", "when": "hr == '03'"})
+    given["streams"][0] |= {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    with opened(load_pipeline(given, folder=tmp_path, execution_date=AT)) as session:
+        assert set_state(session, None, "crm.b", {"id": "1"}).bookmark == {"id": 1}
+
+
 @pytest.mark.parametrize(
     ("when", "message"),
     [
@@ -131,7 +157,8 @@ def test_a_retry_decides_as_its_run_did(tmp_path: Path) -> None:
     (tmp_path / "mark.py").write_text(MARK)
     when = "region == 'eu' and trigger_name == 'nightly' and ds == '2024-03-01'"
     streams = [{"stream": "*"}, {"stream": "crm.b", "when": when}]
-    given = document(*streams, transformers=[{"file": "mark.py", "when": when}], variables={"region": "us"})
+    transformers = [{"file": "mark.py", "when": when}]
+    given = document(*streams, transformers=transformers, variables={"region": "us"}, concurrency=1)
     given["source"]["config"] |= {"fail_at": {"crm.b": 1}, "fail_kind": "fatal", "fail_times": 1}
     given["destination"] = {"connector": "memory", "config": {"database": "when-retry"}}
     loaded = load_pipeline(given, folder=tmp_path, variables={"region": "eu"}, trigger="nightly", execution_date=AT)

@@ -341,6 +341,27 @@ def test_a_value_that_cannot_be_meant_is_refused(bench: Bench, where: dict[str, 
         run_pipeline(bench.file(where=where))
 
 
+@pytest.mark.parametrize("system", ["postgres", "mysql"])
+def test_a_uuid_is_one_in_whatever_letters(system: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue("postgres_url" if system == "postgres" else "mariadb_url")
+    given = "ABCDEF00-0000-0000-0000-00000000000A"
+    statements = ("create table things (id int, uid uuid)", f"insert into things values (1, '{given}'), (2, null)")
+    if system == "postgres":
+        with psycopg.connect(url) as postgres:
+            for each in statements:
+                postgres.execute(each.encode())
+    else:
+        with mysql_connection(url) as mysql, mysql.cursor() as cursor:
+            for each in statements:
+                cursor.execute(each)
+    source = {"connector": system, "config": {"url": url}}
+    for text in (given, given.lower()):
+        done = run_pipeline(load_pipeline(document(source, where={"uid": text}), folder=tmp_path))
+        assert (done.status, done.streams[0].records) == ("success", 1)
+    with pytest.raises(ConfigError, match="column 'uid' is string, and 'nope' is no such value: write a UUID like"):
+        run_pipeline(load_pipeline(document(source, where={"uid": "nope"}), folder=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [
