@@ -6,13 +6,20 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+#: Constants and names in quotes; where a backslash takes the next character for what it is, and where not.
+_QUOTED = r"""
+      '(?:[^']|'')*'
+    | "(?:[^"]|"")*"
+"""
+_ESCAPED = r"""
+      '(?:[^'\\]|\\.|'')*'
+    | "(?:[^"\\]|\\.|"")*"
+"""
 #: Text in which nothing begins a parameter: constants, names, comments, casts, assignments.
 _TEXT = r"""
-      (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'     # E'it\'s'
-    | '(?:[^']|'')*'
-    | "(?:[^"]|"")*"
+    | (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'     # E'it\'s'
     | `(?:[^`]|``)*`
-    | (?<![A-Za-z0-9_$])(?P<quote>\$[A-Za-z_]*\$).*?(?P=quote)  # $$ ... $$ and $tag$ ... $tag$
+    | (?<![A-Za-z0-9_$])(?P<quote>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$).*?(?P=quote)  # $$ ... $$ and $tag$ ... $tag$
     | --[^\n]*
     | /\*.*?\*/
     | ::|:=
@@ -20,15 +27,20 @@ _TEXT = r"""
 _HASH_COMMENT = r"| \#[^\n]*"
 _NAME = r"| (?<![A-Za-z0-9_\])$]):(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
 _NUMBER = r"| \$(?P<number>\d+)"
+_NOTHING = ""
 
 
-def _patterns(wanted: str) -> dict[bool, re.Pattern[str]]:
+def _patterns(wanted: str, quoted: str = _QUOTED) -> dict[bool, re.Pattern[str]]:
     """Return what finds the wanted, by whether `#` begins a comment."""
-    flags = re.VERBOSE | re.DOTALL
-    return {False: re.compile(_TEXT + wanted, flags), True: re.compile(_TEXT + _HASH_COMMENT + wanted, flags)}
+    flags, text = re.VERBOSE | re.DOTALL, quoted + _TEXT
+    return {False: re.compile(text + wanted, flags), True: re.compile(text + _HASH_COMMENT + wanted, flags)}
 
 
 _NAMED, _NUMBERED = _patterns(_NAME), _patterns(_NUMBER)
+#: Of a user's query, by whether backslashes escape.
+_QUERIED = {False: _NAMED, True: _patterns(_NAME, _ESCAPED)}
+_ENDS = _patterns("| ;")[False]
+_SPANS = {False: _patterns(_NOTHING), True: _patterns(_NOTHING, _ESCAPED)}
 
 
 def parameter_names(statement: str) -> tuple[str, ...]:
@@ -74,8 +86,54 @@ def placed(sql: str, mark: Callable[[int], str], *, has_hashes: bool = False, ot
     return _NUMBERED[has_hashes].sub(replace, sql)
 
 
+def parts(statement: str, name: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> list[str]:
+    """Return the texts before, between and after the places of one parameter; one text: it is nowhere.
+
+    Args:
+        statement: the user's.
+        name: of the parameter; other names are text.
+        has_hashes: `#` begins a comment.
+        has_backslashes: a backslash in a constant takes the next character for what it is.
+    """
+    found, end = [], 0
+    for match in _QUERIED[has_backslashes][has_hashes].finditer(statement):
+        if match["name"] == name:
+            found.append(statement[end : match.start()])
+            end = match.end()
+    return [*found, statement[end:]]
+
+
+def without_end(statement: str) -> str:
+    """Return a statement without the `;` at its end, behind which only comments may come, and those."""
+    for match in reversed(list(_ENDS.finditer(statement))):
+        if match[0] != ";":
+            continue
+        rest = statement[match.end() :]
+        return statement if skeleton(rest).strip() else statement[: match.start()].rstrip()
+    return statement.strip()
+
+
+def skeleton(statement: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> str:
+    """Return a statement with a `?` for each constant and quoted name, and a blank for each comment.
+
+    What is left are words and signs that mean something to every system. MySQL runs what is in `/*! ... */`: it stays.
+
+    Args:
+        statement: the user's.
+        has_hashes: see `parts`.
+        has_backslashes: see `parts`.
+    """
+
+    def blank(match: re.Match[str]) -> str:
+        if match[0].startswith("/*!"):
+            return match[0]
+        return " " if match[0].startswith(("--", "/*", "#", ":")) else " ? "
+
+    return _SPANS[has_backslashes][has_hashes].sub(blank, statement)
+
+
 def _names(statement: str) -> Iterator[str]:
     return (match["name"] for match in _NAMED[False].finditer(statement) if match["name"] is not None)
 
 
-__all__ = ["numbered", "parameter_names", "placed"]
+__all__ = ["numbered", "parameter_names", "parts", "placed", "skeleton", "without_end"]

@@ -129,12 +129,13 @@ class DuckDBSource(QuerySource):
         ]
         return replace(stream, schema=pa.schema(fields))
 
-    def query_stream(self, name: str, query: str) -> Stream:
+    def query_stream(self, name: str, query: str, start: str | float | None = None) -> Stream:
         """See `ReadsQueries`."""
-        stream = super().query_stream(name, query)
+        stream = super().query_stream(name, query, start)
         with self._sessions.lease(name) as lease:
             lease.begin()
-            return self._flattened(lease.session, stream)
+            known = replace(stream, query=self.unbounded(query, start)[0])
+            return replace(self._flattened(lease.session, known), query=query)
 
     def unfiltered(self, stream: Stream) -> str:
         """Write the table or the query, with the values of structs as columns."""

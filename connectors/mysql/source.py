@@ -147,6 +147,10 @@ class MySQLSource(QuerySource):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
 
+    def bound(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Write a number as one; quoted it would be compared as a double."""
+        return str(value.as_py()) if is_number_in_text(field) else self.constant(value, field)
+
     def checksum_system(self) -> str:
         """Return whose SQL they are computed in."""
         return "mysql"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +13,14 @@ import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
 from ..errors import ConnectorConfigError
-from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
+from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
+from ..named import parts
 from ..settings import parse_settings
-from ..sql.read.source import SqlSource
+from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
+from ..sql.read.sqlite import lowest
 from ..sql.session import Lease, Session
 from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
-from . import catalog
+from . import catalog, queries
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
@@ -25,8 +28,8 @@ from .settings import SQLAlchemySettings
 from .types import Kind, kind_for, reading_type
 
 
-class SQLAlchemySource(SqlSource):
-    """Tables and views of one schema, each read by one SELECT."""
+class SQLAlchemySource(QuerySource):
+    """Tables and views of one schema, and queries, each read by one SELECT."""
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
@@ -83,8 +86,9 @@ class SQLAlchemySource(SqlSource):
 
     def count(self, stream: Stream) -> int:
         """Count the records."""
+        stream = self.bounded(stream)
         with self._sessions.lease(stream.name) as lease:
-            lease.begin()
+            self.begin(lease, stream)
             query = self._filtered(sa.select(sa.func.count()).select_from(self._table(stream)), stream)
             return int(_session(lease.session).rows(query)[0][0])
 
@@ -104,10 +108,53 @@ class SQLAlchemySource(SqlSource):
 
     def skips_late(self, stream: Stream) -> str:
         """Say that no dialect tells which transactions run."""
+        if stream.query:
+            return LATE
         return "SQLAlchemy has no way to ask which transactions still run"
 
+    # ------------------------------------------------------------------ queries
+    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+        """Have the system describe an empty result."""
+        spelling = self._own.spelling
+        return _session(session).inspect(lambda connection: queries.described(connection, spelling, query))
+
+    def may_write(self) -> str:
+        """See `ReadsQueries`."""
+        name = self._own.engine.dialect.name
+        if name in queries.READ_ONLY:
+            return ""
+        return (
+            f"a function that a query calls may change something, since no transaction of {name} is known to only read"
+        )
+
+    def query_parts(self, query: str) -> list[str]:
+        """Return the texts around each `:bookmark` of a query."""
+        is_mysql = queries.knows_backslashes(self._own.engine.dialect)
+        return parts(query, BOOKMARK, has_hashes=is_mysql, has_backslashes=is_mysql)
+
+    def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
+        """Keep what `:bookmark` stands for, which is bound as a parameter."""
+        if not stream.is_query_bounded or BOOKMARK in stream.locator:
+            return stream
+        return replace(stream, locator={**stream.locator, BOOKMARK: query_start(stream, bookmark)})
+
+    def begin(self, lease: Lease, stream: Stream) -> None:
+        """Let a query, which is the user's own, change nothing."""
+        lease.begin()
+        if stream.query:
+            _session(lease.session).inspect(queries.begin_reading)
+
+    def _subquery(self, stream: Stream, columns: Sequence[Any]) -> Any:
+        bound: Any = None
+        if stream.is_query_bounded:
+            value, column = stream.locator.get(BOOKMARK), self._column(first_bookmark(stream))
+            is_sqlite = self._own.engine.dialect.name == "sqlite"
+            plain = None if value is None else lowest(value) if is_sqlite else value.as_py()
+            bound = sa.bindparam(BOOKMARK, plain, type_=column.type)
+        return queries.relation(self.query_parts(stream.query), columns, bound)
+
     # ------------------------------------------------------------------ reading
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the inspector; not every system keeps the table unchanged until the end of the transaction."""
         names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
@@ -175,8 +222,10 @@ class SQLAlchemySource(SqlSource):
         return [stream.schema.field(name) for name in stream.bookmark_properties]
 
     def _table(self, stream: Stream) -> Any:
-        name = self.table(stream)
         columns = [self._column(field) for field in stream.schema]
+        if stream.query:
+            return self._subquery(stream, columns)
+        name = self.table(stream)
         return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 
     def _column(self, field: pa.Field) -> Any:

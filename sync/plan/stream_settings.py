@@ -32,7 +32,15 @@ from ..config.naming import name_by
 from ..config.nested import nested_levels
 from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
-from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
+from .bookmark_settings import (
+    bookmark_start_of,
+    bookmarks_of,
+    changed_files_of,
+    is_above,
+    is_by_files,
+    lookback_of,
+    null_bookmarks_of,
+)
 from .catalog import catalog_differences, with_catalog
 from .deleted_when import deleted_when_of
 from .history import history_of
@@ -124,6 +132,7 @@ def configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
         masks=masks,
@@ -185,6 +194,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "deleted_when",
         "bookmark_properties",
         "bookmark_property_operators",
+        "bookmark_start",
         "replication_method",
         "null_bookmarks",
         "lookback",
