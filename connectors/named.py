@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 #: Constants and names in quotes; where a backslash takes the next character for what it is, and where not.
@@ -43,9 +43,10 @@ _ENDS = _patterns("| ;")[False]
 _SPANS = {False: _patterns(_NOTHING), True: _patterns(_NOTHING, _ESCAPED)}
 
 
-def parameter_names(statement: str) -> tuple[str, ...]:
-    """Return the names of a statement's parameters, each once, in order of appearance."""
-    return tuple(dict.fromkeys(_names(statement)))
+def parameter_names(statement: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> tuple[str, ...]:
+    """Return the names of a statement's parameters, each once, in order of appearance; see `replaced`."""
+    found = (match["name"] for match in _QUERIED[has_backslashes][has_hashes].finditer(statement))
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def numbered(statement: str, parameters: Mapping[str, Any], *, has_hashes: bool = False) -> tuple[str, list[Any]]:
@@ -86,21 +87,29 @@ def placed(sql: str, mark: Callable[[int], str], *, has_hashes: bool = False, ot
     return _NUMBERED[has_hashes].sub(replace, sql)
 
 
-def parts(statement: str, name: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> list[str]:
-    """Return the texts before, between and after the places of one parameter; one text: it is nowhere.
+def replaced(
+    statement: str,
+    texts: Mapping[str, str],
+    *,
+    has_hashes: bool = False,
+    has_backslashes: bool = False,
+    other: Callable[[str], str] = str,
+) -> str:
+    """Replace some parameters of a statement.
 
     Args:
         statement: the user's.
-        name: of the parameter; other names are text.
+        texts: what takes the place of each; parameters of other names are text.
         has_hashes: `#` begins a comment.
         has_backslashes: a backslash in a constant takes the next character for what it is.
+        other: called for the texts between them.
     """
     found, end = [], 0
     for match in _QUERIED[has_backslashes][has_hashes].finditer(statement):
-        if match["name"] == name:
-            found.append(statement[end : match.start()])
+        if match["name"] in texts:
+            found += [other(statement[end : match.start()]), texts[match["name"]]]
             end = match.end()
-    return [*found, statement[end:]]
+    return "".join([*found, other(statement[end:])])
 
 
 def without_end(statement: str) -> str:
@@ -120,8 +129,8 @@ def skeleton(statement: str, *, has_hashes: bool = False, has_backslashes: bool 
 
     Args:
         statement: the user's.
-        has_hashes: see `parts`.
-        has_backslashes: see `parts`.
+        has_hashes: see `replaced`.
+        has_backslashes: see `replaced`.
     """
 
     def blank(match: re.Match[str]) -> str:
@@ -132,8 +141,4 @@ def skeleton(statement: str, *, has_hashes: bool = False, has_backslashes: bool 
     return _SPANS[has_backslashes][has_hashes].sub(blank, statement)
 
 
-def _names(statement: str) -> Iterator[str]:
-    return (match["name"] for match in _NAMED[False].finditer(statement) if match["name"] is not None)
-
-
-__all__ = ["numbered", "parameter_names", "parts", "placed", "skeleton", "without_end"]
+__all__ = ["numbered", "parameter_names", "placed", "replaced", "skeleton", "without_end"]

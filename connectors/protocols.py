@@ -336,16 +336,20 @@ class ReadsQueries(Protocol):
     value: of the first bookmark property, less the `lookback`; without a bookmark that of `Stream.bookmark_start`.
     """
 
-    def query_stream(self, name: str, query: str, start: str | float | None = None) -> Stream:
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """Ask the system what a query yields, and read nothing: a stream of that name, without keys.
 
         Args:
             name: of the stream.
             query: without a `;` at its end.
+            values: of parameters of the query, see `Stream.query_values`.
             start: what `:bookmark` may stand for, as the pipeline file has it; the type of its column is not known yet.
 
         Raises:
-            FatalConnectorError: it is not one SELECT, or two of its columns have one name.
+            FatalConnectorError: it is not one SELECT, two of its columns have one name, or a parameter is not where
+                a value can be.
         """
         ...
 

@@ -300,6 +300,8 @@ class Stream:
     masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
+    #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
+    query_values: Mapping[str, Any] = field(default_factory=dict)
     #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.
     is_query_bounded: bool = False
     #: Of such a query: the property and the one value (`>=`) from which a read without a bookmark begins.

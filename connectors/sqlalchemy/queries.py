@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from ..errors import FatalConnectorError
-from ..named import skeleton
+from ..named import replaced, skeleton
 from ..sql.identifiers import quote
-from ..sql.read.queries import BOOKMARK
-from ..sql.read.sqlite import VIEW, as_written, sampled
+from ..sql.read.sqlite import VIEW, as_written, lowest, sampled
 from .catalog import field
 from .described import types_told
 from .spelling import Names
@@ -28,6 +28,9 @@ READ_ONLY = {
     "postgresql": "set transaction read only",
     "sqlite": "pragma query_only = 1",
 }
+
+#: Dialects that read the zone of a moment that is written as text.
+_ZONED = ("cockroachdb", "postgresql")
 
 #: Words that a statement begins with which yields records.
 _SELECTING = ("select", "table", "values", "with")
@@ -74,24 +77,44 @@ def demand_select(query: str, dialect: Dialect) -> None:
         raise FatalConnectorError("in the query there is a ( too many", connector="sqlalchemy")
 
 
-def relation(texts: Sequence[str], columns: Sequence[Any], bound: Any = None) -> Any:
+def relation(query: str, columns: Sequence[Any], bounds: Sequence[Any], dialect: Dialect) -> Any:
     """Wrap a query on lines of its own, for its comments' sake.
 
     Args:
-        texts: around each `:bookmark` of it.
+        query: the user's.
         columns: of SQLAlchemy's.
-        bound: what takes the place of `:bookmark`.
+        bounds: values of its parameters, SQLAlchemy's; parameters without a value are text.
+        dialect: of the system.
     """
-    # SQLAlchemy would find parameters in constants and comments.
-    text = sa.text("\n" + f":{BOOKMARK}".join(each.replace(":", r"\:") for each in texts) + "\n")
-    return (text if bound is None else text.bindparams(bound)).columns(*columns).subquery("t")
+    is_mysql = knows_backslashes(dialect)
+    text = replaced(
+        query,
+        {bound.key: f":{bound.key}" for bound in bounds},
+        has_hashes=is_mysql,
+        has_backslashes=is_mysql,
+        # SQLAlchemy would find parameters in constants and comments.
+        other=lambda text: text.replace(":", r"\:"),
+    )
+    return sa.text(f"\n{text}\n").bindparams(*bounds).columns(*columns).subquery("t")
 
 
-def described(connection: Connection, spelling: Names, query: str) -> list[pa.Field]:
-    """Return the columns of a query without `:bookmark`; only in SQLite, whose columns have no types, it is run."""
-    demand_select(query, connection.dialect)
+def bound(name: str, value: Any, dialect: Dialect) -> Any:
+    """Bind a value whose type the system finds out, as that of a constant."""
+    if isinstance(value, datetime) and dialect.name not in _ZONED:
+        plain = value.astimezone(UTC).replace(tzinfo=None)
+        value = lowest(pa.scalar(plain)) if dialect.name == "sqlite" else plain
+    elif isinstance(value, datetime):
+        value = value.isoformat()
+    return sa.bindparam(name, value, type_=sa.types.NullType())
+
+
+def described(connection: Connection, spelling: Names, query: str, bounds: Sequence[Any]) -> list[pa.Field]:
+    """Return the columns of a query; only in SQLite, whose columns have no types, it is run."""
+    dialect = connection.dialect
+    demand_select(query, dialect)
     begin_reading(connection)
-    rows: Any = sa.select(sa.literal_column("*")).select_from(relation([query], ())).where(sa.text("1 = 0"))
+    whole = relation(query, (), bounds, dialect)
+    rows: Any = sa.select(sa.literal_column("*")).select_from(whole).where(sa.text("1 = 0"))
     result: Any = connection.execute(rows)
     told = [tuple(each) for each in result.cursor.description]
     result.close()
@@ -101,7 +124,7 @@ def described(connection: Connection, spelling: Names, query: str) -> list[pa.Fi
     if connection.dialect.name == "sqlite":
         names, types = as_written(names), _sqlite_types(connection, query)
     else:
-        types = types_told(connection, told, relation([query], ()))
+        types = types_told(connection, told, whole)
     columns = [{"name": name, "type": kind} for name, kind in zip(names, types, strict=True)]
     return [field(column, (), connection, spelling) for column in columns]
 
@@ -132,4 +155,4 @@ def _sampled(connection: Connection, view: str, name: str) -> sa.types.TypeEngin
     return kind
 
 
-__all__ = ["READ_ONLY", "begin_reading", "demand_select", "described", "knows_backslashes", "relation"]
+__all__ = ["READ_ONLY", "begin_reading", "bound", "demand_select", "described", "knows_backslashes", "relation"]

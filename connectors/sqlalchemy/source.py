@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from ..arrow.batches import even_batches
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
-from ..named import parts
 from ..settings import parse_settings
 from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
 from ..sql.read.sqlite import lowest
@@ -45,6 +44,8 @@ class SQLAlchemySource(QuerySource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
+        self.has_backslashes = queries.knows_backslashes(self._own.engine.dialect)
+        self.dialect.facts = replace(self.dialect.facts, has_hash_comments=self.has_backslashes)
 
     def connect(self) -> AlchemySession:
         """Open a connection.
@@ -113,10 +114,12 @@ class SQLAlchemySource(QuerySource):
         return "SQLAlchemy has no way to ask which transactions still run"
 
     # ------------------------------------------------------------------ queries
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Have the system describe an empty result."""
-        spelling = self._own.spelling
-        return _session(session).inspect(lambda connection: queries.described(connection, spelling, query))
+        spelling, bounds = self._own.spelling, self._bounds(stream)
+        return _session(session).inspect(
+            lambda connection: queries.described(connection, spelling, stream.query, bounds)
+        )
 
     def may_write(self) -> str:
         """See `ReadsQueries`."""
@@ -127,16 +130,15 @@ class SQLAlchemySource(QuerySource):
             f"a function that a query calls may change something, since no transaction of {name} is known to only read"
         )
 
-    def query_parts(self, query: str) -> list[str]:
-        """Return the texts around each `:bookmark` of a query."""
-        is_mysql = queries.knows_backslashes(self._own.engine.dialect)
-        return parts(query, BOOKMARK, has_hashes=is_mysql, has_backslashes=is_mysql)
+    def filled(self, stream: Stream) -> Stream:
+        """Leave values to be bound; SQLite has none in a view, and no constant that a value could end."""
+        return super().filled(stream) if self._own.engine.dialect.name == "sqlite" else stream
 
     def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
         """Keep what `:bookmark` stands for, which is bound as a parameter."""
         if not stream.is_query_bounded or BOOKMARK in stream.locator:
-            return stream
-        return replace(stream, locator={**stream.locator, BOOKMARK: query_start(stream, bookmark)})
+            return self.filled(stream)
+        return replace(self.filled(stream), locator={**stream.locator, BOOKMARK: query_start(stream, bookmark)})
 
     def begin(self, lease: Lease, stream: Stream) -> None:
         """Let a query, which is the user's own, change nothing."""
@@ -144,14 +146,14 @@ class SQLAlchemySource(QuerySource):
         if stream.query:
             _session(lease.session).inspect(queries.begin_reading)
 
-    def _subquery(self, stream: Stream, columns: Sequence[Any]) -> Any:
-        bound: Any = None
-        if stream.is_query_bounded:
-            value, column = stream.locator.get(BOOKMARK), self._column(first_bookmark(stream))
-            is_sqlite = self._own.engine.dialect.name == "sqlite"
-            plain = None if value is None else lowest(value) if is_sqlite else value.as_py()
-            bound = sa.bindparam(BOOKMARK, plain, type_=column.type)
-        return queries.relation(self.query_parts(stream.query), columns, bound)
+    def _bounds(self, stream: Stream) -> list[Any]:
+        dialect = self._own.engine.dialect
+        bounds = [queries.bound(name, value, dialect) for name, value in stream.query_values.items()]
+        if BOOKMARK not in self.parameters(stream.query):
+            return bounds
+        value, column = stream.locator.get(BOOKMARK), self._column(first_bookmark(stream))
+        plain = None if value is None else lowest(value) if dialect.name == "sqlite" else value.as_py()
+        return [*bounds, sa.bindparam(BOOKMARK, plain, type_=column.type)]
 
     # ------------------------------------------------------------------ reading
     def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
@@ -224,7 +226,7 @@ class SQLAlchemySource(QuerySource):
     def _table(self, stream: Stream) -> Any:
         columns = [self._column(field) for field in stream.schema]
         if stream.query:
-            return self._subquery(stream, columns)
+            return queries.relation(stream.query, columns, self._bounds(stream), self._own.engine.dialect)
         name = self.table(stream)
         return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 

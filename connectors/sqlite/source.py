@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -89,11 +90,11 @@ class SQLiteSource(QuerySource):
             if table.columns and not table.name.name.startswith(OWN_PREFIX)
         ]
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Make a view of the query, which only this connection sees, and look at it."""
         view = f"temp.{self.dialect.naming.quote(VIEW)}"
-        session.query(f"explain select * from (\n{query}\n)")  # what follows a `;` would not be looked at
-        session.query(f"create temp view {self.dialect.naming.quote(VIEW)} as {query}")
+        session.query(f"explain select * from (\n{stream.query}\n)")  # what follows a `;` would not be looked at
+        session.query(f"create temp view {self.dialect.naming.quote(VIEW)} as {stream.query}")
         try:
             rows = session.query("select name, type from pragma_table_xinfo($1, 'temp')", (VIEW,))
             names = as_written([str(name) for name, _ in rows])
@@ -118,6 +119,10 @@ class SQLiteSource(QuerySource):
     def bound(self, value: pa.Scalar, field: pa.Field) -> str:
         """Write it as it would be stored."""
         return lowest_constant(value)
+
+    def written(self, value: Any) -> str:
+        """Write a moment as it would be stored."""
+        return lowest_constant(pa.scalar(value)) if isinstance(value, datetime) else super().written(value)
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
         """Filter by columns of a table whose stored values SQLite compares as Arrow compares what is read of them."""

@@ -183,7 +183,7 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         reads = self.can(source, "reads_queries")
         assert isinstance(reads.may_write(), str)
         self.put(place, "people", self.people((1, "x", 1), (2, "y", 2), (3, None, 5)), ["id"])
-        stream = reads.query_stream("grown", self.bounded_query, 3)
+        stream = reads.query_stream("grown", self.bounded_query, start=3)
         assert stream.is_query_bounded
         assert not reads.query_stream("grown", self.people_query).is_query_bounded
         followed = replace(

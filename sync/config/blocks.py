@@ -214,7 +214,7 @@ class StreamEntry(Model):
     )
     bookmark_start: BookmarkStart | None = Field(
         default=None,
-        description="Of a `query` with `:bookmark`: what stands there as long as there is no bookmark: 2024-01-01.",
+        description="Of a `query` with `:bookmark`: what stands there as long as there is no bookmark: '2024-01-01'.",
     )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,

@@ -168,7 +168,7 @@ def _operators(value: Any) -> Any:
 
 def _start(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise wrong("must be one value of the first bookmark property, such as 2024-01-01 or 0")
+        raise wrong("must be one value of the first bookmark property, such as '2024-01-01' or 0")
     return str(value) if isinstance(value, str) else value
 
 

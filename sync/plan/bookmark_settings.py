@@ -150,7 +150,7 @@ def bookmark_start_of(
         raise fail(
             "bookmark_start",
             f"is missing: the query says `:bookmark`; say which value of {bookmarks[0]!r} stands there as long as "
-            "there is no bookmark, as in `bookmark_start: 2024-01-01`",
+            'there is no bookmark, as in `bookmark_start: "2024-01-01"`',
         )
     from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
 

@@ -28,6 +28,7 @@ from ..config.added import Added, mage_columns
 from ..config.catalog_file import Catalog
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
+from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
 from ..config.values import Moment
@@ -177,7 +178,30 @@ def configure(
         differences=differences,
         location=location,
         written_range=written,
+        query_said=_query_said(pipeline, stream, settings, method, fail),
     )
+
+
+def _query_said(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer
+) -> tuple[str, ...]:
+    """Return what tells whether the values in a stream's query have changed."""
+    if not stream.query_values:
+        return ()
+    own = (
+        place for place, entry in enumerate(pipeline.streams) if entry.query and exact_name(entry.stream) == stream.name
+    )
+    found = pipeline.query_values(next(own))
+    if of_time := next((each.said for each in found if each.is_of_time), ""):
+        if method is ReplicationMethod.INCREMENTAL:
+            raise fail(
+                "query",
+                f"{of_time} is another date in each run, and INCREMENTAL reads on from its bookmark: say `:bookmark` "
+                "where the query needs it, or leave the condition out",
+            )
+        if _deletes(settings) is not None:
+            raise fail("deletes", f"and {of_time} in the query exclude each other: all records of other dates would go")
+    return tuple(each.said for each in found)
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:

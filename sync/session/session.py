@@ -139,7 +139,8 @@ class Session:
             raise self.pipeline.error(("streams", place, "query"), text)
         try:
             name, query = exact_name(entry.stream) or "", entry.query or ""
-            return self._waited(lambda: can.query_stream(name, query, entry.bookmark_start))
+            values = {each.name: each.value for each in self.pipeline.query_values(place)}
+            return self._waited(lambda: can.query_stream(name, query, values, entry.bookmark_start))
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 

@@ -19,7 +19,7 @@ from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Ta
 from syncblocks.connectors.filters import matches
 from syncblocks.connectors.incremental.bookmarks import query_start
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
-from syncblocks.connectors.named import numbered, parts
+from syncblocks.connectors.named import numbered, parameter_names, replaced
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
 from syncblocks.connectors.stream import (
@@ -149,19 +149,22 @@ class AbleSource(MemorySource):
     def has_one_null(self) -> bool:
         return False
 
-    def query_stream(self, name: str, query: str, start: str | float | None = None) -> Stream:
-        texts = parts(query, "bookmark")
-        table = self._queried("null".join(texts))
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        texts = {each: f"'{value}'" for each, value in (values or {}).items()}
+        table = self._queried(replaced(query, {"bookmark": "null", **texts}))
         if len({each.casefold() for each in table.schema.names}) < len(table.schema):
             raise FatalConnectorError("two columns have one name", stream=name)
-        return Stream(name=name, schema=table.schema, query=query, is_query_bounded=len(texts) > 1)
+        is_bounded = "bookmark" in parameter_names(query)
+        return Stream(name=name, schema=table.schema, query=replaced(query, texts), is_query_bounded=is_bounded)
 
     def may_write(self) -> str:
         return ""
 
     def _bounded(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
         start = query_start(stream, bookmark) if stream.is_query_bounded else None
-        return stream if start is None else replace(stream, query=str(start).join(parts(stream.query, "bookmark")))
+        return replace(stream, query=replaced(stream.query, {} if start is None else {"bookmark": str(start)}))
 
     def _table(self, stream: Stream) -> pa.Table:
         known = replace(stream, name=self.former.get(stream.name, stream.name))

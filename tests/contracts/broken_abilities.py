@@ -144,8 +144,10 @@ class ReadsThePlainTable(AbleSource):
 
     caught_by = {"test_a_query_is_a_stream", "test_a_query_says_where_it_is_read_from"}
 
-    def query_stream(self, name: str, query: str, start: str | float | None = None) -> Stream:
-        return super().query_stream(name, query.partition(" where ")[0], start)
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        return super().query_stream(name, query.partition(" where ")[0], values, start)
 
 
 class AlwaysReadsFromTheStart(AbleSource):

@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...incremental.bookmarks import query_start
-from ...named import parts
+from ...named import parameter_names, replaced
 from ...stream import Block, Bookmark, Event, Stream
 from ..identifiers import literal
 from ..session import Lease, Session
@@ -42,23 +43,31 @@ _UNKNOWN = ("null", "cast(null as timestamp)", "cast(null as date)", "cast(null 
 class QuerySource(SqlSource):
     """A source that reads queries, too."""
 
+    #: A backslash in a constant takes the next character for what it is.
+    has_backslashes: bool = False
+
     @abstractmethod
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Ask the database for the columns of a query, in the metadata that `streams` gives; read nothing."""
 
-    def query_stream(self, name: str, query: str, start: str | float | None = None) -> Stream:
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """See `ReadsQueries`."""
+        found, values = self.parameters(query), values or {}
+        _demand_places(name, values, found)
+        stream = Stream(
+            name=name, schema=pa.schema([]), query=query, query_values=values, is_query_bounded=BOOKMARK in found
+        )
         try:
             with self._sessions.lease(name) as lease:
                 lease.begin()
-                fields = self.described_unbounded(lease, query, start)
+                fields = self._described(lease, stream, start)
         except ConnectorError as error:
             error.connector, error.stream = error.connector or self.connector, error.stream or name
             raise
         _demand_names(name, [field.name for field in fields])
-        return Stream(
-            name=name, schema=pa.schema(fields), query=query, is_query_bounded=len(self.query_parts(query)) > 1
-        )
+        return replace(stream, schema=pa.schema(fields))
 
     def may_write(self) -> str:
         """See `ReadsQueries`: the transactions of a source only read."""
@@ -69,44 +78,66 @@ class QuerySource(SqlSource):
         if not stream.query:
             return self.table_columns_now(lease, stream)
         start = None if stream.bookmark_start is None else stream.bookmark_start.given[0]
-        fields = self.described_unbounded(lease, stream.query, start)
+        fields = self._described(lease, stream, start)
         return {field.name: (field.metadata or {}).get(b"native_type", b"").decode() for field in fields}
 
-    # ------------------------------------------------------------ the word `:bookmark`
-    def query_parts(self, query: str) -> list[str]:
-        """Return the texts around each `:bookmark` of a query."""
-        return parts(query, BOOKMARK, has_hashes=self.dialect.facts.has_hash_comments)
+    # ---------------------------------------------------------------- parameters
+    def parameters(self, query: str) -> Sequence[str]:
+        """Return the names of a query's parameters."""
+        has_hashes = self.dialect.facts.has_hash_comments
+        return parameter_names(query, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
+
+    def placed(self, query: str, texts: Mapping[str, str]) -> str:
+        """Put texts of SQL in the places of parameters."""
+        has_hashes = self.dialect.facts.has_hash_comments
+        return replaced(query, texts, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
 
     def unbounded(self, query: str, start: str | float | None) -> list[str]:
         """Return a query without `:bookmark`, in the ways in which it may be described."""
-        texts = self.query_parts(query)
-        if len(texts) < 2:
+        if BOOKMARK not in self.parameters(query):
             return [query]
-        said = [] if start is None else [literal(start) if isinstance(start, str) else repr(start)]
-        return [each.join(texts) for each in (*said, *_UNKNOWN)]
+        said = [] if start is None else [self.written(start)]
+        return [self.placed(query, {BOOKMARK: each}) for each in (*said, *_UNKNOWN)]
 
-    def described_unbounded(self, lease: Lease, query: str, start: str | float | None) -> Sequence[pa.Field]:
+    def filled(self, stream: Stream) -> Stream:
+        """Return a stream with values in its query, as constants."""
+        if not stream.query_values:
+            return stream
+        texts = {name: self.written(value) for name, value in stream.query_values.items()}
+        return replace(stream, query=self.placed(stream.query, texts), query_values={})
+
+    def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
+        """Return a stream whose query has its values, and is read from a bookmark, or as if there were none."""
+        if not stream.query:
+            return stream
+        stream = self.filled(stream)
+        if BOOKMARK not in self.parameters(stream.query):
+            return stream
+        value = query_start(stream, bookmark)
+        bound = "null" if value is None else self.bound(value, first_bookmark(stream))
+        return replace(stream, query=self.placed(stream.query, {BOOKMARK: bound}))
+
+    def written(self, value: Any) -> str:
+        """Write the value of a parameter as a constant, whose type is that of what it is compared with."""
+        if value is None or isinstance(value, bool):
+            return "null" if value is None else str(value).lower()
+        if isinstance(value, int | float):
+            return f"({value!r})"
+        return literal(value.isoformat() if isinstance(value, datetime) else str(value))
+
+    def _described(self, lease: Lease, stream: Stream, start: str | float | None) -> Sequence[pa.Field]:
         """Describe a query whatever `:bookmark` in it will stand for."""
-        failed: ConnectorError | None = None
-        for text in self.unbounded(query, start):
+        stream, failed = self.filled(stream), None
+        for text in self.unbounded(stream.query, start):
             if failed is not None:
                 lease.session.rollback()
                 lease.begin()
             try:
-                return self.described(lease.session, text)
+                return self.described(lease.session, replace(stream, query=text))
             except FatalConnectorError as error:
                 failed = failed or error
         assert failed is not None
         raise failed
-
-    def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
-        """Return a stream whose query is read from a bookmark, or as if there were none."""
-        texts = self.query_parts(stream.query) if stream.query else []
-        if len(texts) < 2:
-            return stream
-        value = query_start(stream, bookmark)
-        bound = "null" if value is None else self.bound(value, first_bookmark(stream))
-        return replace(stream, query=bound.join(texts))
 
     def bound(self, value: pa.Scalar, field: pa.Field) -> str:
         """Write the value of `:bookmark` as a constant of the type of the bookmark's column."""
@@ -141,6 +172,16 @@ def first_bookmark(stream: Stream) -> pa.Field:
         return stream.schema.field(stream.bookmark_properties[0])
     assert stream.bookmark_start is not None, "the plan demands it"
     return stream.bookmark_start.field
+
+
+def _demand_places(stream: str, values: Mapping[str, Any], found: Sequence[str]) -> None:
+    for number, name in enumerate(values, 1):
+        if name not in found:
+            raise FatalConnectorError(
+                f"template {number} of the query is in quotes, in a comment or within a name, where no value can be: "
+                "write it without quotes, `where region = {{ variables('region') }}`",
+                stream=stream,
+            )
 
 
 def _demand_names(stream: str, names: Sequence[str]) -> None:

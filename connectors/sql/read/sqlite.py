@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -68,11 +68,11 @@ def lowest(value: pa.Scalar) -> bool | int | float | str | bytes:
         return text.rstrip("0") if moment.microsecond else text
     if isinstance(plain, bool | int | float | str | bytes):
         return plain
-    if isinstance(plain, time):
+    if isinstance(plain, date | time):
         return plain.isoformat().removesuffix(":00")
     if isinstance(plain, Decimal):
         return int(plain) if plain == plain.to_integral_value() else float(plain)
-    return str(plain.isoformat() if hasattr(plain, "isoformat") else plain)
+    return str(plain)
 
 
 def lowest_constant(value: pa.Scalar) -> str:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,10 @@ class Bench:
             (found,) = verify_streams(session, plan)
         return found.verdict
 
-    def file(self, query: str = BIG, **stream: Any) -> Path:
+    def file(self, query: str = BIG, variables: Mapping[str, Any] | None = None, **stream: Any) -> Path:
         document = {
             "pipeline": "queries",
+            "variables": variables or {},
             "source": self.source,
             "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
             "streams": [{"stream": "big_orders", "query": query, **stream}],
@@ -243,6 +245,64 @@ def test_the_word_bookmark_is_where_a_query_is_read_from(anywhere: Bench) -> Non
     assert bench.verdict(file) == EQUAL
 
 
+#: A text that would end a constant, and that no system may take for SQL.
+EVIL = "\\' or 1=1;--:b $1 %s"
+
+
+def test_a_template_of_a_query_is_a_value(anywhere: Bench) -> None:
+    bench = anywhere
+    bench.execute("insert into people values (9, 'y', null, null, '2024-02-01 00:00:00')")
+    query = """
+    select id, name, seen from people where {{ variables('evil') }} <> name and seen >= {{ variables('from') }}
+    and seen<{{ execution_date }} and id in ({{variables('number')}}, {{ variables('below') }}) -- isn't it
+    """
+    values = {"evil": EVIL, "from": "2024-01-03", "number": 9, "below": -1}
+    stream = {"where": {"id": {">": 0}}, "key_properties": ["id"], "write_disposition": "merge"}
+    file = bench.file(query, variables=values, **stream)
+    result = run_pipeline(file)
+    assert result.status == "success", result.streams[0].error
+    assert [(r["id"], r["name"]) for r in bench.table()] == [(9, "y")]
+    assert (bench.verdict(file), bench.counted) == (EQUAL, 1)
+
+
+def test_a_date_in_a_query_is_no_change_of_it_and_a_variable_is(tmp_path: Path) -> None:
+    bench = Bench("sqlite", tmp_path, "")
+    query = "select id from people where id = {{ variables('n') }} and seen < {{ ds }}"
+    stream = {"key_properties": ["id"], "write_disposition": "append"}
+    first, second = (datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2))
+    for moment in (first, second):
+        file = bench.file(query, variables={"n": 1}, **stream)
+        assert run_pipeline(load_pipeline(file, execution_date=moment)).status == "success"
+    assert bench.table() == [{"id": 1}]
+    with pytest.raises(ConfigError, match="the query of stream 'big_orders' has changed"):
+        run_pipeline(bench.file(query, variables={"n": 2}, **stream))
+
+
+@pytest.mark.parametrize(
+    ("query", "changes", "message"),
+    [
+        ("select id from people where name = '{{ variables(\"x\") }}'", {}, "query: template 1 .* is in quotes"),
+        ("select id from people -- {{ variables('x') }}", {}, "query: template 1 .* in a comment"),
+        ("select id from people where id = {{ variables('gone') }}", {}, "query: .*'gone'"),
+        ("select id from people where id = {{ variables('xs') }}", {}, "query: .* is a list: a query takes a text"),
+        ("select id {% if true %}{% endif %}, {{ ds }} as d from people", {}, "query: statements"),
+        ("select id, seen from people where seen < {{ ds }}", {"deletes": "hard"}, "deletes: .* all records of other"),
+        (
+            "select id, seen from people where seen < {{ execution_date }}",
+            {"replication_method": "INCREMENTAL", "bookmark_properties": ["seen"], "deletes": None},
+            "query: .*execution_date }} is another date in each run",
+        ),
+    ],
+)
+def test_a_template_that_is_no_value_is_refused(
+    tmp_path: Path, query: str, changes: Mapping[str, Any], message: str
+) -> None:
+    bench = Bench("sqlite", tmp_path, "")
+    stream = {"key_properties": ["id"], "write_disposition": "merge", **changes}
+    with pytest.raises(ConfigError, match=message):
+        run_pipeline(bench.file(query, variables={"x": "1", "xs": [1]}, **stream))
+
+
 SINCE = {
     "query": "select id, name, seen from people where seen >= :bookmark",
     "key_properties": ["id"],
@@ -255,7 +315,7 @@ SINCE = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bookmark_start": None}, "`bookmark_start: 2024-01-01`"),
+        ({"bookmark_start": None}, '`bookmark_start: "2024-01-01"`'),
         ({"bookmark_start": "soon"}, "bookmark_start: .*'soon' is no value of 'seen' .*write it like 2024-01-31"),
         ({"bookmark_start": True}, "bookmark_start: must be one value"),
         ({"replication_method": "FULL_TABLE"}, "query: .*`:bookmark` stands for .* and FULL_TABLE has none"),
@@ -302,7 +362,6 @@ def test_sqlite_writes_times_in_several_ways_and_loses_none(tmp_path: Path) -> N
         ("delete from people", r"SELECT|syntax|at or near|column|READ ONLY"),
         ("select 1 as a; delete from people", r"SELECT|syntax|multiple commands|one statement"),
         ("with gone as (delete from people returning id) select id from gone", r"syntax|top level|SELECT"),
-        ("select id from people where name = '{{ env_var(\"X\") }}'", "a template would become SQL"),
     ],
 )
 def test_what_is_no_query_is_refused_before_anything_runs(bench: Bench, query: str, message: str) -> None:
