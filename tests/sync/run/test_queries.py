@@ -362,6 +362,7 @@ def test_sqlite_writes_times_in_several_ways_and_loses_none(tmp_path: Path) -> N
         ("delete from people", r"SELECT|syntax|at or near|column|READ ONLY"),
         ("select 1 as a; delete from people", r"SELECT|syntax|multiple commands|one statement"),
         ("with gone as (delete from people returning id) select id from gone", r"syntax|top level|SELECT"),
+        ("select 1 as a from people) x, (select 2 as b from people", "syntax"),
     ],
 )
 def test_what_is_no_query_is_refused_before_anything_runs(bench: Bench, query: str, message: str) -> None:
