@@ -83,7 +83,7 @@ def types_told(connection: Connection, told: Sequence[Told], relation: Any) -> l
     Args:
         connection: within the caller's transaction; PostgreSQL and MySQL are asked for more.
         told: of each column.
-        relation: the query as a subquery.
+        relation: the query as a subquery; None: it cannot be one.
     """
     name = connection.dialect.name
     if name in ("postgresql", "cockroachdb"):
@@ -120,6 +120,8 @@ def _firebird(told: Told) -> Type:
 def _mysql(connection: Connection, told: Sequence[Told], relation: Any) -> list[Type]:
     types = [_of_mysql(each) for each in told]
     unsure = [place for place, found in enumerate(types) if found is None]
+    if relation is None:
+        return [sa.Text() if found is None else found for found in types]
     if unsure:
         # Texts and bytes have the same codes. An aggregate has a row, and a character set without looking at any.
         names: list[Any] = [sa.column(told[place][0]) for place in unsure]

@@ -35,6 +35,15 @@ _ZONED = ("cockroachdb", "postgresql")
 #: Words that a statement begins with which yields records.
 _SELECTING = ("select", "table", "values", "with")
 
+#: Dialects that take each SELECT as a subquery whose columns have names: what they refuse is a mistake.
+_WRAPPING = ("firebird", "mariadb", "mysql", "oracle", "sqlite")
+
+#: Words of statements, or of parts of them, that change something.
+_CHANGING = {
+    "alter", "call", "create", "delete", "drop", "exec", "execute", "grant", "insert", "into", "merge", "revoke",
+    "truncate", "update", "upsert",
+}  # fmt: skip
+
 #: Types of SQLite's values, as its columns would be declared.
 _STORED: dict[str, Any] = {
     "integer": sa.BigInteger,
@@ -77,6 +86,21 @@ def demand_select(query: str, dialect: Dialect) -> None:
         raise FatalConnectorError("in the query there is a ( too many", connector="sqlalchemy")
 
 
+def may_run(query: str, dialect: Dialect) -> bool:
+    """Tell whether a query that is no subquery may be run to be described: no word of it changes anything."""
+    if dialect.name.partition(".")[0] in _WRAPPING:
+        return False
+    is_mysql = knows_backslashes(dialect)
+    left = skeleton(query, has_hashes=is_mysql, has_backslashes=is_mysql)
+    return _CHANGING.isdisjoint(re.findall(r"\w+", left.casefold()))
+
+
+def alone(query: str, columns: Sequence[Any], bounds: Sequence[Any], dialect: Dialect) -> Any:
+    """Return a query as it stands; arguments as of `relation`, all columns in the query's order."""
+    text = sa.text(_escaped(query, bounds, dialect)).bindparams(*bounds)
+    return text.columns(*columns) if columns else text
+
+
 def relation(query: str, columns: Sequence[Any], bounds: Sequence[Any], dialect: Dialect) -> Any:
     """Wrap a query on lines of its own, for its comments' sake.
 
@@ -86,16 +110,20 @@ def relation(query: str, columns: Sequence[Any], bounds: Sequence[Any], dialect:
         bounds: values of its parameters, SQLAlchemy's; parameters without a value are text.
         dialect: of the system.
     """
+    text = sa.text(f"\n{_escaped(query, bounds, dialect)}\n").bindparams(*bounds)
+    return text.columns(*columns).subquery("t")
+
+
+def _escaped(query: str, bounds: Sequence[Any], dialect: Dialect) -> str:
+    """Return a query in which SQLAlchemy finds its parameters only, and none in constants and comments."""
     is_mysql = knows_backslashes(dialect)
-    text = replaced(
+    return replaced(
         query,
         {bound.key: f":{bound.key}" for bound in bounds},
         has_hashes=is_mysql,
         has_backslashes=is_mysql,
-        # SQLAlchemy would find parameters in constants and comments.
         other=lambda text: text.replace(":", r"\:"),
     )
-    return sa.text(f"\n{text}\n").bindparams(*bounds).columns(*columns).subquery("t")
 
 
 def bound(name: str, value: Any, dialect: Dialect) -> Any:
@@ -108,14 +136,24 @@ def bound(name: str, value: Any, dialect: Dialect) -> Any:
     return sa.bindparam(name, value, type_=sa.types.NullType())
 
 
-def described(connection: Connection, spelling: Names, query: str, bounds: Sequence[Any]) -> list[pa.Field]:
-    """Return the columns of a query; only in SQLite, whose columns have no types, it is run."""
-    dialect = connection.dialect
-    demand_select(query, dialect)
+def described(
+    connection: Connection, spelling: Names, query: str, bounds: Sequence[Any], *, is_alone: bool = False
+) -> list[pa.Field]:
+    """Return the columns of a query; it is run only in SQLite, whose columns have no types, or alone.
+
+    Args:
+        connection: in a transaction.
+        spelling: how the system spells names.
+        query: what `demand_select` lets through.
+        bounds: see `relation`.
+        is_alone: it is no subquery.
+    """
     begin_reading(connection)
-    whole = relation(query, (), bounds, dialect)
-    rows: Any = sa.select(sa.literal_column("*")).select_from(whole).where(sa.text("1 = 0"))
-    result: Any = connection.execute(rows)
+    whole = None if is_alone else relation(query, (), bounds, connection.dialect)
+    rows: Any = alone(query, (), bounds, connection.dialect)
+    if whole is not None:
+        rows = sa.select(sa.literal_column("*")).select_from(whole).where(sa.text("1 = 0"))
+    result: Any = connection.execute(rows, execution_options={"stream_results": is_alone})
     told = [tuple(each) for each in result.cursor.description]
     result.close()
     names: list[Any] = [each[0] for each in told]
@@ -155,4 +193,14 @@ def _sampled(connection: Connection, view: str, name: str) -> sa.types.TypeEngin
     return kind
 
 
-__all__ = ["READ_ONLY", "begin_reading", "bound", "demand_select", "described", "knows_backslashes", "relation"]
+__all__ = [
+    "READ_ONLY",
+    "alone",
+    "begin_reading",
+    "bound",
+    "demand_select",
+    "described",
+    "knows_backslashes",
+    "may_run",
+    "relation",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
-from ..errors import ConnectorConfigError
+from ..errors import ConnectorConfigError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
 from ..settings import parse_settings
 from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
@@ -25,6 +26,9 @@ from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .types import Kind, kind_for, reading_type
+
+#: Key of a stream's locator: all columns of a query that is no subquery.
+_WHOLE = "whole"
 
 
 class SQLAlchemySource(QuerySource):
@@ -44,6 +48,8 @@ class SQLAlchemySource(QuerySource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
+        #: Names of queries that the system does not take as subqueries.
+        self._alone: set[str] = set()
         self.has_backslashes = queries.knows_backslashes(self._own.engine.dialect)
         self.dialect.facts = replace(self.dialect.facts, has_hash_comments=self.has_backslashes)
 
@@ -90,6 +96,8 @@ class SQLAlchemySource(QuerySource):
         stream = self.bounded(stream)
         with self._sessions.lease(stream.name) as lease:
             self.begin(lease, stream)
+            if stream.is_query_alone:
+                return sum(batch.num_rows for batch in self._rows(lease, stream, None))
             query = self._filtered(sa.select(sa.func.count()).select_from(self._table(stream)), stream)
             return int(_session(lease.session).rows(query)[0][0])
 
@@ -115,11 +123,39 @@ class SQLAlchemySource(QuerySource):
 
     # ------------------------------------------------------------------ queries
     def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
-        """Have the system describe an empty result."""
-        spelling, bounds = self._own.spelling, self._bounds(stream)
-        return _session(session).inspect(
-            lambda connection: queries.described(connection, spelling, stream.query, bounds)
-        )
+        """Have the system describe an empty result; of a query that it does not take as a subquery, the query's."""
+        spelling, bounds, dialect = self._own.spelling, self._bounds(stream), self._own.engine.dialect
+        queries.demand_select(stream.query, dialect)
+
+        def ask(*, is_alone: bool) -> Sequence[pa.Field]:
+            return _session(session).inspect(
+                lambda connection: queries.described(connection, spelling, stream.query, bounds, is_alone=is_alone)
+            )
+
+        if stream.is_query_alone:
+            return ask(is_alone=True)
+        try:
+            return ask(is_alone=False)
+        except FatalConnectorError:
+            if stream.is_query_bounded or not queries.may_run(stream.query, dialect):
+                raise
+            _session(session).rollback()
+            _session(session).begin()
+            with suppress(FatalConnectorError):
+                fields = ask(is_alone=True)
+                self._alone.add(stream.name)
+                return fields
+            raise
+
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        """See `ReadsQueries`."""
+        self._alone.discard(name)
+        stream = super().query_stream(name, query, values, start)
+        if name not in self._alone:
+            return stream
+        return replace(stream, is_query_alone=True, locator={**stream.locator, _WHOLE: stream.schema})
 
     def may_write(self) -> str:
         """See `ReadsQueries`."""
@@ -172,6 +208,9 @@ class SQLAlchemySource(QuerySource):
 
         Texts are neither compared nor ordered by the database, whose collation has its own mind: they are here.
         """
+        if stream.is_query_alone:
+            columns = [self._column(field) for field in _whole(stream)]
+            return queries.alone(stream.query, columns, self._bounds(stream), self._own.engine.dialect)
         table = self._table(stream)
         columns = table.columns.values()
         query = self._filtered(sa.select(*columns).select_from(table), stream)
@@ -246,10 +285,23 @@ class SQLAlchemySource(QuerySource):
         bad: list[RejectedRecord],
         changed: list[Stream],
     ) -> Generator[pa.RecordBatch, None, None]:
-        found = _session(lease.session).stream(self.clause(stream, bookmark), stream.schema, stream.name)
-        for batch in even_batches(found):
+        for batch in even_batches(self._rows(lease, stream, bookmark)):
             lease.check()
             yield batch
+
+    def _rows(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
+        schema, names = _whole(stream), stream.schema.names
+        for batch in _session(lease.session).stream(self.clause(stream, bookmark), schema, stream.name):
+            yield batch.select(names) if stream.is_query_alone else batch
+
+
+def _whole(stream: Stream) -> pa.Schema:
+    """Return all columns of what is read: of a query that is no subquery those too that the stream leaves out."""
+    if not stream.is_query_alone:
+        return stream.schema
+    names = set(stream.schema.names)
+    found = stream.locator[_WHOLE]
+    return pa.schema([stream.schema.field(field.name) if field.name in names else field for field in found])
 
 
 def _met(column: Any, operator: str, values: Sequence[Any]) -> Any:

@@ -142,6 +142,7 @@ def configure(
         names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
         max_rejected=_max_rejected(settings),
     )
+    _check_alone(read, fail)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
@@ -180,6 +181,20 @@ def configure(
         written_range=written,
         query_said=_query_said(pipeline, stream, settings, method, fail),
     )
+
+
+def _check_alone(stream: Stream, fail: Failer) -> None:
+    """Refuse conditions around a query that its source cannot read as a subquery."""
+    if not stream.is_query_alone:
+        return
+    why = "the source does not take the query as a subquery, around which"
+    if stream.replication_method is ReplicationMethod.INCREMENTAL:
+        raise fail(
+            "replication_method", f"{why} the bookmark's condition would stand: say FULL_TABLE, or make it a view"
+        )
+    if stream.where:
+        key = "where" if not stream.where[0].of_interval else "range_column"
+        raise fail(key, f"{why} the condition would stand: write it into the query, or make it a view")
 
 
 def _query_said(

@@ -14,6 +14,8 @@ from typing import Any
 import duckdb
 import psycopg
 import pytest
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
@@ -57,7 +59,7 @@ class Bench:
     def __init__(self, system: str, folder: Path, url: str) -> None:
         self.is_alchemy, self.system = system.startswith("alchemy-"), system.removeprefix("alchemy-")
         self.folder, self.url = folder, url
-        self.plan, self.counted = "", 0
+        self.plan, self.counted, self.driver = "", 0, "psycopg"
         self.execute(*TABLES)
 
     def execute(self, *statements: str) -> None:
@@ -85,7 +87,7 @@ class Bench:
         if not self.is_alchemy:
             return {"connector": self.system, "config": {"url": self.url} if self.url else {"path": "source.db"}}
         names = {"postgres": "postgresql:", "mysql": "mysql:", "sqlite": "sqlite:", "firebird": "firebird+firebird:"}
-        drivers = {"postgres": "postgresql+psycopg:", "mysql": "mysql+pymysql:"}
+        drivers = {"postgres": f"postgresql+{self.driver}:", "mysql": "mysql+pymysql:"}
         url = self.url or "sqlite:///source.db"
         return {
             "connector": "sqlalchemy",
@@ -439,6 +441,44 @@ def test_where_nobody_knows_that_a_query_only_reads_the_plan_warns(anywhere: Ben
     assert [r["id"] for r in anywhere.table()] == [3]
     assert anywhere.verdict(file) == EQUAL
     assert "big_orders: a function that a query calls may change something" in anywhere.plan
+
+
+class Unwrapped(PGDialect_psycopg):
+    """A dialect whose system takes no such query as a subquery; SQL Server is one, for a query that begins by WITH."""
+
+    supports_statement_cache = True
+
+    def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        if "FROM (\nwith" in statement:
+            raise psycopg.errors.SyntaxError("incorrect syntax near the keyword 'with'")
+        super().do_execute(cursor, statement, parameters, context)
+
+
+registry.register("postgresql.unwrapped", __name__, "Unwrapped")
+
+
+def test_a_query_that_is_no_subquery_is_read_alone(tmp_path: Path, postgres_url: str) -> None:
+    bench = Bench("alchemy-postgres", tmp_path, postgres_url)
+    bench.driver = "unwrapped"
+    query = (
+        "with few as (select id, name, spent, ':x' as x from people where id < {{ variables('n') }}) select * from few;"
+    )
+    stream = {"variables": {"n": 3}, "key_properties": ["id"], "columns": {"exclude": ["name"]}}
+    file = bench.file(query, **stream)
+    assert run_pipeline(file).status == "success"
+    rows = [{"id": 1, "spent": Decimal("10.50"), "x": ":x"}, {"id": 2, "spent": Decimal("0.10"), "x": ":x"}]
+    assert bench.table() == rows
+    assert (bench.verdict(file), bench.counted) == (EQUAL, 2)
+    for changes, message in [
+        ({"where": {"id": 1}}, "where: .* does not take the query as a subquery"),
+        ({"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}, "replication_method: .* as a subquery"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            run_pipeline(bench.file(query, **stream, **changes))
+    with pytest.raises(ConfigError, match="incorrect syntax near the keyword 'with'"):
+        run_pipeline(bench.file("with x as (delete from people returning id) select id from x"))
+    with pytest.raises(ConfigError, match="two columns of the query are called 'ID'"):
+        run_pipeline(bench.file('with few as (select 1 as id) select id, id as "ID" from few'))
 
 
 def test_postgres_finds_tables_as_the_user_does(postgres_url: str, tmp_path: Path) -> None:
