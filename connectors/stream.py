@@ -301,7 +301,7 @@ class Stream:
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
-    query_values: Mapping[str, Any] = field(default_factory=dict)
+    query_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
     #: Its source reads the query as it stands, and cannot put a condition around it.
     is_query_alone: bool = False
     #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.

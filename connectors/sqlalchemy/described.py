@@ -45,6 +45,7 @@ _OF_MYSQL: dict[int, Any] = {
     3: sa.BigInteger,
     4: sa.REAL,
     5: sa.DOUBLE_PRECISION,
+    6: sa.Text,
     7: sa.DateTime,
     8: sa.BigInteger,
     9: sa.Integer,
@@ -113,8 +114,8 @@ def _firebird(told: Told) -> Type:
         return sa.Numeric(_FIREBIRD_DIGITS[size], -scale) if scale < 0 and size in _FIREBIRD_DIGITS else sa.Numeric()
     if code is datetime:
         return sa.DateTime(timezone=size == _FIREBIRD_ZONED)
-    kind: Type = (_FIREBIRD_INTEGERS.get(size, sa.BigInteger) if code is int else _OF_PYTHON[code])()
-    return kind
+    make = _FIREBIRD_INTEGERS.get(size, sa.BigInteger) if code is int else _OF_PYTHON.get(code)
+    return Named(str(code)) if make is None else make()
 
 
 def _mysql(connection: Connection, told: Sequence[Told], relation: Any) -> list[Type]:

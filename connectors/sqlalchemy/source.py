@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
 from ..settings import parse_settings
 from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
-from ..sql.read.sqlite import lowest
+from ..sql.read.sqlite import lowest, lowest_constant
 from ..sql.session import Lease, Session
 from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
 from . import catalog, queries
@@ -169,6 +170,10 @@ class SQLAlchemySource(QuerySource):
     def filled(self, stream: Stream) -> Stream:
         """Leave values to be bound; SQLite has none in a view, and no constant that a value could end."""
         return super().filled(stream) if self._own.engine.dialect.name == "sqlite" else stream
+
+    def written(self, value: Any) -> str:
+        """Write a moment of SQLite as it would be stored."""
+        return lowest_constant(pa.scalar(value)) if isinstance(value, datetime) else super().written(value)
 
     def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
         """Keep what `:bookmark` stands for, which is bound as a parameter."""
