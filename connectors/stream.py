@@ -300,6 +300,14 @@ class Stream:
     masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
+    #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
+    query_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: Its source reads the query as it stands, and cannot put a condition around it.
+    is_query_alone: bool = False
+    #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.
+    is_query_bounded: bool = False
+    #: Of such a query: the property and the one value (`>=`) from which a read without a bookmark begins.
+    bookmark_start: Condition | None = None
     #: Rough number of records, if the source knows it without counting.
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.

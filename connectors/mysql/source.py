@@ -79,13 +79,13 @@ class MySQLSource(QuerySource):
         self._may_look = may_look(session)
         return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Prepare the query."""
         assert isinstance(session, MySQLSession)
         found = []
-        columns = session.describe(query)
+        columns = session.describe(stream.query)
         if len({each.name.casefold() for each in columns}) == len(columns):  # else the server would say it first
-            columns = session.describe(f"select * from (\n{query}\n) as t")
+            columns = session.describe(f"select * from (\n{stream.query}\n) as t")
         for each in columns:
             native = declared(each.type_code, each.flags, each.length, each.scale, each.charsetnr)
             kind = arrow_of(native, tinyint1_as_bool=self._settings.tinyint1_as_bool)
@@ -146,6 +146,18 @@ class MySQLSource(QuerySource):
         if isinstance(plain, date | time):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
+
+    def bound(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Write a number as one; quoted it would be compared as a double."""
+        return str(value.as_py()) if is_number_in_text(field) else self.constant(value, field)
+
+    def written(self, value: Any) -> str:
+        """Write a moment in UTC, and without its zone, which few servers read."""
+        return (
+            self.constant(pa.scalar(value), pa.field("", pa.null()))
+            if isinstance(value, datetime)
+            else super().written(value)
+        )
 
     def checksum_system(self) -> str:
         """Return whose SQL they are computed in."""

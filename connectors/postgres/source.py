@@ -142,9 +142,9 @@ class PostgresSource(QuerySource):
         else:
             lease.first(lambda session: session.execute(BEGIN_LOCKED))
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Have libpq describe it: the other drivers do not tell how many digits a number has."""
-        columns = describe(self._settings.address, f"select * from (\n{query}\n) as t")
+        columns = describe(self._settings.address, stream.query)
         session.execute("set local search_path to default")  # the names of types depend on it, see `streams`
         return catalog.described(session, columns, self.dialect.name)
 

@@ -201,6 +201,7 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
     return {
         "null_bookmarks": resumption.null_bookmarks and str(resumption.null_bookmarks),
         "lookback": resumption.lookback,
+        "bookmark_start": resumption.bookmark_start or None,
         "skips_late": resumption.skips_late,
     }
 

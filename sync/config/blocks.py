@@ -23,6 +23,7 @@ from .values import (
     AtOnce,
     Attempts,
     BookmarkOperators,
+    BookmarkStart,
     Boolean,
     Count,
     Delay,
@@ -210,6 +211,10 @@ class StreamEntry(Model):
     bookmark_property_operators: BookmarkOperators | None = Field(
         default=None,
         description='{updated_at: ">"} reads only what is above the bookmark; ">=" (default) also what is at it since.',
+    )
+    bookmark_start: BookmarkStart | None = Field(
+        default=None,
+        description="Of a `query` with `:bookmark`: what stands there as long as there is no bookmark: '2024-01-01'.",
     )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,

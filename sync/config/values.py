@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
+from syncblocks.connectors.named import without_end
+
 from .base import wrong
 from .globs import glob_error
 
@@ -76,7 +78,7 @@ def _filled(value: str) -> str:
 
 
 def _statement(value: str) -> str:
-    return value.strip().removesuffix(";").rstrip()
+    return without_end(value.strip())
 
 
 def _pattern(value: str) -> str:
@@ -164,6 +166,13 @@ def _operators(value: Any) -> Any:
     return {str(column): str(operator) for column, operator in value.items()}
 
 
+def _start(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise wrong("must be one value of the first bookmark property, such as '2024-01-01' or 0")
+    return str(value) if isinstance(value, str) else value
+
+
+BookmarkStart = Annotated[str | int | float, PlainValidator(_start), WithJsonSchema({"type": ["string", "number"]})]
 BookmarkOperators = Annotated[
     dict[str, str],
     PlainValidator(_operators),

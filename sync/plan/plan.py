@@ -70,6 +70,7 @@ from .reading import (
     limit_warnings,
     plan_reading,
     plan_resumption,
+    query_warnings,
     unknown_type_warnings,
 )
 from .replaced_settings import replaced_warnings
@@ -299,6 +300,7 @@ def plan_streams(
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]

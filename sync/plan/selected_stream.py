@@ -72,6 +72,8 @@ class SelectedStream:
     location: tuple[str | int, ...]
     #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
     written_range: WrittenRange | None = None
+    #: What tells whether the values of templates in its query have changed, one text for each.
+    query_said: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -28,11 +28,20 @@ from ..config.added import Added, mage_columns
 from ..config.catalog_file import Catalog
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
+from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
 from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
-from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
+from .bookmark_settings import (
+    bookmark_start_of,
+    bookmarks_of,
+    changed_files_of,
+    is_above,
+    is_by_files,
+    lookback_of,
+    null_bookmarks_of,
+)
 from .catalog import catalog_differences, with_catalog
 from .deleted_when import deleted_when_of
 from .history import history_of
@@ -124,6 +133,7 @@ def configure(
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
         masks=masks,
@@ -132,6 +142,7 @@ def configure(
         names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
         max_rejected=_max_rejected(settings),
     )
+    _check_alone(read, fail)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
@@ -168,7 +179,44 @@ def configure(
         differences=differences,
         location=location,
         written_range=written,
+        query_said=_query_said(pipeline, stream, settings, method, fail),
     )
+
+
+def _check_alone(stream: Stream, fail: Failer) -> None:
+    """Refuse conditions around a query that its source cannot read as a subquery."""
+    if not stream.is_query_alone:
+        return
+    why = "the source does not take the query as a subquery, around which"
+    if stream.replication_method is ReplicationMethod.INCREMENTAL:
+        raise fail(
+            "replication_method", f"{why} the bookmark's condition would stand: say FULL_TABLE, or make it a view"
+        )
+    if stream.where:
+        key = "where" if not stream.where[0].of_interval else "range_column"
+        raise fail(key, f"{why} the condition would stand: write it into the query, or make it a view")
+
+
+def _query_said(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer
+) -> tuple[str, ...]:
+    """Return what tells whether the values in a stream's query have changed."""
+    if not stream.query_values:
+        return ()
+    own = (
+        place for place, entry in enumerate(pipeline.streams) if entry.query and exact_name(entry.stream) == stream.name
+    )
+    found = pipeline.query_values(next(own))
+    if of_time := next((each.said for each in found if each.is_of_time), ""):
+        if method is ReplicationMethod.INCREMENTAL:
+            raise fail(
+                "query",
+                f"{of_time} is another date in each run, and INCREMENTAL reads on from its bookmark: say `:bookmark` "
+                "where the query needs it, or leave the condition out",
+            )
+        if _deletes(settings) is not None:
+            raise fail("deletes", f"and {of_time} in the query exclude each other: all records of other dates would go")
+    return tuple(each.said for each in found)
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +233,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "deleted_when",
         "bookmark_properties",
         "bookmark_property_operators",
+        "bookmark_start",
         "replication_method",
         "null_bookmarks",
         "lookback",

@@ -138,7 +138,9 @@ class Session:
             text = f"{self.pipeline.source.connector} does not read queries"
             raise self.pipeline.error(("streams", place, "query"), text)
         try:
-            return self._waited(lambda: can.query_stream(exact_name(entry.stream) or "", entry.query or ""))
+            name, query = exact_name(entry.stream) or "", entry.query or ""
+            values = {each.name: each.value for each in self.pipeline.query_values(place)}
+            return self._waited(lambda: can.query_stream(name, query, values, entry.bookmark_start))
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 

@@ -96,7 +96,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
-    "sqlalchemy": ({"knows_place", "skips_late", "filters_records"}, _HISTORY),
+    "sqlalchemy": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
     "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 
