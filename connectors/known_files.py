@@ -32,7 +32,8 @@ class KnownFiles(Sequence[FileRead]):
         """Return the columns of some files, each of which is a `FileRead` or its first four values; NULL is empty."""
         if isinstance(files, cls):
             return files
-        paths, sizes, modified, etags, *_ = zip(*files, strict=True) if files else ((),) * 4
+        # `zip(*files)` makes an object a file, through which Python's collector then goes.
+        paths, sizes, modified, etags = ([file[place] for file in files] for place in range(4))
         texts = (pa.array(column, pa.string()).fill_null("") for column in (modified, etags))
         return cls(names_of(paths), pa.array(map(int, sizes), pa.int64()), *texts)
 
