@@ -29,6 +29,7 @@ from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_objects import flattened, has_only, nested_schema
+from .jsonl_structs import ODD, Structs
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
@@ -137,16 +138,14 @@ class JSONLFormat:
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
-        is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         # Where a column comes from an earlier run, only the records tell where its values are.
         placed = [field for field in wanted if not file.levels or has_place(field)]
-        is_quick = is_quick and len(placed) == len(wanted)
         paths = Paths(placed, perhaps=[field.name for field in wanted if not has_place(field)] if file.levels else ())
-        own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
-        doubtful = doubtful_in(own_names, self._guessed(file, own_names))
+        parser = _BlockParser(self, file, wanted, known)
         for start, block in self._blocks(file):
-            is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
-            batch = self._quick(file, block, wanted, known) if is_quick and is_sure else None
+            if parser.wanted is not wanted:
+                parser = _BlockParser(self, file, wanted, known)
+            batch = parser.batch(block)
             if batch is not None:
                 del block  # nothing is held here while its records are written
                 yield from sliced(batch, self._settings.batch_size)
@@ -259,7 +258,7 @@ class JSONLFormat:
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
         lines, records = [line for line, _ in found], [record for _, record in found]
-        columns = [self._column(file, field, lines, records) for field in wanted]
+        columns = [self._column(file, field, lines, [each.get(field.name) for each in records]) for field in wanted]
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
@@ -289,9 +288,8 @@ class JSONLFormat:
         return pa.schema([*wanted, *new])
 
     def _column(
-        self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
+        self, file: DataFile, field: pa.Field, lines: Sequence[int], raws: Sequence[msgspec.Raw | None]
     ) -> pa.Array:
-        raws = [record.get(field.name) for record in records]
         is_decided = DECIDED in (field.metadata or {})
         is_said = is_decided or SAID in (field.metadata or {})
         is_guessed = bool(self._guessed(file, pa.schema([field])))
@@ -339,6 +337,55 @@ class JSONLFormat:
                     raise malformed[0] from error
         if len(malformed) > good:
             raise malformed[0]
+
+
+class _BlockParser:
+    """What parses a block as a whole, for one set of columns."""
+
+    def __init__(self, made: JSONLFormat, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> None:
+        self.wanted = wanted
+        self._made = made
+        self._file = file
+        self._known = known
+        self._is_placed = not file.levels or all(map(has_place, wanted))
+        self._is_flat = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
+        own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
+        self._doubtful = doubtful_in(own_names, made._guessed(file, own_names))
+        #: Parsers of blocks, by whether they are careful; None: there is none.
+        self._structs: dict[bool, Structs | None] = {}
+
+    def batch(self, block: bytearray) -> pa.RecordBatch | None:
+        """Return the records of a block; None: another type, a new key or an error needs a parse record by record."""
+        if not self._is_placed:
+            return None
+        pattern = self._doubtful
+        is_sure = not pattern or not pc.any(pc.match_substring_regex(pa.array([block]), pattern)).as_py()
+        batch = self._made._quick(self._file, block, self.wanted, self._known) if self._is_flat and is_sure else None
+        return self._by_structs(block, is_careful=not is_sure) if batch is None else batch
+
+    def _by_structs(self, block: bytearray, *, is_careful: bool) -> pa.RecordBatch | None:
+        if is_careful not in self._structs:
+            self._structs[is_careful] = self._structs_of(is_careful)
+        structs, made, file = self._structs[is_careful], self._made, self._file
+        if structs is None or (block.count(b"\n") + 1) * structs.columns > MOST_VALUES:
+            return None
+        try:
+            return structs.batch(
+                block,
+                lambda column, field: _typed(column, field.type, made._zone(file)),
+                lambda field, raws: made._column(file, field, range(len(raws)), raws),
+            )
+        except (*ODD, FatalConnectorError):
+            return None
+
+    def _structs_of(self, is_careful: bool) -> Structs | None:
+        others = self._known.difference(self.wanted.names)
+        if not len(self.wanted) or (others and self._file.levels):
+            return None
+        try:
+            return Structs(self.wanted, others, self._file.levels, is_careful=is_careful)
+        except ValueError:
+            return None
 
 
 class _Column:

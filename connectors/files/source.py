@@ -48,6 +48,7 @@ from .paths import (
     find_matches,
     find_streams,
     identity,
+    list_matches,
     locate,
     reach,
 )
@@ -129,17 +130,29 @@ class FileSource:
 
     def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
         """See `TracksFiles`."""
-        found = [each for each in self._found_files([name]) if each.name == name]
-        if not found:
-            raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
-        self._new[name] = new = NewFiles(found[0].files, read)
-        return self._opened(replace(found[0], files=new.files), known_columns(bookmark))
+        if name in self._settings.streams:
+            found, new = self._found_by_pattern(name, read)
+        else:
+            found = self._found_before(name)
+            new = NewFiles.among(found.files, read)
+        self._new[name] = new
+        return self._opened(replace(found, files=new.files), known_columns(bookmark))
 
-    def _found_files(self, names: Collection[str]) -> list[StreamFiles]:
+    def _found_by_pattern(self, name: str, read: Sequence[FileRead]) -> tuple[StreamFiles, NewFiles]:
+        levels = self._levels(name)
+        found, listing, listed = list_matches(self._location(), name, self._settings.streams[name], self._format.suffix)
+        return found, NewFiles(listing, lambda entry: replace(listed(entry), levels=levels), read)
+
+    def _found_before(self, name: str) -> StreamFiles:
         """Return the files as `list_streams` has found them, if it had to look for them."""
-        if self._settings.streams or not self._found:
-            return self._find(names)
-        return [self._leveled(replace(each, name=name)) for name, (_, each) in self._found.items()]
+        if self._found and not self._settings.streams:
+            everything = [self._leveled(replace(each, name=own)) for own, (_, each) in self._found.items()]
+        else:
+            everything = self._find([name])
+        for found in everything:
+            if found.name == name:
+                return found
+        raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
 
     def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
@@ -243,8 +256,7 @@ class FileSource:
 
     def _find(self, names: Collection[str] | None = None) -> list[StreamFiles]:
         """Find the files of all streams; of these only, where the settings name the streams."""
-        settings, suffix = self._settings, self._format.suffix
-        location = locate(settings.path, self._folder, settings.storage_options, suffix)
+        settings, suffix, location = self._settings, self._format.suffix, self._location()
         if settings.streams:
             wanted = {name: said for name, said in settings.streams.items() if names is None or name in names}
             return [self._leveled(found) for found in find_matches(location, wanted, suffix)]
@@ -252,6 +264,10 @@ class FileSource:
         named = [replace(each, name=each.stem) if each.name in self._former else each for each in found]
         self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
         return [self._leveled(each) for each in named]
+
+    def _location(self) -> Location:
+        settings = self._settings
+        return locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
 
     def _leveled(self, found: StreamFiles) -> StreamFiles:
         """Return a stream's files with the levels down to which their objects become columns."""
@@ -380,7 +396,7 @@ class FileSource:
             if new is None:
                 raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
             return new
-        return NewFiles([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
+        return NewFiles.among([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
 
     def _batches(
         self,
