@@ -36,7 +36,7 @@ _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (S
 _TAKE_DEAD = f"""UPDATE {STREAM_RUN} SET claim = :nonce, worker = :worker, lease_until = :lease_until
     WHERE run_id = :run_id AND attempt = :number AND stream = :stream AND status = '{RUNNING}' AND claim = :former
     RETURNING stream"""
-_HOLD = f"SELECT hold_s, cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
+_HOLD = f"SELECT attempt, hold_s, cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 
 
 class Held:
@@ -61,12 +61,17 @@ class Held:
             self._give(connection, run, hold_s)
 
     def renew_hold(self, run_id: int) -> None:
-        """Hold the run from now on, in the name of its tasks; passed over while its row is locked."""
+        """Hold the run from now on, in the name of its tasks; passed over while its row is locked.
+
+        A run that is to be cancelled is held only while a task of it lives.
+        """
         with self._transactions.write("renew_hold", is_brief=True) as connection:
             row = connection.row(_HOLD, {"run_id": run_id})
             if row is not None and row.hold_s is not None:
-                now = self._transactions.now(connection)
-                seconds = row.hold_s if row.cancel_requested_at is None else LEASE_S
+                now, seconds = self._transactions.now(connection), float(row.hold_s)
+                if row.cancel_requested_at is not None:
+                    is_busy = self._transactions.has_living_task(connection, run_id, row.attempt, now)
+                    seconds = LEASE_S if is_busy else 0.0
                 values = {"run_id": run_id, "owner": self._transactions.owner}
                 connection.run(_RENEW, values | {"lease_until": now + timedelta(seconds=seconds)})
 
@@ -188,7 +193,7 @@ class Held:
                 return True
             if run.hold_s is None:
                 raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
-            if self._transactions.living_task(connection, run) is not None:
+            if self._transactions.has_living_task(connection, run_id, run.attempt, run.now):
                 return False
             set_run(connection, run_id, owner=me, lease_until=lease_end(run.now), hold_s=None)
             void_leases(connection, run.pipeline, run.owner, run.now)

@@ -221,7 +221,7 @@ class Runs:
             if not run.cancel_requested:
                 set_run(connection, run_id, cancel_requested_at=run.now)
                 if run.hold_s is not None:  # held no longer than its tasks live, which stop
-                    is_busy = self._transactions.living_task(connection, run) is not None
+                    is_busy = self._transactions.has_living_task(connection, run_id, run.attempt, run.now)
                     set_run(connection, run_id, lease_until=lease_end(run.now) if is_busy else run.now)
 
     def cancel_requested(self, run_id: int) -> bool:

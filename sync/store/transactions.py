@@ -34,8 +34,8 @@ _FIGURES = (
 #: Condition on a run's latest attempt, for statements that are sent with the lock: its number is not known yet.
 LATEST = f"run_id = :run_id AND attempt = (SELECT l.attempt FROM {PIPELINE_RUN} l WHERE l.id = :run_id)"
 _ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {LATEST}"
-_TAKEN = f"""SELECT stream, worker, lease_until FROM {STREAM_RUN}
-    WHERE run_id = :run_id AND attempt = :number AND status = '{RUNNING}' AND worker IS NOT NULL ORDER BY position"""
+_TAKEN = f"""SELECT worker, lease_until FROM {STREAM_RUN}
+    WHERE run_id = :run_id AND attempt = :number AND status = '{RUNNING}' AND worker IS NOT NULL"""
 _SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), "run_id = :run_id AND attempt = :number")
 
 
@@ -163,10 +163,10 @@ class Transactions:
         """Whether whoever has taken a stream lives: a process that is visible and frozen does, and its lease ends."""
         return lease_until > now and self.is_alive(worker, lease_until, now)
 
-    def living_task(self, connection: Connection, run: LockedRun) -> str | None:
-        """Return an open stream of the run's attempt whose process lives; None: there is none."""
-        taken = connection.rows(_TAKEN, {"run_id": run.id, "number": run.attempt})
-        return next((str(row.stream) for row in taken if self.lives(row.worker, row.lease_until, run.now)), None)
+    def has_living_task(self, connection: Connection, run_id: int, attempt: int, now: datetime) -> bool:
+        """Whether the process lives that has taken an open stream of an attempt."""
+        taken = connection.rows(_TAKEN, {"run_id": run_id, "number": attempt})
+        return any(self.lives(row.worker, row.lease_until, now) for row in taken)
 
 
 def save_attempt(connection: Connection, run: LockedRun) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from ...config import Pipeline, load_pipeline
 from ...config.executor import THREADS
@@ -23,6 +20,7 @@ from ..pipeline import Order, Runner, as_of_run
 from ..progress import Progress
 from ..recovery import close_left_streams
 from ..results import RunResult, StreamResults
+from .opening import Given
 from .recorded import recorded_results
 
 #: Seconds between two looks whether tasks still run.
@@ -30,7 +28,7 @@ POLL_S = 0.5
 
 
 def finish_run(
-    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    pipeline: Given,
     run_id: int,
     *,
     progress: Progress | None = None,
@@ -61,7 +59,7 @@ def finish_run(
         return one.finish(run)
 
 
-def of_run(given: Pipeline | str | Path | Mapping[str, Any], run_id: int) -> tuple[Pipeline, PipelineRun]:
+def of_run(given: Given, run_id: int) -> tuple[Pipeline, PipelineRun]:
     """Return a pipeline as of one of its runs, and the run.
 
     Raises:

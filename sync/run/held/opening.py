@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...config import Pipeline, load_pipeline
@@ -22,6 +22,9 @@ from ..pipeline import Order, Runner
 from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
+
+#: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+Given = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
 
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
@@ -41,7 +44,7 @@ class HeldRun:
 
 
 def open_run(
-    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    pipeline: Given,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.incremental.bookmarks import values
@@ -40,7 +37,7 @@ from ..stream import StreamRun
 from ..takeover import owner_text
 from ..verify_after_run import verified
 from .finishing import of_run
-from .opening import HOLD_S
+from .opening import HOLD_S, Given
 from .recorded import recorded_result
 from .standing import Standing, dead_streams, standing_of
 from .watch import TaskWatch
@@ -54,7 +51,7 @@ LATER_S = 20.0
 
 
 def sync_stream(
-    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    pipeline: Given,
     run_id: int,
     stream: str,
     *,
@@ -288,8 +285,10 @@ class ClaimedStream:
 
     def close(self, outcome: StreamOutcome) -> None:
         """End it in the run store, unless it was taken away."""
+        store, run_id = self._attempt.store, self._reference.run_id
         try:
-            self._attempt.store.close_stream(self._reference.run_id, outcome, nonce=self._reference.nonce)
+            store.close_stream(run_id, outcome, nonce=self._reference.nonce)
+            store.renew_hold(run_id)
         except LostRun as error:
             self._is_lost = True
             log.warning("%s: %s", outcome.stream, error)
