@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from prefect import Flow, flow, get_run_logger, task
@@ -261,8 +261,9 @@ def streams_flow(
                     break
                 time.sleep(retry_delay_seconds)
         except BaseException:  # the flow is cancelled: Prefect interrupts this thread only
-            cancel(load_pipeline(pipeline))
-            finish_run(pipeline, run_id)
+            with suppress(Exception):  # what is not ended the next start recovers
+                cancel(load_pipeline(pipeline))
+                finish_run(pipeline, run_id)
             raise
         done: dict[str, Any] = finish_held(pipeline, run_id)
         return done

@@ -30,6 +30,7 @@ Given = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
 HOLD_S = 3600
 #: Fewer would be less than the lease of a task.
 LEAST_HOLD_S = 60
+MOST_HOLD_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def open_run(
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
-        hold_s: seconds, 60 at least.
+        hold_s: seconds, from 60 to a week.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: return the run that an earlier call with the same trigger has opened, if it is still held.
         progress: gets a call for each event.
@@ -82,8 +83,8 @@ def open_run(
         AlreadyRunning: the pipeline has an active run.
         PipelineFailed: the run failed before its first stream, and has ended.
     """
-    if hold_s < LEAST_HOLD_S:
-        raise SyncError(f"hold_s is {hold_s}, and must be {LEAST_HOLD_S} at least")
+    if not LEAST_HOLD_S <= hold_s <= MOST_HOLD_S:
+        raise SyncError(f"hold_s is {hold_s}, and must be between {LEAST_HOLD_S} and {MOST_HOLD_S} (a week)")
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     pipeline = with_executor(pipeline, THREADS)
@@ -97,7 +98,7 @@ def open_run(
         wait_for_other=wait_for_other,
     )
     with Opener(pipeline, progress or default_progress(), order, inline_callbacks=False, signals=signals) as opener:
-        opener.hold_s = hold_s
+        opener.hold_s = int(hold_s)
         result = opener.run()
     if result.status != RUNNING or result.run_id is None:
         result.raise_for_status()
