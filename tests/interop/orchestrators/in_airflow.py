@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seen import check, counts, mend, notes
+from seen import break_again, check, counts, counts_of_streams, mend, notes
 
 
 def main() -> None:
@@ -31,7 +31,27 @@ def main() -> None:
     check(str(task.state), "success", "another DAG run")
     found = handed_on(task)
     check((found["run_id"], found["streams"]["orders"]["records"]), (2, 2), "what the task hands on")
-    print("operator, failure, retries as attempts, XCom")
+    notes()
+
+    break_again()
+    import crm_streams
+
+    tries = [f"visits failure 3 {attempt}" for attempt in (1, 2, 3)]
+    check(Path("streams.db").exists(), False, "a table at definition")
+    run = crm_streams.dag.test()
+    states = {task.task_id + str(task.map_index): str(task.state) for task in run.get_task_instances()}
+    of_streams = [states.pop(f"sync.stream{place}") for place in range(3)]
+    check(of_streams, ["success", "success", "failed"], "a task for each stream")
+    check(states, {"sync.open-1": "success", "sync.finish-1": "failed"}, "open and finish")
+    check(counts_of_streams(), {"orders": 2, "users": 2}, "tables of three tries of a stream")
+    check(notes(), ["orders success 3 1", "users success 3 1", *tries], "callbacks, each try an attempt over a stream")
+
+    mend()
+    run = crm_streams.dag.test()
+    check({str(task.state) for task in run.get_task_instances()}, {"success"}, "another DAG run of streams")
+    check(counts_of_streams(), {"orders": 4, "users": 4, "visits": 2}, "tables of streams")
+    check(notes(), [f"{name} success 4 1" for name in ("orders", "users", "visits")], "callbacks of streams")
+    print("operator, failure, retries as attempts, XCom; a mapped task for each stream, its retries")
 
 
 def handed_on(task: Any) -> dict[str, Any]:
