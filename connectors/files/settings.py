@@ -56,6 +56,11 @@ def _codec(encoding: str) -> str:
 _Encoding = Annotated[str, AfterValidator(_codec)]
 
 
+def _null_word(said: Any) -> Any:
+    """Read `null`, which YAML takes for nothing, as the word that it is here."""
+    return "null" if said is None else said
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
@@ -157,7 +162,7 @@ class CSVSourceSettings(TextSourceSettings):
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
     encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
     skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
-    short_rows: Literal["fail", "null"] = Field(
+    short_rows: Annotated[Literal["fail", "null"], BeforeValidator(_null_word)] = Field(
         default="fail",
         description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
         "(the last columns are NULL)",
