@@ -90,6 +90,9 @@ FILES = "_syncblocks_files"
 #: Column of the file that a record came from.
 FILE = "_file"
 
+#: Column of a record's number in its file, from 1; and the key in its metadata that tells it from a column of the file.
+FILE_ROW, IS_ROW = "_file_row", b"is_row"
+
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
 

@@ -162,6 +162,8 @@ def _files(said: Mapping[str, Any]) -> str:
     folders, most = said.get("partition_by"), said.get("file_records")
     parts = [f"a folder for each {', '.join(folders)} (`partition_by`)"] if folders else []
     parts += [f"at most {formatting.count(most)} records in each (`file_records`)"] if most else []
+    size_bytes = said.get("file_bytes")
+    parts += [f"no further batch into a file of {formatting.size(size_bytes)} (`file_bytes`)"] if size_bytes else []
     return "; ".join(parts)
 
 

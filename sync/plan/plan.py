@@ -193,7 +193,7 @@ class PlannedStream:
 
 #: Connectors of files, and those of their settings that say into which files records go.
 _FILES = ("csv", "jsonl", "parquet")
-_OF_FILES = ("partition_by", "file_records")
+_OF_FILES = ("partition_by", "file_records", "file_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +212,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
-    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`.
+    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`, `file_bytes`.
     files: Mapping[str, Any] = field(default_factory=dict)
 
 

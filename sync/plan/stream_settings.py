@@ -13,6 +13,7 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     GUESSED,
+    IS_ROW,
     SAID,
     UNSEEN,
     Condition,
@@ -130,7 +131,7 @@ def configure(
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
         names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
-        max_rejected=_max_rejected(settings),
+        max_rejected=_max_rejected(stream, settings, fail),
     )
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
@@ -343,7 +344,8 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     for column, value, kind, is_kept in said:
         try:
             field = pa.field(column, parse_type(kind))
-            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+            scalar = pa.scalar(None, field.type) if value is None else literal_of(value, field)
+            found.append(AddedColumn(field=field, value=scalar, is_kept=is_kept))
         except ConnectorConfigError as error:
             raise fail("add_columns", f"column {column!r}: {error}") from error
         except ValueError as error:
@@ -359,9 +361,11 @@ def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
     return None if found is None or found.mode == "ignore" else found
 
 
-def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+def _max_rejected(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> int | None:
     if settings.get("on_rejected") != "keep":
         return None
+    if rows := next((field.name for field in stream.schema if IS_ROW in (field.metadata or {})), ""):
+        raise fail("on_rejected", f"`keep` and {rows!r} (`file_rows`) exclude each other: the numbers would have gaps")
     return int(_first(settings.get("max_rejected"), MAX_REJECTED))
 
 
