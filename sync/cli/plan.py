@@ -24,9 +24,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from syncblocks.connectors.stream import WrittenRange
+    from syncblocks.connectors.stream import Condition, WrittenRange
 
     from ..config.before import Statement
+    from ..config.filters import Comparison
     from ..plan.columns import ColumnPlan
     from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
@@ -87,7 +88,8 @@ def document(plan: Plan) -> dict[str, Any]:
                 "where": _where(planned),
                 "nested": planned.selected.nested,
                 "masks": _masks(planned),
-                "checks": _checks(planned),
+                "checks": _checks(planned, planned.checks, planned.selected.checks),
+                "warn_checks": _checks(planned, planned.warn_checks, planned.selected.warn_checks),
                 "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "before": _before(planned.selected.before),
@@ -171,13 +173,13 @@ def _statement(sql: str) -> str:
     return formatting.cut(" ".join(sql.split()), 80)
 
 
-def _checks(planned: PlannedStream) -> list[str]:
-    """Return the checks; before a transformer's function is known to make its columns, as the file has them."""
+def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[Comparison]) -> list[str]:
+    """Return some checks; before a transformer's function is known to make its columns, as the file has them."""
     if planned.is_schema_decided:
-        return list(map(str, planned.checks))
+        return list(map(str, checks))
     return [
         f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
-        for column, operator, values in planned.selected.checks
+        for column, operator, values in said
     ]
 
 
@@ -287,9 +289,11 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if planned.written_range is not None:
             console.echo(f"{planned.name}: {in_words(planned.written_range)}")
         if planned.checks:
-            console.echo(
-                f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"
-            )
+            shown = " and ".join(_checks(planned, planned.checks, planned.selected.checks))
+            console.echo(f"{planned.name}: checks {shown}; `verify` reads the source's records")
+        if planned.warn_checks:
+            shown = " and ".join(_checks(planned, planned.warn_checks, planned.selected.warn_checks))
+            console.echo(f"{planned.name}: records that fail {shown} are written, and the run says how many there are")
         for line in _mask_lines(planned):
             console.echo(f"{planned.name}: {line}")
         if planned.arriving.unique_properties:

@@ -188,6 +188,10 @@ class StreamEntry(Model):
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
     )
+    warn_checks: Checks | None = Field(
+        default=None,
+        description="Conditions as in `checks`; records that fail one are written, and the run says how many they are.",
+    )
     tags: SomeNames | None = Field(
         default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
     )

@@ -15,7 +15,16 @@ from ..config.nested import nested_levels
 from .selected_stream import Failer, SelectedStream
 
 #: Settings of a stream whose columns have to be compared, parsed or shown as they are.
-NOT_MASKED = ("bookmark_properties", "range_column", "latest_by", "deleted_when", "checks", "types", "decode")
+NOT_MASKED = (
+    "bookmark_properties",
+    "range_column",
+    "latest_by",
+    "deleted_when",
+    "checks",
+    "warn_checks",
+    "types",
+    "decode",
+)
 
 #: Settings whose columns identify a record: two of them must not become one.
 KEYS = ("key_properties", "unique_constraints")

@@ -135,6 +135,8 @@ class PlannedStream:
     needs_decision: bool
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Condition, ...] = ()
+    #: The same, of records that are written all the same.
+    warn_checks: tuple[Condition, ...] = ()
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
@@ -448,7 +450,8 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added and not stream.checks
+    is_checked = bool(stream.checks or stream.warn_checks)
+    is_plain = is_plain and not stream.added and not is_checked
     wire = ARROW
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
@@ -463,7 +466,7 @@ def _plan_stream(
             or kept
             or is_converted
             or stream.added
-            or stream.checks
+            or is_checked
             or arriving.schema.names != stream.stream.schema.names
         ),
     )
@@ -481,6 +484,7 @@ def _plan_stream(
         arriving=arriving,
         is_schema_decided=is_decided,
         checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+        warn_checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided, setting="warn_checks"),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),

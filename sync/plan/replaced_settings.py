@@ -41,6 +41,7 @@ def _says_all(entry: StreamEntry, setting: str) -> bool:
 _NAMED: dict[str, Callable[[StreamEntry], set[str]]] = {
     "where": lambda entry: {each.column for each in entry.where or ()},
     "checks": lambda entry: {each.column for each in entry.checks or ()},
+    "warn_checks": lambda entry: {each.column for each in entry.warn_checks or ()},
     "add_columns": lambda entry: {each.column for each in entry.add_columns or ()},
     "columns": lambda entry: set((entry.columns and entry.columns.exclude) or ()),
 }

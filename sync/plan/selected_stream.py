@@ -60,6 +60,8 @@ class SelectedStream:
     added: AddedColumns
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
+    #: The same, of records that are written all the same.
+    warn_checks: tuple[Comparison, ...]
     #: What becomes of records that the source no longer has; None: they stay.
     deletes: Deletes | None
     #: Whether columns that are new at the source are filled in records that were there before.
