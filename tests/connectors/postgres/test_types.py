@@ -387,15 +387,19 @@ def test_a_table_of_domains_keeps_them_and_what_they_refuse(
         write(destination, [batch_of({"id": [3], "n": [2**40], "v": [None]}, wide)], "t", disposition, key=["id"])
 
 
-def test_arrays_are_json_where_told_also_of_domains_and_of_several_dimensions(source: str, tmp_path: Path) -> None:
+def test_arrays_are_json_where_told_also_of_domains_and_of_several_dimensions(
+    postgres_url: str, tmp_path: Path
+) -> None:
     script(
-        source,
-        "create domain tags as text[]; create table t (id int primary key, n int[], w text[] not null, d tags, f float8[]); "
-        "insert into t values (1, '{1,null}', '{a,\"b c\"}', '{x}', '{1.5,NaN}'), (2, null, '{}', '{{a,b},{c,d}}', null)",
+        postgres_url,
+        "create domain tags as text[]; create table t (id int primary key, n int[], w text[] not null, d tags, "
+        "f float8[]); "
+        "insert into t values (1, '{1,null}', '{a,\"b c\"}', '{x}', '{1.5,NaN}'), "
+        "(2, null, '{}', '{{a,b},{c,d}}', null)",
     )
     document = {
         "pipeline": "p",
-        "source": {"connector": "postgres", "config": {"url": source, "arrays_as_json": True}},
+        "source": {"connector": "postgres", "config": {"url": postgres_url, "arrays_as_json": True}},
         "destination": {"connector": "jsonl", "config": {"path": "out"}},
         "streams": [{"stream": "public.t"}, {"stream": "q", "query": "select n from t where id = 1"}],
     }
