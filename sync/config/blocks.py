@@ -251,6 +251,10 @@ class StreamEntry(Model):
         description="append, replace, merge, replace_range, or history (every version of a record); default: "
         "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
+    replace_existing: Boolean | None = Field(
+        default=None,
+        description="Of replace: false leaves the stream out of a run while its table is there; default: true.",
+    )
     range_column: Name | None = Field(
         default=None,
         description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",

@@ -78,7 +78,7 @@ from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .stream_transformers import transformers_of
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
-from .value_checks import value_checks
+from .value_checks import length_checks, value_checks
 from .wires import ARROW, chosen_wire, common_wires
 from .written_range import arriving_range
 
@@ -383,6 +383,7 @@ def _plan_stream(
         rules,
         said={names[name]: kind for name, kind in stream.said.items() if name in names},
         decode={names[name]: form for name, form in stream.decode.items() if name in names},
+        lengths={names[name]: length for name, length in stream.lengths.items() if name in names},
     )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
@@ -450,7 +451,7 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_checked = bool(stream.checks or stream.warn_checks)
+    is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
     is_plain = is_plain and not stream.added and not is_checked
     wire = ARROW
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
@@ -483,7 +484,10 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
-        checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+        checks=(
+            *value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+            *length_checks(mapping, rules.lengths, is_decided=is_decided),
+        ),
         warn_checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided, setting="warn_checks"),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),

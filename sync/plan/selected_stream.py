@@ -44,10 +44,14 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Whether its table is replaced where it is there; else the stream is left out then.
+    replaces_existing: bool
     #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
     said: Mapping[str, pa.DataType]
     #: How texts write bytes, by the source's names.
     decode: Mapping[str, str]
+    #: Most characters of texts, by the source's names.
+    lengths: Mapping[str, int]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.

@@ -38,6 +38,7 @@ from .catalog import catalog_differences, with_catalog
 from .deleted_when import deleted_when_of
 from .history import history_of
 from .latest import latest_of
+from .lengths import length_of
 from .masks import is_masked, masks_of
 from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer
@@ -144,6 +145,7 @@ def configure(
         write_disposition=WriteDisposition(disposition),
         conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
         replaces_explicitly=settings.get("write_disposition") == "replace",
+        replaces_existing=_replaces_existing(settings, method, disposition, fail),
         retries=_first(settings.get("retries"), pipeline.retries),
         retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
@@ -154,6 +156,7 @@ def configure(
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         decode=decode,
+        lengths=_lengths(settings, kept),
         left_out=_left_out(stream, kept),
         excluded=_excluded(settings),
         nested=nested_levels(pipeline, stream.name),
@@ -238,11 +241,30 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     found = {}
     for column, name in said.items():
         try:
-            found[column] = parse_type(name)
+            found[column] = pa.string() if length_of(name) else parse_type(name)
         except ConnectorConfigError:
-            allowed = [*TYPES, "decimal(p,s)"]
+            allowed = [*TYPES, "decimal(p,s)", "string(n)"]
             raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
     return found
+
+
+def _lengths(settings: Mapping[str, Any], kept: Sequence[str]) -> dict[str, int]:
+    """Return the most characters of the texts of columns whose type says so."""
+    found = {name: length_of(kind) for name, kind in (settings.get("types") or {}).items() if name in kept}
+    return {name: length for name, length in found.items() if length is not None}
+
+
+def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> bool:
+    """Tell whether a table that is there is replaced: it holds all records of an earlier run, or none of ours."""
+    if settings.get("replace_existing") is not False:
+        return True
+    if method is not ReplicationMethod.FULL_TABLE or disposition != "replace":
+        raise fail(
+            "replace_existing",
+            f"is for FULL_TABLE and `write_disposition: replace`, and the stream has {method} and {disposition}: "
+            "leave it out",
+        )
+    return False
 
 
 def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Stream, Mapping[str, str]]:

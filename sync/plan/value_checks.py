@@ -74,4 +74,26 @@ def value_checks(
     return tuple(found)
 
 
-__all__ = ["value_checks"]
+def length_checks(mapping: ColumnMapping, lengths: Mapping[str, int], *, is_decided: bool) -> tuple[Condition, ...]:
+    """Return the checks of columns whose type says how many characters their texts have.
+
+    Args:
+        mapping: of the stream's columns.
+        lengths: by the names of columns as they arrive.
+        is_decided: no function of a transformer decides the columns.
+    """
+    if not lengths:
+        return ()
+    from syncblocks.connectors.filters import condition_of
+
+    schema = mapping.arriving.schema
+    fields = [schema.field(name) if is_decided else pa.field(name, pa.null()) for name in lengths]
+    return tuple(
+        condition_of(field, "max_length", [length])
+        if is_decided
+        else Condition(field=field, operator="max_length", given=(length,))
+        for field, length in zip(fields, lengths.values(), strict=True)
+    )
+
+
+__all__ = ["length_checks", "value_checks"]
