@@ -264,6 +264,8 @@ class Stream:
     #: of this column counts, and none takes the place of a newer one; NULL is older than any value. REPLACE_RANGE: the
     #: same among the records that arrive. Empty: the last one counts, in REPLACE_RANGE a second one is refused.
     latest_by: str = ""
+    #: Of `latest_by`, the lowest value counts in place of the highest one; NULL still counts less than any value.
+    latest_is_lowest: bool = False
     #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
     #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
     deleted_when: Condition | None = None

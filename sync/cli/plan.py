@@ -100,6 +100,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
                 "latest_by": planned.arriving.latest_by or None,
+                "latest_is_lowest": planned.arriving.latest_is_lowest,
                 "deleted_when": str(planned.arriving.deleted_when or "") or None,
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
@@ -299,8 +300,9 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         if planned.arriving.unique_properties:
             console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         if planned.arriving.latest_by:
+            which = "lowest" if planned.arriving.latest_is_lowest else "highest"
             console.echo(
-                f"{planned.name}: of the records of a key the one with the highest {planned.arriving.latest_by} counts"
+                f"{planned.name}: of the records of a key the one with the {which} {planned.arriving.latest_by} counts"
             )
         if planned.arriving.deleted_when is not None:
             console.echo(

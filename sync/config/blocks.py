@@ -18,6 +18,7 @@ from .before import BeforeStream
 from .deletes import DeletesSetting
 from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
+from .latest import LatestBySetting
 from .masks import Mask
 from .values import (
     AtOnce,
@@ -233,10 +234,11 @@ class StreamEntry(Model):
         description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
         "together they are UNIQUE in a table that is made.",
     )
-    latest_by: Name | None = Field(
+    latest_by: LatestBySetting | None = Field(
         default=None,
         description="Of the records of a key the one with the highest value of this column counts, also if it is the "
-        "table's; default: the one that arrives last. Needs merge, history or replace_range.",
+        "table's; default: the one that arrives last. {column: at, order: ascending}: the lowest. Needs merge, history "
+        "or replace_range.",
     )
     deleted_when: DeletedWhen | None = Field(
         default=None,

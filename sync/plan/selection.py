@@ -387,7 +387,7 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
     yield from ((("unique_constraints",), name) for name in entry.unique_constraints or ())
-    yield from ((("latest_by",), name) for name in (entry.latest_by,) if name)
+    yield from ((("latest_by",), name) for name in (entry.latest_by and entry.latest_by.column,) if name)
     yield from ((("deleted_when", each.column), each.column) for each in entry.deleted_when or ())
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)

@@ -110,7 +110,7 @@ def configure(
             "of them out",
         )
     _check_one_file(pipeline, settings, method, disposition, fail)
-    latest = latest_of(stream, settings, kept, keys, disposition, fail)
+    latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
@@ -121,6 +121,7 @@ def configure(
         key_properties=keys,
         unique_properties=unique,
         latest_by=latest,
+        latest_is_lowest=is_lowest,
         deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
         replication_method=method,
         bookmark_properties=bookmarks,

@@ -142,6 +142,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
                     latest_by=left.stream.latest_by,
+                    is_lowest=left.stream.latest_is_lowest,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
