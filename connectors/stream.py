@@ -301,6 +301,8 @@ class Stream:
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: At most so many of them are read in a run; the engine sees to it. None: all are.
+    limit: int | None = None
     #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
     masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.

@@ -86,6 +86,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": _where(planned),
+                "limit": planned.selected.stream.limit,
                 "nested": planned.selected.nested,
                 "masks": _masks(planned),
                 "checks": _checks(planned, planned.checks, planned.selected.checks),
@@ -285,6 +286,9 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: the values of objects are columns, down to {levels}")
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        if planned.selected.stream.limit is not None:
+            most = formatting.plural(planned.selected.stream.limit, "record")
+            console.echo(f"{planned.name}: at most {most} {'is' if planned.selected.stream.limit == 1 else 'are'} read")
         for statement in planned.selected.before:
             console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
         if planned.written_range is not None:

@@ -35,6 +35,7 @@ from .values import (
     Patterns,
     Query,
     Readers,
+    RecordCount,
     RejectedLimit,
     SomeNames,
     Timeout,
@@ -183,6 +184,11 @@ class StreamEntry(Model):
         default=None,
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
+    )
+    limit: RecordCount | None = Field(
+        default=None,
+        description="At most so many records are read in a run, for a first try; of FULL_TABLE, and no check of the "
+        "whole table. Default: all.",
     )
     checks: Checks | None = Field(
         default=None,

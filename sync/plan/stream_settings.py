@@ -129,6 +129,7 @@ def configure(
         lookback=lookback,
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
+        limit=_limit(settings, method, disposition, fail),
         masks=masks,
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
@@ -253,6 +254,19 @@ def _lengths(settings: Mapping[str, Any], kept: Sequence[str]) -> dict[str, int]
     """Return the most characters of the texts of columns whose type says so."""
     found = {name: length_of(kind) for name, kind in (settings.get("types") or {}).items() if name in kept}
     return {name: length for name, length in found.items() if length is not None}
+
+
+def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> int | None:
+    """Return how many records are read at most; of what keeps a place, or compares all keys, none may be missing."""
+    limit: int | None = settings.get("limit")
+    if limit is None:
+        return None
+    if method is not ReplicationMethod.FULL_TABLE:
+        raise fail("limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`")
+    if disposition in ("history", "replace_range") or _deletes(settings) is not None:
+        said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
+        raise fail("limit", f"and `{said}` exclude each other: it takes records that are not read for gone")
+    return limit
 
 
 def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> bool:

@@ -289,7 +289,7 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
     _flatten(pipeline, source_can)
-    if any(entry.where or entry.range_column for entry in pipeline.streams):
+    if any(entry.where or entry.range_column or entry.limit for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
     if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):

@@ -168,6 +168,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
     if is_shared or any(row.committed_at is not None for row in others):
         return "other streams write this table too: records are only counted"
+    if planned.selected.stream.limit is not None:
+        return "`limit` leaves out records of the source: records are only counted"
     if not planned.is_schema_decided:
         blocks = ", ".join(planned.transformers)
         return f"a transformer changes the records ({blocks}): they are only counted"
