@@ -36,10 +36,16 @@ class ArrowFormat(TypedFormat):
             return self._flattened(file, reader.schema)
 
     def _flattened(self, file: DataFile, schema: pa.Schema) -> pa.Schema:
-        twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+        try:
+            for kind in schema.types:
+                _read_names(kind)
+            twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+            found = flat_schema(plain(schema), file.levels, file.label)
+        except UnicodeDecodeError as error:
+            raise FatalConnectorError(f"{file.label}: the name of a column is no text: {error}") from error
         if twice:
             raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
-        return flat_schema(plain(schema), file.levels, file.label)
+        return found
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -81,8 +87,18 @@ class ArrowFormat(TypedFormat):
         return [(file, file.label)]
 
 
+def _read_names(kind: pa.DataType) -> None:
+    """Read the names within a type, of which a damaged one is no text."""
+    for place in range(kind.num_fields):
+        field = kind.field(place)
+        assert field.name is not None
+        _read_names(field.type)
+
+
 def _plain(column: pa.Array) -> pa.Array:
-    """Return a column without run ends, which no cast knows."""
+    """Return a column without run ends, which no cast knows, and without a dictionary, whose texts nobody checks."""
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
     return pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
 
 
@@ -94,7 +110,7 @@ def _opened(file: DataFile) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
             raw.seek(0)
             source = pa.PythonFile(raw, mode="r")
             reader = pa.ipc.open_file(source) if start == _FILE else pa.ipc.open_stream(source)
-        except (OSError, pa.ArrowException, ValueError) as error:
+        except (OSError, MemoryError, pa.ArrowException, ValueError) as error:
             if start.startswith(_OLD_FEATHER):
                 why = "is a Feather file of version 1: write it anew by pyarrow.feather.write_feather"
                 raise FatalConnectorError(f"{file.label}: {why}") from error
@@ -112,7 +128,7 @@ def _batches(file: DataFile, reader: pa.RecordBatchFileReader | pa.RecordBatchSt
         for batch in batches:
             batch.validate(full=True)
             yield batch
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, MemoryError, pa.ArrowException) as error:  # a damaged length may ask for any memory
         raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
 
 

@@ -439,14 +439,12 @@ class FileSource:
                         demand_columns(part, len(schema), self._settings)
                         known |= frozenset(new)
                         changes.append(replace(stream, schema=schema))
-                in_part = 0
                 for batch in self._format.read(part, schema, known, rejected):
                     if not batch.schema.equals(schema):
                         schema = batch.schema
                         known |= frozenset(schema.names)
                         changes.append(replace(stream, schema=schema))
-                    yield self._of_file(batch, part, names, in_part)
-                    in_part += batch.num_rows
+                    yield self._of_file(batch, part, names, records)
                     records += batch.num_rows
                     call.check()
             if seen is not None:
