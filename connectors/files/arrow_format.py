@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ..arrow.conform import shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
+from ..arrow.valid import demand_valid, is_odd
 from ..errors import FatalConnectorError
 from .formats import plain, sliced
 from .paths import DataFile
@@ -37,12 +38,15 @@ class ArrowFormat(TypedFormat):
 
     def _flattened(self, file: DataFile, schema: pa.Schema) -> pa.Schema:
         try:
-            for kind in schema.types:
-                _read_names(kind)
+            odd = next((field for field in schema if is_odd(field.type)), None)
             twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
             found = flat_schema(plain(schema), file.levels, file.label)
         except UnicodeDecodeError as error:
             raise FatalConnectorError(f"{file.label}: the name of a column is no text: {error}") from error
+        if odd is not None:
+            raise FatalConnectorError(
+                f"{file.label}: column {shown(odd.name)} is of a type that nobody has: {odd.type}"
+            )
         if twice:
             raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
         return found
@@ -87,14 +91,6 @@ class ArrowFormat(TypedFormat):
         return [(file, file.label)]
 
 
-def _read_names(kind: pa.DataType) -> None:
-    """Read the names within a type, of which a damaged one is no text."""
-    for place in range(kind.num_fields):
-        field = kind.field(place)
-        assert field.name is not None
-        _read_names(field.type)
-
-
 def _plain(column: pa.Array) -> pa.Array:
     """Return a column without run ends, which no cast knows, and without a dictionary, whose texts nobody checks."""
     if pa.types.is_dictionary(column.type):
@@ -126,7 +122,7 @@ def _batches(file: DataFile, reader: pa.RecordBatchFileReader | pa.RecordBatchSt
         else:
             batches = iter(reader)
         for batch in batches:
-            batch.validate(full=True)
+            demand_valid(batch)
             yield batch
     except (OSError, MemoryError, pa.ArrowException) as error:  # a damaged length may ask for any memory
         raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
