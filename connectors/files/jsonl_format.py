@@ -34,6 +34,7 @@ from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import JSONLSourceSettings, TextSourceSettings
+from .time_formats import SINCE_1970, is_time, iso_texts
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
 from .zones import is_zoned, moments, with_zone
 
@@ -49,6 +50,8 @@ JSON = pa.json_(pa.string())
 BOM = b"\xef\xbb\xbf"
 
 _NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
+
+_NUMBER = re.compile(rb"-?[0-9][0-9.]*")
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
@@ -207,7 +210,7 @@ class JSONLFormat:
             batch = table.to_batches()[0] if table.num_rows else None
             if batch is None:
                 return None
-            columns = [_typed(leaf_of(batch, path_of(field)), field.type, self._zone(file)) for field in wanted]
+            columns = [self._typed(file, field, leaf_of(batch, path_of(field))) for field in wanted]
             if any(pa.types.is_floating(each.type) and pc.any(pc.is_inf(each)).as_py() for each in columns):
                 return None
         except (pa.ArrowException, ValueError, ArithmeticError):
@@ -293,9 +296,12 @@ class JSONLFormat:
         is_decided = DECIDED in (field.metadata or {})
         is_said = is_decided or SAID in (field.metadata or {})
         is_guessed = bool(self._guessed(file, pa.schema([field])))
+        is_since = self._form(file, field) in SINCE_1970
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
             try:
+                if is_since and raw is not None and _NUMBER.fullmatch(bytes(raw)):
+                    raw = msgspec.Raw(b'"' + bytes(raw) + b'"')
                 values.append(None if raw is None else _value(raw, field.type, is_said=is_said, is_decided=is_decided))
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
@@ -305,7 +311,7 @@ class JSONLFormat:
         column = pa.array(values, pa.string()) if texts else None
 
         def converts(part: Any) -> pa.Array:
-            return _typed(part, field.type, self._zone(file)) if texts else revived(part, field.type)
+            return self._typed(file, field, part) if texts else revived(part, field.type)
 
         subject = values if column is None else column
         try:
@@ -313,6 +319,16 @@ class JSONLFormat:
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
             raise unfit(self._place(file, lines[place]), field, _text_of(raws[place])) from error
+
+    def _form(self, file: DataFile, field: pa.Field) -> str | None:
+        """Return how the times of a column are written in a file that is not ours; None: as ISO 8601."""
+        return self._settings.format_of(field.name) if file.schema is None and is_time(field.type) else None
+
+    def _typed(self, file: DataFile, field: pa.Field, column: pa.Array) -> pa.Array:
+        form = self._form(file, field)
+        if form is not None:
+            column = iso_texts(column, form, field.type, is_empty_null=False)
+        return _typed(column, field.type, self._zone(file))
 
     def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
         values: dict[str, list[Any]] = {}
@@ -524,15 +540,18 @@ def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bo
     Args:
         raw: JSON.
         kind: the column's type.
-        is_said: of a column of texts: other values are their JSON text.
-        is_decided: the table's column decides: a text may be the number of a column of numbers.
+        is_said: `types` or the table's column say the type: a text may be the number of a column of numbers, and
+            other values are their JSON text in one of texts.
+        is_decided: the table's column says it.
     """
     if is_json(kind):
         text = bytes(raw).decode()
         return None if text == "null" else text
     value = _values.decode(raw)
-    if is_decided and isinstance(value, str) and is_number(kind) and WRITTEN_NUMBER.fullmatch(value):
+    if is_said and isinstance(value, str) and is_number(kind) and WRITTEN_NUMBER.fullmatch(value):
         value = Decimal(value)
+    elif is_said and not is_decided and pa.types.is_boolean(kind) and value in ("true", "false"):
+        value = value == "true"
     if value is None or _is_bare(kind):
         return revive(value, kind)
     if pa.types.is_decimal(kind) and isinstance(value, int | Decimal) and not isinstance(value, bool):

@@ -395,7 +395,7 @@ class _Loader:
             raise TemplateError("gives a text that is a template itself")
         if (
             loc[0] == "streams"
-            and loc[2:3] in (("add_columns",), ("where",), ("checks",), ("query",))
+            and loc[2:3] in (("add_columns",), ("where",), ("checks",), ("warn_checks",), ("query",))
             and _MOMENT.fullmatch(text.strip())
         ):
             return Moment(found.value)

@@ -182,6 +182,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
         return f"{source_name} reads a stream as a whole"
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
+    if selected.stream.limit is not None:
+        return "only its first records are read"
     if selected.stream.names_files:
         return "it tells which files it has read"
     if selected.stream.max_rejected is not None:
