@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+#: Constants and names in quotes; where a backslash takes the next character for what it is, and where not.
+_QUOTED = r"""
+      '(?:[^']|'')*'
+    | "(?:[^"]|"")*"
+"""
+_ESCAPED = r"""
+      '(?:[^'\\]|\\.|'')*'
+    | "(?:[^"\\]|\\.|"")*"
+"""
 #: Text in which nothing begins a parameter: constants, names, comments, casts, assignments.
 _TEXT = r"""
-      (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'     # E'it\'s'
-    | '(?:[^']|'')*'
-    | "(?:[^"]|"")*"
+    | (?<![A-Za-z0-9_])[eE]'(?:[^'\\]|\\.|'')*'     # E'it\'s'
     | `(?:[^`]|``)*`
-    | (?<![A-Za-z0-9_$])(?P<quote>\$[A-Za-z_]*\$).*?(?P=quote)  # $$ ... $$ and $tag$ ... $tag$
+    | (?<![A-Za-z0-9_$])(?P<quote>\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$).*?(?P=quote)  # $$ ... $$ and $tag$ ... $tag$
     | --[^\n]*
     | /\*.*?\*/
     | ::|:=
@@ -20,20 +27,26 @@ _TEXT = r"""
 _HASH_COMMENT = r"| \#[^\n]*"
 _NAME = r"| (?<![A-Za-z0-9_\])$]):(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
 _NUMBER = r"| \$(?P<number>\d+)"
+_NOTHING = ""
 
 
-def _patterns(wanted: str) -> dict[bool, re.Pattern[str]]:
+def _patterns(wanted: str, quoted: str = _QUOTED) -> dict[bool, re.Pattern[str]]:
     """Return what finds the wanted, by whether `#` begins a comment."""
-    flags = re.VERBOSE | re.DOTALL
-    return {False: re.compile(_TEXT + wanted, flags), True: re.compile(_TEXT + _HASH_COMMENT + wanted, flags)}
+    flags, text = re.VERBOSE | re.DOTALL, quoted + _TEXT
+    return {False: re.compile(text + wanted, flags), True: re.compile(text + _HASH_COMMENT + wanted, flags)}
 
 
 _NAMED, _NUMBERED = _patterns(_NAME), _patterns(_NUMBER)
+#: Of a user's query, by whether backslashes escape.
+_QUERIED = {False: _NAMED, True: _patterns(_NAME, _ESCAPED)}
+_ENDS = _patterns("| ;")[False]
+_SPANS = {False: _patterns(_NOTHING), True: _patterns(_NOTHING, _ESCAPED)}
 
 
-def parameter_names(statement: str) -> tuple[str, ...]:
-    """Return the names of a statement's parameters, each once, in order of appearance."""
-    return tuple(dict.fromkeys(_names(statement)))
+def parameter_names(statement: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> tuple[str, ...]:
+    """Return the names of a statement's parameters, each once, in order of appearance; see `replaced`."""
+    found = (match["name"] for match in _QUERIED[has_backslashes][has_hashes].finditer(statement))
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def numbered(statement: str, parameters: Mapping[str, Any], *, has_hashes: bool = False) -> tuple[str, list[Any]]:
@@ -74,8 +87,58 @@ def placed(sql: str, mark: Callable[[int], str], *, has_hashes: bool = False, ot
     return _NUMBERED[has_hashes].sub(replace, sql)
 
 
-def _names(statement: str) -> Iterator[str]:
-    return (match["name"] for match in _NAMED[False].finditer(statement) if match["name"] is not None)
+def replaced(
+    statement: str,
+    texts: Mapping[str, str],
+    *,
+    has_hashes: bool = False,
+    has_backslashes: bool = False,
+    other: Callable[[str], str] = str,
+) -> str:
+    """Replace some parameters of a statement.
+
+    Args:
+        statement: the user's.
+        texts: what takes the place of each; parameters of other names are text.
+        has_hashes: `#` begins a comment.
+        has_backslashes: a backslash in a constant takes the next character for what it is.
+        other: called for the texts between them.
+    """
+    found, end = [], 0
+    for match in _QUERIED[has_backslashes][has_hashes].finditer(statement):
+        if match["name"] in texts:
+            found += [other(statement[end : match.start()]), texts[match["name"]]]
+            end = match.end()
+    return "".join([*found, other(statement[end:])])
 
 
-__all__ = ["numbered", "parameter_names", "placed"]
+def without_end(statement: str) -> str:
+    """Return a statement without the `;` at its end, behind which only comments may come, and those."""
+    for match in reversed(list(_ENDS.finditer(statement))):
+        if match[0] != ";":
+            continue
+        rest = statement[match.end() :]
+        return statement if skeleton(rest).strip() else statement[: match.start()].rstrip()
+    return statement.strip()
+
+
+def skeleton(statement: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> str:
+    """Return a statement with a `?` for each constant and quoted name, and a blank for each comment.
+
+    What is left are words and signs that mean something to every system. MySQL runs what is in `/*! ... */`: it stays.
+
+    Args:
+        statement: the user's.
+        has_hashes: see `replaced`.
+        has_backslashes: see `replaced`.
+    """
+
+    def blank(match: re.Match[str]) -> str:
+        if match[0].startswith("/*!"):
+            return match[0]
+        return " " if match[0].startswith(("--", "/*", "#", ":")) else " ? "
+
+    return _SPANS[has_backslashes][has_hashes].sub(blank, statement)
+
+
+__all__ = ["numbered", "parameter_names", "placed", "replaced", "skeleton", "without_end"]

@@ -330,14 +330,31 @@ class ComputesChecksums(Protocol):
 
 @runtime_checkable
 class ReadsQueries(Protocol):
-    """Reads the result of a query as a stream."""
+    """Reads the result of a query as a stream.
 
-    def query_stream(self, name: str, query: str) -> Stream:
+    Where `Stream.is_query_bounded`, each `:bookmark` that is not in a constant, a quoted name or a comment stands for a
+    value: of the first bookmark property, less the `lookback`; without a bookmark that of `Stream.bookmark_start`.
+    """
+
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """Ask the system what a query yields, and read nothing: a stream of that name, without keys.
 
+        Args:
+            name: of the stream.
+            query: without a `;` at its end.
+            values: of parameters of the query, see `Stream.query_values`.
+            start: what `:bookmark` may stand for, as the pipeline file has it; the type of its column is not known yet.
+
         Raises:
-            FatalConnectorError: it is not one SELECT, or two of its columns have one name.
+            FatalConnectorError: it is not one SELECT, two of its columns have one name, or a parameter is not where
+                a value can be.
         """
+        ...
+
+    def may_write(self) -> str:
+        """Say why a query may change something, as a warning for the plan; empty: it is read where nothing can be."""
         ...
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
+    "arrow": (".files.source:ArrowSource", None),
     "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
     "json": (".files.source:JSONSource", None),

@@ -90,6 +90,9 @@ FILES = "_syncblocks_files"
 #: Column of the file that a record came from.
 FILE = "_file"
 
+#: Column of a record's number in its file, from 1; and the key in its metadata that tells it from a column of the file.
+FILE_ROW, IS_ROW = "_file_row", b"is_row"
+
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
 
@@ -261,6 +264,8 @@ class Stream:
     #: of this column counts, and none takes the place of a newer one; NULL is older than any value. REPLACE_RANGE: the
     #: same among the records that arrive. Empty: the last one counts, in REPLACE_RANGE a second one is refused.
     latest_by: str = ""
+    #: Of `latest_by`, the lowest value counts in place of the highest one; NULL still counts less than any value.
+    latest_is_lowest: bool = False
     #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
     #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
     deleted_when: Condition | None = None
@@ -296,10 +301,20 @@ class Stream:
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
+    #: At most so many of them are read in a run; the engine sees to it. None: all are.
+    limit: int | None = None
     #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
     masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
+    #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
+    query_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    #: Its source reads the query as it stands, and cannot put a condition around it.
+    is_query_alone: bool = False
+    #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.
+    is_query_bounded: bool = False
+    #: Of such a query: the property and the one value (`>=`) from which a read without a bookmark begins.
+    bookmark_start: Condition | None = None
     #: Rough number of records, if the source knows it without counting.
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.

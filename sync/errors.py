@@ -90,6 +90,17 @@ class AlreadyRunning(SyncError):
         self.owner = owner
 
 
+class TryLater(SyncError):
+    """A stream of a held run can be neither run nor decided yet: another task has it, or the attempt is still open."""
+
+    code: ClassVar[str] = "try_later"
+
+    def __init__(self, message: str, *, after_s: float) -> None:
+        super().__init__(message)
+        #: Seconds after which it is worth another try.
+        self.after_s = after_s
+
+
 class NothingToRetry(SyncError):
     """The latest run of the pipeline has succeeded; what it still had to deliver is delivered."""
 

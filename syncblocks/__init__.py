@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     )
     from syncblocks.sync.api import cancel, count, discover, list_streams, preview, state, verify
     from syncblocks.sync.config import Pipeline, load_pipeline
-    from syncblocks.sync.errors import PipelineFailed, SyncError
+    from syncblocks.sync.errors import PipelineFailed, SyncError, TryLater
+    from syncblocks.sync.run.held.finishing import finish_run
+    from syncblocks.sync.run.held.opening import HeldRun, open_run
+    from syncblocks.sync.run.held.task import sync_stream
     from syncblocks.sync.run.pipeline import run_pipeline
     from syncblocks.sync.run.progress import Progress
     from syncblocks.sync.run.results import RunResult, StreamResult
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 #: Public name -> the module that it comes from.
 _HOMES = {
     "BlockRun": "callbacks",
+    "HeldRun": "sync.run.held.opening",
     "ParentError": "callbacks",
     "Pipeline": "sync.config",
     "PipelineFailed": "sync.errors",
@@ -40,24 +44,29 @@ _HOMES = {
     "RunResult": "sync.run.results",
     "StreamResult": "sync.run.results",
     "SyncError": "sync.errors",
+    "TryLater": "sync.errors",
     "callback": "callbacks",
     "cancel": "sync.api",
     "count": "sync.api",
     "discover": "sync.api",
+    "finish_run": "sync.run.held.finishing",
     "list_streams": "sync.api",
     "load_pipeline": "sync.config",
     "on_cancelled": "callbacks",
     "on_failure": "callbacks",
     "on_success": "callbacks",
+    "open_run": "sync.run.held.opening",
     "preview": "sync.api",
     "run_pipeline": "sync.run.pipeline",
     "state": "sync.api",
+    "sync_stream": "sync.run.held.task",
     "transformer": "callbacks",
     "verify": "sync.api",
 }
 
 __all__ = [
     "BlockRun",
+    "HeldRun",
     "ParentError",
     "Pipeline",
     "PipelineFailed",
@@ -66,18 +75,22 @@ __all__ = [
     "RunResult",
     "StreamResult",
     "SyncError",
+    "TryLater",
     "callback",
     "cancel",
     "count",
     "discover",
+    "finish_run",
     "list_streams",
     "load_pipeline",
     "on_cancelled",
     "on_failure",
     "on_success",
+    "open_run",
     "preview",
     "run_pipeline",
     "state",
+    "sync_stream",
     "transformer",
     "verify",
 ]

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 import syncblocks
 import syncblocks.callbacks
-from syncblocks import PipelineFailed, RunResult, StreamResult, run_pipeline
+from syncblocks import PipelineFailed, RunResult, StreamResult, TryLater, open_run, run_pipeline
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.loader import load_file
 from syncblocks.callbacks.protocols import Outcome
@@ -194,9 +194,12 @@ def test_each_function_has_a_row() -> None:
     assert set(tables(section("docs/python.md", "Functions"))[0]) == functions
 
 
-@pytest.mark.parametrize("function", [load_pipeline, run_pipeline], ids=lambda function: str(function.__name__))
+@pytest.mark.parametrize(
+    "function", [load_pipeline, run_pipeline, open_run], ids=lambda function: str(function.__name__)
+)
 def test_each_argument_of_a_function_has_a_row(function: Callable[..., Any]) -> None:
-    (found,) = (table for table in tables(section("docs/python.md", function.__name__)) if "variables" in table)
+    heading = "A task for each stream" if function is open_run else function.__name__
+    (found,) = (table for table in tables(section("docs/python.md", heading)) if "variables" in table)
     assert list(found) == list(inspect.signature(function).parameters)
 
 
@@ -208,9 +211,8 @@ def test_each_fact_of_a_result_has_a_row(kind: type) -> None:
 
 
 def test_the_codes_of_errors_are_those_of_classes() -> None:
-    assert set(tables(section("docs/python.md", "Errors"))[0]) == {
-        kind.code for kind in (ConfigError, NoStream, AlreadyRunning, StateError, ExecutorError, PipelineFailed)
-    }
+    kinds = (ConfigError, NoStream, AlreadyRunning, StateError, ExecutorError, PipelineFailed, TryLater)
+    assert set(tables(section("docs/python.md", "Errors"))[0]) == {kind.code for kind in kinds}
 
 
 # -- examples --------------------------------------------------------------------------------------------------------

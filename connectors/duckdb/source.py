@@ -129,12 +129,16 @@ class DuckDBSource(QuerySource):
         ]
         return replace(stream, schema=pa.schema(fields))
 
-    def query_stream(self, name: str, query: str) -> Stream:
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """See `ReadsQueries`."""
-        stream = super().query_stream(name, query)
+        stream = super().query_stream(name, query, values, start)
         with self._sessions.lease(name) as lease:
             lease.begin()
-            return self._flattened(lease.session, stream)
+            known = self.bounded(stream)  # an unknown bookmark is NULL
+            flat = self._flattened(lease.session, known)
+            return replace(stream, schema=flat.schema, locator=flat.locator)
 
     def unfiltered(self, stream: Stream) -> str:
         """Write the table or the query, with the values of structs as columns."""
@@ -148,11 +152,11 @@ class DuckDBSource(QuerySource):
         rows = lease.session.query(f"describe {self.unfiltered(stream)}")
         return {str(name): str(kind) for name, kind, *_ in rows}
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Ask what it is; as a subquery some of its names would be others."""
-        cast("DuckDBSession", session).demand_select(query)
-        session.query(f"describe select * from (\n{query}\n) as t")
-        rows = session.query(f"describe {query}")
+        cast("DuckDBSession", session).demand_select(stream.query)
+        session.query(f"describe select * from (\n{stream.query}\n) as t")
+        rows = session.query(f"describe {stream.query}")
         return [_field(str(name), str(kind), is_nullable=True) for name, kind, *_ in rows]
 
     def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,9 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ..arrow.compute import constant
-from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES
-from ..arrow.text import first_invalid, from_text, is_text, to_text
+from ..arrow.text import first_invalid, from_text, is_text
 from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
@@ -27,11 +23,13 @@ from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
 from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
+from .csv_writer import CSVWriter, Quoting
 from .formats import Writer, plain, sliced, unfit
 from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVDestinationSettings, CSVSourceSettings
+from .time_formats import is_time, iso_texts
 from .type_inference import Guess, GuessThreads, has_leading_zero, is_number, keeps_digits
 from .zones import is_zoned, moments, with_zone
 
@@ -54,8 +52,9 @@ class CSVFormat:
     suffixes: Sequence[str] = (".csv", ".tsv")
     needs_equal_columns = True
 
-    def __init__(self, settings: CSVSourceSettings | None = None) -> None:
+    def __init__(self, settings: CSVSourceSettings | None = None, quoting: Quoting = "texts") -> None:
         self._settings = settings or CSVSourceSettings(path=".")
+        self._quoting = quoting
         usual = CSVDestinationSettings(path=".").model_dump(include=_WRITTEN)
         said = self._settings.model_dump(include=_WRITTEN)
         self.written: Mapping[str, Any] = {key: value for key, value in said.items() if value not in (None, usual[key])}
@@ -199,7 +198,7 @@ class CSVFormat:
         return not is_text(kind)
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
-        return CSVWriter(sink, schema, self._settings)
+        return CSVWriter(sink, schema, self._settings, self._quoting)
 
     def _typed(
         self, file: DataFile, names: list[str], texts: pa.RecordBatch, wanted: pa.Schema, done: int
@@ -222,7 +221,9 @@ class CSVFormat:
             is_guessed = SAID not in (field.metadata or {}) and file.schema is None
 
             def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
-                if is_guessed:
+                if file.schema is None and (form := self._settings.format_of(field.name)) and is_time(field.type):
+                    part = iso_texts(part, form, field.type, is_empty_null=True)
+                elif is_guessed:
                     _demand_guessed(part, field.type)
                     part = _without_zeros(part, field.type)
                 if zone is not None and is_zoned(field.type):
@@ -364,91 +365,6 @@ class CSVFormat:
 
     def names(self, file: DataFile) -> list[str]:
         return self._lines.names(file)
-
-
-class CSVWriter:
-    """Writes texts quoted and other values bare; types that CSV lacks as `arrow.text` does."""
-
-    def __init__(self, sink: BinaryIO, schema: pa.Schema, settings: CSVSourceSettings) -> None:
-        self._sink = sink
-        self._settings = settings
-        self._encoder = None if settings.encoding == "utf-8" else codecs.getincrementalencoder(settings.encoding)()
-        if schema.names and settings.header:
-            self._sink.write(self._encoded(self._header(schema.names)))
-
-    def _header(self, names: list[str]) -> str:
-        settings, text = self._settings, io.StringIO()
-        quoting: Any = csv.QUOTE_MINIMAL if settings.quote else csv.QUOTE_NONE
-        try:
-            csv.writer(
-                text,
-                delimiter=settings.delimiter or ",",
-                quotechar=settings.quote or None,
-                quoting=quoting,
-                lineterminator="\n",
-            ).writerow(names)
-        except csv.Error as error:
-            raise self._bare(error) from error
-        return text.getvalue()
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        if not batch.num_columns:
-            return
-        columns = [_column(batch.column(name), name) for name in batch.schema.names]
-        texts = pa.record_batch(columns, names=batch.schema.names)
-        delimiter = self._settings.delimiter or ","
-        style: Any = "needed" if self._settings.quote else "none"
-        options = pyarrow.csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style=style)
-        if self._encoder is None and self._settings.quote:
-            pyarrow.csv.write_csv(texts, self._sink, options)
-            return
-        buffer = pa.BufferOutputStream()
-        try:
-            pyarrow.csv.write_csv(texts, buffer, options)
-        except pa.ArrowInvalid as error:
-            raise self._bare(error) from error
-        self._sink.write(self._encoded(buffer.getvalue().to_pybytes().decode()))
-
-    def _encoded(self, text: str) -> bytes:
-        if self._encoder is None:
-            return text.encode()
-        try:
-            return self._encoder.encode(text)
-        except UnicodeEncodeError as error:
-            letter = error.object[error.start]
-            raise FatalConnectorError(
-                f"a text holds {letter!r}, which {self._settings.encoding} does not have: choose another `encoding`",
-                key="encoding",
-            ) from error
-
-    @staticmethod
-    def _bare(error: Exception) -> FatalConnectorError:
-        return FatalConnectorError(
-            f'a text cannot stand without quotes ({shown(str(error))}), as `quote: ""` says: choose another delimiter, '
-            "or leave `quote` out",
-            key="quote",
-        )
-
-    def close(self) -> None:
-        """Nothing is buffered."""
-
-    def abandon(self) -> None:
-        """Nothing is open."""
-
-
-def _column(column: pa.Array, name: str) -> pa.Array:
-    kind = column.type
-    types = pa.types
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
-        return column
-    if types.is_decimal(kind):
-        text = to_text(column, name)
-        # Arrow writes a tiny decimal with an exponent.
-        return text if pc.any(pc.match_substring(column.cast(pa.string()), "E")).as_py() else column
-    if types.is_date32(kind):
-        to_text(column, name)
-        return column
-    return to_text(column, name)
 
 
 def _demand_guessed(column: pa.Array, kind: pa.DataType) -> None:

@@ -71,7 +71,9 @@ class FileDestination:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
         self._calls = Calls()
-        self._layout = Layout(parse_partitions(self._settings.partition_by), self._settings.file_records)
+        self._layout = Layout(
+            parse_partitions(self._settings.partition_by), self._settings.file_records, self._settings.file_bytes
+        )
         self._format, self._extension, self._codec = self._formats()
 
     def identity(self) -> str:
@@ -228,7 +230,8 @@ class CSVDestination(_TextDestination):
     def _format_of(self) -> Format:
         # Its own files are read as they were written.
         said = self._settings.model_dump(include={"delimiter", "quote", "header", "encoding"})
-        return CSVFormat(CSVSourceSettings(path=".", **said))
+        assert isinstance(self._settings, CSVDestinationSettings)
+        return CSVFormat(CSVSourceSettings(path=".", **said), self._settings.quoting)
 
 
 class JSONLDestination(_TextDestination):
@@ -250,8 +253,11 @@ class ParquetDestination(FileDestination):
         """Give each of up to eight streams an equal part for its row groups."""
         assert isinstance(self._format, ParquetFormat)
         share = min(GROUP_BYTES, size_bytes // 8)
+        share = min(share, self._settings.file_bytes or share)
         self._format.group_bytes = max(LEAST_GROUP, share // MOST_OPEN) if self._layout.partitions else share
 
     def _formats(self) -> tuple[Format, str, str | None]:
         assert isinstance(self._settings, ParquetDestinationSettings)
-        return ParquetFormat(compression=self._settings.compression), ".parquet", None
+        made = ParquetFormat(compression=self._settings.compression)
+        made.group_bytes = min(GROUP_BYTES, self._settings.file_bytes or GROUP_BYTES)
+        return made, ".parquet", None

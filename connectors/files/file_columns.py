@@ -1,31 +1,44 @@
-"""The columns `_file` and `_file_modified` of a stream of files."""
+"""The columns `_file`, `_file_modified` and `_file_row` of a stream of files."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..stream import FILE, FILE_MODIFIED, OF_FILE
+from ..stream import FILE, FILE_MODIFIED, FILE_ROW, IS_ROW, OF_FILE
 from .paths import DataFile
+from .settings import FileSourceSettings
 
 FILE_COLUMNS = pa.schema(
     [pa.field(FILE, pa.string(), metadata={OF_FILE: b""}), (FILE_MODIFIED, pa.timestamp("us", "UTC"))]
 )
 
+ROW_COLUMN = pa.field(FILE_ROW, pa.int64(), metadata={IS_ROW: b""})
 
-def with_file_columns(stream: str, schema: pa.Schema) -> pa.Schema:
-    """Return the schema with both columns at its end.
+
+def with_file_columns(stream: str, schema: pa.Schema, settings: FileSourceSettings) -> pa.Schema:
+    """Return the schema with the columns that the settings ask for at its end.
 
     Raises:
         FatalConnectorError: the files have such a column themselves.
     """
-    taken = [name for name in FILE_COLUMNS.names if name in schema.names]
+    added = [*(FILE_COLUMNS if settings.file_columns else ()), *([ROW_COLUMN] if settings.file_rows else [])]
+    taken = [field.name for field in added if field.name in schema.names]
     if taken:
+        key = "file_rows" if taken[0] == FILE_ROW else "file_columns"
         raise FatalConnectorError(
-            f"the files of stream {stream!r} have a column {taken[0]!r} of their own: leave `file_columns` out",
-            key="file_columns",
+            f"the files of stream {stream!r} have a column {taken[0]!r} of their own: leave `{key}` out", key=key
         )
-    return pa.schema([*schema, *FILE_COLUMNS])
+    return pa.schema([*schema, *added])
+
+
+def numbered(batch: pa.RecordBatch, before: int) -> pa.RecordBatch:
+    """Return a batch with the numbers of its records in their file, if it has that column; `before`: records before."""
+    place = batch.schema.get_field_index(FILE_ROW)
+    if place < 0:
+        return batch
+    numbers = pa.array(range(before + 1, before + batch.num_rows + 1), pa.int64())
+    return batch.set_column(place, batch.schema.field(place), numbers)
 
 
 def filled(batch: pa.RecordBatch, file: DataFile) -> pa.RecordBatch:

@@ -23,6 +23,10 @@ INFER_BYTES = 64 << 20
 ZONED = re.compile(r"\d\d(?:Z|[+-]\d\d:?\d\d)\"?$")
 
 
+#: An integer of 64 bits at most, but for some of 19 digits.
+_INTEGER = re.compile("-?[0-9]{1,19}")
+
+
 class Writer(Protocol):
     """Writes batches of one schema into an open file; the file's owner closes it."""
 
@@ -124,6 +128,8 @@ def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
         mend = f"`types: {{{field.name}: string}}` in this stream takes it as text"
     if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
+        if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)):
+            mend = f"the table's column decides; `types: {{{field.name}: bigint}}` of the stream makes it wider"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:
         mend += ", `config.timezone` is the zone of times without one"
     elif pa.types.is_timestamp(field.type) and ZONED.search(str(value)):

@@ -145,7 +145,8 @@ class HistoryWrite:
         name = self._load.stream.latest_by
         if not name:
             return np.ones(len(keys), bool) if self._unlike is None else ~self._unlike
-        latest, known = Latest(keys, arrived([name]), name), KeyPlaces(keys.unique())
+        is_lowest = self._load.stream.latest_is_lowest
+        latest, known = Latest(keys, arrived([name]), name, is_lowest=is_lowest), KeyPlaces(keys.unique())
         for batch in old():
             current = batch.filter(pc.is_null(batch.column(VALID_TO)))
             own = keys_of(current, self._keys)

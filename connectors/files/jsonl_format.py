@@ -29,10 +29,12 @@ from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .jsonl_numbers import demand_digits, doubtful_in
 from .jsonl_objects import flattened, has_only, nested_schema
+from .jsonl_structs import ODD, Structs
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import JSONLSourceSettings, TextSourceSettings
+from .time_formats import SINCE_1970, is_time, iso_texts
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
 from .zones import is_zoned, moments, with_zone
 
@@ -48,6 +50,8 @@ JSON = pa.json_(pa.string())
 BOM = b"\xef\xbb\xbf"
 
 _NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
+
+_NUMBER = re.compile(rb"-?[0-9][0-9.]*")
 
 _NUMBERS = frozenset({"integer", "number"})
 _MOMENTS = frozenset({"date", "naive", "zoned"})
@@ -137,16 +141,14 @@ class JSONLFormat:
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
     ) -> Iterator[pa.RecordBatch]:
-        is_quick = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         # Where a column comes from an earlier run, only the records tell where its values are.
         placed = [field for field in wanted if not file.levels or has_place(field)]
-        is_quick = is_quick and len(placed) == len(wanted)
         paths = Paths(placed, perhaps=[field.name for field in wanted if not has_place(field)] if file.levels else ())
-        own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
-        doubtful = doubtful_in(own_names, self._guessed(file, own_names))
+        parser = _BlockParser(self, file, wanted, known)
         for start, block in self._blocks(file):
-            is_sure = not doubtful or not pc.any(pc.match_substring_regex(pa.array([block]), doubtful)).as_py()
-            batch = self._quick(file, block, wanted, known) if is_quick and is_sure else None
+            if parser.wanted is not wanted:
+                parser = _BlockParser(self, file, wanted, known)
+            batch = parser.batch(block)
             if batch is not None:
                 del block  # nothing is held here while its records are written
                 yield from sliced(batch, self._settings.batch_size)
@@ -208,7 +210,7 @@ class JSONLFormat:
             batch = table.to_batches()[0] if table.num_rows else None
             if batch is None:
                 return None
-            columns = [_typed(leaf_of(batch, path_of(field)), field.type, self._zone(file)) for field in wanted]
+            columns = [self._typed(file, field, leaf_of(batch, path_of(field))) for field in wanted]
             if any(pa.types.is_floating(each.type) and pc.any(pc.is_inf(each)).as_py() for each in columns):
                 return None
         except (pa.ArrowException, ValueError, ArithmeticError):
@@ -259,7 +261,7 @@ class JSONLFormat:
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
         lines, records = [line for line, _ in found], [record for _, record in found]
-        columns = [self._column(file, field, lines, records) for field in wanted]
+        columns = [self._column(file, field, lines, [each.get(field.name) for each in records]) for field in wanted]
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * len(records), pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
@@ -289,15 +291,17 @@ class JSONLFormat:
         return pa.schema([*wanted, *new])
 
     def _column(
-        self, file: DataFile, field: pa.Field, lines: list[int], records: Sequence[dict[str, msgspec.Raw]]
+        self, file: DataFile, field: pa.Field, lines: Sequence[int], raws: Sequence[msgspec.Raw | None]
     ) -> pa.Array:
-        raws = [record.get(field.name) for record in records]
         is_decided = DECIDED in (field.metadata or {})
         is_said = is_decided or SAID in (field.metadata or {})
         is_guessed = bool(self._guessed(file, pa.schema([field])))
+        is_since = self._form(file, field) in SINCE_1970
         values: list[Any] = []
         for line, raw in zip(lines, raws, strict=True):
             try:
+                if is_since and raw is not None and _NUMBER.fullmatch(bytes(raw)):
+                    raw = msgspec.Raw(b'"' + bytes(raw) + b'"')
                 values.append(None if raw is None else _value(raw, field.type, is_said=is_said, is_decided=is_decided))
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
@@ -307,7 +311,7 @@ class JSONLFormat:
         column = pa.array(values, pa.string()) if texts else None
 
         def converts(part: Any) -> pa.Array:
-            return _typed(part, field.type, self._zone(file)) if texts else revived(part, field.type)
+            return self._typed(file, field, part) if texts else revived(part, field.type)
 
         subject = values if column is None else column
         try:
@@ -315,6 +319,16 @@ class JSONLFormat:
         except (ValueError, TypeError, ArithmeticError, pa.ArrowException) as error:
             place = first_invalid(_Values(values) if column is None else column, converts)
             raise unfit(self._place(file, lines[place]), field, _text_of(raws[place])) from error
+
+    def _form(self, file: DataFile, field: pa.Field) -> str | None:
+        """Return how the times of a column are written in a file that is not ours; None: as ISO 8601."""
+        return self._settings.format_of(field.name) if file.schema is None and is_time(field.type) else None
+
+    def _typed(self, file: DataFile, field: pa.Field, column: pa.Array) -> pa.Array:
+        form = self._form(file, field)
+        if form is not None:
+            column = iso_texts(column, form, field.type, is_empty_null=False)
+        return _typed(column, field.type, self._zone(file))
 
     def _look(self, file: DataFile, columns: dict[str, _Column], records: Iterator[dict[str, Any]]) -> None:
         values: dict[str, list[Any]] = {}
@@ -339,6 +353,55 @@ class JSONLFormat:
                     raise malformed[0] from error
         if len(malformed) > good:
             raise malformed[0]
+
+
+class _BlockParser:
+    """What parses a block as a whole, for one set of columns."""
+
+    def __init__(self, made: JSONLFormat, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> None:
+        self.wanted = wanted
+        self._made = made
+        self._file = file
+        self._known = known
+        self._is_placed = not file.levels or all(map(has_place, wanted))
+        self._is_flat = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
+        own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
+        self._doubtful = doubtful_in(own_names, made._guessed(file, own_names))
+        #: Parsers of blocks, by whether they are careful; None: there is none.
+        self._structs: dict[bool, Structs | None] = {}
+
+    def batch(self, block: bytearray) -> pa.RecordBatch | None:
+        """Return the records of a block; None: another type, a new key or an error needs a parse record by record."""
+        if not self._is_placed:
+            return None
+        pattern = self._doubtful
+        is_sure = not pattern or not pc.any(pc.match_substring_regex(pa.array([block]), pattern)).as_py()
+        batch = self._made._quick(self._file, block, self.wanted, self._known) if self._is_flat and is_sure else None
+        return self._by_structs(block, is_careful=not is_sure) if batch is None else batch
+
+    def _by_structs(self, block: bytearray, *, is_careful: bool) -> pa.RecordBatch | None:
+        if is_careful not in self._structs:
+            self._structs[is_careful] = self._structs_of(is_careful)
+        structs, made, file = self._structs[is_careful], self._made, self._file
+        if structs is None or (block.count(b"\n") + 1) * structs.columns > MOST_VALUES:
+            return None
+        try:
+            return structs.batch(
+                block,
+                lambda column, field: _typed(column, field.type, made._zone(file)),
+                lambda field, raws: made._column(file, field, range(len(raws)), raws),
+            )
+        except (*ODD, FatalConnectorError):
+            return None
+
+    def _structs_of(self, is_careful: bool) -> Structs | None:
+        others = self._known.difference(self.wanted.names)
+        if not len(self.wanted) or (others and self._file.levels):
+            return None
+        try:
+            return Structs(self.wanted, others, self._file.levels, is_careful=is_careful)
+        except ValueError:
+            return None
 
 
 class _Column:
@@ -477,15 +540,18 @@ def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bo
     Args:
         raw: JSON.
         kind: the column's type.
-        is_said: of a column of texts: other values are their JSON text.
-        is_decided: the table's column decides: a text may be the number of a column of numbers.
+        is_said: `types` or the table's column say the type: a text may be the number of a column of numbers, and
+            other values are their JSON text in one of texts.
+        is_decided: the table's column says it.
     """
     if is_json(kind):
         text = bytes(raw).decode()
         return None if text == "null" else text
     value = _values.decode(raw)
-    if is_decided and isinstance(value, str) and is_number(kind) and WRITTEN_NUMBER.fullmatch(value):
+    if is_said and isinstance(value, str) and is_number(kind) and WRITTEN_NUMBER.fullmatch(value):
         value = Decimal(value)
+    elif is_said and not is_decided and pa.types.is_boolean(kind) and value in ("true", "false"):
+        value = value == "true"
     if value is None or _is_bare(kind):
         return revive(value, kind)
     if pa.types.is_decimal(kind) and isinstance(value, int | Decimal) and not isinstance(value, bool):

@@ -53,6 +53,12 @@ def flattened(
 
 def nested_schema(columns: Sequence[tuple[Path, pa.DataType]]) -> pa.Schema | None:
     """Return the schema of the records that have some values; None: a name stands for objects, and for other values."""
+    tree = tree_of(columns)
+    return None if tree is None else pa.schema(_fields(tree))
+
+
+def tree_of(columns: Sequence[tuple[Path, Any]]) -> dict[str, Any] | None:
+    """Return names with what stands for their values, a dict for objects; None: one name stands for both."""
     tree: dict[str, Any] = {}
     for path, kind in columns:
         inner: Any = tree
@@ -63,7 +69,7 @@ def nested_schema(columns: Sequence[tuple[Path, pa.DataType]]) -> pa.Schema | No
         if path[-1] in inner:
             return None
         inner[path[-1]] = kind
-    return pa.schema(_fields(tree))
+    return tree
 
 
 def _fields(tree: Mapping[str, Any]) -> list[pa.Field]:
@@ -85,4 +91,4 @@ def _paths(field: pa.Field, levels: int, before: Path = ()) -> Iterator[Path]:
         yield from _paths(field.type.field(place), levels - 1, path)
 
 
-__all__ = ["flattened", "has_only", "nested_schema"]
+__all__ = ["Path", "flattened", "has_only", "nested_schema", "tree_of"]

@@ -5,6 +5,7 @@ The columns that folders name stay in the files as well: a folder's name is text
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,13 @@ class Layout:
 
     partitions: tuple[Partition, ...] = ()
     file_records: int | None = None
+    #: Bytes with which a file gets no further batch.
+    file_bytes: int | None = None
 
     @property
     def is_plain(self) -> bool:
         """Tell whether one write makes one file."""
-        return not self.partitions and self.file_records is None
+        return not self.partitions and self.file_records is None and self.file_bytes is None
 
     @property
     def written(self) -> Mapping[str, Any]:
@@ -81,7 +84,8 @@ class Output:
                 room = part.num_rows if most is None else min(part.num_rows, most - staging.records)
                 staging.write(part.slice(0, room))
                 part = part.slice(room)
-                if most is not None and staging.records >= most:
+                is_full = most is not None and staging.records >= most
+                if is_full or staging.size_bytes() >= (self._layout.file_bytes or math.inf):
                     self._done.append(self._open.pop(folder).finish())
 
     def _opened(self, folder: str) -> Staging:
@@ -90,7 +94,7 @@ class Output:
             if len(self._open) + len(self._done) >= MOST_FILES:
                 raise FatalConnectorError(
                     f"one commit would write more than {MOST_FILES:,} files: partition by something coarser, or raise "
-                    "`file_records`",
+                    "`file_records` or `file_bytes`",
                     key="partition_by",
                 )
             if len(self._open) >= MOST_OPEN:

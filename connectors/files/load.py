@@ -337,6 +337,7 @@ class TableLoad:
             note_gone=gone.append,
             marked=marked,
             latest_by=self._latest_by(schema),
+            is_lowest=self._load.stream.latest_is_lowest,
             without_deleted=self._without_deleted,
         )
         plan = self._whole(manifest, schema, batches)  # which counts them

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from ..errors import ConnectorConfigError, Interrupted
 from ..failpoints import failpoint
 from ..local_files import create_file, demand_writable, inside, open_inside, write_beside
-from .storage import LOCK_POLL_S, Entry
+from .storage import LOCK_POLL_S, Entry, Listing
 
 
 class LocalStorage:
@@ -50,29 +50,42 @@ class LocalStorage:
 
     def entries(self, folder: str = "") -> list[Entry]:
         """List the files below a folder, sorted, without hidden files and names that begin with `_`."""
+        return sorted(self.listing(folder).entries(), key=lambda entry: entry.name.split("/"))
+
+    def listing(self, folder: str = "") -> Listing:
+        found = Listing()
+        self._list(folder, found)
+        found.etags.extend([""] * len(found.names))
+        return found
+
+    def _list(self, folder: str, found: Listing) -> None:
+        """Add the files below a folder, without etags."""
+        start = f"{folder}/" if folder else ""
+        names, sizes, times = found.names, found.sizes, found.times
+        folders: list[tuple[str, bool]] = []
         try:
             with os.scandir(self._path / folder) as listed:
-                items = sorted(listed, key=lambda item: item.name)
+                for item in listed:
+                    name = item.name
+                    if name[0] in "._":
+                        continue
+                    try:
+                        status = item.stat()
+                    except FileNotFoundError:  # deleted since, or a link to nothing
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        names.append(start + name)
+                        sizes.append(status.st_size)
+                        times.append(status.st_mtime_ns // 1000)
+                    elif stat.S_ISDIR(status.st_mode):
+                        folders.append((start + name, item.is_symlink()))
         except (FileNotFoundError, NotADirectoryError):
-            return []
-        found: list[Entry] = []
-        start = f"{folder}/" if folder else ""
-        for item in items:
-            if item.name[0] in "._":
-                continue
-            inner = start + item.name
-            try:
-                status = item.stat()
-            except FileNotFoundError:  # deleted since, or a link to nothing
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                leads_to = self._inside(inner)
-                if item.is_symlink() and self._inside(folder).is_relative_to(leads_to):
-                    continue  # a circle: its files are found where they stand
-                found += self.entries(inner)
-            elif stat.S_ISREG(status.st_mode):
-                found.append(_entry(inner, status))
-        return found
+            return
+        for inner, is_link in sorted(folders):
+            leads_to = self._inside(inner)
+            if is_link and self._inside(folder).is_relative_to(leads_to):
+                continue  # a circle: its files are found where they stand
+            self._list(inner, found)
 
     def entry(self, name: str) -> Entry | None:
         try:

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
+from ..known_files import KnownFiles
 from ..stream import FileRead, LedgerKey, LedgerRow
 from .storage import Storage, checked_name
 
@@ -82,18 +83,31 @@ class Manifest:
     def with_files(self, key: LedgerKey, files: Iterable[FileRead]) -> Manifest:
         """Return the manifest with these files in place of all that were read for a key."""
         listed = [each[:_KEPT] for each in files]
-        return replace(self, read_texts={**self.read_texts, key: json.dumps(listed) if listed else ""})
+        return replace(
+            self, read_texts={**self.read_texts, key: json.dumps(listed, check_circular=False) if listed else ""}
+        )
 
-    def files_read(self, key: LedgerKey) -> list[FileRead]:
+    def files_read(self, key: LedgerKey) -> KnownFiles:
         """Return the files that were read for a key."""
         try:
-            return [FileRead(*each) for each in json.loads(self.read_texts.get(key) or "[]")]
-        except (ValueError, TypeError) as error:
+            return KnownFiles.of(_files_of(self.read_texts.get(key) or "[]"))
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             raise FatalConnectorError(
                 f"the manifest of table {self.table!r} is damaged: it does not say which files were read; "
                 "--full-refresh reads them all again",
                 stream=key.stream,
             ) from error
+
+
+def _files_of(text: str) -> list[tuple[str, int, str, str]]:
+    from msgspec import convert  # few streams keep files
+    from msgspec.json import decode
+
+    kind = list[tuple[str, int, str, str]]
+    try:
+        return decode(text, type=kind)
+    except ValueError:  # it does not take names with bytes that are no text
+        return convert(json.loads(text), kind)
 
 
 def quote(name: str) -> str:

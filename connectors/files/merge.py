@@ -30,6 +30,7 @@ def merged(
     note_gone: Callable[[int], None] = lambda _: None,
     marked: pa.Table | None = None,
     latest_by: str = "",
+    is_lowest: bool = False,
     without_deleted: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the batches of the merged table; of the records of a key the last one counts, or that of `latest_by`.
@@ -45,10 +46,11 @@ def merged(
         marked: keys and one more column, whose values old records of these keys get; in the types of the table.
         latest_by: of UPDATE, the column whose highest value decides which record of a key counts, the old ones
             included.
+        is_lowest: the lowest value does, in place of the highest.
         without_deleted: leaves out what does not stay of the records that arrived and count.
     """
     keys = all_keys(arrived(key_properties), key_properties)
-    latest = Latest(keys, arrived((latest_by,)), latest_by) if latest_by else None
+    latest = Latest(keys, arrived((latest_by,)), latest_by, is_lowest=is_lowest) if latest_by else None
     is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
     gone = _Lookup(all_keys(removed, key_properties))
     marks = None if marked is None else _Marks(marked, key_properties)
@@ -81,11 +83,15 @@ def merged(
 
 
 def newest(
-    arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]], key_properties: Sequence[str], latest_by: str
+    arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]],
+    key_properties: Sequence[str],
+    latest_by: str,
+    *,
+    is_lowest: bool,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the batches that arrived, of each key with the record that has the highest value of a column."""
+    """Yield the batches that arrived, of each key with the record that counts by the values of a column."""
     keys = all_keys(arrived(key_properties), key_properties)
-    is_wanted, done = Latest(keys, arrived((latest_by,)), latest_by).is_wanted, 0
+    is_wanted, done = Latest(keys, arrived((latest_by,)), latest_by, is_lowest=is_lowest).is_wanted, 0
     for batch in arrived(None):
         yield batch.filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows
@@ -136,20 +142,23 @@ class _Marks:
 
 
 class Latest:
-    """Which arrived record of each key has the highest value of a column, and which of them an old one surpasses.
+    """Which arrived record of each key has the highest (or lowest) value of a column, and which an old one surpasses.
 
     Memory holds the values that arrived since the last commit, beside their keys.
     """
 
-    def __init__(self, keys: pa.Array, batches: Iterable[pa.RecordBatch], name: str) -> None:
+    def __init__(
+        self, keys: pa.Array, batches: Iterable[pa.RecordBatch], name: str, *, is_lowest: bool = False
+    ) -> None:
         import numpy as np
 
+        self._is_lowest = is_lowest
         parts = [batch.column(name) for batch in batches]
         values = pa.chunked_array(parts, None if parts else pa.null()).combine_chunks()
         codes = keys.dictionary_encode()
         #: Each key once, and where its record stands among those that arrived.
         self._keys, self._places = codes.dictionary, np.zeros(len(codes.dictionary), dtype=np.int64)
-        order = _ascending(values)
+        order = _ascending(values, is_lowest=is_lowest)
         # For repeated indexes NumPy keeps the last assignment.
         self._places[codes.indices.to_numpy()[order]] = order
         self._values = values.take(pa.array(self._places))
@@ -174,33 +183,37 @@ class Latest:
             return is_known
         places = pc.index_in(keys.take(pa.array(known)), value_set=self._keys).to_numpy()
         held, arrived = values.take(pa.array(known)), self._values.take(pa.array(places))
-        is_newer = _is_higher(held, arrived).to_numpy(zero_copy_only=False)
+        is_newer = _is_newer(held, arrived, is_lowest=self._is_lowest).to_numpy(zero_copy_only=False)
         self._is_newest[places[is_newer]] = False
         mask = is_known.to_numpy(zero_copy_only=False).copy()
         mask[known[is_newer]] = False
         return pa.array(mask)
 
 
-def _ascending(values: pa.Array) -> Any:
-    """Return the places of values in ascending order; equal ones stay as they came."""
+def _ascending(values: pa.Array, *, is_lowest: bool) -> Any:
+    """Return the places of values, the one that counts last; equal ones stay as they came."""
     import numpy as np
 
-    table = pa.table({"rank": _rank(values), "value": values, "place": pa.array(np.arange(len(values)))})
-    keys = [(name, "ascending") for name in table.schema.names]
+    rank = _rank(values, is_lowest=is_lowest)
+    table = pa.table({"rank": rank, "value": values, "place": pa.array(np.arange(len(values)))})
+    keys = [(name, "descending" if is_lowest and name == "value" else "ascending") for name in table.schema.names]
     return pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64)
 
 
-def _is_higher(one: pa.Array, other: pa.Array) -> pa.Array:
+def _is_newer(one: pa.Array, other: pa.Array, *, is_lowest: bool) -> pa.Array:
     """Compare values one by one."""
-    rank, other_rank = _rank(one), _rank(other)
-    is_above = pc.fill_null(pc.greater(one, other), False)
+    rank, other_rank = (_rank(each, is_lowest=is_lowest) for each in (one, other))
+    is_above = pc.fill_null((pc.less if is_lowest else pc.greater)(one, other), False)
     return pc.or_(pc.greater(rank, other_rank), pc.and_(pc.equal(rank, other_rank), is_above))
 
 
-def _rank(values: pa.Array) -> pa.Array:
-    """Return 0 for NULL, which is below all values, 2 for NaN, which is above all, and 1 for the others."""
+def _rank(values: pa.Array, *, is_lowest: bool) -> pa.Array:
+    """Return ranks: of NULL, which counts less than all values, of NaN, which is above all others, and of these."""
     rank = pc.is_valid(values).cast(pa.int8())
-    return pc.add(rank, pc.fill_null(pc.is_nan(values), False).cast(pa.int8())) if _has_nan(values) else rank
+    if not _has_nan(values):
+        return rank
+    is_first = pc.fill_null(pc.equal(pc.is_nan(values), not is_lowest), False)
+    return pc.add(rank, is_first.cast(pa.int8()))
 
 
 def _has_nan(values: pa.Array) -> bool:

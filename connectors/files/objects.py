@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from ..errors import ConnectorConfigError, Interrupted
 from ..failpoints import failpoint
 from ..settings import url_scheme
-from .storage import LOCK_POLL_S, Entry, without_credentials
+from .storage import LOCK_POLL_S, Entry, Listing, without_credentials
 
 #: They have no copy, and rename onto an existing file in one step.
 _FILE_SERVERS = frozenset({"ftp", "sftp", "ssh"})
@@ -56,14 +56,17 @@ class ObjectStorage:
         return sorted((name.rpartition("/")[2], is_folder) for name, is_folder in rows if name != own)
 
     def entries(self, folder: str = "") -> list[Entry]:
+        return sorted(self.listing(folder).entries(), key=lambda entry: entry.name)
+
+    def listing(self, folder: str = "") -> Listing:
         self._fs.invalidate_cache()
-        found = []
+        found = Listing()
         for full, item in self._fs.find(self._full(folder), detail=True).items():
             name = self._relative(full)
             inner = name[len(folder) + 1 :] if folder else name
             if not any(part.startswith((".", "_")) for part in inner.split("/")):
-                found.append(_entry(name, item))
-        return sorted(found, key=lambda entry: entry.name)
+                found.add(_entry(name, item))
+        return found
 
     def entry(self, name: str) -> Entry | None:
         self._fs.invalidate_cache()

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -16,16 +15,16 @@ import pyarrow.parquet
 from ..arrow.conform import shown
 from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
 from ..arrow.parquet_size import fitting_records, joined
-from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
+from ..arrow.text import to_text
 from ..arrow.times import is_fine
 from ..errors import FatalConnectorError
-from .columns import both_held, is_held
-from .formats import Writer, plain, unfit
+from .formats import Writer, plain
 from .int96 import fine_columns, has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
 from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, ParquetSourceSettings
+from .typed_format import TypedFormat
 
 #: A row group is written at so many bytes (fewer with a memory limit) or records.
 GROUP_BYTES = 64 << 20
@@ -54,7 +53,7 @@ class Footer:
     size_bytes: int
 
 
-class ParquetFormat:
+class ParquetFormat(TypedFormat):
     """Parquet, compressed by zstd unless the config names another codec."""
 
     suffix = "parquet"
@@ -63,47 +62,15 @@ class ParquetFormat:
     needs_equal_columns = False
 
     def __init__(self, settings: ParquetSourceSettings | None = None, compression: str = "zstd") -> None:
-        self._settings = settings or ParquetSourceSettings(path=".")
+        super().__init__(settings or ParquetSourceSettings(path="."))
         self._compression = compression
         #: Bytes at which a row group is written.
         self.group_bytes = GROUP_BYTES
         #: Bytes fetched ahead if the file is not local.
         self.ahead_bytes = AHEAD_BYTES
 
-    def names(self, file: DataFile) -> list[str]:
-        return list(self._schema(file).names)
-
-    def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
-        schema = self._schema(files[0]) if files else pa.schema([])
-        for file in files[1:]:
-            own = self._schema(file)
-            # Wider than each of them; a value that the cast would change is an error when it is read.
-            schema = schema if own.equals(schema) else self._united(schema, own, file)
-        return schema
-
-    def _united(self, schema: pa.Schema, own: pa.Schema, file: DataFile) -> pa.Schema:
-        """Return the columns of some files and one more; a column that only one side has may be NULL."""
-        fields = [self._both(field, own, file) for field in schema]
-        there = set(schema.names)
-        return pa.schema([*fields, *(field.with_nullable(True) for field in own if field.name not in there)])
-
-    def _both(self, field: pa.Field, own: pa.Schema, file: DataFile) -> pa.Field:
-        place = own.get_field_index(field.name)
-        if place < 0:
-            return field.with_nullable(True)
-        other, kind = own.field(place), field.type
-        if self._settings.type_of(field.name) is None and not kind.equals(other.type):
-            try:
-                kind = both_held(kind, other.type)
-            except pa.ArrowException as error:
-                raise FatalConnectorError(
-                    f"{file.label} and the other files of its stream differ in type: column {field.name!r} is {kind} "
-                    f"there and {other.type} here; `config.types: {{{field.name}: string}}` takes it as text",
-                    key="types",
-                ) from error
-        return field.with_type(kind).with_nullable(field.nullable or other.nullable)
-
-    def _schema(self, file: DataFile) -> pa.Schema:
+    def own_schema(self, file: DataFile) -> pa.Schema:
+        """Return a file's columns, as its footer has them."""
         return flat_schema(self.footer(file).schema, file.levels, file.label)
 
     def footer(self, file: DataFile) -> Footer:
@@ -126,7 +93,7 @@ class ParquetFormat:
             own = flat_schema(plain(opened.schema_arrow), file.levels, file.label)
             paths = Paths(list(own))
             present = [".".join(paths.of[name]) for name in wanted.names if name in paths.of]
-            self._refuse_other_types(file, own, wanted)
+            self.refuse_other_types(file, own, wanted)
             try:
                 chosen = file.groups if isinstance(file, FilePart) else None
                 most = self._settings.batch_size
@@ -136,45 +103,10 @@ class ParquetFormat:
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
                     batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
-                    fitted = (self._fitted(file, _flat(batch, own), wanted) for batch in batches)
+                    fitted = (self.fitted(file, _flat(batch, own), wanted) for batch in batches)
                     yield from joined(fitted, BLOCK_BYTES, most)
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
-
-    def _refuse_other_types(self, file: DataFile, own: pa.Schema, wanted: pa.Schema) -> None:
-        """Raise for a file that was written since the stream's types were found, and has other types."""
-        for field in wanted:
-            place = own.get_field_index(field.name)
-            if (
-                place < 0
-                or self._settings.type_of(field.name) is not None
-                or is_held(own.field(place).type, field.type)
-            ):
-                continue
-            raise FatalConnectorError(
-                f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
-                f"{own.field(place).type} now: run again"
-            )
-
-    def _fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
-        columns = []
-        present = dict(zip(batch.schema.names, batch.columns, strict=True))
-        for field in wanted:
-            column = present.get(field.name)
-            if column is None:
-                columns.append(pa.nulls(batch.num_rows, field.type))
-                continue
-            if not is_bytes(field.type):
-                _demand_utf8(file, field, column)
-            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
-            try:
-                columns.append(casts(column))
-            except (pa.ArrowException, ValueError) as error:
-                place = first_invalid(column, casts)
-                raise unfit(file.label, field, column[place].as_py()) from error
-        if not columns:
-            return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
-        return pa.record_batch(columns, schema=wanted)
 
     def _fetches(
         self, metadata: pyarrow.parquet.FileMetaData, groups: Sequence[int] | None
@@ -220,16 +152,9 @@ class ParquetFormat:
                 first, gathered = place + 1, 0
         return parts or [(file, file.label)]
 
-    def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
-        """Yield nothing: all types are known."""
-        return iter(())
-
     def count(self, file: DataFile) -> int:
         with _Opened(file) as opened:
             return int(opened.metadata.num_rows)
-
-    def stored(self, schema: pa.Schema) -> pa.Schema:
-        return plain(schema)
 
     def written_type(self, kind: pa.DataType) -> pa.DataType:
         if pa.types.is_timestamp(kind) and kind.unit == "s":
@@ -244,19 +169,6 @@ class ParquetFormat:
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression, self.group_bytes)
-
-
-def _demand_utf8(file: DataFile, field: pa.Field, column: pa.Array) -> None:
-    """Raise if a text, also within other values, is none: Parquet's readers do not look, most destinations do."""
-    if not (is_text(column.type) or pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
-        return
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise FatalConnectorError(
-            f"{file.label}: column {field.name!r} holds values that are no {column.type}: {error}; mend the file where "
-            f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
-        ) from error
 
 
 def _unreadable(what: str, error: Exception) -> str:
@@ -385,20 +297,6 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()
-
-
-def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
-    if column.type.equals(kind):
-        return column
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if is_text(column.type) and is_bytes(kind) and not is_said:  # other files of the stream have it as bytes
-        return column.cast(kind)
-    if is_text(column.type) and not is_text(kind):
-        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
-    if is_text(kind):
-        return to_text(column, "").cast(kind)
-    return column.cast(kind)
 
 
 def _kept(field: pa.Field) -> pa.Field:

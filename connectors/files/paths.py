@@ -25,7 +25,7 @@ from .local import LocalStorage
 from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
 from .patterns import Matches
-from .storage import Entry, Storage, translated, without_credentials
+from .storage import Entry, Listing, Storage, translated, without_credentials
 
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
@@ -289,9 +289,30 @@ def find_matches(location: Location, patterns: Mapping[str, Sequence[str]], suff
         matches, found = Matches(storage), []
         for name, globs in patterns.items():
             files = [finder.listed(entry) for entry in matches.of(globs)]
-            absent = "" if files else f"{' and '.join(map(storage.label, globs))} matches no file"
-            found.append(StreamFiles(name, files, absent=absent))
+            found.append(StreamFiles(name, files, absent="" if files else _no_match(storage, globs)))
     return found
+
+
+def list_matches(
+    location: Location, name: str, globs: Sequence[str], suffix: str
+) -> tuple[StreamFiles, Listing, Callable[[Entry], DataFile]]:
+    """List the files of one such stream, of which few will be read.
+
+    Returns:
+        The stream without its files, the files as they are listed, and what makes a file of the stream of one of them.
+
+    Raises:
+        ConnectorConfigError: the location is no folder.
+    """
+    (found,) = find_matches(location, {name: ()}, suffix)
+    with translated(location.storage.label()):
+        listing = Matches(location.storage).listing(globs)
+    found.absent = "" if listing.names else _no_match(location.storage, globs)
+    return found, listing, _Finder(location.storage, suffix, ()).listed
+
+
+def _no_match(storage: Storage, globs: Sequence[str]) -> str:
+    return f"{' and '.join(map(storage.label, globs))} matches no file"
 
 
 def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .storage import Entry, Storage
+from .storage import Entry, Listing, Storage
 
 _SPECIAL = frozenset("*?[")
 
@@ -15,30 +15,41 @@ class Matches:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._listed: dict[str, list[Entry]] = {}
+        self._listed: dict[str, Listing] = {}
 
     def of(self, patterns: Iterable[str]) -> list[Entry]:
         """Return each file that one of the patterns matches once, sorted by name.
 
         In a folder, files and folders whose names begin with `.` or `_` are matched by no pattern, but by their name.
         """
-        found: dict[str, Entry] = {}
-        for pattern in patterns:
-            for entry in self._matches(pattern):
-                found[entry.name] = entry
-        return [found[name] for name in sorted(found)]
+        return sorted(self.listing(patterns).entries(), key=lambda entry: entry.name)
 
-    def _matches(self, pattern: str) -> Iterable[Entry]:
+    def listing(self, patterns: Iterable[str]) -> Listing:
+        """Do so in the order in which they are found."""
+        listings = [self._matches(pattern) for pattern in patterns]
+        if len(listings) == 1:
+            return listings[0]
+        found, seen = Listing(), set[str]()
+        for listing in listings:
+            for place, name in enumerate(listing.names):
+                if name not in seen:
+                    found.add(listing.entry(place))
+            seen.update(listing.names)
+        return found
+
+    def _matches(self, pattern: str) -> Listing:
         parts = pattern.split("/")
         first = next((place for place, part in enumerate(parts) if _SPECIAL & set(part)), None)
         if first is None:
-            entry = self._storage.entry(pattern)
-            return [] if entry is None else [entry]
+            found, entry = Listing(), self._storage.entry(pattern)
+            if entry is not None:
+                found.add(entry)
+            return found
         folder = "/".join(parts[:first])
         if folder not in self._listed:
-            self._listed[folder] = self._storage.entries(folder)
-        matches = _compiled(parts).fullmatch
-        return (entry for entry in self._listed[folder] if matches(entry.name))
+            self._listed[folder] = self._storage.listing(folder)
+        matches, listing = _compiled(parts).fullmatch, self._listed[folder]
+        return listing.taken([place for place, name in enumerate(listing.names) if matches(name)])
 
 
 def _compiled(parts: list[str]) -> re.Pattern[str]:

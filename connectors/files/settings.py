@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from ..arrow.text import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
 from ..settings import Settings, is_url, refuse_ambiguous, url_scheme
+from .time_formats import checked_format
 
 #: Bytes of one block that is parsed at once; batches have about this size.
 BLOCK_BYTES = 4 << 20
@@ -56,6 +58,11 @@ def _codec(encoding: str) -> str:
 _Encoding = Annotated[str, AfterValidator(_codec)]
 
 
+def _null_word(said: Any) -> Any:
+    """Read `null`, which YAML takes for nothing, as the word that it is here."""
+    return "null" if said is None else said
+
+
 class FileSourceSettings(Settings):
     """Settings of every file source."""
 
@@ -71,6 +78,7 @@ class FileSourceSettings(Settings):
         default=False,
         description="adds `_file`, the file's name below `path`, and `_file_modified`, when it was last written",
     )
+    file_rows: bool = Field(default=False, description="adds `_file_row`, a record's number in its file, from 1")
     storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
     batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
     checkpoint_records: int = Field(
@@ -109,9 +117,21 @@ class FileSourceSettings(Settings):
 
     def type_of(self, column: str) -> str | None:
         """Return the type that `types` says for a column: by its name, else by the first glob that matches."""
-        if column in self.types:
-            return self.types[column]
-        return next((kind for glob, kind in self.types.items() if fnmatchcase(column, glob)), None)
+        return _said_of(self.types, column)
+
+    def format_of(self, column: str) -> str | None:
+        """Return how the dates and times of a column are written; None: as ISO 8601."""
+        return None
+
+    def said_columns(self) -> list[str]:
+        """Return the names and globs of columns that the settings name."""
+        return list(self.types)
+
+
+def _said_of(said: Mapping[str, str], column: str) -> str | None:
+    if column in said:
+        return said[column]
+    return next((value for glob, value in said.items() if fnmatchcase(column, glob)), None)
 
 
 def _zone(name: str) -> str:
@@ -134,11 +154,24 @@ class TextSourceSettings(FileSourceSettings):
     numbers: Literal["double", "exact"] = Field(
         default="double", description="numbers with fractions: double, or exact for decimals with all their digits"
     )
+    formats: dict[str, Annotated[str, AfterValidator(checked_format)]] = Field(
+        default_factory=dict,
+        description="how dates and times of a column are written, where it is not ISO 8601: "
+        '{"*_at": "%d.%m.%Y %H:%M"}; unix or unix_ms: a number of seconds or milliseconds',
+    )
     timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
         default=None,
         description="zone of times without one, such as Europe/Berlin; their columns are moments. Default: they stay "
         "without a zone",
     )
+
+    def format_of(self, column: str) -> str | None:
+        """Return how the dates and times of a column are written; None: as ISO 8601."""
+        return _said_of(self.formats, column)
+
+    def said_columns(self) -> list[str]:
+        """Return the names and globs of columns that the settings name."""
+        return [*self.types, *self.formats]
 
 
 class CSVSourceSettings(TextSourceSettings):
@@ -157,7 +190,7 @@ class CSVSourceSettings(TextSourceSettings):
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
     encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
     skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
-    short_rows: Literal["fail", "null"] = Field(
+    short_rows: Annotated[Literal["fail", "null"], BeforeValidator(_null_word)] = Field(
         default="fail",
         description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
         "(the last columns are NULL)",
@@ -197,6 +230,10 @@ class JSONSourceSettings(TextSourceSettings):
     )
 
 
+class ArrowSourceSettings(FileSourceSettings):
+    """Settings of a source of Arrow IPC files, which have their own types; `types` casts them."""
+
+
 class ParquetSourceSettings(FileSourceSettings):
     """Settings of a Parquet source; files have their own types, and `types` casts them."""
 
@@ -219,6 +256,11 @@ class FileDestinationSettings(Settings):
     file_records: int | None = Field(
         default=None, ge=1, description="most records of one file; default: one file for each commit"
     )
+    file_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="a file of so many bytes gets no further batch of records; default: one file for each commit",
+    )
     partition_by: Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_levels)] = Field(
         default_factory=list,
         description="folders for the values of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, month "
@@ -239,8 +281,18 @@ class CSVDestinationSettings(TextDestinationSettings):
     quote: Literal['"', ""] = Field(
         default='"', description="around texts; empty: nothing is quoted, and a text that needs it fails the stream"
     )
+    quoting: Literal["texts", "all", "needed"] = Field(
+        default="texts",
+        description="what is quoted: texts, all values but NULL, or only texts that need it, the empty one among them",
+    )
     header: bool = Field(default=True, description="false: the first line is a record")
     encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
+
+    @model_validator(mode="after")
+    def _has_quotes(self) -> CSVDestinationSettings:
+        if not self.quote and self.quoting != "texts":
+            raise ValueError(f'quoting: {self.quoting} needs quotes, and `quote: ""` says that there are none')
+        return self
 
 
 class ParquetDestinationSettings(FileDestinationSettings):

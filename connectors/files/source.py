@@ -1,4 +1,4 @@
-"""Sources of CSV, JSON lines, JSON documents and Parquet files."""
+"""Sources of CSV, JSON lines, JSON documents, Parquet and Arrow files."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from ..stream import (
     ReplicationMethod,
     Stream,
 )
+from .arrow_format import ArrowFormat
 from .csv_format import CSVFormat
-from .file_columns import filled, with_file_columns
+from .file_columns import filled, numbered, with_file_columns
 from .formats import INFER_BYTES, Format, demand_columns, unfit
 from .interrupts import Call, Calls
 from .json_format import JSONFormat
@@ -48,21 +49,26 @@ from .paths import (
     find_matches,
     find_streams,
     identity,
+    list_matches,
     locate,
     reach,
 )
 from .ranges import FilePart, Seen, listed, moment, part_of
 from .read_rejections import ReadRejections
 from .settings import (
+    ArrowSourceSettings,
     CSVSourceSettings,
     FileSourceSettings,
     JSONLSourceSettings,
     JSONSourceSettings,
     ParquetSourceSettings,
+    TextSourceSettings,
 )
 from .storage import translated
+from .time_formats import type_of_format
 from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
 from .type_inference import Guess
+from .typed_format import TypedFormat
 
 
 class FileSource:
@@ -129,17 +135,29 @@ class FileSource:
 
     def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
         """See `TracksFiles`."""
-        found = [each for each in self._found_files([name]) if each.name == name]
-        if not found:
-            raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
-        self._new[name] = new = NewFiles(found[0].files, read)
-        return self._opened(replace(found[0], files=new.files), known_columns(bookmark))
+        if name in self._settings.streams:
+            found, new = self._found_by_pattern(name, read)
+        else:
+            found = self._found_before(name)
+            new = NewFiles.among(found.files, read)
+        self._new[name] = new
+        return self._opened(replace(found, files=new.files), known_columns(bookmark))
 
-    def _found_files(self, names: Collection[str]) -> list[StreamFiles]:
+    def _found_by_pattern(self, name: str, read: Sequence[FileRead]) -> tuple[StreamFiles, NewFiles]:
+        levels = self._levels(name)
+        found, listing, listed = list_matches(self._location(), name, self._settings.streams[name], self._format.suffix)
+        return found, NewFiles(listing, lambda entry: replace(listed(entry), levels=levels), read)
+
+    def _found_before(self, name: str) -> StreamFiles:
         """Return the files as `list_streams` has found them, if it had to look for them."""
-        if self._settings.streams or not self._found:
-            return self._find(names)
-        return [self._leveled(replace(each, name=name)) for name, (_, each) in self._found.items()]
+        if self._found and not self._settings.streams:
+            everything = [self._leveled(replace(each, name=own)) for own, (_, each) in self._found.items()]
+        else:
+            everything = self._find([name])
+        for found in everything:
+            if found.name == name:
+                return found
+        raise FatalConnectorError(f"the files of stream {name!r} are gone", stream=name, key="path")
 
     def _opened(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         try:
@@ -149,13 +167,16 @@ class FileSource:
 
     def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}
-        return [name for name in self._settings.types if not fnmatch.filter(columns, name) and name not in columns]
+        return [
+            name for name in self._settings.said_columns() if not fnmatch.filter(columns, name) and name not in columns
+        ]
 
     def _refuse_unused(self, streams: Sequence[Stream]) -> None:
         unused = self._unused_types(streams)
         if unused and streams:
+            key = "types" if unused[0] in self._settings.types else "formats"
             raise ConnectorConfigError(
-                f"config.types: no stream has a column {unused[0]!r}", connector=self.connector, key="types"
+                f"config.{key}: no stream has a column {unused[0]!r}", connector=self.connector, key=key
             )
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
@@ -204,7 +225,7 @@ class FileSource:
             count = how_many(total, readers, self._settings.range_bytes)
             parts: list[tuple[DataFile, str]] = []
             for file in files if count > 1 else ():
-                share = max(1, round(count * file.size_bytes() / max(total, 1)))
+                share = 1 if self._settings.file_rows else max(1, round(count * file.size_bytes() / max(total, 1)))
                 parts += self._format.split(file, share, self._settings.range_bytes)
             ranges = listed(parts)
             # Other settings do not change the records.
@@ -218,15 +239,19 @@ class FileSource:
             seen.check()
             names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
             file = file.as_listed() if self._settings.file_columns else file
+            records = 0
             for batch in self._format.read(file, stream.schema, known):
                 if not batch.schema.equals(stream.schema):
                     raise RangesRefused(f"{part.label} has columns that are new")
-                yield self._of_file(batch, file, sorted(names))
+                yield self._of_file(batch, file, sorted(names), records)
+                records += batch.num_rows
                 call.check()
             seen.check()
 
     @property
     def _split_by(self) -> str:
+        if self._settings.file_rows:  # only a file as a whole knows the numbers of its records
+            return "files"
         return {"csv": "files and bytes", "parquet": "files and row groups"}.get(self.connector, "files")
 
     def _refuse_new_columns(self, files: Sequence[DataFile], known: frozenset[str]) -> None:
@@ -243,8 +268,7 @@ class FileSource:
 
     def _find(self, names: Collection[str] | None = None) -> list[StreamFiles]:
         """Find the files of all streams; of these only, where the settings name the streams."""
-        settings, suffix = self._settings, self._format.suffix
-        location = locate(settings.path, self._folder, settings.storage_options, suffix)
+        settings, suffix, location = self._settings, self._format.suffix, self._location()
         if settings.streams:
             wanted = {name: said for name, said in settings.streams.items() if names is None or name in names}
             return [self._leveled(found) for found in find_matches(location, wanted, suffix)]
@@ -252,6 +276,10 @@ class FileSource:
         named = [replace(each, name=each.stem) if each.name in self._former else each for each in found]
         self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
         return [self._leveled(each) for each in named]
+
+    def _location(self) -> Location:
+        settings = self._settings
+        return locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
 
     def _leveled(self, found: StreamFiles) -> StreamFiles:
         """Return a stream's files with the levels down to which their objects become columns."""
@@ -288,8 +316,8 @@ class FileSource:
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
             schema = pa.schema([self._as_said(field) for field in schema])
-            if self._settings.file_columns and len(schema):
-                schema = with_file_columns(found.name, schema)
+            if len(schema):
+                schema = with_file_columns(found.name, schema, self._settings)
             schema = _marked(united(known or pa.schema([]), schema), found.files)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
@@ -305,15 +333,24 @@ class FileSource:
         )
 
     def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
-        """Yield files, and the files within archives; a file of Parquet is none that can be read there."""
-        return iter(files) if isinstance(self._format, ParquetFormat) else expanded(files, self._format.suffixes)
+        """Yield files, and the files within archives; only texts can be read there."""
+        return iter(files) if isinstance(self._format, TypedFormat) else expanded(files, self._format.suffixes)
 
     def _as_said(self, field: pa.Field) -> pa.Field:
         """Return a column with the type that the settings say for it, if they do."""
-        said = self._settings.type_of(field.name)
+        said, form = self._settings.type_of(field.name), self._settings.format_of(field.name)
+        if said is None and form is not None:
+            said = type_of_format(form)
+            if said == "timestamp" and self._zone is not None:
+                said = "timestamptz"
         if said is None:
             return field
         return marked(pa.field(field.name, parse_type(said), field.nullable, _said(self._format)), path_of(field))
+
+    @property
+    def _zone(self) -> str | None:
+        """Return the zone of times without one, in files that have such."""
+        return self._settings.timezone if isinstance(self._settings, TextSourceSettings) else None
 
     def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
         schema = self._format.schema(files, INFER_BYTES)
@@ -380,7 +417,7 @@ class FileSource:
             if new is None:
                 raise FatalConnectorError(f"it is not known which files of stream {name!r} were read", stream=name)
             return new
-        return NewFiles([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
+        return NewFiles.among([file.as_listed() for file in self._files(name)], (bookmark or {}).get(FILES, ()))
 
     def _batches(
         self,
@@ -423,8 +460,8 @@ class FileSource:
                         schema = batch.schema
                         known |= frozenset(schema.names)
                         changes.append(replace(stream, schema=schema))
+                    yield self._of_file(batch, part, names, records)
                     records += batch.num_rows
-                    yield self._of_file(batch, part, names)
                     call.check()
             if seen is not None:
                 seen.check_whole()
@@ -435,9 +472,12 @@ class FileSource:
         elif stream.names_files:
             yield Checkpoint(files=tuple(file_read(file.as_listed().entry()) for file in files))
 
-    def _of_file(self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None) -> pa.RecordBatch:
-        """Return a batch with what its file's name and time say."""
+    def _of_file(
+        self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None, before: int
+    ) -> pa.RecordBatch:
+        """Return a batch with what its file's name and time say; `before`: records of the file before it."""
         batch = _with_partitions(file, batch, frozenset(names or ()))
+        batch = numbered(batch, before) if self._settings.file_rows else batch
         return filled(batch, file) if self._settings.file_columns else batch
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
@@ -501,22 +541,34 @@ class JSONSource(TextSource, ObjectSource):
         return True
 
 
-class ParquetSource(ObjectSource):
-    """Reads Parquet files."""
-
-    connector = "parquet"
-    settings = ParquetSourceSettings
-    formats = ParquetFormat
+class TypedSource(ObjectSource):
+    """Reads files that say the types of their columns."""
 
     def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
         """See `LooksAtTimes`."""
-        assert isinstance(self._format, ParquetFormat)
+        assert isinstance(self._format, ParquetFormat | ArrowFormat)
         found: frozenset[str] = frozenset()
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             for file in self._expanded(self._files(stream.name)):
                 call.check()
                 found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
         return found
+
+
+class ArrowSource(TypedSource):
+    """Reads Arrow IPC files (Feather) and streams."""
+
+    connector = "arrow"
+    settings = ArrowSourceSettings
+    formats = ArrowFormat
+
+
+class ParquetSource(TypedSource):
+    """Reads Parquet files."""
+
+    connector = "parquet"
+    settings = ParquetSourceSettings
+    formats = ParquetFormat
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give each of up to eight streams an equal part for reading ahead."""
@@ -561,7 +613,7 @@ def _marked(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
 
 def _said(made: Format) -> dict[bytes, bytes]:
     """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
-    return {} if isinstance(made, ParquetFormat) else {SAID: b"1"}
+    return {} if isinstance(made, TypedFormat) else {SAID: b"1"}
 
 
 class _GoneFile(RetriableError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
@@ -47,6 +48,45 @@ class Entry(NamedTuple):
     etag: str = ""
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Files below a storage's root, column by column: of very many, few are looked at one by one."""
+
+    names: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    #: Microseconds since 1970; None: the storage does not say.
+    times: list[int | None] = field(default_factory=list)
+    #: As `Entry.etag`.
+    etags: list[str] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Add a file."""
+        self.names.append(entry.name)
+        self.sizes.append(entry.size_bytes)
+        self.times.append(None if entry.modified is None else (entry.modified - _EPOCH) // timedelta(microseconds=1))
+        self.etags.append(entry.etag)
+
+    def entry(self, place: int) -> Entry:
+        """Return one file."""
+        time = self.times[place]
+        modified = None if time is None else _EPOCH + timedelta(microseconds=time)
+        return Entry(self.names[place], self.sizes[place], modified, self.etags[place])
+
+    def entries(self) -> list[Entry]:
+        """Return all files."""
+        return [self.entry(place) for place in range(len(self.names))]
+
+    def taken(self, places: Sequence[int]) -> Listing:
+        """Return some files of it."""
+        if len(places) == len(self.names):
+            return self
+        columns = (self.names, self.sizes, self.times, self.etags)
+        return Listing(*([column[place] for place in places] for column in columns))  # type: ignore[arg-type]
+
+
 class Storage(Protocol):
     """A folder and the files below it; names are relative to it and stay inside."""
 
@@ -56,6 +96,10 @@ class Storage(Protocol):
     def kind(self, name: str) -> str | None: ...
     def names(self, folder: str = "") -> list[tuple[str, bool]]: ...
     def entries(self, folder: str = "") -> list[Entry]: ...
+    def listing(self, folder: str = "") -> Listing:
+        """List the files below a folder, but no hidden ones and none whose name begins with `_`."""
+        ...
+
     def entry(self, name: str) -> Entry | None:
         """Return one file; None: there is no file of that name."""
         ...

@@ -216,6 +216,10 @@ class Staging:
             self._writer.write(batch)
         self.records += batch.num_rows
 
+    def size_bytes(self) -> int:
+        """Return how many bytes are in the file by now; more may be on their way into it."""
+        return self._raw.tell()
+
     def finish(self) -> Staged:
         """Make the file durable."""
         with _refused(self._table, self.name):

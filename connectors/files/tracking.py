@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, RetriableError
 from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
+from ..known_files import KnownFiles, names_of
 from ..stream import FILE_MODIFIED, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
 from .paths import DataFile
-from .storage import Entry
+from .storage import Entry, Listing
 
 #: In a bookmark's boundary: the columns of all files read so far.
 _SCHEMA = "schema"
@@ -23,12 +24,28 @@ _SCHEMA = "schema"
 class NewFiles:
     """The files of a stream that are to be read, in order, and what is to be kept of them."""
 
-    def __init__(self, files: Iterable[DataFile], read: Iterable[FileRead]) -> None:
-        known = {each.path: each for each in read}
-        found = [(file, known.get(file.name)) for file in files]
+    def __init__(self, listing: Listing, made: Callable[[Entry], DataFile], read: Collection[FileRead]) -> None:
+        """Compare all files that are there with those that were read.
+
+        Args:
+            listing: all files of the stream.
+            made: makes a file of the stream of one that is listed.
+            read: what the destination knows.
+        """
+        known = KnownFiles.of(read)
+        places, is_new = _compared(listing, known)
+        found = [listing.entry(place) for place in is_new]
         #: New and changed files by time, then by name; times decide nothing but the order.
-        self.files = sorted((file for file, before in found if _differs(file, before)), key=_order)
-        self._changed = frozenset(file.name for file in self.files if file.name in known)
+        self.files = sorted(map(made, found), key=_order)
+        self._changed = {entry.name for entry, place in zip(found, places, strict=True) if place is not None}
+
+    @classmethod
+    def among(cls, files: Iterable[DataFile], read: Collection[FileRead]) -> Self:
+        """Compare files of the stream, which know how they were listed or are looked at."""
+        listing, by_name = Listing(), {file.name: file for file in files}
+        for file in by_name.values():
+            listing.add(file.entry())
+        return cls(listing, lambda entry: by_name[entry.name], read)
 
     def chosen(self, stream: Stream) -> list[DataFile]:
         """Return the files that the stream reads.
@@ -125,14 +142,26 @@ def demand_unchanged(file: DataFile) -> None:
         )
 
 
-def _differs(file: DataFile, before: FileRead | None) -> bool:
-    """Tell whether a file is new or has changed; a hash of the content says more than the time."""
-    if before is None:
-        return True
-    now = file.listed or file.entry()
-    if now.size_bytes != before.size_bytes or now.etag != before.etag:
-        return True
-    return not now.etag and _text(now.modified) != before.modified
+def _compared(listing: Listing, known: KnownFiles) -> tuple[list[int | None], list[int]]:
+    """Return the places of the files that are not as they are known, among those that are known and those listed.
+
+    A hash of the content says more than the time.
+    """
+    import pyarrow.compute as pc  # the plan reads names only, and its kernels take time to load
+
+    names, paths = names_of(listing.names), known.paths
+    kind = names.type if names.type == paths.type else pa.binary()
+    before = pc.index_in(names.cast(kind), value_set=paths.cast(kind))
+    etags = pa.array(listing.etags, pa.string())
+    is_same = pc.and_(
+        pc.equal(pa.array(listing.sizes, pa.int64()), known.sizes.take(before)),
+        pc.equal(etags, known.etags.take(before)),
+    )
+    times, known_times = pa.array(listing.times, pa.int64()), known.times().take(before)
+    is_same_time = pc.if_else(pc.is_null(times), pc.is_null(known_times), pc.equal(times, known_times).fill_null(False))
+    is_same = pc.and_(is_same, pc.or_(pc.not_equal(etags, ""), is_same_time)).fill_null(False)
+    new = pc.indices_nonzero(pc.invert(is_same))
+    return before.take(new).to_pylist(), new.to_pylist()
 
 
 def _order(file: DataFile) -> tuple[datetime, str]:

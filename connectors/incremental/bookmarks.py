@@ -294,6 +294,14 @@ def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.S
         return None  # below all values of the type
 
 
+def query_start(stream: Stream, bookmark: Bookmark | None) -> pa.Scalar | None:
+    """Return what `:bookmark` of a stream's query stands for (`Stream.is_query_bounded`); None: nobody has said it."""
+    lower = lower_bound(stream, bookmark_values(stream, bookmark))
+    if lower is not None:
+        return lower[0]
+    return None if stream.bookmark_start is None else stream.bookmark_start.values[0]
+
+
 def can_look_back(kind: pa.DataType) -> bool:
     """Tell whether a `lookback` can be subtracted from values of a type."""
     types = pa.types
@@ -391,6 +399,7 @@ __all__ = [
     "missing_error",
     "past",
     "python_value",
+    "query_start",
     "refuse_incomplete",
     "same",
     "to_json",

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
 from ..filters import without_deleted
-from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition
+from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, Stream, WriteDisposition
 from ..written_range import RangeWatch
 
 #: Of records with the same key none counts more than another.
@@ -45,7 +45,7 @@ def written_table(
         old = _outside(load, old, new, checkpoint, rejected)
         if load.stream.latest_by:
             keys = keys_of(new, load.stream.key_properties)
-            found = _latest(load.stream.latest_by, {}, new.slice(0, 0), new, keys)
+            found = _latest(load.stream, {}, new.slice(0, 0), new, keys)
             new = new.take(pa.array(sorted(found.values()), pa.int64()))
     if load.write_disposition in _WITHOUT_REPEATS and load.stream.key_properties:
         keys = keys_of(new, load.stream.key_properties)
@@ -139,9 +139,7 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)
     last = {key: position for position, key in enumerate(new_keys)}
     if load.stream.latest_by:
-        last = _latest(
-            load.stream.latest_by, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys
-        )
+        last = _latest(load.stream, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys)
     if load.conflict_method is ConflictMethod.IGNORE:
         for key in old_keys:
             last.pop(key, None)
@@ -153,15 +151,25 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
 
 
 def _latest(
-    column: str, places: Mapping[tuple[Any, ...], int], old: pa.Table, new: pa.Table, keys: Sequence[tuple[Any, ...]]
+    stream: Stream, places: Mapping[tuple[Any, ...], int], old: pa.Table, new: pa.Table, keys: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], int]:
     """Return where the latest record of each key stands, without those for which the table has a newer one."""
-    ages, held = ([_age(value) for value in table.column(column).to_pylist()] for table in (new, old))
+    ages, held = (table.column(stream.latest_by).to_pylist() for table in (new, old))
     found: dict[tuple[Any, ...], int] = {}
     for position, key in enumerate(keys):
-        if key not in found or ages[position] >= ages[found[key]]:
+        if key not in found or not _is_older(ages[position], ages[found[key]], is_lowest=stream.latest_is_lowest):
             found[key] = position
-    return {key: at for key, at in found.items() if key not in places or ages[at] >= held[places[key]]}
+    return {
+        key: at
+        for key, at in found.items()
+        if key not in places or not _is_older(ages[at], held[places[key]], is_lowest=stream.latest_is_lowest)
+    }
+
+
+def _is_older(value: Any, other: Any, *, is_lowest: bool) -> bool:
+    if value is None or other is None:
+        return value is None and other is not None
+    return _age(value) > _age(other) if is_lowest else _age(value) < _age(other)
 
 
 def _age(value: Any) -> tuple[Any, ...]:

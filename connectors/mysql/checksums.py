@@ -6,7 +6,7 @@ from ..checksums.sql import Canonical, exponent_form
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .kinds import Kind
-from .types import geometry_text
+from .types import geometry_text, zero_as_null
 
 
 class MySQLCanonical(Canonical):
@@ -16,9 +16,15 @@ class MySQLCanonical(Canonical):
     null = "char(1 using utf8mb4)"
     random = "rand()"
 
+    def __init__(self, *, are_zeros_null: bool = False) -> None:
+        """Take a date or time whose month or day is 0 for NULL, where it may be NULL."""
+        self._are_zeros_null = are_zeros_null
+
     def text(self, column: str, compared: Compared) -> str:
         """Write a value's canonical text."""
         form, kind = compared.form, _kind(compared)
+        if self._are_zeros_null and compared.field.nullable:
+            column = zero_as_null(column, str(kind))
         if form in (Form.BOOLEAN, Form.INTEGER):
             return f"cast({column} + 0 as char)" if kind.name == "bit" else _number(column)
         if form is Form.DECIMAL:

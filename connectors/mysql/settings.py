@@ -44,6 +44,10 @@ class MySQLSettings(ServerSettings):
     tinyint1_as_bool: bool = Field(
         True, description="Source: tinyint(1) is a boolean; false: an integer, for columns that hold more than 0 and 1"
     )
+    zero_dates_as_null: bool = Field(
+        False,
+        description="Source: dates and times whose month or day is 0 are NULL; false: refused, or rejected records",
+    )
     create_schemas: bool = Field(
         True, description="Destination: create databases that tables need; false: refuse such a table"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -27,7 +28,7 @@ from .kinds import Kind, declared
 from .server import Server
 from .session import MySQLSession
 from .settings import VERIFYING, MySQLSettings
-from .types import arrow_of, selected
+from .types import arrow_of, selected, zero_as_null
 
 if TYPE_CHECKING:
     from ..sides import Checksums, KeyRange, Side
@@ -77,15 +78,16 @@ class MySQLSource(QuerySource):
         """Read the catalog."""
         assert isinstance(session, MySQLSession)
         self._may_look = may_look(session)
-        return catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
+        found = catalog.streams(session, self._schema, session.is_mariadb, self._settings.tinyint1_as_bool)
+        return [_with_nulls(stream) for stream in found] if self._settings.zero_dates_as_null else found
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Prepare the query."""
         assert isinstance(session, MySQLSession)
         found = []
-        columns = session.describe(query)
+        columns = session.describe(stream.query)
         if len({each.name.casefold() for each in columns}) == len(columns):  # else the server would say it first
-            columns = session.describe(f"select * from (\n{query}\n) as t")
+            columns = session.describe(f"select * from (\n{stream.query}\n) as t")
         for each in columns:
             native = declared(each.type_code, each.flags, each.length, each.scale, each.charsetnr)
             kind = arrow_of(native, tinyint1_as_bool=self._settings.tinyint1_as_bool)
@@ -105,7 +107,16 @@ class MySQLSource(QuerySource):
 
     def expression(self, field: pa.Field) -> str:
         """Return the column, or a cast."""
-        return selected(super().expression(field), native_of(field, "mysql"))
+        column = selected(super().expression(field), native_of(field, "mysql"))
+        return self._without_zero(column, field)
+
+    def asked(self, field: pa.Field) -> str:
+        """Return the column, with NULL for what is read as NULL."""
+        return self._without_zero(super().asked(field), field)
+
+    def _without_zero(self, column: str, field: pa.Field) -> str:
+        is_asked_for = self._settings.zero_dates_as_null and field.nullable
+        return zero_as_null(column, native_of(field, "mysql")) if is_asked_for else column
 
     def skips_late(self, stream: Stream) -> str:
         """Say what is not known; a replica, or a cluster, is found out when it is read."""
@@ -147,6 +158,18 @@ class MySQLSource(QuerySource):
             return f"{'date' if isinstance(plain, date) else 'time'} {literal(plain.isoformat())}"
         return f"cast({literal(str(plain))} as binary)" if _is_text(field) else literal(str(plain))
 
+    def bound(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Write a number as one; quoted it would be compared as a double."""
+        return str(value.as_py()) if is_number_in_text(field) else self.constant(value, field)
+
+    def written(self, value: Any) -> str:
+        """Write a moment in UTC, and without its zone, which few servers read."""
+        return (
+            self.constant(pa.scalar(value), pa.field("", pa.null()))
+            if isinstance(value, datetime)
+            else super().written(value)
+        )
+
     def checksum_system(self) -> str:
         """Return whose SQL they are computed in."""
         return "mysql"
@@ -163,7 +186,7 @@ class MySQLSource(QuerySource):
         """Compute checksums in the database."""
         from .checksums import MySQLCanonical
 
-        return self.opened_checksums(side, MySQLCanonical())
+        return self.opened_checksums(side, MySQLCanonical(are_zeros_null=self._settings.zero_dates_as_null))
 
     def narrowed(self, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Stream:
         """Return a stream of the records of some ranges of keys."""
@@ -190,6 +213,7 @@ class MySQLSource(QuerySource):
         if pa.types.is_boolean(field.type):
             return [f"({mark} <> 0)"]
         name = f"t.{self.dialect.naming.quote(field.name)}"
+        mark = self._without_zero(mark, field)
         return [name, mark] if Kind.parse(native_of(field, "mysql")).name in ("char", "varchar") else [mark]
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
@@ -203,6 +227,17 @@ class MySQLSource(QuerySource):
         """Return the column as Arrow compares it: texts by their bytes, whatever the collation says."""
         name = f"t.{self.dialect.naming.quote(field.name)}"
         return f"cast(convert({name} using utf8mb4) as binary)" if _is_text(field) else name
+
+
+def _with_nulls(stream: Stream) -> Stream:
+    """Return a stream whose dates and times may be NULL, but for those of its key."""
+    fields = [
+        field.with_nullable(True)
+        if pa.types.is_temporal(field.type) and field.name not in stream.key_properties
+        else field
+        for field in stream.schema
+    ]
+    return replace(stream, schema=pa.schema(fields))
 
 
 def _is_text(field: pa.Field) -> bool:

@@ -13,7 +13,7 @@
 | binary, varbinary, blob | binary |
 | vector | binary: its numbers, four bytes each (float32, little-endian) |
 | json (in MariaDB longtext with a check json_valid) | json |
-| date | date32; zero dates are refused |
+| date | date32; zero dates are refused, or NULL |
 | datetime(n) | timestamp[us] |
 | datetime(n) comment 'UTC' (ours) | timestamp[us, UTC]: `timestamp` ends in 2038 |
 | timestamp(n) | timestamp[us, UTC] |
@@ -240,4 +240,20 @@ class MySQLTypes(Types):
         return widen(before, short) or short
 
 
-__all__ = ["MySQLTypes", "arrow_of", "geometry_of", "geometry_text", "is_unlimited", "key_type", "selected"]
+def zero_as_null(column: str, column_type: str) -> str:
+    """Write a column, with NULL for a date or time whose month or day is 0."""
+    if Kind.parse(column_type).name not in ("date", "datetime", "timestamp"):
+        return column
+    return f"if(month({column}) = 0 or dayofmonth({column}) = 0, null, {column})"
+
+
+__all__ = [
+    "MySQLTypes",
+    "arrow_of",
+    "geometry_of",
+    "geometry_text",
+    "is_unlimited",
+    "key_type",
+    "selected",
+    "zero_as_null",
+]

@@ -15,6 +15,7 @@ from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import UNDECIDED, Stream, Trigger
 from .describe import ResultColumn
+from .type_names import Name
 from .types import ENUM_LABELS, TYPE_NAME, PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
@@ -271,6 +272,16 @@ def _field(column: str, declared: str, base: str | None, own: Any, system: str, 
     if native == "numeric" and not is_text:
         metadata[UNDECIDED] = b"1"
     return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
+
+
+def as_json(field: pa.Field) -> pa.Field:
+    """Return an array that is read as JSON; any other column, and one that is read as text, as it is."""
+    metadata = field.metadata or {}
+    native = metadata.get(b"native_type", b"").decode()
+    if not Name.parse(native).is_array or metadata.get(b"read_as") == b"text":
+        return field
+    own = {b"native_type": b"json", b"native_system": metadata[b"native_system"], b"read_as": b"json"}
+    return pa.field(field.name, pa.json_(), field.nullable, own)
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:

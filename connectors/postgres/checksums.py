@@ -15,6 +15,8 @@ class PostgresCanonical(Canonical):
         """Write a value's canonical text."""
         base = _base(compared)
         form = compared.form
+        if (compared.field.metadata or {}).get(b"read_as") == b"json":
+            column = f"array_to_json({column})"
         if base in ("character", "bpchar", "inet") and form in (Form.NATIVE, Form.TEXT):
             # A cast to text would drop the blanks at its end, and add `/32` to an address.
             return f"case when {column} is not null then concat({column}) end"

@@ -18,11 +18,11 @@ class ResultColumn(NamedTuple):
     modifier: int
 
 
-def describe(address: Address, sql: str) -> list[ResultColumn]:
-    """Prepare one statement, alone, and return its columns; nothing is run.
+def describe(address: Address, query: str) -> list[ResultColumn]:
+    """Prepare a query as one statement, alone and then as a subquery, and return its columns; nothing is run.
 
     Raises:
-        ConnectorError: the server cannot be reached, or takes it for no statement.
+        ConnectorError: the server cannot be reached, or takes it for no statement, or not for a subquery.
     """
     import psycopg
 
@@ -33,8 +33,12 @@ def describe(address: Address, sql: str) -> list[ResultColumn]:
     with connection:
         connection.execute("begin read only")
         pgconn = connection.pgconn
-        prepared = pgconn.prepare(b"", sql.encode())
-        found = pgconn.describe_prepared(b"") if prepared.status == psycopg.pq.ExecStatus.COMMAND_OK else prepared
+        # Alone first: what closes the subquery's parenthesis and opens another one is no statement.
+        for sql in (query, f"select * from (\n{query}\n) as t"):
+            prepared = pgconn.prepare(b"", sql.encode())
+            if prepared.status != psycopg.pq.ExecStatus.COMMAND_OK:
+                raise failure(psycopg.errors.error_from_result(prepared), address) from None
+        found = pgconn.describe_prepared(b"")
         if found.status != psycopg.pq.ExecStatus.COMMAND_OK:
             raise failure(psycopg.errors.error_from_result(found), address) from None
         return [

@@ -42,6 +42,9 @@ class PostgresSettings(ServerSettings):
     create_schemas: bool = Field(
         True, description="Destination: create schemas that tables need; false: refuse such a table"
     )
+    arrays_as_json: bool = Field(
+        False, description="Source: arrays are JSON, `[1, null]`; false: the text of PostgreSQL, `{1,NULL}`"
+    )
     text_columns: tuple[str, ...] = Field(
         (),
         description="Source: columns read as text (`schema.table.column`), for values that no other system "

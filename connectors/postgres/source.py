@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -95,7 +96,11 @@ class PostgresSource(QuerySource):
         # The name of a type depends on the search path: the destination sets the same one.
         session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
-        return catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
+        found = catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
+        return [replace(each, schema=pa.schema(self._with_json(each.schema))) for each in found]
+
+    def _with_json(self, fields: Iterable[pa.Field]) -> list[pa.Field]:
+        return [catalog.as_json(field) if self._settings.arrays_as_json else field for field in fields]
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer raw COPY for whole tables of built-in types, read as they are."""
@@ -142,11 +147,11 @@ class PostgresSource(QuerySource):
         else:
             lease.first(lambda session: session.execute(BEGIN_LOCKED))
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Have libpq describe it: the other drivers do not tell how many digits a number has."""
-        columns = describe(self._settings.address, f"select * from (\n{query}\n) as t")
+        columns = describe(self._settings.address, stream.query)
         session.execute("set local search_path to default")  # the names of types depend on it, see `streams`
-        return catalog.described(session, columns, self.dialect.name)
+        return self._with_json(catalog.described(session, columns, self.dialect.name))
 
     def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the catalog, once the table is locked.
@@ -173,6 +178,8 @@ class PostgresSource(QuerySource):
         metadata = field.metadata or {}
         if metadata.get(b"read_as") == b"text":
             return True
+        if metadata.get(b"read_as") == b"json":
+            return native.endswith("[]")
         planned = metadata[b"native_type"].decode()
         # The plan names a type as the user's search path has it; a read searches no schema.
         if native == _type_name(field) or {planned, native} <= INTEGERS.keys():
@@ -187,6 +194,8 @@ class PostgresSource(QuerySource):
             return column
         if metadata.get(b"read_as") == b"text":
             return f"{column}::text"
+        if metadata.get(b"read_as") == b"json":
+            return f"array_to_json({column})::text"
         native = metadata[b"native_type"].decode()
         if metadata.get(b"read_as") == b"base":
             column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing

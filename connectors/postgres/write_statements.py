@@ -76,10 +76,16 @@ class PostgresWrites(Writes):
         return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
 
     def drop_outrun(
-        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        is_lowest: bool = False,
     ) -> str:
         """Compare keys as `merge` does."""
-        return super().drop_outrun(target, staging, column, _unpadded(staged, key), key)
+        return super().drop_outrun(target, staging, column, _unpadded(staged, key), key, is_lowest)
 
     def drop_older(
         self,
@@ -89,9 +95,10 @@ class PostgresWrites(Writes):
         staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
+        is_lowest: bool = False,
     ) -> str:
         """Find the target's records as `merge` does."""
-        return super().drop_older(target, staging, column, _unpadded(staged, key), key, current)
+        return super().drop_older(target, staging, column, _unpadded(staged, key), key, current, is_lowest)
 
     def ordered(self, expression: str, column: Column) -> str:
         """Order texts by their bytes, whatever a collation says."""

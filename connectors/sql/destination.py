@@ -292,7 +292,7 @@ class SqlDestination(ABC):
             return []
         with self._sessions.lease(key.stream) as lease:
             lease.begin()
-            found = files.read(lease.session, key) if files.exists(lease.session) else []
+            found: Sequence[FileRead] = files.read(lease.session, key) if files.exists(lease.session) else []
             lease.session.rollback()
         return found
 

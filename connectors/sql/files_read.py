@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
+from ..known_files import KnownFiles
 from ..stream import FileRead, LedgerKey
 from .dialect.dialect import Dialect
 from .identifiers import TableName
@@ -59,14 +60,11 @@ class FilesRead:
         columns = [Column(name=each.name, type=types.get(each.name, dialect.facts.text_type)) for each in _SCHEMA]
         session.execute(dialect.tables.create(self.name, columns, if_not_exists=True))
 
-    def read(self, session: Session, key: LedgerKey) -> list[FileRead]:
+    def read(self, session: Session, key: LedgerKey) -> KnownFiles:
         """Return the files of one ledger row."""
         where = f"{self._dialect.naming.quote('ledger_row')} = $1"
         sql = f"select {self._dialect.naming.names(_READ)} from {self._table} where {where}"
-        return [
-            FileRead(path, int(size), modified or "", etag or "")
-            for path, size, modified, etag in session.query(sql, [_hash(key)])
-        ]
+        return KnownFiles.of(session.query(sql, [_hash(key)]))
 
     def record(self, session: Session, key: LedgerKey, run: str, files: Sequence[FileRead]) -> None:
         """Write the files of a commit; a row of an earlier state of a file goes."""

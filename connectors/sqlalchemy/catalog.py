@@ -70,7 +70,7 @@ def streams(connection: Connection, spelling: Names, schema: str) -> list[Stream
         found.append(
             Stream(
                 name=str(TableName(schema, shown)),
-                schema=pa.schema([_field(column, key, connection, spelling) for column in columns]),
+                schema=pa.schema([field(column, key, connection, spelling) for column in columns]),
                 key_properties=key,
                 is_view=is_view,
                 locator={"schema": schema, "table": shown, "is_quoted": is_exact},
@@ -90,7 +90,8 @@ def _schema(spelling: Names, schema: str) -> str | None:
     return spelling.spell(schema) if schema else None
 
 
-def _field(column: Mapping[str, Any], key: Sequence[str], connection: Connection, spelling: Names) -> pa.Field:
+def field(column: Mapping[str, Any], key: Sequence[str], connection: Connection, spelling: Names) -> pa.Field:
+    """Return the field of a column that SQLAlchemy's inspector describes by `name`, `type` and perhaps `nullable`."""
     name = spelling.shown(column["name"])
     kind = kind_of(column["type"], connection.dialect)
     metadata = {b"native_type": str(kind).encode(), b"native_system": b"sqlalchemy"}
@@ -161,4 +162,4 @@ def list_tables(connection: Connection, spelling: Names, schema: str) -> list[Ta
     return [TableName(schema, spelling.shown(name)) for name in found]
 
 
-__all__ = ["QUOTED", "columns_now", "list_tables", "reflect", "streams"]
+__all__ = ["QUOTED", "columns_now", "field", "list_tables", "reflect", "streams"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,22 +14,26 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
-from ..errors import ConnectorConfigError
-from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error
+from ..errors import ConnectorConfigError, FatalConnectorError
+from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
 from ..settings import parse_settings
-from ..sql.read.source import SqlSource
+from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
+from ..sql.read.sqlite import lowest, lowest_constant
 from ..sql.session import Lease, Session
 from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
-from . import catalog
+from . import catalog, queries
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
 from .types import Kind, kind_for, reading_type
 
+#: Key of a stream's locator: all columns of a query that is no subquery.
+_WHOLE = "whole"
 
-class SQLAlchemySource(SqlSource):
-    """Tables and views of one schema, each read by one SELECT."""
+
+class SQLAlchemySource(QuerySource):
+    """Tables and views of one schema, and queries, each read by one SELECT."""
 
     settings: ClassVar[type[SQLAlchemySettings]] = SQLAlchemySettings
     connector = "sqlalchemy"
@@ -42,6 +49,10 @@ class SQLAlchemySource(SqlSource):
             checkpoint_records=self._settings.checkpoint_records,
             checkpoint_s=self._settings.checkpoint_s,
         )
+        #: Names of queries that the system does not take as subqueries.
+        self._alone: set[str] = set()
+        self.has_backslashes = queries.knows_backslashes(self._own.engine.dialect)
+        self.dialect.facts = replace(self.dialect.facts, has_hash_comments=self.has_backslashes)
 
     def connect(self) -> AlchemySession:
         """Open a connection.
@@ -83,8 +94,11 @@ class SQLAlchemySource(SqlSource):
 
     def count(self, stream: Stream) -> int:
         """Count the records."""
+        stream = self.bounded(stream)
         with self._sessions.lease(stream.name) as lease:
-            lease.begin()
+            self.begin(lease, stream)
+            if stream.is_query_alone:
+                return sum(batch.num_rows for batch in self._rows(lease, stream, None))
             query = self._filtered(sa.select(sa.func.count()).select_from(self._table(stream)), stream)
             return int(_session(lease.session).rows(query)[0][0])
 
@@ -104,10 +118,86 @@ class SQLAlchemySource(SqlSource):
 
     def skips_late(self, stream: Stream) -> str:
         """Say that no dialect tells which transactions run."""
+        if stream.query:
+            return LATE
         return "SQLAlchemy has no way to ask which transactions still run"
 
+    # ------------------------------------------------------------------ queries
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
+        """Have the system describe an empty result; of a query that it does not take as a subquery, the query's."""
+        spelling, bounds, dialect = self._own.spelling, self._bounds(stream), self._own.engine.dialect
+        queries.demand_select(stream.query, dialect)
+
+        def ask(*, is_alone: bool) -> Sequence[pa.Field]:
+            return _session(session).inspect(
+                lambda connection: queries.described(connection, spelling, stream.query, bounds, is_alone=is_alone)
+            )
+
+        if stream.is_query_alone:
+            return ask(is_alone=True)
+        try:
+            return ask(is_alone=False)
+        except FatalConnectorError:
+            if stream.is_query_bounded or not queries.may_run(stream.query, dialect):
+                raise
+            _session(session).rollback()
+            _session(session).begin()
+            with suppress(FatalConnectorError):
+                fields = ask(is_alone=True)
+                self._alone.add(stream.name)
+                return fields
+            raise
+
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        """See `ReadsQueries`."""
+        self._alone.discard(name)
+        stream = super().query_stream(name, query, values, start)
+        if name not in self._alone:
+            return stream
+        return replace(stream, is_query_alone=True, locator={**stream.locator, _WHOLE: stream.schema})
+
+    def may_write(self) -> str:
+        """See `ReadsQueries`."""
+        name = self._own.engine.dialect.name
+        if name in queries.READ_ONLY:
+            return ""
+        return (
+            f"a function that a query calls may change something, since no transaction of {name} is known to only read"
+        )
+
+    def filled(self, stream: Stream) -> Stream:
+        """Leave values to be bound; SQLite has none in a view, and no constant that a value could end."""
+        return super().filled(stream) if self._own.engine.dialect.name == "sqlite" else stream
+
+    def written(self, value: Any) -> str:
+        """Write a moment of SQLite as it would be stored."""
+        return lowest_constant(pa.scalar(value)) if isinstance(value, datetime) else super().written(value)
+
+    def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
+        """Keep what `:bookmark` stands for, which is bound as a parameter."""
+        if not stream.is_query_bounded or BOOKMARK in stream.locator:
+            return self.filled(stream)
+        return replace(self.filled(stream), locator={**stream.locator, BOOKMARK: query_start(stream, bookmark)})
+
+    def begin(self, lease: Lease, stream: Stream) -> None:
+        """Let a query, which is the user's own, change nothing."""
+        lease.begin()
+        if stream.query:
+            _session(lease.session).inspect(queries.begin_reading)
+
+    def _bounds(self, stream: Stream) -> list[Any]:
+        dialect = self._own.engine.dialect
+        bounds = [queries.bound(name, value, dialect) for name, value in stream.query_values.items()]
+        if BOOKMARK not in self.parameters(stream.query):
+            return bounds
+        value, column = stream.locator.get(BOOKMARK), self._column(first_bookmark(stream))
+        plain = None if value is None else lowest(value) if dialect.name == "sqlite" else value.as_py()
+        return [*bounds, sa.bindparam(BOOKMARK, plain, type_=column.type)]
+
     # ------------------------------------------------------------------ reading
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Ask the inspector; not every system keeps the table unchanged until the end of the transaction."""
         names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
@@ -123,6 +213,9 @@ class SQLAlchemySource(SqlSource):
 
         Texts are neither compared nor ordered by the database, whose collation has its own mind: they are here.
         """
+        if stream.is_query_alone:
+            columns = [self._column(field) for field in _whole(stream)]
+            return queries.alone(stream.query, columns, self._bounds(stream), self._own.engine.dialect)
         table = self._table(stream)
         columns = table.columns.values()
         query = self._filtered(sa.select(*columns).select_from(table), stream)
@@ -175,8 +268,10 @@ class SQLAlchemySource(SqlSource):
         return [stream.schema.field(name) for name in stream.bookmark_properties]
 
     def _table(self, stream: Stream) -> Any:
-        name = self.table(stream)
         columns = [self._column(field) for field in stream.schema]
+        if stream.query:
+            return queries.relation(stream.query, columns, self._bounds(stream), self._own.engine.dialect)
+        name = self.table(stream)
         return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 
     def _column(self, field: pa.Field) -> Any:
@@ -195,10 +290,23 @@ class SQLAlchemySource(SqlSource):
         bad: list[RejectedRecord],
         changed: list[Stream],
     ) -> Generator[pa.RecordBatch, None, None]:
-        found = _session(lease.session).stream(self.clause(stream, bookmark), stream.schema, stream.name)
-        for batch in even_batches(found):
+        for batch in even_batches(self._rows(lease, stream, bookmark)):
             lease.check()
             yield batch
+
+    def _rows(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
+        schema, names = _whole(stream), stream.schema.names
+        for batch in _session(lease.session).stream(self.clause(stream, bookmark), schema, stream.name):
+            yield batch.select(names) if stream.is_query_alone else batch
+
+
+def _whole(stream: Stream) -> pa.Schema:
+    """Return all columns of what is read: of a query that is no subquery those too that the stream leaves out."""
+    if not stream.is_query_alone:
+        return stream.schema
+    names = set(stream.schema.names)
+    found = stream.locator[_WHOLE]
+    return pa.schema([stream.schema.field(field.name) if field.name in names else field for field in found])
 
 
 def _met(column: Any, operator: str, values: Sequence[Any]) -> Any:

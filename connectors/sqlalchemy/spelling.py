@@ -21,25 +21,28 @@ class Names:
 
     Where a system folds plain names to upper case, a plain name in lower case means that one, as in all of SQLAlchemy,
     reserved or not (whose lists of such words change with the server); any other name means itself.
+
+    Attributes:
+        is_folding: whether the system is such a one.
     """
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._is_folding = bool(dialect.requires_name_normalize)
+        self.is_folding = bool(dialect.requires_name_normalize)
 
     def spell(self, name: str, *, is_exact: bool = False) -> quoted_name:
         """Return a name as the system has it, to be quoted; exact: in lower case although that looks plain."""
-        is_plain = self._is_folding and not is_exact and _PLAIN.fullmatch(name)
+        is_plain = self.is_folding and not is_exact and _PLAIN.fullmatch(name)
         return quoted_name(checked(name.upper() if is_plain else name), True)
 
     def shown(self, name: str) -> str:
         """Return a name of the catalog as streams and tables show it."""
         name = str(name)
-        return name.lower() if self._is_folding and _FOLDED.fullmatch(name) else name
+        return name.lower() if self.is_folding and _FOLDED.fullmatch(name) else name
 
     def is_exact(self, name: str) -> bool:
         """Tell whether a name as SQLAlchemy's inspector gives it is in lower case in the system, too."""
-        return self._is_folding and isinstance(name, quoted_name) and bool(name.quote and _PLAIN.fullmatch(str(name)))
+        return self.is_folding and isinstance(name, quoted_name) and bool(name.quote and _PLAIN.fullmatch(str(name)))
 
     def quote(self, name: str) -> str:
         """Quote a name by the dialect's own rules, for a statement without parameters to fill in."""

@@ -159,7 +159,13 @@ class SQLAlchemyWrites(Writes):
         return [self._compiled(each) for each in statements]
 
     def drop_outrun(
-        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        is_lowest: bool = False,
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last."""
         # Not every system ranks by windows, and not every one deletes from a table that the statement reads as it is.
@@ -168,7 +174,8 @@ class SQLAlchemyWrites(Writes):
         value, rival = (self._in_table(each[column.name], column, staged) for each in (one, other))
         is_equal = sa.or_(rival == value, sa.and_(rival.is_(None), value.is_(None)))
         is_later = sa.and_(is_equal, other[SEQUENCE] > one[SEQUENCE])
-        is_above = sa.or_(rival > value, sa.and_(rival.is_not(None), value.is_(None)), is_later)
+        is_beyond = rival < value if is_lowest else rival > value
+        is_above = sa.or_(is_beyond, sa.and_(rival.is_not(None), value.is_(None)), is_later)
         beaten = sa.exists(sa.select(_one()).select_from(_from(other)).where(sa.and_(_same(one, other, key), is_above)))
         found: Any = sa.select(one[SEQUENCE].label("place")).where(beaten).subquery("r")
         return self._compiled(sa.delete(_from(into)).where(into[SEQUENCE].in_(sa.select(found.c.place))))
@@ -181,12 +188,14 @@ class SQLAlchemyWrites(Writes):
         staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
+        is_lowest: bool = False,
     ) -> str:
         """Write DELETE of staged records for whose key the target has a newer one."""
         names = [*key, column.name, *([current] if current else [])]
         into, held = self._part(staging, [*key, column.name]), self._part(target.name, names, "t")
         value, there = self._in_table(into[column.name], column, staged), held[column.name]
-        parts = [_same(held, into, key), there.is_not(None), sa.or_(value.is_(None), there > value)]
+        is_beyond = there < value if is_lowest else there > value
+        parts = [_same(held, into, key), there.is_not(None), sa.or_(value.is_(None), is_beyond)]
         parts += [held[current].is_(None)] if current else []
         older = sa.exists(sa.select(_one()).select_from(_from(held)).where(sa.and_(*parts)))
         return self._compiled(sa.delete(_from(into)).where(older))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,6 +19,7 @@ from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
 from ..sql.read.source import with_rejected
+from ..sql.read.sqlite import VIEW, as_written, lowest_constant, sampled
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
 from ..stream import Block, Bookmark, Condition, Event, Place, RejectedRecord, ReplicationMethod, Stream
@@ -31,15 +32,8 @@ from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
 from .types import UNTYPED, Form, kind_of
 
-#: Records that are looked at to find out what a column without a declared type holds.
-_SAMPLE_RECORDS = 1000
-
 #: In a larger file a fetch is limited to as many records as have this size; the driver counts records only.
 _WIDE_BYTES = 64 << 20
-
-#: A query while it is described.
-_VIEW = "_syncblocks_query"
-_REPEATED = re.compile(r":\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +90,14 @@ class SQLiteSource(QuerySource):
             if table.columns and not table.name.name.startswith(OWN_PREFIX)
         ]
 
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Make a view of the query, which only this connection sees, and look at it."""
-        view = f"temp.{self.dialect.naming.quote(_VIEW)}"
-        session.query(f"explain select * from (\n{query}\n)")  # what follows a `;` would not be looked at
-        session.query(f"create temp view {self.dialect.naming.quote(_VIEW)} as {query}")
+        view = f"temp.{self.dialect.naming.quote(VIEW)}"
+        session.query(f"explain select * from (\n{stream.query}\n)")  # what follows a `;` would not be looked at
+        session.query(f"create temp view {self.dialect.naming.quote(VIEW)} as {stream.query}")
         try:
-            rows = session.query("select name, type from pragma_table_xinfo($1, 'temp')", (_VIEW,))
-            names = _as_written([str(name) for name, _ in rows])
+            rows = session.query("select name, type from pragma_table_xinfo($1, 'temp')", (VIEW,))
+            names = as_written([str(name) for name, _ in rows])
             columns = [Column(name=name, type=str(declared)) for name, (_, declared) in zip(names, rows, strict=True)]
             return [self._field(session, view, column, is_table=False) for column in columns]
         finally:
@@ -121,6 +115,14 @@ class SQLiteSource(QuerySource):
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark."""
         return incomplete(field)
+
+    def bound(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Write it as it would be stored."""
+        return lowest_constant(value)
+
+    def written(self, value: Any) -> str:
+        """Write a moment as it would be stored."""
+        return lowest_constant(pa.scalar(value)) if isinstance(value, datetime) else super().written(value)
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
         """Filter by columns of a table whose stored values SQLite compares as Arrow compares what is read of them."""
@@ -152,22 +154,10 @@ class SQLiteSource(QuerySource):
     def _field(self, session: Session, source: str, column: Column, *, is_table: bool) -> pa.Field:
         kind = kind_of(column.type)
         if kind is None or (not is_table and kind.form is Form.NUMBER):
-            kind = UNTYPED[self._sampled(session, source, column)]
+            kind = UNTYPED[sampled(session.query, source, column.name)]
             column = replace(column, type="")
         metadata = {b"native_type": column.type.encode(), b"native_system": b"sqlite"} if column.type else None
         return pa.field(column.name, kind.arrow, column.is_nullable, metadata)
-
-    def _sampled(self, session: Session, source: str, column: Column) -> str:
-        """Return what the first values of a column without a declared type are; text if there are several kinds."""
-        name = self.dialect.naming.quote(column.name)
-        rows = session.query(
-            f"select distinct typeof(c) from (select {name} as c from {source} limit {_SAMPLE_RECORDS}) "
-            "where c is not null"
-        )
-        found = {str(kind) for (kind,) in rows}
-        if found == {"integer", "real"}:
-            return "real"
-        return found.pop() if len(found) == 1 else "text"
 
     # -------------------------------------------------------------------- read
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
@@ -280,15 +270,6 @@ class SQLiteSource(QuerySource):
             f"table {stream.name!r}, column {name!r}: a value does not fit its declared type: {mismatch.reason}",
             stream=stream.name,
         )
-
-
-def _as_written(names: Sequence[str]) -> list[str]:
-    """Take off what SQLite puts behind a name that is there already (`id`, `ID:1`)."""
-    found: list[str] = []
-    for name in names:
-        plain = _REPEATED.sub("", name)
-        found.append(plain if plain.casefold() in map(str.casefold, found) else name)
-    return found
 
 
 def _decode(plan: Plan, batch: pa.RecordBatch) -> pa.RecordBatch:

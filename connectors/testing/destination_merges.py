@@ -42,6 +42,8 @@ class MergePromises(AbilityPromises, DestinationPromises):
         [
             (pa.int64(), 9, 10),
             (pa.float64(), -1.5, 0.25),
+            (pa.float64(), 0.25, -1.5),
+            (pa.string(), "a", "Z"),
             (
                 pa.timestamp("us", "UTC"),
                 datetime(2024, 2, 29, tzinfo=UTC),
@@ -60,7 +62,9 @@ class MergePromises(AbilityPromises, DestinationPromises):
             pytest.skip(f"it does not order {kind}")
         schema = pa.schema([*PEOPLE, pa.field("age", kind)])
         whole = self.load_of(schema, MERGE)
-        load = replace(whole, stream=replace(whole.stream, latest_by="age"))
+        # Where the former is above the latter, the lowest value counts.
+        stream = replace(whole.stream, latest_by="age", latest_is_lowest=low > high)
+        load = replace(whole, stream=stream)
 
         def batch(*rows: tuple[int, str, Any]) -> pa.RecordBatch:
             return pa.RecordBatch.from_pylist(

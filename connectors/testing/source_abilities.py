@@ -176,6 +176,32 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert reading.ids == [2, 3]
         assert self.read(source, followed, reading.bookmark).ids == []
 
+    #: A query over `people` that says from where it is read.
+    bounded_query = "select id, version + 1 as next, :bookmark + 0 as since from people where version + 1 >= :bookmark"
+
+    def test_a_query_says_where_it_is_read_from(self, place: Any, source: Source) -> None:
+        reads = self.can(source, "reads_queries")
+        assert isinstance(reads.may_write(), str)
+        self.put(place, "people", self.people((1, "x", 1), (2, "y", 2), (3, None, 5)), ["id"])
+        stream = reads.query_stream("grown", self.bounded_query, start=3)
+        assert stream.is_query_bounded
+        assert not reads.query_stream("grown", self.people_query).is_query_bounded
+        followed = replace(
+            stream,
+            replication_method=ReplicationMethod.INCREMENTAL,
+            bookmark_properties=("next",),
+            bookmark_start=condition_of(stream.schema.field("next"), ">=", [3]),
+            lookback=1,
+            may_repeat=True,
+        )
+        assert source.count(followed) == 2
+        whole = replace(followed, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+        assert self.read(source, whole).ids == [2, 3]
+        reading = self.read(source, followed)
+        assert {int(r["since"]) for r in reading.records} == {3}
+        again = self.read(source, followed, reading.bookmark)
+        assert [(int(r["id"]), int(r["since"])) for r in again.records] == [(3, 5)]
+
     def test_what_is_no_query_is_refused_when_it_is_described(self, place: Any, source: Source) -> None:
         reads = self.can(source, "reads_queries")
         self.put(place, "people", self.people((1, "x", 1)), ["id"])

@@ -24,9 +24,10 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from syncblocks.connectors.stream import WrittenRange
+    from syncblocks.connectors.stream import Condition, WrittenRange
 
     from ..config.before import Statement
+    from ..config.filters import Comparison
     from ..plan.columns import ColumnPlan
     from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
@@ -85,9 +86,11 @@ def document(plan: Plan) -> dict[str, Any]:
                 "replication_method": str(planned.selected.stream.replication_method),
                 "bookmark_properties": list(planned.selected.stream.bookmark_properties),
                 "where": _where(planned),
+                "limit": planned.selected.stream.limit,
                 "nested": planned.selected.nested,
                 "masks": _masks(planned),
-                "checks": _checks(planned),
+                "checks": _checks(planned, planned.checks, planned.selected.checks),
+                "warn_checks": _checks(planned, planned.warn_checks, planned.selected.warn_checks),
                 "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
                 "before": _before(planned.selected.before),
@@ -98,6 +101,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "write_disposition": str(planned.write_disposition),
                 "written_range": _written_range(planned.written_range),
                 "latest_by": planned.arriving.latest_by or None,
+                "latest_is_lowest": planned.arriving.latest_is_lowest,
                 "deleted_when": str(planned.arriving.deleted_when or "") or None,
                 "unique_conflict_method": str(planned.selected.conflict_method),
                 "bookmark": _bookmark(planned),
@@ -162,6 +166,8 @@ def _files(said: Mapping[str, Any]) -> str:
     folders, most = said.get("partition_by"), said.get("file_records")
     parts = [f"a folder for each {', '.join(folders)} (`partition_by`)"] if folders else []
     parts += [f"at most {formatting.count(most)} records in each (`file_records`)"] if most else []
+    size_bytes = said.get("file_bytes")
+    parts += [f"no further batch into a file of {formatting.size(size_bytes)} (`file_bytes`)"] if size_bytes else []
     return "; ".join(parts)
 
 
@@ -169,13 +175,13 @@ def _statement(sql: str) -> str:
     return formatting.cut(" ".join(sql.split()), 80)
 
 
-def _checks(planned: PlannedStream) -> list[str]:
-    """Return the checks; before a transformer's function is known to make its columns, as the file has them."""
+def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[Comparison]) -> list[str]:
+    """Return some checks; before a transformer's function is known to make its columns, as the file has them."""
     if planned.is_schema_decided:
-        return list(map(str, planned.checks))
+        return list(map(str, checks))
     return [
         f"{column} {operator.replace('_', ' ')} {', '.join(map(str, values))}".strip()
-        for column, operator, values in planned.selected.checks
+        for column, operator, values in said
     ]
 
 
@@ -201,6 +207,7 @@ def _incremental(resumption: Resumption | None) -> dict[str, Any] | None:
     return {
         "null_bookmarks": resumption.null_bookmarks and str(resumption.null_bookmarks),
         "lookback": resumption.lookback,
+        "bookmark_start": resumption.bookmark_start or None,
         "skips_late": resumption.skips_late,
     }
 
@@ -280,21 +287,27 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(f"{planned.name}: the values of objects are columns, down to {levels}")
         if planned.selected.stream.where:
             console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
+        if planned.selected.stream.limit is not None:
+            most = formatting.plural(planned.selected.stream.limit, "record")
+            console.echo(f"{planned.name}: at most {most} {'is' if planned.selected.stream.limit == 1 else 'are'} read")
         for statement in planned.selected.before:
             console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
         if planned.written_range is not None:
             console.echo(f"{planned.name}: {in_words(planned.written_range)}")
         if planned.checks:
-            console.echo(
-                f"{planned.name}: checks {' and '.join(_checks(planned))}; `verify` reads the source's records"
-            )
+            shown = " and ".join(_checks(planned, planned.checks, planned.selected.checks))
+            console.echo(f"{planned.name}: checks {shown}; `verify` reads the source's records")
+        if planned.warn_checks:
+            shown = " and ".join(_checks(planned, planned.warn_checks, planned.selected.warn_checks))
+            console.echo(f"{planned.name}: records that fail {shown} are written, and the run says how many there are")
         for line in _mask_lines(planned):
             console.echo(f"{planned.name}: {line}")
         if planned.arriving.unique_properties:
             console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
         if planned.arriving.latest_by:
+            which = "lowest" if planned.arriving.latest_is_lowest else "highest"
             console.echo(
-                f"{planned.name}: of the records of a key the one with the highest {planned.arriving.latest_by} counts"
+                f"{planned.name}: of the records of a key the one with the {which} {planned.arriving.latest_by} counts"
             )
         if planned.arriving.deleted_when is not None:
             console.echo(

@@ -141,7 +141,7 @@ def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
     if console.is_json:
         console.emit({"type": "cancel", "pipeline": run.pipeline, "run_id": run.id, "requested": is_alive})
     elif is_alive:
-        console.echo(f"run {run.id} was asked to stop: {run.owner}")
+        console.echo(f"run {run.id} was asked to stop: {run.holder}")
     else:
         console.echo(f"run {run.id} was left by a dead process ({run.owner}): the next start ends and recovers it")
     return 0
@@ -234,7 +234,7 @@ def last_error(delivery: DeliveryRecord) -> str:
 def _show_run(console: Console, run: PipelineRun, owner_state: str | None) -> None:
     console.echo(f"run {run.id} of {run.pipeline}, attempt {run.attempt}: {_status(run, owner_state)}")
     console.echo(f"execution date  {formatting.moment(run.execution_date)}")
-    console.echo(f"started         {formatting.moment(run.started_at)}  {run.owner}")
+    console.echo(f"started         {formatting.moment(run.started_at)}  {run.holder}")
     if run.ended_at is not None:
         console.echo(
             f"ended           {formatting.moment(run.ended_at)}  after {formatting.duration(_duration_s(run))}"

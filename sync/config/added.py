@@ -65,12 +65,16 @@ def _added(column: str, said: Any) -> Added:
     on_update = said.get("on_update", "set")
     if on_update not in ("set", "keep"):
         raise wrong(f"column {column!r}: on_update is set (default) or keep")
-    return _of(column, said.get("value"), said.get("type"), on_update)
+    if "value" not in said:
+        raise wrong(f"column {column!r} needs a value: a text, a number, true or false, or null with a type")
+    return _of(column, said["value"], said.get("type"), on_update)
 
 
 def _of(column: str, value: Any, kind: Any, on_update: str) -> Added:
-    if not isinstance(value, str | bool | int | float):
-        raise wrong(f"column {column!r} needs a value: a text, a number, true or false")
+    if value is None and kind is None:
+        raise wrong(f"column {column!r}: NULL needs a type, {{value: null, type: string}}")
+    if not isinstance(value, str | bool | int | float | None):
+        raise wrong(f"column {column!r} needs a value: a text, a number, true or false, or null with a type")
     if kind is None:
         kind = "boolean" if isinstance(value, bool) else "bigint" if isinstance(value, int) else "double"
         if isinstance(value, str):
@@ -98,7 +102,7 @@ AddColumns = Annotated[
                     {
                         "type": "object",
                         "properties": {
-                            "value": _SCALAR,
+                            "value": {"type": [*_SCALAR["type"], "null"]},
                             "type": {"anyOf": [{"enum": list(TYPES)}, {"type": "string", "pattern": "^decimal"}]},
                             "on_update": {"enum": ["set", "keep"]},
                         },

@@ -18,11 +18,13 @@ from .before import BeforeStream
 from .deletes import DeletesSetting
 from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
+from .latest import LatestBySetting
 from .masks import Mask
 from .values import (
     AtOnce,
     Attempts,
     BookmarkOperators,
+    BookmarkStart,
     Boolean,
     Count,
     Delay,
@@ -34,6 +36,7 @@ from .values import (
     Patterns,
     Query,
     Readers,
+    RecordCount,
     RejectedLimit,
     SomeNames,
     Timeout,
@@ -183,10 +186,19 @@ class StreamEntry(Model):
         description="Only records that match: a column with a value, a list, or operators, e.g. {status: [open, late], "
         'amount: {">=": 10}}.',
     )
+    limit: RecordCount | None = Field(
+        default=None,
+        description="At most so many records are read in a run, for a first try; of FULL_TABLE, and no check of the "
+        "whole table. Default: all.",
+    )
     checks: Checks | None = Field(
         default=None,
         description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
+    )
+    warn_checks: Checks | None = Field(
+        default=None,
+        description="Conditions as in `checks`; records that fail one are written, and the run says how many they are.",
     )
     tags: SomeNames | None = Field(
         default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
@@ -211,6 +223,10 @@ class StreamEntry(Model):
         default=None,
         description='{updated_at: ">"} reads only what is above the bookmark; ">=" (default) also what is at it since.',
     )
+    bookmark_start: BookmarkStart | None = Field(
+        default=None,
+        description="Of a `query` with `:bookmark`: what stands there as long as there is no bookmark: '2024-01-01'.",
+    )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,
         description="Records whose bookmark is NULL: fail (default), once (read from scratch only), "
@@ -229,10 +245,11 @@ class StreamEntry(Model):
         description="Columns by which records are merged, in place of key_properties, which stay the primary key; "
         "together they are UNIQUE in a table that is made.",
     )
-    latest_by: Name | None = Field(
+    latest_by: LatestBySetting | None = Field(
         default=None,
         description="Of the records of a key the one with the highest value of this column counts, also if it is the "
-        "table's; default: the one that arrives last. Needs merge, history or replace_range.",
+        "table's; default: the one that arrives last. {column: at, order: ascending}: the lowest. Needs merge, history "
+        "or replace_range.",
     )
     deleted_when: DeletedWhen | None = Field(
         default=None,
@@ -246,6 +263,10 @@ class StreamEntry(Model):
         default=None,
         description="append, replace, merge, replace_range, or history (every version of a record); default: "
         "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
+    )
+    replace_existing: Boolean | None = Field(
+        default=None,
+        description="Of replace: false leaves the stream out of a run while its table is there; default: true.",
     )
     range_column: Name | None = Field(
         default=None,

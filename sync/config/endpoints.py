@@ -39,6 +39,8 @@ SUFFIXES = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".duckdb": "duckdb",
     ".ddb": "duckdb",
     ".sqlite": "sqlite",
@@ -48,7 +50,7 @@ SUFFIXES = {
 _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 
 #: Connectors of files, of embedded databases, and of servers.
-_FILES = ("csv", "json", "jsonl", "parquet")
+_FILES = ("csv", "json", "jsonl", "parquet", "arrow")
 _DATABASES = ("duckdb", "sqlite")
 _SERVERS = ("postgres", "mysql", "mariadb")
 
@@ -58,8 +60,9 @@ _SECRET_PARAMETER = re.compile(
     r"[?&;](?:[\w-]*(?:passw|pwd|secret|token|credential|signature)[\w-]*|sig|key)=", re.IGNORECASE
 )
 _FORMS = (
-    "postgresql://..., mysql://..., mariadb://..., a file (x.csv, x.parquet, x.jsonl, x.json, x.duckdb, x.db), a "
-    "folder or glob of such files, env:NAME for a URL in an environment variable, or connector:path such as parquet:out"
+    "postgresql://..., mysql://..., mariadb://..., a file (x.csv, x.parquet, x.jsonl, x.json, x.arrow, x.duckdb, "
+    "x.db), a folder or glob of such files, env:NAME for a URL in an environment variable, or connector:path such as "
+    "parquet:out"
 )
 
 

@@ -26,6 +26,7 @@ from .mapping_document import mapping_document
 from .one_file import take_one_file
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
+from .query_values import QueryValue, query_values
 from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
 from .values import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
@@ -168,6 +169,8 @@ class _Loader:
         self._written_secrets: list[Loc] = []
         #: Where a template uses an interval.
         self._of_interval: list[Loc] = []
+        #: Place of a stream's entry -> the values of templates in its query.
+        self._query_values: dict[Any, tuple[QueryValue, ...]] = {}
         #: Arguments of `_error`, one each.
         self._mistakes: list[dict[str, Any]] = []
 
@@ -214,6 +217,7 @@ class _Loader:
             execution_date=moment,
             interval=interval,
             of_interval=tuple(self._of_interval),
+            query_values=self._query_values,
             trigger=trigger,
             references=references,
             overrides=dict(overrides),
@@ -344,15 +348,18 @@ class _Loader:
         if not has_template(value):
             self._refuse_shell_variable(value, loc)
             return value
-        if (loc[0] == "streams" and loc[2:] == ("query",)) or ("before" in (loc[0], *loc[2:3]) and loc[-1] == "sql"):
-            ways = "bind it as a parameter" if loc[-1] == "sql" else "filter in a view of the database"
-            self._report(loc, f"a template would become SQL: write the value, or {ways}")
+        if "before" in (loc[0], *loc[2:3]) and loc[-1] == "sql":
+            self._report(loc, "a template would become SQL: write the value, or bind it as a parameter")
             return value
         self._distinct.add(value)
         self._templated.add(loc)
         if len(self._distinct) > MAX_TEMPLATES:
             raise self._error(loc, f"more than {MAX_TEMPLATES} different templates: use variables")
         try:
+            if loc[0] == "streams" and loc[2:] == ("query",):
+                text, found = query_values(value, lambda template: self._filled(template, loc, names))
+                self._query_values[loc[1]] = found
+                return text
             return self._filled(value, loc, names)
         except TemplateError as error:
             self._report(loc, error.message, allowed=error.allowed, nearest=error.nearest)
@@ -388,7 +395,7 @@ class _Loader:
             raise TemplateError("gives a text that is a template itself")
         if (
             loc[0] == "streams"
-            and loc[2:3] in (("add_columns",), ("where",), ("checks",))
+            and loc[2:3] in (("add_columns",), ("where",), ("checks",), ("warn_checks",), ("query",))
             and _MOMENT.fullmatch(text.strip())
         ):
             return Moment(found.value)

@@ -86,7 +86,7 @@ def take_one_file(pipeline: Pipeline, folder: Path, report: Report) -> None:
         return
     if found is None:
         return
-    for key in ("file_records", "partition_by"):
+    for key in ("file_records", "file_bytes", "partition_by"):
         if block.config.get(key):
             report(
                 ("destination", "config", key),

@@ -21,6 +21,7 @@ from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, S
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
+    from .query_values import QueryValue
     from .templates import Scope
     from .yaml_document import Document, Loc
 
@@ -37,6 +38,8 @@ class Origin(NamedTuple):
     interval: tuple[datetime, datetime] | None
     #: Where a template uses it.
     of_interval: tuple[Loc, ...]
+    #: Place of a stream's entry -> the values of templates in its query.
+    query_values: Mapping[Any, tuple[QueryValue, ...]]
     trigger: str
     references: Mapping[str, Any]
     #: Variables given by the caller, without those of an earlier run.
@@ -194,6 +197,10 @@ class Pipeline(Defaulting):
         for part in loc:
             found = found[part]
         return json.dumps(found)
+
+    def query_values(self, place: int) -> tuple[QueryValue, ...]:
+        """Return the values of the templates in the query of one entry of `streams`."""
+        return self._origin.query_values.get(place, ())
 
     @property
     def trigger(self) -> str:

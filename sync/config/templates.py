@@ -34,6 +34,8 @@ FUNCTIONS = (*_OF_NAMES, *STORES, "json_value", *_AGO)
 #: Functions whose values are stored as their reference only.
 UNSTORED = frozenset({"env_var", "secret", *STORES})
 DEFAULTS = ("pipeline", "ds", "hr", "env", "execution_date", "execution_partition", "stream", *INTERVAL)
+#: Names and functions whose values are of the run's date or interval.
+TIMES = frozenset({"ds", "hr", "execution_date", "execution_partition", *INTERVAL, *_AGO})
 PIPELINE_ATTRIBUTES = ("name", "uuid")
 MAX_TEMPLATE_LENGTH = 65_536
 MAX_NESTING = 20

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
+from syncblocks.connectors.named import without_end
+
 from .base import wrong
 from .globs import glob_error
 
@@ -76,7 +78,7 @@ def _filled(value: str) -> str:
 
 
 def _statement(value: str) -> str:
-    return value.strip().removesuffix(";").rstrip()
+    return without_end(value.strip())
 
 
 def _pattern(value: str) -> str:
@@ -143,6 +145,7 @@ SomeNames = Annotated[Names, AfterValidator(_not_empty)]
 Patterns = Annotated[tuple[Pattern, ...], BeforeValidator(as_list), AfterValidator(_unique), AfterValidator(_not_empty)]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Count = Annotated[int, BeforeValidator(as_number), Field(ge=0, le=1000)]
+RecordCount = Annotated[int, BeforeValidator(as_number), Field(ge=1, lt=2**63)]
 Attempts = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
 Readers = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=64)]
 AtOnce = Annotated[int, BeforeValidator(as_number), Field(ge=1, le=1000)]
@@ -164,6 +167,13 @@ def _operators(value: Any) -> Any:
     return {str(column): str(operator) for column, operator in value.items()}
 
 
+def _start(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise wrong("must be one value of the first bookmark property, such as '2024-01-01' or 0")
+    return str(value) if isinstance(value, str) else value
+
+
+BookmarkStart = Annotated[str | int | float, PlainValidator(_start), WithJsonSchema({"type": ["string", "number"]})]
 BookmarkOperators = Annotated[
     dict[str, str],
     PlainValidator(_operators),

@@ -1,4 +1,4 @@
-"""A source in which the engine applies the conditions of `Stream.where` that the connector itself does not."""
+"""A source in which the engine applies `Stream.limit`, and the conditions of `where` that the connector does not."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class FilteredSource:
         return [[own[stream.name] for stream in group] for group in groups]
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Offer raw bytes only of a stream whose source filters it."""
-        return ("arrow",) if self.left(stream) else self._source.offers(stream)
+        """Offer raw bytes only of a stream whose source filters it, and that is read to its end."""
+        return ("arrow",) if self.left(stream) or stream.limit is not None else self._source.offers(stream)
 
     def count(self, stream: Stream) -> int:
         """Count the records that are let in; read them, where the source cannot count them."""
@@ -87,9 +87,12 @@ class FilteredSource:
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
         """See `Source`."""
+        events: Any
         if any(self.left(stream) for stream in group):
-            return self._filtered(group, bookmarks, wire)
-        return self._source.read(group, bookmarks, wire)
+            events = self._filtered(group, bookmarks, wire)
+        else:
+            events = self._source.read(group, bookmarks, wire)
+        return events if all(stream.limit is None for stream in group) else _limited(group, events)
 
     def interrupt(self, stream: str) -> None:
         """See `Source`."""
@@ -108,6 +111,23 @@ class FilteredSource:
         with closing(events):
             for name, event in events:
                 yield name, filters[name].applied(event)
+
+
+def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event | Block]]:
+    """Yield at most as many records of each stream as its `limit` says, and read no further than all of them need."""
+    left = {stream.name: stream.limit for stream in group if stream.limit is not None}
+    with closing(events):
+        for name, event in events:
+            most = left.get(name)
+            if most is None or not isinstance(event, pa.RecordBatch):
+                yield name, event
+                continue
+            part = event.slice(0, most)
+            left[name] = most - part.num_rows
+            if part.num_rows:
+                yield name, part
+            if len(left) == len(group) and not any(left.values()):
+                return
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,9 +199,15 @@ class _MaskedFiles:
 class _MaskedQueries:
     inner: ReadsQueries
 
-    def query_stream(self, name: str, query: str) -> Stream:
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """See `ReadsQueries`; a description reads no record, so that its error is shown."""
-        return self.inner.query_stream(name, query)
+        return self.inner.query_stream(name, query, values, start)
+
+    def may_write(self) -> str:
+        """See `ReadsQueries`."""
+        return self.inner.may_write()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The checks of a stream's records, as they would be written: one that fails is a rejected record."""
+"""The checks of a stream's records, as they would be written: one that fails is a rejected record, or only told."""
 
 from __future__ import annotations
 
@@ -29,11 +29,7 @@ def checked(
     """
     from syncblocks.connectors.filters import failures, passes  # a stream without checks spares the import
 
-    missing = [each.field.name for each in checks if each.field.name not in batch.schema.names]
-    if missing:
-        raise FatalConnectorError(
-            f"checks: column {missing[0]!r} does not arrive; what does is {', '.join(batch.schema.names)}"
-        )
+    _demand_columns(batch, checks, "checks")
     is_good = passes(batch, checks)
     if pc.all(is_good).as_py() is not False:
         return batch, []
@@ -50,4 +46,48 @@ def checked(
     return batch.filter(is_good), rejections(bad, reasons.__getitem__)
 
 
-__all__ = ["checked"]
+class Warnings:
+    """Counts the records that fail checks and are written all the same."""
+
+    def __init__(self, checks: Sequence[Condition]) -> None:
+        self._checks = checks
+        self._failed = [0] * len(checks)
+        #: What the first record says that fails a check.
+        self._first = [""] * len(checks)
+
+    def note(self, batch: pa.RecordBatch) -> None:
+        """Count the records of a batch, as they would be written.
+
+        Raises:
+            FatalConnectorError: a column is not there.
+        """
+        if not self._checks:
+            return
+        from syncblocks.connectors.filters import failures, passes
+
+        _demand_columns(batch, self._checks, "warn_checks")
+        for place, check in enumerate(self._checks):
+            bad = batch.filter(pc.invert(passes(batch, [check])))
+            if bad.num_rows and not self._failed[place]:
+                self._first[place] = failures(bad.slice(0, 1), [check])[0]
+            self._failed[place] += bad.num_rows
+
+    def sentences(self) -> list[str]:
+        """Return what a person is told: a sentence for each check that a record fails."""
+        return [
+            f"{count:,} record{'s fail' if count > 1 else ' fails'} a check of `warn_checks`, and "
+            f"{'are' if count > 1 else 'is'} written: {first}"
+            for count, first in zip(self._failed, self._first, strict=True)
+            if count
+        ]
+
+
+def _demand_columns(batch: pa.RecordBatch, checks: Sequence[Condition], setting: str) -> None:
+    missing = [each.field.name for each in checks if each.field.name not in batch.schema.names]
+    if missing:
+        raise FatalConnectorError(
+            f"{setting}: column {missing[0]!r} does not arrive; what does is {', '.join(batch.schema.names)}"
+        )
+
+
+__all__ = ["Warnings", "checked"]

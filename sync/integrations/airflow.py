@@ -1,6 +1,7 @@
-"""Airflow 3: a pipeline as an operator. The task is the run.
+"""Airflow 3: a pipeline as an operator, whose task is the run; or as a task group with a task for each stream.
 
     SyncOperator(task_id="sync", pipeline="/srv/crm/crm.yaml")
+    sync_task_group("sync", pipeline="/srv/crm/crm.yaml")
 
 Nothing is read while DAGs are parsed. A try of the task after the first goes on with the run of the try before it.
 """
@@ -9,19 +10,23 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import BaseOperator, TaskGroup
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException
 
 from ..config import Pipeline, load_pipeline
-from ..errors import ConfigError
-from ..run.results import RunResult
+from ..errors import AlreadyRunning, ConfigError, PipelineFailed, TryLater
+from ..run.held.finishing import finish_run
+from ..run.held.opening import HOLD_S, HeldRun, open_run
+from ..run.held.task import LATER_S, sync_stream
+from ..run.progress import Progress
+from ..run.results import RunResult, StreamResult
 from .declared import Given
-from .running import Ended, Task, events_of, summary, told, trigger_of
+from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
 
 
 class SyncOperator(BaseOperator):
@@ -106,6 +111,215 @@ class SyncOperator(BaseOperator):
         return summary(event.raise_for_status(), ended)
 
 
+class _OfHeldRun(BaseOperator):
+    """What the tasks of a held run share: the pipeline file, the environment, and how they are stopped."""
+
+    #: Without `pipeline`: a mapping has templates of its own.
+    template_fields: ClassVar[Sequence[str]] = ("env",)
+
+    def __init__(self, *, pipeline: Given, env: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.pipeline = pipeline
+        self.env = env
+        self._signals: list[int] = []
+
+    def on_kill(self) -> None:
+        """Stop the work: Airflow calls it on SIGTERM."""
+        self._signals.append(signal.SIGTERM)
+
+    def _worked(self, work: Callable[[Progress], Result]) -> Result:
+        """Do the work, told of in the log.
+
+        Raises:
+            AirflowFailException: the file is wrong; another try would find the same.
+        """
+        ended: dict[str, Ended] = {}
+        self._signals.clear()
+        with _environment(self.env or {}):
+            try:
+                with closing(events_while(work, self._signals)) as events:
+                    for event in events:
+                        told(self.log, event, ended)
+            except ConfigError as error:
+                raise AirflowFailException(str(error)) from error
+        assert isinstance(event, Result)
+        return event
+
+
+class OpenRunOperator(_OfHeldRun):
+    """Plans a run and holds it. The return value (XCom) has `run_id` and `stream` of each stream."""
+
+    template_fields: ClassVar[Sequence[str]] = ("streams", "tags", "variables", "env", "event")
+
+    def __init__(
+        self,
+        *,
+        streams: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        full_refresh: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        event: Mapping[str, Any] | None = None,
+        hold_s: int = HOLD_S,
+        **options: Any,
+    ) -> None:
+        """Make the task; arguments as of `sync_task_group`."""
+        super().__init__(**options)
+        self.streams = streams
+        self.tags = tags
+        self.full_refresh = full_refresh
+        self.variables = variables
+        self.event = event
+        self.hold_s = hold_s
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        """Open the run, or return the one that the try before has opened.
+
+        Raises:
+            AirflowFailException: the file is wrong, or its streams cannot run in tasks of their own.
+            PipelineFailed: the run failed before its first stream.
+        """
+        ti = context["ti"]
+
+        def work(progress: Progress) -> HeldRun:
+            return open_run(
+                _loaded(self.pipeline, self.variables, context),
+                streams=self.streams,
+                tags=self.tags,
+                full_refresh=self.full_refresh,
+                event=self.event if self.event is not None else context["dag_run"].conf,
+                hold_s=self.hold_s,
+                wait_for_other=True,
+                retry=ti.try_number > 1,
+                progress=progress,
+                signals=self._signals,
+            )
+
+        run = self._worked(work)
+        assert isinstance(run, HeldRun)
+        # A mapped task takes nothing but the return value, and there may be no stream.
+        ti.xcom_push(key="run_id", value=run.id)
+        return [{"run_id": run.id, "stream": name} for name in run.streams]
+
+
+class SyncStreamOperator(_OfHeldRun):
+    """Runs one stream of a held run; a retry is the next attempt of the run, over this stream alone."""
+
+    template_fields: ClassVar[Sequence[str]] = ("env", "claim")
+
+    def __init__(self, *, claim: Any, **options: Any) -> None:
+        """Make the task.
+
+        Args:
+            claim: `run_id` and `stream`, as `OpenRunOperator` returns them.
+            options: `pipeline`, `env`, and those of `BaseOperator`.
+        """
+        super().__init__(**options)
+        self.claim = claim
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run the stream; return its figures.
+
+        Raises:
+            PipelineFailed: it failed, was cancelled, or the run was stopped before it could start.
+            AirflowRescheduleException: it has to wait until the attempt of the run has ended.
+        """
+        run_id, name, is_retry = int(self.claim["run_id"]), str(self.claim["stream"]), context["ti"].try_number > 1
+        try:
+            result = self._worked(
+                lambda progress: sync_stream(
+                    self.pipeline, run_id, name, retry=is_retry, progress=progress, signals=self._signals
+                )
+            )
+        except (TryLater, AlreadyRunning) as error:
+            self.log.info("%s", error)
+            after_s = error.after_s if isinstance(error, TryLater) else LATER_S
+            raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=after_s)) from error
+        assert isinstance(result, StreamResult)
+        return {"run_id": run_id, "stream": name, "status": result.status, **figures_of(result.raise_for_status())}
+
+
+class FinishRunOperator(_OfHeldRun):
+    """Ends a held run, and delivers its callbacks; the return value is that of `SyncOperator`."""
+
+    def __init__(self, *, opened: str, **options: Any) -> None:
+        """Make the task.
+
+        Args:
+            opened: id of the task that has opened the run.
+            options: `pipeline`, `env`, and those of `BaseOperator`.
+        """
+        super().__init__(**options)
+        self.opened = opened
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """End the run.
+
+        Raises:
+            AirflowFailException: there is no run, or a stream of it failed, was cancelled or never started.
+        """
+        run_id = context["ti"].xcom_pull(task_ids=self.opened, key="run_id")
+        if run_id is None:
+            raise AirflowFailException(f"task {self.opened} has opened no run: there is nothing to end")
+        result = self._worked(
+            lambda progress: finish_run(self.pipeline, int(run_id), progress=progress, signals=self._signals)
+        )
+        assert isinstance(result, RunResult)
+        try:
+            return whole_summary(result.raise_for_status())
+        except PipelineFailed as error:  # it has ended: another try would only say so again
+            raise AirflowFailException(str(error)) from error
+
+
+def sync_task_group(
+    group_id: str = "sync",
+    *,
+    pipeline: Given,
+    streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    full_refresh: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    hold_s: int = HOLD_S,
+    **options: Any,
+) -> TaskGroup:
+    """Return a task group `open >> stream (a mapped task for each stream) >> finish`; call it in a DAG.
+
+    Args:
+        group_id: name of the group.
+        pipeline: the pipeline file, or a mapping.
+        streams: names or globs, only these; empty: all.
+        tags: only streams that have one of them; empty: all.
+        full_refresh: replace every table and ignore every bookmark.
+        variables: runtime variables, before those of the file.
+        event: JSON values that callbacks get as `event`; default: the DAG run's conf.
+        env: environment variables of each task.
+        hold_s: seconds that the run waits for its tasks after the last sign of life of one.
+        options: of `BaseOperator`, for the task of each stream, such as `retries`, `pool` and
+            `max_active_tis_per_dagrun`; those that all tasks take, for all: `retries` and `retry_delay`.
+    """
+    shared: dict[str, Any] = {"pipeline": pipeline, "env": env}
+    of_all = {name: options[name] for name in ("retries", "retry_delay") if name in options}
+    with TaskGroup(group_id) as group:
+        opened = OpenRunOperator(
+            task_id="open",
+            streams=streams,
+            tags=tags,
+            full_refresh=full_refresh,
+            variables=variables,
+            event=event,
+            hold_s=hold_s,
+            **shared,
+            **of_all,
+        )
+        ran = SyncStreamOperator.partial(
+            task_id="stream", map_index_template="{{ task.claim['stream'] }}", **shared, **options
+        ).expand(claim=opened.output)
+        finish = FinishRunOperator(task_id="finish", opened=opened.task_id, trigger_rule="all_done", **shared, **of_all)
+        opened >> ran >> finish
+    return group
+
+
 def _loaded(given: Given, variables: Mapping[str, Any] | None, context: Mapping[str, Any]) -> Pipeline:
     """Load a pipeline with the dates of the DAG run."""
     ti = context["ti"]
@@ -139,4 +353,4 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-__all__ = ["SyncOperator"]
+__all__ = ["FinishRunOperator", "OpenRunOperator", "SyncOperator", "SyncStreamOperator", "sync_task_group"]

@@ -4,25 +4,39 @@
     crm()
 
 The task is the run. A retry of the task or of its flow goes on with the run of the try before it.
+
+    crm = streams_flow("crm.yaml")
+
+Here each stream is a task: a flow opens the run, maps a task over its streams, and ends it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.futures import wait
 
+from ..api import cancel
 from ..config import load_pipeline
 from ..config.names import load_names
-from ..errors import ConfigError
-from ..run.results import RunResult
+from ..errors import ConfigError, TryLater
+from ..run.held.finishing import finish_run
+from ..run.held.opening import HOLD_S, HeldRun, open_run
+from ..run.held.task import sync_stream
+from ..run.progress import Progress
+from ..run.results import RunResult, StreamResult
 from .declared import Given
-from .running import Ended, Task, events_of, summary, told, trigger_of
+from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
+
+#: Seconds between two looks whether a stream can be tried again.
+WAIT_S = 1.0
 
 
 def _may_help(_task: Any, _run: Any, state: Any) -> bool:
@@ -56,14 +70,9 @@ def sync(
         ConfigError: the file is wrong.
         PipelineFailed: a stream failed or was cancelled.
     """
-    flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
-    assert task_run is not None, "Prefect has started this task"
-    run = task_run.task_run
-    first, tries = run.id, run.run_count
-    if flow_run is not None and flow_run.flow_run is not None:
-        first, tries = flow_run.flow_run.id, max(tries, flow_run.flow_run.run_count)
+    first, tries, key = _of_flow()
     logger = get_run_logger()
-    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger_of("prefect", first, run.dynamic_key))
+    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger_of("prefect", first, key))
     order = Task(
         pipeline=loaded,
         streams=streams,
@@ -117,6 +126,171 @@ def sync_flow(
     return synced
 
 
+@task(name="open", retry_condition_fn=_may_help)
+def open_held(
+    pipeline: Given,
+    *,
+    streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    full_refresh: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    hold_s: int = HOLD_S,
+) -> dict[str, Any]:
+    """Plan a run and hold it for its streams; return `run_id` and `streams`. A flow that is tried again finds it.
+
+    Raises:
+        ConfigError: the file is wrong, or its streams cannot run in tasks of their own.
+        PipelineFailed: the run failed before its first stream.
+    """
+    first, tries, key = _of_flow()
+    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger_of("prefect", first, key))
+    run = _worked(
+        lambda progress, signals: open_run(
+            loaded,
+            streams=streams,
+            tags=tags,
+            full_refresh=full_refresh,
+            event=event,
+            hold_s=hold_s,
+            wait_for_other=True,
+            retry=tries > 1,
+            progress=progress,
+            signals=signals,
+        )
+    )
+    assert isinstance(run, HeldRun)
+    return {"run_id": run.id, "streams": list(run.streams)}
+
+
+@task(name="stream", task_run_name="{stream}", retry_condition_fn=_may_help)
+def sync_held(pipeline: Given, run_id: int, stream: str, *, retry: bool = False) -> dict[str, Any]:
+    """Run one stream of a held run; return its figures. A retry is the next attempt of the run, over it alone.
+
+    Args:
+        pipeline: the pipeline file, or a mapping.
+        run_id: of the held run.
+        stream: the stream's name.
+        retry: whether it has ended otherwise before.
+
+    Raises:
+        PipelineFailed: it failed, was cancelled, or the run was stopped before it could start.
+    """
+    task_run = TaskRunContext.get()
+    is_retry = retry or (task_run is not None and task_run.task_run.run_count > 1)
+    while True:
+        try:
+            result = _worked(
+                lambda progress, signals: sync_stream(
+                    pipeline, run_id, stream, retry=is_retry, progress=progress, signals=signals
+                )
+            )
+            break
+        except TryLater as error:  # another stream is tried again, in another task
+            get_run_logger().info("%s", error)
+            time.sleep(WAIT_S)
+    assert isinstance(result, StreamResult)
+    return {"stream": stream, "status": result.status, **figures_of(result.raise_for_status())}
+
+
+@task(name="finish")
+def finish_held(pipeline: Given, run_id: int) -> dict[str, Any]:
+    """End a held run, whatever became of its tasks, and deliver its callbacks; return what `sync` returns.
+
+    Raises:
+        PipelineFailed: a stream failed, was cancelled or never started.
+    """
+    result = _worked(lambda progress, signals: finish_run(pipeline, run_id, progress=progress, signals=signals))
+    assert isinstance(result, RunResult)
+    try:
+        _show(result.pipeline, {each.stream: Ended(result=each, run_id=run_id, attempt=0) for each in result.streams})
+    except Exception as error:  # the run has ended, whether the server answers or not
+        get_run_logger().warning("no artifact: %s", error)
+    return whole_summary(result.raise_for_status())
+
+
+def streams_flow(
+    pipeline: Given,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_delay_seconds: float = 0,
+    hold_s: int = HOLD_S,
+    **options: Any,
+) -> Flow[Any, dict[str, Any]]:
+    """Return a flow with a task for each stream. Connects to nothing, and reads no secret.
+
+    Args:
+        pipeline: the pipeline file, or a mapping.
+        name: of the flow; default: the pipeline's.
+        retries: of the streams that did not succeed: tasks of their own, once all others are done.
+        retry_delay_seconds: between them.
+        hold_s: seconds that the run waits for its tasks after the last sign of life of one.
+        options: of `prefect.flow`, such as `task_runner`.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+
+    @flow(name=name or load_names(pipeline).pipeline, **options)
+    def synced(
+        streams: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        full_refresh: bool = False,
+        variables: dict[str, Any] | None = None,
+        event: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        opened = open_held(
+            pipeline,
+            streams=streams,
+            tags=tags,
+            full_refresh=full_refresh,
+            variables=variables,
+            event=event,
+            hold_s=hold_s,
+        )
+        run_id, left = opened["run_id"], opened["streams"]
+        _, tries, _ = _of_flow()
+        try:
+            for number in range(retries + 1):
+                is_retry = number > 0 or tries > 1
+                ran = {each: sync_held.submit(pipeline, run_id, each, retry=is_retry) for each in left}
+                wait(list(ran.values()))
+                left = [each for each, future in ran.items() if not future.state.is_completed()]
+                if not left or number == retries:
+                    break
+                time.sleep(retry_delay_seconds)
+        except BaseException:  # the flow is cancelled: Prefect interrupts this thread only
+            with suppress(Exception):  # what is not ended the next start recovers
+                cancel(load_pipeline(pipeline))
+                finish_run(pipeline, run_id)
+            raise
+        done: dict[str, Any] = finish_held(pipeline, run_id)
+        return done
+
+    return synced
+
+
+def _of_flow() -> tuple[Any, int, str]:
+    """Return id and try of the flow run, or of the task run outside of a flow, and what the task is called in it."""
+    flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
+    run = None if task_run is None else task_run.task_run
+    first, tries = (None, 1) if run is None else (run.id, run.run_count)
+    if flow_run is not None and flow_run.flow_run is not None:
+        first, tries = flow_run.flow_run.id, max(tries, flow_run.flow_run.run_count)
+    return first, tries, "" if run is None else run.dynamic_key
+
+
+def _worked(work: Callable[[Progress, list[int]], Result]) -> Result:
+    """Do work, told of in the log of the task."""
+    logger, ended, signals = get_run_logger(), dict[str, Ended](), list[int]()
+    with closing(events_while(lambda progress: work(progress, signals), signals)) as events:
+        for event in events:
+            told(logger, event, ended)
+    assert isinstance(event, Result)
+    return event
+
+
 def _show(pipeline: str, ended: Mapping[str, Ended]) -> None:
     """Show how the streams have ended as an artifact of the run."""
     rows = [
@@ -132,4 +306,4 @@ def _cell(value: Any) -> Any:
     return str(value) if isinstance(value, dict) else value
 
 
-__all__ = ["sync", "sync_flow"]
+__all__ = ["finish_held", "open_held", "streams_flow", "sync", "sync_flow", "sync_held"]

@@ -11,12 +11,14 @@ import queue
 import re
 import signal
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..config import Pipeline
 from ..errors import NothingToRetry
+from ..run.held.opening import HeldRun
+from ..run.held.recorded import recorded_result
 from ..run.pipeline import SIGNAL_DRAIN_S, run_pipeline
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome
 
     from ..plan.plan import Plan, PlannedStream
-    from ..store.model import BlockRun, PipelineRun
+    from ..store.model import PipelineRun
 
 #: Characters that `execution_partition` has no place for.
 _NO_TRIGGER = re.compile(r"[^A-Za-z0-9_.:@+-]")
@@ -69,18 +71,7 @@ class Ended:
     @property
     def figures(self) -> dict[str, Any]:
         """What an orchestrator shows, as JSON values; None where nobody has counted."""
-        result = self.result
-        return {
-            "run_id": self.run_id,
-            "attempt": self.attempt,
-            "destination_table": result.destination_table,
-            "records": result.records,
-            "records_rejected": result.records_rejected,
-            "records_deleted": result.records_deleted,
-            "size_bytes": result.size_bytes,
-            "duration_s": None if result.duration_s is None else round(result.duration_s, 3),
-            "bookmark": None if result.bookmark is None else dict(result.bookmark),
-        }
+        return {"run_id": self.run_id, "attempt": self.attempt, **figures_of(self.result)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +82,10 @@ class Said:
     level: int = logging.INFO
 
 
-Event = Committed | Ended | Said | RunResult
+#: How a task ends: the whole run or the end of a held one, the begin of a held one, a stream of it.
+Result = RunResult | HeldRun | StreamResult
+
+Event = Committed | Ended | Said | Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +117,25 @@ def events_of(task: Task) -> Generator[Event, None, None]:
         SyncError, ConnectorError: as of `run_pipeline`.
         BaseException: whatever the orchestrator raises here, to stop the task: the run is stopped and has ended.
     """
+    yield from events_while(lambda progress: _run(task, progress), task.signals)
+
+
+def events_while(work: Callable[[Told], Result], signals: list[int]) -> Generator[Event, None, None]:
+    """Do work in a thread; yield what happens, its result last.
+
+    Args:
+        work: gets the progress that tells of it.
+        signals: numbers of signals, which the work looks at; one is added if this generator is closed before its end.
+
+    Raises:
+        Exception: what the work raises.
+        BaseException: as of `events_of`.
+    """
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            events.put(_run(task, _Told(events)))
+            events.put(work(Told(events)))
         except BaseException as error:
             events.put(error)
 
@@ -139,17 +147,17 @@ def events_of(task: Task) -> Generator[Event, None, None]:
             if isinstance(event, BaseException):
                 raise event
             yield event
-            if isinstance(event, RunResult):
+            if isinstance(event, Result):
                 return
     finally:
         if thread.is_alive():
-            if not task.signals:
-                task.signals.append(signal.SIGTERM)
+            if not signals:
+                signals.append(signal.SIGTERM)
             # As long as after a signal; what is not closed by then the next start recovers.
             thread.join(END_S + SIGNAL_DRAIN_S)
 
 
-def _run(task: Task, progress: _Told) -> RunResult:
+def _run(task: Task, progress: Told) -> RunResult:
     pipeline = task.pipeline
     before = _latest(pipeline) if task.is_retry else None
     if before is None or before.trigger != pipeline.trigger:
@@ -165,7 +173,7 @@ def _run(task: Task, progress: _Told) -> RunResult:
     return result
 
 
-def _run_anew(task: Task, progress: _Told) -> RunResult:
+def _run_anew(task: Task, progress: Told) -> RunResult:
     return run_pipeline(
         task.pipeline,
         streams=task.streams,
@@ -191,25 +199,14 @@ def _of_earlier_attempts(pipeline: Pipeline, run_id: int) -> Iterator[Ended]:
         last = store.run(run_id).attempt
         # The last one has nothing new if it found nothing to retry: then it is an earlier try's, too.
         for attempt in range(1, last + 1):
-            for block in store.block_runs(run_id, attempt):
+            blocks = store.block_runs(run_id, attempt)
+            for block in blocks:
                 if block.block_type == DATA_EXPORTER and block.status == SUCCESS:
-                    yield Ended(result=_result_of(block), run_id=run_id, attempt=attempt)
+                    of_stream = [each for each in blocks if each.stream == block.stream]
+                    yield Ended(result=recorded_result(of_stream, SUCCESS), run_id=run_id, attempt=attempt)
 
 
-def _result_of(block: BlockRun) -> StreamResult:
-    return StreamResult(
-        stream=block.stream,
-        destination_table=block.destination_table,
-        status=block.status,
-        records=block.rows,
-        records_rejected=block.rows_rejected,
-        records_deleted=block.rows_deleted,
-        duration_s=None if block.ended_at is None else (block.ended_at - block.started_at).total_seconds(),
-        bookmark=block.bookmark_after,
-    )
-
-
-class _Told(Progress):
+class Told(Progress):
     """Turns the calls of the engine into events."""
 
     def __init__(self, events: queue.SimpleQueue[Event | BaseException]) -> None:
@@ -290,6 +287,25 @@ def trigger_of(*parts: object) -> str:
     return _NO_TRIGGER.sub("_", "-".join(map(str, parts)))
 
 
+def figures_of(result: StreamResult) -> dict[str, Any]:
+    """Return how a stream has ended as JSON values, without its status; None where nobody has counted."""
+    return {
+        "destination_table": result.destination_table,
+        "records": result.records,
+        "records_rejected": result.records_rejected,
+        "records_deleted": result.records_deleted,
+        "size_bytes": result.size_bytes,
+        "duration_s": None if result.duration_s is None else round(result.duration_s, 3),
+        "bookmark": None if result.bookmark is None else dict(result.bookmark),
+    }
+
+
+def whole_summary(result: RunResult) -> dict[str, Any]:
+    """Return what the end of a held run hands on to others, as JSON values."""
+    streams = {each.stream: {**figures_of(each), "status": each.status} for each in result.streams}
+    return {"run_id": result.run_id, "status": result.status, "streams": streams, "callbacks": dict(result.callbacks)}
+
+
 def summary(result: RunResult, ended: Mapping[str, Ended]) -> dict[str, Any]:
     """Return what a task hands on to others, as JSON values."""
     streams = {name: {**each.figures, "status": each.result.status} for name, each in ended.items()}
@@ -304,5 +320,5 @@ def told(logger: Any, event: Event, ended: dict[str, Ended]) -> None:
         logger.info("%s: committed %s records, %s so far", event.stream, f"{event.records:,}", f"{event.total:,}")
     elif isinstance(event, Ended):
         ended[event.stream] = event
-    elif text := leftover(event):
+    elif isinstance(event, RunResult) and (text := leftover(event)):
         logger.warning("%s", text)

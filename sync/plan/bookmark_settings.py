@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
-from syncblocks.connectors.stream import FILE_MODIFIED, ChangedFiles, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
+    ChangedFiles,
+    Condition,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+)
 
+from ..config.deletes import Deletes
 from .selected_stream import Failer
 
 
@@ -116,3 +124,38 @@ def is_above(
     if found == {">"} and lookback is not None:
         raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
     return found == {">"}
+
+
+def bookmark_start_of(
+    stream: Stream, settings: Mapping[str, Any], bookmarks: Sequence[str], fail: Failer
+) -> Condition | None:
+    """Return from where a query that says `:bookmark` is read without a bookmark; None: it does not say it."""
+    start = settings.get("bookmark_start")
+    if not stream.is_query_bounded:
+        if start is not None:
+            raise fail("bookmark_start", "is for a `query` in which the word `:bookmark` stands: leave it out")
+        return None
+    if not bookmarks:
+        raise fail(
+            "query",
+            "`:bookmark` stands for a value of the first of `bookmark_properties`, and FULL_TABLE has none: say "
+            "`replication_method: INCREMENTAL`, or write the value",
+        )
+    deletes: Deletes | None = settings.get("deletes")
+    if deletes is not None and deletes.mode != "ignore":
+        raise fail(
+            "deletes", "compares all keys of the source, and a query with `:bookmark` has only those since its start"
+        )
+    if start is None:
+        raise fail(
+            "bookmark_start",
+            f"is missing: the query says `:bookmark`; say which value of {bookmarks[0]!r} stands there as long as "
+            'there is no bookmark, as in `bookmark_start: "2024-01-01"`',
+        )
+    from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
+
+    try:
+        return condition_of(stream.schema.field(bookmarks[0]), ">=", (start,))
+    except ValueError as error:
+        kind = stream.schema.field(bookmarks[0]).type
+        raise fail("bookmark_start", f"{start!r} is no value of {bookmarks[0]!r} ({kind}): {error}") from error

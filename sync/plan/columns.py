@@ -25,6 +25,8 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 
+from .lengths import of_length
+
 #: In place of a type that the plan cannot know.
 _LATER = "decided at the first load"
 
@@ -66,6 +68,8 @@ class Rules:
     said: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
     #: How texts write bytes, by the arriving names of their columns.
     decode: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    #: Most characters of texts, by the arriving names of their columns.
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
     #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
@@ -167,6 +171,8 @@ def _said(stream: Stream, rules: Rules) -> tuple[Stream, list[str]]:
             refusals.append(f"column {field.name!r} is {_type_of(field)}, which cannot be read as {kind}: see `types`")
         elif kind != field.type:
             field = pa.field(field.name, kind, field.nullable)
+        if field.name in rules.lengths:
+            field = of_length(field, rules.lengths[field.name], rules.connector)
         fields.append(field)
     return replace(stream, schema=pa.schema(fields)), refusals
 

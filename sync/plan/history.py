@@ -15,6 +15,7 @@ from syncblocks.connectors.stream import (
     ENDS,
     FILE,
     FILE_MODIFIED,
+    FILE_ROW,
     NEWEST,
     TIMES,
     VALID_FROM,
@@ -34,7 +35,7 @@ from .checks import stream_error
 from .selected_stream import Failer, SelectedStream
 
 #: Columns that say from which file a record came.
-_OF_FILES = (FILE, FILE_MODIFIED)
+_OF_FILES = (FILE, FILE_MODIFIED, FILE_ROW)
 
 #: Where the times of versions are from, in `TIMES`.
 _RUN, _BOOKMARK = "run", "bookmark"

@@ -11,6 +11,7 @@ from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import UNDECIDED, Stream, TableState
 
 from ..config import Pipeline
+from ..config.latest import LatestBy
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
@@ -44,8 +45,8 @@ def latest_of(
     keys: Sequence[str],
     disposition: str,
     fail: Failer,
-) -> str:
-    """Return the column of `latest_by`; empty: of the records of a key the last one counts.
+) -> tuple[str, bool]:
+    """Return the column of `latest_by`, and whether its lowest value counts; empty: the last record of a key counts.
 
     Args:
         stream: as the source offers it, with the types that are said.
@@ -58,9 +59,10 @@ def latest_of(
     Raises:
         ConfigError: it is no column, or another setting does not go with it.
     """
-    column: str | None = settings.get("latest_by")
-    if column is None:
-        return ""
+    said: LatestBy | None = settings.get("latest_by")
+    if said is None:
+        return "", False
+    column = said.column
     if disposition not in ("merge", "history", "replace_range"):
         raise fail(
             "latest_by",
@@ -78,7 +80,7 @@ def latest_of(
             raise fail("latest_by", f"and `{key}: {_written(value)}` exclude each other: {why}")
     if not _family(stream.schema.field(column).type):
         raise fail("latest_by", f"{column!r} is {stream.schema.field(column).type}: {_NEEDED}")
-    return column
+    return column, said.is_lowest
 
 
 _NEEDED = "it has to be a number, a date, a time or a text"

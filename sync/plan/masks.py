@@ -11,11 +11,21 @@ from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
 
 from ..config import Pipeline, exact_name
+from ..config.latest import LatestBy
 from ..config.nested import nested_levels
 from .selected_stream import Failer, SelectedStream
 
 #: Settings of a stream whose columns have to be compared, parsed or shown as they are.
-NOT_MASKED = ("bookmark_properties", "range_column", "latest_by", "deleted_when", "checks", "types", "decode")
+NOT_MASKED = (
+    "bookmark_properties",
+    "range_column",
+    "latest_by",
+    "deleted_when",
+    "checks",
+    "warn_checks",
+    "types",
+    "decode",
+)
 
 #: Settings whose columns identify a record: two of them must not become one.
 KEYS = ("key_properties", "unique_constraints")
@@ -123,6 +133,7 @@ def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collecti
 
 def _columns(said: Any) -> Iterator[str]:
     """Yield the columns that a setting names: in a list, as keys, alone, or as `year(at)`."""
+    said = said.column if isinstance(said, LatestBy) else said
     for each in (said,) if isinstance(said, str) else said or ():
         name = each if isinstance(each, str) else each.column
         called = _CALLED.fullmatch(name)

@@ -70,6 +70,7 @@ from .reading import (
     limit_warnings,
     plan_reading,
     plan_resumption,
+    query_warnings,
     unknown_type_warnings,
 )
 from .replaced_settings import replaced_warnings
@@ -78,7 +79,7 @@ from .shapes import Change, Shape, differences, shape_of
 from .start import Start, ledger_row, not_ours, starting_point
 from .stream_transformers import transformers_of
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
-from .value_checks import value_checks
+from .value_checks import length_checks, value_checks
 from .wires import ARROW, chosen_wire, common_wires
 from .written_range import arriving_range
 
@@ -135,6 +136,8 @@ class PlannedStream:
     needs_decision: bool
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Condition, ...] = ()
+    #: The same, of records that are written all the same.
+    warn_checks: tuple[Condition, ...] = ()
     #: Blocks whose output is kept for callbacks.
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
@@ -193,7 +196,7 @@ class PlannedStream:
 
 #: Connectors of files, and those of their settings that say into which files records go.
 _FILES = ("csv", "jsonl", "parquet")
-_OF_FILES = ("partition_by", "file_records")
+_OF_FILES = ("partition_by", "file_records", "file_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +215,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
-    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`.
+    #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`, `file_bytes`.
     files: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -299,6 +302,7 @@ def plan_streams(
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
@@ -381,6 +385,7 @@ def _plan_stream(
         rules,
         said={names[name]: kind for name, kind in stream.said.items() if name in names},
         decode={names[name]: form for name, form in stream.decode.items() if name in names},
+        lengths={names[name]: length for name, length in stream.lengths.items() if name in names},
     )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
@@ -448,7 +453,8 @@ def _plan_stream(
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
     # To keep rejected records, the engine must see records one by one.
     is_plain = is_decided and not kept and not is_converted and stream.stream.max_rejected is None
-    is_plain = is_plain and not stream.added and not stream.checks
+    is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
+    is_plain = is_plain and not stream.added and not is_checked
     wire = ARROW
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:  # which looks at each record
         wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
@@ -463,7 +469,7 @@ def _plan_stream(
             or kept
             or is_converted
             or stream.added
-            or stream.checks
+            or is_checked
             or arriving.schema.names != stream.stream.schema.names
         ),
     )
@@ -480,7 +486,11 @@ def _plan_stream(
         transformers=tuple(block.block for block in blocks),
         arriving=arriving,
         is_schema_decided=is_decided,
-        checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+        checks=(
+            *value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+            *length_checks(mapping, rules.lengths, is_decided=is_decided),
+        ),
+        warn_checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided, setting="warn_checks"),
         mapping=replace(mapping, declared=declared),
         rules=replace(rules, left_out=unsure),
         changes=(*planned_changes(mapping, table, disposition, is_decided=is_decided), *of_source(changes)),

@@ -49,9 +49,13 @@ class Resumption(NamedTuple):
     advice: str
     #: Why records that commit late may be skipped; empty if they are not; None if unknown.
     skips_late: str | None
+    #: What `:bookmark` of a query stands for without a bookmark, as text; empty: the query does not say it.
+    bookmark_start: str = ""
 
     def __str__(self) -> str:
         parts = [f"what is new by {', '.join(self.bookmark_properties)}"]
+        if self.bookmark_start:
+            parts.append(f"its query from `:bookmark` on, without one from {self.bookmark_start} on")
         if self.null_bookmarks is not None:
             parts.append(f"records without it {_WITHOUT[self.null_bookmarks]}")
         if self.lookback is not None:
@@ -85,6 +89,7 @@ def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
         if can_look_back(fields[0].type)
         else "choose a time or a number as bookmark",
         skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
+        bookmark_start="" if stream.bookmark_start is None else str(stream.bookmark_start.values[0]),
     )
 
 
@@ -123,6 +128,13 @@ def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
         for stream in streams
         if stream.stream.replication_method is ReplicationMethod.INCREMENTAL and _LIMITED.search(stream.stream.query)
     ]
+
+
+def query_warnings(streams: Sequence[SelectedStream], can: Abilities) -> list[str]:
+    """Warn of queries that are read where something could be changed."""
+    why = "" if can.reads_queries is None else can.reads_queries.may_write()
+    names = [stream.name for stream in streams if stream.stream.query]
+    return [f"{', '.join(names)}: {why}"] if names and why else []
 
 
 def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
@@ -170,6 +182,8 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
         return f"{source_name} reads a stream as a whole"
     if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
         return f"{selected.stream.replication_method} is read in the order of its bookmark"
+    if selected.stream.limit is not None:
+        return "only its first records are read"
     if selected.stream.names_files:
         return "it tells which files it has read"
     if selected.stream.max_rejected is not None:

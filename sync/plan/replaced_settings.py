@@ -37,12 +37,11 @@ def _says_all(entry: StreamEntry, setting: str) -> bool:
     return getattr(entry, setting) is None or (setting == "columns" and bool(entry.columns and entry.columns.include))
 
 
-#: Setting -> the columns that an entry names in it. Masks are not among them: those of several entries add up.
+#: Setting -> the columns that an entry names in it. Masks, types and `decode` are not among them: they add up.
 _NAMED: dict[str, Callable[[StreamEntry], set[str]]] = {
     "where": lambda entry: {each.column for each in entry.where or ()},
     "checks": lambda entry: {each.column for each in entry.checks or ()},
-    "types": lambda entry: set(entry.types or ()),
-    "decode": lambda entry: set(entry.decode or ()),
+    "warn_checks": lambda entry: {each.column for each in entry.warn_checks or ()},
     "add_columns": lambda entry: {each.column for each in entry.add_columns or ()},
     "columns": lambda entry: set((entry.columns and entry.columns.exclude) or ()),
 }

@@ -44,10 +44,14 @@ class SelectedStream:
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
     on_schema_change: str
+    #: Whether its table is replaced where it is there; else the stream is left out then.
+    replaces_existing: bool
     #: Types that the pipeline says, by the source's names; of columns that the source does not read in them itself.
     said: Mapping[str, pa.DataType]
     #: How texts write bytes, by the source's names.
     decode: Mapping[str, str]
+    #: Most characters of texts, by the source's names.
+    lengths: Mapping[str, int]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
     #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
@@ -60,6 +64,8 @@ class SelectedStream:
     added: AddedColumns
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
+    #: The same, of records that are written all the same.
+    warn_checks: tuple[Comparison, ...]
     #: What becomes of records that the source no longer has; None: they stay.
     deletes: Deletes | None
     #: Whether columns that are new at the source are filled in records that were there before.
@@ -72,6 +78,8 @@ class SelectedStream:
     location: tuple[str | int, ...]
     #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
     written_range: WrittenRange | None = None
+    #: What tells whether the values of templates in its query have changed, one text for each.
+    query_said: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

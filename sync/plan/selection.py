@@ -286,12 +286,23 @@ def merged_settings(
 
 
 def _merged(entries: Sequence[StreamEntry]) -> dict[str, Any]:
-    """Merge the settings of several entries; later entries win, but masks of earlier ones stay."""
+    """Merge the settings of several entries; later entries win, but masks, types and forms of other columns stay."""
     merged = {key: getattr(entry, key) for entry in entries for key in entry.model_fields_set}
+    for key in ("types", "decode"):
+        if merged.get(key):
+            merged[key] = _summed([getattr(entry, key) for entry in entries if key in entry.model_fields_set])
     masks = _merged_masks([entry.columns for entry in entries if "columns" in entry.model_fields_set])
     if masks:
         merged["columns"] = merged["columns"].model_copy(update={"mask": masks})
     return merged
+
+
+def _summed(given: Sequence[Mapping[str, str] | None]) -> dict[str, str]:
+    """Return what several entries say of columns; null ends what was said before."""
+    summed: dict[str, str] = {}
+    for said in given:
+        summed = {} if said is None else {**summed, **said}
+    return summed
 
 
 def _merged_masks(given: Sequence[Columns | None]) -> tuple[ColumnMask, ...]:
@@ -379,7 +390,7 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 def _column_names(entry: StreamEntry) -> _Named:
     yield from ((("key_properties",), name) for name in entry.key_properties or ())
     yield from ((("unique_constraints",), name) for name in entry.unique_constraints or ())
-    yield from ((("latest_by",), name) for name in (entry.latest_by,) if name)
+    yield from ((("latest_by",), name) for name in (entry.latest_by and entry.latest_by.column,) if name)
     yield from ((("deleted_when", each.column), each.column) for each in entry.deleted_when or ())
     names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
     yield from ((("bookmark_properties",), name) for name in names)

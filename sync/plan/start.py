@@ -49,7 +49,8 @@ def source_of(source: str, stream: SelectedStream) -> str:
     read = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
     nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
-    query = f"{_QUERY}{_mark(read.query)}" if read.query else ""
+    asked = json.dumps([read.query, *stream.query_said]) if stream.query_said else read.query
+    query = f"{_QUERY}{_mark(asked)}" if asked else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
         for each in read.where

@@ -13,6 +13,7 @@ from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
     GUESSED,
+    IS_ROW,
     SAID,
     UNSEEN,
     Condition,
@@ -28,15 +29,25 @@ from ..config.added import Added, mage_columns
 from ..config.catalog_file import Catalog
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
+from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
 from ..config.values import Moment
 from ..flow.added import AddedColumn, AddedColumns
-from .bookmark_settings import bookmarks_of, changed_files_of, is_above, is_by_files, lookback_of, null_bookmarks_of
+from .bookmark_settings import (
+    bookmark_start_of,
+    bookmarks_of,
+    changed_files_of,
+    is_above,
+    is_by_files,
+    lookback_of,
+    null_bookmarks_of,
+)
 from .catalog import catalog_differences, with_catalog
 from .deleted_when import deleted_when_of
 from .history import history_of
 from .latest import latest_of
+from .lengths import length_of
 from .masks import is_masked, masks_of
 from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer
@@ -108,7 +119,7 @@ def configure(
             "of them out",
         )
     _check_one_file(pipeline, settings, method, disposition, fail)
-    latest = latest_of(stream, settings, kept, keys, disposition, fail)
+    latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
     masks = masks_of(pipeline, stream, own_settings, keys, fail)
     policy = null_bookmarks_of(stream, settings, disposition, method, fail)
@@ -119,19 +130,23 @@ def configure(
         key_properties=keys,
         unique_properties=unique,
         latest_by=latest,
+        latest_is_lowest=is_lowest,
         deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
         replication_method=method,
         bookmark_properties=bookmarks,
         null_bookmarks=policy,
         lookback=lookback,
+        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
         is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
         where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
+        limit=_limit(settings, method, disposition, fail),
         masks=masks,
         may_repeat=disposition in ("merge", "history"),
         changed_files=changed_files_of(stream, settings, disposition, fail),
         names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
-        max_rejected=_max_rejected(settings),
+        max_rejected=_max_rejected(stream, settings, fail),
     )
+    _check_alone(read, fail)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
@@ -143,6 +158,7 @@ def configure(
         write_disposition=WriteDisposition(disposition),
         conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
         replaces_explicitly=settings.get("write_disposition") == "replace",
+        replaces_existing=_replaces_existing(settings, method, disposition, fail),
         retries=_first(settings.get("retries"), pipeline.retries),
         retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
@@ -153,6 +169,7 @@ def configure(
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         decode=decode,
+        lengths=_lengths(settings, kept),
         left_out=_left_out(stream, kept),
         excluded=_excluded(settings),
         nested=nested_levels(pipeline, stream.name),
@@ -162,13 +179,51 @@ def configure(
             history=history_of(pipeline, stream, settings, kept, disposition, fail),
         ),
         checks=tuple(settings.get("checks") or ()),
+        warn_checks=tuple(settings.get("warn_checks") or ()),
         deletes=_deletes(settings),
         fills_new_columns=bool(settings.get("fill_new_columns")),
         before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
         written_range=written,
+        query_said=_query_said(pipeline, stream, settings, method, fail),
     )
+
+
+def _check_alone(stream: Stream, fail: Failer) -> None:
+    """Refuse conditions around a query that its source cannot read as a subquery."""
+    if not stream.is_query_alone:
+        return
+    why = "the source does not take the query as a subquery, around which"
+    if stream.replication_method is ReplicationMethod.INCREMENTAL:
+        raise fail(
+            "replication_method", f"{why} the bookmark's condition would stand: say FULL_TABLE, or make it a view"
+        )
+    if stream.where:
+        key = "where" if not stream.where[0].of_interval else "range_column"
+        raise fail(key, f"{why} the condition would stand: write it into the query, or make it a view")
+
+
+def _query_said(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer
+) -> tuple[str, ...]:
+    """Return what tells whether the values in a stream's query have changed."""
+    if not stream.query_values:
+        return ()
+    own = (
+        place for place, entry in enumerate(pipeline.streams) if entry.query and exact_name(entry.stream) == stream.name
+    )
+    found = pipeline.query_values(next(own))
+    if of_time := next((each.said for each in found if each.is_of_time), ""):
+        if method is ReplicationMethod.INCREMENTAL:
+            raise fail(
+                "query",
+                f"{of_time} is another date in each run, and INCREMENTAL reads on from its bookmark: say `:bookmark` "
+                "where the query needs it, or leave the condition out",
+            )
+        if _deletes(settings) is not None:
+            raise fail("deletes", f"and {of_time} in the query exclude each other: all records of other dates would go")
+    return tuple(each.said for each in found)
 
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,6 +232,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "columns",
         "where",
         "checks",
+        "warn_checks",
         "decode",
         "types",
         "key_properties",
@@ -185,6 +241,7 @@ def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
         "deleted_when",
         "bookmark_properties",
         "bookmark_property_operators",
+        "bookmark_start",
         "replication_method",
         "null_bookmarks",
         "lookback",
@@ -235,11 +292,43 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     found = {}
     for column, name in said.items():
         try:
-            found[column] = parse_type(name)
+            found[column] = pa.string() if length_of(name) else parse_type(name)
         except ConnectorConfigError:
-            allowed = [*TYPES, "decimal(p,s)"]
+            allowed = [*TYPES, "decimal(p,s)", "string(n)"]
             raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
     return found
+
+
+def _lengths(settings: Mapping[str, Any], kept: Sequence[str]) -> dict[str, int]:
+    """Return the most characters of the texts of columns whose type says so."""
+    found = {name: length_of(kind) for name, kind in (settings.get("types") or {}).items() if name in kept}
+    return {name: length for name, length in found.items() if length is not None}
+
+
+def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> int | None:
+    """Return how many records are read at most; of what keeps a place, or compares all keys, none may be missing."""
+    limit: int | None = settings.get("limit")
+    if limit is None:
+        return None
+    if method is not ReplicationMethod.FULL_TABLE:
+        raise fail("limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`")
+    if disposition in ("history", "replace_range") or _deletes(settings) is not None:
+        said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
+        raise fail("limit", f"and `{said}` exclude each other: it takes records that are not read for gone")
+    return limit
+
+
+def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> bool:
+    """Tell whether a table that is there is replaced: it holds all records of an earlier run, or none of ours."""
+    if settings.get("replace_existing") is not False:
+        return True
+    if method is not ReplicationMethod.FULL_TABLE or disposition != "replace":
+        raise fail(
+            "replace_existing",
+            f"is for FULL_TABLE and `write_disposition: replace`, and the stream has {method} and {disposition}: "
+            "leave it out",
+        )
+    return False
 
 
 def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[Stream, Mapping[str, str]]:
@@ -343,7 +432,8 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     for column, value, kind, is_kept in said:
         try:
             field = pa.field(column, parse_type(kind))
-            found.append(AddedColumn(field=field, value=literal_of(value, field), is_kept=is_kept))
+            scalar = pa.scalar(None, field.type) if value is None else literal_of(value, field)
+            found.append(AddedColumn(field=field, value=scalar, is_kept=is_kept))
         except ConnectorConfigError as error:
             raise fail("add_columns", f"column {column!r}: {error}") from error
         except ValueError as error:
@@ -359,9 +449,11 @@ def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
     return None if found is None or found.mode == "ignore" else found
 
 
-def _max_rejected(settings: Mapping[str, Any]) -> int | None:
+def _max_rejected(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> int | None:
     if settings.get("on_rejected") != "keep":
         return None
+    if rows := next((field.name for field in stream.schema if IS_ROW in (field.metadata or {})), ""):
+        raise fail("on_rejected", f"`keep` and {rows!r} (`file_rows`) exclude each other: the numbers would have gaps")
     return int(_first(settings.get("max_rejected"), MAX_REJECTED))
 
 

@@ -22,6 +22,7 @@ def value_checks(
     names: Mapping[str, str],
     *,
     is_decided: bool,
+    setting: str = "checks",
 ) -> tuple[Condition, ...]:
     """Return a stream's checks, with its columns as the destination gets them.
 
@@ -33,45 +34,66 @@ def value_checks(
         mapping: of its columns.
         names: column of the source -> what it is called as it arrives.
         is_decided: no function of a transformer decides the columns.
+        setting: `checks`, or `warn_checks`.
 
     Raises:
         ConfigError: a check names no column, a masked one or one of `add_columns`, or a value that its column cannot
             hold.
     """
-    if not stream.checks:
+    said = stream.checks if setting == "checks" else stream.warn_checks
+    if not said:
         return ()
     from syncblocks.connectors.filters import condition_of  # a pipeline without checks spares the import
+
+    def fail(message: str) -> Exception:
+        return pipeline.error((*stream.location, setting), f"stream {stream.name!r}: {message}")
 
     masks = stream.stream.masks
     masked = {names.get(name, name) for name in (() if masks is None else masks.fields)}
     known = [name for name in mapping.arriving.schema.names if name not in stream.added.names]
     found = []
-    for column, operator, values in stream.checks:
+    for column, operator, values in said:
         name = name_by(stream.naming, column)
         if name in masked:
-            raise _error(pipeline, stream, f"{column!r} is masked, and a check needs its values as they are")
+            raise fail(f"{column!r} is masked, and a check needs its values as they are")
         if name in stream.added.names:
-            raise _error(pipeline, stream, f"{column!r} is one of `add_columns`, which has one value in all records")
+            raise fail(f"{column!r} is one of `add_columns`, which has one value in all records")
         if not is_decided:
             found.append(Condition(field=pa.field(name, pa.null()), operator=operator, given=tuple(values)))
             continue
         if name not in known:
             nearest = nearest_match(name, known)
             meant = f"; did you mean {nearest!r}?" if nearest else ""
-            raise _error(pipeline, stream, f"{column!r} is no column of the stream as it arrives{meant}")
+            raise fail(f"{column!r} is no column of the stream as it arrives{meant}")
         field = mapping.arriving.schema.field(name)
         try:
             found.append(condition_of(field, operator, values))
         except ValueError as error:
             shown = ", ".join(map(repr, values))
-            raise _error(
-                pipeline, stream, f"column {column!r} is {field.type}, and {shown} is no such value: {error}"
-            ) from error
+            raise fail(f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
     return tuple(found)
 
 
-def _error(pipeline: Pipeline, stream: SelectedStream, message: str) -> Exception:
-    return pipeline.error((*stream.location, "checks"), f"stream {stream.name!r}: {message}")
+def length_checks(mapping: ColumnMapping, lengths: Mapping[str, int], *, is_decided: bool) -> tuple[Condition, ...]:
+    """Return the checks of columns whose type says how many characters their texts have.
+
+    Args:
+        mapping: of the stream's columns.
+        lengths: by the names of columns as they arrive.
+        is_decided: no function of a transformer decides the columns.
+    """
+    if not lengths:
+        return ()
+    from syncblocks.connectors.filters import condition_of
+
+    schema = mapping.arriving.schema
+    fields = [schema.field(name) if is_decided else pa.field(name, pa.null()) for name in lengths]
+    return tuple(
+        condition_of(field, "max_length", [length])
+        if is_decided
+        else Condition(field=field, operator="max_length", given=(length,))
+        for field, length in zip(fields, lengths.values(), strict=True)
+    )
 
 
-__all__ = ["value_checks"]
+__all__ = ["length_checks", "value_checks"]

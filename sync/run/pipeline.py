@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
@@ -124,7 +124,7 @@ def run_pipeline(
     if retry:
         pipeline = _as_of_latest_run(pipeline)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
-    order = _Order(
+    order = Order(
         streams=streams,
         tags=tags,
         given=RunOptions(
@@ -145,33 +145,33 @@ def run_pipeline(
         executor=executor,
     )
     progress = progress or default_progress()
-    with _Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
+    with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
-    streams: Sequence[str]
-    tags: Sequence[str]
-    given: RunOptions
-    event: Mapping[str, Any]
-    concurrency: int | None
-    wait_for_other: bool
-    retry: bool
-    tick: int | None
-    repairs: Mapping[str, Repair] | None
-    executor: Any
+    streams: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    given: RunOptions = RunOptions()
+    event: Mapping[str, Any] = {}
+    concurrency: int | None = None
+    wait_for_other: bool = False
+    retry: bool = False
+    tick: int | None = None
+    repairs: Mapping[str, Repair] | None = None
+    executor: Any = None
 
 
-class _Runner:
+class Runner:
     """One process's work on one pipeline, from the recovery to the last callback."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         progress: Progress,
-        order: _Order,
+        order: Order,
         *,
         inline_callbacks: bool,
         signals: list[int] | None = None,
@@ -187,12 +187,12 @@ class _Runner:
         self._store: Store | None = None
         self._outbox: Outbox | None = None
         self._dispatcher: Dispatcher | NullDispatcher | None = None
-        self._run_ids: list[int] = []
+        self.run_ids: list[int] = []
         self._watch: Watch | None = None
         self._engine: OpenedEngine | None = None
         self._stack = ExitStack()
 
-    def __enter__(self) -> _Runner:
+    def __enter__(self) -> Self:
         self._stack.enter_context(masked_output(self.session.redactor))
         self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
         return self
@@ -228,7 +228,7 @@ class _Runner:
         except (SyncError, ConnectorError) as error:
             if not self.signals:
                 raise
-            run_id = self._run_ids[-1] if self._run_ids else None
+            run_id = self.run_ids[-1] if self.run_ids else None
             message = self.session.redactor.redact(str(error))
             return RunResult(
                 run_id=run_id, pipeline=self.pipeline.pipeline, status=CANCELLED, error=message, signal=self.signals[0]
@@ -237,15 +237,15 @@ class _Runner:
     def _run(self) -> RunResult:
         while True:
             if Store.exists(self.pipeline.store_url):
-                self._open_store()
-                self._clear_up()
+                self.open_store()
+                self.clear_up()
             if self.signals:
-                return self._result(None, CANCELLED, ())
+                return self.result(None, CANCELLED, ())
             latest = self._latest()
-            plan = self._plan(self._chosen())
+            plan = self.make_plan(self._chosen())
             if self._engine is None and isinstance(plan, Plan):
                 self._engine = open_engine(self.session, self.order.executor)
-            self._open_store()  # only now: a mistake in the file creates nothing
+            self.open_store()  # only now: a mistake in the file creates nothing
             if isinstance(plan, ErrorInfo) and self._latest() != latest:
                 continue  # another run, which may have blocked the connection, has ended meanwhile
             try:
@@ -275,21 +275,25 @@ class _Runner:
                 except ConnectorError as error:
                     return self._fail_before_first(run, self._error_info(error))
             self.progress.run_started(run, plan)
-            coordinator = Coordinator(
-                self.session,
-                self.store,
-                run,
-                plan,
-                self.progress,
-                lease,
-                notify=self.dispatcher.notify,
-                is_stopping=lambda: bool(self.signals),
-                make_executor=self._make_executor(lease),
-            )
-            coordinator.execute(self.order.concurrency)
-            result = self._finish(run, coordinator.runs, lease)
-            started = {member.name for member in coordinator.runs}
-            return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
+            return self.run_streams(run, plan, lease)
+
+    def run_streams(self, run: PipelineRun, plan: Plan, lease: Lease) -> RunResult:
+        """Run what is planned, to the last callback."""
+        coordinator = Coordinator(
+            self.session,
+            self.store,
+            run,
+            plan,
+            self.progress,
+            lease,
+            notify=self.dispatcher.notify,
+            is_stopping=lambda: bool(self.signals),
+            make_executor=self._make_executor(lease),
+        )
+        coordinator.execute(self.order.concurrency)
+        result = self._finish(run, coordinator.runs, lease)
+        started = {member.name for member in coordinator.runs}
+        return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
 
     def _make_executor(self, lease: Lease) -> MakeExecutor:
         engine = self._engine
@@ -318,7 +322,8 @@ class _Runner:
         assert self._dispatcher is not None
         return self._dispatcher
 
-    def _open_store(self) -> None:
+    def open_store(self) -> None:
+        """Open the run store and its queues of callbacks. Idempotent."""
         if self._store is not None:
             return
         pipeline = self.pipeline
@@ -344,16 +349,16 @@ class _Runner:
         dispatcher.start()
         return dispatcher
 
-    def _clear_up(self) -> None:
+    def clear_up(self) -> None:
         """Before new work: end the run of a dead process, and deliver what is due."""
         recovered = self._recover()
         if recovered is None:
-            self._drain(self.pipeline.drain_s)
+            self.drain(self.pipeline.drain_s)
             return
-        self._run_ids.append(recovered.id)
+        self.run_ids.append(recovered.id)
         with Lease(self.store, recovered.id):
             self.dispatcher.notify()
-            self._drain(self.pipeline.drain_s)
+            self.drain(self.pipeline.drain_s)
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
 
@@ -376,10 +381,10 @@ class _Runner:
         latest = None if self._store is None else self._store.latest_run(self.pipeline.pipeline)
         return None if latest is None else (latest.id, latest.attempt)
 
-    def _plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
+    def make_plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         """Return the plan, or why the run fails before its first stream."""
         try:
-            plan = self._make_plan(only)
+            plan = self._planned(only)
             for warning in (*self.session.code.misspelt, *plan.skipped):
                 self.progress.message(warning, level="warning")
             for name, when in plan.left_out.items():
@@ -400,7 +405,7 @@ class _Runner:
                 raise
             return self._error_info(error)
 
-    def _make_plan(self, only: Sequence[str] | None) -> Plan:
+    def _planned(self, only: Sequence[str] | None) -> Plan:
         order = self.order
         for wait_s in (*ASK_AGAIN_S, None):
             try:
@@ -422,7 +427,7 @@ class _Runner:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
         plan = planned if isinstance(planned, Plan) else Plan(streams=(), groups=())
-        recorded = attempt_plan(self.session, plan, self._worker_order())
+        recorded = attempt_plan(self.session, plan, self.worker_order(plan))
         latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
         if latest is not None:
             run = self.store.begin_retry(latest.id, plan=recorded)
@@ -437,11 +442,11 @@ class _Runner:
                 tick=self.order.tick,
                 plan=recorded,
             )
-        self._run_ids.append(run.id)
+        self.run_ids.append(run.id)
         return run
 
-    def _worker_order(self) -> dict[str, Any] | None:
-        """Return what workers need to plan as this process has; None: there are none."""
+    def worker_order(self, plan: Plan) -> dict[str, Any] | None:
+        """Return what other processes need to plan as this one has; None: there are none."""
         if self._engine is None:
             return None
         return {**self.order.given.document(), "workers_on_host": self._engine.workers_on_host}
@@ -467,7 +472,7 @@ class _Runner:
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
         ended = self.store.end_attempt(run.id, error=error)
         self.progress.message(error.message, level="error")
-        return self._deliver(ended, (), error.message)
+        return self.deliver(ended, (), error.message)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -478,29 +483,30 @@ class _Runner:
             message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
             if self.signals:
-                self._drain(SIGNAL_DRAIN_S)
-            return self._result(run, FAILURE, results, message)
+                self.drain(SIGNAL_DRAIN_S)
+            return self.result(run, FAILURE, results, message)
         if lease.is_lost:
-            return self._result(run, FAILURE, results, "another process took this run over")
+            return self.result(run, FAILURE, results, "another process took this run over")
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
         if self.order.repairs is None and not self.signals:  # `verify --repair` compares by itself
             results = verified(results, runs, self.session, self.store, self.progress)
-        return self._deliver(ended, results, None)
+        return self.deliver(ended, results, None)
 
-    def _deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
+    def deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
         """Close every connection, then deliver: callbacks may open a database that locks its file."""
         self.session.close()
         self.outbox.release_gate(run.id)
         self.outbox.holds_lost = False
         self.dispatcher.notify()
-        self._drain(self.pipeline.drain_s)
+        self.drain(self.pipeline.drain_s)
         # Closed before due deliveries are counted: a running call may still end.
         self.dispatcher.close(grace_s=self._grace_s)
         self.store.finish_run(run.id)
-        return self._result(run, run.status, results, error)
+        return self.result(run, run.status, results, error)
 
-    def _drain(self, limit_s: float) -> None:
+    def drain(self, limit_s: float) -> None:
+        """Deliver what is due, for a limited time; after a signal each once."""
         signals = len(self.signals)
         if signals > 1:
             return
@@ -511,17 +517,18 @@ class _Runner:
             return
         is_empty = self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > signals)
         if not is_empty and len(self.signals) > signals:
-            self._drain(SIGNAL_DRAIN_S)
+            self.drain(SIGNAL_DRAIN_S)
 
-    def _result(
+    def result(
         self, run: PipelineRun | None, status: str, streams: tuple[StreamResult, ...], error: str | None = None
     ) -> RunResult:
+        """Return how a run has ended."""
         return RunResult(
             run_id=None if run is None else run.id,
             pipeline=self.pipeline.pipeline,
             status=status,
             streams=StreamResults(streams),
-            callbacks=self.outbox.deliveries.counts(self._run_ids) if self._outbox is not None else {},
+            callbacks=self.outbox.deliveries.counts(self.run_ids) if self._outbox is not None else {},
             error=error,
             signal=self.signals[0] if self.signals else None,
         )
@@ -532,18 +539,23 @@ class _Runner:
 
 
 def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
-    """Load the file again with the execution date, trigger and variables of the latest run, which a retry keeps."""
+    """Load the file again as of the latest run, which is retried."""
     latest = None
     if Store.exists(pipeline.store_url):
         with Store.open(pipeline.store_url) as store:
             latest = store.latest_run(pipeline.pipeline)
     if latest is None:
         raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
+    return as_of_run(pipeline, latest)
+
+
+def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:
+    """Load the file again with the execution date, trigger and variables of a run, which each attempt keeps."""
     return load_pipeline(
         pipeline.given,
         folder=pipeline.folder if pipeline.path is None else None,
-        execution_date=latest.execution_date,
-        interval=latest.interval,
-        trigger=latest.trigger,
-        recorded=latest.variables,
+        execution_date=run.execution_date,
+        interval=run.interval,
+        trigger=run.trigger,
+        recorded=run.variables,
     )

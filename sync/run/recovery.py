@@ -13,7 +13,7 @@ from syncblocks.connectors.stream import LedgerRow
 from ..errors import AlreadyRunning
 from ..plan.plan import Connectors, Plan
 from ..store import Store
-from ..store.model import AttemptPlan, PipelineRun
+from ..store.model import AttemptPlan, PipelineRun, StreamPlan
 from .errors import process_died
 from .lost_stream import lost_outcome
 from .progress import Progress
@@ -36,37 +36,46 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     if run is None:
         return None
     if store.owner_state(run) == "alive":
-        raise AlreadyRunning(pipeline, run.id, str(run.owner))
-    run = store.take_over_run(run.id)
-    progress.message(f"run {run.id} was left by a dead process ({run.owner.host}); recovering it", level="warning")
-    plan = store.attempt_plan(run.id, run.attempt)
-    if plan is not None:
-        for stream in store.open_streams(run.id):
-            _close_stream(store, run, plan, stream, destination)
-        _drop_staging(destination, _tokens(run, plan))
-    error = process_died("the process of this run died before it ended")
-    run = store.end_attempt(run.id, error=error, is_crash=True)
+        raise AlreadyRunning(pipeline, run.id, run.holder)
+    was_held, run = run.hold_s is not None, store.take_over_run(run.id)
+    left = "was held for tasks that have not come" if was_held else f"was left by a dead process ({run.owner.host})"
+    progress.message(f"run {run.id} {left}; recovering it", level="warning")
+    close_left_streams(store, run, destination)
+    died = "the tasks of this held run did not end it" if was_held else "the process of this run died before it ended"
+    error = None if was_held and run.cancel_requested else process_died(died)
+    run = store.end_attempt(run.id, error=error, is_crash=error is not None)
     destination.close()
     store.outbox(pipeline).release_gate(run.id)
     return run
 
 
-def _drop_staging(destination: Destination, tokens: Sequence[str]) -> None:
-    """Drop what the dead process staged; the ledger has decided, so what cannot be dropped stops no later run."""
+def close_left_streams(store: Store, run: PipelineRun, destination: Destination) -> None:
+    """Close the streams that dead processes have left of this process's run, as the ledger decides.
+
+    Raises:
+        LedgerUnreadable: the destination cannot be asked; what is open stays so.
+    """
+    plan = store.attempt_plan(run.id, run.attempt)
+    if plan is None:
+        return
+    for stream in store.open_streams(run.id):
+        _close_stream(store, run, plan, stream, destination)
+    drop_staging(destination, run, plan.streams)
+
+
+def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[StreamPlan]) -> None:
+    """Drop what a dead process staged; the ledger has decided, so what cannot be dropped stops no later run."""
+    tokens = [
+        stream_token(run, planned.stream, number)
+        for planned in streams
+        for number in range(1, int(planned.config["tries"]) + 1)
+    ]
     try:
         destination.drop_staging(tokens)
     except RetriableError:
         raise
     except ConnectorError as error:
         log.warning("what the dead process had staged stays where it is: %s", error)
-
-
-def _tokens(run: PipelineRun, plan: AttemptPlan) -> list[str]:
-    return [
-        stream_token(run, planned.stream, number)
-        for planned in plan.streams
-        for number in range(1, int(planned.config["tries"]) + 1)
-    ]
 
 
 def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:

@@ -62,7 +62,7 @@ def redeliver(
     active = store.active_run(pipeline.pipeline)
     keys = [record.key for record in wanted if active is None or record.run_id != active.id]
     if active is not None and store.owner_state(active) == "alive":
-        note = f"run {active.id} is active: its process delivers them ({active.owner})"
+        note = f"run {active.id} is active: its process delivers them ({active.holder})"
         return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=note)
     if keys:
         _drain(pipeline, outbox, store, keys, progress or Progress())

@@ -42,6 +42,17 @@ class StreamResult:
         """Whether the comparison after the run found a difference, or could not be made."""
         return self.verdict in ("differs", "failed")
 
+    def raise_for_status(self) -> StreamResult:
+        """Return itself if the stream ended as success and does not differ.
+
+        Raises:
+            PipelineFailed: it did not.
+        """
+        if self.status == "success" and not self.is_unequal:
+            return self
+        what = f"verified: {self.verdict}" if self.is_unequal else self.status or "not started"
+        raise PipelineFailed(f"stream {self.stream!r}: {what}" + (f": {self.error}" if self.error else ""))
+
 
 class StreamResults(tuple[StreamResult, ...]):
     """The streams of a run in the order of their start; `streams["orders"]` is one of them."""

@@ -113,7 +113,7 @@ def refuse_while_running(session: Session, store: Store | None) -> None:
     """Raise AlreadyRunning if a live process runs the pipeline: it would overwrite the bookmark."""
     run = store.active_run(session.pipeline.pipeline) if store is not None else None
     if store is not None and run is not None and store.owner_state(run) == "alive":
-        raise AlreadyRunning(session.pipeline.pipeline, run.id, str(run.owner))
+        raise AlreadyRunning(session.pipeline.pipeline, run.id, run.holder)
 
 
 def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:

@@ -25,7 +25,7 @@ from syncblocks.connectors.stream import (
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
-from ..flow.value_checks import checked
+from ..flow.value_checks import Warnings, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
 from ..plan.shapes import differences, in_words, shape_of
@@ -103,6 +103,7 @@ class StreamEvents:
         #: Files of checkpoints that did not become commits yet.
         files: list[FileRead] = []
         rejected: list[RejectedRecord] = []
+        warnings = Warnings(self.planned.warn_checks)
         for item in self._items(feed):
             self._check()
             if isinstance(item.event, Checkpoint):
@@ -151,12 +152,15 @@ class StreamEvents:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
                 good = [each for each, _ in passed if each.num_rows]
                 rejected += [each for _, failed in passed for each in failed]
+            for each in good:
+                warnings.note(each)
             del item, batch
             while good:
                 yield self._spooled(good.pop(0))
             if rejected:
                 yield Rejected(records=tuple(rejected))
                 rejected.clear()
+        self.blocks.notice(warnings.sentences())
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
             yield Rejected(records=tuple(rejected))

@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
+from ..plan.existing import without_existing
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
@@ -138,7 +139,9 @@ class Session:
             text = f"{self.pipeline.source.connector} does not read queries"
             raise self.pipeline.error(("streams", place, "query"), text)
         try:
-            return self._waited(lambda: can.query_stream(exact_name(entry.stream) or "", entry.query or ""))
+            name, query = exact_name(entry.stream) or "", entry.query or ""
+            values = {each.name: each.value for each in self.pipeline.query_values(place)}
+            return self._waited(lambda: can.query_stream(name, query, values, entry.bookmark_start))
         except FatalConnectorError as error:
             raise self.pipeline.error(("streams", place, "query"), str(error)) from error
 
@@ -290,7 +293,7 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         if can.bounds_records is not None:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
     _flatten(pipeline, source_can)
-    if any(entry.where or entry.range_column for entry in pipeline.streams):
+    if any(entry.where or entry.range_column or entry.limit for entry in pipeline.streams):
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
     if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
@@ -377,6 +380,9 @@ def make_plan(
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
+    existing: tuple[str, ...] = ()
+    if is_of_run and not full_refresh:
+        selected, existing = without_existing(pipeline, selected, tables)
     plan = plan_streams(
         pipeline,
         selected,
@@ -394,7 +400,7 @@ def make_plan(
     if streams or tags or only is not None:
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
-    texts += unnamed
+    texts += (*unnamed, *existing)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
     warnings = (*plan.warnings, *texts, *session.notes)
     return replace(plan, skipped=texts, left_out=selection.left_out, warnings=warnings)

@@ -38,7 +38,7 @@ _SET_CLAIM = update(STREAM_RUN, "claim", "run_id = :run_id AND attempt = :number
 
 
 class Attempts:
-    """Only the coordinator claims streams; whoever writes in the owner's name closes them."""
+    """Only the coordinator claims streams, or in a held run each task its own (`held`); both close them."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
         self._transactions = transactions
@@ -84,13 +84,12 @@ class Attempts:
             if run.is_stopping:
                 return False
             if run.cancel_requested:
-                _stop(connection, run, counters, CANCELLED)
+                stop(connection, run, counters, CANCELLED)
                 return False
             rows = claimed()
             claim_streams(connection, run, counters, rows)
             if nonce:
-                names = [{"run_id": run.id, "number": run.attempt, "stream": row.stream} for row in rows]
-                connection.run_many(_SET_CLAIM, [{**name, "claim": nonce} for name in names])
+                set_claims(connection, run, [row.stream for row in rows], nonce)
             save_counters(connection, run, counters)
             save_attempt(connection, run)
         return True
@@ -110,7 +109,7 @@ class Attempts:
             counted = ask_counters(connection, run_id)
             run = locked()
             if not run.has_ended:
-                _stop(connection, run, counted(), status)
+                stop(connection, run, counted(), status)
 
     def end_attempt(self, run_id: int, *, error: ErrorInfo | None = None, is_crash: bool = False) -> None:
         """End an attempt that has nothing open and had no last close; write the event of `pipeline`. Idempotent.
@@ -132,7 +131,7 @@ class Attempts:
                 if run.open_streams:
                     raise StateError(f"run {run_id} still has {run.open_streams} open streams: close them first")
                 if run.unclaimed_streams:
-                    _stop(connection, run, counted(), run.stop_status or CANCELLED)
+                    stop(connection, run, counted(), run.stop_status or CANCELLED)
                 plan = self._plans.without_streams(connection, run_id, run.attempt)
                 end(connection, run, plan, error, is_crash=is_crash)
                 save_attempt(connection, run)
@@ -193,6 +192,12 @@ def set_streams(connection: Connection, run: LockedRun, streams: Iterable[str], 
     connection.run_many(_SET_STREAM, rows)
 
 
+def set_claims(connection: Connection, run: LockedRun, streams: Iterable[str], nonce: str) -> None:
+    """Set the nonce under which other processes take and close streams."""
+    rows = [{"run_id": run.id, "number": run.attempt, "stream": stream, "claim": nonce} for stream in streams]
+    connection.run_many(_SET_CLAIM, rows)
+
+
 def end(
     connection: Connection,
     run: LockedRun,
@@ -214,7 +219,8 @@ def end(
     write_events(connection, run, plan, last)
 
 
-def _stop(connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
+def stop(connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
+    """Forbid further claims, and save it."""
     stop_claims(connection, run, counters, status)
     save_attempt(connection, run)
     save_counters(connection, run, counters)

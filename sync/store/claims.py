@@ -140,9 +140,7 @@ class Claims:
                 is_open=row.status == RUNNING,
                 nonce=row.claim or "",
                 is_taken=row.worker is not None,
-                # A process that is visible and frozen lives, and yet its lease ends.
-                is_alive=row.worker is None
-                or (row.lease_until > now and self._transactions.is_alive(row.worker, row.lease_until, now)),
+                is_alive=row.worker is None or self._transactions.lives(row.worker, row.lease_until, now),
                 stop_reason=row.stop_reason,
                 is_mine=row.is_active and row.owner == self._transactions.owner,
             )

@@ -264,6 +264,9 @@ STEPS: dict[str, tuple[Step, ...]] = {
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN lease_until TIMESTAMP WITH TIME ZONE",
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN stop_reason TEXT",
     ),
+    # Of a held run, whose streams tasks of an orchestrator claim: seconds that it is held after the last sign of life
+    # of a task. NULL: its owner is a process.
+    "0010": ("ALTER TABLE _syncblocks_pipeline_run ADD COLUMN hold_s BIGINT",),
 }
 REVISIONS = tuple(STEPS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from ..errors import SyncError
 from .owner import Owner
@@ -207,6 +207,14 @@ class Standing:
     cancel_requested: bool
 
 
+class StreamStatus(NamedTuple):
+    """How a stream stands in one attempt: unclaimed, running, or as it has ended."""
+
+    attempt: int
+    stream: str
+    status: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineRun:
     """A run, with the figures of its latest attempt."""
@@ -236,6 +244,22 @@ class PipelineRun:
     is_active: bool
     error: ErrorInfo | None
     cancel_requested: bool
+    #: Until when it is its owner's, unless the owner renews it.
+    lease_until: datetime = field(compare=False)
+    #: Of a held run: seconds that it is held after the last sign of life of a task; None: a process owns it.
+    hold_s: int | None
+
+    @property
+    def holder(self) -> str:
+        """Who has it, in words."""
+        return holder_text(self.owner, self.hold_s, self.lease_until)
+
+
+def holder_text(owner: Owner, hold_s: int | None, lease_until: datetime) -> str:
+    """Return in words who has a run: a process, or the tasks for which it is held, and until when."""
+    if hold_s is None:
+        return str(owner)
+    return f"held for tasks of an orchestrator until {lease_until:%Y-%m-%d %H:%M:%S} UTC, longer while one of them runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

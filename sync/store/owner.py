@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Identity of a process; no other process ever has the same."""
+    """Identity of a process, or of the tasks of a held run; no other one ever has the same."""
 
     host: str
     #: Changes with every boot; empty where the system does not tell.
@@ -22,6 +23,11 @@ class Owner:
     pid: int
     #: Clock ticks from boot to the start of the process: distinguishes it from a later process with the same pid.
     started: int
+
+    @classmethod
+    def of_held_run(cls) -> Owner:
+        """Return the made-up owner of a held run: no process, so that its lease alone decides whether it lives."""
+        return cls(host=socket.gethostname(), boot_id="", pid_namespace="", pid=0, started=secrets.randbits(62))
 
     def encode(self) -> str:
         """Return the form that the store keeps; equal for equal owners."""
@@ -33,7 +39,7 @@ class Owner:
         return cls(**json.loads(text))
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" if self.pid else f"tasks of the run that {self.host} holds"
 
 
 #: (theirs, mine) -> alive, dead, or None: not visible from here.

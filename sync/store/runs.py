@@ -10,7 +10,18 @@ from typing import Any
 
 from ..errors import AlreadyRunning, StateError
 from .connection import Conflict, Connection, Row, value_of
-from .model import RUNNING, SUCCESS, UNCLAIMED, AttemptPlan, BlockRun, PipelineRun, Standing, decode_error
+from .model import (
+    RUNNING,
+    SUCCESS,
+    UNCLAIMED,
+    AttemptPlan,
+    BlockRun,
+    PipelineRun,
+    Standing,
+    StreamStatus,
+    decode_error,
+    holder_text,
+)
 from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
@@ -34,12 +45,12 @@ _STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at FROM {PIPELINE_R
 _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (SELECT id FROM {PIPELINE_RUN}
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
-_ACTIVE = f"SELECT id, owner FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
-_LATEST = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
+_ACTIVE = f"SELECT id, owner, hold_s, lease_until FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
+LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
 _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
     WHERE r.id = :run_id AND s.status = :status ORDER BY s.position"""
-_STATUSES = f"SELECT stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
+_STATUSES = f"SELECT attempt, stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
 
 
 class Runs:
@@ -80,7 +91,7 @@ class Runs:
         """
         key = secrets.token_hex(16)
         with self._one_active(pipeline), self._transactions.write("begin_run") as connection:
-            self._refuse_active(connection, pipeline)
+            refuse_active(connection, pipeline)
             now = self._transactions.now(connection)
             row = {
                 "run_key": key,
@@ -98,7 +109,7 @@ class Runs:
                 "last_seq": 0,
             }
             run_id = connection.value(f"{insert(PIPELINE_RUN, row)} RETURNING id", row)
-            _begin_attempt(connection, run_id, 1, now)
+            begin_attempt(connection, run_id, 1, now)
             if tick is not None:
                 carry_out(connection, tick, run_id, self._transactions.owner)
             if plan is not None:
@@ -114,13 +125,13 @@ class Runs:
         """
         with self._one_active(self.run(run_id).pipeline), self._transactions.write("begin_retry") as connection:
             run = self._transactions.lock(connection, run_id)
-            self._refuse_active(connection, run.pipeline)
-            latest_id = connection.value(_LATEST, {"pipeline": run.pipeline})
+            refuse_active(connection, run.pipeline)
+            latest_id = connection.value(LATEST_RUN, {"pipeline": run.pipeline})
             if latest_id != run_id:
                 raise StateError(
                     f"run {run_id} is not the latest of pipeline {run.pipeline!r}: that is run {latest_id}"
                 )
-            _set_run(
+            set_run(
                 connection,
                 run_id,
                 attempt=run.attempt + 1,
@@ -129,7 +140,7 @@ class Runs:
                 lease_until=lease_end(run.now),
                 cancel_requested_at=None,
             )
-            _begin_attempt(connection, run_id, run.attempt + 1, run.now)
+            begin_attempt(connection, run_id, run.attempt + 1, run.now)
             if plan is not None:
                 write_plan(connection, run_id, run.attempt + 1, plan)
         return self.run(run_id)
@@ -147,8 +158,9 @@ class Runs:
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
             if run.owner != me and self._transactions.is_alive(run.owner, run.lease_until, run.now):
-                raise AlreadyRunning(run.pipeline, run_id, str(Owner.decode(run.owner)))
-            _set_run(connection, run_id, owner=me, lease_until=lease_end(run.now))
+                holder = holder_text(Owner.decode(run.owner), run.hold_s, run.lease_until)
+                raise AlreadyRunning(run.pipeline, run_id, holder)
+            set_run(connection, run_id, owner=me, lease_until=lease_end(run.now), hold_s=None)
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now)
             self._plans.forget(run_id)
@@ -197,6 +209,8 @@ class Runs:
     def request_cancel(self, run_id: int) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.
 
+        A held run is free for the next start as soon as none of its tasks lives.
+
         Raises:
             StateError: the run is finished.
         """
@@ -205,7 +219,10 @@ class Runs:
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to cancel")
             if not run.cancel_requested:
-                _set_run(connection, run_id, cancel_requested_at=run.now)
+                set_run(connection, run_id, cancel_requested_at=run.now)
+                if run.hold_s is not None:  # held no longer than its tasks live, which stop
+                    is_busy = self._transactions.has_living_task(connection, run_id, run.attempt, run.now)
+                    set_run(connection, run_id, lease_until=lease_end(run.now) if is_busy else run.now)
 
     def cancel_requested(self, run_id: int) -> bool:
         """Whether a cancel was requested; cheap."""
@@ -225,7 +242,7 @@ class Runs:
             run = self._transactions.lock_owned(connection, run_id)
             if not run.has_ended:
                 raise StateError(f"run {run_id} has not ended: end_attempt comes first")
-            _set_run(connection, run_id, is_active=False)
+            set_run(connection, run_id, is_active=False)
             # A finished run holds no connections: any process may deliver its remaining events.
             release_gate(connection, run)
 
@@ -285,6 +302,12 @@ class Runs:
         succeeded = {row.stream for row in rows if row.status == SUCCESS}
         return tuple(dict.fromkeys(row.stream for row in rows if row.stream not in succeeded))
 
+    def stream_statuses(self, run_id: int) -> tuple[StreamStatus, ...]:
+        """Return how each planned stream stands in each attempt, in run order."""
+        with self._transactions.read() as connection:
+            rows = connection.rows(_STATUSES, {"run_id": run_id})
+        return tuple(StreamStatus(row.attempt, row.stream, row.status) for row in rows)
+
     def open_streams(self, run_id: int) -> tuple[str, ...]:
         """Return the streams of the latest attempt that are claimed and not closed, in run order."""
         return self._streams(run_id, RUNNING)
@@ -311,11 +334,6 @@ class Runs:
         row = connection.row(_OWNER, {"run_id": run_id})
         return row is not None and not row.is_active and row.owner == self._transactions.owner
 
-    def _refuse_active(self, connection: Connection, pipeline: str) -> None:
-        row = connection.row(_ACTIVE, {"pipeline": pipeline})
-        if row is not None:
-            raise AlreadyRunning(pipeline, row.id, str(Owner.decode(row.owner)))
-
     @contextmanager
     def _one_active(self, pipeline: str) -> Iterator[None]:
         """Raise AlreadyRunning where two processes begin at the same moment, and the unique index refuses one."""
@@ -325,7 +343,14 @@ class Runs:
             active = self.active_run(pipeline) or self.latest_run(pipeline)
             if active is None:
                 raise
-            raise AlreadyRunning(pipeline, active.id, str(active.owner)) from error
+            raise AlreadyRunning(pipeline, active.id, active.holder) from error
+
+
+def refuse_active(connection: Connection, pipeline: str) -> None:
+    """Raise `AlreadyRunning` if the pipeline has an active run, alive or dead."""
+    row = connection.row(_ACTIVE, {"pipeline": pipeline})
+    if row is not None:
+        raise AlreadyRunning(pipeline, row.id, holder_text(Owner.decode(row.owner), row.hold_s, row.lease_until))
 
 
 def lease_end(now: datetime) -> datetime:
@@ -333,7 +358,8 @@ def lease_end(now: datetime) -> datetime:
     return now + timedelta(seconds=LEASE_S)
 
 
-def _begin_attempt(connection: Connection, run_id: int, number: int, now: datetime) -> None:
+def begin_attempt(connection: Connection, run_id: int, number: int, now: datetime) -> None:
+    """Write an attempt that has no plan yet."""
     row = {
         "run_id": run_id,
         "attempt": number,
@@ -348,7 +374,8 @@ def _begin_attempt(connection: Connection, run_id: int, number: int, now: dateti
     connection.run(insert(ATTEMPT, row), row)
 
 
-def _set_run(connection: Connection, run_id: int, **values: Any) -> None:
+def set_run(connection: Connection, run_id: int, **values: Any) -> None:
+    """Set columns of a run."""
     connection.run(update(PIPELINE_RUN, values, "id = :run_id"), {"run_id": run_id, **values})
 
 

@@ -13,6 +13,7 @@ from .claims import Claims
 from .close import Closing
 from .database import Database, open_database, store_exists
 from .event_kwargs import run_kwargs
+from .held import Held
 from .model import ErrorInfo, PipelineRun
 from .outbox import Outbox
 from .owner import Liveness, Owner, current_owner, is_process_alive
@@ -52,6 +53,7 @@ class Store:
         self.block_runs = runs.block_runs
         self.block_runs_of = runs.block_runs_of
         self.unfinished_streams = runs.unfinished_streams
+        self.stream_statuses = runs.stream_statuses
         self.open_streams = runs.open_streams
         self.never_started = runs.never_started
         self._attempts = Attempts(self._transactions, self._plans)
@@ -66,6 +68,13 @@ class Store:
         self.ask_to_stop = claims.ask_to_stop
         self.take_back = claims.take_back
         self.claim_states = claims.claim_states
+        held = Held(self._transactions, self._plans)
+        self.hold_run = held.hold_run
+        self.renew_hold = held.renew_hold
+        self.claim_own = held.claim_own
+        self.begin_held_attempt = held.begin_held_attempt
+        self.take_dead = held.take_dead
+        self.take_held_run = held.take_held_run
         self.attempt_plan = self._plans.attempt_plan
         self.attempt_plan_of = self._plans.attempt_plan_of
         running_events = RunningEvents(self._transactions, self._plans)

@@ -15,10 +15,10 @@ from .model import RUNNING, LostRun
 from .owner import Liveness, Owner
 from .prefetch import Prefetch
 from .statements import update
-from .table_names import ATTEMPT, PIPELINE_RUN
+from .table_names import ATTEMPT, PIPELINE_RUN, STREAM_RUN
 
 # Without the columns that hold documents: these would be decoded for every stream.
-_RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "last_seq")
+_RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "hold_s", "last_seq")
 _LOCK_RUN = f"""SELECT {", ".join(_RUN_FIELDS)}, run_key, cancel_requested_at FROM {PIPELINE_RUN}
     WHERE id = :run_id FOR UPDATE"""
 #: Of an attempt: the columns that every close changes.
@@ -34,6 +34,8 @@ _FIGURES = (
 #: Condition on a run's latest attempt, for statements that are sent with the lock: its number is not known yet.
 LATEST = f"run_id = :run_id AND attempt = (SELECT l.attempt FROM {PIPELINE_RUN} l WHERE l.id = :run_id)"
 _ATTEMPT = f"SELECT {', '.join(_FIGURES)} FROM {ATTEMPT} WHERE {LATEST}"
+_TAKEN = f"""SELECT worker, lease_until FROM {STREAM_RUN}
+    WHERE run_id = :run_id AND attempt = :number AND status = '{RUNNING}' AND worker IS NOT NULL"""
 _SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), "run_id = :run_id AND attempt = :number")
 
 
@@ -50,6 +52,8 @@ class LockedRun:
     attempt: int
     owner: str
     lease_until: datetime
+    #: Of a held run; None: a process owns it.
+    hold_s: int | None
     is_active: bool
     cancel_requested: bool
     last_seq: int
@@ -154,6 +158,15 @@ class Transactions:
         """Whether an owner is alive: decided by its process if that is visible, otherwise by its lease."""
         alive = self._liveness(Owner.decode(owner), self.me)
         return lease_until > now if alive is None else alive
+
+    def lives(self, worker: str, lease_until: datetime, now: datetime) -> bool:
+        """Whether whoever has taken a stream lives: a process that is visible and frozen does, and its lease ends."""
+        return lease_until > now and self.is_alive(worker, lease_until, now)
+
+    def has_living_task(self, connection: Connection, run_id: int, attempt: int, now: datetime) -> bool:
+        """Whether the process lives that has taken an open stream of an attempt."""
+        taken = connection.rows(_TAKEN, {"run_id": run_id, "number": attempt})
+        return any(self.lives(row.worker, row.lease_until, now) for row in taken)
 
 
 def save_attempt(connection: Connection, run: LockedRun) -> None:

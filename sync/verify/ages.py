@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -15,9 +16,10 @@ _TIMES = (Form.DATE, Form.TIMESTAMP, Form.TIMESTAMP_NS, Form.TIME)
 
 
 class Ages:
-    """Compares records by one of their columns; NULL is older than any value, NaN newer."""
+    """Compares records by one of their columns; NULL is older than any value, NaN above all."""
 
-    def __init__(self, columns: Sequence[Compared], name: str) -> None:
+    def __init__(self, columns: Sequence[Compared], name: str, *, is_lowest: bool = False) -> None:
+        self._is_lowest = is_lowest
         self._place = next((place for place, column in enumerate(columns) if column.name == name), None)
         self._form = None if self._place is None else columns[self._place].form
         #: Whether ages decide: there is such a column.
@@ -37,6 +39,9 @@ class Ages:
         text = row.values[self._place]
         if text is None:
             return (0,)
+        return (1, _Lowest(self._value(text))) if self._is_lowest else self._value(text)
+
+    def _value(self, text: str) -> tuple[Any, ...]:
         if self._form in _NUMBERS:
             return (2, Decimal(text))
         if self._form is Form.FLOAT:
@@ -47,6 +52,19 @@ class Ages:
             edges = {"-infinity": (1,), "infinity": (3,)}
             return edges.get(text, (1, 1) if text.endswith(" BC") else (2, len(text), text))
         return (2, text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowest:
+    """A value of which the lowest is the newest."""
+
+    value: tuple[Any, ...]
+
+    def __lt__(self, other: _Lowest) -> bool:
+        return other.value < self.value
+
+    def __gt__(self, other: _Lowest) -> bool:
+        return self.value < other.value
 
 
 __all__ = ["Ages"]

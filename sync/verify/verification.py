@@ -142,6 +142,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
                     latest_by=left.stream.latest_by,
+                    is_lowest=left.stream.latest_is_lowest,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
@@ -167,6 +168,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
     if is_shared or any(row.committed_at is not None for row in others):
         return "other streams write this table too: records are only counted"
+    if planned.selected.stream.limit is not None:
+        return "`limit` leaves out records of the source: records are only counted"
     if not planned.is_schema_decided:
         blocks = ", ".join(planned.transformers)
         return f"a transformer changes the records ({blocks}): they are only counted"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncblocks.connectors.named import numbered, parameter_names
+from syncblocks.connectors.named import numbered, parameter_names, replaced, skeleton, without_end
 from syncblocks.connectors.registry import make_destination
 from tests.sync.run.targets import open_target
 
@@ -33,6 +33,39 @@ def test_a_parameter_becomes_a_placeholder(statement: str, expected: str) -> Non
     text, values = numbered(statement, {"a": 1, "b": "two"})
     assert text == expected
     assert values == [{"a": 1, "b": "two"}[name] for name in parameter_names(statement)]
+
+
+@pytest.mark.parametrize(
+    ("query", "is_mysql", "expected"),
+    [
+        (r"""select 'it\'s :a', "x\" :a", :a # :a isn't""", True, r"""select 'it\'s :a', "x\" :a", 1 # :a isn't"""),
+        (r"select 'C:\', :a # :a", False, r"select 'C:\', 1 # 1"),
+        ("select $t1$ :a $t1$, :a::int, :ab, x>=:a", False, "select $t1$ :a $t1$, 1::int, :ab, x>=1"),
+    ],
+)
+def test_one_parameter_of_a_query_is_replaced_and_others_stay(query: str, is_mysql: bool, expected: str) -> None:
+    assert replaced(query, {"a": "1"}, has_hashes=is_mysql, has_backslashes=is_mysql) == expected
+
+
+def test_what_is_left_of_a_query_are_its_words_and_signs() -> None:
+    query = r"""select ';(' as "a;", $$;$$, `;`/* ; */, x::int /*! ; */ -- ;"""
+    assert " ".join(skeleton(query).split()) == "select ? as ? , ? , ? , x int /*! ; */"
+    assert skeleton(r"'it\'s; '", has_backslashes=True).split() == ["?"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("select 1;", "select 1"),
+        ("select 1 ; -- the end; of it\n /* ; */", "select 1"),
+        ("select ';' -- ;", "select ';' -- ;"),
+        ("select 1; select 2;", "select 1; select 2"),
+        ("select 1; select 2", "select 1; select 2"),
+        ("select 1;;", "select 1;"),
+    ],
+)
+def test_the_end_of_a_statement_is_cut_off(query: str, expected: str) -> None:
+    assert without_end(query) == expected
 
 
 def test_a_parameter_without_a_value_is_an_error() -> None:

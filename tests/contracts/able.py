@@ -17,8 +17,9 @@ from syncblocks.connectors.arrow.record_size import too_wide
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
 from syncblocks.connectors.filters import matches
+from syncblocks.connectors.incremental.bookmarks import query_start
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
-from syncblocks.connectors.named import numbered
+from syncblocks.connectors.named import numbered, parameter_names, replaced
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
 from syncblocks.connectors.stream import (
@@ -148,16 +149,27 @@ class AbleSource(MemorySource):
     def has_one_null(self) -> bool:
         return False
 
-    def query_stream(self, name: str, query: str) -> Stream:
-        table = self._queried(query)
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        texts = {each: f"'{value}'" for each, value in (values or {}).items()}
+        table = self._queried(replaced(query, {"bookmark": "null", **texts}))
         if len({each.casefold() for each in table.schema.names}) < len(table.schema):
             raise FatalConnectorError("two columns have one name", stream=name)
-        return Stream(name=name, schema=table.schema, query=query)
+        is_bounded = "bookmark" in parameter_names(query)
+        return Stream(name=name, schema=table.schema, query=replaced(query, texts), is_query_bounded=is_bounded)
+
+    def may_write(self) -> str:
+        return ""
+
+    def _bounded(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        start = query_start(stream, bookmark) if stream.is_query_bounded else None
+        return replace(stream, query=replaced(stream.query, {} if start is None else {"bookmark": str(start)}))
 
     def _table(self, stream: Stream) -> pa.Table:
         known = replace(stream, name=self.former.get(stream.name, stream.name))
         whole = replace(known, schema=pa.schema([]))
-        table = self._queried(stream.query) if stream.query else super()._table(whole)
+        table = self._queried(self._bounded(stream, None).query) if stream.query else super()._table(whole)
         table = self._flat(table, self.levels(known.name))
         if not stream.where:
             return table
@@ -207,7 +219,8 @@ class AbleSource(MemorySource):
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
         within = {stream.name: stream.locator.get("ranges") for stream in group}
-        for name, event in super().read(group, bookmarks, wire):
+        bounded = [self._bounded(stream, bookmarks.get(stream.name)) for stream in group]
+        for name, event in super().read(bounded, bookmarks, wire):
             if isinstance(event, pa.RecordBatch):
                 for place in range(event.num_rows if self.most_bytes else 0):
                     if _bytes(event, place) > (self.most_bytes or 0):

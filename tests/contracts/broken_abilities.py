@@ -142,10 +142,21 @@ class ForgetsTheFormerName(AbleSource):
 class ReadsThePlainTable(AbleSource):
     """Forgets which records a query is about."""
 
-    caught_by = {"test_a_query_is_a_stream"}
+    caught_by = {"test_a_query_is_a_stream", "test_a_query_says_where_it_is_read_from"}
 
-    def query_stream(self, name: str, query: str) -> Stream:
-        return super().query_stream(name, query.partition(" where ")[0])
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
+        return super().query_stream(name, query.partition(" where ")[0], values, start)
+
+
+class AlwaysReadsFromTheStart(AbleSource):
+    """Puts the start in the place of `:bookmark`, whatever the bookmark."""
+
+    caught_by = {"test_a_query_says_where_it_is_read_from"}
+
+    def _bounded(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
+        return super()._bounded(stream, None)
 
 
 class StopsAtTheFirstLevel(AbleSource):

@@ -71,6 +71,7 @@ _HISTORY = {*_SQL, "keeps_history"}
 
 #: Connector -> abilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
+    "arrow": ({"looks_at_times", "flattens_objects", *_FILE_SOURCE}, set()),
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
     "duckdb": (_DUCKDB_SOURCE, {"holds_memory", *_HISTORY}),
     "json": ({"bounds_records", "has_one_null", "flattens_objects", *_FILE_SOURCE}, set()),
@@ -96,7 +97,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {"verifies_server", "prepares", "loads_ranges", "knows_privileges", *_HISTORY},
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
-    "sqlalchemy": ({"knows_place", "skips_late", "filters_records"}, _HISTORY),
+    "sqlalchemy": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
     "sqlite": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),
 }
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from syncblocks.connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
-from syncblocks.connectors.files.source import CSVSource, JSONLSource, JSONSource, ParquetSource
+from syncblocks.connectors.files.source import ArrowSource, CSVSource, JSONLSource, JSONSource, ParquetSource
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 from tests.connectors.files import files_readback
@@ -104,6 +104,20 @@ class TestParquetSource(FileSourceContract):
         path = place / "data" / f"{table}.parquet"
         before = [pyarrow.parquet.read_table(path, partitioning=None)] if path.exists() else []
         pyarrow.parquet.write_table(pa.concat_tables([*before, records]), path, row_group_size=100)
+
+
+class TestArrowSource(FileSourceContract):
+    connector = ArrowSource
+    quirks = Quirks(lacks=NO_KEYS)
+
+    def range_config(self, place: Path) -> None:
+        """A file is read as a whole."""
+
+    def put(self, place: Path, table: str, records: pa.Table, key: Sequence[str] = ()) -> None:
+        path = place / "data" / f"{table}.arrow"
+        before = [pa.ipc.open_file(path).read_all()] if path.exists() else []
+        with pa.ipc.new_file(path, records.schema) as writer:
+            writer.write_table(pa.concat_tables([*before, records]), max_chunksize=100)
 
 
 def _json(value: Any) -> Any:

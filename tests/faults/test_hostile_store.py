@@ -477,6 +477,7 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     for table, column in (
         ("pipeline_run", "interval_start"),
         ("pipeline_run", "interval_end"),
+        ("pipeline_run", "hold_s"),
         ("block_run", "notices"),
         ("block_run", "rows_deleted"),
         ("stream_run", "claim"),

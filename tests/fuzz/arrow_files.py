@@ -1,10 +1,11 @@
-"""Arrow files of a BATCH message, as file and as stream, damaged."""
+"""Arrow files and streams, damaged: as a source, and as the file of a BATCH message."""
 
 from __future__ import annotations
 
 import random
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
 from tests.fuzz.loop import damaged, touch
 
@@ -37,9 +39,23 @@ def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
     def once(chance: random.Random) -> str:
         file = Path(folder.name, "batch.arrow")
         file.write_bytes(damaged(chance.choice(whole), chance))
-        return _read(file, "arrow")
+        return as_source(file, "arrow") if chance.random() < 0.5 else _read(file, "arrow")
 
     return once
+
+
+def as_source(file: Path, connector: str) -> str:
+    """Read a file by a connector; return what came of it."""
+    try:
+        with closing(make_source(connector, {"path": str(file)}, file.parent)) as source:
+            (stream,) = source.discover()
+            for _, event in source.read([stream], {stream.name: None}):
+                if isinstance(event, pa.RecordBatch):
+                    event.validate()
+                    touch(event)
+    except (ConnectorError, MemoryError) as error:
+        return type(error).__name__
+    return "read"
 
 
 def _written(kind: Callable[..., Any], codec: str | None) -> bytes:

@@ -192,7 +192,13 @@ class Writes:
         return [sql for sql in statements if sql]
 
     def drop_outrun(
-        self, target: Table, staging: TableName, column: Column, staged: Mapping[str, str], key: Sequence[str]
+        self,
+        target: Table,
+        staging: TableName,
+        column: Column,
+        staged: Mapping[str, str],
+        key: Sequence[str],
+        is_lowest: bool = False,
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last.
 
@@ -202,10 +208,11 @@ class Writes:
             column: what decides; NULL is lower than any value.
             staged: column -> type in the staging table.
             key: columns that identify a record.
+            is_lowest: the lowest value counts, but NULL never before a value.
         """
         keys = ", ".join(self._value(each, staged) for each in target.columns if each.name in key)
         value, number = self.ordered(self._value(column, staged), column), f"s.{self._quote(SEQUENCE)}"
-        order = f"case when {value} is null then 1 else 0 end, {value} desc, {number} desc"
+        order = f"case when {value} is null then 1 else 0 end, {value} {'asc' if is_lowest else 'desc'}, {number} desc"
         inner = (
             f"select {number} as place, row_number() over (partition by {keys} order by {order}) as number "
             f"from {self._table(staging)} as s"
@@ -220,6 +227,7 @@ class Writes:
         staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
+        is_lowest: bool = False,
     ) -> str:
         """Write DELETE of staged records for whose key the target has a newer one; equal ones are not newer.
 
@@ -230,10 +238,11 @@ class Writes:
             staged: column -> type in the staging table.
             key: columns that identify a record.
             current: only records count that have NULL in this column; empty: all do.
+            is_lowest: the lower value is the newer one.
         """
         held = self.ordered(f"t.{self._quote(column.name)}", column)
         value = self.ordered(self._value(column, staged), column)
-        newer = f"{held} is not null and ({value} is null or {self._compared(held, '>', value)})"
+        newer = f"{held} is not null and ({value} is null or {self._compared(held, '<' if is_lowest else '>', value)})"
         parts = [self._same_key(target.columns, staged, key), newer]
         parts += [f"t.{self._quote(current)} is null"] if current else []
         older = f"exists (select 1 from {self._table(target.name)} as t where {' and '.join(parts)})"

@@ -21,7 +21,7 @@ def keep_latest(
         is_new: the target had no records before this load.
         current: of a history, the column that is NULL in the versions to compare with.
     """
-    said = context.load.stream.latest_by
+    said, is_lowest = context.load.stream.latest_by, context.load.stream.latest_is_lowest
     if not said:
         return
     writes, column = context.dialect.writes, _column(context, staged, table, context.columns.names.get(said, ""))
@@ -30,10 +30,10 @@ def keep_latest(
     # Mostly no key comes twice, and sorting all records would be a waste; keys in other types are equal in the table's.
     is_cast = any(staged.types[each.name] != each.type for each in table.columns if each.name in key)
     if is_cast or context.session.query(writes.repeated_key(staged.name, key)):
-        context.target.run([writes.drop_outrun(table, staged.name, column, staged.types, key)])
+        context.target.run([writes.drop_outrun(table, staged.name, column, staged.types, key, is_lowest)])
     if not is_new:
         writes.refuse_unordered(context.session, table, column)
-        context.target.run([writes.drop_older(table, staged.name, column, staged.types, key, current)])
+        context.target.run([writes.drop_older(table, staged.name, column, staged.types, key, current, is_lowest)])
 
 
 def _column(context: LoadContext, staged: StagingTable, table: Table, name: str) -> Column | None:

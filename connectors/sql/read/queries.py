@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
-from ...stream import Stream
+from ...incremental.bookmarks import query_start
+from ...named import parameter_names, replaced
+from ...stream import Block, Bookmark, Event, Stream
+from ..identifiers import literal
 from ..session import Lease, Session
 from .source import SqlSource
+
+if TYPE_CHECKING:
+    from ...checksums.sql import Canonical
+    from ...sides import Checksums, Side
 
 #: What PostgreSQL calls a column that has no name.
 _UNNAMED = ("", "?column?")
@@ -21,36 +32,156 @@ LATE = "a query may read many tables, and nobody knows which transactions still 
 #: Why a query is not read by ranges.
 WHOLE = "a query is read as a whole"
 
+#: Parameter of a query for the bookmark from which it is read.
+BOOKMARK = "bookmark"
+
+#: What stands for it while a query is described, and the type of the bookmark's column is not known yet, in place of a
+#: start that the system does not take. Some systems find no function for a NULL without a type.
+_UNKNOWN = ("null", "cast(null as timestamp)", "cast(null as date)", "cast(null as decimal(18, 0))")
+
 
 class QuerySource(SqlSource):
     """A source that reads queries, too."""
 
+    #: A backslash in a constant takes the next character for what it is.
+    has_backslashes: bool = False
+
     @abstractmethod
-    def described(self, session: Session, query: str) -> Sequence[pa.Field]:
+    def described(self, session: Session, stream: Stream) -> Sequence[pa.Field]:
         """Ask the database for the columns of a query, in the metadata that `streams` gives; read nothing."""
 
-    def query_stream(self, name: str, query: str) -> Stream:
+    def query_stream(
+        self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
+    ) -> Stream:
         """See `ReadsQueries`."""
+        found, values = self.parameters(query), values or {}
+        _demand_places(name, values, found)
+        stream = Stream(
+            name=name, schema=pa.schema([]), query=query, query_values=values, is_query_bounded=BOOKMARK in found
+        )
         try:
             with self._sessions.lease(name) as lease:
                 lease.begin()
-                fields = self.described(lease.session, query)
+                fields = self._described(lease, stream, start)
         except ConnectorError as error:
             error.connector, error.stream = error.connector or self.connector, error.stream or name
             raise
         _demand_names(name, [field.name for field in fields])
-        return Stream(name=name, schema=pa.schema(fields), query=query)
+        return replace(stream, schema=pa.schema(fields))
+
+    def may_write(self) -> str:
+        """See `ReadsQueries`: the transactions of a source only read."""
+        return ""
 
     def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Describe a query once more, within the transaction that reads it."""
         if not stream.query:
             return self.table_columns_now(lease, stream)
-        fields = self.described(lease.session, stream.query)
+        start = None if stream.bookmark_start is None else stream.bookmark_start.given[0]
+        fields = self._described(lease, stream, start)
         return {field.name: (field.metadata or {}).get(b"native_type", b"").decode() for field in fields}
+
+    # ---------------------------------------------------------------- parameters
+    def parameters(self, query: str) -> Sequence[str]:
+        """Return the names of a query's parameters."""
+        has_hashes = self.dialect.facts.has_hash_comments
+        return parameter_names(query, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
+
+    def placed(self, query: str, texts: Mapping[str, str]) -> str:
+        """Put texts of SQL in the places of parameters."""
+        has_hashes = self.dialect.facts.has_hash_comments
+        return replaced(query, texts, has_hashes=has_hashes, has_backslashes=self.has_backslashes)
+
+    def unbounded(self, query: str, start: str | float | None) -> list[str]:
+        """Return a query without `:bookmark`, in the ways in which it may be described."""
+        if BOOKMARK not in self.parameters(query):
+            return [query]
+        said = [] if start is None else [self.written(start)]
+        return [self.placed(query, {BOOKMARK: each}) for each in (*said, *_UNKNOWN)]
+
+    def filled(self, stream: Stream) -> Stream:
+        """Return a stream with values in its query, as constants."""
+        if not stream.query_values:
+            return stream
+        texts = {name: self.written(value) for name, value in stream.query_values.items()}
+        return replace(stream, query=self.placed(stream.query, texts), query_values={})
+
+    def bounded(self, stream: Stream, bookmark: Bookmark | None = None) -> Stream:
+        """Return a stream whose query has its values, and is read from a bookmark, or as if there were none."""
+        if not stream.query:
+            return stream
+        stream = self.filled(stream)
+        if BOOKMARK not in self.parameters(stream.query):
+            return stream
+        value = query_start(stream, bookmark)
+        bound = "null" if value is None else self.bound(value, first_bookmark(stream))
+        return replace(stream, query=self.placed(stream.query, {BOOKMARK: bound}))
+
+    def written(self, value: Any) -> str:
+        """Write the value of a parameter as a constant, whose type is that of what it is compared with."""
+        if value is None or isinstance(value, bool):
+            return "null" if value is None else str(value).lower()
+        if isinstance(value, int | float):
+            return f"({value!r})"
+        return literal(value.isoformat() if isinstance(value, datetime) else str(value))
+
+    def _described(self, lease: Lease, stream: Stream, start: str | float | None) -> Sequence[pa.Field]:
+        """Describe a query whatever `:bookmark` in it will stand for."""
+        stream, failed = self.filled(stream), None
+        for text in self.unbounded(stream.query, start):
+            if failed is not None:
+                lease.session.rollback()
+                lease.begin()
+            try:
+                return self.described(lease.session, replace(stream, query=text))
+            except FatalConnectorError as error:
+                failed = failed or error
+        assert failed is not None
+        raise failed
+
+    def bound(self, value: pa.Scalar, field: pa.Field) -> str:
+        """Write the value of `:bookmark` as a constant of the type of the bookmark's column."""
+        return self.constant(value, field)
+
+    def read(
+        self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
+    ) -> Iterator[tuple[str, Event | Block]]:
+        """Read queries from their bookmarks."""
+        for stream in group:
+            yield from super().read([self.bounded(stream, bookmarks.get(stream.name))], bookmarks, wire)
+
+    def count(self, stream: Stream) -> int:
+        """Count the records, of a query those since its start."""
+        return super().count(self.bounded(stream))
+
+    @contextmanager
+    def opened_checksums(self, side: Side, canonical: Canonical, first: str = "") -> Iterator[Checksums]:
+        """Compute checksums, of a query of the records since its start."""
+        side = replace(side, stream=self.bounded(side.stream))
+        with super().opened_checksums(side, canonical, first) as found:
+            yield found
 
     @abstractmethod
     def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
         """Do as `columns_now` for a table."""
+
+
+def first_bookmark(stream: Stream) -> pa.Field:
+    """Return the column whose type `:bookmark` has; a stream that is narrowed down to some columns may lack it."""
+    if stream.bookmark_properties:
+        return stream.schema.field(stream.bookmark_properties[0])
+    assert stream.bookmark_start is not None, "the plan demands it"
+    return stream.bookmark_start.field
+
+
+def _demand_places(stream: str, values: Mapping[str, Any], found: Sequence[str]) -> None:
+    for number, name in enumerate(values, 1):
+        if name not in found:
+            raise FatalConnectorError(
+                f"template {number} of the query is in quotes, in a comment or within a name, where no value can be: "
+                "write it without quotes, `where region = {{ variables('region') }}`",
+                stream=stream,
+            )
 
 
 def _demand_names(stream: str, names: Sequence[str]) -> None:
@@ -65,4 +196,4 @@ def _demand_names(stream: str, names: Sequence[str]) -> None:
         seen[name.casefold()] = name
 
 
-__all__ = ["LATE", "WHOLE", "QuerySource"]
+__all__ = ["BOOKMARK", "LATE", "WHOLE", "QuerySource", "first_bookmark"]

@@ -147,7 +147,11 @@ class SqlSource(ABC):
 
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark (NULL, NaN); empty if there is none."""
-        return f"t.{self.dialect.naming.quote(field.name)} is null" if field.nullable else ""
+        return f"{self.asked(field)} is null" if field.nullable else ""
+
+    def asked(self, field: pa.Field) -> str:
+        """Return what is NULL where the column is read as NULL."""
+        return f"t.{self.dialect.naming.quote(field.name)}"
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""
@@ -236,9 +240,8 @@ class SqlSource(ABC):
 
     def _condition(self, condition: Condition) -> str:
         field, operator = condition.field, condition.operator
-        column = f"t.{self.dialect.naming.quote(field.name)}"
         if operator in ASKING:
-            return f"{column} {operator.replace('_', ' ')}"
+            return f"{self.asked(field)} {operator.replace('_', ' ')}"
         marks, values = self.filter_marks(field), [self.filter_bounds(value, field) for value in condition.values]
         if operator in ("=", "in"):  # a coarse comparison comes first, which an index may answer
             pairs = zip(marks, zip(*values, strict=True), strict=True)

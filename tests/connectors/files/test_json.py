@@ -17,6 +17,11 @@ from hypothesis import strategies as st
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files.json_document import JSONDocument
+from syncblocks.connectors.files.json_format import JSONFormat
+from syncblocks.connectors.files.jsonl_format import _BlockParser
+from syncblocks.connectors.files.local import LocalStorage
+from syncblocks.connectors.files.paths import DataFile
+from syncblocks.connectors.files.settings import JSONSourceSettings
 from syncblocks.connectors.files.source import FileSource, JSONLSource, JSONSource
 from syncblocks.connectors.stream import NOTICE
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
@@ -45,6 +50,44 @@ def test_types_are_those_of_json_lines(tmp_path: Path) -> None:
     assert types_of(source) == types_of(lines)
     assert records_of(source) == records_of(lines)
     assert records_of(source)[0]["exact"] == Decimal("12345678901234567890.12")
+
+
+@pytest.mark.parametrize("levels", [0, 1])
+@pytest.mark.parametrize(
+    ("odd", "is_odd"),
+    [
+        ('{"i": 9, "o": {"x": null}, "t": "é\\n", "l": ["\\ud83d\\ude00"], "f": 3, "b": null}', False),
+        ('{"\\u0069": 9, "l": {"y": 1}}', None),
+        ('{"i": 9, "new": [1]}', True),
+        ('{"i": 9, "f": 0.12345678901234567, "i": 8}', False),
+        ('{"i": 9, "f": "NaN"}', True),
+        ('{"i": 9, "o": "scalar"}', None),
+    ],
+)
+def test_nested_records_are_parsed_a_block_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: str, is_odd: bool | None, levels: int
+) -> None:
+    usual = '{"i": 1, "f": 1.5, "t": "x", "b": true, "o": {"x": 1}, "l": [1, {"z": "null"}]}'
+    (tmp_path / "usual.json").write_text(f"[{usual}]")
+    (tmp_path / "t.json").write_text(f"[{usual}, {usual},\n {odd}]")
+    storage, made = LocalStorage(tmp_path), JSONFormat(JSONSourceSettings(path="."))
+    schema = made.schema([DataFile(storage, "usual.json", levels=levels)], 1)
+    singly: list[int] = []
+    found = JSONFormat._found
+
+    def counting(self: JSONFormat, file: DataFile, start: int, *rest: Any) -> Any:
+        singly.append(start)
+        return found(self, file, start, *rest)
+
+    def read() -> list[dict[str, Any]]:
+        batches = made.read(DataFile(storage, "t.json", levels=levels), schema, frozenset(schema.names))
+        return [record for batch in batches for record in batch.to_pylist()]
+
+    monkeypatch.setattr(JSONFormat, "_found", counting)
+    records = read()
+    assert bool(singly) is (is_odd if is_odd is not None else levels == 1)
+    monkeypatch.setattr(_BlockParser, "batch", lambda parser, block: None)
+    assert (repr(records), len(records)) == (repr(read()), 3)  # NaN equals nothing
 
 
 def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> None:

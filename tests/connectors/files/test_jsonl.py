@@ -84,6 +84,21 @@ def test_a_json_column_that_is_said_to_be_text_takes_every_value_as_text(tmp_pat
     assert [record["v"] for record in records_of(source)] == ["1.50", "x", "true", '{"a":  1}', None, None, "1.50"]
 
 
+def test_texts_of_numbers_and_booleans_are_values_of_the_types_that_are_said(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"n": "5", "d": "1.50", "b": "true"}\n{"n": 6.0, "d": 2, "b": false}\n')
+    said = {"n": "bigint", "d": "decimal(6,2)", "b": "bool"}
+    source = source_of(tmp_path / "t.jsonl", JSONLSource, types=said)
+    assert [tuple(record.values()) for record in records_of(source)] == [
+        (5, Decimal("1.50"), True),
+        (6, Decimal("2.00"), False),
+    ]
+    for line in ('{"n": "05"}', '{"n": "5.5"}', '{"n": ""}', '{"n": true}', '{"b": "yes"}', '{"b": 1}'):
+        (tmp_path / "t.jsonl").write_text(f"{line}\n")
+        kept = {name: kind for name, kind in said.items() if f'"{name}"' in line}
+        with pytest.raises(FatalConnectorError, match=r"t\.jsonl:1: column"):
+            records_of(source_of(tmp_path / "t.jsonl", JSONLSource, types=kept))
+
+
 def test_a_json_line_larger_than_memory_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     lines = [json.dumps({"id": number, "doc": "x" * size}) for number, size in enumerate((1, 9 << 20, 1, 20 << 20, 1))]

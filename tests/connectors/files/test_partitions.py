@@ -124,6 +124,16 @@ def test_a_file_has_at_most_so_many_records(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "orders").exists()
 
 
+@every_format
+def test_a_file_that_has_so_many_bytes_gets_no_further_batch(tmp_path: Path, name: str) -> None:
+    batches = [batch((number, "x" * 50, LATER)) for number in range(4)]
+    run(destination_of(name, tmp_path, file_bytes=1), load("replace", "t1"), *batches, FINAL)
+    assert len(list(tmp_path.glob("orders/part-*"))) == 4
+    run(destination_of(name, tmp_path, file_bytes=1_000_000), load("replace", "t2"), *batches, FINAL)
+    assert [record["id"] for record in read(name, tmp_path)] == list(range(4))
+    assert [path.name for path in tmp_path.glob(f"*.{name}")] == [f"orders.{name}"]
+
+
 def test_any_sequence_of_loads_leaves_what_one_table_would_have(tmp_path: Path) -> None:
     for seed in range(6):
         draw, table = random.Random(seed), dict[int, tuple[Any, ...]]()

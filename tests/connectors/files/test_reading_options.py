@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, JSONSource, ParquetSource
 from syncblocks.connectors.stream import Rejected
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
@@ -97,7 +98,7 @@ def test_the_columns_that_a_short_record_lacks_are_null(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(SHORT)
     with pytest.raises(ConnectorError, match=r"a\.csv:2: 1 fields"):
         records_of(source_of(tmp_path / "a.csv"))
-    source = source_of(tmp_path / "a.csv", short_rows="null")
+    source = source_of(tmp_path / "a.csv", short_rows=None)  # as YAML reads `short_rows: null`
     assert records_of(source) == READ
     assert source.count(only(source)) == 7
     other = source_of(tmp_path / "a.csv", short_rows="null", null_values=["-"], batch_size=2)
@@ -166,3 +167,71 @@ def test_times_without_a_zone_are_times_of_the_zone_that_is_said(tmp_path: Path,
         records_of(source([*texts, "2024-03-31 02:30:00"], timezone="Europe/Berlin"))
     with pytest.raises(ConnectorError, match="'Europe/Berlim' is no time zone; did you mean 'Europe/Berlin'"):
         source(texts, timezone="Europe/Berlim")
+
+
+FORMATS = {"at": "%d.%m.%Y %H:%M", "d*": "%d/%m/%Y", "u": "unix", "z": "%b %d %Y %I:%M %p %z"}
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl"])
+def test_dates_and_times_are_read_in_the_forms_that_are_said(tmp_path: Path, end: str) -> None:
+    rows = [
+        {"at": "31.01.2024 13:05", "day": "31/01/2024", "u": 1700000000.5, "z": "Jan 31 2024 01:05 PM +0200"},
+        {"at": None, "day": None, "u": None, "z": None},
+    ]
+    with (tmp_path / f"a.{end}").open("w") as file:
+        if end == "jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+            file.writelines(",".join("" if each is None else str(each) for each in line) + "\n" for line in lines)
+    kind = {"csv": CSVSource, "jsonl": JSONLSource}[end]
+    source = kind({"path": f"a.{end}", "formats": FORMATS}, tmp_path)
+    (stream,) = source.discover()
+    assert stream.schema.types == [
+        pa.timestamp("us"),
+        pa.date32(),
+        pa.timestamp("us", "UTC"),
+        pa.timestamp("us", "UTC"),
+    ]
+    assert records_of(source) == [
+        {
+            "at": datetime(2024, 1, 31, 13, 5),  # noqa: DTZ001
+            "day": date(2024, 1, 31),
+            "u": datetime(2023, 11, 14, 22, 13, 20, 500_000, UTC),
+            "z": datetime(2024, 1, 31, 11, 5, tzinfo=UTC),
+        },
+        dict.fromkeys(rows[0]),
+    ]
+    berlin = kind({"path": f"a.{end}", "formats": FORMATS, "timezone": "Europe/Berlin"}, tmp_path)
+    assert records_of(berlin)[0]["at"] == datetime(2024, 1, 31, 12, 5, tzinfo=UTC)
+    path = tmp_path / f"a.{end}"
+    path.write_text(path.read_text().replace("31.01.2024", "31.02.2024"))
+    with pytest.raises(
+        FatalConnectorError, match=r"a\.\w+:[12]: column 'at': '?\"?31.02.2024 13:05\"?'? is no timestamp"
+    ):
+        records_of(source)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [("%d.%m.", "does not say the day"), ("%Y-%q", "%q is not read"), ("iso", "does not say the day")],
+)
+def test_a_format_that_says_no_day_is_refused(tmp_path: Path, said: str, why: str) -> None:
+    with pytest.raises(ConnectorConfigError, match=why):
+        CSVSource({"path": "a.csv", "formats": {"at": said}}, tmp_path)
+
+
+def test_records_have_their_number_in_their_file_however_they_are_read(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("v\n" + "".join(f"{name}{n}\n" for n in range(1, 6)))
+    config = {"path": ".", "streams": {"s": "*.csv"}, "file_columns": True, "file_rows": True, "batch_size": 2}
+    source = CSVSource({**config, "range_bytes": 1}, tmp_path)
+    (stream,) = source.discover()
+    assert stream.schema.names == ["v", "_file", "_file_modified", "_file_row"]
+    batches = [batch for _, batch in source.read([stream], {}) if isinstance(batch, pa.RecordBatch)]
+    with source.open_ranges(stream, 4, "arrow") as ranges:
+        parts = [batch for part in ranges.ranges for batch in ranges.read(part)]
+    for read in (batches, parts):
+        found = pa.Table.from_batches(read).to_pydict()
+        assert found["v"] == [f"{file[0]}{row}" for file, row in zip(found["_file"], found["_file_row"], strict=True)]
+        assert len(found["v"]) == 10

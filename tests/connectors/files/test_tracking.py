@@ -27,7 +27,7 @@ ITEMS: dict[str, dict[str, Any]] = {
 def new(item: dict[str, Any], known: dict[str, Any]) -> list[str]:
     read = file_read(_entry("a.csv", known))
     file = DataFile(LocalStorage.__new__(LocalStorage), "a.csv", listed=_entry("a.csv", item))
-    return [each.name for each in NewFiles([file], [read]).files]
+    return [each.name for each in NewFiles.among([file], [read]).files]
 
 
 @pytest.mark.parametrize("store", ITEMS)

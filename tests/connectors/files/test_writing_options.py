@@ -57,6 +57,26 @@ def test_without_quotes_a_text_that_needs_them_fails_the_stream(tmp_path: Path) 
     assert "leave `quote` out" in error(run_pipeline(pipeline(tmp_path, records=RECORDS, quote="", delimiter="\t")))
 
 
+@pytest.mark.parametrize(
+    ("quoting", "expected"),
+    [
+        ("texts", 'id,text,n\n1,"a;b",\n2,,1.5\n3,"x ""y""",2\n4,"",\n'),
+        ("all", '"id","text","n"\n"1","a;b",\n"2",,"1.5"\n"3","x ""y""","2"\n"4","",\n'),
+        ("needed", 'id,text,n\n1,a;b,\n2,,1.5\n3,"x ""y""",2\n4,"",\n'),
+    ],
+)
+def test_what_is_quoted_is_read_again(tmp_path: Path, quoting: str, expected: str) -> None:
+    records = 'id,text,n\n1,a;b,\n2,,1.5\n3,"x ""y""",2\n4,"",\n'
+    assert run_pipeline(pipeline(tmp_path, "merge", records, quoting=quoting)).status == "success"
+    assert [data.decode() for data in files(tmp_path)] == [expected]
+    changed = pipeline(tmp_path, "merge", "id,text,n\n5,e,\n", quoting=quoting)
+    assert run_pipeline(changed).status == "success"
+    with opened(changed) as session:
+        assert count_streams(session).streams[0].destination == 5
+    with pytest.raises(ConfigError, match="says that there are none"):
+        run_pipeline(pipeline(tmp_path, quote="", quoting="all"))
+
+
 def test_a_letter_that_the_encoding_lacks_fails_the_stream(tmp_path: Path) -> None:
     assert "'ä', which ascii does not have" in error(run_pipeline(pipeline(tmp_path, encoding="ascii")))
     assert files(tmp_path) == []

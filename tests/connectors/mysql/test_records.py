@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 pytest.importorskip("pymysql")
 
 from syncblocks.connectors.errors import Interrupted, RetriableError
+from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.mysql.packets import Packets
 from syncblocks.connectors.mysql.results import select, select_texts
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.mysql.types import selected
-from syncblocks.connectors.stream import Rejected, Stream
+from syncblocks.connectors.stream import Condition, NullBookmarks, Rejected, ReplicationMethod, Stream
 from tests.connectors.mysql.mysql_databases import connect, database, numbers, query, run
 
 #: Lengths around those where the protocol writes a length in another way.
@@ -305,3 +306,37 @@ def test_zero_dates_and_spans_of_time_are_set_aside_where_told(mariadb_url: str)
     ]
     assert "zero date" in bad[0].reason
     assert "span of time" in bad[1].reason
+
+
+def test_zero_dates_are_null_where_told_for_filters_and_bookmarks_too(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table t (id int primary key, day date not null, at datetime(6) not null)",
+        "set sql_mode = ''",
+        "insert into t values (1, '2024-01-02', '2024-01-02 03:04:05.6'), (2, '0000-00-00', '0000-00-00'), "
+        "(3, '2024-00-10', '2024-01-02')",
+    )
+    source = MySQLSource({"url": mariadb_url, "zero_dates_as_null": True}, Path())
+    with closing(source):
+        found = next(each for each in source.discover() if each.name == f"{database(mariadb_url)}.t")
+        is_null = replace(found, where=(Condition(field=found.schema.field("day"), operator="is_null"),))
+        is_first = replace(found, where=(condition_of(found.schema.field("day"), "<", ["2024-01-01"]),))
+        late = replace(
+            found,
+            replication_method=ReplicationMethod.INCREMENTAL,
+            bookmark_properties=("at",),
+            null_bookmarks=NullBookmarks.NEVER,
+        )
+        tables = [
+            pa.Table.from_batches(
+                [each for _, each in source.read([one], {}) if isinstance(each, pa.RecordBatch)], found.schema
+            )
+            for one in (found, is_null, is_first, late)
+        ]
+    assert found.schema.field("day").nullable
+    whole, null, first, marked = (sorted(each.to_pylist(), key=lambda row: row["id"]) for each in tables)
+    assert [row["day"] for row in whole] == [date(2024, 1, 2), None, None]
+    assert [row["at"] for row in whole] == [datetime(2024, 1, 2, 3, 4, 5, 600_000), None, datetime(2024, 1, 2)]  # noqa: DTZ001
+    assert [row["id"] for row in null] == [2, 3]
+    assert first == []
+    assert [row["id"] for row in marked] == [1, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.stream import Checkpoint, Stream, WriteDisposition
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.store import Store
+from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, can, copy, order, read, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import source as source
@@ -379,3 +385,30 @@ def test_a_table_of_domains_keeps_them_and_what_they_refuse(
     wide = schema.set(1, pa.field("n", pa.int64()))
     with pytest.raises(FatalConnectorError, match="'n'"):
         write(destination, [batch_of({"id": [3], "n": [2**40], "v": [None]}, wide)], "t", disposition, key=["id"])
+
+
+def test_arrays_are_json_where_told_also_of_domains_and_of_several_dimensions(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    script(
+        postgres_url,
+        "create domain tags as text[]; create table t (id int primary key, n int[], w text[] not null, d tags, "
+        "f float8[]); "
+        "insert into t values (1, '{1,null}', '{a,\"b c\"}', '{x}', '{1.5,NaN}'), "
+        "(2, null, '{}', '{{a,b},{c,d}}', null)",
+    )
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "postgres", "config": {"url": postgres_url, "arrays_as_json": True}},
+        "destination": {"connector": "jsonl", "config": {"path": "out"}},
+        "streams": [{"stream": "public.t"}, {"stream": "q", "query": "select n from t where id = 1"}],
+    }
+    pipeline = load_pipeline(document, folder=tmp_path)
+    assert run_pipeline(pipeline).status == "success"
+    assert [json.loads(line) for line in (tmp_path / "out/t.jsonl").read_text().splitlines()] == [
+        {"id": 1, "n": [1, None], "w": ["a", "b c"], "d": ["x"], "f": [1.5, "NaN"]},
+        {"id": 2, "n": None, "w": [], "d": [["a", "b"], ["c", "d"]], "f": None},
+    ]
+    assert (tmp_path / "out/q.jsonl").read_text() == '{"n":[1,null]}\n'
+    with opened(pipeline) as session, Store.open(session.pipeline.store_url) as store:
+        assert [each.verdict for each in verify_streams(session, make_plan(session, store))] == [EQUAL, EQUAL]

@@ -64,11 +64,13 @@ def make(connector: str, folder: Path, request: pytest.FixtureRequest) -> dict[s
         (data / "people.jsonl").write_text('{"id": 1, "name": "Ada", "height": 1.7, "seen": "2024-01-01T10:00:00"}\n')
     elif connector == "json":
         (data / "people.json").write_text('[{"id": 1, "name": "Ada", "height": 1.7, "seen": "2024-01-01T10:00:00"}]')
-    elif connector == "parquet":
-        pq.write_table(
-            pa.table({"id": [1], "name": ["Ada"], "height": [1.7], "seen": [datetime(2024, 1, 1, tzinfo=UTC)]}),
-            data / "people.parquet",
-        )
+    elif connector in ("parquet", "arrow"):
+        table = pa.table({"id": [1], "name": ["Ada"], "height": [1.7], "seen": [datetime(2024, 1, 1, tzinfo=UTC)]})
+        if connector == "parquet":
+            pq.write_table(table, data / "people.parquet")
+        else:
+            with pa.ipc.new_file(str(data / "people.arrow"), table.schema) as writer:
+                writer.write_table(table)
     else:
         pytest.fail(f"no data for the source {connector!r}: this suite runs over every source")
     return {"path": str(data)}

@@ -40,6 +40,10 @@ streams:
 callbacks:
   - file: note.py
 """
+#: The same for tasks of their own, which no file of DuckDB can have at once.
+STREAMS = PIPELINE.replace("pipeline: crm", "pipeline: streams").replace(
+    "{connector: duckdb, config: {path: crm.duckdb}}", "{connector: sqlite, config: {path: streams.db}}"
+)
 NOTE = """\
 @callback("success")
 @callback("failure")
@@ -105,6 +109,7 @@ def _write(folder: Path, orchestrator: Orchestrator) -> None:
     for name in ("orders", "users", "visits"):
         (folder / "in" / f"{name}.csv").write_text(BAD if name == "visits" else GOOD, encoding="utf-8")
     (folder / "crm.yaml").write_text(PIPELINE, encoding="utf-8")
+    (folder / "streams.yaml").write_text(STREAMS, encoding="utf-8")
     (folder / "note.py").write_text(NOTE, encoding="utf-8")
     for example in examples("python", page=orchestrator.page):
         if example.file is not None:
@@ -113,6 +118,8 @@ def _write(folder: Path, orchestrator: Orchestrator) -> None:
             text = (
                 example.text.replace("/srv/crm/", f"{folder}/").replace("=60)", "=0)").replace("minutes=5", "minutes=0")
             )
+            if "streams" in path.name:
+                text = text.replace("crm.yaml", "streams.yaml")
             path.write_text(text.replace("{{ conn.crm.get_uri() }}", "in"), encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
-from seen import check, counts, mend, notes
+from seen import break_again, check, counts, counts_of_streams, mend, notes
 
 
 def main() -> None:
@@ -36,10 +36,29 @@ def main() -> None:
             shown = client.read_artifacts()
         check("syncblocks-crm" in {artifact.key for artifact in shown}, True, "an artifact")
 
+        tasks_of_streams()
         Path("crm.yaml").write_text("nope: 1", encoding="utf-8")
         state = crm_flow.crm(return_state=True)
         check("ConfigError" in str(state.message), True, "a mistake in the file")
-    print("flow, task, failure, retries as attempts, artifact")
+    print("flow, task, failure, retries as attempts, artifact; a task for each stream, its retries")
+
+
+def tasks_of_streams() -> None:
+    """A stream that fails in all of its tries beside two that succeed, and a good run."""
+    import crm_streams_flow
+
+    tries = [f"visits failure 4 {attempt}" for attempt in (1, 2, 3)]
+    break_again()
+    state = crm_streams_flow.crm_streams(return_state=True)
+    check(state.type.value, "FAILED", "a failed stream of its own task")
+    check("3 fields, but there are 2 columns" in str(state.message), True, "its error")
+    check(counts_of_streams(), {"orders": 2, "users": 2}, "tables of three tries of a stream")
+    check(notes(), ["orders success 4 1", "users success 4 1", *tries], "callbacks, each try an attempt over a stream")
+    mend()
+    done = crm_streams_flow.crm_streams()
+    check((done["run_id"], done["streams"]["visits"]["records"]), (5, 2), "the result of streams")
+    check(counts_of_streams(), {"orders": 4, "users": 4, "visits": 2}, "tables of streams")
+    check(notes(), [f"{name} success 5 1" for name in ("orders", "users", "visits")], "callbacks of streams")
 
 
 if __name__ == "__main__":

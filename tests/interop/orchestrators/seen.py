@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 GOOD = "id,name\n1,a\n2,b\n"
@@ -38,6 +40,11 @@ def arm(*places: str) -> None:
     Path("places.txt").write_text("\n".join(places), encoding="utf-8")
 
 
+def break_again() -> None:
+    """Make the file bad that `mend` has made good."""
+    Path("in/visits.csv").write_text("id,name\n1,a\n1,b,c\n", encoding="utf-8")
+
+
 def mend() -> None:
     """Make the file good that fails."""
     Path("in/visits.csv").write_text(GOOD, encoding="utf-8")
@@ -51,6 +58,14 @@ def counts() -> dict[str, int]:
         names = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
         found = {name: connection.execute(f"select count(*) from {name}").fetchone() for name in names}
     return {name: row[0] for name, row in found.items() if row and not name.startswith("_")}
+
+
+def counts_of_streams() -> dict[str, int]:
+    """Return the number of records of each table of the pipeline with a task for each stream."""
+    with closing(sqlite3.connect("streams.db")) as connection:
+        names = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
+        found = {name: connection.execute(f"select count(*) from {name}").fetchone()[0] for name in names}
+    return {name: number for name, number in found.items() if not name.startswith("_")}
 
 
 def calls() -> list[list[str]]:

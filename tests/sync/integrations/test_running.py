@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks import PipelineFailed, RunResult, load_pipeline
+from syncblocks import PipelineFailed, RunResult, StreamResult, finish_run, load_pipeline, open_run, sync_stream
 from syncblocks.sync.config import Pipeline
 from syncblocks.sync.integrations.running import (
     Committed,
@@ -26,9 +26,12 @@ from syncblocks.sync.integrations.running import (
     Said,
     Task,
     events_of,
+    events_while,
+    figures_of,
     leftover,
     summary,
     trigger_of,
+    whole_summary,
 )
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import PipelineRun
@@ -98,6 +101,27 @@ def test_each_commit_and_each_end_is_told_when_it_happens(tmp_path: Path) -> Non
     assert a.sources == {"id": "id", "label": "name"}
     assert a.figures.items() >= {"run_id": 1, "attempt": 1, "destination_table": "a", "records": 2}.items()
     assert json.loads(json.dumps(summary(result_of(events), ended(events))))["streams"]["a"]["status"] == "success"
+
+
+def test_a_stream_of_a_held_run_is_told_like_one_of_a_run(tmp_path: Path) -> None:
+    pipeline = shop(tmp_path, a=GOOD, b=BAD)
+    run = open_run(pipeline)
+
+    def sync(stream: str) -> list[Event]:
+        return list(events_while(lambda progress: sync_stream(pipeline, run.id, stream, progress=progress), []))
+
+    events = sync("a")
+    assert [event.total for event in events if isinstance(event, Committed)] == [2]
+    a = ended(events)["a"]
+    assert list(a.columns) == ["id", "label", "at"]
+    assert isinstance(events[-1], StreamResult)
+    assert a.figures == {"run_id": run.id, "attempt": 1, **figures_of(events[-1])}
+    with pytest.raises(PipelineFailed, match=r"stream 'b': failure: .*fields"):
+        ended(sync("b"))["b"].result.raise_for_status()
+    result = finish_run(pipeline, run.id)
+    found = json.loads(json.dumps(whole_summary(result)))
+    assert {name: each["status"] for name, each in found["streams"].items()} == {"a": "success", "b": "failure"}
+    assert (found["run_id"], found["status"], found["callbacks"]["done"]) == (run.id, "failure", 1)
 
 
 def test_a_failed_stream_is_told_with_its_error_beside_those_that_succeeded(tmp_path: Path) -> None:

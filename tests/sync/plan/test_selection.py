@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.plan.replaced_settings import replaced_warnings
-from syncblocks.sync.plan.selection import select_names, select_streams
+from syncblocks.sync.plan.selection import merged_settings, select_names, select_streams
 
 
 def selected(folder: Path, pattern: str, *names: str, views: tuple[str, ...] = ()) -> list[str]:
@@ -87,10 +87,9 @@ def test_columns_come_in_the_order_of_include(tmp_path: Path) -> None:
     [
         ("checks: {a: {'>': 0}}", "checks: {b: {'>': 0}}", True),
         ("where: {a: 1}", "where: {b: 1}", True),
-        ("types: {a: string}", "types: {b: string}", True),
+        ("types: {a: string}", "types: {b: string}", False),
         ("columns: {exclude: [password]}", "columns: {exclude: [a]}", True),
         ("columns: {exclude: [password]}", "columns: {include: [a, b]}", False),
-        ("types: {a: string}", "types: {a: bigint, b: string}", False),
         ("checks: {a: {'>': 0}}", "checks: null", False),
         ("checks: {a: {'>': 0}}", "retries: 3", False),
     ],
@@ -107,3 +106,21 @@ def test_a_setting_that_a_later_entry_replaces_is_told(tmp_path: Path, first: st
         f"streams[1]: its `{setting}` replaces that of streams[0] for orders: repeat there what should still hold"
     )
     assert told == ([expected] if is_told else [])
+
+
+def test_types_of_several_entries_add_up_until_null_ends_them(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "source: {connector: memory, config: {}}\ndestination: {connector: memory, config: {}}\nstreams:\n"
+        "- {stream: '*', types: {a: string, b: string}, decode: {x: hex}}\n"
+        "- {stream: 'o*', types: {b: bigint}, decode: {y: base64}}\n- {stream: old, types: null}\n"
+        "- {stream: old, types: {c: date}}\n"
+    )
+    catalog = {name: Stream(name=name, schema=pa.schema([])) for name in ("customers", "old", "orders")}
+    _, found = merged_settings(load_pipeline(file), catalog)
+    assert {name: said["types"] for name, said in found.items()} == {
+        "customers": {"a": "string", "b": "string"},
+        "orders": {"a": "string", "b": "bigint"},
+        "old": {"c": "date"},
+    }
+    assert found["old"]["decode"] == {"x": "hex", "y": "base64"}

@@ -127,11 +127,13 @@ def test_values_have_types(plain: Bench) -> None:
         "_shown": "at {{ execution_date }}",
         "_at": "{{ execution_date }}",
         "_live": True,
+        "_none": {"value": None, "type": "decimal(5,2)"},
     }
     plain.run(add_columns=added)
     (row,) = plain.rows().values()
     assert row[1:4] == ("crm", 7, Decimal("0.10"))
     assert (str(row[4]), str(row[5])[:13], row[6], row[7]) == ("2026-01-31", "at 2026-01-05", MONDAY, True)
+    assert row[8] is None
 
 
 def test_magic_columns_of_mage(plain: Bench) -> None:
@@ -187,6 +189,7 @@ def test_they_come_after_the_transformers(plain: Bench) -> None:
         ({"_x": {"value": 1, "type": "integr"}}, "there is no such type"),
         ({"_x": {"value": 1, "on_updat": "keep"}}, "do you mean 'on_update'"),
         ({"_x": {"type": "date"}}, "needs a value"),
+        ({"_x": {"value": None}}, "NULL needs a type"),
         ({"_x": 1, "_X": 2}, "two columns are called"),
     ],
 )

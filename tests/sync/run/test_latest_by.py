@@ -61,6 +61,19 @@ def test_the_newest_record_of_a_key_counts_whenever_it_arrives(kind: str, on_rej
         assert target.query(names) == [(1, "late"), (2, "early"), (3, "same")]
 
 
+@pytest.mark.parametrize("kind", ["mysql", "psycopg", "parquet"])
+def test_the_oldest_record_of_a_key_counts_where_the_lowest_value_does(kind: str, tmp_path: Path) -> None:
+    first = {"latest_by": {"column": "at", "order": "ascending"}, "verify": True}
+    with open_target(kind, tmp_path) as target:
+        source(tmp_path, (1, "early", 1, EARLY), (1, "late", 2, LATE), (1, "null", 0, None), (2, "late", 2, LATE))
+        (stream,) = run(tmp_path, target.document, **first).streams
+        assert stream.verdict == "equal"
+        source(tmp_path, (1, "late", 2, LATE), (2, "early", 1, EARLY), (3, "null", 1, None))
+        (stream,) = run(tmp_path, target.document, **first).streams
+        assert stream.verdict == "equal"
+        assert target.query("select id, name from t order by id") == [(1, "early"), (2, "early"), (3, "null")]
+
+
 @pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg"])
 def test_a_range_is_written_with_the_newest_record_of_each_key(kind: str, tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:

@@ -128,7 +128,7 @@ def test_one_new_file_of_many_opens_one_file(tmp_path: Path, monkeypatch: pytest
         final = Checkpoint(bookmark=row.bookmark, is_final=True, files=tuple(found))
         list(session.destination.load(load, iter([final])))
     listed: list[str] = []
-    open_input, entries = LocalStorage.open_input, LocalStorage.entries
+    open_input, list_folder = LocalStorage.open_input, LocalStorage.listing
     touched: list[str] = []
 
     def opening(storage: LocalStorage, name: str) -> BinaryIO:
@@ -137,10 +137,10 @@ def test_one_new_file_of_many_opens_one_file(tmp_path: Path, monkeypatch: pytest
 
     def listing(storage: LocalStorage, folder: str = "") -> Any:
         listed.append(folder)
-        return entries(storage, folder)
+        return list_folder(storage, folder)
 
     monkeypatch.setattr(LocalStorage, "open_input", opening)
-    monkeypatch.setattr(LocalStorage, "entries", listing)
+    monkeypatch.setattr(LocalStorage, "listing", listing)
     bucket.put("new.csv", "id\n9999\n", -900)
     assert bucket.rows() == 1
     assert ({Path(name).name for name in touched}, listed) == ({"new.csv"}, [""])

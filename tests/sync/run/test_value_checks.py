@@ -192,6 +192,10 @@ def test_checks_speak_of_names_before_the_destinations_and_of_types_that_the_fil
         ({"checks": {"amount": {"max_length": 3}}}, "3 is no such value: only texts and bytes have a length"),
         ({"checks": {"rating": {"max_length": "3"}}}, "max_length is a number of characters"),
         ({"where": {"rating": {"max_length": 3}}}, "'max_length' is for `checks`"),
+        (
+            {"checks": None, "warn_checks": {"ratng": "x"}},
+            "no column of the stream as it arrives; did you mean 'rating'",
+        ),
         ({"checks": {"_of": "x"}, "add_columns": {"_of": "x"}}, "'_of' is one of `add_columns`"),
         ({"columns": {"mask": {"rating": None}}}, "'rating' is masked, and `checks` names it"),
     ],
@@ -199,6 +203,21 @@ def test_checks_speak_of_names_before_the_destinations_and_of_types_that_the_fil
 def test_a_check_that_cannot_be_meant_is_refused(stream: dict[str, Any], message: str, bench: Bench) -> None:
     with pytest.raises(ConfigError, match=message):
         bench.run(**stream)
+
+
+def test_records_that_fail_a_warning_are_written_and_counted(bench: Bench, run_cli: RunCLI) -> None:
+    said = {"rating": ["PG", "R"], "amount": {"<": 100, ">=": 0}}
+    result = bench.run(checks={"id": {"<": 100}}, warn_checks=said)
+    assert result.status == "success"
+    assert len(bench.rows("select * from films")) == len(FILMS)
+    assert bench.verified(checks=None, warn_checks=said).verdict == EQUAL
+    (bench.folder / "p.yaml").write_text(json.dumps(bench.document(checks=None, warn_checks=said)))
+    shown = run_cli(["runs", "show", "p.yaml", "1"], bench.folder).stdout
+    assert "films: 2 records fail a check of `warn_checks`, and are written: column 'rating': 'X' fails" in shown
+    assert "films: 1 record fails a check of `warn_checks`, and is written: column 'amount': Decimal('100.00')" in shown
+    planned = run_cli(["plan", "p.yaml"], bench.folder).stdout
+    assert "films: records that fail rating in " in planned
+    assert "and amount < 100.00 and amount >= 0.00 are written" in planned
 
 
 def test_a_masked_column_is_not_checked_under_another_name_either(bench: Bench) -> None:

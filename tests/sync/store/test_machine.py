@@ -1,7 +1,7 @@
 """A model test: random histories of three engines over the real store, with a clock of their own.
 
-Claims, closes, stops, crashes, takeovers, zombies and deliveries in any order; after each step the store is read by
-plain SQL, and at the end whatever is left is recovered and delivered.
+Claims, closes, stops, crashes, takeovers, zombies, held runs with their tasks, and deliveries in any order; after each
+step the store is read by plain SQL, and at the end whatever is left is recovered and delivered.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
+from tests.sync.store.held_model import HeldModel
 from tests.sync.store.store_helpers import (
     DATE,
     EXPORTER,
@@ -27,7 +28,7 @@ from tests.sync.store.store_helpers import (
     outcome,
     stream_plan,
 )
-from tests.sync.store.store_model import QUEUES, StoreModel
+from tests.sync.store.store_model import QUEUES
 
 ENGINES = st.integers(min_value=0, max_value=2)
 TRANSFORMERS: list[tuple[str, ...]] = [(), (), ("clean",), ("mask",), ("clean", "mask")]
@@ -41,7 +42,7 @@ def has_run(machine: StoreMachine) -> bool:
     return any(machine.run)
 
 
-class StoreMachine(StoreModel):
+class StoreMachine(HeldModel):
     """The steps: whatever engines, and those who cancel and deliver, may do."""
 
     def _plan(self, streams: list[tuple[str, ...]], *, is_lenient: bool) -> AttemptPlan:
@@ -112,6 +113,8 @@ class StoreMachine(StoreModel):
         chance = self.chance
         streams = [chance.choice(TRANSFORMERS) for _ in range(chance.choice([0, 1, 2, 3, 4, 5, 6]))]
         store.begin_attempt(run.id, self._plan(streams, is_lenient=chance.random() < 0.5))
+        if chance.random() < 0.4:
+            self.hold(engine)
 
     @rule(engine=ENGINES, number=st.integers(min_value=3, max_value=10))
     def work(self, engine: int, number: int) -> None:

@@ -12,34 +12,25 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ....config import Pipeline
-from ....delivery.subscriptions import load_worker_code
 from ....errors import SyncError
-from ....flow.feed import Budget
-from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
 from ....plan.plan import PlannedStream
 from ....secrets import Redactor
-from ....session.session import Session, open_session
 from ....store import Store
-from ....store.model import RUNNING, AttemptPlan, LostRun, PipelineRun, StreamOutcome, StreamPlan
+from ....store.model import RUNNING, LostRun, StreamOutcome
 from ....store.owner import current_owner
-from ...attempt_plan import stream_plans
-from ...block_runs import CANCELLED, FAILURE
-from ...errors import error_info, message_of
+from ...errors import message_of
 from ...group import run_group
-from ...lost_stream import unknown_blocks
 from ...masked_output import masked_output
 from ...progress import Progress
-from ...run_options.options import options_of, plan_with_options
 from ...store_calls import StoreCalls
 from ...stream import StreamRun
 from ..bundle import open_bundle
 from ..protocol import Reference
+from .attempt import OpenedAttempt, has_changed, open_attempt, unplanned_outcome, with_share
 from .claim_watch import ClaimWatch
 
 log = logging.getLogger("syncblocks")
@@ -68,24 +59,6 @@ class Notes(Progress):
         """See `Progress`."""
         if len(self.messages) < MAX_MESSAGES:
             self.messages.append((text[:MAX_TEXT], level))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedAttempt:
-    """One attempt of a run as this process has opened it."""
-
-    run: PipelineRun
-    store: Store
-    session: Session
-    recorded: AttemptPlan
-    budget: Budget
-    #: Its recorded streams by name.
-    then: Mapping[str, StreamPlan]
-
-    def close(self) -> None:
-        """Close every connection."""
-        self.session.close()
-        self.store.close()
 
 
 class Worker:
@@ -172,21 +145,7 @@ class Worker:
             trigger=run.trigger,
             recorded=run.variables,
         )
-        code = load_worker_code(pipeline, recorded.subscriptions)
-        session = open_session(_with_share(pipeline, recorded), code)
-        session.prepare()
-        memory = budget_bytes(session.pipeline.memory)
-        # In the name of the run's owner: only then the store lets it close.
-        store = Store.open(url, owner=run.owner)
-        session.use_store(store, run.id)
-        self._opened = OpenedAttempt(
-            run=run,
-            store=store,
-            session=session,
-            recorded=recorded,
-            budget=Budget(in_flight_bytes(memory), record_bytes(memory)),
-            then={planned.stream: planned for planned in recorded.streams},
-        )
+        self._opened = open_attempt(with_share(pipeline, recorded), url, run, recorded)
         return self._opened
 
     def _planned_anew(self, attempt: OpenedAttempt, reference: Reference, group: Sequence[str]) -> list[PlannedStream]:
@@ -196,20 +155,15 @@ class Worker:
             SyncError: the source is no longer what it was when the run was planned.
         """
         if not self._planned.keys() >= set(group):
-            given = options_of(attempt.recorded.extra.get("order", {}))
-            is_plain = not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
             # A source that lists its streams is asked each time, and options may need all streams.
             is_few = self._plans_made < MOST_PLANS
-            is_partial = is_plain and is_few and attempt.session.keeps_catalog()
+            is_partial = attempt.is_plain and is_few and attempt.session.keeps_catalog()
             self._plans_made += 1
             names = reference.streams if is_partial else tuple(attempt.then)
-            plan = plan_with_options(attempt.session, attempt.store, given, only=names)
-            now = {planned.stream: planned for planned in stream_plans(attempt.session.pipeline, plan)}
-            same = [each for each in plan.streams if _is_same(attempt.then[each.name], now[each.name])]
-            self._planned.update({each.name: each for each in same})
+            self._planned.update({each.name: each for each in attempt.same(attempt.plan(names).streams)})
         for name in group:
             if name not in self._planned:
-                raise SyncError(f"stream {name!r} has changed at the source between the plan and the run: run it again")
+                raise has_changed(name)
         return [self._planned[name] for name in group]
 
 
@@ -243,12 +197,8 @@ class Calls:
 
     def close_unplanned(self, name: str, error: Exception) -> str:
         """Close a stream that could not be planned again; return its error's text."""
-        planned = self._attempt.then[name]
-        first = planned.blocks[0].block
-        info = error_info(error, self._attempt.session.redactor, stream=name, block=first)
-        blocks = unknown_blocks(planned, CANCELLED, info, failed=first)
-        blocks = (replace(blocks[0], status=FAILURE), *blocks[1:])
-        self._close(StreamOutcome(stream=name, blocks=blocks))
+        outcome, info = unplanned_outcome(self._attempt, name, error)
+        self._close(outcome)
         return info.message
 
     def _close(self, outcome: StreamOutcome) -> None:
@@ -268,22 +218,6 @@ class Calls:
     def _is_owner(self) -> bool:
         ours = self._reference
         return any(self._attempt.store.holds_claim(ours.run_id, name, ours.nonce) for name in self.current)
-
-
-def _is_same(then: StreamPlan, now: StreamPlan) -> bool:
-    """Whether a stream has the columns and keys with which the run was planned, and goes the same way."""
-    if (then.destination_table, then.blocks) != (now.destination_table, now.blocks):
-        return False
-    shapes = [dict(plan.config.get("shape") or {}) for plan in (then, now)]
-    return all(shapes[0].get(part) == shapes[1].get(part) for part in ("columns", "left_out", "keys"))
-
-
-def _with_share(pipeline: Pipeline, recorded: AttemptPlan) -> Pipeline:
-    """Give this process its part of the machine's memory, if the file does not say how much."""
-    on_host = int(recorded.extra.get("order", {}).get("workers_on_host", 1))
-    if pipeline.memory is not None or on_host < 2:
-        return pipeline
-    return pipeline.model_copy(update={"memory": max(64_000_000, budget_bytes(None) // on_host)})
 
 
 def _text(error: Exception) -> str:

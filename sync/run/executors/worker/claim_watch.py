@@ -53,15 +53,20 @@ class ClaimWatch:
     def _run(self) -> None:
         while not self._ended.wait(POLL_S):
             try:
-                self._look()
+                self.look()
                 if time.monotonic() - self._renewed >= HEARTBEAT_S:
-                    ours = self._reference
-                    self._store.renew_claims(ours.run_id, ours.attempt, ours.streams, self._me)
+                    self.renew()
                     self._renewed = time.monotonic()
             except Exception as error:  # the streams go on until their leases are over
                 log.warning("the run store does not answer: %s", type(error).__name__)
 
-    def _look(self) -> None:
+    def renew(self) -> None:
+        """Renew the leases."""
+        ours = self._reference
+        self._store.renew_claims(ours.run_id, ours.attempt, ours.streams, self._me)
+
+    def look(self) -> None:
+        """Stop the streams for which it was asked, or that were taken away."""
         ours = self._reference
         states = self._store.claim_states(ours.run_id, ours.attempt, ours.streams)
         is_lost = False
@@ -76,5 +81,9 @@ class ClaimWatch:
                 member.cancel(state.stop_reason)
         self._lost_at = None if not is_lost else self._lost_at or time.monotonic()
         if self._lost_at is not None and time.monotonic() - self._lost_at > HANG_S:
-            log.error("a stream that was taken away does not end: the process ends")
-            os._exit(4)
+            self.hang()
+
+    def hang(self) -> None:
+        """End the process: a stream that was taken away does not end."""
+        log.error("a stream that was taken away does not end: the process ends")
+        os._exit(4)

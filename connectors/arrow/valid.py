@@ -1,0 +1,77 @@
+"""Check a batch of a file before its values are read: lengths that lie would be read past the end of the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+#: Digits of a decimal, before or behind the point.
+_MOST_DIGITS = 76
+
+
+def demand_valid(batch: pa.RecordBatch) -> None:
+    """Check all values of a batch, and those of its dictionaries, which Arrow leaves out.
+
+    Raises:
+        pa.ArrowInvalid: something is damaged.
+    """
+    for field in batch.schema:
+        if is_odd(field.type):
+            raise pa.ArrowInvalid(f"column {field.name!r} is of a type that nobody has: {field.type}")
+    batch.validate(full=True)
+    for column in batch.columns:
+        for dictionary in _dictionaries(column):
+            dictionary.validate(full=True)
+
+
+def is_odd(kind: pa.DataType) -> bool:
+    """Tell whether a type counts digits that no decimal has: kernels read past the end of their tables.
+
+    Raises:
+        UnicodeDecodeError: a name within it is no text.
+    """
+    if pa.types.is_decimal(kind):
+        return bool(abs(kind.scale) > _MOST_DIGITS)
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_odd(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return is_odd(kind.value_type)
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    return any(is_odd(field.type) for field in fields if field.name is not None)
+
+
+def _dictionaries(array: pa.Array) -> Iterator[pa.Array]:
+    """Yield the dictionaries of an array and of what it holds, those within others as well."""
+    types, kind = pa.types, array.type
+    if not _has_dictionary(kind):
+        return
+    held: list[pa.Array] = []
+    if types.is_dictionary(kind):
+        yield array.dictionary
+        held = [array.dictionary]
+    elif isinstance(kind, pa.BaseExtensionType):
+        held = [array.storage]
+    elif types.is_struct(kind):
+        held = [array.field(place) for place in range(kind.num_fields)]
+    elif types.is_map(kind):
+        held = [array.keys, array.items]
+    elif types.is_nested(kind) or types.is_run_end_encoded(kind):
+        held = [array.values]
+    for each in held:
+        yield from _dictionaries(each)
+
+
+def _has_dictionary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_dictionary(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return True
+    if pa.types.is_run_end_encoded(kind):
+        return _has_dictionary(kind.value_type)
+    return not pa.types.is_union(kind) and any(
+        _has_dictionary(kind.field(place).type) for place in range(kind.num_fields)
+    )
+
+
+__all__ = ["demand_valid", "is_odd"]

@@ -1,0 +1,134 @@
+"""Parse JSON lines whose records hold objects or arrays: a block at a time, into structs with a field for each column.
+
+Arrow's parser gives no text of an object. Here each value is read once, by its column's type; a block in which a value
+has another type, a key is new or anything else is odd is left to the parser that goes value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..arrow.flatten import path_of
+from ..arrow.text import is_json, is_text
+from ..stream import DECIDED, SAID
+from .jsonl_objects import Path, tree_of
+
+#: What a block can hold that this parser does not read.
+ODD = (msgspec.DecodeError, pa.ArrowException, ValueError, TypeError, ArithmeticError, RecursionError)
+
+#: A type of values -> how they are parsed; those of other types are parsed one by one.
+_KINDS: Mapping[pa.DataType, Any] = {
+    pa.bool_(): bool | None,
+    pa.float64(): int | float | None,
+    **dict.fromkeys((pa.int8(), pa.int16(), pa.int32(), pa.int64()), int | None),
+    **dict.fromkeys((pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), int | None),
+}
+
+#: Reads values that are not parsed yet, of a column whose type needs a look at each of them.
+EachValue = Callable[[pa.Field, Sequence[msgspec.Raw | None]], pa.Array]
+
+
+class Structs:
+    """The parser of one set of columns."""
+
+    def __init__(self, wanted: pa.Schema, others: Collection[str], levels: int, *, is_careful: bool) -> None:
+        """Make the parser.
+
+        Args:
+            wanted: the columns.
+            others: names of columns that are known and not wanted; only without levels.
+            levels: down to how many levels objects become columns.
+            is_careful: numbers are read one by one: a double may not keep them.
+
+        Raises:
+            ValueError: a name stands for objects, and for other values.
+        """
+        self._wanted = wanted
+        self._levels = levels
+        self._kinds = [_kind(field, is_careful=is_careful) for field in wanted]
+        kinds: dict[Path, Any] = {path_of(field): kind for field, kind in zip(wanted, self._kinds, strict=True)}
+        kinds |= {(name,): msgspec.Raw for name in others}
+        tree = tree_of(list(kinds.items()))
+        if tree is None:
+            raise ValueError("a name stands for objects, and for other values")
+        self._getters: dict[Path, list[Callable[[Any], Any]]] = {}
+        self._decode = msgspec.json.Decoder(self._struct(tree, (), ())).decode
+        self.columns = len(kinds)
+
+    def _struct(self, tree: Mapping[str, Any], path: Path, above: Sequence[str]) -> type[msgspec.Struct]:
+        """Return the type of objects that have some values, and note how each is reached."""
+        fields, names = [], {}
+        for place, (name, kind) in enumerate(tree.items()):
+            own = f"f{place}"
+            names[own] = name
+            inner, steps = (*path, name), [*above, own]
+            if isinstance(kind, dict):
+                kind = self._struct(kind, inner, steps) | None  # type: ignore[assignment]
+            else:
+                self._getters[inner] = [attrgetter(step) for step in steps]
+            fields.append((own, kind, None))
+        return msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
+
+    def batch(
+        self, block: bytearray, typed: Callable[[pa.Array, pa.Field], pa.Array], each: EachValue
+    ) -> pa.RecordBatch:
+        """Return the records of a block.
+
+        Args:
+            block: whole lines.
+            typed: gives a column of texts its type.
+            each: reads the values of a column one by one.
+
+        Raises:
+            ODD: there is something in it that this parser does not read.
+        """
+        decode = self._decode
+        records = [decode(line) for line in bytes(block).split(b"\n") if line]
+        columns = []
+        for field, kind in zip(self._wanted, self._kinds, strict=True):
+            values: Sequence[Any] = records
+            for number, get in enumerate(self._getters[path_of(field)]):
+                values = (
+                    [None if value is None else get(value) for value in values] if number else list(map(get, values))
+                )
+            if is_json(field.type):
+                columns.append(typed(self._texts(field, values), field))
+            elif kind is msgspec.Raw:
+                columns.append(each(field, values))
+            elif field.type in _KINDS:
+                columns.append(pa.array(values, field.type))
+            else:
+                columns.append(typed(pa.array(values, pa.string()), field))
+        return pa.record_batch(columns, schema=self._wanted)
+
+    def _texts(self, field: pa.Field, values: Sequence[msgspec.Raw | None]) -> pa.Array:
+        """Return values as JSON text; `null` is NULL."""
+        found = pa.array([None if value is None else bytes(value) for value in values], pa.binary())
+        found = pc.if_else(pc.equal(found, b"null"), pa.scalar(None, pa.binary()), found)
+        if len(path_of(field)) <= self._levels and pc.any(pc.starts_with(found, b"{")).as_py():
+            raise ValueError("an object whose values are columns of their own")
+        return found.cast(pa.string())
+
+
+def _kind(field: pa.Field, *, is_careful: bool) -> Any:
+    kind, said = field.type, {SAID, DECIDED} & set(field.metadata or ())
+    if kind in _KINDS:
+        return msgspec.Raw if is_careful and not pa.types.is_boolean(kind) else _KINDS[kind]
+    if is_json(kind) or (is_text(kind) and said) or not _is_written_as_text(kind):
+        return msgspec.Raw
+    return str | None
+
+
+def _is_written_as_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    is_number = types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind)
+    return not (is_number or types.is_nested(kind) or types.is_boolean(kind))
+
+
+__all__ = ["ODD", "EachValue", "Structs"]

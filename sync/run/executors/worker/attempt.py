@@ -1,0 +1,118 @@
+"""One attempt of a run as a process has opened it that runs some of its streams, in the name of the run's owner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ....config import Pipeline
+from ....delivery.subscriptions import load_worker_code
+from ....errors import SyncError
+from ....flow.feed import Budget
+from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
+from ....plan.plan import Plan, PlannedStream
+from ....session.session import Session, open_session
+from ....store import Store
+from ....store.model import AttemptPlan, ErrorInfo, PipelineRun, StreamOutcome, StreamPlan
+from ...attempt_plan import stream_plans
+from ...block_runs import CANCELLED, FAILURE
+from ...errors import error_info
+from ...lost_stream import unknown_blocks
+from ...run_options.options import RunOptions, options_of, plan_with_options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedAttempt:
+    """One attempt of a run as this process has opened it."""
+
+    run: PipelineRun
+    #: Writes in the name of the run's owner: only then it lets this process close.
+    store: Store
+    session: Session
+    recorded: AttemptPlan
+    budget: Budget
+    #: Its recorded streams by name.
+    then: Mapping[str, StreamPlan]
+
+    @property
+    def options(self) -> RunOptions:
+        """The options of the run that decide its plan."""
+        return options_of(self.recorded.extra.get("order", {}))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no option needs all streams to be planned together."""
+        given = self.options
+        return not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
+
+    def plan(self, names: Sequence[str]) -> Plan:
+        """Plan streams again, as the run did."""
+        return plan_with_options(self.session, self.store, self.options, only=names)
+
+    def same(self, streams: Sequence[PlannedStream]) -> list[PlannedStream]:
+        """Return the streams that have the columns and keys with which the run was planned, and go the same way."""
+        now = {planned.stream: planned for planned in recorded_streams(self.session.pipeline, streams)}
+        return [each for each in streams if _is_same(self.then[each.name], now[each.name])]
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.session.close()
+        self.store.close()
+
+
+def open_attempt(pipeline: Pipeline, url: str, run: PipelineRun, recorded: AttemptPlan) -> OpenedAttempt:
+    """Open the pipeline of a run, loaded as of that run, and its run store.
+
+    Args:
+        pipeline: as of the run.
+        url: of the run store.
+        run: the run.
+        recorded: the plan of its attempt.
+    """
+    session = open_session(pipeline, load_worker_code(pipeline, recorded.subscriptions))
+    session.prepare()
+    memory = budget_bytes(pipeline.memory)
+    store = Store.open(url, owner=run.owner)
+    session.use_store(store, run.id)
+    return OpenedAttempt(
+        run=run,
+        store=store,
+        session=session,
+        recorded=recorded,
+        budget=Budget(in_flight_bytes(memory), record_bytes(memory)),
+        then={planned.stream: planned for planned in recorded.streams},
+    )
+
+
+def recorded_streams(pipeline: Pipeline, streams: Sequence[PlannedStream]) -> tuple[StreamPlan, ...]:
+    """Return what the run store records of planned streams."""
+    return stream_plans(pipeline, Plan(streams=tuple(streams), groups=()))
+
+
+def has_changed(stream: str) -> SyncError:
+    """Return the error of a stream that is no longer what it was when the run was planned."""
+    return SyncError(f"stream {stream!r} has changed at the source between the plan and the run: run it again")
+
+
+def unplanned_outcome(attempt: OpenedAttempt, stream: str, error: Exception) -> tuple[StreamOutcome, ErrorInfo]:
+    """Return the end of a claimed stream that could not be planned again: its first block has failed."""
+    planned = attempt.then[stream]
+    first = planned.blocks[0].block
+    info = error_info(error, attempt.session.redactor, stream=stream, block=first)
+    blocks = unknown_blocks(planned, CANCELLED, info, failed=first)
+    return StreamOutcome(stream=stream, blocks=(replace(blocks[0], status=FAILURE), *blocks[1:])), info
+
+
+def with_share(pipeline: Pipeline, recorded: AttemptPlan) -> Pipeline:
+    """Give this process its part of the machine's memory, if the file does not say how much."""
+    on_host = int(recorded.extra.get("order", {}).get("workers_on_host", 1))
+    if pipeline.memory is not None or on_host < 2:
+        return pipeline
+    return pipeline.model_copy(update={"memory": max(64_000_000, budget_bytes(None) // on_host)})
+
+
+def _is_same(then: StreamPlan, now: StreamPlan) -> bool:
+    if (then.destination_table, then.blocks) != (now.destination_table, now.blocks):
+        return False
+    shapes = [dict(plan.config.get("shape") or {}) for plan in (then, now)]
+    return all(shapes[0].get(part) == shapes[1].get(part) for part in ("columns", "left_out", "keys"))

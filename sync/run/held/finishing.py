@@ -1,0 +1,148 @@
+"""`finish_run`: what no task has started is stopped, what dead tasks have left is closed, and callbacks are called."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from ...config import Pipeline, load_pipeline
+from ...config.executor import THREADS
+from ...errors import AlreadyRunning, StateError
+from ...flow.spool import discard_spools
+from ...session.inspection import existing_store
+from ...store import Store
+from ...store.model import FAILURE, SUCCESS, UNCLAIMED, LostRun, PipelineRun
+from ..executors.opening import with_executor
+from ..lease import Lease
+from ..notebook import default_progress
+from ..pipeline import Order, Runner, as_of_run
+from ..progress import Progress
+from ..recovery import close_left_streams
+from ..results import RunResult, StreamResults
+from .opening import Given
+from .recorded import recorded_results
+
+#: Seconds between two looks whether tasks still run.
+POLL_S = 0.5
+
+
+def finish_run(
+    pipeline: Given,
+    run_id: int,
+    *,
+    progress: Progress | None = None,
+    signals: list[int] | None = None,
+) -> RunResult:
+    """End a held run, once all of its tasks are done, whatever became of them; deliver its callbacks.
+
+    Streams that no task has claimed are never started, those of tasks that still run are cancelled, and of tasks that
+    have died the destination's ledger says how they ended. May be repeated: a run that is finished is only told of.
+
+    Args:
+        pipeline: as of `open_run`.
+        run_id: of the held run.
+        progress: gets a call for each event.
+        signals: numbers of signals that the caller has got; a number that is added stops the wait for callbacks.
+
+    Returns:
+        The result of the run, over all of its attempts: `failure` if a stream succeeded in none of them.
+
+    Raises:
+        ConfigError: the file is wrong.
+        StateError: the pipeline has no such run.
+        AlreadyRunning: another process finishes it.
+        LedgerUnreadable: the destination cannot be asked how a dead task's stream has ended; the run stays open.
+    """
+    pipeline, run = of_run(pipeline, run_id)
+    with Finisher(pipeline, progress or default_progress(), Order(), inline_callbacks=False, signals=signals) as one:
+        return one.finish(run)
+
+
+def of_run(given: Given, run_id: int) -> tuple[Pipeline, PipelineRun]:
+    """Return a pipeline as of one of its runs, and the run.
+
+    Raises:
+        ConfigError: the file is wrong.
+        StateError: the pipeline has no such run.
+    """
+    pipeline = given if isinstance(given, Pipeline) and given.is_loaded else load_pipeline(given)
+    with existing_store(pipeline) as store:
+        if store is None:
+            raise StateError(f"pipeline {pipeline.pipeline!r} has no run {run_id}: its run store is not there")
+        run = store.run(run_id)
+    if run.pipeline != pipeline.pipeline:
+        raise StateError(f"run {run_id} is one of pipeline {run.pipeline!r}, not of {pipeline.pipeline!r}")
+    return with_executor(as_of_run(pipeline, run), THREADS), run
+
+
+class Finisher(Runner):
+    """One process's work at the end of a held run."""
+
+    def finish(self, run: PipelineRun) -> RunResult:
+        """End the run; see `finish_run`."""
+        self.open_store()
+        self.run_ids.append(run.id)
+        if not self._take(run):
+            return self._finished_before(run)
+        run = self.store.run(run.id)
+        with Lease(self.store, run.id):
+            close_left_streams(self.store, run, self.session.destination)
+            ended = self.store.end_attempt(run.id)
+            self.progress.run_ended(ended)
+            result = self.deliver(ended, (), None)
+            discard_spools(self.pipeline, run.key, keep=self.outbox.deliveries.open_data())
+        return self._told(result)
+
+    def _take(self, run: PipelineRun) -> bool:
+        """Stop the claims, wait until no task lives, and take the run over; False: it is not held any more."""
+        is_told = False
+        while True:
+            run = self.store.run(run.id)
+            if not run.is_active or (run.hold_s is None and run.owner != self.store.owner):
+                return False
+            if run.hold_s is not None:
+                # Another `finish` may be faster.
+                with Store.open(self.pipeline.store_url, owner=run.owner) as tasks, suppress(LostRun):
+                    tasks.request_stop(run.id)
+            if self.store.take_held_run(run.id):
+                return True
+            if not is_told:
+                self.progress.message(f"run {run.id}: tasks still run; they are asked to stop")
+            is_told = True
+            time.sleep(POLL_S)
+
+    def _finished_before(self, run: PipelineRun) -> RunResult:
+        """Deliver what an earlier call, or a start that has recovered the run, has left."""
+        now = self.store.run(run.id)
+        if now.is_active and self.store.owner_state(now) == "alive":
+            raise AlreadyRunning(now.pipeline, now.id, now.holder)
+        if now.is_active:
+            self.clear_up()
+        else:
+            self.drain(self.pipeline.drain_s)
+        now = self.store.run(run.id)
+        return self._told(self.result(now, now.status, ()))
+
+    def _told(self, result: RunResult) -> RunResult:
+        """Add how the streams have ended, in whichever attempt."""
+        assert result.run_id is not None
+        with existing_store(self.pipeline) as store:
+            assert store is not None
+            streams = recorded_results(store, result.run_id)
+            statuses = store.stream_statuses(result.run_id)
+            error = store.run(result.run_id).error
+        started = {each.stream for each in streams}
+        never = {each.stream: None for each in statuses if each.status == UNCLAIMED and each.stream not in started}
+        is_whole = not never and all(each.status == SUCCESS for each in streams)
+        status = FAILURE if result.status == SUCCESS and not is_whole else result.status
+        return replace(
+            result,
+            status=status,
+            streams=StreamResults(streams),
+            never_started=tuple(never),
+            error=result.error or (None if error is None or status == SUCCESS else error.message),
+        )
+
+
+__all__ = ["finish_run"]

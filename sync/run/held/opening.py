@@ -1,0 +1,191 @@
+"""`open_run`: a run is planned and held for tasks, each of which claims its own stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import Pipeline, load_pipeline
+from ...config.executor import THREADS
+from ...errors import SyncError
+from ...plan.placement import place_of
+from ...plan.plan import Plan
+from ...session.inspection import existing_store
+from ...session.session import Session
+from ...store.model import RUNNING, ErrorInfo, PipelineRun
+from ..executors.opening import with_executor
+from ..lease import Lease
+from ..notebook import default_progress
+from ..pipeline import Order, Runner
+from ..progress import Progress
+from ..results import RunResult
+from ..run_options.options import RunOptions
+
+#: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+Given = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
+
+#: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
+HOLD_S = 3600
+#: Fewer would be less than the lease of a task.
+LEAST_HOLD_S = 60
+MOST_HOLD_S = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldRun:
+    """A run that waits for its tasks: `sync_stream` for each of its streams, and `finish_run`."""
+
+    #: The run's number, which tasks hand on.
+    id: int
+    pipeline: str
+    #: Names, in run order.
+    streams: tuple[str, ...]
+
+
+def open_run(
+    pipeline: Given,
+    *,
+    streams: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    full_refresh: bool = False,
+    variables: Mapping[str, Any] | None = None,
+    event: Mapping[str, Any] | None = None,
+    trigger: str | None = None,
+    hold_s: int = HOLD_S,
+    wait_for_other: bool = False,
+    retry: bool = False,
+    progress: Progress | None = None,
+    signals: list[int] | None = None,
+) -> HeldRun:
+    """Plan a run and hold it, so that its streams run one by one in other processes or on other machines.
+
+    Until `finish_run` each other start of the pipeline is refused, and no start recovers the run before it has been
+    `hold_s` seconds without a sign of life of a task.
+
+    Args:
+        pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
+        streams: globs; empty: all selected streams.
+        tags: only streams that have one of these `tags`; empty: all.
+        full_refresh: replace every table and ignore every bookmark.
+        variables: runtime variables, before those of the file (not with a loaded pipeline).
+        event: JSON values that callbacks get as `event`.
+        trigger: first half of `execution_partition` (not with a loaded pipeline).
+        hold_s: seconds, from 60 to a week.
+        wait_for_other: wait for an active run of the same pipeline instead of refusing.
+        retry: return the run that an earlier call with the same trigger has opened, if it is still held.
+        progress: gets a call for each event.
+        signals: numbers of signals that the caller has got; a number that is added gives up.
+
+    Raises:
+        ConfigError: the file is wrong, or its streams cannot run one by one; nothing was run or written.
+        AlreadyRunning: the pipeline has an active run.
+        PipelineFailed: the run failed before its first stream, and has ended.
+    """
+    if not LEAST_HOLD_S <= hold_s <= MOST_HOLD_S:
+        raise SyncError(f"hold_s is {hold_s}, and must be between {LEAST_HOLD_S} and {MOST_HOLD_S} (a week)")
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
+        pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    pipeline = with_executor(pipeline, THREADS)
+    if retry and (there := _opened_before(pipeline)) is not None:
+        return there
+    order = Order(
+        streams=streams,
+        tags=tags,
+        given=RunOptions(full_refresh=full_refresh),
+        event=event or {},
+        wait_for_other=wait_for_other,
+    )
+    with Opener(pipeline, progress or default_progress(), order, inline_callbacks=False, signals=signals) as opener:
+        opener.hold_s = int(hold_s)
+        result = opener.run()
+    if result.status != RUNNING or result.run_id is None:
+        result.raise_for_status()
+    assert result.run_id is not None
+    return HeldRun(id=result.run_id, pipeline=pipeline.pipeline, streams=result.never_started)
+
+
+def _opened_before(pipeline: Pipeline) -> HeldRun | None:
+    with existing_store(pipeline) as store:
+        run = None if store is None else store.active_run(pipeline.pipeline)
+        if store is None or run is None or run.hold_s is None or run.trigger != pipeline.trigger:
+            return None
+        plan = store.attempt_plan(run.id, 1)
+    assert plan is not None  # it was written when the run began
+    return HeldRun(id=run.id, pipeline=run.pipeline, streams=tuple(each.stream for each in plan.streams))
+
+
+class Opener(Runner):
+    """Begins a run as any other, and gives it to its tasks where others run their streams."""
+
+    hold_s = HOLD_S
+
+    def make_plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
+        """Return the plan, or why the run fails before its first stream.
+
+        Raises:
+            ConfigError: the streams cannot run one by one.
+        """
+        plan = super().make_plan(only)
+        if isinstance(plan, Plan):
+            _check(self.session, plan)
+        return plan
+
+    def worker_order(self, plan: Plan) -> dict[str, Any]:
+        """Return what the tasks need to know: how to plan as this process has, and what may run side by side."""
+        chains = {planned.name: planned.chain for planned in plan.streams if planned.chain}
+        most = _most_at_once(self.session)
+        return {**self.order.given.document(), "workers_on_host": 1, "chains": chains, "most": most}
+
+    def run_streams(self, run: PipelineRun, plan: Plan, lease: Lease) -> RunResult:
+        """Hold the run; its result has the streams as not started."""
+        self.store.hold_run(run.id, self.hold_s)
+        names = tuple(planned.name for planned in plan.streams)
+        return RunResult(run_id=run.id, pipeline=run.pipeline, status=RUNNING, never_started=names)
+
+
+def _most_at_once(session: Session) -> int | None:
+    """Return how many streams may be open at once; None: as many as there are tasks."""
+    pipeline = session.pipeline
+    limits = (
+        None if pipeline.concurrency == "auto" else int(pipeline.concurrency),
+        session.destination.max_loads,
+        pipeline.source.concurrency,
+        pipeline.destination.concurrency,
+    )
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _check(session: Session, plan: Plan) -> None:
+    """Refuse what cannot run one stream a process.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    pipeline, way_out = session.pipeline, "let one task run the whole pipeline"
+    for group in plan.groups:
+        if len(group) > 1:
+            raise pipeline.error(
+                ("source", "connector"),
+                f"one read yields the streams {', '.join(map(repr, group[:3]))} together, so that they cannot run in "
+                f"tasks of their own: {way_out}",
+            )
+    if place_of(session.source_can, session.destination_can) == "process":
+        ends = (("source", session.source_can.knows_place), ("destination", session.destination_can.knows_place))
+        role = next(role for role, can in ends if can is None or can.place() == "process")
+        name = pipeline.source.connector if role == "source" else pipeline.destination.connector
+        raise pipeline.error(
+            (role, "connector"),
+            "a task for each stream is a process for each, and what "
+            f"{name!r} has is one process's at a time: {way_out}",
+        )
+    if not session.destination.has_ledger:
+        raise pipeline.error(
+            ("destination", "connector"),
+            "a task for each stream needs a destination with a ledger, which refuses the commits of a task that was "
+            f"given up: {pipeline.destination.connector!r} cannot hold one; {way_out}",
+        )
+
+
+__all__ = ["HOLD_S", "HeldRun", "open_run"]

@@ -1,0 +1,356 @@
+"""`sync_stream`: a task of a held run claims its stream, runs it, and closes it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from concurrent.futures import Future, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.incremental.bookmarks import values
+
+from ...config import Pipeline
+from ...errors import PipelineFailed, StateError, SyncError, TryLater
+from ...plan.plan import Plan, PlannedStream
+from ...store import Store
+from ...store.model import AttemptPlan, LostRun, PipelineRun, StreamOutcome
+from ...store.owner import current_owner
+from ..coordinator import GRACE_S
+from ..ended import stream_result
+from ..errors import LedgerUnreadable, process_died
+from ..executors.protocol import Reference
+from ..executors.threads import in_thread
+from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt, recorded_streams, unplanned_outcome
+from ..group import run_group
+from ..lost_stream import lost_outcome
+from ..masked_output import masked_output
+from ..notebook import default_progress
+from ..progress import Progress
+from ..recovery import drop_staging
+from ..results import StreamResult
+from ..signals import STOP_S
+from ..store_calls import StoreCalls
+from ..stream import StreamRun
+from ..takeover import owner_text
+from ..verify_after_run import verified
+from .finishing import of_run
+from .opening import HOLD_S, Given
+from .recorded import recorded_result
+from .standing import Standing, dead_streams, standing_of
+from .watch import TaskWatch
+
+log = logging.getLogger("syncblocks")
+
+#: Seconds between two tries to claim a stream where as many are open as may be.
+BUSY_S = 1.0
+#: Seconds after which a task that waits for others should look again.
+LATER_S = 20.0
+
+
+def sync_stream(
+    pipeline: Given,
+    run_id: int,
+    stream: str,
+    *,
+    retry: bool = False,
+    progress: Progress | None = None,
+    signals: list[int] | None = None,
+) -> StreamResult:
+    """Run one stream of a held run in this process, and return how it has ended.
+
+    A stream that has succeeded is not run again. One that another task has left by dying is decided by the
+    destination's ledger first.
+
+    Args:
+        pipeline: as of `open_run`.
+        run_id: of the held run.
+        stream: the stream's name.
+        retry: try a stream that has ended otherwise again, in the next attempt of the run, over this stream alone.
+        progress: gets a call for each event.
+        signals: numbers of signals that the caller has got; a number that is added cancels the stream.
+
+    Returns:
+        The result; its status is None if the run was stopped before the stream could start.
+
+    Raises:
+        ConfigError: the file is wrong.
+        StateError: the run has no such stream, was cancelled, is no longer held, or is not the pipeline's latest.
+        TryLater: another process has the stream, or `retry` has to wait until the attempt has ended.
+        LedgerUnreadable: the destination cannot be asked how the stream has ended; the next try asks again.
+    """
+    pipeline, run = of_run(pipeline, run_id)
+    order = _Order(pipeline, run.id, stream, progress or default_progress(), [] if signals is None else signals)
+    with ExitStack() as stack:
+        task = Task(order, stack, is_retry=retry)
+        return task.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a task is about."""
+
+    pipeline: Pipeline
+    run_id: int
+    stream: str
+    progress: Progress
+    signals: list[int]
+
+
+class Task:
+    """One call of `sync_stream`."""
+
+    def __init__(self, order: _Order, stack: ExitStack, *, is_retry: bool) -> None:
+        """Open the run store; `stack` closes it, and whatever the task opens later."""
+        self._order = order
+        self._stack = stack
+        self._is_retry = is_retry
+        self._me = current_owner()
+        #: In the name of this process: it reads, and begins attempts.
+        self._store = stack.enter_context(Store.open(order.pipeline.store_url))
+        self._opened: OpenedAttempt | None = None
+
+    def run(self) -> StreamResult:
+        """Do what is to be done until the stream is decided."""
+        while True:
+            stands = standing_of(self._store, self._order.run_id, self._order.stream)
+            if stands.step == "done":
+                return self._recorded(stands)
+            if stands.step == "dead":  # then this is its retry, whether the orchestrator says so or not
+                self._is_retry = True
+                self._settle(stands.run)
+            elif stands.step == "busy":
+                raise self._later(stands, "another process has it")
+            elif stands.step == "claim":
+                if (result := self._claim(stands)) is not None:
+                    return result
+            elif not self._is_retry:
+                return self._recorded(stands)
+            elif stands.step == "ended":
+                if (result := self._try_again(stands)) is not None:
+                    return result
+            elif not self._settle(stands.run):
+                raise self._later(stands, "the attempt is still open")
+
+    # -- without running it ------------------------------------------------------------------------------------------
+
+    def _recorded(self, stands: Standing) -> StreamResult:
+        """Return how it has ended, or that it never started."""
+        blocks = self._store.block_runs_of(stands.run.id, stands.attempt, [self._order.stream])
+        if blocks:
+            return recorded_result(blocks, stands.status)
+        plan = self._plan(stands.run, stands.attempt)
+        planned = next(each for each in plan.streams if each.stream == self._order.stream)
+        return StreamResult(
+            stream=planned.stream,
+            destination_table=planned.destination_table,
+            status=None,
+            error=f"run {stands.run.id} was stopped before the stream could start",
+        )
+
+    def _later(self, stands: Standing, why: str) -> Exception:
+        run, name = stands.run, self._order.stream
+        if self._store.owner_state(run) == "dead":
+            return StateError(
+                f"stream {name!r}: {why}, and run {run.id} is held no longer: the next start of the pipeline ends it"
+            )
+        return TryLater(f"stream {name!r} of run {run.id}: {why}", after_s=LATER_S)
+
+    def _settle(self, run: PipelineRun) -> bool:
+        """Close what dead tasks have left of the attempt, as the ledger decides; return whether there was something."""
+        dead = dead_streams(self._store, run)
+        for name, former in dead.items():
+            attempt, nonce = self._open(run, run.attempt), secrets.token_hex(16)
+            try:
+                if not attempt.store.take_dead(run.id, run.attempt, name, nonce, former, self._me):
+                    continue  # another task is faster
+                self._order.progress.message(f"{name}: its task has died; the ledger decides", level="warning")
+                self._close_dead(attempt, name, nonce)
+            except LostRun as error:
+                log.warning("%s: %s", name, error)
+        return bool(dead)
+
+    def _close_dead(self, attempt: OpenedAttempt, name: str, nonce: str) -> None:
+        run, planned = attempt.run, attempt.then[name]
+        error = process_died("the process of the task died, or was cut off for too long")
+        error = replace(error, stream=name, block=planned.blocks[-1].block)
+        destination = attempt.session.destination
+        outcome = lost_outcome(
+            attempt.store, run, attempt.recorded, name, destination, owner=owner_text(run), error=error
+        )
+        drop_staging(destination, run, [planned])
+        attempt.store.close_stream(run.id, outcome, nonce=nonce)
+
+    # -- claiming ----------------------------------------------------------------------------------------------------
+
+    def _plan(self, run: PipelineRun, attempt: int) -> AttemptPlan:
+        plan = self._store.attempt_plan(run.id, attempt)
+        if plan is None:
+            raise StateError(f"attempt {attempt} of run {run.id} has no plan")
+        return plan
+
+    def _open(self, run: PipelineRun, attempt: int) -> OpenedAttempt:
+        """Open source, destination and run store in the name of the run's owner; once for each attempt and owner."""
+        opened = self._opened
+        if opened is not None and (opened.run.attempt, opened.run.owner) == (attempt, run.owner):
+            return opened
+        if opened is not None:
+            opened.close()
+        self._opened = None
+        made = open_attempt(self._order.pipeline, self._order.pipeline.store_url, run, self._plan(run, attempt))
+        self._stack.callback(made.close)
+        self._opened = made
+        return made
+
+    def _claim(self, stands: Standing) -> StreamResult | None:
+        """Claim the stream and run it; None: look again."""
+        run, name = stands.run, self._order.stream
+        if run.hold_s is None:
+            raise StateError(f"run {run.id} is not held (any more): {run.holder} has it")
+        attempt, nonce = self._open(run, stands.attempt), secrets.token_hex(16)
+        order = attempt.recorded.extra.get("order", {})
+        chains = order.get("chains", {})
+        beside = [other for other in chains if other != name and chains[other] == chains.get(name)]
+        most = order.get("most")
+        while True:
+            claimed = attempt.store.claim_own(run.id, run.attempt, name, nonce, self._me, most=most, beside=beside)
+            if claimed == "claimed":
+                return self._carry_out(attempt, nonce, None)
+            if claimed == "stopping":
+                if self._is_retry:
+                    raise self._later(stands, "the run is stopping")
+                return self._recorded(stands)
+            if claimed == "gone" or (claimed == "busy" and self._settle(run)):
+                return None
+            if self._order.signals:
+                raise PipelineFailed(f"stream {name!r}: the task was stopped before it could start")
+            time.sleep(BUSY_S)
+
+    def _try_again(self, stands: Standing) -> StreamResult | None:
+        """Begin the next attempt over this stream alone, and run it; None: look again."""
+        run, name = stands.run, self._order.stream
+        before = self._open(run, stands.attempt)
+        (planned,) = before.plan([name]).streams if before.is_plain else _only(before.plan(tuple(before.then)), name)
+        streams = recorded_streams(before.session.pipeline, [planned])
+        # `finish` tells callbacks by today's file anyway.
+        plan = replace(before.recorded, streams=streams)
+        nonce, hold_s = secrets.token_hex(16), run.hold_s or HOLD_S
+        if not self._store.begin_held_attempt(run.id, run.attempt, plan, nonce, self._me, hold_s=hold_s):
+            return None
+        begun = self._store.run(run.id)
+        return self._carry_out(self._open(begun, begun.attempt), nonce, planned)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, attempt: OpenedAttempt, nonce: str, planned: PlannedStream | None) -> StreamResult:
+        """Run the claimed stream; `planned`: it was planned just now."""
+        with masked_output(attempt.session.redactor):
+            claim = ClaimedStream(attempt, nonce, self._order.stream, self._order.progress)
+            try:
+                if planned is None:
+                    planned = self._planned_again(attempt)
+            except (SyncError, ConnectorError) as error:
+                claim.close(unplanned_outcome(attempt, self._order.stream, error)[0])
+                return self._recorded(standing_of(self._store, self._order.run_id, self._order.stream))
+            return claim.run(planned, self._order.signals)
+
+    def _planned_again(self, attempt: OpenedAttempt) -> PlannedStream:
+        """Plan the stream again.
+
+        Raises:
+            SyncError: the source is no longer what it was when the run was planned.
+        """
+        name = self._order.stream
+        plan = attempt.plan([name] if attempt.is_plain else tuple(attempt.then))
+        same = attempt.same(_only(plan, name))
+        if not same:
+            raise has_changed(name)
+        return same[0]
+
+
+class ClaimedStream:
+    """A stream that this process has claimed under a nonce."""
+
+    def __init__(self, attempt: OpenedAttempt, nonce: str, name: str, progress: Progress) -> None:
+        self._attempt = attempt
+        self._name = name
+        self._progress = progress
+        run = attempt.run
+        self._reference = Reference(run_id=run.id, attempt=run.attempt, groups=((name,),), nonce=nonce)
+        self._is_lost = False
+        calls = StoreCalls(attempt.session, attempt.store, run)
+        self._context = calls.context(progress, attempt.budget, close=self.close, is_owner=self._is_owner)
+
+    def close(self, outcome: StreamOutcome) -> None:
+        """End it in the run store, unless it was taken away."""
+        store, run_id = self._attempt.store, self._reference.run_id
+        try:
+            store.close_stream(run_id, outcome, nonce=self._reference.nonce)
+            store.renew_hold(run_id)
+        except LostRun as error:
+            self._is_lost = True
+            log.warning("%s: %s", outcome.stream, error)
+
+    def run(self, planned: PlannedStream, signals: list[int]) -> StreamResult:
+        """Run it to its end.
+
+        Raises:
+            LedgerUnreadable: nobody knows how it ended; it stays open.
+            StateError: it was taken away.
+        """
+        run, session, store = self._attempt.run, self._attempt.session, self._attempt.store
+        member = StreamRun(self._context, planned)
+        self._progress.run_started(run, Plan(streams=(planned,), groups=((planned.name,),)))
+        self._progress.stream_started(self._name, planned.key.destination_table, values(planned.start.bookmark))
+        with TaskWatch(store, self._reference, current_owner(), member):
+            work = in_thread(lambda: run_group([member]), f"stream-{self._name}")
+            try:
+                _follow(member, work, signals)
+            except BaseException:  # an orchestrator interrupts its tasks so
+                _stop(member, work)
+                raise
+        if self._is_lost:
+            raise StateError(f"stream {self._name!r} was taken from this task: run {run.id} was ended meanwhile")
+        if member.outcome is None:
+            raise member.error or LedgerUnreadable(f"stream {self._name!r}: nobody knows how it has ended")
+        results = verified((stream_result(member),), [member], session, store, self._progress)
+        self._progress.stream_result(results[0])
+        return results[0]
+
+    def _is_owner(self) -> bool:
+        return self._attempt.store.holds_claim(self._reference.run_id, self._name, self._reference.nonce)
+
+
+def _follow(member: StreamRun, work: Future[None], signals: list[int]) -> None:
+    """Wait for a stream's end; cancel it after a signal and when its time is over, and leave a thread that hangs."""
+    limit_s, ending, asked_at = member.planned.selected.timeout_s, None, None
+    while not work.done():
+        wait([work] if ending is None else [work, ending], timeout=0.2)
+        if signals:
+            member.cancel("the task was stopped")
+        elif limit_s is not None and time.monotonic() - member.started >= limit_s:
+            member.cancel(f"timeout_s={limit_s:g} is over")
+        if member.stop_reason is not None and asked_at is None:
+            asked_at = time.monotonic()
+        if asked_at is not None and ending is None and time.monotonic() - asked_at > GRACE_S:
+            ending = in_thread(member.abandon, f"end-{member.name}")
+        if ending is not None and ending.done():
+            return
+    work.result()
+
+
+def _stop(member: StreamRun, work: Future[None]) -> None:
+    """End a stream at once: what is not closed by then its next try decides."""
+    member.cancel("the task was stopped")
+    wait([work], timeout=GRACE_S)
+    if not member.has_ended:
+        wait([in_thread(member.abandon, f"end-{member.name}")], timeout=STOP_S - GRACE_S)
+
+
+def _only(plan: Plan, name: str) -> list[PlannedStream]:
+    return [planned for planned in plan.streams if planned.name == name]
+
+
+__all__ = ["sync_stream"]

@@ -1,0 +1,87 @@
+"""Arrow IPC files and streams as a source."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.feather
+import pytest
+
+pytest.importorskip("duckdb")
+import duckdb
+
+from syncblocks import run_pipeline
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.source import ArrowSource
+from syncblocks.sync.config import load_pipeline
+from tests.connectors.files.files_pair import only, records_of
+
+TABLE = pa.table(
+    {
+        "id": pa.array([1, 2, 3]),
+        "word": pa.array(["a", None, "a"]).dictionary_encode(),
+        "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["x", "y"])),
+        "view": pa.array(["v", "w", None], pa.string_view()),
+        "at": pa.array([0, 1_000, None], pa.timestamp("ns")),
+        "who": pa.array([{"name": "n", "age": 1}, None, {"name": "m", "age": None}]),
+    }
+)
+VALUES = [
+    (1, "a", "x", "v", datetime(1970, 1, 1), "n", 1),  # noqa: DTZ001
+    (2, None, "x", "w", datetime(1970, 1, 1, 0, 0, 0, 1), None, None),  # noqa: DTZ001
+    (3, "a", "y", None, None, "m", None),
+]
+
+
+def source_of(path: Path, levels: int = 0) -> ArrowSource:
+    source = ArrowSource({"path": str(path), "batch_size": 2}, path.parent)
+    source.flatten(lambda _: levels)
+    return source
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_every_encoding_of_a_file_or_stream_is_read(tmp_path: Path, is_stream: bool) -> None:
+    path = tmp_path / ("t.arrows" if is_stream else "t.arrow")
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (pa.ipc.new_stream if is_stream else pa.ipc.new_file)(str(path), TABLE.schema, options=options) as writer:
+        writer.write_table(TABLE, max_chunksize=2)
+    source = source_of(path, levels=1)
+    stream = only(source)
+    assert stream.schema.names == ["id", "word", "runs", "view", "at", "who__name", "who__age"]
+    assert [tuple(record.values()) for record in records_of(source)] == VALUES
+    assert source.count(stream) == 3
+    assert source.nanoseconds(stream, ["at"]) == frozenset()
+
+
+def test_a_feather_file_of_pandas_is_synced_with_its_times_in_microseconds(tmp_path: Path) -> None:
+    pyarrow.feather.write_feather(
+        pa.table({"id": [1], "at": pa.array([1_000], pa.timestamp("ns", "UTC"))}), tmp_path / "t.feather"
+    )
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "arrow", "config": {"path": "t.feather"}},
+        "destination": {"connector": "duckdb", "config": {"path": "out.duckdb"}},
+        "streams": [{"stream": "t"}],
+    }
+    assert run_pipeline(load_pipeline(document, folder=tmp_path)).status == "success"
+    with duckdb.connect(tmp_path / "out.duckdb") as database:
+        assert database.execute('select id, typeof("at"), epoch_us("at") from t').fetchall() == [
+            (1, "TIMESTAMP WITH TIME ZONE", 1)
+        ]
+
+
+def test_what_is_no_arrow_file_or_is_damaged_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "old.feather").write_bytes(b"FEA1" + bytes(60))
+    with pytest.raises(FatalConnectorError, match=r"old\.feather: is a Feather file of version 1"):
+        source_of(tmp_path / "old.feather").discover()
+    (tmp_path / "none.arrow").write_bytes(b"id,name\n1,x\n")
+    with pytest.raises(FatalConnectorError, match=r"none\.arrow: no Arrow IPC file"):
+        source_of(tmp_path / "none.arrow").discover()
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), pa.schema([("v", pa.string())])) as writer:
+        writer.write_table(pa.table({"v": ["abcdefgh", "ijklmnop"]}))
+    whole = (tmp_path / "t.arrow").read_bytes()
+    (tmp_path / "t.arrow").write_bytes(whole.replace(b"ijklmnop", b"\xff\xfe\xfd\xfcmnop"))
+    with pytest.raises(FatalConnectorError, match=r"t\.arrow: cannot be read: .*UTF"):
+        records_of(source_of(tmp_path / "t.arrow"))
