@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from syncblocks.sync.run.held.task import sync_stream
     from syncblocks.sync.run.pipeline import run_pipeline
     from syncblocks.sync.run.progress import Progress
+    from syncblocks.sync.run.recover import recover
     from syncblocks.sync.run.results import RunResult, StreamResult
 
 #: Public name -> the module that it comes from.
@@ -57,6 +58,7 @@ _HOMES = {
     "on_success": "callbacks",
     "open_run": "sync.run.held.opening",
     "preview": "sync.api",
+    "recover": "sync.run.recover",
     "run_pipeline": "sync.run.pipeline",
     "state": "sync.api",
     "sync_stream": "sync.run.held.task",
@@ -88,6 +90,7 @@ __all__ = [
     "on_success",
     "open_run",
     "preview",
+    "recover",
     "run_pipeline",
     "state",
     "sync_stream",

@@ -51,6 +51,7 @@ PUBLIC = {
         "load_pipeline",
         "open_run",
         "preview",
+        "recover",
         "run_pipeline",
         "state",
         "sync_stream",

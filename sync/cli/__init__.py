@@ -37,6 +37,7 @@ COMMANDS = {
     "preview": "preview",
     "count": "count",
     "verify": "verify",
+    "recover": "recover",
     "runs": "runs",
     "state": "state",
     "callbacks": "callbacks",

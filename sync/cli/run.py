@@ -276,7 +276,7 @@ def show_result(console: Console, result: RunResult, *, duration_s: float | None
         console.echo(f"error: {result.error}", color="red")
     for step in _next_steps(result):
         console.echo(step, color="yellow")
-    _show_callbacks(console, result)
+    show_callbacks(console, result.callbacks)
 
 
 def _next_steps(result: RunResult) -> list[str]:
@@ -301,13 +301,14 @@ def _never_started(result: RunResult) -> str:
     return f"{formatting.plural(len(result.never_started), 'stream')} not started: {shown}{way_out}"
 
 
-def _show_callbacks(console: Console, result: RunResult) -> None:
-    parts = [f"{number} {state}" for state, number in result.callbacks.items() if number]
+def show_callbacks(console: Console, callbacks: Mapping[str, int]) -> None:
+    """Print how many deliveries are done, due and dead, and what to do about those."""
+    parts = [f"{number} {state}" for state, number in callbacks.items() if number]
     if parts:
         console.echo(f"callbacks: {', '.join(parts)}")
-    if result.callbacks.get("due"):
+    if callbacks.get("due"):
         console.echo("callbacks that are due are delivered by the next start", color="yellow")
-    if result.callbacks.get("dead"):
+    if callbacks.get("dead"):
         how = "`syncblocks callbacks history` says why, `callbacks retry` delivers again"
         console.echo(f"dead callbacks: {how}", color="yellow")
 

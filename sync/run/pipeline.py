@@ -349,18 +349,19 @@ class Runner:
         dispatcher.start()
         return dispatcher
 
-    def clear_up(self) -> None:
-        """Before new work: end the run of a dead process, and deliver what is due."""
+    def clear_up(self) -> PipelineRun | None:
+        """Before new work: end and return the run of a dead process, and deliver what is due."""
         recovered = self._recover()
         if recovered is None:
             self.drain(self.pipeline.drain_s)
-            return
+            return None
         self.run_ids.append(recovered.id)
         with Lease(self.store, recovered.id):
             self.dispatcher.notify()
             self.drain(self.pipeline.drain_s)
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
+        return recovered
 
     def _recover(self) -> PipelineRun | None:
         while not self.signals:

@@ -50,6 +50,13 @@ class Deliveries:
             statement = f"SELECT DISTINCT callback_block {_OPEN} ORDER BY callback_block"
             return tuple(connection.column(statement, {"pipeline": self._pipeline}))
 
+    def open_runs(self) -> tuple[int, ...]:
+        """Return the runs with open deliveries."""
+        with self._transactions.read() as connection:
+            return tuple(
+                connection.column(f"SELECT DISTINCT run_id {_OPEN} ORDER BY run_id", {"pipeline": self._pipeline})
+            )
+
     def counts(self, run_ids: Iterable[int] | None = None) -> dict[str, int]:
         """Return the numbers of deliveries "due" (now or later), "done" and "dead", of given runs or of all."""
         where, values = self._where(run_id=run_ids)

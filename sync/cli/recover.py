@@ -1,0 +1,53 @@
+"""`syncblocks recover`: end a dead run and deliver what is due, without new work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .console import Console
+from .options import common, file_argument, open_pipeline, variable_option
+from .run import show_callbacks
+from .runs import run_document
+
+
+@click.command("recover", short_help="End a dead run, deliver what is due; no new work.")
+@common
+@click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
+@click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger.")
+@variable_option
+@file_argument
+def recover_command(
+    console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...], wait: bool, inline_callbacks: bool
+) -> int:
+    """End the run that a dead process has left, and deliver the callbacks that are due. Starts no stream.
+
+    The next start of the pipeline does the same before its own work.
+    """
+    from ..run.recover import recover
+    from .logs import redirected
+    from .progress_lines import make_progress
+
+    pipeline = open_pipeline(console, file, variables)
+    with make_progress(console, is_inline=inline_callbacks) as progress:
+
+        def show(text: str, level: str) -> None:
+            progress.message(text, level=level)
+
+        with redirected(show):
+            found = recover(pipeline, wait_for_other=wait, inline_callbacks=inline_callbacks, progress=progress)
+    if console.is_json:
+        run = None if found.run is None else run_document(found.run)
+        console.emit(
+            {"type": "recovered", "pipeline": pipeline.pipeline, "run": run, "callbacks": dict(found.callbacks)}
+        )
+        return found.exit_code
+    if found.run is None:
+        console.echo(f"{pipeline.pipeline}: no run was left open")
+    else:
+        console.echo(f"{pipeline.pipeline}: run {found.run.id} was ended: {found.run.status}")
+        console.echo(f"next: `syncblocks runs show {found.run.id}` shows what happened, `runs retry` runs the rest")
+    show_callbacks(console, found.callbacks)
+    return found.exit_code

@@ -1,0 +1,73 @@
+"""What a dead process has left is ended, and what is due is delivered, without new work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import Pipeline, load_pipeline
+from ..store import Store
+from ..store.model import PipelineRun
+from .pipeline import Order, Runner
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """What `recover` has found and done."""
+
+    #: The run of a dead process, which has been ended; None: there was none.
+    run: PipelineRun | None
+    #: Deliveries of callbacks by state, of that run and of runs that had some due.
+    callbacks: Mapping[str, int] = field(default_factory=dict)
+    #: Number of the signal that cut it short.
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code: 0 done, 3 a callback is due or dead, 128 + signal."""
+        if self.signal is not None:
+            return 128 + self.signal
+        return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
+
+
+def recover(
+    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    *,
+    wait_for_other: bool = False,
+    inline_callbacks: bool = False,
+    progress: Progress | None = None,
+) -> Recovered:
+    """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; start no stream.
+
+    The destination's ledger decides how each stream had ended, as at the next start of the pipeline, which does the
+    same before its own work. The source is not asked.
+
+    Args:
+        pipeline: what `load_pipeline` returned, or what it takes.
+        wait_for_other: wait for an active run of the same pipeline instead of refusing.
+        inline_callbacks: run callbacks in this process, for a debugger.
+        progress: gets a call for each event.
+
+    Raises:
+        ConfigError: the file, or something that it names, is wrong.
+        AlreadyRunning: a process that is alive runs this pipeline.
+        LedgerUnreadable: the destination cannot be asked; the run stays open.
+    """
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
+        pipeline = load_pipeline(pipeline)
+    order = Order(wait_for_other=wait_for_other)
+    with Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+        if not Store.exists(pipeline.store_url):
+            return Recovered(run=None)
+        runner.open_store()
+        due = runner.outbox.deliveries.open_runs()
+        run = runner.clear_up()
+        ids = {*due, *runner.run_ids}
+        return Recovered(
+            run=run,
+            callbacks=runner.outbox.deliveries.counts(ids) if ids else {},
+            signal=runner.signals[0] if runner.signals else None,
+        )
