@@ -48,6 +48,8 @@ def recover_command(
         console.echo(f"{pipeline.pipeline}: no run was left open")
     else:
         console.echo(f"{pipeline.pipeline}: run {found.run.id} was ended: {found.run.status}")
-        console.echo(f"next: `syncblocks runs show {found.run.id}` shows what happened, `runs retry` runs the rest")
+        console.echo(f"next: `syncblocks runs show {found.run.id}` shows what happened")
+        if found.run.status != "success":
+            console.echo("      `syncblocks runs retry` runs what did not succeed")
     show_callbacks(console, found.callbacks)
     return found.exit_code
