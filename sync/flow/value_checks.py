@@ -55,14 +55,16 @@ class Warnings:
         #: What the first record says that fails a check.
         self._first = [""] * len(checks)
 
-    def note(self, batch: pa.RecordBatch) -> None:
-        """Count the records of a batch, as they would be written.
+    def note(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Count the records of some batches, as they would be written.
 
         Raises:
             FatalConnectorError: a column is not there.
         """
-        if not self._checks:
-            return
+        for batch in batches if self._checks else ():
+            self._note(batch)
+
+    def _note(self, batch: pa.RecordBatch) -> None:
         from syncblocks.connectors.filters import failures, passes
 
         _demand_columns(batch, self._checks, "warn_checks")

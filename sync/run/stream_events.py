@@ -152,8 +152,7 @@ class StreamEvents:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
                 good = [each for each, _ in passed if each.num_rows]
                 rejected += [each for _, failed in passed for each in failed]
-            for each in good:
-                warnings.note(each)
+            warnings.note(good)  # in a function: a name of this one would hold a batch while it is written
             del item, batch
             while good:
                 yield self._spooled(good.pop(0))

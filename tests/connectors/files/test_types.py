@@ -6,6 +6,7 @@ import io
 import json
 import math
 import time
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -292,3 +293,21 @@ def test_thousands_of_columns_are_read_in_seconds(tmp_path: Path, ending: str) -
     began = time.process_time()
     assert records_of(source, stream) == [dict.fromkeys(names, 1)]
     assert time.process_time() - began < 2.5, "half of one; over four where each column is sought among all"
+
+
+def test_an_integer_past_the_tables_column_is_told_with_the_type_that_widens_it(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        database.execute("create table t (id integer, n integer)")
+    (tmp_path / "t.jsonl").write_text('{"id": 1, "n": 3000000000}\n')
+    document: dict[str, Any] = {
+        "pipeline": "p",
+        "source": {"connector": "jsonl", "config": {"path": "t.jsonl"}},
+        "destination": {"connector": "duckdb", "config": {"path": "out.db"}},
+        "streams": [{"stream": "t", "write_disposition": "append"}],
+    }
+    (stream,) = run_file(load_pipeline(document, folder=tmp_path)).streams
+    assert "t.jsonl:1: column 'n': '3000000000' is no int32" in str(stream.error)
+    assert "`types: {n: bigint}` of the stream makes it wider" in str(stream.error)
+    document["streams"][0]["types"] = {"n": "bigint"}
+    assert run_file(load_pipeline(document, folder=tmp_path)).status == "success"
