@@ -69,7 +69,7 @@ class Structs:
             names[own] = name
             inner, steps = (*path, name), [*above, own]
             if isinstance(kind, dict):
-                kind = self._struct(kind, inner, steps) | None  # type: ignore[assignment]
+                kind = self._struct(kind, inner, steps) | None
             else:
                 self._getters[inner] = [attrgetter(step) for step in steps]
             fields.append((own, kind, None))
