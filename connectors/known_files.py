@@ -14,7 +14,7 @@ from typing import Any, Self, overload
 
 import pyarrow as pa
 
-from .arrow.compute import constant
+from .arrow import compute as pc
 from .stream import FileRead
 
 #: Of names that have bytes which are no text.
@@ -64,15 +64,13 @@ class KnownFiles(Sequence[FileRead]):
 
     def times(self) -> pa.Array:
         """Return microseconds since 1970, `NO_TIME` where the text is none."""
-        import pyarrow.compute as pc  # the plan reads names only, and its kernels take time to load
-
         texts = self.modified.cast(pa.string())
-        is_there = pc.not_equal(texts, constant(""))
+        is_there = pc.not_equal(texts, pc.constant(""))
         try:
             times = pc.if_else(is_there, texts, pa.nulls(len(texts), pa.string())).cast(pa.timestamp("us", "UTC"))
         except pa.ArrowInvalid:
             return integers_of([_microseconds(text) for text in texts.to_pylist()])
-        return pc.coalesce(times.cast(pa.int64()), constant(NO_TIME))
+        return pc.coalesce(times.cast(pa.int64()), pc.constant(NO_TIME))
 
 
 def texts_of(texts: Sequence[str | None]) -> pa.Array:

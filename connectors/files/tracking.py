@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from ..arrow.compute import constant
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError, RetriableError
 from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
 from ..known_files import NO_TIME, KnownFiles, integers_of, texts_of
@@ -148,16 +148,14 @@ def _compared(listing: Listing, known: KnownFiles) -> tuple[list[int | None], li
 
     A hash of the content says more than the time.
     """
-    import pyarrow.compute as pc  # the plan reads names only, and its kernels take time to load
-
     before = pc.index_in(texts_of(listing.names), value_set=known.paths)
     etags, times = texts_of(listing.etags), [NO_TIME if time is None else time for time in listing.times]
     is_same = pc.equal(integers_of(listing.sizes), known.sizes.take(before))
     is_same = pc.and_(is_same, pc.equal(etags, known.etags.take(before)))
-    has_hash = pc.greater(pc.binary_length(etags), constant(0, pa.int32()))
+    has_hash = pc.greater(pc.binary_length(etags), pc.constant(0, pa.int32()))
     is_same_time = pc.equal(integers_of(times), known.times().take(before))
     is_same = pc.and_(is_same, pc.or_(has_hash, is_same_time))
-    new = pc.indices_nonzero(pc.invert(pc.coalesce(is_same, constant(False))))
+    new = pc.indices_nonzero(pc.invert(pc.coalesce(is_same, pc.constant(False))))
     return before.take(new).to_pylist(), new.to_pylist()
 
 
