@@ -1,26 +1,35 @@
-"""The files that a destination knows, column by column: there may be very many, and few of them are looked at."""
+"""The files that a destination knows, column by column: there may be very many, and few of them are looked at.
+
+The columns are made of buffers: `pa.array` of Python values imports pandas, which takes longer than a small run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any, Self, overload
 
 import pyarrow as pa
 
+from .arrow import compute as pc
 from .stream import FileRead
 
+#: Of names that have bytes which are no text.
 _TORN = "surrogateescape"
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: In place of a time that is not known.
+NO_TIME = -(1 << 63)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownFiles(Sequence[FileRead]):
     """Files that were read; the columns are those of `FileRead`, and equally long."""
 
-    #: Bytes, if a name has bytes that are no text.
+    #: As bytes.
     paths: pa.Array
     sizes: pa.Array
     #: ISO texts in UTC, with microseconds; empty: unknown.
@@ -34,49 +43,57 @@ class KnownFiles(Sequence[FileRead]):
             return files
         # `zip(*files)` makes an object a file, through which Python's collector then goes.
         paths, sizes, modified, etags = ([file[place] for file in files] for place in range(4))
-        texts = (pa.array(column, pa.string()).fill_null("") for column in (modified, etags))
-        return cls(names_of(paths), pa.array(map(int, sizes), pa.int64()), *texts)
+        return cls(texts_of(paths), integers_of([int(size) for size in sizes]), texts_of(modified), texts_of(etags))
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __iter__(self) -> Iterator[FileRead]:
+        paths, modified, etags = (
+            [value.decode(errors=_TORN) for value in column.to_pylist()]
+            for column in (self.paths, self.modified, self.etags)
+        )
+        return map(FileRead, paths, self.sizes.to_pylist(), modified, etags)
 
     @overload
     def __getitem__(self, place: int) -> FileRead: ...
     @overload
     def __getitem__(self, place: slice) -> Sequence[FileRead]: ...
     def __getitem__(self, place: int | slice) -> FileRead | Sequence[FileRead]:
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        path, size, modified, etag = (
-            column[place].as_py() for column in (self.paths, self.sizes, self.modified, self.etags)
-        )
-        return FileRead(path.decode(errors=_TORN) if isinstance(path, bytes) else path, size, modified, etag)
+        return list(self)[place]
 
     def times(self) -> pa.Array:
-        """Return microseconds since 1970, NULL where the text is no time."""
-        import pyarrow.compute as pc  # the plan reads names only, and its kernels take time to load
-
-        texts = pc.replace_with_mask(self.modified, pc.equal(self.modified, ""), pa.scalar(None, pa.string()))
+        """Return microseconds since 1970, `NO_TIME` where the text is none."""
+        texts = self.modified.cast(pa.string())
+        is_there = pc.not_equal(texts, pc.constant(""))
         try:
-            return texts.cast(pa.timestamp("us", "UTC")).cast(pa.int64())
+            times = pc.if_else(is_there, texts, pa.nulls(len(texts), pa.string())).cast(pa.timestamp("us", "UTC"))
         except pa.ArrowInvalid:
-            return pa.array([_microseconds(text) for text in self.modified.to_pylist()], pa.int64())
+            return integers_of([_microseconds(text) for text in texts.to_pylist()])
+        return pc.coalesce(times.cast(pa.int64()), pc.constant(NO_TIME))
 
 
-def names_of(names: Sequence[str]) -> pa.Array:
-    """Return names of files: texts, or bytes if one of them has bytes that are no text."""
-    try:
-        return pa.array(names, pa.string())
-    except UnicodeEncodeError:
-        return pa.array([name.encode(errors=_TORN) for name in names], pa.binary())
+def texts_of(texts: Sequence[str | None]) -> pa.Array:
+    """Return texts as bytes; None is empty."""
+    known = [text or "" for text in texts]
+    data = "".join(known)
+    parts: Sequence[str | bytes] = known if data.isascii() else [text.encode(errors=_TORN) for text in known]
+    offsets = array("i", accumulate(map(len, parts), initial=0))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data.encode(errors=_TORN))]
+    return pa.Array.from_buffers(pa.binary(), len(parts), buffers)
 
 
-def _microseconds(text: str) -> int | None:
+def integers_of(values: Sequence[int]) -> pa.Array:
+    """Return integers of 64 bits."""
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(array("q", values))])
+
+
+def _microseconds(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return None
+        return NO_TIME
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
-__all__ = ["KnownFiles", "names_of"]
+__all__ = ["NO_TIME", "KnownFiles", "integers_of", "texts_of"]

@@ -27,7 +27,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .jsonl_numbers import demand_digits, doubtful_in
+from .jsonl_numbers import demand_digits, doubtful_in, has_near_zero
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import ODD, Structs
 from .jsonl_writer import MALFORMED, JSONLWriter
@@ -366,6 +366,7 @@ class _BlockParser:
         self._is_placed = not file.levels or all(map(has_place, wanted))
         self._is_flat = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
+        self._has_floats = any(map(pa.types.is_floating, wanted.types))
         self._doubtful = doubtful_in(own_names, made._guessed(file, own_names))
         #: Parsers of blocks, by whether they are careful; None: there is none.
         self._structs: dict[bool, Structs | None] = {}
@@ -376,6 +377,7 @@ class _BlockParser:
             return None
         pattern = self._doubtful
         is_sure = not pattern or not pc.any(pc.match_substring_regex(pa.array([block]), pattern)).as_py()
+        is_sure = is_sure and not (self._has_floats and has_near_zero(block))
         batch = self._made._quick(self._file, block, self.wanted, self._known) if self._is_flat and is_sure else None
         return self._by_structs(block, is_careful=not is_sure) if batch is None else batch
 

@@ -15,8 +15,8 @@ _MAYBE_ROUNDED = re.compile(MAYBE_ROUNDED)
 def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
     """Return a pattern of the numbers in a block that Arrow's parser may get wrong without an error; empty: none.
 
-    A decimal with more digits than its column holds, or with an exponent; a number too near to 0 for a double; a number
-    with more digits than a double keeps, in a column of `guessed` floats. A key with a backslash may be any column.
+    A decimal with more digits than its column holds, or with an exponent; a number with more digits than a double
+    keeps, in a column of `guessed` floats. A key with a backslash may be any column.
     """
     decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
     parts = []
@@ -29,9 +29,16 @@ def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
         parts.append(rf'"(?:{names})"[ \t\r]*:[ \t\r]*{MAYBE_ROUNDED}[^0-9.eE]')
     if parts:
         parts.append(r'\\.[^"]*"[ \t\r]*:')
-    if any(pa.types.is_floating(field.type) for field in wanted):
-        parts.append("[0-9][eE]-[0-9]{3}")
     return "|".join(parts)
+
+
+#: A number too near to 0 for a double.
+_NEAR_ZERO = re.compile(rb"[0-9][eE]-[0-9]{3}")
+
+
+def has_near_zero(block: bytearray) -> bool:
+    """Tell whether a block may have a number too near to 0 for a double."""
+    return (b"e-" in block or b"E-" in block) and _NEAR_ZERO.search(block) is not None
 
 
 def demand_digits(text: str) -> None:
@@ -40,4 +47,4 @@ def demand_digits(text: str) -> None:
         raise ValueError("more digits than a double keeps")
 
 
-__all__ = ["demand_digits", "doubtful_in"]
+__all__ = ["demand_digits", "doubtful_in", "has_near_zero"]

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from ..arrow import compute as pc
 from ..errors import FatalConnectorError, RetriableError
 from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
-from ..known_files import KnownFiles, names_of
+from ..known_files import NO_TIME, KnownFiles, integers_of, texts_of
 from ..stream import FILE_MODIFIED, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
 from .paths import DataFile
 from .storage import Entry, Listing
@@ -147,20 +148,14 @@ def _compared(listing: Listing, known: KnownFiles) -> tuple[list[int | None], li
 
     A hash of the content says more than the time.
     """
-    import pyarrow.compute as pc  # the plan reads names only, and its kernels take time to load
-
-    names, paths = names_of(listing.names), known.paths
-    kind = names.type if names.type == paths.type else pa.binary()
-    before = pc.index_in(names.cast(kind), value_set=paths.cast(kind))
-    etags = pa.array(listing.etags, pa.string())
-    is_same = pc.and_(
-        pc.equal(pa.array(listing.sizes, pa.int64()), known.sizes.take(before)),
-        pc.equal(etags, known.etags.take(before)),
-    )
-    times, known_times = pa.array(listing.times, pa.int64()), known.times().take(before)
-    is_same_time = pc.if_else(pc.is_null(times), pc.is_null(known_times), pc.equal(times, known_times).fill_null(False))
-    is_same = pc.and_(is_same, pc.or_(pc.not_equal(etags, ""), is_same_time)).fill_null(False)
-    new = pc.indices_nonzero(pc.invert(is_same))
+    before = pc.index_in(texts_of(listing.names), value_set=known.paths)
+    etags, times = texts_of(listing.etags), [NO_TIME if time is None else time for time in listing.times]
+    is_same = pc.equal(integers_of(listing.sizes), known.sizes.take(before))
+    is_same = pc.and_(is_same, pc.equal(etags, known.etags.take(before)))
+    has_hash = pc.greater(pc.binary_length(etags), pc.constant(0, pa.int32()))
+    is_same_time = pc.equal(integers_of(times), known.times().take(before))
+    is_same = pc.and_(is_same, pc.or_(has_hash, is_same_time))
+    new = pc.indices_nonzero(pc.invert(pc.coalesce(is_same, pc.constant(False))))
     return before.take(new).to_pylist(), new.to_pylist()
 
 

@@ -10,7 +10,9 @@ import pytest
 from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.objects import _entry
 from syncblocks.connectors.files.paths import DataFile
+from syncblocks.connectors.files.storage import Entry, Listing
 from syncblocks.connectors.files.tracking import NewFiles, file_read
+from syncblocks.connectors.stream import FileRead
 
 AT = datetime(2026, 4, 1, 10, tzinfo=UTC)
 
@@ -43,3 +45,22 @@ def test_a_file_is_changed_if_its_size_or_its_content_is(store: str) -> None:
     if has_hash:
         other = {key: "other" for key in ("ETag", "md5Hash", "etag") if key in item}
         assert new({**item, **other}, item) == ["a.csv"], "as large, at the same time, and another content"
+
+
+def test_names_and_times_of_any_kind_are_compared() -> None:
+    torn, plain = Entry("\udcff.csv", 3, AT), Entry("b.csv", 3, AT)
+    listing, storage = Listing(), LocalStorage.__new__(LocalStorage)
+    for entry in (torn, plain):
+        listing.add(entry)
+
+    def found(*known: FileRead) -> list[str]:
+        return [
+            each.name
+            for each in NewFiles(listing, lambda entry: DataFile(storage, entry.name, listed=entry), known).files
+        ]
+
+    assert found(file_read(torn), file_read(plain)) == []
+    assert found(file_read(plain)) == [torn.name], "the name has bytes that are no text"
+    assert found(file_read(torn), file_read(plain)._replace(modified="once")) == [plain.name], "no time that is known"
+    assert found(file_read(torn), file_read(plain)._replace(modified="2026-04-01T12:00:00+02:00")) == []
+    assert found() == [plain.name, torn.name]
