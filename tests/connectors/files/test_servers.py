@@ -23,9 +23,11 @@ from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.files.storage import translated
 from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
-from syncblocks.sync.run.recovery import _drop_staging
+from syncblocks.sync.run.recovery import drop_staging
+from syncblocks.sync.store import Store
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of
+from tests.sync.store.store_helpers import attempt_plan, begin, stream_plan
 
 #: Of the server from `pyftpdlib`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*async(ore|hat):DeprecationWarning")
@@ -172,7 +174,10 @@ def test_a_destination_that_cannot_move_files_is_refused_at_plan(tmp_path: Path)
 
 
 def test_recovery_goes_on_where_nothing_can_be_moved_any_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    _drop_staging(CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path), ["token"])
+    planned = replace(stream_plan("orders"), config={"tries": 1})
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store:
+        run = begin(store, attempt_plan([planned]))
+    drop_staging(CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path), run, [planned])
     assert "stays where it is" in caplog.text
 
 

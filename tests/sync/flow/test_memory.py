@@ -313,10 +313,10 @@ def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: s
 
     small = sync(tmp_path, write("small", 4, 10), "docs", PARQUET, "160MB")
     (tmp_path / "pipeline.yaml").unlink()
-    wide = write("wide", 6, 20 * MEGABYTE)
+    wide = write("wide", 8, 16 * MEGABYTE)
     assert sync(tmp_path, wide, "docs", {**PARQUET, "config": {"path": "wide_out"}}, "160MB") - small < 160 * MEGABYTE
     read = pyarrow.parquet.read_table(tmp_path / "wide_out" / "copied.parquet")
-    assert [len(text) for text in read["doc"].to_pylist()] == [20 * MEGABYTE] * 6
+    assert [len(text) for text in read["doc"].to_pylist()] == [16 * MEGABYTE] * 8
 
 
 @pytest.mark.slow
