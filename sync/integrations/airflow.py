@@ -25,7 +25,7 @@ from ..run.held.opening import HOLD_S, HeldRun, open_run
 from ..run.held.task import LATER_S, sync_stream
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
-from .declared import Given
+from .declared import PipelineFile
 from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
 
 
@@ -42,7 +42,7 @@ class SyncOperator(BaseOperator):
     def __init__(
         self,
         *,
-        pipeline: Given,
+        pipeline: PipelineFile,
         streams: Sequence[str] = (),
         tags: Sequence[str] = (),
         full_refresh: bool = False,
@@ -117,7 +117,7 @@ class _OfHeldRun(BaseOperator):
     #: Without `pipeline`: a mapping has templates of its own.
     template_fields: ClassVar[Sequence[str]] = ("env",)
 
-    def __init__(self, *, pipeline: Given, env: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, *, pipeline: PipelineFile, env: Mapping[str, str] | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.pipeline = pipeline
         self.env = env
@@ -273,7 +273,7 @@ class FinishRunOperator(_OfHeldRun):
 def sync_task_group(
     group_id: str = "sync",
     *,
-    pipeline: Given,
+    pipeline: PipelineFile,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
     full_refresh: bool = False,
@@ -320,7 +320,7 @@ def sync_task_group(
     return group
 
 
-def _loaded(given: Given, variables: Mapping[str, Any] | None, context: Mapping[str, Any]) -> Pipeline:
+def _loaded(given: PipelineFile, variables: Mapping[str, Any] | None, context: Mapping[str, Any]) -> Pipeline:
     """Load a pipeline with the dates of the DAG run."""
     ti = context["ti"]
     return load_pipeline(

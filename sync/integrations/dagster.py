@@ -16,7 +16,7 @@ from ..api import verify
 from ..config import Pipeline, exact_pattern, load_pipeline
 from ..errors import ConfigError, PipelineFailed
 from ..run.results import RunResult
-from .declared import Declared, DeclaredStream, Given, declare
+from .declared import Declared, DeclaredStream, PipelineFile, declare
 from .running import Committed, Ended, Event, Said, Task, events_of, leftover, trigger_of
 
 #: Names of the checks of an asset.
@@ -27,7 +27,7 @@ _RETRIED = "dagster/retry_number"
 
 
 def syncblocks_assets(
-    pipeline: Given,
+    pipeline: PipelineFile,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),

@@ -17,7 +17,7 @@ from ..config.names import load_names
 from ..plan.selection import merged_settings, select_names
 
 #: What orchestrators take: a pipeline file, or a mapping.
-Given = str | os.PathLike[str] | Mapping[str, Any]
+PipelineFile = str | os.PathLike[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Declared:
 
 
 def declare(
-    given: Given,
+    given: PipelineFile,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),

@@ -32,7 +32,7 @@ from ..run.held.opening import HOLD_S, HeldRun, open_run
 from ..run.held.task import sync_stream
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
-from .declared import Given
+from .declared import PipelineFile
 from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
 
 #: Seconds between two looks whether a stream can be tried again.
@@ -46,7 +46,7 @@ def _may_help(_task: Any, _run: Any, state: Any) -> bool:
 
 @task(name="sync", retry_condition_fn=_may_help)
 def sync(
-    pipeline: Given,
+    pipeline: PipelineFile,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
@@ -94,7 +94,7 @@ def sync(
 
 
 def sync_flow(
-    pipeline: Given, *, name: str | None = None, retries: int = 0, retry_delay_seconds: float = 0, **options: Any
+    pipeline: PipelineFile, *, name: str | None = None, retries: int = 0, retry_delay_seconds: float = 0, **options: Any
 ) -> Flow[Any, dict[str, Any]]:
     """Return a flow that runs a pipeline. Connects to nothing, and reads no secret.
 
@@ -128,7 +128,7 @@ def sync_flow(
 
 @task(name="open", retry_condition_fn=_may_help)
 def open_held(
-    pipeline: Given,
+    pipeline: PipelineFile,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
@@ -164,7 +164,7 @@ def open_held(
 
 
 @task(name="stream", task_run_name="{stream}", retry_condition_fn=_may_help)
-def sync_held(pipeline: Given, run_id: int, stream: str, *, retry: bool = False) -> dict[str, Any]:
+def sync_held(pipeline: PipelineFile, run_id: int, stream: str, *, retry: bool = False) -> dict[str, Any]:
     """Run one stream of a held run; return its figures. A retry is the next attempt of the run, over it alone.
 
     Args:
@@ -194,7 +194,7 @@ def sync_held(pipeline: Given, run_id: int, stream: str, *, retry: bool = False)
 
 
 @task(name="finish")
-def finish_held(pipeline: Given, run_id: int) -> dict[str, Any]:
+def finish_held(pipeline: PipelineFile, run_id: int) -> dict[str, Any]:
     """End a held run, whatever became of its tasks, and deliver its callbacks; return what `sync` returns.
 
     Raises:
@@ -210,7 +210,7 @@ def finish_held(pipeline: Given, run_id: int) -> dict[str, Any]:
 
 
 def streams_flow(
-    pipeline: Given,
+    pipeline: PipelineFile,
     *,
     name: str | None = None,
     retries: int = 0,

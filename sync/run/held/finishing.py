@@ -20,7 +20,7 @@ from ..pipeline import Order, Runner, as_of_run
 from ..progress import Progress
 from ..recovery import close_left_streams
 from ..results import RunResult, StreamResults
-from .opening import Given
+from .opening import AnyPipeline
 from .recorded import recorded_results
 
 #: Seconds between two looks whether tasks still run.
@@ -28,7 +28,7 @@ POLL_S = 0.5
 
 
 def finish_run(
-    pipeline: Given,
+    pipeline: AnyPipeline,
     run_id: int,
     *,
     progress: Progress | None = None,
@@ -59,7 +59,7 @@ def finish_run(
         return one.finish(run)
 
 
-def of_run(given: Given, run_id: int) -> tuple[Pipeline, PipelineRun]:
+def of_run(given: AnyPipeline, run_id: int) -> tuple[Pipeline, PipelineRun]:
     """Return a pipeline as of one of its runs, and the run.
 
     Raises:

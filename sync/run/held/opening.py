@@ -24,7 +24,7 @@ from ..results import RunResult
 from ..run_options.options import RunOptions
 
 #: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-Given = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
+AnyPipeline = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
 
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
@@ -45,7 +45,7 @@ class HeldRun:
 
 
 def open_run(
-    pipeline: Given,
+    pipeline: AnyPipeline,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),

@@ -37,7 +37,7 @@ from ..stream import StreamRun
 from ..takeover import owner_text
 from ..verify_after_run import verified
 from .finishing import of_run
-from .opening import HOLD_S, Given
+from .opening import HOLD_S, AnyPipeline
 from .recorded import recorded_result
 from .standing import Standing, dead_streams, standing_of
 from .watch import TaskWatch
@@ -51,7 +51,7 @@ LATER_S = 20.0
 
 
 def sync_stream(
-    pipeline: Given,
+    pipeline: AnyPipeline,
     run_id: int,
     stream: str,
     *,
