@@ -10,6 +10,9 @@ from typing import BinaryIO, cast
 
 from .errors import ConnectorConfigError, RetriableError
 
+#: How often a file is opened that somebody replaces meanwhile.
+_TRIES = 20
+
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,22 +36,26 @@ def inside(path: Path, root: Path, allowed: Path | None = None) -> Path:
 def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO:
     """Open a regular file inside a folder, after following links; check again once it is open.
 
+    A file that is replaced meanwhile, as a manifest is by each commit, is opened anew.
+
     Raises:
         ConnectorConfigError: it is outside, or no regular file.
-        RetriableError: it was exchanged meanwhile.
+        RetriableError: it was exchanged each time.
     """
-    real = inside(path, root, allowed)
-    if not stat.S_ISREG(real.stat().st_mode):  # opening a pipe would wait for its writer
-        raise ConnectorConfigError(f"{path}: not a regular file", key="path")
-    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    file = os.fdopen(descriptor, "rb", buffering=0)
-    try:
-        if not os.path.samestat(os.fstat(descriptor), inside(path, root, allowed).stat()):
-            raise RetriableError(f"{path}: replaced while it was being opened")
-    except BaseException:
+    for _ in range(_TRIES):
+        real = inside(path, root, allowed)
+        if not stat.S_ISREG(real.stat().st_mode):  # opening a pipe would wait for its writer
+            raise ConnectorConfigError(f"{path}: not a regular file", key="path")
+        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = os.fdopen(descriptor, "rb", buffering=0)
+        try:
+            if os.path.samestat(os.fstat(descriptor), inside(path, root, allowed).stat()):
+                return cast("BinaryIO", file)
+        except BaseException:
+            file.close()
+            raise
         file.close()
-        raise
-    return cast("BinaryIO", file)
+    raise RetriableError(f"{path}: replaced while it was being opened")
 
 
 def demand_writable(path: Path) -> None:
