@@ -64,7 +64,8 @@ class Replace(Strategy):
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it as what will take the target's place."""
         columns, key = self.context.columns.required(planned.target_columns()), self.context.columns.key()
-        columns = _as_strict(columns, self.table)
+        if self.table is None or not self.table.has_dependents:  # one that stays refuses NULL by itself
+            columns = _as_strict(columns, self.table)
         self.context.session.execute(self.context.dialect.tables.create_replacement(planned.name, columns, key))
         return planned
 
