@@ -111,12 +111,12 @@ class RecordChecksums:
 
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some ranges."""
-        schema = self._schema()
+        schema, condition = self._schema(), self._over("incoming as t").within(ranges)
         names = [column.name for column in self._key]
         with closing(self._batches(schema)) as batches:
             # A query over all batches would hold on to each from which it has taken a record.
             found = [
-                batch.take(self._places([batch.column(name) for name in names], batch.num_rows, ranges))
+                batch.take(self._places([batch.column(name) for name in names], batch.num_rows, condition))
                 for batch in batches
             ]
         with self._incoming(pa.Table.from_batches(found, schema)):
@@ -125,20 +125,23 @@ class RecordChecksums:
     def mask(self, batch: pa.RecordBatch, ranges: Sequence[KeyRange]) -> pa.Array:
         """Tell of each record whether its key is in one of the ranges."""
         keys = [carry(batch.column(own.name), column) for own, column in zip(self._side.key, self._key, strict=True)]
+        condition = self._over("incoming as t").within(ranges)
         flags = bytearray(batch.num_rows)
-        for number in self._places(keys, batch.num_rows, ranges).to_pylist():
+        for number in self._places(keys, batch.num_rows, condition).to_pylist():
             flags[number] = 1
         return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), 1)
 
-    def _places(self, keys: Sequence[pa.Array], records: int, ranges: Sequence[KeyRange]) -> pa.Array:
-        """Return the places of the records, ascending, whose keys are in one of the ranges."""
-        condition = self._over("incoming as t").within(ranges)
-        places = pa.array(range(records), pa.int64())
+    def _places(self, keys: Sequence[pa.Array], records: int, condition: str) -> pa.Array:
+        """Return the places of the records that meet a condition over their keys, in any order; empty: all."""
+        import numpy as np  # comes with DuckDB's results
+
+        places = pa.array(np.arange(records))
         if not condition or not records:
             return places
-        with self._incoming(pa.table([*keys, places], names=[*(column.name for column in self._key), "place"])):
-            found = self._run(f"select place from incoming as t where {condition} order by place")
-        return pa.array([number for (number,) in found], pa.int64())
+        table = pa.table([*keys, places], names=[*(column.name for column in self._key), "place"])
+        with self._incoming(table), self._sorted_errors():
+            found = self._connection.execute(f"select place from incoming as t where {condition}").fetchnumpy()
+        return pa.array(found["place"])
 
     def keys(self, batch: pa.RecordBatch) -> list[Key]:
         """Return the canonical texts of the records' keys, in order."""

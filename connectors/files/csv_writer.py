@@ -6,7 +6,6 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
@@ -59,7 +58,7 @@ class CSVWriter:
         texts = pa.record_batch(columns, names=batch.schema.names)
         delimiter = self._settings.delimiter or ","
         if self._quoting == "needed":
-            self._sink.write(self._encoded("".join(_lines(texts, delimiter))))
+            self._sink.write(self._encoded(_lines(texts, delimiter)))
             return
         quoted = "all_valid" if self._quoting == "all" else "needed"  # Arrow's word for all texts
         style: Any = quoted if self._settings.quote else "none"
@@ -116,11 +115,13 @@ def _column(column: pa.Array, name: str) -> pa.Array:
     return to_text(column, name)
 
 
-def _lines(texts: pa.RecordBatch, delimiter: str) -> Iterator[str]:
-    """Yield lines in which only texts are quoted that need it; the empty one does, since NULL is nothing."""
+def _lines(texts: pa.RecordBatch, delimiter: str) -> str:
+    """Return lines in which only texts are quoted that need it; the empty one does, since NULL is nothing."""
     columns = [_where_needed(column.cast(pa.string()), delimiter) for column in texts.columns]
-    for line in pc.binary_join_element_wise(*columns, delimiter).to_pylist():
-        yield f"{line}\n"
+    lines = pc.binary_join_element_wise(*columns, delimiter)
+    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
+    joined: str = pc.binary_join(whole, "\n")[0].as_py()
+    return joined + "\n"
 
 
 def _where_needed(column: pa.Array, delimiter: str) -> pa.Array:

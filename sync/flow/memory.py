@@ -29,7 +29,7 @@ def budget_bytes(given: int | None) -> int:
 
 def in_flight_bytes(budget: int) -> int:
     """Return the share of batches in flight; the rest is for copies that sources and destinations make of them."""
-    return budget // 8
+    return budget // 4
 
 
 def connector_bytes(budget: int) -> int:
