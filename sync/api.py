@@ -13,9 +13,9 @@ from .plan.selection import matching_names
 from .run import previews
 from .run.pipeline import run_pipeline
 from .run.previews import Preview
-from .run.states import State, read_state, refuse_while_running
 from .session.inspection import Counts, count_streams, existing_store, opened
 from .session.session import make_plan
+from .state.stream_state import State, read_state, refuse_while_running
 from .store.model import PipelineRun
 from .verify.verification import StreamVerification, verify_streams
 

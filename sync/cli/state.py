@@ -88,8 +88,8 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 
     Each of its bookmark_properties needs a value, in the form of `state show`.
     """
-    from ..run.states import set_state
     from ..session.inspection import existing_store, opened
+    from ..state.stream_state import set_state
 
     file, rest = split_file(arguments)
     if len(rest) < 2:
@@ -111,8 +111,8 @@ def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
     Checks that the columns hold the stream's and that no key is there twice, then writes the ledger row. COLUMN=VALUE
     gives another bookmark than the newest in the table. The table stays unchanged.
     """
-    from ..run.adoption import adopt_table
     from ..session.inspection import existing_store, opened
+    from ..state.adoption import adopt_table
 
     file, rest = split_file(arguments)
     if not rest:
@@ -157,8 +157,8 @@ def rewind_command(
     writes them once more. Of a stream that reads new files, `--to` names the time from which files are read again,
     `--files` which ones.
     """
-    from ..run.states import rewind_state
     from ..session.inspection import existing_store, opened
+    from ..state.stream_state import rewind_state
 
     file, rest = split_file(arguments)
     if len(rest) != 1:
@@ -193,7 +193,7 @@ def _forget_files(
 ) -> int:
     from syncblocks.connectors.stream import FILE_MODIFIED
 
-    from ..run.file_states import forget_files, time_of
+    from ..state.files_read import forget_files, time_of
 
     is_bare = len(values) == 1 and "=" not in values[0]
     texts = {FILE_MODIFIED: values[0]} if is_bare else _texts(values, (FILE_MODIFIED,))
@@ -234,8 +234,8 @@ def _selected(session: Session, stream: str) -> SelectedStream:
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
 def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
     """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
-    from ..run.states import reset_state
     from ..session.inspection import existing_store, opened
+    from ..state.stream_state import reset_state
 
     file, rest = split_file(arguments)
     if len(rest) != 1:

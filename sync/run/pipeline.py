@@ -41,11 +41,11 @@ from .lease import Lease
 from .masked_output import masked_output
 from .notebook import default_progress
 from .progress import Progress
-from .recovery import clear_leftovers, recover
+from .recovery.leftovers import clear_leftovers, recover
+from .recovery.takeover import ASK_AGAIN_S
 from .results import RunResult, StreamResult, StreamResults
 from .run_options.options import RunOptions, plan_with_options
 from .signals import END_S, Watch, caught_signals
-from .takeover import ASK_AGAIN_S
 from .verify_after_run import verified
 
 if TYPE_CHECKING:

@@ -39,9 +39,9 @@ from .before import run_before_stream
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .recovery.takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 from .schema_changes import SchemaChanges
 from .stream_events import StreamEvents
-from .takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 
 log = logging.getLogger("syncblocks")
 

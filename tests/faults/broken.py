@@ -35,7 +35,7 @@ def ledger_is_written_after_the_data() -> None:
 
 def recovery_believes_nothing_was_committed() -> None:
     """A dead run's streams are run again, whatever the ledger says."""
-    from syncblocks.sync.run import lost_stream
+    from syncblocks.sync.run.recovery import lost_stream
 
     lost_stream.is_completed = lambda *_: False
 

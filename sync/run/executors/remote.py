@@ -24,8 +24,8 @@ from ...store.model import AttemptPlan, BlockOutcome, BlockRun, ErrorInfo, LostR
 from ..block_runs import CANCELLED, FAILURE
 from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
-from ..lost_stream import lost_outcome, unknown_blocks
-from ..takeover import owner_text, stream_token
+from ..recovery.lost_stream import lost_outcome, unknown_blocks
+from ..recovery.takeover import owner_text, stream_token
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
 from .threads import in_thread

@@ -18,7 +18,7 @@ from ..lease import Lease
 from ..notebook import default_progress
 from ..pipeline import Order, Runner, as_of_run
 from ..progress import Progress
-from ..recovery import close_left_streams
+from ..recovery.leftovers import close_left_streams
 from ..results import RunResult, StreamResults
 from .opening import AnyPipeline
 from .recorded import recorded_results

@@ -25,16 +25,16 @@ from ..executors.protocol import Reference
 from ..executors.threads import in_thread
 from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt, recorded_streams, unplanned_outcome
 from ..group import run_group
-from ..lost_stream import lost_outcome
 from ..masked_output import masked_output
 from ..notebook import default_progress
 from ..progress import Progress
-from ..recovery import drop_staging
+from ..recovery.leftovers import drop_staging
+from ..recovery.lost_stream import lost_outcome
+from ..recovery.takeover import owner_text
 from ..results import StreamResult
 from ..signals import STOP_S
 from ..store_calls import StoreCalls
 from ..stream import StreamRun
-from ..takeover import owner_text
 from ..verify_after_run import verified
 from .finishing import of_run
 from .opening import HOLD_S, AnyPipeline

@@ -11,7 +11,7 @@ from syncblocks.connectors.stream import WriteDisposition
 from ...errors import ConfigError, nearest_match
 from ...plan.plan import Plan, PlannedStream
 from ...plan.start import Start, ledger_row
-from ..states import bookmark_of_texts
+from ...state.stream_state import bookmark_of_texts
 
 
 def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:

@@ -23,7 +23,7 @@ from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.files.storage import translated
 from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
-from syncblocks.sync.run.recovery import drop_staging
+from syncblocks.sync.run.recovery.leftovers import drop_staging
 from syncblocks.sync.store import Store
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of

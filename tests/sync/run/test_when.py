@@ -12,9 +12,9 @@ import pytest
 from syncblocks import load_pipeline, preview, run_pipeline
 from syncblocks.connectors.memory import database
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.run.states import set_state
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.state.stream_state import set_state
 from tests.conftest import RunCLI
 from tests.sync.pipelines import statuses
 

@@ -13,7 +13,7 @@ import pytest
 from syncblocks.callbacks.protocols import NothingOpen
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
-from syncblocks.sync.run.takeover import commit_mark, run_reference, was_made
+from syncblocks.sync.run.recovery.takeover import commit_mark, run_reference, was_made
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
 from tests.sync.store.store_helpers import (

@@ -17,7 +17,7 @@ from ....store.model import AttemptPlan, ErrorInfo, PipelineRun, StreamOutcome, 
 from ...attempt_plan import stream_plans
 from ...block_runs import CANCELLED, FAILURE
 from ...errors import error_info
-from ...lost_stream import unknown_blocks
+from ...recovery.lost_stream import unknown_blocks
 from ...run_options.options import RunOptions, options_of, plan_with_options
 
 

@@ -13,8 +13,8 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import Bookmark, Checkpoint, LedgerKey, LedgerRow
 
-from ..store.model import PipelineRun
-from .errors import LedgerUnreadable
+from ...store.model import PipelineRun
+from ..errors import LedgerUnreadable
 
 #: Seconds between the attempts to reach a destination that does not answer.
 ASK_AGAIN_S = (0.2, 0.8, 2.0)

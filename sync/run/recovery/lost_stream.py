@@ -8,10 +8,10 @@ from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
 
-from ..delivery.subscriptions import data_blocks
-from ..store import Store
-from ..store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome, StreamPlan
-from .block_runs import CANCELLED, FAILURE, SUCCESS
+from ...delivery.subscriptions import data_blocks
+from ...store import Store
+from ...store.model import AttemptPlan, BlockOutcome, ErrorInfo, PipelineRun, StateCopy, StreamOutcome, StreamPlan
+from ..block_runs import CANCELLED, FAILURE, SUCCESS
 from .takeover import fenced_row, is_completed, was_made
 
 log = logging.getLogger("syncblocks")

@@ -10,13 +10,13 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerRow
 
-from ..errors import AlreadyRunning
-from ..plan.plan import Connectors, Plan
-from ..store import Store
-from ..store.model import AttemptPlan, PipelineRun, StreamPlan
-from .errors import process_died
+from ...errors import AlreadyRunning
+from ...plan.plan import Connectors, Plan
+from ...store import Store
+from ...store.model import AttemptPlan, PipelineRun, StreamPlan
+from ..errors import process_died
+from ..progress import Progress
 from .lost_stream import lost_outcome
-from .progress import Progress
 from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..plan.selected_stream import SelectedStream
 from ..session.session import Session
 from ..store import Store
-from .states import key_of, refuse_while_running
+from .stream_state import key_of, refuse_while_running
 
 
 def forget_files(

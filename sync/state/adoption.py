@@ -22,7 +22,7 @@ from ..plan.selection import one_stream
 from ..session.inspection import selected_streams
 from ..session.session import Session
 from ..store import Store
-from .states import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
+from .stream_state import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
