@@ -11,7 +11,7 @@ LOCKED := $(VENV)/.locked
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
 #: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
-LONG := faults fuzz golden benchmarks contracts interop sync/cli sync/integrations sync/run sync/verify connectors/singer \
+LONG := faults fuzz golden benchmarks contracts interop sync/cli sync/integrations sync/run sync/state sync/verify connectors/singer \
 	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
 	connectors/duckdb/test_unfinished.py connectors/postgres/test_horizon.py connectors/mysql/test_horizon.py \
 	connectors/duckdb/test_primary_key.py connectors/files/test_csv_wide.py connectors/files/test_parquet_memory.py \
