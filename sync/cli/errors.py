@@ -46,8 +46,22 @@ def describe(error: BaseException) -> Problem:
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return _problem("io", f"{place}{error.strerror or error}", UNREACHABLE)
+    lack = _lack(error)
+    if lack is not None:
+        return lack
     message = f"{type(error).__name__}: {error}"
     return _problem("internal", message, 1, hint="This is a bug of syncblocks; --debug shows where it is.")
+
+
+def _lack(error: BaseException) -> Problem | None:
+    """Return what the machine refuses, which is no fault of the program; None: it refused nothing."""
+    if isinstance(error, MemoryError):
+        hint = "Set `memory` or `concurrency` of the pipeline lower, or give the process more (the container's limit)."
+        return _problem("memory", "there is no memory left", UNREACHABLE, hint=hint)
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        hint = "Set `concurrency` of the pipeline lower, or raise the limits of threads and memory (ulimit -u, -v)."
+        return _problem("threads", "the system refuses another thread", UNREACHABLE, hint=hint)
+    return None
 
 
 def _problem(code: str, message: str, exit_code: int, *, hint: str = "", **details: Any) -> Problem:
