@@ -157,7 +157,7 @@ class FileDestination:
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""
-        return self._table(self._storage(), key.destination_table).read().files_read(key)
+        return self._table(self._storage(), key.destination_table).files_read(key)
 
     def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
         """See `KeepsFiles`."""

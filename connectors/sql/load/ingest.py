@@ -100,7 +100,7 @@ def _fitted(
         if name in schema.names and batch.column(name).null_count:
             if context.rejected is not None:
                 raise context.error(reason(context.target.name, name))
-            place = pc.index(pc.is_null(batch.column(name)), True).as_py()
+            place = pc.index(pc.is_null(batch.column(name)), pc.constant(True)).as_py()
             key = [context.columns.names[each] for each in context.load.stream.key_properties]
             raise context.error(refused(context.target.name, name, shown_key(batch, place, key)))
     return batch

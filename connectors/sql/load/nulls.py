@@ -34,7 +34,7 @@ class Nulls:
         """Look at a batch of the stream; `names`: column of the stream -> column of the table."""
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             if values.null_count and names[name] not in self._first:
-                place = pc.index(pc.is_null(values), True).as_py()
+                place = pc.index(pc.is_null(values), pc.constant(True)).as_py()
                 self._first[names[name]] = shown_key(batch, place, stream.key_properties)
 
     def explain(self, error: ConnectorError, staging: str) -> None:
