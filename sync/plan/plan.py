@@ -72,6 +72,7 @@ from .reading import (
     plan_resumption,
     query_warnings,
     unknown_type_warnings,
+    unused_warnings,
 )
 from .replaced_settings import replaced_warnings
 from .selected_stream import SelectedStream
@@ -304,6 +305,7 @@ def plan_streams(
     warnings += limit_warnings(selected)
     warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
+    warnings += unused_warnings(pipeline, selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
@@ -592,6 +594,7 @@ def _rules(
         table=table,
         disposition=disposition,
         on_lossy=stream.on_lossy,
+        added=frozenset(column.field.name for column in stream.added.columns),
         is_frozen=is_held and stream.on_schema_change == "freeze",
         widens=is_held and stream.on_schema_change == "widen",
     )
