@@ -141,6 +141,8 @@ class ConflictMethod(StrEnum):
 
     UPDATE = "UPDATE"
     IGNORE = "IGNORE"
+    #: As UPDATE, but a record whose key is not there yet is left out (`UpdatesOnly`).
+    UPDATE_ONLY = "UPDATE_ONLY"
 
 
 class NullBookmarks(StrEnum):

@@ -108,6 +108,10 @@ class FileDestination:
         """Compare as Arrow does."""
         return True
 
+    def updates_only(self) -> bool:
+        """See `UpdatesOnly`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True

@@ -33,6 +33,7 @@ from .checks import (
     check_shared_tables,
     check_tracked,
     check_unique,
+    check_updates_only,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
@@ -439,6 +440,7 @@ def _plan_stream(
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
+    check_updates_only(pipeline, stream, table, connectors.destination_can, full_refresh=full_refresh)
     check_tracked(pipeline, stream, connectors.destination_can)
     check_ranges(pipeline, stream, connectors.destination_can)
     try:

@@ -120,6 +120,13 @@ def configure(
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
         )
+    if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
+        raise fail(
+            "unique_conflict_method",
+            "`UPDATE_ONLY` says which records a merge leaves out, and the stream has "
+            f"`write_disposition: {disposition}`",
+            ["UPDATE", "IGNORE"],
+        )
     _check_one_file(pipeline, settings, method, disposition, fail)
     latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
