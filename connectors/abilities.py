@@ -49,6 +49,7 @@ from .protocols import (
     Source,
     StatesTypes,
     TracksFiles,
+    UpdatesOnly,
     VerifiesServer,
 )
 
@@ -87,6 +88,7 @@ class Abilities:
     merges_by_unique: MergesByUnique | None = None
     keeps_latest: KeepsLatest | None = None
     drops_deleted: DropsDeleted | None = None
+    updates_only: UpdatesOnly | None = None
     fills_columns: FillsColumns | None = None
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None

@@ -45,6 +45,17 @@ class KnownFiles(Sequence[FileRead]):
         paths, sizes, modified, etags = ([file[place] for file in files] for place in range(4))
         return cls(texts_of(paths), integers_of([int(size) for size in sizes]), texts_of(modified), texts_of(etags))
 
+    @classmethod
+    def together(cls, parts: Sequence[KnownFiles]) -> KnownFiles:
+        """Return the files of all parts; of one path the last part has the entry that counts."""
+        held = [part for part in parts if len(part)]
+        if len(held) < 2:
+            return held[0] if held else cls.of(())
+        rest = cls.together(held[1:])
+        stays = pc.invert(pc.is_in(held[0].paths, value_set=rest.paths))
+        columns = ((getattr(held[0], name), getattr(rest, name)) for name in ("paths", "sizes", "modified", "etags"))
+        return cls(*(pa.concat_arrays([before.filter(stays), after]) for before, after in columns))
+
     def __len__(self) -> int:
         return len(self.paths)
 

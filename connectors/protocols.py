@@ -547,6 +547,15 @@ class DropsDeleted(Protocol):
 
 
 @runtime_checkable
+class UpdatesOnly(Protocol):
+    """Applies `ConflictMethod.UPDATE_ONLY`: of a MERGE only the records whose key is in the table are written."""
+
+    def updates_only(self) -> bool:
+        """Return True. A destination that cannot do so leaves this method out."""
+        ...
+
+
+@runtime_checkable
 class FillsColumns(Protocol):
     """Fills columns of records that are there (`Load.fills`)."""
 

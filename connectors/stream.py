@@ -48,6 +48,9 @@ DECIDED = b"decided"
 #: Key in the metadata of a field of a text file: somebody has said its type.
 SAID = b"said"
 
+#: Key in the metadata of a text field: the labels of an enum, as a list in JSON.
+ENUM_LABELS = b"enum_labels"
+
 #: Key in the metadata of a text field of numbers without a limit of digits: their type is decided when they are first
 #: loaded. The plan says `LOOK` where the source is to do so.
 UNDECIDED = b"undecided"
@@ -138,6 +141,8 @@ class ConflictMethod(StrEnum):
 
     UPDATE = "UPDATE"
     IGNORE = "IGNORE"
+    #: As UPDATE, but a record whose key is not there yet is left out (`UpdatesOnly`).
+    UPDATE_ONLY = "UPDATE_ONLY"
 
 
 class NullBookmarks(StrEnum):

@@ -108,6 +108,10 @@ class FileDestination:
         """Compare as Arrow does."""
         return True
 
+    def updates_only(self) -> bool:
+        """See `UpdatesOnly`."""
+        return True
+
     def removes(self) -> bool:
         """See `RemovesRecords`."""
         return True
@@ -157,7 +161,7 @@ class FileDestination:
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""
-        return self._table(self._storage(), key.destination_table).read().files_read(key)
+        return self._table(self._storage(), key.destination_table).files_read(key)
 
     def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
         """See `KeepsFiles`."""

@@ -32,7 +32,7 @@ from ..stream import (
 from .columns import changes, unified
 from .interrupts import Call
 from .layout import Layout, Output
-from .manifest import STAGING, Manifest, TableFile, quote
+from .manifest import STAGING, Manifest, ReadList, TableFile, quote
 from .merge import Batches, merged
 from .paths import DataFile
 from .range_write import RangeWrite
@@ -169,7 +169,7 @@ class TableLoad:
         with suppress(ConnectorError, OSError):
             if self._made:
                 manifest = self._table.read()
-                self._delete_made((*manifest.files, *manifest.rejected))
+                self._delete_made(manifest.placed)
             self._table.storage.delete_folder(f"{STAGING}/{quote(self._load.token)}", only_empty=True)
 
     def _delete_made(self, live: Iterable[TableFile]) -> None:
@@ -206,7 +206,8 @@ class TableLoad:
                 changed = changes(manifest.schema, plan.schema) if plan.schema is not None else ()
                 if changed:
                     self._load.announce(checkpoint, changed)
-                self._table.commit(replace(self._after(manifest, plan, checkpoint), rejected=rejected))
+                after = replace(self._after(manifest, plan, checkpoint), rejected=rejected)
+                self._table.commit(after)
             break
         self._has_committed = True
         commit = Commit(
@@ -224,7 +225,7 @@ class TableLoad:
         self._records, self._staged = 0, []
         if self._range is not None:
             self._range.begin()
-        self._delete_made((*plan.files, *rejected))
+        self._delete_made(after.placed)
         return commit
 
     def _demand_token(self, manifest: Manifest) -> None:
@@ -497,8 +498,13 @@ class TableLoad:
         is_anew = self._load.forgets_files and not self._has_committed
         if not checkpoint.files and not is_anew:
             return after
-        read = {} if is_anew else {each.path: each for each in manifest.files_read(self._load.key)}
-        return after.with_files(self._load.key, (read | {each.path: each for each in checkpoint.files}).values())
+        if is_anew:
+            after = after.with_read_list(self._load.key, ReadList())
+        if not checkpoint.files:
+            return after
+        after, staged = self._table.with_files(after, self._load.key, checkpoint.files)
+        self._made.append(staged)
+        return after
 
 
 def _history(load: Load) -> HistoryWrite:

@@ -22,19 +22,18 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
-from ..known_files import KnownFiles
-from ..stream import FileRead, LedgerKey, LedgerRow
+from ..stream import LedgerKey, LedgerRow
 from .storage import Storage, checked_name
 
 LEDGER = "_syncblocks_ledger"
 STAGING = f"{LEDGER}/staging"
-VERSION = 1
+
+#: Of a manifest that names segments, without which an earlier version would take all files for new.
+VERSION = 2
+FIRST_VERSION = 1
 
 #: Longest quoted name: a suffix and a part's number must fit into the 255 bytes of a file name.
 MAX_NAME_BYTES = 180
-
-#: Fields of a `FileRead` that are kept.
-_KEPT = 4
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
@@ -54,6 +53,15 @@ class TableFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadList:
+    """The files that were read for one ledger row, see `read_list`; of one path the last entry counts."""
+
+    #: As JSON, of those before the segments: as an earlier version keeps it, and after some were forgotten.
+    text: str = ""
+    segments: tuple[TableFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Files, columns and ledger rows of one table."""
 
@@ -68,8 +76,14 @@ class Manifest:
     rows: tuple[LedgerRow, ...] = ()
     #: `Format.written` of the files.
     written: Mapping[str, Any] = field(default_factory=dict)
-    #: What was read of streams of files; as JSON in one text, since there may be very many.
-    read_texts: Mapping[LedgerKey, str] = field(default_factory=dict)
+    #: What was read of streams of files.
+    read_lists: Mapping[LedgerKey, ReadList] = field(default_factory=dict)
+
+    @property
+    def placed(self) -> tuple[TableFile, ...]:
+        """All files that may still have to be moved."""
+        segments = (segment for listed in self.read_lists.values() for segment in listed.segments)
+        return (*self.files, *self.rejected, *segments)
 
     def row(self, key: LedgerKey) -> LedgerRow | None:
         return next((row for row in self.rows if row.key == key), None)
@@ -78,36 +92,13 @@ class Manifest:
         return replace(self, rows=(*(other for other in self.rows if other.key != row.key), row))
 
     def without_row(self, key: LedgerKey) -> Manifest:
-        return replace(self, rows=tuple(row for row in self.rows if row.key != key)).with_files(key, ())
+        return replace(self, rows=tuple(row for row in self.rows if row.key != key)).with_read_list(key, ReadList())
 
-    def with_files(self, key: LedgerKey, files: Iterable[FileRead]) -> Manifest:
-        """Return the manifest with these files in place of all that were read for a key."""
-        listed = [each[:_KEPT] for each in files]
-        return replace(
-            self, read_texts={**self.read_texts, key: json.dumps(listed, check_circular=False) if listed else ""}
-        )
-
-    def files_read(self, key: LedgerKey) -> KnownFiles:
-        """Return the files that were read for a key."""
-        try:
-            return KnownFiles.of(_files_of(self.read_texts.get(key) or "[]"))
-        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
-            raise FatalConnectorError(
-                f"the manifest of table {self.table!r} is damaged: it does not say which files were read; "
-                "--full-refresh reads them all again",
-                stream=key.stream,
-            ) from error
-
-
-def _files_of(text: str) -> list[tuple[str, int, str, str]]:
-    from msgspec import convert  # few streams keep files
-    from msgspec.json import decode
-
-    kind = list[tuple[str, int, str, str]]
-    try:
-        return decode(text, type=kind)
-    except ValueError:  # it does not take names with bytes that are no text
-        return convert(json.loads(text), kind)
+    def with_read_list(self, key: LedgerKey, listed: ReadList) -> Manifest:
+        """Return the manifest with another list of the files that were read for a key; segments that go are dead."""
+        before = self.read_lists.get(key, ReadList()).segments
+        dead = [segment.name for segment in before if segment not in listed.segments]
+        return replace(self, read_lists={**self.read_lists, key: listed}, dead=(*self.dead, *dead))
 
 
 def quote(name: str) -> str:
@@ -193,7 +184,7 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
         The manifest with no work left. It is written only if a file came from outside the staging folder: a name in
         the table's own folder could be used again.
     """
-    pending = [file for file in (*manifest.files, *manifest.rejected) if file.moved_from]
+    pending = [file for file in manifest.placed if file.moved_from]
     if not pending and not manifest.dead:
         return manifest
     for file in pending:
@@ -204,14 +195,19 @@ def roll_forward(storage: Storage, name: str, manifest: Manifest) -> Manifest:
     for dead in manifest.dead:
         if dead not in live:
             storage.delete(dead)
-    folders = {folder for dead in manifest.dead for folder in _folders(dead)}
+    folders = {folder for dead in manifest.dead if not dead.startswith(f"{LEDGER}/") for folder in _folders(dead)}
     for folder in sorted(folders, key=len, reverse=True):  # those within others first
         storage.delete_folder(folder, only_empty=True)
-    files = tuple(replace(file, moved_from=None) for file in manifest.files)
-    done = replace(manifest, files=files, rejected=(), dead=())
+    files = _moved(manifest.files)
+    lists = {key: replace(each, segments=_moved(each.segments)) for key, each in manifest.read_lists.items()}
+    done = replace(manifest, files=files, rejected=(), dead=(), read_lists=lists)
     if any(file.moved_from and not file.moved_from.startswith(f"{STAGING}/") for file in pending):
         write_manifest(storage, name, done)
     return done
+
+
+def _moved(files: Iterable[TableFile]) -> tuple[TableFile, ...]:
+    return tuple(replace(file, moved_from=None) for file in files)
 
 
 def _folders(name: str) -> list[str]:
@@ -229,7 +225,7 @@ def manifest_files(storage: Storage, folder: str, suffix: str) -> list[str]:
 def _document(manifest: Manifest) -> dict[str, Any]:
     schema = manifest.schema
     return {
-        "version": VERSION,
+        "version": VERSION if any(each.segments for each in manifest.read_lists.values()) else FIRST_VERSION,
         "table": manifest.table,
         "columns": None if schema is None else {field.name: str(field.type) for field in schema},
         "schema": None if schema is None else base64.b64encode(schema.serialize()).decode("ascii"),
@@ -237,7 +233,7 @@ def _document(manifest: Manifest) -> dict[str, Any]:
         "rejected": [_file_document(file) for file in manifest.rejected],
         "dead": list(manifest.dead),
         **({"written": dict(manifest.written)} if manifest.written else {}),
-        "ledger": [_row_document(row, manifest.read_texts.get(row.key, "")) for row in manifest.rows],
+        "ledger": [_row_document(row, manifest.read_lists.get(row.key, ReadList())) for row in manifest.rows],
     }
 
 
@@ -251,9 +247,10 @@ def _file_document(file: TableFile) -> dict[str, Any]:
     }
 
 
-def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
+def _row_document(row: LedgerRow, listed: ReadList) -> dict[str, Any]:
     return {
-        **({"files_read": files_read} if files_read else {}),
+        **({"files_read": listed.text} if listed.text else {}),
+        **({"read_segments": [_file_document(segment) for segment in listed.segments]} if listed.segments else {}),
         "pipeline": row.key.pipeline,
         "stream": row.key.stream,
         "destination_table": row.key.destination_table,
@@ -270,7 +267,7 @@ def _row_document(row: LedgerRow, files_read: str) -> dict[str, Any]:
 
 
 def _parse(document: Mapping[str, Any]) -> Manifest:
-    if document["version"] != VERSION:
+    if document["version"] not in (FIRST_VERSION, VERSION):
         raise ValueError("version")
     encoded = document["schema"]
     return Manifest(
@@ -281,7 +278,7 @@ def _parse(document: Mapping[str, Any]) -> Manifest:
         schema=None if encoded is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))),
         rows=tuple(_row(item) for item in document["ledger"]),
         written=dict(document.get("written", {})),
-        read_texts={_key(item): _text(item["files_read"]) for item in document["ledger"] if "files_read" in item},
+        read_lists={_key(item): _read_list(item) for item in document["ledger"]},
     )
 
 
@@ -312,6 +309,10 @@ def _row(item: Mapping[str, Any]) -> LedgerRow:
         compared_at=None if compared_at is None else datetime.fromisoformat(compared_at),
         history=dict(item.get("history", {})),
     )
+
+
+def _read_list(item: Mapping[str, Any]) -> ReadList:
+    return ReadList(text=_text(item.get("files_read", "")), segments=tuple(map(_file, item.get("read_segments", ()))))
 
 
 def _key(item: Mapping[str, Any]) -> LedgerKey:

@@ -39,7 +39,7 @@ def merged(
         old: batches of the table.
         arrived: batches since the last commit, with some or all columns of the table's schema.
         key_properties: columns that identify a record.
-        conflict_method: UPDATE replaces old records, IGNORE keeps them.
+        conflict_method: UPDATE replaces old records, IGNORE keeps them; UPDATE_ONLY adds none of other keys.
         removed: keys whose old records are removed, in the types of the table.
         carried: columns in which the arriving record gets what the old one of its key has.
         note_gone: is told how many old records of removed keys are left out.
@@ -54,7 +54,7 @@ def merged(
     is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
     gone = _Lookup(all_keys(removed, key_properties))
     marks = None if marked is None else _Marks(marked, key_properties)
-    kept, before = [], _Before(carried)
+    held, before = [], _Before(carried)
     for batch in old():
         before_removal = batch.num_rows
         batch = batch.filter(pc.invert(gone.contains(keys_of(batch, key_properties))))
@@ -62,19 +62,20 @@ def merged(
         own = keys_of(batch, key_properties)
         batch = batch if marks is None else marks.set(batch, own)
         is_known = lookup.contains(own)
+        if conflict_method is not ConflictMethod.UPDATE:
+            held.append(own.filter(is_known))
         if latest is not None:
             is_known = latest.without_newer(own, batch.column(latest_by), is_known)
-        if conflict_method is ConflictMethod.UPDATE:
+        if conflict_method is ConflictMethod.IGNORE:
+            yield batch
+        else:
             before.note(own, batch, is_known)
             yield batch.filter(pc.invert(is_known))
-        else:
-            kept.append(own.filter(is_known))
-            yield batch
-    if kept:
-        known = pa.chunked_array(kept).combine_chunks()
-        is_wanted = pc.and_(is_wanted, pc.invert(pc.is_in(keys, value_set=known)))
     if latest is not None:
         is_wanted = latest.is_wanted
+    if conflict_method is not ConflictMethod.UPDATE:
+        is_held = pc.is_in(keys, value_set=pa.chunked_array(held, keys.type).combine_chunks())
+        is_wanted = pc.and_(is_wanted, is_held if conflict_method is ConflictMethod.UPDATE_ONLY else pc.invert(is_held))
     done = 0
     for batch in arrived(None):
         given = before.given(batch, keys.slice(done, batch.num_rows))

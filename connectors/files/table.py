@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
-from ..stream import LedgerKey, LedgerRow, TableState, WriteDisposition
+from ..known_files import KnownFiles
+from ..stream import FileRead, LedgerKey, LedgerRow, TableState, WriteDisposition
 from .formats import Format
 from .manifest import (
     STAGING,
     Manifest,
+    ReadList,
     TableFile,
     file_stem,
     manifest_name,
@@ -26,6 +28,7 @@ from .manifest import (
     write_manifest,
 )
 from .paths import DataFile, stem_of
+from .read_list import add_known, known_by, listed_again
 from .storage import Storage, translated
 
 
@@ -86,8 +89,18 @@ class Table:
     def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
         """Forget that some files were read, under the lock."""
         with self.locked(lambda: False) as manifest:
-            kept = [each for each in manifest.files_read(key) if each.path not in paths]
-            write_manifest(self.storage, self._manifest, manifest.with_files(key, kept))
+            known = known_by(self.storage, lambda: manifest, key)
+            kept = listed_again([each for each in known if each.path not in paths])
+            self.commit(manifest.with_read_list(key, kept))
+
+    def files_read(self, key: LedgerKey) -> KnownFiles:
+        """Return the files that were read for a key."""
+        with translated(self.storage.label(self._manifest)):
+            return known_by(self.storage, self.read, key)
+
+    def with_files(self, manifest: Manifest, key: LedgerKey, files: Sequence[FileRead]) -> tuple[Manifest, str]:
+        """Return a manifest that knows some more files as read, and the list's staged file; under the lock."""
+        return add_known(self.storage, manifest, key, files, self.format.suffix)
 
     def change_row(
         self,
@@ -103,7 +116,7 @@ class Table:
             row = changed(before)
             manifest = manifest.without_row(key) if row is None else manifest.with_row(row)
             if forgets_files:
-                manifest = manifest.with_files(key, ())
+                manifest = manifest.with_read_list(key, ReadList())
             if row != before:
                 write_manifest(self.storage, self._manifest, manifest)
             return row

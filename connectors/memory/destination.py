@@ -101,6 +101,10 @@ class MemoryDestination:
         """See `KeepsLatest`."""
         return True
 
+    def updates_only(self) -> bool:
+        """See `UpdatesOnly`."""
+        return True
+
     def marks_deleted(self) -> bool:
         """See `MarksRecords`."""
         return True

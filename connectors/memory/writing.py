@@ -140,6 +140,8 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
     last = {key: position for position, key in enumerate(new_keys)}
     if load.stream.latest_by:
         last = _latest(load.stream, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys)
+    if load.conflict_method is ConflictMethod.UPDATE_ONLY:
+        last = {key: place for key, place in last.items() if key in set(old_keys)}
     if load.conflict_method is ConflictMethod.IGNORE:
         for key in old_keys:
             last.pop(key, None)

@@ -13,10 +13,10 @@ from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import UNDECIDED, Stream, Trigger
+from ..stream import ENUM_LABELS, UNDECIDED, Stream, Trigger
 from .describe import ResultColumn
 from .type_names import Name
-from .types import ENUM_LABELS, TYPE_NAME, PostgresTypes, arrow_of
+from .types import TYPE_NAME, PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
+from ..stream import ENUM_LABELS
 from .type_names import TEXTS, Name
 from .widening import text_of, widen
 
@@ -34,9 +35,8 @@ _FIXED: dict[str, pa.DataType] = {
 }
 
 
-#: Metadata of a column: its (base) type's name with the schema, and the labels of an enum as JSON.
+#: Metadata of a column: its (base) type's name with the schema.
 TYPE_NAME = b"type_name"
-ENUM_LABELS = b"enum_labels"
 
 #: Types that every driver returns as fitting Python values.
 _PLAIN = frozenset(
@@ -300,4 +300,4 @@ class PostgresTypes(Types):
         return None if self.base(column_type) != column_type else text_of(column_type, name)
 
 
-__all__ = ["ENUM_LABELS", "TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]
+__all__ = ["TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]

@@ -100,6 +100,10 @@ class PostgresWrites(Writes):
         """Find the target's records as `merge` does."""
         return super().drop_older(target, staging, column, _unpadded(staged, key), key, current, is_lowest)
 
+    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Find the target's records as `merge` does."""
+        return super().drop_new(target, staging, _unpadded(staged, key), key)
+
     def ordered(self, expression: str, column: Column) -> str:
         """Order texts by their bytes, whatever a collation says."""
         is_text = Name.parse(column.base or column.type).base in TEXTS

@@ -24,7 +24,7 @@ from singer_sdk.singerlib.exceptions import SingerReadError
 from singer_sdk.sinks import BatchSink
 
 from ..abilities import abilities_of
-from ..errors import FatalConnectorError
+from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .batches import BadBatch, BatchFiles, batch_roots
@@ -41,6 +41,9 @@ UNREADABLE = (SyncError, SingerReadError)
 
 #: Connectors with schemas: there, a tap's `schema-table` names schema and table.
 _WITH_SCHEMAS = frozenset({"postgres"})
+
+#: Connectors of files -> how such a file's name ends.
+_FILES = {name: tuple(f".{name}{end}" for end in ("", ".gz", ".zst")) for name in ("csv", "jsonl", "parquet")}
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -262,6 +265,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
     def destination(self) -> Destination:
         """The connector, made when it is first needed."""
         if self._destination is None:
+            _demand_folder(self.connector, self.config)
             self._destination = make_connector(self.connector, "destination", self.config)
             self.max_parallelism = self._destination.max_loads or 4
         return self._destination
@@ -379,6 +383,24 @@ class DestinationTarget(ConfigWithoutValues, Target):
         super().process_endofpipe()
         if self._destination is not None:
             self._destination.close()
+
+
+def _demand_folder(connector: str, config: Mapping[str, Any]) -> None:
+    """Refuse a place that is named like a file, which a pipeline's destination writes as one.
+
+    Raises:
+        ConnectorConfigError: see above.
+    """
+    path = str(config.get("path") or "")
+    if connector not in _FILES or not path.lower().endswith(_FILES[connector]):
+        return
+    if "://" in path or not Path(path).is_dir():
+        raise ConnectorConfigError(
+            f"path {path!r} is named like one file, and a target writes a file or a folder for each stream, in parts: "
+            "name a folder; `syncblocks run` and `syncblocks sync` write one file",
+            connector=connector,
+            key="path",
+        )
 
 
 def table_name(stream: str, connector: str, config: Mapping[str, Any]) -> str:

@@ -207,6 +207,10 @@ class SqlDestination(ABC):
         """Compare values as they are written; every dialect writes how."""
         return True
 
+    def updates_only(self) -> bool:
+        """See `UpdatesOnly`."""
+        return True
+
     def marks_deleted(self) -> bool:
         """Apply `Load.marked`."""
         return True

@@ -200,6 +200,11 @@ class SQLAlchemyWrites(Writes):
         older = sa.exists(sa.select(_one()).select_from(_from(held)).where(sa.and_(*parts)))
         return self._compiled(sa.delete(_from(into)).where(older))
 
+    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Write DELETE of staged records whose key the target lacks."""
+        into, held = self._part(staging, key), self._part(target.name, key, "t")
+        return self._compiled(sa.delete(_from(into)).where(~_exists(held, into, key)))
+
     def carry(
         self,
         target: Table,

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from ..protocols import Destination
-from ..stream import Checkpoint, Condition, WriteDisposition
+from ..stream import Checkpoint, Condition, ConflictMethod, WriteDisposition
 from .abilities import AbilityPromises
-from .destination_base import FINAL, MERGE, PEOPLE, DestinationPromises
+from .destination_base import FINAL, MERGE, PEOPLE, DestinationPromises, people
 
 
 class MergePromises(AbilityPromises, DestinationPromises):
@@ -78,6 +78,17 @@ class MergePromises(AbilityPromises, DestinationPromises):
         self.run(destination, load, second, batch((5, "second", None), (1, "later", None)), FINAL)
         records = {record["id"]: record["name"] for record in self.read_back(place, "people", schema) or []}
         assert records == {1: "new", 2: "any", 3: "equal", 4: "up", 5: "second"}
+
+    def test_only_known_keys_are_updated_where_told(self, place: Any, destination: Destination) -> None:
+        self.can(destination, "updates_only")
+        load = self.load_of(PEOPLE, MERGE, conflict=ConflictMethod.UPDATE_ONLY)
+        self.run(destination, load, people((9, "z")), FINAL)
+        assert not self.people(place)
+        self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), FINAL)
+        middle = Checkpoint(bookmark={"n": 1})
+        batches = [people((4, "d"), (1, "A")), middle, people((4, "e"), (2, "first"), (5, "f"), (2, "B"))]
+        self.run(destination, load, *batches, FINAL)
+        assert self.people(place) == [(1, "A"), (2, "B"), (3, "c")]
 
     @pytest.mark.parametrize(
         ("kind", "mark", "values"),

@@ -45,7 +45,7 @@ def count_command(
     counts = counted(pipeline, streams=streams, tags=tags)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
-        more = {"note": counts.note, "left_out": dict(counts.left_out)}
+        more = {"note": counts.note, "left_out": dict(counts.left_out), "absent": dict(counts.absent)}
         console.emit({"type": "count", "pipeline": pipeline.pipeline, "streams": found, **more})
         return 0
     console.table(
@@ -63,6 +63,8 @@ def count_command(
     )
     for name, when in counts.left_out.items():
         console.echo(left_out_by_when(name, when, "not counted"))
+    for name, reason in counts.absent.items():
+        console.echo(f"stream {name!r} is not counted: {reason}")
     if counts.note:
         console.warn(counts.note)
     return 0

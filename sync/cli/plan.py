@@ -309,6 +309,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             console.echo(
                 f"{planned.name}: of the records of a key the one with the {which} {planned.arriving.latest_by} counts"
             )
+        if planned.selected.conflict_method == "UPDATE_ONLY":
+            console.echo(f"{planned.name}: only records whose key is in the table are written")
         if planned.arriving.deleted_when is not None:
             console.echo(
                 f"{planned.name}: a record with {planned.arriving.deleted_when} is deleted in the table, by its key"

@@ -256,8 +256,10 @@ class StreamEntry(Model):
         description="A record that meets this condition is deleted in the table, by its key, and not written: "
         "{is_deleted: true}, {op: [D, d]}, {deleted_at: {is_null: false}}. Needs merge.",
     )
-    unique_conflict_method: Literal["UPDATE", "IGNORE"] | None = Field(
-        default=None, description="For records whose key is already there: UPDATE (default) or IGNORE."
+    unique_conflict_method: Literal["UPDATE", "IGNORE", "UPDATE_ONLY"] | None = Field(
+        default=None,
+        description="For records whose key is already there: UPDATE (default) or IGNORE. UPDATE_ONLY, of merge: "
+        "records whose key is not there are left out.",
     )
     write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,

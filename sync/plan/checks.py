@@ -10,6 +10,7 @@ from syncblocks.connectors.stream import (
     FILE_MODIFIED,
     VALID_FROM,
     VALID_TO,
+    ConflictMethod,
     ReplicationMethod,
     Stream,
     TableState,
@@ -226,6 +227,27 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
         return []
     found = can.keeps_rejected.keeps_rejected()
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
+
+
+def check_updates_only(
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, can: Abilities, *, full_refresh: bool
+) -> None:
+    """Refuse a merge that only updates where it would insert, or has nothing to update.
+
+    Raises:
+        ConfigError: see above.
+    """
+    if stream.conflict_method is not ConflictMethod.UPDATE_ONLY:
+        return
+    why, name = "", stream.destination_table
+    if can.updates_only is None:
+        why = f"needs a destination that merges so, and {pipeline.destination.connector} does not"
+    elif full_refresh:
+        why = "and --full-refresh exclude each other: the new table would have all records"
+    elif table.is_described and table.schema is None:
+        why = f"only updates records that are there, and there is no table {name!r}: write it by another stream first"
+    if why:
+        raise stream_error(pipeline, stream, f"`unique_conflict_method: UPDATE_ONLY` {why}")
 
 
 def forgetting_warnings(selected: Sequence[SelectedStream], can: Abilities) -> list[str]:

@@ -20,12 +20,16 @@ from syncblocks.connectors.stream import (
     NEEDED,
     RELAXED,
     UNDECIDED,
+    VALID_FROM,
+    VALID_TO,
     Stream,
     TableState,
     WriteDisposition,
 )
 
 from .lengths import of_length
+
+_OF_HISTORY = (VALID_FROM, VALID_TO)
 
 #: In place of a type that the plan cannot know.
 _LATER = "decided at the first load"
@@ -76,6 +80,8 @@ class Rules:
     is_frozen: bool = False
     #: Whether a column of the table that does not hold the stream's becomes text.
     widens: bool = False
+    #: Columns that the pipeline file adds to the stream.
+    added: frozenset[str] = frozenset()
     #: Other streams that write the table, and may need the types of its columns.
     others: tuple[str, ...] = ()
 
@@ -244,25 +250,39 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
 
 
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
-    exclude = f"leave it out with `columns: {{exclude: [{column.name}]}}`"
+    exclude = _way_without(column.name, rules)
     is_replace = rules.disposition is WriteDisposition.REPLACE
     if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
-        as_text = "say `on_lossy: text` in this stream to write it as text, " if has_text else ""
-        last = "drop what depends on the table" if rules.table.stays else "start the table over with --full-refresh"
-        return (
-            f"column {column.name!r} is {column.type}: {kept.note}; {as_text}change the table's column by hand, "
-            f"{exclude}, or {last}"
-        )
+        as_text = ["say `on_lossy: text` in this stream to write it as text"] if has_text else []
+        over = "--full-refresh --drop-history" if column.name in _OF_HISTORY else "--full-refresh"
+        last = "drop what depends on the table" if rules.table.stays else f"start the table over with {over}"
+        ways = _any_of(*as_text, "change the table's column by hand", *exclude, last)
+        return f"column {column.name!r} is {column.type}: {kept.note}; {ways}"
     if kept.arrow is None:
-        return (
-            f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; say `on_lossy: text` "
-            f"in this stream to keep it as text, or {exclude}"
+        return f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; " + _any_of(
+            "say `on_lossy: text` in this stream to keep it as text", *exclude
         )
     return (
         f"column {column.name!r} is {column.type}, which {rules.connector} keeps as {kept.type}, and that changes some "
-        "values; say `on_lossy: text` in this stream to keep them in full as text, `on_lossy: cast` to cut off what "
-        f"does not fit, or {exclude}"
+        "values; "
+        + _any_of(
+            "say `on_lossy: text` in this stream to keep them in full as text",
+            "`on_lossy: cast` to cut off what does not fit",
+            *exclude,
+        )
     )
+
+
+def _way_without(name: str, rules: Rules) -> list[str]:
+    """Say how the column ceases to come, or comes as another type; empty: a history cannot be without it."""
+    if name in rules.added:
+        return [f"give it another type with `types: {{{name}: ...}}`"]
+    return [] if name in _OF_HISTORY else [f"leave it out with `columns: {{exclude: [{name}]}}`"]
+
+
+def _any_of(*ways: str) -> str:
+    *others, last = ways
+    return f"{', '.join(others)}, or {last}" if others else last
 
 
 def _type_of(field: pa.Field) -> str:

@@ -33,6 +33,7 @@ from .checks import (
     check_shared_tables,
     check_tracked,
     check_unique,
+    check_updates_only,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
@@ -72,6 +73,7 @@ from .reading import (
     plan_resumption,
     query_warnings,
     unknown_type_warnings,
+    unused_warnings,
 )
 from .replaced_settings import replaced_warnings
 from .selected_stream import SelectedStream
@@ -304,6 +306,7 @@ def plan_streams(
     warnings += limit_warnings(selected)
     warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
+    warnings += unused_warnings(pipeline, selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
     warnings += late_warnings({planned.name: planned.resumption for planned in streams})
@@ -437,6 +440,7 @@ def _plan_stream(
     arriving = mapping.arriving if is_decided else declared
     kept = data_blocks(code.subscriptions, stream.name, pipeline.destination.block)
     check_rejected(pipeline, stream, connectors.destination_can)
+    check_updates_only(pipeline, stream, table, connectors.destination_can, full_refresh=full_refresh)
     check_tracked(pipeline, stream, connectors.destination_can)
     check_ranges(pipeline, stream, connectors.destination_can)
     try:
@@ -592,6 +596,7 @@ def _rules(
         table=table,
         disposition=disposition,
         on_lossy=stream.on_lossy,
+        added=frozenset(column.field.name for column in stream.added.columns),
         is_frozen=is_held and stream.on_schema_change == "freeze",
         widens=is_held and stream.on_schema_change == "widen",
     )

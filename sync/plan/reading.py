@@ -14,6 +14,8 @@ from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number
 from syncblocks.connectors.protocols import ComputesChecksums
 from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
+from ..config import Pipeline
+from ..config.globs import exact_name
 from .selected_stream import SelectedStream
 
 
@@ -117,6 +119,25 @@ def unknown_type_warnings(selected: Sequence[SelectedStream]) -> list[str]:
         columns = [f"{field.name} ({field.metadata[b'native_type'].decode()})" for field in fields]
         if columns:
             found.append(f"{stream.name}: read as text, since their types are unknown here: {', '.join(columns)}")
+    return found
+
+
+#: Settings that say where an INCREMENTAL stream goes on.
+_OF_BOOKMARKS = ("bookmark_property_operators", "lookback", "null_bookmarks")
+
+
+def unused_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> list[str]:
+    """Warn of settings of INCREMENTAL in entries that name one stream, which is FULL_TABLE. A glob may mean others."""
+    whole = {each.name for each in selected if each.stream.replication_method is ReplicationMethod.FULL_TABLE}
+    found = []
+    for place, entry in enumerate(pipeline.streams):
+        said = [name for name in _OF_BOOKMARKS if getattr(entry, name) is not None]
+        if said and exact_name(entry.stream) in whole:
+            words = ", ".join(f"`{name}`" for name in said)
+            found.append(
+                f"streams[{place}]: {words} of {exact_name(entry.stream)} says nothing: it is FULL_TABLE, all of it is "
+                "read; say `replication_method: INCREMENTAL`, or leave it out"
+            )
     return found
 
 

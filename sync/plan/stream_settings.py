@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
+    ENUM_LABELS,
     GUESSED,
     IS_ROW,
     SAID,
@@ -117,6 +119,13 @@ def configure(
             "unique_constraints",
             f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
             "of them out",
+        )
+    if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
+        raise fail(
+            "unique_conflict_method",
+            "`UPDATE_ONLY` says which records a merge leaves out, and the stream has "
+            f"`write_disposition: {disposition}`",
+            ["UPDATE", "IGNORE"],
         )
     _check_one_file(pipeline, settings, method, disposition, fail)
     latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
@@ -396,9 +405,25 @@ def _conditions(
                 continue
             shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
             raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+        if operator in ("=", "!=", "in"):
+            _demand_labels(field, values, fail, is_hidden=is_masked(masks, column))
         of_interval = pipeline.said_of_interval(("streams", place, "where", column))
         found.append(replace(condition, of_interval=of_interval))
     return tuple(found)
+
+
+def _demand_labels(field: pa.Field, values: Sequence[Any], fail: Failer, *, is_hidden: bool) -> None:
+    """Refuse values that an enum does not have: a misspelt one would let in nothing, without a word."""
+    held = (field.metadata or {}).get(ENUM_LABELS)
+    if held is None or not pa.types.is_string(field.type):
+        return
+    labels: list[str] = json.loads(held)
+    # The empty text is what MySQL has in place of a value that was none.
+    for value in values:
+        if str(value) not in (*labels, ""):
+            shown, allowed = ("***", ()) if is_hidden else (repr(str(value)), labels)
+            got = None if is_hidden else str(value)
+            raise fail("where", f"column {field.name!r} is an enum without the value {shown}", allowed, got)
 
 
 def _without_zone(value: Any, kind: pa.DataType) -> Any:

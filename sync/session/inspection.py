@@ -78,6 +78,8 @@ class Counts:
     note: str | None
     #: Streams that were not counted, since their `when` is false -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    #: Streams that were not counted, since there is nothing to read them from -> why.
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
@@ -102,6 +104,7 @@ def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[st
         ),
         note=note,
         left_out=selection.left_out,
+        absent=selection.absent,
     )
 
 

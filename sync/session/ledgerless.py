@@ -198,6 +198,7 @@ PASSED_ON = frozenset(
         "replaces_ranges",
         "runs_statements",
         "skips_late",
+        "updates_only",
         "states_types",
         "tracks_files",
         "verifies_server",

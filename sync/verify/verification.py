@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from syncblocks.connectors.checksums import Side
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
-from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
@@ -170,6 +170,8 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
         return "other streams write this table too: records are only counted"
     if planned.selected.stream.limit is not None:
         return "`limit` leaves out records of the source: records are only counted"
+    if planned.selected.conflict_method is ConflictMethod.UPDATE_ONLY:
+        return "UPDATE_ONLY leaves out records whose key is not in the table: records are only counted"
     if not planned.is_schema_decided:
         blocks = ", ".join(planned.transformers)
         return f"a transformer changes the records ({blocks}): they are only counted"

@@ -132,7 +132,7 @@ class MergesWithoutDeduplication(MemoryDestination):
 class UpdatesWhereToldToIgnore(MemoryDestination):
     """Knows one conflict method only."""
 
-    caught_by = {"test_merge_ignores_known_keys_where_told"}
+    caught_by = {"test_merge_ignores_known_keys_where_told", "test_only_known_keys_are_updated_where_told"}
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         return super().load(replace(load, conflict_method=ConflictMethod.UPDATE), events, wire)

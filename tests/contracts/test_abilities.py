@@ -28,6 +28,7 @@ _FILES = {
     "keeps_first",
     "keeps_latest",
     "drops_deleted",
+    "updates_only",
 }
 _FILE_DESTINATION = {*_FILES, "keeps_history", "marks_records"}
 _SERVER_SOURCE = {
@@ -63,6 +64,7 @@ _SQL = {
     "keeps_first",
     "keeps_latest",
     "drops_deleted",
+    "updates_only",
     "examines_tables",
     "runs_statements",
     "fences_statements",

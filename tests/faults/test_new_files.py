@@ -91,18 +91,36 @@ def test_each_new_file_arrives_once_whenever_the_process_is_killed(
     injected(hit)
 
 
-@pytest.mark.parametrize("place", ["commit.before:2", "commit.inside:3", "commit.after:3", "commit.after:4"])
+#: Around the list of files, the manifest that names it, and what is moved and deleted after that.
+MANIFEST = [
+    "replace.before:3",
+    "replace.after:3",
+    "manifest.before:4",
+    "manifest.after:4",
+    "move.before:3",
+    "move.after:4",
+]
+
+
+@pytest.mark.parametrize(
+    ("system", "place"),
+    [
+        *(("duckdb", f"duckdb.commit.{place}") for place in ("before:2", "inside:3", "after:3", "after:4")),
+        *(("parquet", f"files.{place}") for place in [*MANIFEST, "delete.before:1", "delete.after:2"]),
+    ],
+)
 def test_a_kill_around_the_commit_of_some_files_loses_and_doubles_none(
-    zygote: Zygote, folder: Path, injected: Count, place: str
+    zygote: Zygote, folder: Path, injected: Count, system: str, place: str
 ) -> None:
-    chance, file = random.Random(place), write(folder, "duckdb", "append")
+    chance, file = random.Random(place), write(folder, system, "append")
     for number in range(12):
         put(folder, f"{number}.csv", number * RECORDS, chance)
-    killed = zygote.start(folder, ("run", file.name), failpoint=f"duckdb.{place}:kill")
+    killed = zygote.start(folder, ("run", file.name), failpoint=f"{place}:kill")
     killed.wait()
     assert killed.code == -signal.SIGKILL
     last = zygote.start(folder, ("run", file.name))
     last.wait()
     assert last.code == 0, last.log()[-3000:]
-    assert ids(folder, "duckdb") == list(range(12 * RECORDS))
+    assert ids(folder, system) == list(range(12 * RECORDS))
+    assert not [*(folder / "out").rglob("staging/*/*")]
     injected(1)

@@ -248,6 +248,11 @@ class Writes:
         older = f"exists (select 1 from {self._table(target.name)} as t where {' and '.join(parts)})"
         return self.delete_staged(staging, older)
 
+    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+        """Write DELETE of staged records whose key the target lacks; arguments as of `drop_older`."""
+        same = self._same_key(target.columns, staged, key)
+        return self.delete_staged(staging, f"not exists (select 1 from {self._table(target.name)} as t where {same})")
+
     def ordered(self, expression: str, column: Column) -> str:
         """Write a value of a column so that the system orders it as Arrow does: texts by their bytes."""
         return expression

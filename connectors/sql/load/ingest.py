@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import pyarrow as pa
 
+from ...arrow import compute as pc
 from ...arrow.casts import cast_batch, refuse_infinite, refuse_nanoseconds
 from ...errors import ConnectorError
 from ...stream import Block
@@ -13,6 +14,7 @@ from ..identifiers import TableName
 from ..session import COLUMN_TYPE
 from .context import LoadContext
 from .events import LoadEvents
+from .nulls import reason, refused, shown_key
 
 
 def ingest(
@@ -31,7 +33,7 @@ def ingest(
         events: data comes next.
         table: the target or its staging table.
         types: column of the table -> its type.
-        not_null: columns of the table in which the database puts a value of its own in place of NULL.
+        not_null: columns of the table that refuse NULL, though the database would not say so, or not of the record.
         check: looks at each batch as it arrives; may raise.
     """
     lease, rejected, stream = context.lease, context.rejected, context.columns.stream
@@ -57,6 +59,7 @@ def ingest(
                 if rejected is not None:
                     yield from rejected.convert(item, fitted, context.required_properties)
                     continue
+                context.target.nulls.note(item, stream, context.columns.names)
                 batch = fitted(item)
                 del item
                 yield batch
@@ -95,10 +98,11 @@ def _fitted(
         refuse_nanoseconds(batch, stream)
     for name in not_null:
         if name in schema.names and batch.column(name).null_count:
-            raise context.error(
-                f"column {name!r} of {context.target.name} refuses NULL, but would put a value of its own there, and "
-                "a record has nothing: exclude the column with `columns`, or let it hold NULL"
-            )
+            if context.rejected is not None:
+                raise context.error(reason(context.target.name, name))
+            place = pc.index(pc.is_null(batch.column(name)), pc.constant(True)).as_py()
+            key = [context.columns.names[each] for each in context.load.stream.key_properties]
+            raise context.error(refused(context.target.name, name, shown_key(batch, place, key)))
     return batch
 
 

@@ -64,6 +64,9 @@ class Merge(Strategy):
         into, method = staged.written_to(table), context.load.conflict_method
         target.lock_late()
         keep_latest(context, table, staged, key, is_new=before is None)
+        if method is ConflictMethod.UPDATE_ONLY:
+            target.run([dialect.writes.drop_new(table, staged.name, staged.types, key)])
+            method = ConflictMethod.UPDATE
         if carried := self._kept(before, into, method):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
         dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)

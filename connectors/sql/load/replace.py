@@ -17,6 +17,7 @@ from .deleted import deleting_replaced
 from .events import LoadEvents
 from .ingest import ingest
 from .key_change import KeyChange
+from .nulls import reason, refused, shown_values
 from .rejected import attempt
 from .staging import insert_staged, planned_staging, refuse_altered, repeated_keys
 from .strategy import Strategy
@@ -64,14 +65,23 @@ class Replace(Strategy):
     def create_staging(self, planned: StagingTable, *, is_shared: bool) -> StagingTable:
         """Create it as what will take the target's place."""
         columns, key = self.context.columns.required(planned.target_columns()), self.context.columns.key()
-        if self.table is None or not self.table.has_dependents:  # one that stays refuses NULL by itself
+        if not self._stays:  # one that stays refuses NULL by itself
             columns = _as_strict(columns, self.table)
         self.context.session.execute(self.context.dialect.tables.create_replacement(planned.name, columns, key))
         return planned
 
     def not_null(self) -> frozenset[str]:
-        """Return such columns of a target that stays; another table has none."""
-        return super().not_null() if self.table is not None and self.table.has_dependents else frozenset()
+        """Return such columns of a target that stays; of another one, those that are to refuse NULL as the target's."""
+        if self._stays:
+            return super().not_null()
+        columns = self.target_columns()
+        strict = zip(columns, _as_strict(columns, self.table), strict=True)
+        return frozenset(column.name for column, new in strict if column.is_nullable and not new.is_nullable)
+
+    @property
+    def _stays(self) -> bool:
+        """Tell whether the target is emptied and filled, as far as is known before the records arrive."""
+        return self.table is not None and (self.table.has_dependents or not self.context.dialect.facts.renames)
 
     def _rewrite(self, events: LoadEvents) -> bool:
         """Write a small replacement into the target itself, if that is missing or small; False: it is staged.
@@ -196,31 +206,51 @@ class Replace(Strategy):
     def _swap(self, table: Table | None, staged: StagingTable, key: Sequence[str]) -> int:
         """Let the staging table take the target's place, with unique keys; return how many records were rejected."""
         dialect, target = self.context.dialect, self.context.target
-        statements = [
-            *self._made_strict(table, staged),
-            *dialect.tables.swap(staged.name, table, target.name, key),
-        ]
+        strict, nulls = self._made_strict(table, staged), 0
+        if table is not None and strict:
+            nulls = self._without_nulls(staged, list(strict))
+        statements = [*strict.values(), *dialect.tables.swap(staged.name, table, target.name, key)]
         if dialect.facts.keys_replacements:
             if self.context.rejected is None or not dialect.facts.arrival:
                 target.run(statements)
-                return 0
+                return nulls
             if attempt(dialect, self.context.lease, lambda: target.run(statements)) is None:
-                return 0
+                return nulls
         count = self._reject_repeated_keys(staged, key)
         target.run(statements)
-        return count
+        return nulls + count
 
-    def _made_strict(self, table: Table | None, staged: StagingTable) -> list[str]:
+    def _made_strict(self, table: Table | None, staged: StagingTable) -> dict[str, str]:
         """Write NOT NULL for columns of the replacement, where the table was not looked at before it was made."""
         if table is None or self.context.dialect.facts.keeps_spelling:
-            return []
+            return {}
         name, quote = self.context.dialect.naming.table(staged.name), self.context.dialect.naming.quote
         columns = self.context.columns.required(list(staged.columns.values()))
-        return [
-            f"alter table {name} alter column {quote(strict.name)} set not null"
+        return {
+            strict.name: f"alter table {name} alter column {quote(strict.name)} set not null"
             for column, strict in zip(columns, _as_strict(columns, table), strict=True)
             if column.is_nullable and not strict.is_nullable
-        ]
+        }
+
+    def _without_nulls(self, staged: StagingTable, strict: Sequence[str]) -> int:
+        """Remove staged records with NULL in columns that are to refuse it; return how many.
+
+        Raises:
+            FatalConnectorError: there is one, and the stream rejects no records.
+        """
+        context, quote = self.context, self.context.dialect.naming.quote
+        table, key = context.target.name, context.columns.key()
+        if context.rejected is not None:
+            unfit = [(f"{quote(name)} is null", reason(table, name)) for name in strict]
+            return context.rejected.remove(staged, unfit, context.columns.names)
+        for name in strict:
+            shown = ", ".join(["1", *map(quote, key)])
+            source = context.dialect.naming.table(staged.name)
+            for _, *values in context.session.query(
+                f"select {shown} from {source} where {quote(name)} is null limit 1"
+            ):
+                raise context.error(refused(table, name, shown_values(key, values)))
+        return 0
 
     def _reject_repeated_keys(self, staged: StagingTable, key: Sequence[str]) -> int:
         """Leave one staged record of each key, where no index would; return how many records were rejected.

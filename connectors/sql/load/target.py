@@ -10,9 +10,10 @@ from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLos
 from ...stream import Load, WriteDisposition
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
-from ..identifiers import TableName
+from ..identifiers import TableName, staging_name
 from ..session import Lease, Session
 from ..tables import Column, Table
+from .nulls import Nulls
 
 #: A double keeps every integer up to this one.
 MOST_EXACT = 2**53
@@ -27,6 +28,7 @@ class Target:
         self.changes: list[Mapping[str, Any]] = []
         #: Whether `Load.announce` was told of them.
         self.is_announced = False
+        self.nulls = Nulls(name)
         self._dialect = dialect
         self._lease = lease
         self._load = load
@@ -73,7 +75,8 @@ class Target:
         return TableLost(text, stream=self._stream)
 
     def blame(self, error: ConnectorError) -> None:
-        """Name the trigger of the table that raised an error, as far as it is known."""
+        """Name the trigger of the table that raised an error, or the record whose NULL it refuses, as far as known."""
+        self.nulls.explain(error, staging_name(self._load.token))
         triggers = () if self._seen is None else self._seen.triggers
         raised_in = set(error.raised_in)
         found = [str(each) for each in triggers if raised_in.intersection(("*", each.function))]
@@ -154,6 +157,7 @@ class Target:
         """Begin a transaction: former changes are committed or rolled back."""
         self.changes.clear()
         self.is_announced = False
+        self.nulls.forget()
 
     def lacks(self, table: Table, columns: Sequence[Column]) -> bool:
         """Tell whether `evolve` would change anything."""

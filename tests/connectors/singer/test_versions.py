@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.errors import ConnectorError, FatalConnectorError
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.as_target import target_class
 from syncblocks.connectors.singer.plugin_config import plugins
@@ -153,3 +153,11 @@ def test_a_replace_by_our_singer_destination_removes_what_is_gone(
         )
         list(target.load(load, iter([batch, Checkpoint(is_final=True)])))
         assert ids(connector, config) == numbers
+
+
+def test_a_target_of_files_refuses_the_name_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(ConnectorConfigError, match="named like one file"):
+        feed("jsonl", {"path": str(path)}, schema("id"), record(1))
+    path.mkdir()
+    feed("jsonl", {"path": str(path)}, schema("id"), record(1))
