@@ -155,6 +155,7 @@ def open_held(
             hold_s=hold_s,
             wait_for_other=True,
             retry=tries > 1,
+            order_key="1",
             progress=progress,
             signals=signals,
         )
