@@ -41,6 +41,20 @@ def note(stream, pipeline_run, block_run, index, is_last_block_run, idempotency_
         print(stream, block_run.status, run.id, run.attempt, index, is_last_block_run, idempotency_key, file=log)
 """
 
+#: Holds a stream up while a file is there, and tells so by another one.
+HOLD = """\
+import time
+from pathlib import Path
+
+@transformer
+def hold(df, **kwargs):
+    here = Path(__file__).parent
+    while (here / "hold").exists():
+        (here / "held").touch()
+        time.sleep(0.05)
+    return df
+"""
+
 
 def prepare() -> None:
     """Write the pipeline file, its source and its callback."""
@@ -48,6 +62,7 @@ def prepare() -> None:
         "pipeline": "shop",
         "store": URL,
         "source": {"connector": "sqlite", "config": {"path": str(FOLDER / "source.db"), "checkpoint_records": 40}},
+        "transformers": [{"file": "hold.py", "streams": ["whole"]}],
         "destination": {"connector": "postgres", "config": {"url": URL}},
         "allow_blocks_to_fail": True,
         "concurrency": 2,
@@ -56,6 +71,7 @@ def prepare() -> None:
     }
     FILE.write_text(json.dumps(document), encoding="utf-8")
     (FOLDER / "note.py").write_text(NOTE, encoding="utf-8")
+    (FOLDER / "hold.py").write_text(HOLD, encoding="utf-8")
     (FOLDER / "kills").mkdir()
     with closing(sqlite3.connect(FOLDER / "source.db")) as connection, connection:
         for name in STREAMS:
@@ -159,6 +175,16 @@ class Rounds:
             right = [(place, place == len(ended) - 1) for place in range(len(ended))]
             if sorted(ended) != right:
                 yield f"index and last flag of attempt {attempt}: {sorted(ended)}"
+
+    def latest_run(self) -> tuple[str, bool]:
+        """Return status and is_active of the latest run."""
+        import psycopg
+
+        with psycopg.connect(URL) as connection:
+            return connection.execute(
+                "select a.status, r.is_active from _syncblocks_pipeline_run r join _syncblocks_attempt a "
+                "on a.run_id = r.id and a.attempt = r.attempt order by r.id desc limit 1"
+            ).fetchone() or ("none", False)
 
     def report(self) -> None:
         """Print the row of the table; end the program if something was violated."""
