@@ -74,7 +74,7 @@ class Airflow:
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
-        self._token = ""
+        self._token = self._latest = ""
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None) -> Any:
         """Return the answer to one question."""
@@ -99,13 +99,18 @@ class Airflow:
 
     def run(self, dag: str) -> str:
         """Order a DAG run, wait for its end, and return its state."""
-        run = self.ask(f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"]
-        return self.state_of(dag, run)
+        self._latest = self.ask(f"/api/v2/dags/{dag}/dagRuns", {"logical_date": None})["dag_run_id"]
+        return self._end_of_latest(dag)
 
-    def state_of(self, dag: str, run: str) -> str:
-        """Wait for the end of a DAG run; return its state."""
+    def clear(self, dag: str) -> str:
+        """Order all tasks of the latest DAG run anew, as a person does; return the state in which it ends."""
+        order = {"dag_run_id": self._latest, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+        self.ask(f"/api/v2/dags/{dag}/clearTaskInstances", order)
+        return self._end_of_latest(dag)
+
+    def _end_of_latest(self, dag: str) -> str:
         end = time.monotonic() + LIMIT_S
-        while (state := self.ask(f"/api/v2/dags/{dag}/dagRuns/{run}")["state"]) not in ("success", "failed"):
+        while (state := self.ask(f"/api/v2/dags/{dag}/dagRuns/{self._latest}")["state"]) not in ("success", "failed"):
             if time.monotonic() > end:
                 return f"still {state}"
             time.sleep(0.5)
@@ -140,15 +145,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     rounds = Rounds()
     with airflow() as client:
-        for place in (
-            "store.begin_run.after:1",
-            "postgres.commit.inside:3",
-            "stream.after_commit:2",
-            "store.finish_run.after:1",
-            "parent",
-        ):
+        for place in ("store.begin_run.after:1", "postgres.commit.inside:3", "parent", "store.finish_run.after:1"):
             rounds.begin(sync=place)
             rounds.end(client.run("whole_run"), "success")
+        rounds.begin(sync="store.finish_run.after:1")
+        rounds.end(client.clear("whole_run"), "success")  # a run of its own, which is not repeated
         for places in (
             {
                 "open": "store.hold_run.after:1",

@@ -14,10 +14,8 @@ PLACES = (
     "store.begin_run.before:1",
     "stream.after_take_over:2",
     "postgres.commit.inside:3",
-    "postgres.commit.after:6",
     "stream.after_commit:1",
     "store.close.inside:2",
-    "store.end_attempt.after:1",
     "store.finish_run.after:1",
 )
 #: Tries of the policy, with the first.

@@ -15,20 +15,20 @@ from uuid import UUID
 
 from killing import FOLDER, Rounds
 
-#: The flows: one task is the run, a task for each stream, and the same in processes of their own.
+#: The flows: one task is the run, and a task for each stream. Whoever loads them is not armed: Prefect does it in
+#: processes that look after a flow run, too.
 FLOWS = """\
-import os
-
 from killing import FILE, arm
-
-if "PREFECT__FLOW_RUN_ID" in os.environ:  # the process of a flow run, or of a task of it
-    arm("flow")
-from prefect.task_runners import ProcessPoolTaskRunner
 
 from syncblocks.sync.integrations.prefect import streams_flow, sync_flow
 
-whole_run = sync_flow(FILE, name="whole_run")
-each_stream = streams_flow(FILE, name="each_stream", retries=1)
+
+def armed(flow, flow_run, state):
+    arm("flow")
+
+
+whole_run = sync_flow(FILE, name="whole_run", on_running=[armed])
+each_stream = streams_flow(FILE, name="each_stream", retries=1, on_running=[armed])
 """
 POOL = "kills"
 #: Seconds for one try of a flow run.
@@ -36,13 +36,19 @@ LIMIT_S = 180
 
 
 def ended(client: Any, run: UUID) -> str:
-    """Wait until a try of a flow run has ended; return its state's type."""
+    """Wait until a try of a flow run has ended; return its state's type.
+
+    A crash is told of twice: by the process beside the flow's, and seconds later by the worker, who sets the state even
+    if the run was ordered again meanwhile.
+    """
     end = time.monotonic() + LIMIT_S
-    while not (state := client.read_flow_run(run).state).is_final():
+    while True:
+        state = client.read_flow_run(run).state
+        if state.is_final() and (not state.is_crashed() or "infrastructure exited" in str(state.message)):
+            return str(state.type.value)
         if time.monotonic() > end:
             return f"still {state.type.value}"
         time.sleep(0.3)
-    return str(state.type.value)
 
 
 def run_with_kills(client: Any, deployment: UUID, kills: int) -> str:
