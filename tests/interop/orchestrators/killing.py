@@ -41,8 +41,9 @@ def note(stream, pipeline_run, block_run, index, is_last_block_run, idempotency_
         print(stream, block_run.status, run.id, run.attempt, index, is_last_block_run, idempotency_key, file=log)
 """
 
-#: Holds a stream up while a file is there, and tells so by another one.
+#: Holds a stream up while a file is there; another one then holds the number of its process.
 HOLD = """\
+import os
 import time
 from pathlib import Path
 
@@ -50,7 +51,7 @@ from pathlib import Path
 def hold(df, **kwargs):
     here = Path(__file__).parent
     while (here / "hold").exists():
-        (here / "held").touch()
+        (here / "held").write_text(str(os.getpid()))
         time.sleep(0.05)
     return df
 """

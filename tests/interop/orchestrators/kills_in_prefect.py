@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from uuid import UUID
 
 from killing import FOLDER, Rounds
 
-#: The flows: one task is the run, and a task for each stream. Whoever loads them is not armed: Prefect does it in
-#: processes that look after a flow run, too.
+#: The flows: one task is the run, a task for each stream, and these in processes of their own. To load them arms none:
+#: Prefect does that in processes that look after a flow run, too.
 FLOWS = """\
 from killing import FILE, arm
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from syncblocks.sync.integrations.prefect import streams_flow, sync_flow
 
@@ -29,6 +31,7 @@ def armed(flow, flow_run, state):
 
 whole_run = sync_flow(FILE, name="whole_run", on_running=[armed])
 each_stream = streams_flow(FILE, name="each_stream", retries=1, on_running=[armed])
+processes = streams_flow(FILE, name="processes", retries=1, task_runner=ProcessPoolTaskRunner(max_workers=2))
 """
 POOL = "kills"
 #: Seconds for one try of a flow run.
@@ -36,19 +39,13 @@ LIMIT_S = 180
 
 
 def ended(client: Any, run: UUID) -> str:
-    """Wait until a try of a flow run has ended; return its state's type.
-
-    A crash is told of twice: by the process beside the flow's, and seconds later by the worker, who sets the state even
-    if the run was ordered again meanwhile.
-    """
+    """Wait until a try of a flow run has ended; return its state's type."""
     end = time.monotonic() + LIMIT_S
-    while True:
-        state = client.read_flow_run(run).state
-        if state.is_final() and (not state.is_crashed() or "infrastructure exited" in str(state.message)):
-            return str(state.type.value)
+    while not (state := client.read_flow_run(run).state).is_final():
         if time.monotonic() > end:
             return f"still {state.type.value}"
         time.sleep(0.3)
+    return str(state.type.value)
 
 
 def run_with_kills(client: Any, deployment: UUID, kills: int) -> str:
@@ -66,27 +63,52 @@ def retried(client: Any, run: UUID) -> str:
     """Order the retry of a flow run that has ended; return how that ends."""
     from prefect.states import AwaitingRetry
 
-    client.set_flow_run_state(run, AwaitingRetry(), force=True)
+    tries, end = client.read_flow_run(run).run_count, time.monotonic() + LIMIT_S
+    while (now := client.read_flow_run(run)).run_count == tries and time.monotonic() < end:
+        if now.state.is_final():  # a crash is told of twice, and the worker may be later than the order
+            client.set_flow_run_state(run, AwaitingRetry(), force=True)
+        time.sleep(0.3)
     return ended(client, run)
 
 
-def run_with_cancel(client: Any, deployment: UUID, rounds: Rounds) -> str:
-    """Order a flow run, cancel it while a stream is held up, and order its retry."""
-    from prefect.states import Cancelling
+def run_held_up(client: Any, deployment: UUID, disturb: Callable[[UUID, int], None]) -> tuple[UUID, str]:
+    """Order a flow run, and disturb it while a stream is held up; return the flow run and how that ends.
 
+    `disturb` gets the flow run and the number of the process that runs the stream.
+    """
     hold, held = FOLDER / "hold", FOLDER / "held"
     hold.touch()
     run = client.create_flow_run_from_deployment(deployment).id
     end = time.monotonic() + LIMIT_S
-    while not held.exists() and time.monotonic() < end:
+    while not (held.exists() and held.read_text()) and time.monotonic() < end:
         time.sleep(0.1)
-    client.set_flow_run_state(run, Cancelling())
-    state, of_run = ended(client, run), rounds.latest_run()
+    disturb(run, int(held.read_text()))
+    state = ended(client, run)
     for file in (hold, held):
-        file.unlink()
-    if (state, of_run) != ("CANCELLED", ("cancelled", False)):
+        file.unlink(missing_ok=True)
+    return run, state
+
+
+def run_with_cancel(client: Any, deployment: UUID, rounds: Rounds) -> str:
+    """Order a flow run, cancel it in the middle, and order its retry."""
+    from prefect.states import Cancelling
+
+    run, state = run_held_up(client, deployment, lambda run, _: client.set_flow_run_state(run, Cancelling()))
+    if (state, of_run := rounds.latest_run()) != ("CANCELLED", ("cancelled", False)):
         return f"{state} after the cancel, and status and is_active of its run are {of_run}"
     return retried(client, run)
+
+
+def run_with_killed_task(client: Any, deployment: UUID, rounds: Rounds) -> str:
+    """Order a flow run, kill the process of a task in the middle, and order the retry of the flow that fails by it."""
+
+    def kill(_: UUID, process: int) -> None:
+        os.kill(process, signal.SIGKILL)
+        (FOLDER / "hold").unlink()
+
+    rounds.kills += 1
+    run, state = run_held_up(client, deployment, kill)
+    return state if state == "COMPLETED" else retried(client, run)
 
 
 @contextmanager
@@ -103,7 +125,8 @@ def worker() -> Iterator[Any]:
     program = str(Path(sys.executable).with_name("prefect"))
     commands = (
         ["server", "start", "--port", str(port), "--no-ui"],
-        ["worker", "start", "--type", "process", "--pool", POOL],
+        # One at a time: a retry begins when the worker has told of the crash, which would be the retry's otherwise.
+        ["worker", "start", "--type", "process", "--pool", POOL, "--limit", "1"],
     )
     with ExitStack() as stack:
         for command in commands:
@@ -147,7 +170,7 @@ def deployed() -> dict[str, UUID]:
         name: flow.from_source(str(FOLDER), entrypoint=f"shop_flows.py:{name}").deploy(
             name, work_pool_name=POOL, build=False, push=False, print_next_steps=False
         )
-        for name in ("whole_run", "each_stream")
+        for name in ("whole_run", "each_stream", "processes")
     }
 
 
@@ -165,7 +188,9 @@ def main() -> None:
         ):
             rounds.begin(flow=places)
             rounds.end(run_with_kills(client, flows[flow], len(places)), "COMPLETED")
-        for flow in flows:
+        rounds.begin()
+        rounds.end(run_with_killed_task(client, flows["processes"], rounds), "COMPLETED")
+        for flow in ("whole_run", "each_stream"):
             rounds.begin()
             rounds.end(run_with_cancel(client, flows[flow], rounds), "COMPLETED")
     rounds.report()
