@@ -180,10 +180,9 @@ def main() -> None:
         flows = deployed()
         for flow, *places in (
             ("whole_run", "store.begin_run.after:1", "postgres.commit.inside:3"),
-            ("whole_run", "stream.after_commit:2"),
-            ("whole_run", "store.finish_run.after:1", "store.finish_run.after:1"),
+            ("whole_run", "stream.after_commit:2", "store.finish_run.after:1"),
             ("each_stream", "store.hold_run.after:1", "store.claim_own.after:2"),
-            ("each_stream", "stream.after_commit:1", "store.close.after:1"),
+            ("each_stream", "store.close.after:1"),
             ("each_stream", "store.take_over.after:1", "store.finish_run.after:1"),
         ):
             rounds.begin(flow=places)
