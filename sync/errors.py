@@ -101,6 +101,13 @@ class TryLater(SyncError):
         self.after_s = after_s
 
 
+class NotLatest(StateError):
+    """A run is to be tried again, and its pipeline has a later one."""
+
+    def __init__(self, pipeline: str, run_id: int, latest: int) -> None:
+        super().__init__(f"run {run_id} is not the latest of pipeline {pipeline!r}: that is run {latest}")
+
+
 class NothingToRetry(SyncError):
     """The latest run of the pipeline has succeeded; what it still had to deliver is delivered."""
 

@@ -91,7 +91,7 @@ class SyncOperator(BaseOperator):
                     full_refresh=self.full_refresh,
                     event=self.event if self.event is not None else context["dag_run"].conf,
                     is_retry=ti.try_number > 1,
-                    may_be_again=True,
+                    order_key=_order_key(self, ti),
                     signals=self._signals,
                 )
                 return self._run(task)
@@ -190,6 +190,7 @@ class OpenRunOperator(_OfHeldRun):
                 hold_s=self.hold_s,
                 wait_for_other=True,
                 retry=ti.try_number > 1,
+                order_key=_order_key(self, ti),
                 progress=progress,
                 signals=self._signals,
             )
@@ -330,6 +331,11 @@ def _loaded(given: PipelineFile, variables: Mapping[str, Any] | None, context: M
         interval=_interval(context),
         trigger=trigger_of("airflow", ti.dag_id, ti.run_id, ti.task_id, *([ti.map_index] if ti.map_index >= 0 else [])),
     )
+
+
+def _order_key(operator: BaseOperator, ti: Any) -> str:
+    """Return how many tries a task had before it was cleared last: Airflow then gives it `retries` more."""
+    return str(max(0, ti.max_tries - (operator.retries or 0)))
 
 
 def _interval(context: Mapping[str, Any]) -> tuple[datetime, datetime] | None:

@@ -22,8 +22,8 @@ from .running import Committed, Ended, Event, Said, Task, events_of, leftover, t
 #: Names of the checks of an asset.
 VERIFY, REJECTED = "verify", "rejected"
 
-#: Tag of a run that Dagster's daemon has started in place of a failed one.
-_RETRIED = "dagster/retry_number"
+#: Tags of a run in place of a failed one: by Dagster's daemon, or by a person from its failed steps or assets.
+_RETRIES = ("dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset_resume_retry")
 
 
 def syncblocks_assets(
@@ -165,13 +165,19 @@ def _execute(
 
 
 def _is_retry(context: dg.AssetExecutionContext) -> bool:
-    """Whether Dagster repeats the step by its policy, or the run; a person who executes it again means a new run."""
-    return context.retry_number > 0 or _RETRIED in context.run.tags
+    """Whether Dagster repeats the step by its policy, or the run; a person who executes all of it means a new run."""
+    return bool(context.retry_number > 0 or _first_run(context) != context.run.run_id)
 
 
 def _first_run(context: dg.AssetExecutionContext) -> str:
+    """Return the run in whose place others were started, one after another; its root may be an earlier order."""
     run = context.run
-    return str(run.root_run_id if _RETRIED in run.tags and run.root_run_id else run.run_id)
+    while any(tag in run.tags for tag in _RETRIES) and run.parent_run_id is not None:
+        parent = context.instance.get_run_by_id(run.parent_run_id)
+        if parent is None or parent.status is dg.DagsterRunStatus.SUCCESS:  # a tag that Dagster has handed on
+            break
+        run = parent
+    return str(run.run_id)
 
 
 def _told(context: dg.AssetExecutionContext, assets: _Assets, event: Event) -> Iterator[Any]:
@@ -191,6 +197,8 @@ def _ended(context: dg.AssetExecutionContext, assets: _Assets, ended: Ended) -> 
         return
     key, metadata = assets.key(ended.stream), assets.metadata(ended)
     if key not in context.selected_asset_keys:
+        if ended.stream in assets.names:  # an earlier run of Dagster has asked for it
+            return
         how = "write the catalog file anew with `syncblocks discover --save`"
         context.log.warning("%s is none of the declared streams: %s", ended.stream, how)
         yield dg.AssetMaterialization(key, metadata=metadata)

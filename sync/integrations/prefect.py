@@ -12,18 +12,21 @@ Here each stream is a task: a flow opens the run, maps a task over its streams, 
 
 from __future__ import annotations
 
+import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any
+from uuid import UUID, uuid4
 
 from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import wait
 
-from ..api import cancel
+from ..api import cancel_active
 from ..config import load_pipeline
 from ..config.names import load_names
 from ..errors import ConfigError, TryLater
@@ -37,6 +40,10 @@ from .running import Ended, Result, Task, events_of, events_while, figures_of, s
 
 #: Seconds between two looks whether a stream can be tried again.
 WAIT_S = 1.0
+
+#: Try of a flow run, and what tasks of it are asked to do -> task run, and its place among those.
+_asked: dict[tuple[UUID, int, str], dict[UUID, int]] = {}
+_lock = threading.Lock()
 
 
 def _may_help(_task: Any, _run: Any, state: Any) -> bool:
@@ -70,9 +77,9 @@ def sync(
         ConfigError: the file is wrong.
         PipelineFailed: a stream failed or was cancelled.
     """
-    first, tries, key = _of_flow()
+    tries, trigger = _order(tuple(streams), tuple(tags), full_refresh)
     logger = get_run_logger()
-    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger_of("prefect", first, key))
+    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger)
     order = Task(
         pipeline=loaded,
         streams=streams,
@@ -143,8 +150,8 @@ def open_held(
         ConfigError: the file is wrong, or its streams cannot run in tasks of their own.
         PipelineFailed: the run failed before its first stream.
     """
-    first, tries, key = _of_flow()
-    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger_of("prefect", first, key))
+    tries, trigger = _order(tuple(streams), tuple(tags), full_refresh)
+    loaded = load_pipeline(pipeline, variables=variables, trigger=trigger)
     run = _worked(
         lambda progress, signals: open_run(
             loaded,
@@ -155,6 +162,7 @@ def open_held(
             hold_s=hold_s,
             wait_for_other=True,
             retry=tries > 1,
+            order_key="1",
             progress=progress,
             signals=signals,
         )
@@ -250,7 +258,7 @@ def streams_flow(
             hold_s=hold_s,
         )
         run_id, left = opened["run_id"], opened["streams"]
-        _, tries, _ = _of_flow()
+        tries = _tries()
         try:
             for number in range(retries + 1):
                 is_retry = number > 0 or tries > 1
@@ -262,7 +270,7 @@ def streams_flow(
                 time.sleep(retry_delay_seconds)
         except BaseException:  # the flow is cancelled: Prefect interrupts this thread only
             with suppress(Exception):  # what is not ended the next start recovers
-                cancel(load_pipeline(pipeline))
+                cancel_active(load_pipeline(pipeline), run_id)
                 finish_run(pipeline, run_id)
             raise
         done: dict[str, Any] = finish_held(pipeline, run_id)
@@ -271,14 +279,32 @@ def streams_flow(
     return synced
 
 
-def _of_flow() -> tuple[Any, int, str]:
-    """Return id and try of the flow run, or of the task run outside of a flow, and what the task is called in it."""
-    flow_run, task_run = FlowRunContext.get(), TaskRunContext.get()
-    run = None if task_run is None else task_run.task_run
-    first, tries = (None, 1) if run is None else (run.id, run.run_count)
-    if flow_run is not None and flow_run.flow_run is not None:
-        first, tries = flow_run.flow_run.id, max(tries, flow_run.flow_run.run_count)
-    return first, tries, "" if run is None else run.dynamic_key
+def _order(*arguments: object) -> tuple[int, str]:
+    """Return which try of its order a task is, and the order's trigger id.
+
+    In a flow that is what the task is asked to do, and how many tasks of the flow were asked the same before: a flow
+    that is tried again has new tasks, whose ids are others.
+    """
+    of_flow, of_task = FlowRunContext.get(), TaskRunContext.get()
+    flow_run = None if of_flow is None else of_flow.flow_run
+    task_run = None if of_task is None else of_task.task_run
+    if flow_run is None or task_run is None:
+        return _tries(), trigger_of("prefect", uuid4() if task_run is None else task_run.id)
+    asked = hashlib.sha256(repr(arguments).encode()).hexdigest()[:8]
+    with _lock:
+        same = _asked.setdefault((flow_run.id, flow_run.run_count, asked), {})
+        number = same.setdefault(task_run.id, len(same))
+    return _tries(), trigger_of("prefect", flow_run.id, asked, *([number] if number else []))
+
+
+def _tries() -> int:
+    """Return which try this is of the flow run, or of the task run if that has more."""
+    of_flow, of_task = FlowRunContext.get(), TaskRunContext.get()
+    flow_run = None if of_flow is None else of_flow.flow_run
+    return max(
+        1 if flow_run is None else flow_run.run_count,
+        1 if of_task is None else of_task.task_run.run_count,
+    )
 
 
 def _worked(work: Callable[[Progress, list[int]], Result]) -> Result:

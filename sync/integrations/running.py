@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..config import Pipeline
-from ..errors import NothingToRetry
+from ..errors import NothingToRetry, NotLatest
 from ..run.held.opening import HeldRun
 from ..run.held.recorded import recorded_result
+from ..run.ordered import ordered_run, patterns_of_unfinished
 from ..run.pipeline import SIGNAL_DRAIN_S, run_pipeline
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
@@ -100,8 +101,8 @@ class Task:
     event: Mapping[str, Any] | None = None
     #: Whether the orchestrator repeats a try of this task, whose run has the pipeline's trigger.
     is_retry: bool = False
-    #: Whether a person may repeat a task that has succeeded, too, and means a new run.
-    may_be_again: bool = False
+    #: A person may order the run of a trigger again, and means a new run after a success: each order has its own key.
+    order_key: str = "1"
     #: Numbers of signals; the orchestrator adds one to stop the run, if it raises nothing.
     signals: list[int] = field(default_factory=list)
 
@@ -110,7 +111,8 @@ def events_of(task: Task) -> Generator[Event, None, None]:
     """Run a pipeline; yield what happens, the result last.
 
     A repeated try goes on with the run of the try before it: its next attempt takes the streams that did not succeed,
-    and those that did are told of again. A run that has left nothing to do is not repeated.
+    and those that did are told of again. A run that has left nothing to do is not repeated. Where the pipeline has
+    had another run since, the streams that are left get a new one.
 
     Raises:
         ConfigError: the file is wrong; nothing was run.
@@ -158,26 +160,48 @@ def events_while(work: Callable[[Told], Result], signals: list[int]) -> Generato
 
 
 def _run(task: Task, progress: Told) -> RunResult:
-    pipeline = task.pipeline
-    before = _latest(pipeline) if task.is_retry else None
-    if before is None or before.trigger != pipeline.trigger:
-        return _run_anew(task, progress)
-    try:
-        result = run_pipeline(pipeline, retry=True, wait_for_other=True, progress=progress, signals=task.signals)
-    except NothingToRetry:
-        if task.may_be_again and not before.is_active:
-            return _run_anew(task, progress)
-        result = RunResult(run_id=before.id, pipeline=pipeline.pipeline, status=SUCCESS)
-    for ended in _of_earlier_attempts(pipeline, before.id):
+    before = _before(task) if task.is_retry else None
+    if before is None:
+        return _run_anew(task, progress, task.streams, task.tags)
+    result = _run_again(task, progress, before)
+    for ended in _of_earlier_attempts(task.pipeline, before.id):
         progress.tell(ended)
     return result
 
 
-def _run_anew(task: Task, progress: Told) -> RunResult:
+def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
+    """Go on with the run of an earlier try."""
+    try:
+        return run_pipeline(
+            task.pipeline,
+            retry=before.id,
+            order_key=task.order_key,
+            wait_for_other=True,
+            progress=progress,
+            signals=task.signals,
+        )
+    except NothingToRetry:
+        return _succeeded(task, before)
+    except NotLatest:
+        with existing_store(task.pipeline) as store:
+            assert store is not None
+            left = patterns_of_unfinished(store, before)
+            if not left and store.run(before.id).status == SUCCESS:
+                return _succeeded(task, before)
+        # Without streams it has failed before its first one.
+        return _run_anew(task, progress, left or task.streams, () if left else task.tags)
+
+
+def _succeeded(task: Task, before: PipelineRun) -> RunResult:
+    return RunResult(run_id=before.id, pipeline=task.pipeline.pipeline, status=SUCCESS)
+
+
+def _run_anew(task: Task, progress: Told, streams: Sequence[str], tags: Sequence[str]) -> RunResult:
     return run_pipeline(
         task.pipeline,
-        streams=task.streams,
-        tags=task.tags,
+        streams=streams,
+        tags=tags,
+        order_key=task.order_key,
         full_refresh=task.full_refresh,
         event=task.event,
         wait_for_other=True,
@@ -186,9 +210,9 @@ def _run_anew(task: Task, progress: Told) -> RunResult:
     )
 
 
-def _latest(pipeline: Pipeline) -> PipelineRun | None:
-    with existing_store(pipeline) as store:
-        return None if store is None else store.latest_run(pipeline.pipeline)
+def _before(task: Task) -> PipelineRun | None:
+    with existing_store(task.pipeline) as store:
+        return None if store is None else ordered_run(store, task.pipeline, task.order_key)
 
 
 def _of_earlier_attempts(pipeline: Pipeline, run_id: int) -> Iterator[Ended]:

@@ -13,13 +13,16 @@ from ..session.session import Session
 from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
-def attempt_plan(session: Session, plan: Plan, order: Mapping[str, Any] | None = None) -> AttemptPlan:
+def attempt_plan(
+    session: Session, plan: Plan, order: Mapping[str, Any] | None = None, *, order_key: str = ""
+) -> AttemptPlan:
     """Return what the run store records of an attempt before it begins.
 
     Args:
         session: the opened pipeline.
         plan: of the attempt.
         order: what the workers of other machines need to know to plan the same.
+        order_key: names the orchestrator's order that the attempt carries out; empty: it has none.
     """
     pipeline = session.pipeline
     return AttemptPlan(
@@ -34,6 +37,7 @@ def attempt_plan(session: Session, plan: Plan, order: Mapping[str, Any] | None =
             "source": session.redactor.redact(session.source.identity()),
             "destination": session.redactor.redact(session.destination.identity()),
             **({} if order is None else {"order": dict(order)}),
+            **({"order_key": order_key} if order_key else {}),
         },
     )
 

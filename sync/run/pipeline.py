@@ -17,7 +17,7 @@ from ..config import Pipeline, load_pipeline
 from ..config.executor import THREADS
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
-from ..errors import AlreadyRunning, ConfigError, NothingToRetry, SyncError
+from ..errors import AlreadyRunning, ConfigError, NothingToRetry, NotLatest, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
@@ -76,7 +76,8 @@ def run_pipeline(
     concurrency: int | None = None,
     inline_callbacks: bool = False,
     wait_for_other: bool = False,
-    retry: bool = False,
+    retry: bool | int = False,
+    order_key: str = "",
     tick: int | None = None,
     repairs: Mapping[str, Repair] | None = None,
     bookmarks: Mapping[str, Mapping[str, str]] | None = None,
@@ -102,7 +103,8 @@ def run_pipeline(
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: a new attempt of the latest run, for the streams that did not succeed or never started; of these the ones
-            that `streams` and `tags` match.
+            that `streams` and `tags` match. A number: of this run, which must be the latest.
+        order_key: recorded with the attempt: by it an orchestrator knows the run that has carried out its order.
         tick: the claimed tick that this run carries out (`run --tick`).
         repairs: repair these streams and do nothing else (`verify --repair`).
         bookmarks: stream -> a value, as text, for each of its bookmark_properties: where it starts in this run.
@@ -118,11 +120,14 @@ def run_pipeline(
     Raises:
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
+        NotLatest: `retry` names a run that is not the latest.
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    retried = None
     if retry:
-        pipeline = _as_of_latest_run(pipeline)
+        retried = _latest_run(pipeline, None if retry is True else retry)
+        pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = Order(
         streams=streams,
@@ -139,7 +144,8 @@ def run_pipeline(
         event=event or {},
         concurrency=concurrency,
         wait_for_other=wait_for_other,
-        retry=retry,
+        retry=None if retried is None else retried.id,
+        order_key=order_key,
         tick=tick,
         repairs=repairs,
         executor=executor,
@@ -158,7 +164,9 @@ class Order(NamedTuple):
     event: Mapping[str, Any] = {}
     concurrency: int | None = None
     wait_for_other: bool = False
-    retry: bool = False
+    #: The run whose next attempt this is.
+    retry: int | None = None
+    order_key: str = ""
     tick: int | None = None
     repairs: Mapping[str, Repair] | None = None
     executor: Any = None
@@ -428,10 +436,9 @@ class Runner:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
         plan = planned if isinstance(planned, Plan) else Plan(streams=(), groups=())
-        recorded = attempt_plan(self.session, plan, self.worker_order(plan))
-        latest = self.store.latest_run(pipeline.pipeline) if self.order.retry else None
-        if latest is not None:
-            run = self.store.begin_retry(latest.id, plan=recorded)
+        recorded = attempt_plan(self.session, plan, self.worker_order(plan), order_key=self.order.order_key)
+        if self.order.retry is not None:
+            run = self.store.begin_retry(self.order.retry, plan=recorded)
         else:
             run = self.store.begin_run(
                 pipeline.pipeline,
@@ -454,20 +461,16 @@ class Runner:
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
-        if self.order.retry:
-            return matching_names(self._unfinished(), self.order.streams)
+        if self.order.retry is not None:
+            return matching_names(self._unfinished(self.order.retry), self.order.streams)
         if self.order.given.fills:
             return list(self.order.given.fills)
         return None if self.order.repairs is None else list(self.order.repairs)
 
-    def _unfinished(self) -> list[str]:
-        latest = self.store.latest_run(self.pipeline.pipeline)
-        assert latest is not None  # `_as_of_latest_run` has found it
-        names = self.store.unfinished_streams(latest.id)
-        if not names and latest.status == "success":
-            raise NothingToRetry(
-                f"run {latest.id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry"
-            )
+    def _unfinished(self, run_id: int) -> list[str]:
+        names = self.store.unfinished_streams(run_id)
+        if not names and self.store.run(run_id).status == "success":
+            raise NothingToRetry(f"run {run_id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
         return list(names)
 
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
@@ -539,15 +542,22 @@ class Runner:
         return error_info(error, self.session.redactor)
 
 
-def _as_of_latest_run(pipeline: Pipeline) -> Pipeline:
-    """Load the file again as of the latest run, which is retried."""
+def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:
+    """Return the latest run, which is retried.
+
+    Raises:
+        SyncError: there is none.
+        NotLatest: another one was wanted.
+    """
     latest = None
     if Store.exists(pipeline.store_url):
         with Store.open(pipeline.store_url) as store:
             latest = store.latest_run(pipeline.pipeline)
     if latest is None:
         raise SyncError(f"pipeline {pipeline.pipeline!r} has never run: there is nothing to retry")
-    return as_of_run(pipeline, latest)
+    if wanted not in (None, latest.id):
+        raise NotLatest(pipeline.pipeline, wanted, latest.id)
+    return latest
 
 
 def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:

@@ -20,7 +20,7 @@ from .model import CANCELLED, RUNNING, UNCLAIMED, AttemptPlan
 from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
-from .runs import LATEST_RUN, LEASE_S, begin_attempt, lease_end, refuse_active, set_run
+from .runs import LEASE_S, begin_attempt, lease_end, refuse_active, refuse_earlier, set_run
 from .statements import one_of
 from .table_names import PIPELINE_RUN, STREAM_RUN
 from .transactions import LATEST, LockedRun, Transactions, save_attempt
@@ -144,7 +144,8 @@ class Held:
 
         Raises:
             AlreadyRunning: the pipeline has another active run, or a process has taken this one over.
-            StateError: the run was cancelled, or the pipeline has a later run.
+            StateError: the run was cancelled.
+            NotLatest: the pipeline has a later run.
         """
         try:
             with self._transactions.write_and_lease("begin_retry") as connection:
@@ -211,9 +212,7 @@ class Held:
 
     def _take_up(self, connection: Connection, run: LockedRun, hold_s: int) -> None:
         refuse_active(connection, run.pipeline)
-        latest = connection.value(LATEST_RUN, {"pipeline": run.pipeline})
-        if latest != run.id:
-            raise StateError(f"run {run.id} is not the latest of pipeline {run.pipeline!r}: that is run {latest}")
+        refuse_earlier(connection, run.pipeline, run.id)
         set_run(connection, run.id, is_active=True, cancel_requested_at=None)
         self._give(connection, run, hold_s)
 

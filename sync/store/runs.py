@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..errors import AlreadyRunning, StateError
+from ..errors import AlreadyRunning, NotLatest, StateError
 from .connection import Conflict, Connection, Row, value_of
 from .model import (
     RUNNING,
@@ -46,7 +46,7 @@ _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (S
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 _ACTIVE = f"SELECT id, owner, hold_s, lease_until FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
-LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
+_LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
 _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
     WHERE r.id = :run_id AND s.status = :status ORDER BY s.position"""
@@ -121,16 +121,12 @@ class Runs:
 
         Raises:
             AlreadyRunning: the pipeline has an active run.
-            StateError: the pipeline has a later run.
+            NotLatest: the pipeline has a later run.
         """
         with self._one_active(self.run(run_id).pipeline), self._transactions.write("begin_retry") as connection:
             run = self._transactions.lock(connection, run_id)
             refuse_active(connection, run.pipeline)
-            latest_id = connection.value(LATEST_RUN, {"pipeline": run.pipeline})
-            if latest_id != run_id:
-                raise StateError(
-                    f"run {run_id} is not the latest of pipeline {run.pipeline!r}: that is run {latest_id}"
-                )
+            refuse_earlier(connection, run.pipeline, run_id)
             set_run(
                 connection,
                 run_id,
@@ -263,9 +259,12 @@ class Runs:
         """Return the pipeline's run that is not finished, its process alive or dead."""
         return self._first("r.pipeline = :pipeline AND r.is_active = TRUE", {"pipeline": pipeline})
 
-    def latest_run(self, pipeline: str) -> PipelineRun | None:
-        """Return the pipeline's latest run."""
-        return self._first("r.pipeline = :pipeline", {"pipeline": pipeline})
+    def latest_run(self, pipeline: str, trigger: str | None = None) -> PipelineRun | None:
+        """Return the pipeline's latest run; `trigger`: of those with this trigger id."""
+        if trigger is None:
+            return self._first("r.pipeline = :pipeline", {"pipeline": pipeline})
+        values = {"pipeline": pipeline, "trigger": trigger}
+        return self._first("r.pipeline = :pipeline AND r.trigger_id = :trigger", values)
 
     def runs(self, pipeline: str | None = None, limit: int = 20) -> list[PipelineRun]:
         """Return runs, the latest first."""
@@ -351,6 +350,13 @@ def refuse_active(connection: Connection, pipeline: str) -> None:
     row = connection.row(_ACTIVE, {"pipeline": pipeline})
     if row is not None:
         raise AlreadyRunning(pipeline, row.id, holder_text(Owner.decode(row.owner), row.hold_s, row.lease_until))
+
+
+def refuse_earlier(connection: Connection, pipeline: str, run_id: int) -> None:
+    """Raise `NotLatest` if the pipeline has a later run."""
+    latest = connection.value(_LATEST_RUN, {"pipeline": pipeline})
+    if latest != run_id:
+        raise NotLatest(pipeline, run_id, latest)
 
 
 def lease_end(now: datetime) -> datetime:

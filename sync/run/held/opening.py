@@ -14,10 +14,12 @@ from ...plan.placement import place_of
 from ...plan.plan import Plan
 from ...session.inspection import existing_store
 from ...session.session import Session
-from ...store.model import RUNNING, ErrorInfo, PipelineRun
+from ...store import Store
+from ...store.model import RUNNING, SUCCESS, UNCLAIMED, ErrorInfo, PipelineRun
 from ..executors.opening import with_executor
 from ..lease import Lease
 from ..notebook import default_progress
+from ..ordered import carries_out, is_latest, ordered_run, patterns_of_unfinished
 from ..pipeline import Order, Runner
 from ..progress import Progress
 from ..results import RunResult
@@ -56,6 +58,7 @@ def open_run(
     hold_s: int = HOLD_S,
     wait_for_other: bool = False,
     retry: bool = False,
+    order_key: str = "",
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> HeldRun:
@@ -75,6 +78,8 @@ def open_run(
         hold_s: seconds, from 60 to a week.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
         retry: return the run that an earlier call with the same trigger has opened, if it is still held.
+        order_key: recorded with the run; with `retry`, the run of the same trigger and key is returned also after its
+            end, whose streams can be tried again. Empty: it is not.
         progress: gets a call for each event.
         signals: numbers of signals that the caller has got; a number that is added gives up.
 
@@ -88,9 +93,8 @@ def open_run(
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
     pipeline = with_executor(pipeline, THREADS)
-    if retry and (there := _opened_before(pipeline)) is not None:
-        return there
     order = Order(
+        order_key=order_key,
         streams=streams,
         tags=tags,
         given=RunOptions(full_refresh=full_refresh),
@@ -99,6 +103,8 @@ def open_run(
     )
     with Opener(pipeline, progress or default_progress(), order, inline_callbacks=False, signals=signals) as opener:
         opener.hold_s = int(hold_s)
+        if retry and (there := opener.opened_before()) is not None:
+            return there
         result = opener.run()
     if result.status != RUNNING or result.run_id is None:
         result.raise_for_status()
@@ -106,20 +112,37 @@ def open_run(
     return HeldRun(id=result.run_id, pipeline=pipeline.pipeline, streams=result.never_started)
 
 
-def _opened_before(pipeline: Pipeline) -> HeldRun | None:
-    with existing_store(pipeline) as store:
-        run = None if store is None else store.active_run(pipeline.pipeline)
-        if store is None or run is None or run.hold_s is None or run.trigger != pipeline.trigger:
-            return None
-        plan = store.attempt_plan(run.id, 1)
-    assert plan is not None  # it was written when the run began
-    return HeldRun(id=run.id, pipeline=run.pipeline, streams=tuple(each.stream for each in plan.streams))
-
-
 class Opener(Runner):
     """Begins a run as any other, and gives it to its tasks where others run their streams."""
 
     hold_s = HOLD_S
+
+    def opened_before(self) -> HeldRun | None:
+        """Return the run that an earlier try has opened; None: this one opens a run."""
+        key = self.order.order_key
+        with existing_store(self.pipeline) as store:
+            run = None if store is None else ordered_run(store, self.pipeline, key)
+            if store is None or run is None:
+                return None
+            if run.is_active and run.hold_s is not None:
+                return _held(store, run)
+            if not carries_out(store, run, key):
+                return None
+        return self._ended_before(run)
+
+    def _ended_before(self, run: PipelineRun) -> HeldRun | None:
+        """Return the ended run of this order if it has started streams: those are not to run twice."""
+        self.open_store()
+        if run.is_active:  # the process that was to end it has died
+            self.clear_up()
+            run = self.store.run(run.id)
+        has_started = any(each.status != UNCLAIMED for each in self.store.stream_statuses(run.id))
+        if run.is_active or not has_started:
+            return None
+        if run.status == SUCCESS or is_latest(self.store, run):
+            return _held(self.store, run)
+        self.order = self.order._replace(streams=patterns_of_unfinished(self.store, run), tags=())
+        return None
 
     def make_plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         """Return the plan, or why the run fails before its first stream.
@@ -143,6 +166,12 @@ class Opener(Runner):
         self.store.hold_run(run.id, self.hold_s)
         names = tuple(planned.name for planned in plan.streams)
         return RunResult(run_id=run.id, pipeline=run.pipeline, status=RUNNING, never_started=names)
+
+
+def _held(store: Store, run: PipelineRun) -> HeldRun:
+    plan = store.attempt_plan(run.id, 1)
+    assert plan is not None  # it was written when the run began
+    return HeldRun(id=run.id, pipeline=run.pipeline, streams=tuple(each.stream for each in plan.streams))
 
 
 def _most_at_once(session: Session) -> int | None:

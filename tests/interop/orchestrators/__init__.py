@@ -9,11 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from syncblocks.connectors.singer.environments import FOLDER_VARIABLE
+from tests import services
 from tests.docs import ROOT, examples
 
 from ..stage import LIMIT_S, Act, Failed, Stage
@@ -70,22 +71,30 @@ ORCHESTRATORS = (
 )
 
 
-#: Those whose workers are killed, too.
-KILLED = ("dagster",)
-
-
 def orchestrator_cases() -> list[tuple[str, Act]]:
     """Return name and act of each case."""
-    cases = [(each.pip.replace("==", " "), _act(each, "in")) for each in ORCHESTRATORS]
-    cases += [(f"{each.extra} kills", _act(each, "kills_in")) for each in ORCHESTRATORS if each.extra in KILLED]
+    cases = [(each.pip.replace("==", " "), _examples(each)) for each in ORCHESTRATORS]
+    cases += [(f"{each.extra} kills", _kills(each)) for each in ORCHESTRATORS]
     return cases
 
 
-def _act(orchestrator: Orchestrator, what: str) -> Act:
+def _examples(orchestrator: Orchestrator) -> Act:
     def run(stage: Stage) -> str:
         python = _environment(orchestrator)
         _write(stage.folder, orchestrator)
-        return _called([python, str(Path(__file__).with_name(f"{what}_{orchestrator.extra}.py"))], stage.folder)
+        return _called([python, str(Path(__file__).with_name(f"in_{orchestrator.extra}.py"))], stage.folder)
+
+    return run
+
+
+def _kills(orchestrator: Orchestrator) -> Act:
+    """Return the case that kills real workers; what it prints is a row of the table."""
+
+    def run(stage: Stage) -> str:
+        program = str(Path(__file__).with_name(f"kills_in_{orchestrator.extra}.py"))
+        with services.fresh_postgres_database() as url:
+            env = {"KILLS_DATABASE": url, "KILLS_FOLDER": str(stage.folder)}
+            return _called([_environment(orchestrator), program], stage.folder, env)
 
     return run
 
@@ -97,7 +106,7 @@ def _environment(orchestrator: Orchestrator) -> str:
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         _called([sys.executable, "-m", "venv", str(folder)], ROOT)
-        wanted = [orchestrator.pip, "-e", f"{ROOT}[{orchestrator.extra},duckdb,sqlite]"]
+        wanted = [orchestrator.pip, "-e", f"{ROOT}[{orchestrator.extra},duckdb,postgres,sqlite]"]
         _called([python, "-m", "pip", "install", "-q", *wanted], ROOT)
         (folder / "ready").touch()
     return python
@@ -123,11 +132,13 @@ def _write(folder: Path, orchestrator: Orchestrator) -> None:
             path.write_text(text.replace("{{ conn.crm.get_uri() }}", "in"), encoding="utf-8")
 
 
-def _called(command: Sequence[str], folder: Path) -> str:
+def _called(command: Sequence[str], folder: Path, more: Mapping[str, str] | None = None) -> str:
     homes = {"AIRFLOW_HOME": str(folder), "DAGSTER_HOME": str(folder), "PREFECT_HOME": str(folder / "prefect")}
     # The programs import `seen`, and the page's examples.
     homes["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent), str(folder), str(folder / "dags")))
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | QUIET | homes
+    env = (
+        {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"} | QUIET | homes | dict(more or {})
+    )
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode:
         raise Failed(f"{' '.join(command[:4])}: {done.stderr[-800:] or done.stdout[-800:]}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.context import get_run_context
 from prefect.testing.utilities import prefect_test_harness
 from seen import break_again, check, counts, counts_of_streams, mend, notes
+
+from syncblocks.sync.integrations.prefect import sync
 
 
 def main() -> None:
@@ -37,10 +41,22 @@ def main() -> None:
         check("syncblocks-crm" in {artifact.key for artifact in shown}, True, "an artifact")
 
         tasks_of_streams()
+        check(fails_after_its_run(), 6, "the run of a flow that is tried again")
+        check(notes(), ["orders success 6 1"], "its callbacks")
+        check(counts()["orders"], 8, "its table")
         Path("crm.yaml").write_text("nope: 1", encoding="utf-8")
         state = crm_flow.crm(return_state=True)
         check("ConfigError" in str(state.message), True, "a mistake in the file")
     print("flow, task, failure, retries as attempts, artifact; a task for each stream, its retries")
+
+
+@flow(retries=1)
+def fails_after_its_run() -> int:
+    """Fail in the first try, when the run has ended; return its number."""
+    done = sync("crm.yaml", streams=["orders"])
+    if get_run_context().flow_run.run_count == 1:
+        raise RuntimeError("once")
+    return int(done["run_id"])
 
 
 def tasks_of_streams() -> None:

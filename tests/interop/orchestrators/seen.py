@@ -9,37 +9,6 @@ from pathlib import Path
 GOOD = "id,name\n1,a\n2,b\n"
 
 
-#: Where a process is killed: around the beginning of the run, the commits, the ends of streams, and the end of the run.
-PLACES = (
-    "store.begin_run.after:1",
-    "stream.before_take_over:1",
-    "stream.after_take_over:2",
-    "duckdb.commit.inside:5",
-    "duckdb.commit.after:5",
-    "stream.after_commit:1",
-    "store.close.inside:1",
-    "store.close.after:2",
-    "store.end_attempt.after:1",
-    "store.finish_run.before:1",
-)
-
-
-#: A module in a worker's process: it arms the kill, each line for one process, before it imports the package.
-ARMED = """
-import os
-from pathlib import Path
-file = Path("places.txt")
-if file.exists() and (places := file.read_text().splitlines()):
-    os.environ["SYNCBLOCKS_FAILPOINT"] = places[0] + ":kill"
-    file.write_text("\\n".join(places[1:]))
-"""
-
-
-def arm(*places: str) -> None:
-    """Let the next processes die, each at its place."""
-    Path("places.txt").write_text("\n".join(places), encoding="utf-8")
-
-
 def break_again() -> None:
     """Make the file bad that `mend` has made good."""
     Path("in/visits.csv").write_text("id,name\n1,a\n1,b,c\n", encoding="utf-8")
@@ -68,30 +37,12 @@ def counts_of_streams() -> dict[str, int]:
     return {name: number for name, number in found.items() if not name.startswith("_")}
 
 
-def calls() -> list[list[str]]:
-    """Return stream, status, run, attempt and key of each callback since the last look."""
+def notes() -> list[str]:
+    """Return stream, status, run and attempt of each callback since the last look."""
     path = Path("note.py.log")
     found = sorted(path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
     path.unlink(missing_ok=True)
-    return [line.split() for line in found]
-
-
-def notes() -> list[str]:
-    """Return the same without the keys."""
-    return [" ".join(call[:-1]) for call in calls()]
-
-
-def check_round(place: str, number: int) -> None:
-    """Check that a task that was killed, and then repeated, has appended each stream once, and told of it."""
-    check(counts(), dict.fromkeys(("orders", "users", "visits"), 2 * number), f"tables after a kill at {place}")
-    keys: dict[tuple[str, ...], set[str]] = {}
-    for *event, key in calls():
-        keys.setdefault(tuple(event), set()).add(key)
-    check({len(each) for each in keys.values()}, {1}, f"events of one attempt after a kill at {place}")
-    told = sorted(stream for stream, status, _, _ in keys if status == "success")
-    check(told, ["orders", "users", "visits"], f"successes told after a kill at {place}")
-    attempts = [(stream, run, attempt) for stream, _, run, attempt in keys]
-    check(len(attempts), len(set(attempts)), f"one status of each attempt after a kill at {place}")
+    return [line.rpartition(" ")[0] for line in found]
 
 
 def check(found: object, expected: object, what: str) -> None:

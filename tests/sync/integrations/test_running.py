@@ -154,14 +154,42 @@ def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
     assert rows(tmp_path, "a") == 4
 
 
-def test_a_try_that_had_succeeded_is_not_repeated_unless_a_person_may_mean_that(tmp_path: Path) -> None:
+def test_a_try_that_had_succeeded_is_not_repeated_unless_a_person_orders_it_anew(tmp_path: Path) -> None:
     task = Task(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
     played(replace(task, is_retry=False))
     events = played(task)
     assert (result_of(events).run_id, result_of(events).status) == (1, "success")
     assert ended(events)["a"].figures["records"] == 2
     assert rows(tmp_path, "a") == 2
-    assert result_of(played(replace(task, may_be_again=True))).run_id == 2
+    assert result_of(played(replace(task, order_key="2"))).run_id == 2
+    assert rows(tmp_path, "a") == 4
+
+
+def test_an_order_that_fails_and_is_given_anew_goes_on_with_its_run_once(tmp_path: Path) -> None:
+    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    cleared = Task(pipeline=shop(tmp_path, b=GOOD), is_retry=True, order_key="2")
+    for attempt in (2, 2):
+        assert {name: each.attempt for name, each in ended(played(cleared)).items()} == {"a": 1, "b": attempt}
+    assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 2)
+
+
+def test_a_retry_after_the_run_of_another_does_what_is_left_in_a_run_of_its_own(tmp_path: Path) -> None:
+    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    assert result_of(played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), streams=["b"]))).run_id == 2
+    task = Task(pipeline=shop(tmp_path), is_retry=True)
+    for _ in range(2):
+        events = played(task)
+        assert (result_of(events).run_id, result_of(events).status) == (3, "success")
+    assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 4)
+
+
+def test_a_try_that_had_succeeded_is_known_after_the_run_of_another(tmp_path: Path) -> None:
+    task = Task(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
+    played(replace(task, is_retry=False))
+    played(Task(pipeline=shop(tmp_path, trigger="other")))
+    events = played(task)
+    assert (result_of(events).run_id, result_of(events).status) == (1, "success")
+    assert ended(events)["a"].run_id == 1
     assert rows(tmp_path, "a") == 4
 
 
@@ -171,10 +199,11 @@ def test_a_try_that_had_succeeded_is_not_repeated_unless_a_person_may_mean_that(
         ("stream.after_commit:1", {"a": 1, "b": 2}),  # `a` is committed and not closed: the ledger decides
         ("stream.before_take_over:2", {"a": 1, "b": 2}),
         ("store.finish_run.before:1", {"a": 1, "b": 1}),  # all is done, but the task does not know
+        ("store.finish_run.after:1", {"a": 1, "b": 1}),
     ],
 )
 def test_a_killed_try_is_finished_by_the_next_one(tmp_path: Path, place: str, attempts: dict[str, int]) -> None:
-    task = Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD), is_retry=True, may_be_again=True)
+    task = Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD), is_retry=True)
     code = (
         "import sys; from syncblocks import load_pipeline; from syncblocks.sync.integrations.running import *;"
         "[print(event) for event in events_of(Task(pipeline=load_pipeline(sys.argv[1], trigger='t')))]"

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from syncblocks import HeldRun, PipelineFailed, Progress, SyncError, TryLater, finish_run, open_run, sync_stream
+from syncblocks import (
+    HeldRun,
+    PipelineFailed,
+    Progress,
+    SyncError,
+    TryLater,
+    finish_run,
+    load_pipeline,
+    open_run,
+    run_pipeline,
+    sync_stream,
+)
 from syncblocks.sync.api import cancel
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
 from syncblocks.sync.run.held import task
@@ -154,6 +165,45 @@ def test_while_it_is_held_other_starts_are_refused_and_none_recovers_it(bench: H
     with pytest.raises(StateError, match="run 1 is not the latest"):
         bench.sync(run, "b", retry=True)
     assert bench.end(run) == "failure"
+
+
+def test_a_run_that_has_ended_is_opened_again_by_its_own_order_only(bench: HeldBench) -> None:
+    bench.put("b", BAD)
+    run = bench.open(order_key="1")
+    assert [bench.sync(run, name) for name in "abc"] == ["success", "failure", "success"]
+    bench.end(run)
+    bench.put("b", "id,name\n1,x\n2,y\n")
+    assert bench.open(retry=True, order_key="1") == run
+    assert [bench.sync(run, name, retry=True) for name in "abc"] == ["success"] * 3
+    assert bench.end(run) == "success"
+    assert [bench.rows(name) for name in "abc"] == [2, 2, 2]
+    assert bench.open(retry=True, order_key="1") == run
+    other = bench.open(retry=True, order_key="2")
+    assert other.id == 2
+    bench.end(other)
+
+
+def test_an_order_whose_run_is_not_the_latest_opens_one_for_what_is_left(bench: HeldBench) -> None:
+    bench.put("b", BAD)
+    run = bench.open(order_key="1")
+    for name in "abc":
+        bench.sync(run, name)
+    bench.end(run)
+    run_pipeline(load_pipeline(bench.write(), trigger="other"), streams=["b"])
+    assert bench.open(retry=True, order_key="1").streams == ("b",)
+
+
+def test_a_run_whose_end_was_killed_is_ended_by_the_next_try_of_its_order(bench: HeldBench) -> None:
+    run = bench.open(order_key="1")
+    for name in "abc":
+        bench.sync(run, name)
+    with Store.open(bench.store_url) as store:
+        assert store.take_held_run(run.id)
+    gone = dataclasses.replace(current_owner(), started=1).encode()
+    query(bench.store_url, f"update _syncblocks_pipeline_run set owner = '{gone}'")
+    assert bench.open(retry=True, order_key="1") == run
+    assert bench.end(run) == "success"
+    assert [bench.rows(name) for name in "abc"] == [2, 2, 2]
 
 
 def test_what_no_task_has_started_is_stopped_and_can_be_run_after_the_end(bench: HeldBench) -> None:
