@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_values_of_files_do_not_make_arrow_import_pandas(
     tmp_path: Path, source: str, destination: str, entry: dict[str, Any]
 ) -> None:
     (tmp_path / "t.csv").write_text("id,n,x,d,at,v\n1,2,1.5,2024-01-01,2024-01-01 00:00:00,a\n3,,1e9,,,\n")
-    with sqlite3.connect(tmp_path / "t.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "t.db")) as connection, connection:
         connection.execute("create table t (id integer primary key, x real, v text, at timestamp)")
         connection.execute("insert into t values (1, 1.5, 'a', '2024-01-01 00:00:00'), (2, null, null, null)")
     connection.close()

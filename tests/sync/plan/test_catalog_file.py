@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_mistakes_have_file_and_line(bench: Bench, text: str | None, part: str) 
 
 
 def test_types_of_a_database_stay_its_own(bench: Bench, run_cli: RunCLI) -> None:
-    with sqlite3.connect(bench.folder / "in.db") as lite:
+    with closing(sqlite3.connect(bench.folder / "in.db")) as lite, lite:
         lite.execute("create table people (id integer primary key, at timestamp, doc json, n decimal(9,2), b blob)")
     bench.document["source"] = {"connector": "sqlite", "config": {"path": "in.db"}}
     assert run_cli(["discover", bench.file(), "--save"], bench.folder).returncode == 0

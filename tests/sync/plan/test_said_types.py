@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_databases_too(bench: Bench, postgres_url: str, mariadb_url: str) -> Non
         connection.cursor().execute(make)
         connection.cursor().execute(fill)
         connection.commit()
-    with sqlite3.connect(bench.folder / "in.db") as lite:
+    with closing(sqlite3.connect(bench.folder / "in.db")) as lite, lite:
         lite.execute(make)
         lite.execute(fill)
     with duckdb.connect(str(bench.folder / "in.duckdb")) as duck:
@@ -108,7 +109,7 @@ def test_databases_too(bench: Bench, postgres_url: str, mariadb_url: str) -> Non
 
 
 def test_a_value_that_is_none_of_the_type_fails_or_is_rejected(bench: Bench) -> None:
-    with sqlite3.connect(bench.folder / "in.db") as lite:
+    with closing(sqlite3.connect(bench.folder / "in.db")) as lite, lite:
         lite.execute("create table t (id integer primary key, total text, zip text)")
         lite.execute("insert into t values (1, '10.10', 'x'), (2, '10.105', 'y')")
     source = {"connector": "sqlite", "config": {"path": "in.db"}}
@@ -132,7 +133,7 @@ def test_mistakes_name_the_nearest_column_and_the_types(bench: Bench, run_cli: R
         bench.run(source)
     assert raised.value.nearest == "string"
     assert "decimal(p,s)" in raised.value.allowed
-    with sqlite3.connect(bench.folder / "in.db") as lite:
+    with closing(sqlite3.connect(bench.folder / "in.db")) as lite, lite:
         lite.execute("create table t (id integer primary key, at date)")
     bench.stream["types"] = {"at": "int64"}
     done = run_cli(["plan", bench.file({"connector": "sqlite", "config": {"path": "in.db"}})], bench.folder)

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def write(
 
 
 def ticks(folder: Path) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(folder / ".syncblocks" / "store.db") as store:
+    with closing(sqlite3.connect(folder / ".syncblocks" / "store.db")) as store, store:
         return store.execute("SELECT pipeline, kind, state, why, run_id, causes FROM _syncblocks_tick").fetchall()
 
 
