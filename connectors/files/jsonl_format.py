@@ -61,6 +61,9 @@ class _Number(str):
     __slots__ = ()
 
 
+#: Types of parsed values -> their kinds; all others are nested.
+_KINDS = {type(None): "null", bool: "bool", int: "number", _Number: "number", str: "text"}
+
 _records = msgspec.json.Decoder(dict[str, Any], float_hook=_Number)
 _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
@@ -438,12 +441,11 @@ class _Column:
         texts = [value for value in values if type(value) is str]
         numbers = [str(value) for value in values if type(value) in (int, _Number)]
         special = [text for text in texts if text in SPECIAL.values()]
-        for value in values:
-            self._kinds.add(_kind(value))
+        kinds = {_KINDS.get(kind, "nested") for kind in set(map(type, values))}
+        if special and len(special) == len(texts):
+            kinds = kinds - {"text"} | {"special"}
+        self._kinds |= kinds
         self._numbers.add(pa.array(numbers + special, pa.string()))
-        if len(special) == len(texts) and special:
-            self._kinds.discard("text")
-            self._kinds.add("special")
         self._has_empty = self._has_empty or "" in texts
         column = pa.array(texts, pa.string())
         self._texts.add(column if self._zone is None else with_zone(column))
@@ -515,16 +517,6 @@ def _lines(start: int, block: bytearray) -> Iterator[tuple[int, bytearray]]:
     for line, text in enumerate(block.split(b"\n"), start):
         if text.strip():
             yield line, text
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if value is True or value is False:
-        return "bool"
-    if isinstance(value, int | _Number):
-        return "number"
-    return "text" if isinstance(value, str) else "nested"
 
 
 def _is_bare(kind: pa.DataType) -> bool:

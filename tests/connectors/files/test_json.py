@@ -134,6 +134,14 @@ def test_texts_among_objects_take_other_values_as_they_are_written(tmp_path: Pat
     assert [record["t"] for record in records_of(source)] == ["x", "1.50", '{"a":  1}', None]
 
 
+def test_texts_of_one_file_are_not_forgotten_for_a_nan_in_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for number, text in enumerate(('[{"n": "x"}, {"n": 1.5}]', '[{"n": "NaN"}]')):
+        (folder / f"{number}.json").write_text(text)
+    assert [record["n"] for record in records_of(source_of(tmp_path, JSONSource))] == ['"x"', "1.5", '"NaN"']
+
+
 def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> None:
     assert records_of(document(tmp_path / "t.json", '{"data": [ ]}', records="data")) == []
     assert records_of(document(tmp_path / "t.json", '{"data": {"a": 1,\n "b": "x"}}', records="data")) == [
