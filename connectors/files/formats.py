@@ -15,10 +15,12 @@ from ..errors import FatalConnectorError
 from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
-from .settings import BLOCK_BYTES, FileSourceSettings
+from .settings import FileSourceSettings
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
+#: Bytes of JSON that are parsed at once: objects of Python take several times as many.
+_CHUNK_BYTES = 1 << 20
 #: What a time with a zone ends with, quoted or not.
 ZONED = re.compile(r"\d\d(?:Z|[+-]\d\d:?\d\d)\"?$")
 
@@ -109,13 +111,13 @@ class Format(Protocol):
 
 
 def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
-    """Read about a block of a file; nothing at its end.
+    """Read the next piece of a file of JSON; nothing at its end.
 
     Raises:
         FatalConnectorError: it cannot be read, or not be decompressed.
     """
     try:
-        return opened.read(BLOCK_BYTES)
+        return opened.read(_CHUNK_BYTES)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
         raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
-from .json_elements import ONE_LINE, SPACE, Brackets, Elements, NoDocument, demand_size, unended
+from .json_elements import ONE_LINE, SPACE, Brackets, Elements, NoDocument, Whole, count_of, demand_size, unended
 
 #: The first line of the only record of a document that has an object in place of the array.
 SINGLE = -1
 
+_LINE_END = ord("\n")
 _SCALAR = re.compile(rb"[^\s,\]}\[{\":]*")
 _NAME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
@@ -22,19 +24,30 @@ _NAME = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 class JSONDocument:
     """One document that is read once, from its start."""
 
-    def __init__(self, chunks: Iterator[bytes], label: str, path: Sequence[str], most_bytes: int) -> None:
+    def __init__(
+        self,
+        chunks: Iterator[bytes],
+        label: str,
+        path: Sequence[str],
+        most_bytes: int,
+        whole: Whole | None = None,
+    ) -> None:
         self._chunks = chunks
         self._label = label
         self._path = path
         self._most_bytes = most_bytes
+        #: Reads pieces of the array as a whole.
+        self._whole = whole
         #: The chunk that is looked at, from where it is, and the number of its first line.
         self._chunk = b""
         self._at = 0
         self._line = 1
         self._bytes_before = 0
 
-    def blocks(self) -> Iterator[tuple[int, bytearray]]:
+    def blocks(self) -> Iterator[tuple[int, Any]]:
         """Yield `(place of the first record, records as lines)`; the place is `SINGLE` for an object at the path.
+
+        In place of lines there may be what `whole` makes of an array of some records.
 
         Raises:
             NoDocument: it is broken, has nothing at the path, or something else than records.
@@ -46,7 +59,7 @@ class JSONDocument:
         if self._peek() is not None:
             raise self._broken("another document follows; `connector: jsonl` reads one object a line")
 
-    def _value(self, level: int) -> Iterator[tuple[int, bytearray]]:
+    def _value(self, level: int) -> Iterator[tuple[int, Any]]:
         """Yield what is at the path within the value that comes next."""
         first = self._peek()
         if level == len(self._path):
@@ -99,14 +112,14 @@ class JSONDocument:
                 return None
 
     def _next_chunk(self) -> bool:
-        self._line += self._chunk.count(b"\n")
+        self._line += count_of(self._chunk, _LINE_END)
         self._bytes_before += len(self._chunk)
         self._chunk, self._at = next(self._chunks, b""), 0
         return bool(self._chunk)
 
     def _add_chunk(self) -> None:
         """Add the next chunk to what is left of this one."""
-        self._line += self._chunk.count(b"\n", 0, self._at)
+        self._line += count_of(memoryview(self._chunk)[: self._at], _LINE_END)
         self._bytes_before += self._at
         self._chunk, self._at = self._chunk[self._at :] + next(self._chunks, b""), 0
 
@@ -183,10 +196,12 @@ class JSONDocument:
             demand_size(len(record), self._most_bytes, self._where(SINGLE))
         return record
 
-    def _elements(self) -> Iterator[tuple[int, bytearray]]:
+    def _elements(self) -> Iterator[tuple[int, Any]]:
         """Yield the elements of an array, all of which are objects."""
         self._take("[")
-        elements = Elements(self._where, lambda what, at: self._broken(what, self._at + at), self._most_bytes)
+        elements = Elements(
+            self._where, lambda what, at: self._broken(what, self._at + at), self._most_bytes, self._whole
+        )
         while True:
             chunk = self._chunk[self._at :]
             quick = elements.quick(chunk)

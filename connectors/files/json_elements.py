@@ -14,10 +14,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..errors import FatalConnectorError
+
+#: Reads the text of an array of records at once; None: it is none, or has something that needs more care.
+Whole = Callable[[bytes], "pa.RecordBatch | None"]
 
 #: What the parser raises for a value; the last one for a deeply nested one.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -88,14 +92,22 @@ class Brackets:
 class Elements:
     """Cuts the elements of an array into lines."""
 
-    def __init__(self, where: Callable[[int], str], broken: Callable[[str, int], NoDocument], most_bytes: int) -> None:
+    def __init__(
+        self,
+        where: Callable[[int], str],
+        broken: Callable[[str, int], NoDocument],
+        most_bytes: int,
+        whole: Whole | None = None,
+    ) -> None:
         """Begin at the start of an array.
 
         Args:
             where: names an element, for messages.
             broken: makes the error for a place in the present chunk.
             most_bytes: of an element.
+            whole: what `quick` tries first.
         """
+        self._whole = whole
         self._where = where
         self._broken_at = broken
         self._most_bytes = most_bytes
@@ -109,7 +121,7 @@ class Elements:
         #: What stands between two elements, with the brackets around it; empty: not known yet.
         self._between = b""
 
-    def quick(self, chunk: bytes) -> tuple[int, tuple[int, bytearray]] | None:
+    def quick(self, chunk: bytes) -> tuple[int, tuple[int, Any]] | None:
         """Return the size of elements that the parser takes as a whole, and these; None: `split` is needed.
 
         Where one of the last texts that may stand between elements does, the parser takes all that is before it.
@@ -119,17 +131,20 @@ class Elements:
             at = chunk.rfind(self._between, 0, at)
             if at < 0:
                 return None
-            text = b"[" + bytes(self._begun) + chunk[: at + 1] + b"]"
-            if b"\n" in text or b"\r" in text:
-                text = text.translate(ONE_LINE)
-            try:
-                lines = msgspec.json.decode(text, type=list[msgspec.Raw])
-            except UNREADABLE:
-                continue
-            first, self._place = self._place, self._place + len(lines)
+            text = b"".join((b"[", self._begun, memoryview(chunk)[: at + 1], b"]"))
+            block: Any = self._whole and self._whole(text)
+            if block is not None:
+                size = block.num_rows
+            else:
+                try:
+                    lines = msgspec.json.decode(text.translate(ONE_LINE), type=list[msgspec.Raw])
+                except UNREADABLE:
+                    continue
+                block, size = bytearray(b"\n").join(lines), len(lines)
+            first, self._place = self._place, self._place + size
             self._begun, self._brackets = bytearray(), Brackets()
             self._is_ended, self._is_due = False, True
-            return at + self._between.index(b",") + 1, (first, bytearray(b"\n").join(lines))
+            return at + self._between.index(b",") + 1, (first, block)
         return None
 
     def split(self, chunk: bytes) -> tuple[tuple[int, bytearray] | None, int | None]:
@@ -272,6 +287,11 @@ def _has_other(data: npt.NDArray[Any], begins: npt.NDArray[Any], ends: npt.NDArr
         offset += 1
         left = left[(begins[left] + offset < ends[left]) & ~found[left]]
     return found
+
+
+def count_of(text: bytes | bytearray | memoryview, byte: int) -> int:
+    """Return how often a byte is in a text; numpy counts several times as fast as `bytes`."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == byte))
 
 
 def unended(brackets: Brackets) -> str:

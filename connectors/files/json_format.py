@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -14,7 +14,7 @@ from ..errors import FatalConnectorError
 from ..stream import NOTICE
 from .formats import next_chunk
 from .json_document import SINGLE, JSONDocument, place_of
-from .json_elements import NoDocument, reason_of
+from .json_elements import NoDocument, Whole, reason_of
 from .jsonl_format import BOM, JSONLFormat
 from .paths import DataFile
 from .settings import JSONSourceSettings
@@ -47,9 +47,10 @@ class JSONFormat(JSONLFormat):
             return [name for name, value in members.items() if _OBJECTS.match(bytes(value))]
         return []
 
-    def _blocks(self, file: DataFile) -> Iterator[tuple[int, bytearray]]:
+    def _blocks(self, file: DataFile, whole: Whole | None = None) -> Iterator[tuple[int, Any]]:
         with file.open() as opened:
-            document = JSONDocument(_chunks(file, opened), file.label, self._document.records, self.record_bytes)
+            chunks = _chunks(file, opened)
+            document = JSONDocument(chunks, file.label, self._document.records, self.record_bytes, whole)
             yield from document.blocks()
 
     def _place(self, file: DataFile, line: int) -> str:

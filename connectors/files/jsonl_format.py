@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -27,9 +27,10 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .jsonl_numbers import demand_digits, doubtful_in, has_near_zero
+from .json_elements import Whole
+from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
-from .jsonl_structs import ODD, Structs
+from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
 from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
@@ -40,9 +41,6 @@ from .zones import is_zoned, moments, with_zone
 
 #: Bytes from which types are inferred: fewer than of CSV, since JSON is parsed record by record.
 INFER_JSON_BYTES = 16 << 20
-
-#: Values of a batch, NULL included: a column has one for each record.
-MOST_VALUES = 4 << 20
 
 JSON = pa.json_(pa.string())
 
@@ -62,6 +60,9 @@ class _Number(str):
 
     __slots__ = ()
 
+
+#: Types of parsed values -> their kinds; all others are nested.
+_KINDS = {type(None): "null", bool: "bool", int: "number", _Number: "number", str: "text"}
 
 _records = msgspec.json.Decoder(dict[str, Any], float_hook=_Number)
 _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -86,8 +87,11 @@ class JSONLFormat:
     def names(self, file: DataFile) -> None:
         """Return None: JSON lines have no header."""
 
-    def _blocks(self, file: DataFile) -> Iterator[tuple[int, bytearray]]:
-        """Yield `(number of the first line, whole lines)`, about a block at a time."""
+    def _blocks(self, file: DataFile, whole: Whole | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield `(number of the first line, whole lines)`, about a block at a time.
+
+        A format whose records are in arrays may yield batches as well, of arrays that `whole` reads.
+        """
         return _blocks(file, self.record_bytes)
 
     def _place(self, file: DataFile, line: int) -> str:
@@ -144,11 +148,10 @@ class JSONLFormat:
         # Where a column comes from an earlier run, only the records tell where its values are.
         placed = [field for field in wanted if not file.levels or has_place(field)]
         paths = Paths(placed, perhaps=[field.name for field in wanted if not has_place(field)] if file.levels else ())
-        parser = _BlockParser(self, file, wanted, known)
-        for start, block in self._blocks(file):
-            if parser.wanted is not wanted:
-                parser = _BlockParser(self, file, wanted, known)
-            batch = parser.batch(block)
+        parser = _BlockParser(self, file)
+        parser.use(wanted, known)
+        for start, block in self._blocks(file, parser.array):
+            batch = block if isinstance(block, pa.RecordBatch) else parser.batch(block)
             if batch is not None:
                 del block  # nothing is held here while its records are written
                 yield from sliced(batch, self._settings.batch_size)
@@ -156,6 +159,8 @@ class JSONLFormat:
             found, wanted = self._found(file, start, block, wanted, known, rejected, paths)
             wanted = _wider(found, wanted)
             known |= set(wanted.names)
+            if parser.wanted is not wanted:
+                parser.use(wanted, known)
             del block
             size = max(1, min(self._settings.batch_size, MOST_VALUES // max(1, len(wanted))))
             while found:
@@ -356,17 +361,21 @@ class JSONLFormat:
 
 
 class _BlockParser:
-    """What parses a block as a whole, for one set of columns."""
+    """What parses blocks of a file, each as a whole."""
 
-    def __init__(self, made: JSONLFormat, file: DataFile, wanted: pa.Schema, known: frozenset[str]) -> None:
-        self.wanted = wanted
+    def __init__(self, made: JSONLFormat, file: DataFile) -> None:
         self._made = made
         self._file = file
+
+    def use(self, wanted: pa.Schema, known: frozenset[str]) -> None:
+        """Parse into these columns from now on."""
+        made, file = self._made, self._file
+        self.wanted = wanted
         self._known = known
         self._is_placed = not file.levels or all(map(has_place, wanted))
+        self._has_said_texts = any(is_text(field.type) and is_said(field) for field in wanted)
         self._is_flat = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
-        self._has_floats = any(map(pa.types.is_floating, wanted.types))
         self._doubtful = doubtful_in(own_names, made._guessed(file, own_names))
         #: Parsers of blocks, by whether they are careful; None: there is none.
         self._structs: dict[bool, Structs | None] = {}
@@ -375,26 +384,33 @@ class _BlockParser:
         """Return the records of a block; None: another type, a new key or an error needs a parse record by record."""
         if not self._is_placed:
             return None
-        pattern = self._doubtful
-        is_sure = not pattern or not pc.any(pc.match_substring_regex(pa.array([block]), pattern)).as_py()
-        is_sure = is_sure and not (self._has_floats and has_near_zero(block))
+        is_sure = not is_found(self._doubtful, block)
         batch = self._made._quick(self._file, block, self.wanted, self._known) if self._is_flat and is_sure else None
-        return self._by_structs(block, is_careful=not is_sure) if batch is None else batch
+        return self._by_structs(Structs.of_lines, block, is_careful=not is_sure) if batch is None else batch
 
-    def _by_structs(self, block: bytearray, *, is_careful: bool) -> pa.RecordBatch | None:
+    def array(self, text: bytes) -> pa.RecordBatch | None:
+        """Do so for the text of an array; None also if the text is none, or Arrow's parser reads its lines faster."""
+        if not self._is_placed or (self._is_flat and any(map(is_read_singly, self.wanted.types))):
+            return None
+        return self._by_structs(Structs.of_array, text, is_careful=is_found(self._doubtful, text))
+
+    def _by_structs(
+        self, parse: Callable[[Structs, Any], Sequence[msgspec.Struct]], text: bytes | bytearray, *, is_careful: bool
+    ) -> pa.RecordBatch | None:
         if is_careful not in self._structs:
             self._structs[is_careful] = self._structs_of(is_careful)
         structs, made, file = self._structs[is_careful], self._made, self._file
-        if structs is None or (block.count(b"\n") + 1) * structs.columns > MOST_VALUES:
+        if structs is None:
             return None
         try:
             return structs.batch(
-                block,
-                lambda column, field: _typed(column, field.type, made._zone(file)),
+                parse(structs, text),
+                lambda column, field: made._typed(file, field, column),
                 lambda field, raws: made._column(file, field, range(len(raws)), raws),
             )
         except (*ODD, FatalConnectorError):
-            return None
+            # A column of texts may take other values, as they are written.
+            return None if is_careful or not self._has_said_texts else self._by_structs(parse, text, is_careful=True)
 
     def _structs_of(self, is_careful: bool) -> Structs | None:
         others = self._known.difference(self.wanted.names)
@@ -425,12 +441,11 @@ class _Column:
         texts = [value for value in values if type(value) is str]
         numbers = [str(value) for value in values if type(value) in (int, _Number)]
         special = [text for text in texts if text in SPECIAL.values()]
-        for value in values:
-            self._kinds.add(_kind(value))
+        kinds = {_KINDS.get(kind, "nested") for kind in set(map(type, values))}
+        if special and len(special) == len(texts):
+            kinds = kinds - {"text"} | {"special"}
+        self._kinds |= kinds
         self._numbers.add(pa.array(numbers + special, pa.string()))
-        if len(special) == len(texts) and special:
-            self._kinds.discard("text")
-            self._kinds.add("special")
         self._has_empty = self._has_empty or "" in texts
         column = pa.array(texts, pa.string())
         self._texts.add(column if self._zone is None else with_zone(column))
@@ -502,16 +517,6 @@ def _lines(start: int, block: bytearray) -> Iterator[tuple[int, bytearray]]:
     for line, text in enumerate(block.split(b"\n"), start):
         if text.strip():
             yield line, text
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if value is True or value is False:
-        return "bool"
-    if isinstance(value, int | _Number):
-        return "number"
-    return "text" if isinstance(value, str) else "nested"
 
 
 def _is_bare(kind: pa.DataType) -> bool:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .type_inference import MAYBE_ROUNDED, is_rounded
 
 _MAYBE_ROUNDED = re.compile(MAYBE_ROUNDED)
+
+#: A number too near to 0 for a double.
+_NEAR_ZERO = "[0-9][eE]-[0-9]{3}"
 
 
 def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
     """Return a pattern of the numbers in a block that Arrow's parser may get wrong without an error; empty: none.
 
     A decimal with more digits than its column holds, or with an exponent; a number with more digits than a double
-    keeps, in a column of `guessed` floats. A key with a backslash may be any column.
+    keeps, in a column of `guessed` floats; one too near to 0 for a double. A key with a backslash may be any column.
     """
     decimals = [field for field in wanted if pa.types.is_decimal(field.type)]
     parts = []
@@ -29,16 +34,18 @@ def doubtful_in(wanted: pa.Schema, guessed: Sequence[str]) -> str:
         parts.append(rf'"(?:{names})"[ \t\r]*:[ \t\r]*{MAYBE_ROUNDED}[^0-9.eE]')
     if parts:
         parts.append(r'\\.[^"]*"[ \t\r]*:')
+    if any(map(pa.types.is_floating, wanted.types)):
+        parts.append(_NEAR_ZERO)
     return "|".join(parts)
 
 
-#: A number too near to 0 for a double.
-_NEAR_ZERO = re.compile(rb"[0-9][eE]-[0-9]{3}")
-
-
-def has_near_zero(block: bytearray) -> bool:
-    """Tell whether a block may have a number too near to 0 for a double."""
-    return (b"e-" in block or b"E-" in block) and _NEAR_ZERO.search(block) is not None
+def is_found(pattern: str, block: bytes | bytearray) -> bool:
+    """Tell whether a pattern of `doubtful_in` is in a block; Arrow finds it in a quarter of the time of `re`."""
+    if not pattern:
+        return False
+    offsets = pa.py_buffer(array("q", [0, len(block)]))
+    text = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block)])
+    return bool(pc.match_substring_regex(text, pattern)[0].as_py())
 
 
 def demand_digits(text: str) -> None:
@@ -47,4 +54,4 @@ def demand_digits(text: str) -> None:
         raise ValueError("more digits than a double keeps")
 
 
-__all__ = ["demand_digits", "doubtful_in", "has_near_zero"]
+__all__ = ["demand_digits", "doubtful_in", "is_found"]

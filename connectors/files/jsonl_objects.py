@@ -28,7 +28,7 @@ def raw_objects(value: Any) -> Mapping[str, Any] | None:
 
 def flattened(
     file: DataFile,
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[dict[str, Any]],
     paths: Paths,
     is_raw: bool,
     error: type[ConnectorError],
@@ -40,6 +40,11 @@ def flattened(
     """
     opened = raw_objects if is_raw else json_objects
     for record in records:
+        if not file.levels and not paths.parents:
+            for name in record.keys() - paths.of.keys():
+                paths.add(name, (name,))
+            yield record
+            continue
         flat: dict[str, Any] = {}
         for path, value in flat_values(record, file.levels, opened):
             name = column_of(path)

@@ -17,10 +17,14 @@ import pyarrow.compute as pc
 from ..arrow.flatten import path_of
 from ..arrow.text import is_json, is_text
 from ..stream import DECIDED, SAID
+from .json_elements import ONE_LINE, count_of
 from .jsonl_objects import Path, tree_of
 
 #: What a block can hold that this parser does not read.
 ODD = (msgspec.DecodeError, pa.ArrowException, ValueError, TypeError, ArithmeticError, RecursionError)
+
+#: Values of a batch, NULL included: a column has one for each record.
+MOST_VALUES = 4 << 20
 
 #: A type of values -> how they are parsed; those of other types are parsed one by one.
 _KINDS: Mapping[pa.DataType, Any] = {
@@ -44,7 +48,8 @@ class Structs:
             wanted: the columns.
             others: names of columns that are known and not wanted; only without levels.
             levels: down to how many levels objects become columns.
-            is_careful: numbers are read one by one: a double may not keep them.
+            is_careful: numbers are read one by one, since a double may not keep them, and so are texts whose column
+                takes other values as they are written.
 
         Raises:
             ValueError: a name stands for objects, and for other values.
@@ -58,8 +63,10 @@ class Structs:
         if tree is None:
             raise ValueError("a name stands for objects, and for other values")
         self._getters: dict[Path, list[Callable[[Any], Any]]] = {}
-        self._decode = msgspec.json.Decoder(self._struct(tree, (), ())).decode
-        self.columns = len(kinds)
+        record = self._struct(tree, (), ())
+        self._decode = msgspec.json.Decoder(record).decode
+        self._decode_array = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
+        self._columns = len(kinds)
 
     def _struct(self, tree: Mapping[str, Any], path: Path, above: Sequence[str]) -> type[msgspec.Struct]:
         """Return the type of objects that have some values, and note how each is reached."""
@@ -75,21 +82,38 @@ class Structs:
             fields.append((own, kind, None))
         return msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
 
+    def of_lines(self, block: bytearray) -> list[msgspec.Struct]:
+        """Return the records of whole lines; raises `ODD`."""
+        self._demand_few(block)
+        decode = self._decode
+        return [decode(line) for line in bytes(block).split(b"\n") if line]
+
+    def of_array(self, text: bytes) -> list[msgspec.Struct]:
+        """Return the records of an array; raises `ODD`, also if the text is something else."""
+        self._demand_few(text)
+        return self._decode_array(text)
+
+    def _demand_few(self, text: bytes | bytearray) -> None:
+        # Each record has a bracket.
+        if len(text) * self._columns > MOST_VALUES < count_of(text, ord("{")) * self._columns:
+            raise ValueError("too many values for one batch")
+
     def batch(
-        self, block: bytearray, typed: Callable[[pa.Array, pa.Field], pa.Array], each: EachValue
+        self,
+        records: Sequence[msgspec.Struct],
+        typed: Callable[[pa.Array, pa.Field], pa.Array],
+        each: EachValue,
     ) -> pa.RecordBatch:
-        """Return the records of a block.
+        """Return records as a batch; a nested value is one line.
 
         Args:
-            block: whole lines.
+            records: of this parser.
             typed: gives a column of texts its type.
             each: reads the values of a column one by one.
 
         Raises:
             ODD: there is something in it that this parser does not read.
         """
-        decode = self._decode
-        records = [decode(line) for line in bytes(block).split(b"\n") if line]
         columns = []
         for field, kind in zip(self._wanted, self._kinds, strict=True):
             values: Sequence[Any] = records
@@ -100,7 +124,7 @@ class Structs:
             if is_json(field.type):
                 columns.append(typed(self._texts(field, values), field))
             elif kind is msgspec.Raw:
-                columns.append(each(field, values))
+                columns.append(each(field, [value and msgspec.Raw(_one_line(value)) for value in values]))
             elif field.type in _KINDS:
                 columns.append(pa.array(values, field.type))
             else:
@@ -110,25 +134,41 @@ class Structs:
     def _texts(self, field: pa.Field, values: Sequence[msgspec.Raw | None]) -> pa.Array:
         """Return values as JSON text; `null` is NULL."""
         found = pa.array([None if value is None else bytes(value) for value in values], pa.binary())
-        found = pc.if_else(pc.equal(found, b"null"), pa.scalar(None, pa.binary()), found)
+        validity, offsets, data = found.buffers()
+        if data is not None:
+            data = pa.py_buffer(_one_line(data))
+        found = pa.Array.from_buffers(found.type, len(found), [validity, offsets, data])
+        is_null = pc.equal(found, b"null")
+        if pc.any(is_null).as_py():  # seldom, and to choose copies the column
+            found = pc.if_else(is_null, pa.scalar(None, pa.binary()), found)
         if len(path_of(field)) <= self._levels and pc.any(pc.starts_with(found, b"{")).as_py():
             raise ValueError("an object whose values are columns of their own")
         return found.cast(pa.string())
 
 
+def _one_line(value: Any) -> bytes:
+    return bytes(value).translate(ONE_LINE)
+
+
 def _kind(field: pa.Field, *, is_careful: bool) -> Any:
-    kind, said = field.type, {SAID, DECIDED} & set(field.metadata or ())
+    kind = field.type
     if kind in _KINDS:
         return msgspec.Raw if is_careful and not pa.types.is_boolean(kind) else _KINDS[kind]
-    if is_json(kind) or (is_text(kind) and said) or not _is_written_as_text(kind):
+    if is_json(kind) or is_read_singly(kind) or (is_careful and is_text(kind) and is_said(field)):
         return msgspec.Raw
     return str | None
 
 
-def _is_written_as_text(kind: pa.DataType) -> bool:
+def is_said(field: pa.Field) -> bool:
+    """Tell whether `types` or the table's column say a column's type."""
+    return bool({SAID, DECIDED} & set(field.metadata or ()))
+
+
+def is_read_singly(kind: pa.DataType) -> bool:
+    """Tell whether values of a type that JSON does not write as texts are read one by one."""
     types = pa.types
     is_number = types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind)
-    return not (is_number or types.is_nested(kind) or types.is_boolean(kind))
+    return kind not in _KINDS and bool(is_number or types.is_nested(kind))
 
 
-__all__ = ["ODD", "EachValue", "Structs"]
+__all__ = ["MOST_VALUES", "ODD", "EachValue", "Structs", "is_read_singly", "is_said"]

@@ -90,6 +90,58 @@ def test_nested_records_are_parsed_a_block_at_a_time(
     assert (repr(records), len(records)) == (repr(read()), 3)  # NaN equals nothing
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("size", [150, 400, 2000])
+def test_pieces_of_an_array_are_parsed_into_the_batches_of_its_lines(
+    tmp_path: Path, size: int, indent: int | None
+) -> None:
+    inner = {"x": [1, {"y": "},{"}, {"z": None}], "e": 1e-300}
+    records = [
+        {"i": n, "f": n / 7, "t": 'x"},{"i": 1' if n % 3 else None, "o": inner if n % 5 else None, "l": [[], {}, "}"]}
+        for n in range(60)
+    ]
+    text = json.dumps(records, indent=indent, separators=(",", ": " if indent else ":"))
+    (tmp_path / "t.json").write_text(text)
+    made, file = JSONFormat(JSONSourceSettings(path=".")), DataFile(LocalStorage(tmp_path), "t.json")
+    schema = made.schema([file], 1 << 20)
+    parser = _BlockParser(made, file)
+    parser.use(schema, frozenset(schema.names))
+    chunks = (text[at : at + size].encode() for at in range(0, len(text), size))
+    found: list[dict[str, Any]] = []
+    wholes = 0
+    for place, block in JSONDocument(chunks, "t.json", [], 1 << 20, parser.array).blocks():
+        wholes += isinstance(block, pa.RecordBatch)
+        batch = block if isinstance(block, pa.RecordBatch) else parser.batch(block)
+        assert batch is not None
+        assert place == len(found)
+        found += batch.to_pylist()
+    assert wholes
+    assert found == [
+        record for batch in made.read(file, schema, frozenset(schema.names)) for record in batch.to_pylist()
+    ]
+    assert [json.loads(record["o"]) if record["o"] else None for record in found] == [each["o"] for each in records]
+
+
+def test_times_among_objects_are_read_as_their_format_says(tmp_path: Path) -> None:
+    said = [{"d": "2024-01-02", "o": {"x": 1}}, {"d": "2024-03-04", "o": {"x": 2}}]
+    source = document(tmp_path / "t.json", said, formats={"d": "%Y-%d-%m"})
+    assert [str(record["d"])[:10] for record in records_of(source)] == ["2024-02-01", "2024-04-03"]
+
+
+def test_texts_among_objects_take_other_values_as_they_are_written(tmp_path: Path) -> None:
+    text = '[{"t": "x", "o": {}}, {"t": 1.50, "o": {}}, {"t": {"a":  1}, "o": {}}, {"t": null, "o": {}}]'
+    source = document(tmp_path / "t.json", text, types={"t": "string"})
+    assert [record["t"] for record in records_of(source)] == ["x", "1.50", '{"a":  1}', None]
+
+
+def test_texts_of_one_file_are_not_forgotten_for_a_nan_in_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for number, text in enumerate(('[{"n": "x"}, {"n": 1.5}]', '[{"n": "NaN"}]')):
+        (folder / f"{number}.json").write_text(text)
+    assert [record["n"] for record in records_of(source_of(tmp_path, JSONSource))] == ['"x"', "1.5", '"NaN"']
+
+
 def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> None:
     assert records_of(document(tmp_path / "t.json", '{"data": [ ]}', records="data")) == []
     assert records_of(document(tmp_path / "t.json", '{"data": {"a": 1,\n "b": "x"}}', records="data")) == [
