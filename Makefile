@@ -19,7 +19,7 @@ LONG := faults fuzz golden benchmarks contracts interop sync/cli sync/integratio
 	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
-FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py \
+FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tests/sync/store/test_simulation.py \
 	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1

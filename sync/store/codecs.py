@@ -30,7 +30,11 @@ _AS_TEXT = Codec(
 _AS_TIME = Codec(lambda value: value, lambda value: value.astimezone(UTC))
 
 
-def _codecs(times: Codec) -> Mapping[str, Codec]:
+#: Values of `statements.one_of`: PostgreSQL takes a list as an array, SQLite reads it from JSON.
+_LISTS = "in_id in_run_id in_stream in_idempotency_key in_state"
+
+
+def _codecs(times: Codec) -> dict[str, Codec]:
     """Return the codec of each name.
 
     The name of a column decides its codec, in every table; so does the name of a value that is no column (`now`,
@@ -50,6 +54,6 @@ def _codecs(times: Codec) -> Mapping[str, Codec]:
     return {name: codec for codec, of_codec in names.items() for name in of_codec.split()}
 
 
-#: Name of a column or a value -> its codec; other names hold texts and numbers.
-SQLITE_CODECS = _codecs(_AS_TEXT)
-POSTGRES_CODECS = _codecs(_AS_TIME)
+#: Name of a column or a value -> its codec; other names hold texts and numbers, and lists of them.
+SQLITE_CODECS: Mapping[str, Codec] = _codecs(_AS_TEXT) | dict.fromkeys(_LISTS.split(), _AS_JSON)
+POSTGRES_CODECS: Mapping[str, Codec] = _codecs(_AS_TIME)

@@ -19,9 +19,6 @@ from .statements import insert, one_of, update
 from .table_names import DELIVERY, DELIVERY_TRY, EVENT
 from .transactions import Transactions
 
-#: Keys in one condition; databases limit the number of values of a statement.
-KEYS_AT_ONCE = 500
-
 _DELIVERY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
 _OPEN = f"FROM {DELIVERY} WHERE pipeline = :pipeline AND is_open = TRUE"
 _COUNT_CALL = update(DELIVERY, "tries", "idempotency_key = :idempotency_key")
@@ -114,12 +111,9 @@ class Deliveries:
 
     def states(self, keys: Sequence[str]) -> list[str]:
         """Return the states of deliveries: ready, leased, done or dead."""
-        found: list[str] = []
+        is_one, values = one_of("idempotency_key", keys)
         with self._transactions.read() as connection:
-            for start in range(0, len(keys), KEYS_AT_ONCE):
-                is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
-                found += connection.column(f"SELECT state FROM {DELIVERY} WHERE {is_one}", values)
-        return found
+            return connection.column(f"SELECT state FROM {DELIVERY} WHERE {is_one}", values)
 
     def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
         """Return the calls and their outcomes, the latest first."""
@@ -252,12 +246,10 @@ def _records(connection: Connection, where: str, values: Values, limit: int) -> 
         {**values, "limit": limit},
     )
     calls: dict[str, list[DeliveryTry]] = defaultdict(list)
-    keys = [row.idempotency_key for row in rows]
-    for start in range(0, len(keys), KEYS_AT_ONCE):
-        is_one, values = one_of("idempotency_key", keys[start : start + KEYS_AT_ONCE])
-        statement = f"SELECT t.idempotency_key, {_TRY} FROM {DELIVERY_TRY} t WHERE t.{is_one}"
-        for row in connection.rows(f"{statement} ORDER BY t.idempotency_key, t.number", values):
-            calls[row.idempotency_key].append(_call(row))
+    is_one, values = one_of("idempotency_key", [row.idempotency_key for row in rows])
+    statement = f"SELECT t.idempotency_key, {_TRY} FROM {DELIVERY_TRY} t WHERE t.{is_one}"
+    for row in connection.rows(f"{statement} ORDER BY t.idempotency_key, t.number", values):
+        calls[row.idempotency_key].append(_call(row))
     return [
         value_of(DeliveryRecord, row, key=row.idempotency_key, tries=tuple(calls[row.idempotency_key])) for row in rows
     ]

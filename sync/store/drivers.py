@@ -41,6 +41,9 @@ BUSY_S = 60
 #: The name of a table in a statement, where it needs a schema; a column qualified by the table needs none.
 _TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON)\s+({PREFIX}\w+)(?![\w.])")
 
+#: A comparison with each value of a list.
+_LIST = re.compile(r"= ANY\((:[a-z_]+)\)")
+
 #: The schema in which the user's own search path finds a store, or would create one.
 _OUR_SCHEMA = f"""SELECT coalesce((
     SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -138,7 +141,10 @@ class Sqlite(Driver):
         raw.commit()
 
     def sql(self, statement: str) -> str:
-        """Drop row locks, and write flags as numbers: SQLite uses a partial index for its literal condition only."""
+        """Drop row locks, read lists from JSON, and write flags as numbers.
+
+        SQLite uses a partial index for its literal condition only.
+        """
         return _for_sqlite(statement)
 
     def has_table(self, connection: Connection, name: str) -> bool:
@@ -294,6 +300,7 @@ def _closed_on_error(raw: Any) -> Iterator[None]:
 @lru_cache(maxsize=500)
 def _for_sqlite(statement: str) -> str:
     statement = statement.replace(" FOR UPDATE SKIP LOCKED", "").removesuffix(" FOR UPDATE")
+    statement = _LIST.sub(r"IN (SELECT value FROM json_each(\1))", statement)
     return statement.replace(" = TRUE", " = 1").replace(" = FALSE", " = 0")
 
 

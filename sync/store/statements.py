@@ -18,9 +18,11 @@ def update(table: str, columns: Iterable[str] | str, where: str) -> str:
 
 
 def one_of(column: str, values: Iterable[Any]) -> tuple[str, dict[str, Any]]:
-    """Return the condition that a column holds one of some values, and the values by name."""
-    named = {f"in_{column}_{number}": value for number, value in enumerate(values)}
-    return f"{column} IN ({', '.join(f':{name}' for name in named) or 'NULL'})", named
+    """Return the condition that a column holds one of some values, and the values by name.
+
+    All of them are one list: databases limit the variables of a statement, and read many of them slowly.
+    """
+    return f"{column} = ANY(:in_{column})", {f"in_{column}": list(values)}
 
 
 def _names(columns: Iterable[str] | str) -> list[str]:

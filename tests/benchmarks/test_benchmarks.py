@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import services
-from tests.benchmarks import report
+from tests.benchmarks import report, workers
 from tests.benchmarks.bench import workshop
 from tests.benchmarks.scenarios import SCENARIOS
 
@@ -82,3 +82,26 @@ def test_the_plot_is_drawn_as_png_and_svg(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert (tmp_path / "benchmarks.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "benchmarks.svg").read_text()
+
+
+def test_the_runs_of_a_simulation_are_percentiles_rates_and_costs_and_a_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = {
+        **dict.fromkeys(("died", "frozen", "refused", "lost"), 1),
+        "lags": [[5.0, float(lag)] for lag in range(101)],
+        "load": {"0": 30, "9": 70, "40": 1},
+        "cpu_s": 0.202,
+        "block_runs": 10,
+        "seconds": 50.5,
+        "violations": [],
+    }
+    assert workers.waits([run], 95) == [(0, pytest.approx(95, abs=2))]
+    assert workers.rates([run, run]) == [(0, 10.0)]
+    assert workers.costs([run, run]) == [(10, 2.0), (20, 2.0)]
+    (tmp_path / "runs.jsonl").write_text(f"{json.dumps(run)}\n" * 2)
+    drawn: list[object] = []
+    monkeypatch.setattr(workers, "draw", drawn.append)
+    workers.main(str(tmp_path / "runs.jsonl"))
+    assert "2 runs, 20 block runs, 0 violations; died 2" in capsys.readouterr().out
+    assert len(drawn) == 1

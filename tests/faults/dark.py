@@ -85,17 +85,19 @@ class Dark:
         number = int(name, 16)
         net = f"10.{200 + number % 50}.{number // 50 % 250}.{4 * (number // 12500 % 60)}".rpartition(".")
         base = int(net[2])
-        self._near_ip, self._far_ip = f"{net[0]}.{base + 1}", f"{net[0]}.{base + 2}"
+        self.near_ip, self.far_ip = f"{net[0]}.{base + 1}", f"{net[0]}.{base + 2}"
+        #: Runs the command behind it in the namespace.
+        self.enter = ("nsenter", f"--net=/run/netns/{self._namespace}")
         self._relays: list[Relay] = []
         self.is_cut = threading.Event()
 
     def open(self) -> None:
         _ip("netns", "add", self._namespace)
         _ip("link", "add", self._near, "type", "veth", "peer", "name", self._far, "netns", self._namespace)
-        _ip("addr", "add", f"{self._near_ip}/30", "dev", self._near)
+        _ip("addr", "add", f"{self.near_ip}/30", "dev", self._near)
         _ip("link", "set", self._near, "up")
         for arguments in (
-            ("addr", "add", f"{self._far_ip}/30", "dev", self._far),
+            ("addr", "add", f"{self.far_ip}/30", "dev", self._far),
             ("link", "set", self._far, "up"),
             ("link", "set", "lo", "up"),
         ):
@@ -111,15 +113,15 @@ class Dark:
         """Return the URL of a server as it is reached from the namespace, and the relay on the way."""
         parts = urlsplit(url)
         port = parts.port or {"postgresql": 5432}.get(parts.scheme.partition("+")[0], 3306)
-        relay = Relay(self._near_ip, (parts.hostname or "127.0.0.1", port))
+        relay = Relay(self.near_ip, (parts.hostname or "127.0.0.1", port))
         self._relays.append(relay)
         login = parts.netloc.rpartition("@")[0]
-        return urlunsplit(parts._replace(netloc=f"{login}@{self._near_ip}:{relay.port}")), relay
+        return urlunsplit(parts._replace(netloc=f"{login}@{self.near_ip}:{relay.port}")), relay
 
     def cut(self) -> None:
         """Lose every packet from now on, both ways: they go to somebody who is not there."""
-        _ip("neigh", "replace", self._far_ip, "lladdr", _NOBODY, "dev", self._near, "nud", "permanent")
-        far = ("neigh", "replace", self._near_ip, "lladdr", _NOBODY, "dev", self._far, "nud", "permanent")
+        _ip("neigh", "replace", self.far_ip, "lladdr", _NOBODY, "dev", self._near, "nud", "permanent")
+        far = ("neigh", "replace", self.near_ip, "lladdr", _NOBODY, "dev", self._far, "nud", "permanent")
         _ip("-n", self._namespace, *far)
         self.is_cut.set()
 
@@ -139,10 +141,14 @@ class Dark:
         for relay in self._relays:
             relay.watch = lambda data: True
             relay.drop()
+        self.join()
+
+    def join(self) -> None:
+        """Carry packets again, those of connections that have outlived the cut as well."""
         with suppress(subprocess.CalledProcessError):
-            _ip("neigh", "del", self._far_ip, "dev", self._near)
+            _ip("neigh", "del", self.far_ip, "dev", self._near)
         with suppress(subprocess.CalledProcessError):
-            _ip("-n", self._namespace, "neigh", "del", self._near_ip, "dev", self._far)
+            _ip("-n", self._namespace, "neigh", "del", self.near_ip, "dev", self._far)
         self.is_cut.clear()
 
     def inside(self, call: Callable[[], T]) -> T:
@@ -169,10 +175,9 @@ class Dark:
 
     def start(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start `syncblocks` in the namespace; what it says goes to `said` in its folder."""
-        enter = ["nsenter", f"--net=/run/netns/{self._namespace}"]
         with (cwd / "said").open("ab") as said:
             return subprocess.Popen(
-                [*enter, str(SCRIPT), *arguments],
+                [*self.enter, str(SCRIPT), *arguments],
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,

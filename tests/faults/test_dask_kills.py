@@ -1,4 +1,4 @@
-"""Workers and coordinators of a Dask cluster are killed, frozen and cancelled: the promises of one machine hold."""
+"""Workers and coordinators of a Dask cluster are killed, runs cancelled: the promises of one machine hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.cluster import Cluster
@@ -65,13 +64,6 @@ def wait_for_workers(workshop: Workshop, process: Process) -> None:
     while process.code is None and not workshop.store_rows(taken):
         assert time.monotonic() < deadline, process.log()
         wait_for(process, 0.05)
-
-
-def state_of(pid: int) -> str:
-    try:
-        return psutil.Process(pid).status()
-    except psutil.NoSuchProcess:
-        return ""
 
 
 @pytest.mark.timeout(0)
@@ -136,59 +128,3 @@ def test_a_cancelled_run_stops_its_workers(
     workshop.source_settings.update({"delay_s": 0.0, "batch_size": 4})
     workshop.write()
     assert ended_well(workshop, 0) == []
-
-
-#: Where a worker is frozen, outside of transactions: before and after its token, after a commit, before its close.
-POINTS = ["stream.before_take_over:1", "stream.after_take_over:1", "stream.after_commit:1", "store.close.before:1"]
-
-
-@pytest.mark.timeout(0)
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("point", POINTS)
-def test_what_a_frozen_worker_commits_and_closes_after_its_lease_is_refused(
-    zygote: Zygote, folder: Path, postgres_url: str, point: str, number: int, injected: Count, is_full: bool
-) -> None:
-    if not is_full and (number or point not in POINTS[1::2]):
-        pytest.skip("in the full set of faults")
-    cluster = Cluster(1, SYNCBLOCKS_FAILPOINT=f"{point}:stop")
-    try:
-        workshop = make(zygote, folder, postgres_url, cluster)
-        workshop.document["concurrency"] = 1
-        workshop.document["streams"] = [dict(each) for each in workshop.document["streams"][:1]]
-        workshop.tables = {"full": workshop.tables["full"]}
-        workshop.document["source"]["config"]["tables"] = workshop.tables
-        workshop.write()
-        assert revived(workshop, cluster, is_committed=point in POINTS[2:]) == []
-        injected()
-    finally:
-        cluster.close()
-
-
-def revived(workshop: Workshop, cluster: Cluster, *, is_committed: bool) -> list[str]:
-    """Freeze the worker, end its lease, run elsewhere, wake it up; return what is wrong then.
-
-    `is_committed`: the ledger says by then that the stream is complete, whoever has not closed it.
-    """
-    process = workshop.start()
-    deadline = time.monotonic() + 60
-    frozen: list[psutil.Process] = []
-    while not frozen:
-        assert time.monotonic() < deadline, process.log()
-        wait_for(process, 0.05)
-        frozen = [child for child in cluster.children(CHILD) if state_of(child.pid) == psutil.STATUS_STOPPED]
-    workshop.change_store(
-        "update _syncblocks_stream_run set lease_until = '2001-01-01 00:00:00+00' where status = 'running'"
-    )
-    process.wait(60)
-    found = untrue(workshop, process)
-    if process.code != (0 if is_committed else 1):
-        found.append(f"the run ended with {process.code}: {process.result()}")
-    other = workshop.run("--executor", "threads")
-    found += untrue(workshop, other) + violations(workshop)
-    (zombie,) = frozen
-    zombie.send_signal(signal.SIGCONT)
-    deadline = time.monotonic() + 30
-    while not cluster.is_idle():
-        assert time.monotonic() < deadline, "the frozen worker does not come to an end"
-        time.sleep(0.2)
-    return found + violations(workshop)

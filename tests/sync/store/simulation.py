@@ -2,16 +2,24 @@
 
 The store is the product's, and so are its transactions; what is made up is time, workers, and a destination that
 keeps a token and a count for each stream. A violation is something that no run may ever show.
+
+`python -m tests.sync.store.simulation FILE` writes down a million block runs, for `tests.benchmarks.workers`.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import json
+import os
 import random
+import sys
+import tempfile
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun, StreamPlan
@@ -50,8 +58,8 @@ class Found:
     """What a simulation has seen."""
 
     violations: list[str] = field(default_factory=list)
-    #: Seconds from a claim until a worker has taken it, for each stream.
-    lags: list[float] = field(default_factory=list)
+    #: Of each stream the second at which a worker took it, and the seconds since its claim.
+    lags: list[tuple[float, float]] = field(default_factory=list)
     #: Second -> transactions of the store.
     load: Counter[int] = field(default_factory=Counter)
     died: int = 0
@@ -60,16 +68,32 @@ class Found:
     refused: int = 0
     lost: int = 0
     block_runs: int = 0
+    #: By the virtual clock, and of this process's processor time.
     seconds: float = 0.0
+    cpu_s: float = 0.0
+
+
+def simulate(url: str, *, runs: int = 1, streams: int, workers: int, seed: int, crash: float = 0.02) -> Iterator[Found]:
+    """Run a pipeline again and again over one store, which keeps all of it; yield what was seen of each run.
+
+    `crash`: the chance that a worker dies or freezes while it runs a stream.
+    """
+    clock = FixedClock()
+    with Store.open(url, clock=clock) as store:
+        for number in range(runs):
+            chance, begun = random.Random(f"{seed} {number}"), time.process_time()
+            found = Simulation(store, clock, chance, streams=streams, workers=workers, crash=crash).run()
+            found.cpu_s = time.process_time() - begun
+            yield found
 
 
 class Simulation:
     """One attempt of one run; `run` carries it out."""
 
-    def __init__(self, url: str, *, streams: int, workers: int, seed: int, crash: float = 0.02) -> None:
-        """Prepare a run; `crash`: the chance that a worker dies or freezes while it runs a stream."""
-        self.clock, self.chance, self.crash = FixedClock(), random.Random(seed), crash
-        self.store = Store.open(url, clock=self.clock)
+    def __init__(
+        self, store: Store, clock: FixedClock, chance: random.Random, *, streams: int, workers: int, crash: float
+    ) -> None:
+        self.store, self.clock, self.chance, self.crash = store, clock, chance, crash
         self.plans: dict[str, StreamPlan] = {f"s{number}": stream_plan(f"s{number}") for number in range(streams)}
         plan = attempt_plan(self.plans.values(), callback_blocks=(), allow_blocks_to_fail=True)
         self.run_id = begin(self.store, plan).id
@@ -91,15 +115,15 @@ class Simulation:
 
     def run(self) -> Found:
         """Go on until every stream is closed and every zombie has woken up; check what the store says then."""
-        with self.store:
-            self._look()
-            while self._due:
-                at, _, work = heapq.heappop(self._due)
-                self.clock.move(at - self.now)
-                self.now = at
-                work()
-            self.found.seconds = self.now
-            self._check()
+        self._look()
+        while self._due:
+            at, _, work = heapq.heappop(self._due)
+            self.clock.move(at - self.now)
+            self.now = at
+            work()
+        self.found.seconds = self.now
+        self._check()
+        self.store.finish_run(self.run_id)
         return self.found
 
     def _after(self, seconds: float, work: Callable[[], None]) -> None:
@@ -213,7 +237,7 @@ class Simulation:
     def _begin(self, worker: Worker, name: str) -> None:
         assert worker.call is not None
         worker.stream = name
-        self.found.lags.append(self.now - self._claimed_at[name])
+        self.found.lags.append((self.now, self.now - self._claimed_at[name]))
         self._tokens[name] = worker.call.nonce
         takes_s = self.chance.lognormvariate(3.0, 0.8)  # a median of 20 s
         fate = self.chance.random()
@@ -296,3 +320,24 @@ class Simulation:
         expected = "failure" if found.lost else "success"
         if self.store.run(self.run_id).status != expected:
             found.violations.append(f"the run is not {expected}")
+
+
+def in_memory() -> str:
+    """Return a folder in memory where there is one: the disk would be waited for at each of the transactions."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+
+
+def main(path: str) -> None:
+    """Write down what a hundred runs of 5,000 streams with 1,000 workers show, one JSON line a run."""
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder, Path(path).open("w") as file:
+        store = f"sqlite:///{folder}/store.db"
+        for number, found in enumerate(simulate(store, runs=100, streams=5_000, workers=1_000, seed=19), start=1):
+            file.write(json.dumps({name: getattr(found, name) for name in Found.__slots__}) + "\n")
+            file.flush()
+            size = Path(folder, "store.db").stat().st_size / 1e6
+            sys.stdout.write(f"run {number}: {found.violations} {found.cpu_s:.1f} s, the store has {size:.0f} MB\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

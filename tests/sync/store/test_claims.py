@@ -11,6 +11,7 @@ import pytest
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun
 from syncblocks.sync.store.owner import Owner, current_owner
+from syncblocks.sync.store.statements import one_of
 from tests.sync.store.store_helpers import attempt_plan, begin, outcome, query, store_url_of, stream_plan
 
 A, B = stream_plan("a"), stream_plan("b")
@@ -80,6 +81,18 @@ def test_a_request_to_stop_keeps_the_first_reason(store: Store) -> None:
     store.ask_to_stop(1, 1, ["a", "b"], "another stream failed: a")
     states = store.claim_states(1, 1, ["a", "b"])
     assert [state.stop_reason for state in states.values()] == ["late", "another stream failed: a"]
+
+
+def test_any_number_of_streams_is_looked_at_at_once(store: Store) -> None:
+    # Beyond the variables that SQLite (32,766) and PostgreSQL (65,535) take in one statement.
+    names = ["a", *(f"s{number}" for number in range(70_000)), "b"]
+    assert set(store.claim_states(1, 1, names)) == {"a", "b"}
+    assert {run.stream for run in store.block_runs_of(1, 1, names)} == {"a", "b"}
+
+
+def test_the_number_of_streams_does_not_change_the_statement() -> None:
+    # Its text is parsed and kept: variables by the thousand take SQLite the square of their number to read.
+    assert one_of("stream", ["a"])[0] == one_of("stream", [f"s{number}" for number in range(1_000)])[0]
 
 
 def test_of_several_streams_those_that_wait_are_taken_back(store: Store) -> None:

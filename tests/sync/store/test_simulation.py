@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from syncblocks.sync.store.claims import Claims
-from tests.sync.store.simulation import Simulation
+from tests.sync.store.simulation import in_memory, simulate
 
-#: Each has two block runs: a million of them in the full set.
-STREAMS = 500_000 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 5_000
+STREAMS = 5_000
+#: Each stream has two block runs: a million of them in one store in the full set.
+RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 1
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
+        yield f"sqlite:///{folder}/store.db"
 
 
 @pytest.mark.timeout(0)
-def test_a_thousand_workers_that_crash_close_every_stream_once(tmp_path: Path) -> None:
-    found = Simulation(f"sqlite:///{tmp_path}/store.db", streams=STREAMS, workers=1_000, seed=19).run()
-    assert found.violations == []
-    assert found.block_runs == 2 * STREAMS
-    assert min(found.died, found.frozen, found.refused) > 20, "it has crashes, and zombies that are refused"
+def test_a_thousand_workers_that_crash_close_every_stream_once(url: str) -> None:
+    runs = 0
+    for found in simulate(url, runs=RUNS, streams=STREAMS, workers=1_000, seed=19):
+        assert found.violations == []
+        assert found.block_runs == 2 * STREAMS
+        assert min(found.died, found.frozen, found.refused) > 20, "it has crashes, and zombies that are refused"
+        runs += 1
+    assert runs == RUNS
 
 
-def test_the_simulation_finds_a_claim_that_is_not_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_finds_a_claim_that_is_not_taken_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def keep(
         self: Claims, run_id: int, attempt: int, streams: Sequence[str], nonce: str, former: str, **_: bool
     ) -> Sequence[str]:
@@ -31,4 +41,4 @@ def test_the_simulation_finds_a_claim_that_is_not_taken_back(tmp_path: Path, mon
 
     monkeypatch.setattr(Claims, "take_back", keep)
     with pytest.raises(Exception, match="was taken from this worker"):
-        Simulation(f"sqlite:///{tmp_path}/store.db", streams=200, workers=20, seed=1, crash=0.2).run()
+        list(simulate(url, streams=200, workers=20, seed=1, crash=0.2))
