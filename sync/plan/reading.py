@@ -177,7 +177,11 @@ def plan_reading(
         return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
     readers = asked if number is None else min(asked, number)
     slow = _why_one_loader(disposition, destination, is_plain=is_plain)
-    alone = _why_one_worker(source, destination, source_name, slow) if has_workers else ""
+    alone = ""
+    if has_workers:
+        # Else the run's own process would read each small table of which the catalog knows nothing.
+        unknown = "the number of ranges is not known yet" if number is None else ""
+        alone = _why_one_worker(source, destination, source_name, slow) or unknown
     return Reading(
         readers=readers,
         loaders=1 if slow else readers,

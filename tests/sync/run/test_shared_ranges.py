@@ -14,7 +14,19 @@ import psycopg
 import pytest
 
 from syncblocks import Progress
+from syncblocks.connectors.errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    NoSuchTable,
+    RetriableError,
+    TakenOver,
+)
+from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
+from syncblocks.sync.errors import SyncError
+from syncblocks.sync.run.executors.range_answer import answer_of, error_of
 from tests.cluster import Cluster
+from tests.connectors.mysql import mysql_databases
 from tests.sync.pipelines import statuses
 from tests.sync.run.test_ranges import Pair
 
@@ -106,3 +118,62 @@ def test_workers_read_one_moment_of_a_table_that_is_written_to(spread: Spread) -
     assert len({taker["pid"] for taker in takers}) >= 2
     assert spread.execute("select count(*) from _syncblocks_range_claim") == [(0,)]
     assert spread.leftovers() == []
+
+
+def test_a_plan_says_who_loads_the_ranges(spread: Spread, mariadb_url: str, run_cli: Any) -> None:
+    def planned(*options: str) -> str:
+        return str(run_cli(["plan", spread.write(), *options], cwd=spread.folder).stdout)
+
+    assert ", about 44 in all; on several workers\n" in planned()
+    assert json.loads(planned("--json"))["streams"][0]["parallel_reads"]["workers"] == "on several workers"
+    spread.document["streams"][0]["write_disposition"] = "append"
+    assert "append writes the table itself; on one worker, since one loader takes them" in planned()
+    spread.document["executor"] = "threads"
+    assert json.loads(planned("--json"))["streams"][0]["parallel_reads"]["workers"] is None
+    records = f"insert into t select seq, repeat('x', 200) from {mysql_databases.numbers(1000)}"
+    mysql_databases.run(mariadb_url, "create table t (id int primary key, v text)", records, "analyze table t")
+    spread.document["executor"] = {"dask": "local"}
+    spread.document["source"] = {"connector": "mariadb", "config": {"url": mariadb_url, "range_bytes": 8192}}
+    spread.document["streams"] = [{"stream": f"{mysql_databases.database(mariadb_url)}.t"}]
+    assert "into 3 loaders: by the key id, about " in (shown := planned())
+    assert "on one worker, since mariadb cannot hand on its snapshot\n" in shown
+
+
+def test_a_table_that_turns_out_to_be_small_is_read_as_a_whole_where_the_run_was_started(spread: Spread) -> None:
+    spread.execute("truncate src.t; insert into src.t select g, 'x' from generate_series(1, 5) g")
+    spread.execute("update pg_class set relpages = 100 where oid = 'src.t'::regclass")
+    result = spread.run(Watched(spread))
+    assert statuses(result) == {"src.t": "success"}
+    assert spread.takers() == []
+    assert spread.execute("select count(*) from public.t") == [(5,)]
+
+
+def test_streams_beside_a_table_in_ranges_run_on_workers_each_once(spread: Spread) -> None:
+    spread.execute("create table src.small as select 1 as id, 'x' as v; create table src.more as select 2 as id")
+    spread.document["streams"] = [{"stream": f"src.{name}"} for name in ("small", "t", "more")]
+    result = spread.run(Watched(spread))
+    assert statuses(result) == {"src.small": "success", "src.t": "success", "src.more": "success"}
+    assert {stream for (stream,) in spread.execute("select stream from public.taken")} == {"src.t"}
+    run_by_workers = "select stream from _syncblocks_stream_run where worker is not null order by stream"
+    assert spread.execute(run_by_workers) == [("src.more",), ("src.small",)]
+    assert spread.is_equal()
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (RangesRefused("m", stream="s"), RangesRefused),
+        (SnapshotLost("m", connector="c"), SnapshotLost),
+        (RetriableError("m"), RetriableError),
+        (NoSuchTable("m"), FatalConnectorError),
+        (ConnectorConfigError("m"), FatalConnectorError),
+        (TakenOver("m"), TakenOver),
+        (ValueError("m"), SyncError),
+    ],
+)
+def test_the_error_of_a_worker_says_what_is_to_be_done_about_it(raised: Exception, told: type[Exception]) -> None:
+    answer = json.loads(json.dumps(answer_of(raised, "masked", is_from_source=True)))
+    failed = error_of(answer)
+    assert (type(failed.error), str(failed.error), failed.is_from_source) == (told, "masked", True)
+    if isinstance(raised, ConnectorError) and isinstance(failed.error, ConnectorError):
+        assert (failed.error.connector, failed.error.stream) == (raised.connector, raised.stream)
