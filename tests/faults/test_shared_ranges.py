@@ -52,9 +52,10 @@ class Shared(Ranged):
         taken = "select 1 from _syncblocks_range_claim where worker is not null"
         has_store = "select 1 where to_regclass('_syncblocks_range_claim') is not null"
         deadline = time.monotonic() + 60
-        while process.code is None and not (self.store_rows(has_store) and self.store_rows(taken)):
-            assert time.monotonic() < deadline, process.log()
-            wait_for(process, 0.02)
+        with self.kept_open():  # a load takes less than a second
+            while process.code is None and not (self.store_rows(has_store) and self.store_rows(taken)):
+                assert time.monotonic() < deadline, process.log()
+                wait_for(process, 0.01)
 
     def ended_well(self, process: Process, kills: int = 0) -> list[str]:
         """Return what is wrong after a run that is to be a success."""
@@ -90,13 +91,13 @@ def test_workers_that_are_killed_at_random_lose_and_double_nothing(
 ) -> None:
     shared, chance = Shared(zygote, folder, postgres_url, cluster), random.Random(f"ranges {is_full}")
     killed, found = 0, list[str]()
-    while killed < (60 if is_full else 3) and not found:
+    while killed < (60 if is_full else 4) and not found:
         shared.grow("src.a", chance.randrange(2, 30))
         process = shared.start()
         shared.wait_for_workers(process)
-        wait_for(process, chance.uniform(0.0, 0.4))
+        wait_for(process, chance.uniform(0.0, 0.2))
         # A child, or the worker around it, whose nanny starts another one.
-        victims = cluster.children(CHILD) if chance.random() < 0.7 else cluster.workers()
+        victims = cluster.children(CHILD) if killed % 2 else cluster.workers()
         if victims and process.code is None:
             chance.choice(victims).kill()
             killed += 1
@@ -116,7 +117,7 @@ def test_a_process_that_is_killed_while_workers_load_its_ranges_is_recovered(
         shared.grow("src.a", chance.randrange(2, 30))
         process = shared.start()
         shared.wait_for_workers(process)
-        wait_for(process, chance.uniform(0.0, 0.4))
+        wait_for(process, chance.uniform(0.0, 0.2))
         process.kill()
         killed += process.code == -signal.SIGKILL
         following = shared.start()

@@ -6,6 +6,7 @@ which rolls it back; the ledger of ranges knows which ranges have arrived, whate
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,8 @@ from .flight import Answer
 from .protocol import Reference
 from .range_answer import error_of
 
+log = logging.getLogger("syncblocks")
+
 #: Seconds between two looks at a range that is under way.
 POLL_S = 0.5
 #: How often a range is sent that no worker has taken.
@@ -37,7 +40,7 @@ class RangeCalls:
         self._engine = engine
         self._store = store
         self._run = run
-        store.forget_ranges()
+        self._has_begun = False
 
     def load(self, order: RangeOrder, check: Callable[[], None]) -> None:
         """Have a worker load a range; return when it says that it has.
@@ -52,11 +55,16 @@ class RangeCalls:
             RetriableError: its process has died.
             SyncError: no worker can load it.
         """
+        if not self._has_begun:  # few runs need it, and those it does no harm twice
+            self._has_begun = True
+            self._store.forget_ranges()
         for _ in range(TRIES):
             if (answer := self._call(order, check)) is not None:
                 break
         else:
             raise SyncError(f"no worker has loaded range {order.part.label}: the engine has lost it again and again")
+        if answer.get("refused"):  # an engine sends the calls of a worker that dies to another one
+            raise WorkerLost("the engine has lost the worker")
         if "died" in answer:
             raise RetriableError(str(answer["died"]))
         if "failed" in answer:
@@ -75,17 +83,28 @@ class RangeCalls:
         withdraw: Callable[[], Any] = lambda: None  # noqa: E731 -- until the engine gives another
         try:
             withdraw = self._engine.submit(reference.encode(), answers.put)
-            while True:
-                with suppress(Empty):
-                    if (answer := answers.get(timeout=POLL_S)) is None and self._store.range_state(nonce).is_taken:
-                        raise WorkerLost("the engine has lost the worker")
-                    return answer
-                check()
-                state = self._store.range_state(nonce)
-                if not state.is_alive:
-                    raise WorkerLost("the process of the worker died, or was cut off for too long")
-                if not state.is_taken and (absent := self._engine.absent):
-                    raise ExecutorError(f"no worker has loaded range {order.part.label}: {absent}")
+            return self._wait(order, nonce, answers, check)
         finally:
             withdraw()
-            self._store.end_range(nonce)
+            with suppress(SyncError):  # then its worker goes on: what it loads counts once
+                self._store.end_range(nonce)
+
+    def _wait(self, order: RangeOrder, nonce: str, answers: SimpleQueue[Answer], check: Callable[[], None]) -> Answer:
+        was_dead = False
+        while True:
+            with suppress(Empty):
+                if (answer := answers.get(timeout=POLL_S)) is None and self._store.range_state(nonce).is_taken:
+                    raise WorkerLost("the engine has lost the worker")
+                return answer
+            check()
+            try:
+                state = self._store.range_state(nonce)
+            except SyncError as error:  # the run's lease in the same store bounds this
+                log.warning("a range of %s cannot be looked after: %s", order.stream, type(error).__name__)
+                continue
+            # Its worker tells of a process that has died, which is known to hold no locks any more.
+            if not state.is_alive and was_dead:
+                raise WorkerLost("the process of the worker died, or was cut off for too long")
+            was_dead = not state.is_alive
+            if not state.is_taken and (absent := self._engine.absent):
+                raise ExecutorError(f"no worker has loaded range {order.part.label}: {absent}")

@@ -113,7 +113,7 @@ class Worker:
         ours, calls = reference, Calls(attempt, reference)
         (name,) = reference.streams
         if (order := attempt.store.take_range(ours.run_id, ours.attempt, ours.nonce, calls.me)) is None:
-            return {"problem": "another worker has it"}
+            return {"refused": [name]}
         try:
             (planned,) = self._planned_anew(attempt, reference, [name])
         except Exception as error:
