@@ -18,6 +18,7 @@ from tests.faults.conftest import Count
 from tests.faults.oracle import untrue, violations
 from tests.faults.test_dask_kills import CHILD, state_of, wait_for
 from tests.faults.test_ranges import Ranged
+from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote
 
 #: Where a worker's process is killed: a range is staged, its commit is sent, its commit is kept.
@@ -46,6 +47,11 @@ class Shared(Ranged):
         self.document |= {"store": url, "executor": {"dask": cluster.address}}
         self.document["streams"][0] |= {"retries": 40, "retry_delay_s": 0.0}
         self.write()
+
+    def grow(self, name: str, records: int) -> None:
+        super().grow(name, records)
+        with postgres(self.url) as connection:  # else one worker takes all ranges of a table of unknown size
+            connection.execute("analyze src.a")
 
     def wait_for_workers(self, process: Process) -> None:
         """Wait until a worker has taken a range."""
@@ -86,25 +92,32 @@ def test_the_range_of_a_killed_worker_is_loaded_by_another_each_record_once(
 
 
 @pytest.mark.timeout(0)
-def test_workers_that_are_killed_at_random_lose_and_double_nothing(
-    zygote: Zygote, folder: Path, postgres_url: str, cluster: Cluster, injected: Count, is_full: bool
+def test_workers_that_are_killed_with_and_without_their_processes_lose_and_double_nothing(
+    zygote: Zygote, folder: Path, postgres_url: str, injected: Count, is_full: bool
 ) -> None:
-    shared, chance = Shared(zygote, folder, postgres_url, cluster), random.Random(f"ranges {is_full}")
-    killed, found = 0, list[str]()
-    while killed < (60 if is_full else 4) and not found:
-        shared.grow("src.a", chance.randrange(2, 30))
-        process = shared.start()
-        shared.wait_for_workers(process)
-        wait_for(process, chance.uniform(0.0, 0.2))
-        # A child, or the worker around it, whose nanny starts another one.
-        victims = cluster.children(CHILD) if killed % 2 else cluster.workers()
-        if victims and process.code is None:
-            chance.choice(victims).kill()
-            killed += 1
-        process.wait(90)
-        found = shared.ended_well(process)
-    injected(killed)
-    assert found == []
+    # Each process stays in its third range: the run ends only as they are killed.
+    cluster = Cluster(3, SYNCBLOCKS_FAILPOINT=f"{POINTS[0]}:3:sleep")
+    try:
+        shared, chance = Shared(zygote, folder, postgres_url, cluster), random.Random("ranges")
+        killed, found, deadline = 0, list[str](), time.monotonic() + (600 if is_full else 100)
+        for _ in range(10 if is_full else 1):
+            shared.grow("src.a", chance.randrange(2, 30))
+            process = shared.start()
+            while process.code is None:
+                assert time.monotonic() < deadline, process.log()
+                shared.wait_for_workers(process)
+                wait_for(process, chance.uniform(0.5, 1.5))
+                # A process that loads, or the worker around it, whose nanny starts another one.
+                victims = cluster.children(CHILD) if killed % 2 else cluster.workers()
+                if victims and process.code is None:
+                    chance.choice(victims).kill()
+                    killed += 1
+            found += shared.ended_well(process)
+        injected(killed)
+        assert found == []
+        assert killed
+    finally:
+        cluster.close()
 
 
 @pytest.mark.timeout(0)
