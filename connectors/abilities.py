@@ -33,6 +33,7 @@ from .protocols import (
     KnowsPrivileges,
     ListsStreams,
     LoadsRanges,
+    LoadsSharedRanges,
     LooksAtTimes,
     MarksRecords,
     MergesByUnique,
@@ -45,6 +46,7 @@ from .protocols import (
     RemovesRecords,
     ReplacesRanges,
     RunsStatements,
+    SharesRanges,
     SkipsLate,
     Source,
     StatesTypes,
@@ -70,6 +72,7 @@ class Abilities:
     looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
+    shares_ranges: SharesRanges | None = None
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
@@ -93,6 +96,7 @@ class Abilities:
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
+    loads_shared_ranges: LoadsSharedRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None

@@ -96,8 +96,9 @@ class PageRanges:
     ranges: Sequence[Range]
     #: Of the transaction that holds the snapshot.
     holder: Lease
-    #: The exported snapshot, and the answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
+    #: The exported snapshot.
     snapshot: str = ""
+    #: The answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
     facts: str = ""
     #: What `_OLDEST` said before it was taken, and the first transaction that had not begun.
     oldest: int = 0
@@ -106,7 +107,7 @@ class PageRanges:
     @property
     def moment(self) -> Mapping[str, Any] | None:
         """Return what a later snapshot is compared with."""
-        ranges = [[part.label, part.locator["where"]] for part in self.ranges]
+        ranges = [[part.label, *part.locator["pages"]] for part in self.ranges]
         found = {
             "facts": self.facts,
             "oldest": self.oldest,
@@ -123,32 +124,40 @@ class PageRanges:
             return False
         table = self.source.dialect.naming.table(self.source.table(self.stream))
         for place, records in loaded.items():
-            where = " and ".join(f"({each})" for each in (moment["ranges"][place][1], condition) if each)
+            within = _within(moment["ranges"][place][1:])
+            where = " and ".join(f"({each})" for each in (within, condition) if each)
             sql = _YOUNGER.format(now=now, then=then, table=table, where=where)
             if self.holder.session.query(sql) != [(records, 0)]:
                 return False
-        self.ranges = [_range(place, *known) for place, known in enumerate(moment["ranges"])]
+        self.ranges = [_range(place, label, first, end) for place, (label, first, end) in enumerate(moment["ranges"])]
         return True
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range, over a connection of its own that sees the snapshot."""
-        try:
-            with self.source.sessions(self.wire).lease(self.stream.name) as lease:
-                lease.begin()
-                self._adopt(lease)
-                stream = self.source.ranged(self.stream, str(part.locator["where"]))
-                yield from self.source.read_leased(lease, stream, self.wire)
-        except ConnectorError as error:
-            error.connector = error.connector or self.source.connector
-            error.stream = error.stream or self.stream.name
-            raise
+        return read(self.source, self.stream, part, self.snapshot, self.wire)
 
-    def _adopt(self, lease: Lease) -> None:
-        try:
-            # Begun anew: a snapshot can be set only before the transaction takes its own.
-            lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(self.snapshot)}; {_MARK}")
-        except FatalConnectorError as error:
-            raise SnapshotLost(f"the snapshot of stream {self.stream.name!r} is gone: {error}") from error
+
+def read(
+    source: SqlSource, stream: Stream, part: Range, snapshot: str, wire: str
+) -> Generator[Event | Block, None, None]:
+    """Yield one range of an exported snapshot, in any process, while the transaction that exported it lasts."""
+    try:
+        with source.sessions(wire).lease(stream.name) as lease:
+            lease.begin()
+            _adopt(lease, stream, snapshot)
+            yield from source.read_leased(lease, source.ranged(stream, _within(part.locator["pages"])), wire)
+    except ConnectorError as error:
+        error.connector = error.connector or source.connector
+        error.stream = error.stream or stream.name
+        raise
+
+
+def _adopt(lease: Lease, stream: Stream, snapshot: str) -> None:
+    try:
+        # Begun anew: a snapshot can be set only before the transaction takes its own.
+        lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(snapshot)}; {_MARK}")
+    except FatalConnectorError as error:
+        raise SnapshotLost(f"the snapshot of stream {stream.name!r} is gone: {error}") from error
 
 
 def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, str]:
@@ -203,14 +212,20 @@ def _split(lease: Lease, table: str, readers: int, range_bytes: int) -> list[Ran
     for place, first in enumerate(bounds):
         # The last range has no end: added pages hold records of this snapshot, or none that it sees.
         end = bounds[place + 1] if place + 1 < count else None
-        where = f"t.ctid >= '({first},0)'::tid" + ("" if end is None else f" and t.ctid < '({end},0)'::tid")
         label = f"pages {first:,} to {end - 1:,}" if end is not None else f"pages from {first:,}"
-        ranges.append(_range(place, label, where))
+        ranges.append(_range(place, label, first, end))
     return ranges
 
 
-def _range(place: int, label: str, where: str) -> Range:
-    return Range(place=place, label=label, locator={"where": where})
+def _range(place: int, label: str, first: int, end: int | None) -> Range:
+    return Range(place=place, label=label, locator={"pages": (first, end)})
+
+
+def _within(pages: Sequence[Any]) -> str:
+    """Return the condition of a range. The pages may come from a table: only numbers get into the statement."""
+    first, end = pages
+    within = f"t.ctid >= '({int(first)},0)'::tid"
+    return within if end is None else f"{within} and t.ctid < '({int(end)},0)'::tid"
 
 
 def _oldest(lease: Lease) -> int:
@@ -244,4 +259,4 @@ def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
     return facts or "", int(end)
 
 
-__all__ = ["PageRanges", "opened", "plan"]
+__all__ = ["PageRanges", "opened", "plan", "read"]

@@ -6,6 +6,7 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
-from ..ranges import RangeReads
+from ..ranges import Range, RangeReads, SharedReads
 from ..stream import (
     BECOMES_TEXT,
     NEEDED,
@@ -317,20 +318,34 @@ class SqlDestination(ABC):
         arriving = LoadEvents(events)
         target = self.target(load.key.destination_table)
         arriving.peek()
-        with self.load_sessions(load, wire).lease(load.key.stream) as lease:
-            try:
-                context = LoadContext.of(self.dialect, load, target, lease, wire, self._ledger)
-                yield from TableLoad(context).run(arriving)
-            except ConnectorError as error:
-                error.connector = error.connector or self.connector
-                error.stream = error.stream or load.key.stream
-                raise
+        with self.load_sessions(load, wire).lease(load.key.stream) as lease, self._explained(load):
+            context = LoadContext.of(self.dialect, load, target, lease, wire, self._ledger)
+            yield from TableLoad(context).run(arriving)
 
     def _load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges, where several sessions can write at once (`ranges.LoadsRanges`)."""
+        with self._explained(load):
+            yield from self._range_load(load, reads, wire).run(loaders)
+
+    def _load_shared_ranges(self, load: Load, reads: SharedReads, loaders: int, wire: str) -> Iterator[Commit]:
+        """Lead a load whose ranges other processes load (`protocols.LoadsSharedRanges`)."""
+        with self._explained(load):
+            yield from self._range_load(load, reads, wire).run_shared(loaders, reads)
+
+    def _load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
+        """Load one range of such a load (`protocols.LoadsSharedRanges`)."""
+        with self._explained(load):
+            self._range_load(load, reads, wire).load_one(part)
+
+    def _range_load(self, load: Load, reads: RangeReads, wire: str) -> RangeLoad:
         target = self.target(load.key.destination_table)
+        return RangeLoad(self.dialect, load, target, self.load_sessions(load, wire), reads, wire)
+
+    @contextmanager
+    def _explained(self, load: Load) -> Iterator[None]:
+        """Say in an error where it comes from."""
         try:
-            yield from RangeLoad(self.dialect, load, target, self.load_sessions(load, wire), reads, wire).run(loaders)
+            yield
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream

@@ -17,7 +17,7 @@ from ..arrow.record_size import RecordTooWide
 from ..errors import ConnectorError, FatalConnectorError
 from ..filters import condition_of
 from ..protocols import Source
-from ..ranges import OpenRanges, Range
+from ..ranges import OpenRanges, Range, SnapshotLost
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
 from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
 from .abilities import AbilityPromises
@@ -322,6 +322,24 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             records = [record for part in rest for record in self._range_records(opened, part)]
         made.close()
         assert in_order([*(first if is_resumed else ()), *records]) == in_order(seeded)
+
+    # SharesRanges
+
+    def test_another_process_reads_the_ranges_of_a_snapshot_while_it_is_open(self, place: Any, source: Source) -> None:
+        self.can(source, "shares_ranges")
+        made, stream, seeded = self._ranged(place, source)
+        other = self.make(place, self.range_config(place))
+        with made.open_ranges(stream, 4, "arrow") as opened:
+            name = str(made.snapshot_of(opened))
+            parts = [replace(part, locator=json.loads(json.dumps(part.locator))) for part in opened.ranges]
+            self.put(place, "people", self.people((5000, "late", 5000)), ["id"])
+            read = [list(other.read_shared(self.find(other, "people"), part, name, "arrow")) for part in parts]
+        records = [record for batches in read for batch in batches for record in batch.to_pylist()]
+        assert in_order(records) == in_order(seeded)
+        with pytest.raises(SnapshotLost):
+            list(other.read_shared(stream, parts[0], name, "arrow"))
+        other.close()
+        made.close()
 
     # ComputesChecksums
 

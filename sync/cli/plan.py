@@ -117,6 +117,7 @@ def document(plan: Plan) -> dict[str, Any]:
                     "loaders": planned.reading.loaders,
                     "ranges": planned.reading.ranges,
                     "why": planned.reading.why,
+                    "workers": planned.reading.where or None,
                 },
                 "incremental": _incremental(planned.resumption),
                 "kept_for_callbacks": sorted(planned.data_blocks),

@@ -476,6 +476,7 @@ def _plan_stream(
             or is_checked
             or arriving.schema.names != stream.stream.schema.names
         ),
+        has_workers=pipeline.executor.is_elsewhere,
     )
     if is_undecided(stream.stream):
         reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")

@@ -17,6 +17,7 @@ from ..plan.plan import PlannedStream
 from ..secrets import Redactor
 from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
 from .progress import Progress
+from .range_order import RangeOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +50,6 @@ class StreamContext:
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
+    #: Has another process load a range, and returns when it has; None: this process loads all of them itself. `check`
+    #: raises when the load is to stop.
+    load_elsewhere: Callable[[RangeOrder, Callable[[], None]], None] | None = None

@@ -96,9 +96,9 @@ class Coordinator:
                 self._start([self._claimed.popleft()])
             # Asked each time: workers may come and go.
             while len(self._active) < (slots := self._slots(concurrency)) and not self._must_stop():
-                nonce = secrets.token_hex(16) if self._is_remote else ""
                 if not (groups := self._batch(slots)):
                     break
+                nonce = "" if self._executor.runs_here(groups[0]) else secrets.token_hex(16)
                 if self._claim(groups, nonce):
                     self._start(groups, nonce)
             if not self._waiting:
@@ -113,18 +113,20 @@ class Coordinator:
                 self._give_up()
                 return
 
-    def _next(self, ended: str = "") -> Sequence[PlannedStream]:
+    def _next(self, ended: str = "", *, is_away: bool = False) -> Sequence[PlannedStream]:
         """Take the next waiting group whose chains nobody is in; empty if there is none.
 
         Args:
             ended: a stream that is about to be closed.
+            is_away: only a group that other processes run.
         """
         with self._choosing:
             members = [run.planned for run in self._members() if not run.has_ended and run.name != ended]
             members += [planned for group in self._chosen for planned in group]
             busy = {planned.chain for planned in members if planned.chain}
             for group in list(self._waiting):
-                if busy.isdisjoint(planned.chain for planned in group):
+                is_fit = not (is_away and self._executor.runs_here(group))
+                if is_fit and busy.isdisjoint(planned.chain for planned in group):
                     self._waiting.remove(group)
                     self._chosen.append(group)
                     return group
@@ -133,8 +135,10 @@ class Coordinator:
     def _batch(self, slots: int) -> list[Sequence[PlannedStream]]:
         """Take waiting groups for one reference: few when few are left, so that all workers end at about one time."""
         size = min(self._executor.most_groups, max(1, len(self._waiting) // (2 * slots)))
-        groups: list[Sequence[PlannedStream]] = []
-        while len(groups) < size and (group := self._next()):
+        if not (group := self._next()) or self._executor.runs_here(group):
+            return [group] if group else []
+        groups = [group]
+        while len(groups) < size and (group := self._next(is_away=True)):
             groups.append(group)
         return groups
 
@@ -256,7 +260,9 @@ class Coordinator:
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""
         is_alone = (outcome.stream,) in self._groups
-        following = self._next(outcome.stream) if is_alone and not self._must_stop() else ()
+        # Workers are given more than one group at a time, under a nonce of its own.
+        takes_next = is_alone and not self._is_remote and not self._must_stop()
+        following = self._next(outcome.stream) if takes_next else ()
         try:
             closed = self._store.close_stream(self._run.id, outcome, claim=[planned.name for planned in following])
         except LostRun:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from syncblocks.callbacks.dispatcher import Dispatcher
 
-    from .executors.remote import OpenedEngine
+    from .executors.engine import OpenedEngine
 
 log = logging.getLogger("syncblocks")
 

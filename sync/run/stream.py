@@ -78,6 +78,8 @@ class StreamRun:
         self._rows_deleted: int | None = None
         self._schema_changes = SchemaChanges(context, planned.name)
         self.blocks = StreamBlocks(context, planned, losses=losses)
+        #: Of this try among all of the run's attempt: its token is derived from it.
+        self.number = 0
         self._token = ""
         #: The ledger's bookmark when the attempt began.
         self._held: Bookmark | None = None
@@ -161,7 +163,8 @@ class StreamRun:
                 self.blocks.fail_in_source()
             raise ColumnsRefused(planned.refusal) if planned.mapping.columns else SyncError(planned.refusal)
         # A process that is only frozen may write under the tokens of its own attempts.
-        self._token = stream_token(context.run, self.name, self._losses * planned.tries + attempt)
+        self.number = self._losses * planned.tries + attempt
+        self._token = stream_token(context.run, self.name, self.number)
         failpoint("stream.before_take_over")
         row = self._take_over()
         failpoint("stream.after_take_over")
@@ -180,6 +183,11 @@ class StreamRun:
         if self._start is not None and not is_planned and planned.selected.stream.tracks_files and keeps is not None:
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
+
+    def join(self, number: int) -> None:
+        """Load a part of a try that another process leads, under its token."""
+        self.number, self._token = number, stream_token(self.context.run, self.name, number)
+        self.blocks.renew(is_continued=False)
 
     def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
         context, source = self.context, source_of(self.context.source_name, self.planned.selected)

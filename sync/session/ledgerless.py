@@ -109,6 +109,7 @@ class Ledgerless:
             keeps_history=None,
             knows_privileges=None,
             refuses_keys=None,
+            loads_shared_ranges=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
         )
 
@@ -197,6 +198,7 @@ PASSED_ON = frozenset(
         "removes_records",
         "replaces_ranges",
         "runs_statements",
+        "shares_ranges",
         "skips_late",
         "updates_only",
         "states_types",
@@ -206,7 +208,15 @@ PASSED_ON = frozenset(
 )
 WRAPPED = frozenset({"loads_ranges"})
 DROPPED = frozenset(
-    {"examines_tables", "fences_statements", "keeps_files", "keeps_history", "knows_privileges", "refuses_keys"}
+    {
+        "examines_tables",
+        "fences_statements",
+        "keeps_files",
+        "keeps_history",
+        "knows_privileges",
+        "loads_shared_ranges",
+        "refuses_keys",
+    }
 )
 
 

@@ -267,6 +267,18 @@ STEPS: dict[str, tuple[Step, ...]] = {
     # Of a held run, whose streams tasks of an orchestrator claim: seconds that it is held after the last sign of life
     # of a task. NULL: its owner is a process.
     "0010": ("ALTER TABLE _syncblocks_pipeline_run ADD COLUMN hold_s BIGINT",),
+    # Of a range that a worker loads for the process that has claimed its stream: which one, its worker, the lease.
+    "0011": (
+        """CREATE TABLE _syncblocks_range_claim (
+            nonce TEXT NOT NULL PRIMARY KEY,
+            run_id INTEGER NOT NULL,
+            attempt INTEGER NOT NULL,
+            stream TEXT NOT NULL,
+            range_order TEXT NOT NULL,
+            worker TEXT,
+            lease_until TIMESTAMP WITH TIME ZONE
+        )""",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ class Cluster:
         """Return the logs of scheduler and workers."""
         with distributed.Client(self.address, set_as_default=False) as client:
             return [client.get_scheduler_logs(), client.get_worker_logs(), client.get_worker_logs(nanny=True)]
+
+    @contextmanager
+    def another_worker(self) -> Iterator[None]:
+        """Let another worker join, whose environment is that of the test."""
+        command = [sys.executable, "-m", "dask", "worker", self.address, "--nthreads", "1", "--no-dashboard"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
 
     def children(self, word: str) -> list[psutil.Process]:
         """Return the processes of the cluster whose command line holds a word."""

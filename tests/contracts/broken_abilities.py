@@ -33,7 +33,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
-from tests.contracts.able import AbleDestination, AbleSource, Ranges
+from tests.contracts.able import STAGED, AbleDestination, AbleSource, Ranges
 
 # -- what holds for every ability ------------------------------------------------------------------------------------
 
@@ -236,6 +236,15 @@ class RangesOfNow(AbleSource):
 
         with super().open_ranges(stream, readers, wire) as opened:
             yield OfNow(opened.source, opened.stream, opened.table, opened.count)
+
+
+class SharesRangesOfNow(AbleSource):
+    """Lets others read the table as it is by then, and for ever."""
+
+    caught_by = {"test_another_process_reads_the_ranges_of_a_snapshot_while_it_is_open"}
+
+    def read_shared(self, stream: Stream, part: Range, snapshot: str, wire: str) -> Any:
+        yield from Ranges(self, stream, self._table(stream), self.plan_ranges(stream, 4)[0] or 1).read(part)
 
 
 class SplitsEverything(AbleSource):
@@ -544,6 +553,18 @@ class CommitsEachRange(AbleDestination):
         yield from self.load(load, iter([reads.final()]), wire)
 
 
+class CountsARangeTwice(AbleDestination):
+    """Loads a range beside what another process has loaded of it, under any token."""
+
+    caught_by = {
+        "test_ranges_that_other_processes_load_are_committed_once_by_one",
+        "test_another_process_loads_no_range_of_a_stale_token",
+    }
+
+    def load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
+        STAGED[load.token].setdefault(part.place, []).extend(reads.read(part))
+
+
 class KeepsHalfARange(AbleDestination):
     """Loads a range again without dropping what it had of it."""
 
@@ -656,6 +677,7 @@ SOURCES = (
     AnswersWithNothing,
     OverlappingRanges,
     RangesOfNow,
+    SharesRangesOfNow,
     SplitsEverything,
     CountsOnly,
     RowsOfItsOwnTexts,
@@ -673,6 +695,7 @@ DESTINATIONS = (
     RemovesNot,
     SaysNothingOfRejected,
     CommitsEachRange,
+    CountsARangeTwice,
     KeepsHalfARange,
     DropsTheTable,
     TakesTheFirstForTheNewest,

@@ -231,6 +231,7 @@ STORE_TABLES = tuple(
         "pipeline_run",
         "attempt",
         "stream_run",
+        "range_claim",
         "tick",
         "type_counter",
         "block_run",

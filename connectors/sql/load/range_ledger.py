@@ -49,11 +49,16 @@ class RangeLedger:
         into = dialect.naming.names(["place", "label", "stream"])
         session.execute(f"insert into {self._table} ({into}) values {listed}")
 
-    def date(self, session: Session, shape: str, moment: Mapping[str, Any]) -> None:
-        """Write the moment at which the ranges were read: from now on the load can be resumed."""
+    def date(self, session: Session, shape: str, moment: Mapping[str, Any] | None) -> None:
+        """Write in which shape and at which moment the ranges are read: with a moment, the load can be resumed."""
         quote = self._dialect.naming.quote
-        noted = f"{quote('shape')} = {literal(shape)}, {quote('moment')} = {literal(json.dumps(moment))}"
-        session.execute(f"update {self._table} set {noted}")
+        at = "null" if moment is None else literal(json.dumps(moment))
+        session.execute(f"update {self._table} set {quote('shape')} = {literal(shape)}, {quote('moment')} = {at}")
+
+    def shape(self, session: Session) -> str:
+        """Return the shape in which the ranges are read."""
+        sql = f"select {self._dialect.naming.quote('shape')} from {self._table} limit 1"
+        return str(session.query(sql)[0][0])
 
     def lock(self, session: Session, part: Range) -> bool:
         """Lock a range's row until the commit, waiting for another connection that loads it; False: it is loaded."""

@@ -13,7 +13,7 @@ from ...plan.placement import place_of
 from ...session.session import Session
 
 if TYPE_CHECKING:
-    from .remote import OpenedEngine  # a run in threads spares the import
+    from .engine import OpenedEngine
 
 #: In place of an address, for what is given by Python.
 GIVEN = "given"

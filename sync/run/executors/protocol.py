@@ -25,6 +25,8 @@ class Reference:
     nonce: str = ""
     #: How many workers have died in this attempt while they ran these streams.
     losses: int = 0
+    #: Of a range of the one stream that it names: its number. The nonce is that of the range. None: it is no range.
+    place: int | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -35,7 +37,8 @@ class Reference:
         """Return the JSON that travels."""
         groups = [list(group) for group in self.groups]
         document = {"run": self.run_id, "attempt": self.attempt, "streams": groups, "nonce": self.nonce}
-        return json.dumps(document | ({"losses": self.losses} if self.losses else {}))
+        document |= {"losses": self.losses} if self.losses else {}
+        return json.dumps(document | ({} if self.place is None else {"range": self.place}))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Reference:
@@ -46,6 +49,7 @@ class Reference:
             groups=tuple(tuple(map(str, group)) for group in document["streams"]),
             nonce=str(document["nonce"]),
             losses=int(document.get("losses", 0)),
+            place=None if document.get("range") is None else int(document["range"]),
         )
 
 
@@ -104,6 +108,10 @@ class Executor(Protocol):
     @property
     def most_groups(self) -> int:
         """How many groups a reference names at most."""
+        ...
+
+    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
+        """Whether this process runs a group itself, and claims it as its own, whoever helps."""
         ...
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:

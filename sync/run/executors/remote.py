@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
 from syncblocks.connectors.errors import ConnectorError
 
@@ -26,9 +26,11 @@ from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
 from ..recovery.lost_stream import lost_outcome, unknown_blocks
 from ..recovery.takeover import owner_text, stream_token
+from .engine import Engine
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
-from .threads import in_thread
+from .range_calls import RangeCalls
+from .threads import Threads, in_thread
 
 log = logging.getLogger("syncblocks")
 
@@ -40,43 +42,6 @@ GIVE_UP_S = 60.0
 TRIES = 4
 #: Groups in one call at most: a call costs as much as a small stream.
 MOST_GROUPS = 8
-
-
-class Engine(Protocol):
-    """Carries calls of `worker.children.run_streams` to workers."""
-
-    @property
-    def slots(self) -> int:
-        """Calls to have in flight at most."""
-        ...
-
-    def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
-        """Send a call; `answered` is called once, from any thread. Return what withdraws a call that still waits.
-
-        Raises:
-            ExecutorError: it cannot be sent.
-        """
-        ...
-
-    @property
-    def absent(self) -> str:
-        """Why nobody can take a call at the moment; empty: there are workers."""
-        ...
-
-    def release(self) -> None:
-        """Make all workers close their connections; wait for them, but not without end."""
-        ...
-
-
-class OpenedEngine(Engine, Protocol):
-    """An engine that a run has opened."""
-
-    #: Most streams that run on one machine at once: they share its memory.
-    workers_on_host: int
-
-    def close(self) -> None:
-        """Leave it. Idempotent."""
-        ...
 
 
 class Remote:
@@ -110,6 +75,9 @@ class Remote:
         self._planned = planned
         self._notify = notify
         self._lose = lose
+        calls = RangeCalls(engine, store, context.run)
+        #: Leads the loads of streams whose ranges workers load.
+        self._here = Threads(replace(context, load_elsewhere=calls.load), planned)
         self._plan: AttemptPlan | None = None
         self._flights: list[Flight] = []
         self._lock = threading.Lock()
@@ -125,8 +93,14 @@ class Remote:
         """See `Executor`."""
         return self._engine.slots
 
+    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
+        """See `Executor`: it holds the snapshot of a stream whose ranges workers load, and commits them."""
+        return any(planned.reading.is_shared for planned in group)
+
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
+        if not reference.nonce:
+            return self._here.submit(reference, announce)
         groups: list[Sequence[RemoteStream]] = [
             [RemoteStream(self._planned[name], self._context, self._wake) for name in group]
             for group in reference.groups

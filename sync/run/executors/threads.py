@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -27,6 +27,10 @@ class Threads:
     def __init__(self, context: StreamContext, planned: Mapping[str, PlannedStream]) -> None:
         self._context = context
         self._planned = planned
+
+    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
+        """See `Executor`."""
+        return True
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""

@@ -301,3 +301,11 @@ def test_staging_of_the_dead_is_dropped_by_their_tokens_and_by_the_next_load_eve
             with pytest.raises(psycopg.OperationalError):
                 dead.execute("select 1")
     assert leftovers(postgres_url) == []
+
+
+def test_pages_that_somebody_has_written_are_no_sql(source: PostgresSource, postgres_url: str) -> None:
+    script(postgres_url, f"{FEW}(1, 500) g")
+    (stream,) = source.discover()
+    planted = Range(place=0, label="", locator={"pages": ["0,0)'::tid or true --", None]})
+    with source.open_ranges(stream, 3, "arrow") as opened, pytest.raises(ValueError, match="invalid literal for int"):
+        list(source.read_shared(stream, planted, source.snapshot_of(opened), "arrow"))

@@ -21,7 +21,8 @@ POLL_S = 1.0
 #: Seconds that a stream has to end that was taken away; then the process ends, since a driver hangs.
 HANG_S = 10.0
 
-_TAKEN = "the run was taken over by another process, or the stream by the run"
+#: Why a stream stops that was taken away.
+TAKEN = "the run was taken over by another process, or the stream by the run"
 
 
 class ClaimWatch:
@@ -67,6 +68,13 @@ class ClaimWatch:
 
     def look(self) -> None:
         """Stop the streams for which it was asked, or that were taken away."""
+        is_lost = self.is_lost()
+        self._lost_at = None if not is_lost else self._lost_at or time.monotonic()
+        if self._lost_at is not None and time.monotonic() - self._lost_at > HANG_S:
+            self.hang()
+
+    def is_lost(self) -> bool:
+        """Stop what is to stop; return whether something was taken away that still runs."""
         ours = self._reference
         states = self._store.claim_states(ours.run_id, ours.attempt, ours.streams)
         is_lost = False
@@ -76,12 +84,10 @@ class ClaimWatch:
                 continue
             if state is None or state.nonce != ours.nonce or not state.is_mine:
                 is_lost = True
-                member.cancel(_TAKEN)
+                member.cancel(TAKEN)
             elif state.stop_reason is not None and state.is_open:
                 member.cancel(state.stop_reason)
-        self._lost_at = None if not is_lost else self._lost_at or time.monotonic()
-        if self._lost_at is not None and time.monotonic() - self._lost_at > HANG_S:
-            self.hang()
+        return is_lost
 
     def hang(self) -> None:
         """End the process: a stream that was taken away does not end."""
