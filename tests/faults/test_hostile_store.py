@@ -473,7 +473,8 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
     for index in ("runs_of_stream", "ready", "retries", "leased"):
         query(url, f"DROP INDEX _syncblocks_{index}")
-    query(url, "DROP TABLE _syncblocks_tick")
+    for table in ("tick", "range_claim"):
+        query(url, f"DROP TABLE _syncblocks_{table}")
     for table, column in (
         ("pipeline_run", "interval_start"),
         ("pipeline_run", "interval_end"),
