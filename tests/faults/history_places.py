@@ -25,7 +25,7 @@ TYPES = {
     "second": {"sqlite": "timestamp", "duckdb": "timestamp", "postgres": "timestamp", "mariadb": "datetime"},
 }
 
-_KNOWN = "information_schema.tables where table_name"
+_KNOWN = "information_schema.tables where table_schema = {} and table_name"
 
 
 def moment(clock: str, tick: int | None) -> Any:
@@ -91,7 +91,9 @@ class Place:
         if self.system in ("sqlite", "duckdb") and not Path(self.config["path"]).exists():
             return None
         with self._cursor() as cursor:
-            known = "sqlite_master where name" if self.system == "sqlite" else _KNOWN
+            # MySQL's catalog lists the tables of all databases.
+            here = "database()" if self.system == "mariadb" else "current_schema()"
+            known = "sqlite_master where name" if self.system == "sqlite" else _KNOWN.format(here)
             cursor.execute(f"select count(*) from {known} = '{self.table}'")
             if cursor.fetchone()[0] == 0:
                 return None
