@@ -57,7 +57,7 @@ BLURRED = {
 }
 
 
-@pytest.mark.parametrize("method", list(ConflictMethod), ids=str)
+@pytest.mark.parametrize("method", [ConflictMethod.UPDATE, ConflictMethod.IGNORE], ids=str)
 @pytest.mark.parametrize("collation", BLURRED)
 def test_keys_that_a_tables_own_collation_takes_for_one_are_not_merged_into_one(
     mariadb_url: str, collation: str, method: ConflictMethod
@@ -307,7 +307,8 @@ def test_merge_by_any_set_of_indexes(mariadb_url: str, index: str, method: Confl
     write(destination, load_of(PEOPLE, MERGE, conflict_method=method), [batch, FINAL])
     destination.close()
     second = (2, "b", 2) if method is ConflictMethod.IGNORE else (2, "last", None)
-    assert sorted(query(mariadb_url, "select * from people")[1]) == [(1, "a", 1), second, (3, "c", None)]
+    third = [] if method is ConflictMethod.UPDATE_ONLY else [(3, "c", None)]
+    assert sorted(query(mariadb_url, "select * from people")[1]) == [(1, "a", 1), second, *third]
 
 
 def test_a_column_that_comes_in_the_middle_of_an_append_commits_nothing_early(mariadb_url: str) -> None:

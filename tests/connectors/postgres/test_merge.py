@@ -66,13 +66,14 @@ def test_merge_picks_a_way_that_every_table_allows(
         script(postgres_url, "insert into child values (1)")
     batch = batch_of({"id": [1, 2, 2], "v": ["new", "no", "two"]})
     write(destination, [batch], "t", WriteDisposition.MERGE, key=["id"], method=method)
-    expected_v = "new" if method is ConflictMethod.UPDATE else "old"
-    assert rows(postgres_url, "select id, v from t order by id") == [(1, expected_v), (2, "two"), (9, "x")]
+    expected_v = "old" if method is ConflictMethod.IGNORE else "new"
+    second = [] if method is ConflictMethod.UPDATE_ONLY else [(2, "two")]
+    assert rows(postgres_url, "select id, v from t order by id") == [(1, expected_v), *second, (9, "x")]
     extra = rows(postgres_url, "select extra from t where id = 1")
     keeps = method is ConflictMethod.IGNORE or situation == "default"
     assert extra == [("kept",) if keeps else (None,)]
     if situation == "trigger":
-        operations = {"UPDATE", "INSERT"} if method is ConflictMethod.UPDATE else {"INSERT"}
+        operations = {"INSERT"} if method is ConflictMethod.IGNORE else {"UPDATE", "INSERT"}
         assert {what for (what,) in rows(postgres_url, "select what from log")} - {"INSERT"} == operations - {"INSERT"}
 
 
