@@ -16,7 +16,8 @@ import pytest
 from tests.cluster import Cluster
 from tests.faults.conftest import Count
 from tests.faults.oracle import untrue, violations
-from tests.faults.test_dask_kills import CHILD, state_of, wait_for
+from tests.faults.test_dask_kills import CHILD, wait_for
+from tests.faults.test_dask_zombies import state_of
 from tests.faults.test_ranges import Ranged
 from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote
@@ -181,7 +182,7 @@ def test_a_worker_that_was_frozen_past_its_lease_adds_nothing_when_it_wakes_up(
         while not frozen:
             assert time.monotonic() < deadline, process.log()
             wait_for(process, 0.05)
-            frozen = [each for each in cluster.children(CHILD) if state_of(each.pid) == psutil.STATUS_STOPPED]
+            frozen = [each for each in cluster.children(CHILD) if state_of(each) == psutil.STATUS_STOPPED]
         staged = shared.leftovers()
         with cluster.another_worker():
             shared.change_store(
