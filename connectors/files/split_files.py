@@ -1,0 +1,127 @@
+"""The files of a stream at one moment, and their ranges as JSON, which any process that sees the files can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeGuard
+
+from ..errors import FatalConnectorError
+from ..ranges import Range
+from .paths import DataFile
+from .ranges import FilePart, Seen, part_of
+
+#: What a part of a file is counted in; empty: the file is read as a whole.
+Unit = Literal["", "bytes", "groups"]
+#: Row groups that a file of Parquet can have: it counts them by 16 bits.
+MOST_GROUPS = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFiles:
+    """The files of a stream as they were at one moment, in an order that each process finds."""
+
+    seen: Sequence[Seen]
+    #: Settings that decide what records the files have.
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, files: Iterable[DataFile], settings: Mapping[str, Any]) -> Self:
+        """Note the state of files that must not change."""
+        return cls([Seen.of(file) for file in sorted(files, key=lambda file: file.label)], settings)
+
+    @property
+    def digest(self) -> str:
+        """What tells the files from others and from themselves once they have changed; empty: nothing does.
+
+        Other processes of the same machine find the same one.
+        """
+        return "" if any(one.stamp is None for one in self.seen) else _hash([self._facts, *map(_known, self.seen)])
+
+    def ranges(self, parts: Iterable[tuple[int, DataFile, str]]) -> list[Range]:
+        """Return the ranges of some parts, each with its file's place and its label."""
+        return [
+            Range(place=place, label=label, locator={"file": number, **_bounds(file)})
+            for place, (number, file, label) in enumerate(parts)
+        ]
+
+    def moment(self, ranges: Sequence[Range]) -> dict[str, Any] | None:
+        """Return JSON that identifies the ranges, their files and the settings; None: some file is not local."""
+        if not all(one.file.is_local for one in self.seen):
+            return None
+        # Paths and settings stay private, and only need comparing.
+        return {"digest": _hash([self.digest, [part.locator for part in ranges]])}
+
+    def file(self, locator: Mapping[str, Any]) -> Seen:
+        """Return the file of a range.
+
+        Raises:
+            FatalConnectorError: there is none.
+        """
+        number = locator.get("file")
+        if not _is_count(number, len(self.seen) - 1):
+            raise _refused(self.seen)
+        return self.seen[number]
+
+    def part(self, locator: Mapping[str, Any], unit: Unit) -> DataFile:
+        """Return what a range is of its file.
+
+        Args:
+            locator: of a range; whoever may write to the table that it comes from may have written it.
+            unit: in which parts of this file are counted.
+
+        Raises:
+            FatalConnectorError: there is no such part.
+        """
+        one = self.file(locator)
+        others = locator.keys() - {"file"}
+        if not others:
+            return one.file
+        bounds = locator.get(unit)
+        if others != {unit} or not isinstance(bounds, list) or len(bounds) != 2:
+            raise _refused(self.seen)
+        start, end = bounds
+        if unit == "groups" and _is_count(end, MOST_GROUPS) and _is_count(start, end - 1):
+            return part_of(one.file, groups=range(start, end))
+        size = one.file.size_bytes() if unit == "bytes" else 0
+        if (end is None or _is_count(end, size)) and _is_count(start, (size if end is None else end) - 1):
+            return part_of(one.file, start=start, end=end)
+        raise _refused(self.seen)
+
+    @property
+    def _facts(self) -> list[Any]:
+        return sorted((name, str(value)) for name, value in self.settings.items())
+
+
+def _known(one: Seen) -> list[Any]:
+    assert one.stamp is not None
+    # Without the device number, which changes with each mount.
+    return [one.file.label, one.file.partitions, one.stamp[1:] if one.file.is_local else one.stamp]
+
+
+def _bounds(file: DataFile) -> dict[str, Any]:
+    if not isinstance(file, FilePart):
+        return {}
+    if file.groups is not None:
+        return {"groups": [file.groups[0], file.groups[-1] + 1]}
+    return {"bytes": [file.start, file.end]}
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _is_count(value: object, most: int) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= most
+
+
+def _refused(seen: Sequence[Seen]) -> FatalConnectorError:
+    return FatalConnectorError(
+        f"there is no such range in the {len(seen)} files of the stream: somebody has written to the run store's table "
+        "of ranges"
+    )
+
+
+__all__ = ["SplitFiles", "Unit"]
