@@ -64,7 +64,7 @@ from .settings import (
     ParquetSourceSettings,
     TextSourceSettings,
 )
-from .split_files import SplitFiles
+from .split_files import SplitFiles, Unit, expected_ranges, sizes
 from .storage import translated
 from .time_formats import type_of_format
 from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
@@ -213,12 +213,13 @@ class FileSource:
             return (None, f"by {by}, counted when they are read") if files > 1 else (1, "one file that is not local")
         if by == "files" and files < 2:
             return 1, f"one {self.connector} file is read as a whole"
-        count: int | None = how_many(int(size_bytes), readers, self._settings.range_bytes)
+        count = how_many(int(size_bytes), readers, self._settings.range_bytes)
         if count == 1:
             return 1, f"{int(size_bytes):,} bytes are too few to split"
-        if (count := _expected(stream, count or 1)) == 1:
-            return 1, "one file that is compressed, not UTF-8 or of one row group is read as a whole"
-        return count, f"by {by}, {int(size_bytes):,} bytes in {files} file{'s' if files > 1 else ''}"
+        expected = expected_ranges(stream.locator, count)
+        if expected == 1:
+            return 1, "one file that is compressed, in another encoding or of one row group is read as a whole"
+        return expected, f"by {by}, {int(size_bytes):,} bytes in {files} file{'s' if files > 1 else ''}"
 
     @contextmanager
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
@@ -259,7 +260,7 @@ class FileSource:
         known = _known_columns(stream)
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             seen = split.file(part.locator)
-            file = split.part(part.locator, "" if self._settings.file_rows else self._format.unit(seen.file))
+            file = split.part(part.locator, self._unit(seen.file))
             seen.check()
             names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
             file = file.as_listed() if self._settings.file_columns else file
@@ -283,6 +284,10 @@ class FileSource:
         # Other settings do not change the records.
         settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
         return SplitFiles.of(self._expanded(self._files(stream.name)), settings)
+
+    def _unit(self, file: DataFile) -> Unit:
+        """Return what parts of a file are counted in; only a file as a whole knows the numbers of its records."""
+        return "" if self._settings.file_rows else self._format.unit(file)
 
     def _refuse_new_columns(self, files: Sequence[DataFile], known: frozenset[str]) -> None:
         for file in files:
@@ -351,7 +356,7 @@ class FileSource:
             schema = _marked(united(known or pa.schema([]), schema), found.files)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
-        locator |= self._sizes(found.files)
+        locator |= sizes(found.files, self._unit)
         if footers:
             locator["groups"] = sum(footer.groups for footer in footers)
         estimated = sum(footer.records for footer in footers) if footers else None
@@ -362,16 +367,6 @@ class FileSource:
             locator=locator,
             has_files=found.schema is None,
         )
-
-    def _sizes(self, files: Sequence[DataFile]) -> dict[str, Any]:
-        """Return the size of files, where it is known; of those that are not split, their number and size."""
-        if not all(file.is_local or file.listed for file in files):
-            return {}
-        sizes: dict[str, Any] = {"bytes": sum(file.size_bytes() for file in files)}
-        if not any(file.name.lower().endswith(".zip") for file in files):  # of whose files nothing is known yet
-            whole = [file for file in files if self._settings.file_rows or not self._format.unit(file)]
-            sizes["whole"] = len(whole), sum(file.size_bytes() for file in whole)
-        return sizes
 
     def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
         """Yield files, and the files within archives; only texts can be read there."""
@@ -642,15 +637,6 @@ class FileRanges:
 
 def _known_columns(stream: Stream) -> frozenset[str]:
     return frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
-
-
-def _expected(stream: Stream, count: int) -> int | None:
-    """Return into how many ranges files are split that may be split into so many; None: that is not known yet."""
-    if "whole" not in stream.locator:
-        return None
-    files, (whole, whole_bytes) = int(stream.locator["files"]), stream.locator["whole"]
-    share = round(count * (1 - whole_bytes / max(int(stream.locator["bytes"]), 1)))
-    return int(whole + max(files - whole, min(share, stream.locator.get("groups", share))))
 
 
 def _no_levels(_: str) -> int:

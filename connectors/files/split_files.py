@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeGuard
 
@@ -95,6 +95,37 @@ class SplitFiles:
         return sorted((name, str(value)) for name, value in self.settings.items())
 
 
+def sizes(files: Sequence[DataFile], unit: Callable[[DataFile], Unit]) -> dict[str, Any]:
+    """Return what is known of the size of files without a look into them, for `expected_ranges`.
+
+    Returns:
+        `bytes` of all of them, and `whole`: number and bytes of those that are not split. Nothing, where a store has
+        not told the sizes; no `whole`, where files are in archives.
+    """
+    if not all(file.is_local or file.listed for file in files):
+        return {}
+    found: dict[str, Any] = {"bytes": sum(file.size_bytes() for file in files)}
+    if not any(file.name.lower().endswith(".zip") for file in files):
+        whole = [file for file in files if not unit(file)]
+        found["whole"] = len(whole), sum(file.size_bytes() for file in whole)
+    return found
+
+
+def expected_ranges(locator: Mapping[str, Any], count: int) -> int | None:
+    """Return into how many ranges files are split; None: that is not known yet.
+
+    Args:
+        locator: of the stream: number of `files`, what `sizes` has returned, and row `groups` of Parquet.
+        count: into how many so many bytes are split, in one file that can be.
+    """
+    if "whole" not in locator:
+        return None
+    files, (whole, whole_bytes) = int(locator["files"]), locator["whole"]
+    share = round(count * (1 - whole_bytes / max(int(locator["bytes"]), 1)))
+    # Each file is a range at least.
+    return int(whole + max(files - whole, min(share, locator.get("groups", share))))
+
+
 def _known(one: Seen) -> list[Any]:
     assert one.stamp is not None
     # Without the device number, which changes with each mount.
@@ -124,4 +155,4 @@ def _refused(seen: Sequence[Seen]) -> FatalConnectorError:
     )
 
 
-__all__ = ["SplitFiles", "Unit"]
+__all__ = ["SplitFiles", "Unit", "expected_ranges", "sizes"]
