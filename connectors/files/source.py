@@ -235,7 +235,8 @@ class FileSource:
                 share = 1 if self._settings.file_rows else max(1, round(count * file.size_bytes() / max(total, 1)))
                 found = self._format.split(file, share, self._settings.range_bytes)
                 parts += [(number, part, label) for part, label in found]
-        yield FileRanges(self, stream, split, split.ranges(parts))
+            ranges = split.ranges(parts, max(self._settings.range_bytes, total // count))
+        yield FileRanges(self, stream, split, ranges)
 
     def snapshot_of(self, opened: OpenRanges) -> str:
         """Return what the opened files are recognised by; empty, where nothing tells that they have changed."""
@@ -259,19 +260,18 @@ class FileSource:
         """Yield the records of a range of some files; a new column is refused."""
         known = _known_columns(stream)
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-            seen = split.file(part.locator)
-            file = split.part(part.locator, self._unit(seen.file))
-            seen.check()
-            names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
-            file = file.as_listed() if self._settings.file_columns else file
-            records = 0
-            for batch in self._format.read(file, stream.schema, known):
-                if not batch.schema.equals(stream.schema):
-                    raise RangesRefused(f"{part.label} has columns that are new")
-                yield self._of_file(batch, file, sorted(names), records)
-                records += batch.num_rows
-                call.check()
-            seen.check()
+            for seen, file in split.parts(part.locator, self._unit):
+                seen.check()
+                names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
+                file = file.as_listed() if self._settings.file_columns else file
+                records = 0
+                for batch in self._format.read(file, stream.schema, known):
+                    if not batch.schema.equals(stream.schema):
+                        raise RangesRefused(f"{part.label} has columns that are new")
+                    yield self._of_file(batch, file, sorted(names), records)
+                    records += batch.num_rows
+                    call.check()
+                seen.check()
 
     @property
     def _split_by(self) -> str:

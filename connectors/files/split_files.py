@@ -40,12 +40,28 @@ class SplitFiles:
         """
         return "" if any(one.stamp is None for one in self.seen) else _hash([self._facts, *map(_known, self.seen)])
 
-    def ranges(self, parts: Iterable[tuple[int, DataFile, str]]) -> list[Range]:
-        """Return the ranges of some parts, each with its file's place and its label."""
-        return [
-            Range(place=place, label=label, locator={"file": number, **_bounds(file)})
-            for place, (number, file, label) in enumerate(parts)
-        ]
+    def ranges(self, parts: Iterable[tuple[int, DataFile, str]], share_bytes: int) -> list[Range]:
+        """Return the ranges of some parts, each with its file's number and its label, in the order of the files.
+
+        Small files share a range of at most `share_bytes`: each range costs a transaction, and workers a call.
+        """
+        found: list[tuple[str, dict[str, Any]]] = []
+        gathered: int | None = None
+        for number, file, label in parts:
+            if isinstance(file, FilePart):
+                found.append((label, {"file": number, **_bounds(file)}))
+                gathered = None
+                continue
+            size = file.size_bytes()
+            first = number
+            if gathered is not None and gathered + size <= share_bytes:
+                first, _ = found.pop()[1]["files"]
+                size += gathered
+            others = number - first
+            name = f"{self.seen[first].file.label} and {others} more" if others else label
+            found.append((name, {"files": [first, number + 1]}))
+            gathered = size
+        return [Range(place=place, label=label, locator=where) for place, (label, where) in enumerate(found)]
 
     def moment(self, ranges: Sequence[Range]) -> dict[str, Any] | None:
         """Return JSON that identifies the ranges, their files and the settings; None: some file is not local."""
@@ -54,41 +70,41 @@ class SplitFiles:
         # Paths and settings stay private, and only need comparing.
         return {"digest": _hash([self.digest, [part.locator for part in ranges]])}
 
-    def file(self, locator: Mapping[str, Any]) -> Seen:
-        """Return the file of a range.
-
-        Raises:
-            FatalConnectorError: there is none.
-        """
-        number = locator.get("file")
-        if not _is_count(number, len(self.seen) - 1):
-            raise _refused(self.seen)
-        return self.seen[number]
-
-    def part(self, locator: Mapping[str, Any], unit: Unit) -> DataFile:
-        """Return what a range is of its file.
+    def parts(self, locator: Mapping[str, Any], unit: Callable[[DataFile], Unit]) -> list[tuple[Seen, DataFile]]:
+        """Return the files of a range, and what of each belongs to it.
 
         Args:
             locator: of a range; whoever may write to the table that it comes from may have written it.
-            unit: in which parts of this file are counted.
+            unit: tells in which parts of a file are counted.
 
         Raises:
-            FatalConnectorError: there is no such part.
+            FatalConnectorError: there is no such range.
         """
-        one = self.file(locator)
-        others = locator.keys() - {"file"}
-        if not others:
-            return one.file
-        bounds = locator.get(unit)
-        if others != {unit} or not isinstance(bounds, list) or len(bounds) != 2:
+        if locator.keys() == {"files"}:
+            first, end = self._pair(locator["files"])
+            if not _is_count(end, len(self.seen)) or not _is_count(first, end - 1):
+                raise _refused(self.seen)
+            return [(one, one.file) for one in self.seen[first:end]]
+        number = locator.get("file")
+        if not _is_count(number, len(self.seen) - 1):
             raise _refused(self.seen)
-        start, end = bounds
-        if unit == "groups" and _is_count(end, MOST_GROUPS) and _is_count(start, end - 1):
-            return part_of(one.file, groups=range(start, end))
-        size = one.file.size_bytes() if unit == "bytes" else 0
-        if (end is None or _is_count(end, size)) and _is_count(start, (size if end is None else end) - 1):
-            return part_of(one.file, start=start, end=end)
-        raise _refused(self.seen)
+        one = self.seen[number]
+        counted = unit(one.file)
+        if not counted or locator.keys() != {"file", counted}:
+            raise _refused(self.seen)
+        start, end = self._pair(locator[counted])
+        most = one.file.size_bytes() if counted == "bytes" else MOST_GROUPS
+        if end is None and counted == "bytes" and _is_count(start, most - 1):
+            return [(one, part_of(one.file, start=start))]
+        if not _is_count(end, most) or not _is_count(start, end - 1):
+            raise _refused(self.seen)
+        bounds: dict[str, Any] = {"start": start, "end": end} if counted == "bytes" else {"groups": range(start, end)}
+        return [(one, part_of(one.file, **bounds))]
+
+    def _pair(self, said: Any) -> tuple[Any, Any]:
+        if not isinstance(said, list) or len(said) != 2:
+            raise _refused(self.seen)
+        return said[0], said[1]
 
     @property
     def _facts(self) -> list[Any]:
@@ -121,9 +137,11 @@ def expected_ranges(locator: Mapping[str, Any], count: int) -> int | None:
     if "whole" not in locator:
         return None
     files, (whole, whole_bytes) = int(locator["files"]), locator["whole"]
-    share = round(count * (1 - whole_bytes / max(int(locator["bytes"]), 1)))
-    # Each file is a range at least.
-    return int(whole + max(files - whole, min(share, locator.get("groups", share))))
+    share = round(count * whole_bytes / max(int(locator["bytes"]), 1))
+    expected = min(whole, max(share, 1))
+    if files > whole:
+        expected += max(1, min(count - share, locator.get("groups", count)))
+    return int(expected if files == 1 else max(expected, 2))
 
 
 def _known(one: Seen) -> list[Any]:
@@ -132,9 +150,7 @@ def _known(one: Seen) -> list[Any]:
     return [one.file.label, one.file.partitions, one.stamp[1:] if one.file.is_local else one.stamp]
 
 
-def _bounds(file: DataFile) -> dict[str, Any]:
-    if not isinstance(file, FilePart):
-        return {}
+def _bounds(file: FilePart) -> dict[str, Any]:
     if file.groups is not None:
         return {"groups": [file.groups[0], file.groups[-1] + 1]}
     return {"bytes": [file.start, file.end]}

@@ -170,7 +170,9 @@ def test_a_plan_counts_the_ranges_of_files_that_are_split_and_of_others(tmp_path
     source = CSVSource({"path": ".", "range_bytes": 1000}, tmp_path)
     (stream,) = source.discover()
     planned, _ = source.plan_ranges(stream, 3)
-    assert planned == by_ranges(source)[0] == 20 + 10
+    count, rows = by_ranges(source)
+    assert planned == count == 1 + 10
+    assert rows == whole(source) == [{"id": 1}] * 5020
 
 
 def shared(source: FileSource, locator: Any, snapshot: str) -> list[Mapping[str, Any]]:
@@ -184,11 +186,19 @@ def shared(source: FileSource, locator: Any, snapshot: str) -> list[Mapping[str,
     "said",
     [
         {},
-        {"file": 1},
-        {"file": -1},
-        {"file": True},
-        {"file": "0"},
-        {"file": "/etc/passwd"},
+        {"file": 0},
+        {"file": 1, "bytes": [0, 10]},
+        {"files": [0, 2]},
+        {"files": [1, 1]},
+        {"files": [-1, 1]},
+        {"files": [False, True]},
+        {"files": ["f.csv", "/etc/passwd"]},
+        {"files": [0, 1], "bytes": [0, 10]},
+        {"files": "01"},
+        {"file": -1, "bytes": [0, 10]},
+        {"file": False, "bytes": [0, 10]},
+        {"file": "0", "bytes": [0, 10]},
+        {"file": "/etc/passwd", "bytes": [0, 10]},
         {"file": 0, "path": "/etc/passwd"},
         {"file": 0, "groups": [0, 1]},
         {"file": 0, "bytes": [0, 10], "groups": [0, 1]},
