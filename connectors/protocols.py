@@ -308,13 +308,18 @@ class SharesRanges(Protocol):
     """Lets other processes read ranges of an open snapshot. Without: the process that has opened them reads them."""
 
     def snapshot_of(self, opened: OpenRanges) -> str:
-        """Return the name by which another process finds the snapshot of `open_ranges`; it is no secret."""
+        """Return the name by which another process finds the snapshot of `open_ranges`; it is no secret.
+
+        Empty: none could tell whether it is still the same. Then the process that has opened the ranges reads them.
+        """
         ...
 
     def read_shared(
         self, stream: Stream, part: Range, snapshot: str, wire: str
     ) -> Generator[Event | Block, None, None]:
-        """Yield a range as `OpenRanges.read` does in the process that has opened it; `SnapshotLost`: it is closed.
+        """Yield a range as `OpenRanges.read` does in the process that has opened it.
+
+        `SnapshotLost`: it is closed, or what it was a snapshot of has changed.
 
         The locator of the range was JSON in between, in a table that others may write: it is checked, not trusted.
         """

@@ -18,6 +18,7 @@ from .formats import plain, sliced
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES
+from .split_files import Unit
 from .typed_format import TypedFormat
 
 #: What the files begin with; a stream begins with its schema.
@@ -85,6 +86,9 @@ class ArrowFormat(TypedFormat):
         """Count the records."""
         with _opened(file) as reader:
             return sum(batch.num_rows for batch in _batches(file, reader))
+
+    def unit(self, file: DataFile) -> Unit:
+        return ""
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Read every file as a whole."""

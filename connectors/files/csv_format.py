@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from .paths import DataFile
 from .ranges import FilePart, cut, is_cuttable, part_of, without_mark
 from .read_rejections import InvalidValue, RaggedRecords, ReadRejections
 from .settings import CSVDestinationSettings, CSVSourceSettings
+from .split_files import Unit
 from .time_formats import is_time, iso_texts
 from .type_inference import Guess, GuessThreads, has_leading_zero, is_number, keeps_digits
 from .zones import is_zoned, moments, with_zone
@@ -149,19 +151,20 @@ class CSVFormat:
         for place, record, reason in sorted(found, key=lambda each: each[0]):
             rejected.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
 
+    def unit(self, file: DataFile) -> Unit:
+        return "bytes" if is_cuttable(file, self._settings.encoding, self._settings.escape) else ""
+
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Split a file by bytes, if its encoding and quoting allow it."""
         settings = self._settings
-        count = min(count, file.size_bytes() // range_bytes) if file.is_local else 1
-        if count < 2 or not is_cuttable(file, settings.encoding, settings.escape):
+        count = min(count, file.size_bytes() // range_bytes) if self.unit(file) else 1
+        if count < 2:
             return [(file, file.label)]
         starts = cut(file, count, settings.quote)
-        marked, delimiter = len(self.names(file)), self._lines.delimiter(file)
         parts: list[tuple[DataFile, str]] = []
         for start, end in zip(starts, [*starts[1:], None], strict=True):
             label = f"{file.label} from byte {start:,}" + ("" if end is None else f" to {end - 1:,}")
-            marks = 0 if end is None else marked
-            parts.append((part_of(file, start=start, end=end, marked=marks, delimiter=delimiter), label))
+            parts.append((part_of(file, start=start, end=end), label))
         return parts
 
     def _read_part(self, part: FilePart, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -170,7 +173,8 @@ class CSVFormat:
         present = [name for name in wanted.names if name in names] or names[:1]
         # Only the first part has the header.
         changes: dict[str, Any] = {} if part.start == 0 else {"header": names, "skip_lines": 0}
-        changes["delimiter"] = self._lines.delimiter(part_of(part))
+        changes["delimiter"] = delimiter = self._lines.delimiter(part_of(part))
+        part = replace(part, marked=0 if part.end is None else len(names), delimiter=delimiter)
         format_ = CSVFormat(self._settings.model_copy(update=changes))
         format_.record_bytes = self.record_bytes
         try:

@@ -16,6 +16,7 @@ from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
 from .paths import DataFile
 from .read_rejections import ReadRejections, no_such
 from .settings import FileSourceSettings
+from .split_files import Unit
 
 #: Bytes of a stream's files from which types are inferred; smaller files are read whole.
 INFER_BYTES = 64 << 20
@@ -81,6 +82,10 @@ class Format(Protocol):
         ...
 
     def count(self, file: DataFile) -> int: ...
+
+    def unit(self, file: DataFile) -> Unit:
+        """Return what parts of a file are counted in; empty: `split` does not split it."""
+        ...
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Return parts of a file that are read on their own, and what to call them; one part: it is read as a whole."""

@@ -35,6 +35,7 @@ from .jsonl_writer import MALFORMED, JSONLWriter
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import JSONLSourceSettings, TextSourceSettings
+from .split_files import Unit
 from .time_formats import SINCE_1970, is_time, iso_texts
 from .type_inference import WRITTEN_NUMBER, Guess, is_number
 from .zones import is_zoned, moments, with_zone
@@ -172,6 +173,9 @@ class JSONLFormat:
 
     def count(self, file: DataFile) -> int:
         return sum(sum(1 for line in block.splitlines() if line.strip()) for _, block in self._blocks(file))
+
+    def unit(self, file: DataFile) -> Unit:
+        return ""
 
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Read every file as a whole."""

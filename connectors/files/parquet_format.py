@@ -24,6 +24,7 @@ from .paths import DataFile
 from .ranges import FilePart, part_of
 from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES, ParquetSourceSettings
+from .split_files import Unit
 from .typed_format import TypedFormat
 
 #: A row group is written at so many bytes (fewer with a memory limit) or records.
@@ -95,7 +96,7 @@ class ParquetFormat(TypedFormat):
             present = [".".join(paths.of[name]) for name in wanted.names if name in paths.of]
             self.refuse_other_types(file, own, wanted)
             try:
-                chosen = file.groups if isinstance(file, FilePart) else None
+                chosen = _chosen(file, metadata.num_row_groups)
                 most = self._settings.batch_size
                 reopen = source.with_dictionary if file.is_local else None
                 size = fitting_records(opened, chosen, BLOCK_BYTES, most, reopen)
@@ -136,6 +137,9 @@ class ParquetFormat(TypedFormat):
             except (OSError, pa.ArrowException) as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
 
+    def unit(self, file: DataFile) -> Unit:
+        return "groups"
+
     def split(self, file: DataFile, count: int, range_bytes: int) -> list[tuple[DataFile, str]]:
         """Split by row groups."""
         with _Opened(file) as opened:
@@ -148,7 +152,7 @@ class ParquetFormat(TypedFormat):
             gathered += size
             if gathered >= wanted or place == len(sizes) - 1:
                 label = f"{file.label}, row groups {first} to {place}"
-                parts.append((part_of(file, groups=tuple(range(first, place + 1))), label))
+                parts.append((part_of(file, groups=range(first, place + 1)), label))
                 first, gathered = place + 1, 0
         return parts or [(file, file.label)]
 
@@ -169,6 +173,15 @@ class ParquetFormat(TypedFormat):
 
     def writer(self, sink: BinaryIO, schema: pa.Schema) -> Writer:
         return ParquetWriter(sink, schema, self._compression, self.group_bytes)
+
+
+def _chosen(file: DataFile, groups: int) -> Sequence[int] | None:
+    """Return the row groups of a part of a file that has so many; None: all."""
+    if not isinstance(file, FilePart) or file.groups is None:
+        return None
+    if file.groups[-1] >= groups:
+        raise FatalConnectorError(f"{file.label}: has {groups} row groups, and no more")
+    return list(file.groups)
 
 
 def _unreadable(what: str, error: Exception) -> str:

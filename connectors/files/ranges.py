@@ -9,20 +9,18 @@ whole.
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
-import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
 from ..errors import RetriableError
-from ..ranges import Range, RangesRefused, SnapshotLost
+from ..ranges import RangesRefused, SnapshotLost
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20
@@ -40,7 +38,8 @@ class FilePart(DataFile):
     marked: int = 0
     delimiter: str = ","
     mark: str = field(default_factory=lambda: secrets.token_hex(16))
-    groups: tuple[int, ...] | None = None
+    #: Row groups, ascending.
+    groups: Sequence[int] | None = None
 
     def open(self) -> BinaryIO:
         """Open its bytes, followed by the mark."""
@@ -146,17 +145,18 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """State of a local file at one moment, to notice that the file has changed since."""
+    """State of a file at one moment, to notice that the file has changed since."""
 
     file: DataFile
-    stamp: tuple[int, ...] | None
+    #: None: it cannot be recognised.
+    stamp: tuple[Any, ...] | None
     #: Bytes at both ends, which do not change by an append; empty: they are not compared.
     ends: bytes = b""
 
     @classmethod
     def of(cls, file: DataFile) -> Seen:
         """Note the state of a file that must not change, see `check`."""
-        return cls(file, _stamp(file))
+        return cls(file, _stamp(file) or _stamp_of_store(file))
 
     @classmethod
     def growing(cls, file: DataFile) -> Seen:
@@ -166,7 +166,9 @@ class Seen:
 
     def check(self) -> None:
         """Raise if the file has changed since."""
-        if self.stamp != _stamp(self.file):
+        if self.stamp is None:
+            return
+        if self.stamp != (_stamp(self.file) or _stamp_of_store(replace(self.file, listed=None))):
             raise SnapshotLost(f"{self.file.label} changed while it was read")
 
     def check_whole(self) -> None:
@@ -186,11 +188,19 @@ class Seen:
                 )
 
 
-def _stamp(file: DataFile) -> tuple[int, ...] | None:
+def _stamp(file: DataFile) -> tuple[Any, ...] | None:
+    """Return what changes with a local file."""
     if not file.is_local:
         return None
     found = os.stat(file.storage.label(file.place))  # noqa: PTH116 (a name in a storage)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _stamp_of_store(file: DataFile) -> tuple[Any, ...] | None:
+    """Return what changes with a file of a store: a hash of the content says more than the time."""
+    entry = file.entry()
+    mark = entry.etag or (entry.modified and entry.modified.isoformat())
+    return (entry.size_bytes, mark) if mark else None
 
 
 def _ends(file: DataFile, size: int) -> bytes:
@@ -205,26 +215,4 @@ def is_cuttable(file: DataFile, encoding: str, escape: str | None) -> bool:
     return file.is_local and not file.member and compression(file.name) is None and encoding == "utf-8" and not escape
 
 
-def moment(ranges: Sequence[Range], settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return JSON that identifies the parts, their files and the settings; None: some file is not local."""
-    facts: list[Any] = [sorted((name, str(value)) for name, value in settings.items())]
-    for part in ranges:
-        file, seen = part.locator["file"], part.locator["seen"]
-        if seen.stamp is None:
-            return None
-        bounds = (file.start, file.end, file.marked, file.delimiter, file.groups) if isinstance(file, FilePart) else ()
-        # Without the device number, which changes with each mount.
-        facts.append([file.label, file.partitions, seen.stamp[1:], bounds])
-    # A hash: paths and settings stay private, and only need comparing.
-    return {"digest": hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()}
-
-
-def listed(parts: Sequence[tuple[DataFile, str]]) -> list[Range]:
-    """Return the ranges of some parts with their labels."""
-    return [
-        Range(place=place, label=label, locator={"file": file, "seen": Seen.of(file)})
-        for place, (file, label) in enumerate(parts)
-    ]
-
-
-__all__ = ["FilePart", "cut", "is_cuttable", "listed", "moment", "part_of", "without_mark"]
+__all__ = ["FilePart", "Seen", "cut", "is_cuttable", "part_of", "without_mark"]

@@ -17,7 +17,7 @@ from ..arrow.text import from_text, parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
-from ..ranges import Range, RangesRefused, how_many
+from ..ranges import OpenRanges, Range, RangesRefused, SnapshotLost, how_many
 from ..settings import parse_settings
 from ..stream import (
     FILES,
@@ -53,7 +53,7 @@ from .paths import (
     locate,
     reach,
 )
-from .ranges import FilePart, Seen, listed, moment, part_of
+from .ranges import FilePart, Seen, part_of
 from .read_rejections import ReadRejections
 from .settings import (
     ArrowSourceSettings,
@@ -64,6 +64,7 @@ from .settings import (
     ParquetSourceSettings,
     TextSourceSettings,
 )
+from .split_files import SplitFiles, Unit, expected_ranges, sizes
 from .storage import translated
 from .time_formats import type_of_format
 from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
@@ -87,6 +88,8 @@ class FileSource:
         self._found: dict[str, tuple[Location, StreamFiles]] = {}
         #: New files of a stream that was opened, until they are read: they are not listed once more.
         self._new: dict[str, NewFiles] = {}
+        #: Name of a stream -> the snapshot of it that was recognised last: its files are not listed for each range.
+        self._shared: dict[str, tuple[str, SplitFiles]] = {}
         #: Name of a stream -> down to how many levels its objects become columns.
         self._levels: Callable[[str], int] = _no_levels
         #: Streams that go on under their former names.
@@ -210,49 +213,81 @@ class FileSource:
             return (None, f"by {by}, counted when they are read") if files > 1 else (1, "one file that is not local")
         if by == "files" and files < 2:
             return 1, f"one {self.connector} file is read as a whole"
-        if how_many(int(size_bytes), readers, self._settings.range_bytes) == 1:
+        count = how_many(int(size_bytes), readers, self._settings.range_bytes)
+        if count == 1:
             return 1, f"{int(size_bytes):,} bytes are too few to split"
-        return None, f"by {by}, {int(size_bytes):,} bytes in {files} file{'s' if files > 1 else ''}"
+        expected = expected_ranges(stream.locator, count)
+        if expected == 1:
+            return 1, "one file that is compressed, in another encoding or of one row group is read as a whole"
+        return expected, f"by {by}, {int(size_bytes):,} bytes in {files} file{'s' if files > 1 else ''}"
 
     @contextmanager
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[FileRanges]:
         """Split the files; local files must not change until all ranges are read."""
         with _located(stream.name, self.connector):
-            files = list(self._expanded(self._files(stream.name)))
-            known = frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
-            self._refuse_new_columns(files, known)
+            split = self._split_files(stream)
+            files = [one.file for one in split.seen]
+            self._refuse_new_columns(files, _known_columns(stream))
             total = sum(file.size_bytes() for file in files)
             count = how_many(total, readers, self._settings.range_bytes)
-            parts: list[tuple[DataFile, str]] = []
-            for file in files if count > 1 else ():
+            parts: list[tuple[int, DataFile, str]] = []
+            for number, file in enumerate(files if count > 1 else ()):
                 share = 1 if self._settings.file_rows else max(1, round(count * file.size_bytes() / max(total, 1)))
-                parts += self._format.split(file, share, self._settings.range_bytes)
-            ranges = listed(parts)
-            # Other settings do not change the records.
-            settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
-        yield FileRanges(self, stream, ranges, known, moment(ranges, settings))
+                found = self._format.split(file, share, self._settings.range_bytes)
+                parts += [(number, part, label) for part, label in found]
+            ranges = split.ranges(parts, max(self._settings.range_bytes, total // count))
+        yield FileRanges(self, stream, split, ranges)
 
-    def read_part(self, stream: Stream, part: Range, known: frozenset[str]) -> Generator[pa.RecordBatch, None, None]:
-        """Yield the records of a part; a new column is refused."""
-        file, seen = part.locator["file"], part.locator["seen"]
+    def snapshot_of(self, opened: OpenRanges) -> str:
+        """Return what the opened files are recognised by; empty, where nothing tells that they have changed."""
+        assert isinstance(opened, FileRanges)
+        return opened.split.digest
+
+    def read_shared(
+        self, stream: Stream, part: Range, snapshot: str, wire: str
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """Read a range of files that another process has opened; see `SharesRanges`."""
+        with _located(stream.name, self.connector):
+            name, split = self._shared.get(stream.name, ("", None))
+            if split is None or name != snapshot:
+                split = self._split_files(stream)
+                if not snapshot or split.digest != snapshot:
+                    raise SnapshotLost(f"the files of stream {stream.name!r} changed while they were read")
+                self._shared[stream.name] = snapshot, split
+        yield from self.read_part(stream, part, split)
+
+    def read_part(self, stream: Stream, part: Range, split: SplitFiles) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the records of a range of some files; a new column is refused."""
+        known = _known_columns(stream)
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-            seen.check()
-            names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
-            file = file.as_listed() if self._settings.file_columns else file
-            records = 0
-            for batch in self._format.read(file, stream.schema, known):
-                if not batch.schema.equals(stream.schema):
-                    raise RangesRefused(f"{part.label} has columns that are new")
-                yield self._of_file(batch, file, sorted(names), records)
-                records += batch.num_rows
-                call.check()
-            seen.check()
+            for seen, file in split.parts(part.locator, self._unit):
+                seen.check()
+                names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
+                file = file.as_listed() if self._settings.file_columns else file
+                records = 0
+                for batch in self._format.read(file, stream.schema, known):
+                    if not batch.schema.equals(stream.schema):
+                        raise RangesRefused(f"{part.label} has columns that are new")
+                    yield self._of_file(batch, file, sorted(names), records)
+                    records += batch.num_rows
+                    call.check()
+                seen.check()
 
     @property
     def _split_by(self) -> str:
         if self._settings.file_rows:  # only a file as a whole knows the numbers of its records
             return "files"
         return {"csv": "files and bytes", "parquet": "files and row groups"}.get(self.connector, "files")
+
+    def _split_files(self, stream: Stream) -> SplitFiles:
+        """Find the files of a stream as they are now."""
+        # Other settings do not change the records.
+        settings = self._settings.model_dump(exclude={"path", "storage_options", "batch_size", "range_bytes"})
+        return SplitFiles.of(self._expanded(self._files(stream.name)), settings)
+
+    def _unit(self, file: DataFile) -> Unit:
+        """Return what parts of a file are counted in; only a file as a whole knows the numbers of its records."""
+        return "" if self._settings.file_rows else self._format.unit(file)
 
     def _refuse_new_columns(self, files: Sequence[DataFile], known: frozenset[str]) -> None:
         for file in files:
@@ -321,8 +356,9 @@ class FileSource:
             schema = _marked(united(known or pa.schema([]), schema), found.files)
             footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
-        if all(file.is_local for file in found.files):
-            locator["bytes"] = sum(file.size_bytes() for file in found.files)
+        locator |= sizes(found.files, self._unit)
+        if footers:
+            locator["groups"] = sum(footer.groups for footer in footers)
         estimated = sum(footer.records for footer in footers) if footers else None
         return Stream(
             name=found.name,
@@ -433,7 +469,7 @@ class FileSource:
         Add the changed stream to `changes` before a batch with new columns.
         """
         schema = stream.schema
-        known = frozenset(stream.locator.get("columns", ())) | frozenset(schema.names)
+        known = _known_columns(stream)
         for found in files:
             call.check()
             file = found
@@ -582,9 +618,13 @@ class FileRanges:
 
     source: FileSource
     stream: Stream
+    split: SplitFiles
     ranges: Sequence[Range]
-    known: frozenset[str]
-    moment: Mapping[str, Any] | None
+
+    @property
+    def moment(self) -> Mapping[str, Any] | None:
+        """See `OpenRanges`."""
+        return self.split.moment(self.ranges)
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, int]) -> bool:
         """Tell whether the files have not changed: then the ranges are the same."""
@@ -592,7 +632,11 @@ class FileRanges:
 
     def read(self, part: Range) -> Generator[pa.RecordBatch, None, None]:
         """Yield one range."""
-        return self.source.read_part(self.stream, part, self.known)
+        return self.source.read_part(self.stream, part, self.split)
+
+
+def _known_columns(stream: Stream) -> frozenset[str]:
+    return frozenset(stream.locator.get("columns", ())) | frozenset(stream.schema.names)
 
 
 def _no_levels(_: str) -> int:

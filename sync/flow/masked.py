@@ -17,6 +17,7 @@ from syncblocks.connectors.protocols import (
     LooksAtTimes,
     ReadsQueries,
     ReadsRanges,
+    SharesRanges,
     SkipsLate,
     Source,
     TracksFiles,
@@ -48,6 +49,7 @@ class MaskedSource:
             looks_at_times=None if can.looks_at_times is None else _MaskedTimes(can.looks_at_times),
             skips_late=None if can.skips_late is None else _MaskedLate(can.skips_late),
             reads_ranges=None if can.reads_ranges is None else _MaskedRanges(can.reads_ranges),
+            shares_ranges=None if can.shares_ranges is None else _MaskedShares(can.shares_ranges),
         )
 
     # ---------------------------------------------------------------- protocol
@@ -280,10 +282,29 @@ class _MaskedOpenRanges:
 
     def read(self, part: Range) -> Generator[Event | Block]:
         """See `OpenRanges`."""
-        mask = _Mask(self.stream)
-        events = _told(lambda: iter(self.inner.read(part)), self.stream.schema.names, mask.applied)
-        with closing(events):
-            yield from events
+        return _masked_range(lambda: self.inner.read(part), self.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedShares:
+    inner: SharesRanges
+
+    def snapshot_of(self, opened: OpenRanges) -> str:
+        """See `SharesRanges`."""
+        return self.inner.snapshot_of(opened.inner if isinstance(opened, _MaskedOpenRanges) else opened)
+
+    def read_shared(
+        self, stream: Stream, part: Range, snapshot: str, wire: str
+    ) -> Generator[Event | Block, None, None]:
+        """See `SharesRanges`."""
+        if stream.masks is None:
+            return self.inner.read_shared(stream, part, snapshot, wire)
+        return _masked_range(lambda: self.inner.read_shared(unmasked_stream(stream), part, snapshot, wire), stream)
+
+
+def _masked_range(read: Callable[[], Iterator[Event | Block]], stream: Stream) -> Generator[Event | Block, None, None]:
+    with closing(_told(lambda: iter(read()), stream.schema.names, _Mask(stream).applied)) as events:
+        yield from events
 
 
 __all__ = ["MaskedSource"]

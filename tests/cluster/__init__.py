@@ -74,6 +74,11 @@ class Cluster:
         """Return the processes of the workers."""
         return [each for each in self._all() if "spawn_main" in " ".join(_command(each))]
 
+    def is_idle(self) -> bool:
+        """Whether no worker runs anything."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            return not any(client.processing().values())
+
     def _all(self) -> list[psutil.Process]:
         return [child for each in self._processes for child in psutil.Process(each.pid).children(recursive=True)]
 

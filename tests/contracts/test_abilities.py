@@ -17,7 +17,7 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ROLES = ("source", "destination")
 ABILITIES = tuple(field.name for field in fields(Abilities))
 
-_FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges"}
+_FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "shares_ranges"}
 _FILES = {
     "knows_place",
     "states_types",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 import random
@@ -16,19 +17,23 @@ import pytest
 from tests.cluster import Cluster
 from tests.faults.conftest import Count
 from tests.faults.oracle import untrue, violations
-from tests.faults.test_dask_kills import CHILD, state_of, wait_for
+from tests.faults.test_dask_kills import CHILD, wait_for
+from tests.faults.test_dask_zombies import state_of
 from tests.faults.test_ranges import Ranged
-from tests.faults.workshop import postgres
+from tests.faults.workshop import LOADER, postgres, values
 from tests.zygote import Process, Zygote
 
 #: Where a worker's process is killed: a range is staged, its commit is sent, its commit is kept.
 POINTS = ("postgres.range.before", "postgres.commit.inside", "postgres.commit.after")
 #: Point, at which of its ranges each process dies, and how the table is written; a few of them with each commit.
 CASES = [("postgres.range.before", 4, "replace"), ("postgres.commit.after", 4, "merge")]
+#: Of a file's ranges, which differ only in how they are read.
+OF_FILES = CASES[:1]
 if os.environ.get("SYNCBLOCKS_FAULTS") == "full":
     # Before its first commit: then no process would ever load a range.
     every = itertools.product(POINTS, (1, 2, 4), ("replace", "merge"))
     CASES = [(point, hit, way) for point, hit, way in every if hit > 1 or point == POINTS[2]]
+    OF_FILES = [(point, 4, "replace") for point in POINTS]
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +78,43 @@ class Shared(Ranged):
         return found + untrue(self, process) + violations(self, kills=kills)
 
 
+class SharedFile(Shared):
+    """The records of `Shared` in a CSV file, in about ten ranges of its bytes."""
+
+    def __init__(self, zygote: Zygote, folder: Path, url: str, cluster: Cluster, disposition: str = "replace") -> None:
+        self.path = folder / "a.csv"
+        super().__init__(zygote, folder, url, cluster, disposition)
+        self.tables["a"] = self.tables.pop("src.a")
+        config = {"path": str(self.path), "range_bytes": 8192}
+        self.document["source"] = {"block": LOADER, "connector": "csv", "config": config}
+        self.document["streams"][0] |= {"stream": "a", "destination_table": "a"}
+        self.write()
+
+    def grow(self, name: str, records: int) -> None:
+        super().grow(name, records)
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "t", "v"), *values(self.tables[name]["records"])])
+
+
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize(("point", "hit", "disposition"), CASES)
+@pytest.mark.parametrize(
+    ("made", "point", "hit", "disposition"),
+    [*((Shared, *case) for case in CASES), *((SharedFile, *case) for case in OF_FILES)],
+)
 def test_the_range_of_a_killed_worker_is_loaded_by_another_each_record_once(
-    zygote: Zygote, folder: Path, postgres_url: str, point: str, hit: int, disposition: str, injected: Count
+    zygote: Zygote,
+    folder: Path,
+    postgres_url: str,
+    made: type[Shared],
+    point: str,
+    hit: int,
+    disposition: str,
+    injected: Count,
 ) -> None:
     # Each process dies at its so-manieth range, again and again.
     cluster = Cluster(2, SYNCBLOCKS_FAILPOINT=f"{point}:{hit}:kill")
     try:
-        shared = Shared(zygote, folder, postgres_url, cluster, disposition)
+        shared = made(zygote, folder, postgres_url, cluster, disposition)
         process = shared.start()
         process.wait(120)
         assert shared.ended_well(process) == []
@@ -181,7 +214,7 @@ def test_a_worker_that_was_frozen_past_its_lease_adds_nothing_when_it_wakes_up(
         while not frozen:
             assert time.monotonic() < deadline, process.log()
             wait_for(process, 0.05)
-            frozen = [each for each in cluster.children(CHILD) if state_of(each.pid) == psutil.STATUS_STOPPED]
+            frozen = [each for each in cluster.children(CHILD) if state_of(each) == psutil.STATUS_STOPPED]
         staged = shared.leftovers()
         with cluster.another_worker():
             shared.change_store(

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, RetriableError
 from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
-from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
+from syncblocks.connectors.ranges import Range, RangesRefused, SnapshotLost
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
 TEXTS = st.text(st.sampled_from('a"\n\r,;\U0001f4e6\ufeff \\'), max_size=12)
@@ -83,7 +86,7 @@ def test_a_csv_file_without_quotes_is_cut_into_even_parts(tmp_path: Path) -> Non
     assert count == 12
     assert [row["id"] for row in rows] == list(range(-500, 500))
     (stream,) = source.discover()
-    assert source.plan_ranges(stream, 3) == (None, "by files and bytes, 4,285 bytes in 1 file")
+    assert source.plan_ranges(stream, 3) == (12, "by files and bytes, 4,285 bytes in 1 file")
 
 
 def test_the_parts_of_a_file_have_the_delimiter_of_its_first_line(tmp_path: Path) -> None:
@@ -149,3 +152,145 @@ def test_a_file_that_changes_meanwhile_is_not_of_one_moment(tmp_path: Path) -> N
         (tmp_path / "f.csv").write_bytes(b"id\n" + b"2\n" * 101)
         with pytest.raises(SnapshotLost, match="changed while it was read"):
             list(opened.read(opened.ranges[1]))
+
+
+@pytest.mark.parametrize(("name", "data"), [("f.csv.gz", gzip.compress(b"id\n" + b"1\n" * 900)), ("f.csv", b"id\n1\n")])
+def test_a_file_that_is_not_split_is_one_range_in_the_plan(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    source = CSVSource({"path": name, "range_bytes": 2}, tmp_path)
+    (stream,) = source.discover()
+    assert source.plan_ranges(stream, 2)[0] == (1 if name.endswith("gz") else 2)
+
+
+def test_a_plan_counts_the_ranges_of_files_that_are_split_and_of_others(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for number in range(20):
+        (tmp_path / "t" / f"{number}.csv.gz").write_bytes(gzip.compress(b"id\n1\n", mtime=0))
+    (tmp_path / "t" / "large.csv").write_bytes(b"id\n" + b"1\n" * 5000)
+    source = CSVSource({"path": ".", "range_bytes": 1000}, tmp_path)
+    (stream,) = source.discover()
+    planned, _ = source.plan_ranges(stream, 3)
+    count, rows = by_ranges(source)
+    assert planned == count == 1 + 10
+    assert rows == whole(source) == [{"id": 1}] * 5020
+
+
+def shared(source: FileSource, locator: Any, snapshot: str) -> list[Mapping[str, Any]]:
+    """A range as another process reads it, which was told of it in JSON."""
+    (stream,) = source.discover()
+    part = Range(place=0, label="", locator=json.loads(json.dumps(locator)))
+    return [row for batch in source.read_shared(stream, part, snapshot, "arrow") for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"file": 0},
+        {"file": 1, "bytes": [0, 10]},
+        {"files": [0, 2]},
+        {"files": [1, 1]},
+        {"files": [-1, 1]},
+        {"files": [False, True]},
+        {"files": ["f.csv", "/etc/passwd"]},
+        {"files": [0, 1], "bytes": [0, 10]},
+        {"files": "01"},
+        {"file": -1, "bytes": [0, 10]},
+        {"file": False, "bytes": [0, 10]},
+        {"file": "0", "bytes": [0, 10]},
+        {"file": "/etc/passwd", "bytes": [0, 10]},
+        {"file": 0, "path": "/etc/passwd"},
+        {"file": 0, "groups": [0, 1]},
+        {"file": 0, "bytes": [0, 10], "groups": [0, 1]},
+        {"file": 0, "bytes": None},
+        {"file": 0, "bytes": [0]},
+        {"file": 0, "bytes": [10, 10]},
+        {"file": 0, "bytes": [-1, 10]},
+        {"file": 0, "bytes": [0, 204]},
+        {"file": 0, "bytes": [203, None]},
+        {"file": 0, "bytes": ["0", "10"]},
+        {"file": 0, "bytes": [0, 10.5]},
+    ],
+)
+def test_a_range_that_somebody_has_written_is_refused(tmp_path: Path, said: Any) -> None:
+    source, other = (csv_source(tmp_path, b"id\n" + b"1\n" * 100) for _ in range(2))
+    (stream,) = source.discover()
+    with source.open_ranges(stream, 3, "arrow") as opened:
+        snapshot = source.snapshot_of(opened)
+        assert shared(other, opened.ranges[0].locator, snapshot)
+        with pytest.raises(FatalConnectorError, match="there is no such range in the 1 files of the stream"):
+            shared(other, said, snapshot)
+
+
+@pytest.mark.parametrize("groups", [[0, 1 << 40], [0, 11], [3, 3], [9, None]])
+def test_row_groups_that_a_file_does_not_have_are_refused(tmp_path: Path, groups: Any) -> None:
+    pyarrow.parquet.write_table(pa.table({"id": range(1000)}), tmp_path / "f.parquet", row_group_size=100)
+    source = ParquetSource({"path": "f.parquet", "range_bytes": 500}, tmp_path)
+    (stream,) = source.discover()
+    with source.open_ranges(stream, 3, "arrow") as opened:
+        snapshot = source.snapshot_of(opened)
+        assert len(shared(source, {"file": 0, "groups": [8, 10]}, snapshot)) == 200
+        with pytest.raises(FatalConnectorError, match=r"no such range|has 10 row groups"):
+            shared(source, {"file": 0, "groups": groups}, snapshot)
+
+
+@pytest.mark.parametrize("change", ["bytes", "grown", "other", "gone"])
+@pytest.mark.parametrize("has_looked", [False, True])
+def test_files_that_have_changed_are_not_those_that_another_process_has_opened(
+    tmp_path: Path, change: str, has_looked: bool
+) -> None:
+    def made() -> CSVSource:
+        return CSVSource({"path": "data", "streams": {"t": "*.csv"}, "range_bytes": 20}, tmp_path)
+
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        (tmp_path / "data" / f"{name}.csv").write_bytes(b"id\n" + b"1\n" * 100)
+    source, other = made(), made()
+    (stream,) = source.discover()
+    file = tmp_path / "data" / "a.csv"
+    with source.open_ranges(stream, 3, "arrow") as opened:
+        part, snapshot = opened.ranges[0], source.snapshot_of(opened)
+        if has_looked:
+            assert shared(other, part.locator, snapshot)
+        if change == "bytes":
+            file.write_bytes(b"id\n" + b"2\n" * 100)
+        elif change == "grown":
+            with file.open("ab") as opened_file:
+                opened_file.write(b"2\n")
+        elif change == "other":
+            file.rename(tmp_path / "old")
+            file.write_bytes((tmp_path / "old").read_bytes())
+        else:
+            file.unlink()
+        with pytest.raises(RetriableError):
+            shared(other, part.locator, snapshot)
+    with pytest.raises(SnapshotLost):
+        shared(other, part.locator, "")
+
+
+def test_files_of_which_their_store_tells_neither_time_nor_hash_are_read_where_they_were_opened(tmp_path: Path) -> None:
+    source = csv_source(tmp_path, b"id\n" + b"1\n" * 100)
+    (stream,) = source.discover()
+    with source.open_ranges(stream, 3, "arrow") as opened:
+        told = [replace(one, stamp=None) for one in opened.split.seen]
+        assert source.snapshot_of(replace(opened, split=replace(opened.split, seen=told))) == ""
+        assert list(opened.read(opened.ranges[0]))
+
+
+def test_files_of_a_store_are_shared_as_long_as_they_are_the_same(tmp_path: Path) -> None:
+    path = f"memory://shared{tmp_path.name}"
+    store = fsspec.filesystem("memory")
+    for number in range(5):
+        store.pipe_file(f"{path}/t/{number}.csv", b"id\n" + b"%d\n" % number * 100)
+    source, other = (CSVSource({"path": path, "range_bytes": 20}, tmp_path) for _ in range(2))
+    (stream,) = source.discover()
+    assert source.plan_ranges(stream, 3) == (5, "by files and bytes, 1,015 bytes in 5 files")
+    with source.open_ranges(stream, 3, "arrow") as opened:
+        snapshot = source.snapshot_of(opened)
+        assert shared(other, opened.ranges[3].locator, snapshot) == [{"id": 3}] * 100
+        store.pipe_file(f"{path}/t/4.csv", b"id\n" + b"7\n" * 100)
+        with pytest.raises(SnapshotLost):
+            shared(other, opened.ranges[4].locator, snapshot)
+        with pytest.raises(SnapshotLost):
+            list(opened.read(opened.ranges[4]))
+        assert shared(other, opened.ranges[2].locator, snapshot) == [{"id": 2}] * 100

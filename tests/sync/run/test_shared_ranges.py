@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import threading
@@ -51,6 +52,51 @@ class Spread(Pair):
         return [json.loads(worker) for (worker,) in self.execute("select worker from public.taken")]
 
 
+class SpreadFile(Spread):
+    """A CSV file of many records in place of the table; types are guessed, and the last record decides one."""
+
+    RECORDS = 30_000
+
+    def __init__(self, folder: Path, url: str, cluster: Cluster) -> None:
+        super().__init__(folder, url, cluster)
+        self.path = folder / "data" / "t.csv"
+        self.path.parent.mkdir()
+        config = {"path": str(self.path.parent), "range_bytes": 65_536}
+        self.document["source"] = {"connector": "csv", "config": config}
+        self.document["streams"] = [{"stream": "t"}]
+        self.records = self.put("a")
+
+    def put(self, letter: str) -> list[tuple[int, str, str]]:
+        """Write the file; return its records. Each letter gives as many bytes."""
+        codes = [*(f"{number % 1000:03}" for number in range(self.RECORDS - 1)), letter]
+        records = [(number, code, f'{letter}, "{number}"\n') for number, code in enumerate(codes)]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "code", "v"), *records])
+        return records
+
+    def arrived_records(self) -> list[tuple[Any, ...]]:
+        """The table's records, in order."""
+        return self.execute("select id, code, v from public.t order by id")
+
+
+class Changing(Progress):
+    """Changes the file as soon as some of its ranges have arrived."""
+
+    def __init__(self, spread: SpreadFile, *, grows: bool) -> None:
+        self.spread, self.grows = spread, grows
+        self.records: list[tuple[int, str, str]] = []
+
+    def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+        if self.records:
+            return
+        if not self.grows:
+            self.records = self.spread.put("b")
+            return
+        self.records = [*self.spread.records, (self.spread.RECORDS, "c", "c")]
+        with self.spread.path.open("a", encoding="utf-8") as file:
+            file.write(f"{self.spread.RECORDS},c,c\n")
+
+
 class Watched(Progress):
     """Begins to note who takes ranges, once the run store is there."""
 
@@ -64,6 +110,11 @@ class Watched(Progress):
 @pytest.fixture
 def spread(tmp_path: Path, postgres_url: str, cluster: Cluster) -> Spread:
     return Spread(tmp_path, postgres_url, cluster)
+
+
+@pytest.fixture
+def spread_file(tmp_path: Path, postgres_url: str, cluster: Cluster) -> SpreadFile:
+    return SpreadFile(tmp_path, postgres_url, cluster)
 
 
 @contextmanager
@@ -157,6 +208,52 @@ def test_streams_beside_a_table_in_ranges_run_on_workers_each_once(spread: Sprea
     run_by_workers = "select stream from _syncblocks_stream_run where worker is not null order by stream"
     assert spread.execute(run_by_workers) == [("src.more",), ("src.small",)]
     assert spread.is_equal()
+
+
+def test_workers_load_a_large_file_by_ranges(spread_file: SpreadFile, run_cli: Any) -> None:
+    shown = run_cli(["plan", spread_file.write()], cwd=spread_file.folder).stdout
+    assert "12 ranges by 3 readers into 3 loaders: by files and bytes, " in shown
+    assert "in 1 file; on several workers\n" in shown
+    result = spread_file.run(Watched(spread_file))
+    assert statuses(result) == {"t": "success"}
+    assert [stream.records for stream in result.streams] == [spread_file.RECORDS]
+    assert spread_file.arrived_records() == spread_file.records
+    takers = spread_file.takers()
+    assert len(takers) == 12
+    assert len({taker["pid"] for taker in takers}) >= 2
+    assert spread_file.leftovers() == []
+
+
+def test_workers_filter_and_mask_what_they_read(spread: Spread) -> None:
+    spread.document["streams"][0] |= {"where": {"id": {"<=": 900}}, "columns": {"mask": {"v": None}}}
+    assert statuses(spread.run(Watched(spread))) == {"src.t": "success"}
+    assert spread.execute("select count(*), sum(id), count(v) from public.t") == [(900, 405_450, 0)]
+    assert len(spread.takers()) > 3
+
+
+def test_workers_filter_and_mask_what_they_read_of_a_file(spread_file: SpreadFile) -> None:
+    stream = {"where": {"id": {"<": 20_000}}, "columns": {"mask": {"v": None}}}
+    spread_file.document["streams"][0] |= stream
+    assert statuses(spread_file.run(Watched(spread_file))) == {"t": "success"}
+    assert spread_file.arrived_records() == [(key, code, None) for key, code, _ in spread_file.records[:20_000]]
+    assert len(spread_file.takers()) == 12
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_a_file_that_changes_while_workers_read_it_is_read_anew(spread_file: SpreadFile, grows: bool) -> None:
+    spread_file.document |= {"retries": 1, "retry_delay_s": 0.0}
+    size = spread_file.path.stat().st_size
+    changing = Changing(spread_file, grows=grows)
+    assert statuses(spread_file.run(changing)) == {"t": "success"}
+    assert (spread_file.path.stat().st_size == size) != grows
+    assert spread_file.arrived_records() == changing.records
+
+
+def test_a_file_that_changes_while_workers_read_it_fails_a_stream_without_retries(spread_file: SpreadFile) -> None:
+    result = spread_file.run(Changing(spread_file, grows=False))
+    assert statuses(result) == {"t": "failure"}
+    assert "changed while" in str(result.streams[0].error)
+    assert spread_file.execute("select to_regclass('public.t')") == [(None,)]
 
 
 @pytest.mark.parametrize(
