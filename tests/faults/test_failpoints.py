@@ -28,7 +28,7 @@ CASES, CASES_OF_DATA = 6, 3
 
 #: Where in a pipeline's life the fault strikes.
 PHASES = ("first", "second", "recovery")
-ACTIONS = ("kill", "raise", "sigterm", "sigint")
+ERRORS, SIGNALS = ("kill", "raise"), ("sigterm", "sigint")
 #: How a process ends by each.
 CODES = {"kill": -signal.SIGKILL, "sigterm": 128 + signal.SIGTERM, "sigint": 128 + signal.SIGINT}
 #: In the set of each commit: mostly kills.
@@ -122,7 +122,7 @@ def strike(workshop: Workshop, phase: str, point: str, action: str, kept: Path) 
         found.append(f"{action} was answered by {process.code}: {process.log()[-2000:]}")
     if process.code == 3:
         found.append(f"one fault kept callbacks from being delivered to the end: {process.log()[-6000:]}")
-    if was_hit and action in ("sigterm", "sigint"):
+    if was_hit and action in SIGNALS:
         found += violations(workshop, kills=kills, has_data=False)
     last = workshop.run()
     if last.code != 0:
@@ -133,9 +133,15 @@ def strike(workshop: Workshop, phase: str, point: str, action: str, kept: Path) 
 
 
 def chosen(cases: Sequence[tuple[str, str]], shard: int, *, is_full: bool) -> list[tuple[str, str, str]]:
-    """Return a shard's cases: all of them with every action, or evenly sampled ones with a mix of actions."""
+    """Return a shard's cases: all of them, or evenly sampled ones with a mix of actions.
+
+    All are: a kill and an error each time that a point is reached, and each signal once a point and phase, since what
+    answers a signal does not know how often the point was reached.
+    """
     if is_full:
-        every = [(*case, action) for case in cases for action in ACTIONS]
+        every = [(*case, action) for case in cases for action in ERRORS]
+        places = len({(phase, line.rpartition(":")[0]) for phase, line in cases})
+        every += [(*case, action) for case in one_of_each(cases, PHASES, places) for action in SIGNALS]
         return every[shard::SHARDS]
     data = [case for case in cases if not case[1].startswith("store.")]
     wanted = SHARDS * CASES_OF_DATA
