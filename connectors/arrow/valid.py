@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+#: What Arrow raises at damaged bytes. A damaged length may ask for more memory than there is, or than a file can have;
+#: a damaged name is no text.
+DAMAGE = (OSError, MemoryError, OverflowError, UnicodeDecodeError, pa.ArrowException)
+
 #: Digits of a decimal, before or behind the point.
 _MOST_DIGITS = 76
 
@@ -74,4 +78,4 @@ def _has_dictionary(kind: pa.DataType) -> bool:
     )
 
 
-__all__ = ["demand_valid", "is_odd"]
+__all__ = ["DAMAGE", "demand_valid", "is_odd"]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ..arrow.conform import shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
-from ..arrow.valid import demand_valid, is_odd
+from ..arrow.valid import DAMAGE, demand_valid, is_odd
 from ..errors import FatalConnectorError
 from .formats import plain, sliced
 from .paths import DataFile
@@ -110,7 +110,7 @@ def _opened(file: DataFile) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
             raw.seek(0)
             source = pa.PythonFile(raw, mode="r")
             reader = pa.ipc.open_file(source) if start == _FILE else pa.ipc.open_stream(source)
-        except (OSError, MemoryError, pa.ArrowException, ValueError) as error:
+        except (*DAMAGE, ValueError) as error:
             if start.startswith(_OLD_FEATHER):
                 why = "is a Feather file of version 1: write it anew by pyarrow.feather.write_feather"
                 raise FatalConnectorError(f"{file.label}: {why}") from error
@@ -128,7 +128,7 @@ def _batches(file: DataFile, reader: pa.RecordBatchFileReader | pa.RecordBatchSt
         for batch in batches:
             demand_valid(batch)
             yield batch
-    except (OSError, MemoryError, pa.ArrowException) as error:  # a damaged length may ask for any memory
+    except DAMAGE as error:
         raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
 
 

@@ -17,6 +17,7 @@ from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import to_text
 from ..arrow.times import is_fine
+from ..arrow.valid import DAMAGE
 from ..errors import FatalConnectorError
 from .formats import Writer, plain
 from .int96 import fine_columns, has_int96, unit_of
@@ -106,7 +107,7 @@ class ParquetFormat(TypedFormat):
                     batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
                     fitted = (self.fitted(file, _flat(batch, own), wanted) for batch in batches)
                     yield from joined(fitted, BLOCK_BYTES, most)
-            except (OSError, pa.ArrowException) as error:
+            except DAMAGE as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
 
     def _fetches(
@@ -134,7 +135,7 @@ class ParquetFormat(TypedFormat):
             present = [name for name in names if name in schema.names and is_fine(schema.field(name).type)]
             try:
                 return fine_columns(opened, source.in_micros(opened), present) if present else frozenset()
-            except (OSError, pa.ArrowException) as error:
+            except DAMAGE as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
 
     def unit(self, file: DataFile) -> Unit:
@@ -271,7 +272,7 @@ class _Opened:
     def __enter__(self) -> pyarrow.parquet.ParquetFile:
         try:
             return self._reader()
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last one of a column's name
+        except DAMAGE as error:
             self._raw.close()
             raise FatalConnectorError(f"{self._file.label}: {_unreadable('no Parquet file', error)}") from error
 

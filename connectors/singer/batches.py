@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from ..arrow.valid import demand_valid
+from ..arrow.valid import DAMAGE, demand_valid
 from ..errors import ConnectorError
 from ..local_files import open_inside
 from ..settings import is_url, resolve_path, url_scheme
@@ -81,7 +81,7 @@ class BatchFiles:
                     demand_valid(batch)
                     for piece in _pieces(batch):
                         yield _fitted(piece, schema)
-            except (pa.ArrowException, ValueError, OSError) as error:
+            except (*DAMAGE, ValueError) as error:
                 raise BadBatch(f"{file}: {error}") from error
 
     @contextmanager

@@ -85,3 +85,17 @@ def test_what_is_no_arrow_file_or_is_damaged_is_told_by_name(tmp_path: Path) -> 
     (tmp_path / "t.arrow").write_bytes(whole.replace(b"ijklmnop", b"\xff\xfe\xfd\xfcmnop"))
     with pytest.raises(FatalConnectorError, match=r"t\.arrow: cannot be read: .*UTF"):
         records_of(source_of(tmp_path / "t.arrow"))
+
+
+def test_a_length_that_no_file_has_is_damage_wherever_it_stands(tmp_path: Path) -> None:
+    with pa.ipc.new_stream(str(tmp_path / "t.arrow"), pa.schema([("v", pa.string())])) as writer:
+        writer.write_table(pa.table({"v": ["abcdefgh", "ijklmnop"]}))
+    whole = (tmp_path / "t.arrow").read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 8):
+        (tmp_path / "t.arrow").write_bytes(whole[:place] + (2**63 - 1).to_bytes(8, "little") + whole[place + 8 :])
+        try:
+            records_of(source_of(tmp_path / "t.arrow"))
+        except FatalConnectorError:
+            refused += 1
+    assert refused
