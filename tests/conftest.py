@@ -37,6 +37,8 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return processors if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else processors + 1
 
 
+#: For a test of the full set of faults.
+FULL_TIMEOUT_S = 1200
 #: What takes longest as a whole; below `tests`.
 LONG = ("faults", "fuzz", "golden", "sync/flow/test_memory.py", "connectors/singer/test_mutations.py")
 
@@ -47,6 +49,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("postgres")
         if "mariadb_url" in getattr(item, "fixturenames", ()):
             item.add_marker("mariadb")
+        if os.environ.get("SYNCBLOCKS_FAULTS") == "full" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S))  # many rounds of what has one in the set of a commit
     items[:], left_out = thinned(items)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
