@@ -96,6 +96,8 @@ class Redactor:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._values: frozenset[str] = frozenset()
         self._pattern: re.Pattern[str] | None = None
+        #: The same at each place of a text: one spelling may begin within another, as a line of a key in its half.
+        self._at_each_place: re.Pattern[str] = re.compile("(?!)")
         self._spellings: list[str] = []
         self.add(values)
 
@@ -108,7 +110,8 @@ class Redactor:
         longest_first = sorted(spellings, key=lambda text: (-len(text), text))
         self._values = known
         self._spellings = longest_first
-        self._pattern = re.compile("|".join(pattern(text) for text in longest_first))
+        spelled = "|".join(pattern(text) for text in longest_first)
+        self._pattern, self._at_each_place = re.compile(spelled), re.compile(f"(?=({spelled}))")
 
     def redact(self, text: str) -> str:
         """Return the text with known secrets masked, and parts of secrets at a cut.
@@ -116,8 +119,20 @@ class Redactor:
         A line that begins with `...`, and a text that ends with it, was cut there.
         """
         if self._pattern is not None:
-            text = self._pattern.sub(MASK, self._mask_cut(text))
+            text = self._mask_cut(text)
+            first = self._pattern.search(text)
+            text = text if first is None else self._mask_known(text, first.start())
         return mask_url_passwords(text)
+
+    def _mask_known(self, text: str, first: int) -> str:
+        """Mask each spelling from a place on; of those that overlap, all that they cover."""
+        kept, end = [text[:first]], first
+        for match in self._at_each_place.finditer(text, first):
+            start, after = match.span(1)
+            if start >= end:
+                kept += [text[end:start], MASK]
+            end = max(end, after)
+        return "".join(kept) + text[end:]
 
     def _mask_cut(self, text: str) -> str:
         if "..." not in text:

@@ -199,6 +199,8 @@ class _Tracker:
         self._by_value = self._boundary.by_value if self._committed.left else True
         #: Hashes of the records seen at or past the bookmark; None: too many, and a merge may send them again.
         self._hashes: list[bytes] | None = []
+        #: Hashes of the same records over all columns of today, where the bookmark's columns are others.
+        self._renewed: list[bytes] = []
         #: Hashes of their keys, if there are keys.
         self._keys = self._boundary.key_columns
         self._key_hashes: list[bytes] = []
@@ -234,14 +236,18 @@ class _Tracker:
         if self._is_empty:
             return None
         boundary: dict[str, Any] = {"columns": self._columns, "hashes": ""}
+        # The next run must see a change in any column; versions that this read has not met are gone.
+        is_renewed = is_complete and bool(self._renewed)
+        if is_renewed:
+            boundary["columns"] = list(self._stream.schema.names)
         if self._by_value:
             boundary[BY_VALUE] = True
         if is_complete and self._stream.is_above_bookmark:
             boundary[PASSED] = True
         through = self._position if self._is_ordered else self._high
         if self._hashes is not None:
-            left = self._unread(is_complete=is_complete)
-            self._write(boundary, [*self._seen(self._hashes), *left])
+            left = [] if is_renewed else self._unread(is_complete=is_complete)
+            self._write(boundary, [*self._seen(self._renewed if is_renewed else self._hashes), *left])
             if left or through is None:
                 through = self._boundary.through
         if self._horizon is not None and self._horizon.pending is not None:
@@ -253,6 +259,11 @@ class _Tracker:
             **{name: self._to_json(name, value) for name, value in zip(self._names, high, strict=True)},
             BOUNDARY: boundary,
         }
+
+    @property
+    def _has_other_columns(self) -> bool:
+        """Tell whether the bookmark's hashes are of other columns than the stream has; those of before stay as is."""
+        return self._by_value and set(self._columns) != set(self._stream.schema.names)
 
     def _seen(self, records: list[bytes]) -> list[tuple[bytes | None, bytes]]:
         """Return the versions of the records read at or past the bookmark; for a merge the last of each key."""
@@ -269,7 +280,7 @@ class _Tracker:
         boundary["hashes"] = b64encode(b"".join(record for _, record in versions)).decode()
         if self._keys and versions:
             packed = b64encode(b"".join(key for key, _ in versions if key is not None)).decode()
-            shown = _forms(self._stream, self._columns)
+            shown = _forms(self._stream, boundary["columns"])
             boundary["keys"] = {"columns": list(self._keys), "hashes": packed, "forms": shown, LAST: True}
 
     def _unread(self, *, is_complete: bool) -> list[tuple[bytes | None, bytes]]:
@@ -388,7 +399,7 @@ class _Tracker:
             may_be_lower = not self._is_ordered or self._stream.lookback is not None
             if self._high is not None and may_be_lower and not is_above(high, self._high):
                 return
-            self._high, self._hashes, self._key_hashes = high, [], []
+            self._high, self._hashes, self._key_hashes, self._renewed = high, [], [], []
             if not self._is_within(high):
                 self._columns, self._by_value = list(self._stream.schema.names), True
         self._add(pc.filter(known, equal_to(known, self._names, high)))
@@ -409,6 +420,8 @@ class _Tracker:
             self._hashes = None
             return
         self._hashes += self._hashed(records, self._columns, by_value=self._by_value)
+        if self._has_other_columns:
+            self._renewed += self._hashed(records, self._stream.schema.names, by_value=True)
         if self._keys:
             self._key_hashes += self._hashed(records, self._keys, by_value=self._by_value)
 

@@ -20,8 +20,10 @@ class MySQLNaming(Naming):
         self._server = server
 
     def fold(self, name: str) -> str:
-        """Column names are the same without regard to case."""
-        return name.lower()
+        """Column names are the same without regard to case: the server compares their capital letters, one by one."""
+        if name.isascii():
+            return name.lower()
+        return "".join(capital if len(capital := char.upper()) == 1 else char for char in name).lower()
 
     def fold_table(self, name: str) -> str:
         """Names of tables are files on most servers, which tell case apart; others say that they do not."""

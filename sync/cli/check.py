@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import formatting
-from .console import Console, indented
+from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
         console.warn(warning)
     for result in results:
         if not result["ok"]:
-            console.echo(indented(f"error: {result['name']}: {result['error']}"), err=True, color="red")
+            console.echo(f"error: {result['name']}: {result['error']}", err=True, color="red")
     return int(code)
 
 

@@ -135,7 +135,7 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         if found[role]["abilities"]:
             with formatter.section(f"Abilities as {role}"):
                 formatter.write_dl(list(found[role]["abilities"].items()))
-    console.echo(formatter.getvalue().rstrip("\n"))
+    console.echo_lines(formatter.getvalue().rstrip("\n"))
 
 
 def _write_settings(formatter: click.HelpFormatter, role: str, settings: dict[str, Any] | None) -> None:

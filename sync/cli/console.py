@@ -56,8 +56,13 @@ class Console:
     # -- text ----------------------------------------------------------------------------------------------------
 
     def echo(self, text: str = "", *, err: bool = False, color: str | None = None) -> None:
-        """Print text with its control characters escaped."""
-        self._write(self.styled(clean(self.redactor.redact(text), keep="\n\t"), color, err=err), err=err)
+        """Print text with its control characters escaped, all lines but the first indented."""
+        self._write(self.styled(indented(clean(self.redactor.redact(text), keep="\n\t")), color, err=err), err=err)
+
+    def echo_lines(self, text: str) -> None:
+        """Print lines of our own, which hold no name from a database."""
+        for line in text.splitlines():
+            self.echo(line)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with --json."""

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from .console import Console, indented
+from .console import Console
 
 #: The engine's own logger.
 ENGINE = "syncblocks"
@@ -34,7 +34,7 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
     def _write(self, text: str, level: str) -> None:
-        self._console.echo(indented(f"{level}: {text}"), err=True)
+        self._console.echo(f"{level}: {text}", err=True)
 
 
 def show_logs(console: Console) -> None:

@@ -23,5 +23,5 @@ def schema_command(console: Console) -> int:
     if console.is_json:
         console.emit(schema)
     else:
-        console.echo(json.dumps(schema, indent=2))
+        console.echo_lines(json.dumps(schema, indent=2))
     return 0

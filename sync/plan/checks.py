@@ -146,16 +146,17 @@ def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: 
     for number, block in enumerate(pipeline.transformers):
         own = [name for name in names if block.block in blocks[name]]
         known = sorted({column for name in own for column in names[name]})
-        for column in block.rename or {}:
+        renames = code.renames.get(block.block, {})
+        for column in renames:
             if own and column not in known and not any(is_open[name] for name in own):
                 raise pipeline.error(
-                    ("transformers", number, "rename", column),
+                    ("transformers", number, *(("rename", column) if block.rename else ("file",))),
                     f"no stream of block {block.block!r} has a column {column!r}",
                     allowed=tuple(known),
                     nearest=nearest_match(column, known),
                 )
         for name in own:
-            names[name] = [(block.rename or {}).get(column, column) for column in names[name]]
+            names[name] = [renames.get(column, column) for column in names[name]]
             is_open[name] |= bool(code.transformers[block.block])
 
 

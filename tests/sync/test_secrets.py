@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from syncblocks.connectors.secret_texts import is_maskable
 from syncblocks.sync.secrets import Redactor, mask_url_passwords, url_passwords
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -77,6 +78,17 @@ def test_halves_of_a_long_secret_and_lines_of_a_key_are_masked() -> None:
     assert redactor.redact("cut 0123456789") == "cut ***"
     assert redactor.redact("cut abcdefghij") == "cut ***"
     assert redactor.redact("MIIEvQIBADANBgkqhkiG") == "***"
+
+
+def test_a_part_of_a_key_is_masked_whatever_it_ends_with() -> None:
+    """A half of the key ends within a line, which is a secret of its own: what they cover together is masked."""
+    lines = [f"{letter * 4}QIBADANBgkqhkiG9w0BAQEFAASC" for letter in "ABCDE"]
+    redactor = Redactor(["-----BEGIN KEY-----\n" + "\n".join(lines) + "\n-----END KEY-----\n"])
+    for number in range(1, 6):
+        part = "-----BEGIN KEY-----\n" + "\n".join(lines[:number])
+        for shown in (part, repr(part), json.dumps(part)):
+            assert "QIBADANB" not in redactor.redact(shown)
+            assert "EFAASC" not in redactor.redact(shown)
 
 
 def test_the_values_inside_of_a_secret_that_is_json_are_masked() -> None:
@@ -162,7 +174,7 @@ def test_redaction_of_long_text_is_quick() -> None:
 @example(secret="*****-***", before="", after="")
 def test_no_secret_survives_in_any_text(secret: str, before: str, after: str) -> None:
     redactor = Redactor([secret])
-    if len(secret.strip()) < 4:
+    if not is_maskable(secret):
         return
     spaced = f"{before} {secret} {after}"
     if secret in f"{before} *** {after}":

@@ -38,6 +38,15 @@ def test_a_rename_of_a_column_that_none_of_its_streams_has_is_refused(
         renaming.run()
 
 
+def test_the_decorators_renames_are_held_to_the_same_rule(renaming: Bench) -> None:
+    (renaming.folder / "named.py").write_text(
+        "@transformer(rename_columns={'vv': 'x'})\ndef same(df):\n    return df\n"
+    )
+    renaming.document["transformers"] = [{"file": "named.py"}]
+    with pytest.raises(ConfigError, match=r"transformers\[0\]\.file: no stream of block 'named' has a column 'vv'"):
+        renaming.run()
+
+
 def test_a_rename_of_a_column_that_one_stream_has_or_a_function_may_have_made_is_kept(renaming: Bench) -> None:
     renaming.document["transformers"] = [
         {"file": "shape.py", "rename": {"w": "x"}},

@@ -162,6 +162,22 @@ def test_each_name_keeps_its_column(
         bench.check(names)
 
 
+def test_letters_that_share_a_capital_keep_their_columns(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """MySQL and MariaDB take them for one."""
+    bench = Days(tmp_path, config("mysql", request, tmp_path), HOW["merge"])
+    names = (
+        "i",
+        "\N{LATIN SMALL LETTER DOTLESS I}",
+        "\N{MICRO SIGN}",
+        "\N{GREEK SMALL LETTER MU}",
+        "s",
+        "\N{LATIN SMALL LETTER LONG S}",
+    )
+    bench.run([{"id": 1} | {name: f"1 {name}" for name in names[::2]}])
+    bench.run([{"id": each} | {name: f"{each} {name}" for name in names} for each in (2, 3)])
+    bench.check(["id", *names])
+
+
 SQL = tuple(system for system in SYSTEMS if system != "jsonl")
 
 
