@@ -27,7 +27,7 @@ Whole = Callable[[bytes], "pa.RecordBatch | None"]
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _QUOTE, _BACKSLASH, _COMMA, _LINE_END = b'"\\,\n'
-_OPEN_OBJECT, _CLOSE_ARRAY = b"{]"
+_OPEN_OBJECT, _CLOSE_OBJECT, _CLOSE_ARRAY = b"{}]"
 SPACE = re.compile(rb"[ \t\r\n]*")
 #: Between two elements; looked for from the end, as often as an attempt is cheap beside `split`.
 _BETWEEN = re.compile(rb"\},[ \t\r\n]*\{")
@@ -287,6 +287,18 @@ def _has_other(data: npt.NDArray[Any], begins: npt.NDArray[Any], ends: npt.NDArr
         offset += 1
         left = left[(begins[left] + offset < ends[left]) & ~found[left]]
     return found
+
+
+def has_line_each(text: bytes | bytearray, objects: int) -> bool:
+    """Tell whether some JSON, which is known to be so many objects, has each of them in a line of its own."""
+    data = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(data == _LINE_END)
+    if len(ends) and ends[-1] == len(data) - 1:
+        ends = ends[:-1]
+    if len(ends) + 1 != objects or data[0] != _OPEN_OBJECT:
+        return False
+    # Within an object, no brace follows a brace without a comma.
+    return bool(np.all(data[ends - 1] == _CLOSE_OBJECT) and np.all(data[ends + 1] == _OPEN_OBJECT))
 
 
 def count_of(text: bytes | bytearray | memoryview, byte: int) -> int:

@@ -381,6 +381,7 @@ class _BlockParser:
         self._is_flat = not any(is_json(kind) or is_nested(kind) for kind in wanted.types)
         own_names = pa.schema([field.with_name(path_of(field)[-1]) for field in wanted])
         self._doubtful = doubtful_in(own_names, made._guessed(file, own_names))
+        self._guessed = frozenset(made._guessed(file, wanted))
         #: Parsers of blocks, by whether they are careful; None: there is none.
         self._structs: dict[bool, Structs | None] = {}
 
@@ -388,15 +389,15 @@ class _BlockParser:
         """Return the records of a block; None: another type, a new key or an error needs a parse record by record."""
         if not self._is_placed:
             return None
-        is_sure = not is_found(self._doubtful, block)
-        batch = self._made._quick(self._file, block, self.wanted, self._known) if self._is_flat and is_sure else None
-        return self._by_structs(Structs.of_lines, block, is_careful=not is_sure) if batch is None else batch
+        is_quick = self._is_flat and not is_found(self._doubtful, block)
+        batch = self._made._quick(self._file, block, self.wanted, self._known) if is_quick else None
+        return self._by_structs(Structs.of_lines, block, is_careful=False) if batch is None else batch
 
     def array(self, text: bytes) -> pa.RecordBatch | None:
         """Do so for the text of an array; None also if the text is none, or Arrow's parser reads its lines faster."""
         if not self._is_placed or (self._is_flat and any(map(is_read_singly, self.wanted.types))):
             return None
-        return self._by_structs(Structs.of_array, text, is_careful=is_found(self._doubtful, text))
+        return self._by_structs(Structs.of_array, text, is_careful=False)
 
     def _by_structs(
         self, parse: Callable[[Structs, Any], Sequence[msgspec.Struct]], text: bytes | bytearray, *, is_careful: bool
@@ -421,7 +422,7 @@ class _BlockParser:
         if not len(self.wanted) or (others and self._file.levels):
             return None
         try:
-            return Structs(self.wanted, others, self._file.levels, is_careful=is_careful)
+            return Structs(self.wanted, others, self._file.levels, self._guessed, is_careful=is_careful)
         except ValueError:
             return None
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.compute import constant
 from ..arrow.flatten import path_of
-from ..arrow.text import is_json, is_text
+from ..arrow.text import from_text, is_json, is_text
 from ..stream import DECIDED, SAID
-from .json_elements import ONE_LINE, count_of
+from .json_elements import ONE_LINE, count_of, has_line_each
 from .jsonl_objects import Path, tree_of
+from .type_inference import keeps_digits
 
 #: What a block can hold that this parser does not read.
 ODD = (msgspec.DecodeError, pa.ArrowException, ValueError, TypeError, ArithmeticError, RecursionError)
@@ -29,7 +31,7 @@ MOST_VALUES = 4 << 20
 #: A type of values -> how they are parsed; those of other types are parsed one by one.
 _KINDS: Mapping[pa.DataType, Any] = {
     pa.bool_(): bool | None,
-    pa.float64(): int | float | None,
+    pa.float64(): msgspec.Raw,  # whose digits are looked at, before Arrow makes doubles of all of them
     **dict.fromkeys((pa.int8(), pa.int16(), pa.int32(), pa.int64()), int | None),
     **dict.fromkeys((pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()), int | None),
 }
@@ -41,21 +43,26 @@ EachValue = Callable[[pa.Field, Sequence[msgspec.Raw | None]], pa.Array]
 class Structs:
     """The parser of one set of columns."""
 
-    def __init__(self, wanted: pa.Schema, others: Collection[str], levels: int, *, is_careful: bool) -> None:
+    def __init__(
+        self, wanted: pa.Schema, others: Collection[str], levels: int, guessed: Collection[str], *, is_careful: bool
+    ) -> None:
         """Make the parser.
 
         Args:
             wanted: the columns.
             others: names of columns that are known and not wanted; only without levels.
             levels: down to how many levels objects become columns.
-            is_careful: numbers are read one by one, since a double may not keep them, and so are texts whose column
-                takes other values as they are written.
+            guessed: columns of floats that must keep all digits.
+            is_careful: numbers are read one by one, and so are texts whose column takes other values as they are
+                written.
 
         Raises:
             ValueError: a name stands for objects, and for other values.
         """
         self._wanted = wanted
         self._levels = levels
+        self._guessed = guessed
+        self._is_careful = is_careful
         self._kinds = [_kind(field, is_careful=is_careful) for field in wanted]
         kinds: dict[Path, Any] = {path_of(field): kind for field, kind in zip(wanted, self._kinds, strict=True)}
         kinds |= {(name,): msgspec.Raw for name in others}
@@ -64,7 +71,7 @@ class Structs:
             raise ValueError("a name stands for objects, and for other values")
         self._getters: dict[Path, list[Callable[[Any], Any]]] = {}
         record = self._struct(tree, (), ())
-        self._decode = msgspec.json.Decoder(record).decode
+        self._decoder = msgspec.json.Decoder(record)
         self._decode_array = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]
         self._columns = len(kinds)
 
@@ -85,8 +92,10 @@ class Structs:
     def of_lines(self, block: bytearray) -> list[msgspec.Struct]:
         """Return the records of whole lines; raises `ODD`."""
         self._demand_few(block)
-        decode = self._decode
-        return [decode(line) for line in bytes(block).split(b"\n") if line]
+        records = self._decoder.decode_lines(block)
+        if not has_line_each(block, len(records)):  # a record on two lines, or two on one, are an error
+            records = [self._decoder.decode(line) for line in bytes(block).split(b"\n") if line]
+        return records
 
     def of_array(self, text: bytes) -> list[msgspec.Struct]:
         """Return the records of an array; raises `ODD`, also if the text is something else."""
@@ -123,6 +132,8 @@ class Structs:
                 )
             if is_json(field.type):
                 columns.append(typed(self._texts(field, values), field))
+            elif pa.types.is_float64(field.type) and not self._is_careful:
+                columns.append(self._floats(field, values))
             elif kind is msgspec.Raw:
                 columns.append(each(field, [value and msgspec.Raw(_one_line(value)) for value in values]))
             elif field.type in _KINDS:
@@ -133,17 +144,33 @@ class Structs:
 
     def _texts(self, field: pa.Field, values: Sequence[msgspec.Raw | None]) -> pa.Array:
         """Return values as JSON text; `null` is NULL."""
-        found = pa.array([None if value is None else bytes(value) for value in values], pa.binary())
-        validity, offsets, data = found.buffers()
-        if data is not None:
-            data = pa.py_buffer(_one_line(data))
-        found = pa.Array.from_buffers(found.type, len(found), [validity, offsets, data])
-        is_null = pc.equal(found, b"null")
-        if pc.any(is_null).as_py():  # seldom, and to choose copies the column
-            found = pc.if_else(is_null, pa.scalar(None, pa.binary()), found)
-        if len(path_of(field)) <= self._levels and pc.any(pc.starts_with(found, b"{")).as_py():
+        found = _texts_of(values)
+        if len(path_of(field)) <= self._levels and pc.any(pc.starts_with(found, "{")).as_py():
             raise ValueError("an object whose values are columns of their own")
-        return found.cast(pa.string())
+        return found
+
+    def _floats(self, field: pa.Field, values: Sequence[msgspec.Raw | None]) -> pa.Array:
+        found = _texts_of(values)
+        if field.name in self._guessed and not keeps_digits(found):
+            raise ValueError("more digits than a double keeps")
+        is_zero = pc.equal(found, constant("-0"))
+        if pc.any(is_zero).as_py():  # which is the integer 0
+            found = pc.if_else(is_zero, constant("0"), found)
+        return from_text(found, field.type, is_empty_null=False)
+
+
+def _texts_of(values: Sequence[msgspec.Raw | None]) -> pa.Array:
+    """Return the texts of values, each in one line; `null` is NULL."""
+    try:
+        joined = b"\0".join(cast("Sequence[msgspec.Raw]", values))  # no JSON has this byte
+    except TypeError:  # some are not there
+        joined = b"\0".join(b"null" if value is None else value for value in values)
+    whole = pa.array([_one_line(joined)], pa.binary()).cast(pa.string())
+    found = pc.split_pattern(whole, "\0").flatten() if values else whole[:0]
+    is_null = pc.equal(found, constant("null"))
+    if pc.any(is_null).as_py():  # seldom, and to choose copies the column
+        found = pc.if_else(is_null, pa.nulls(1, pa.string())[0], found)
+    return found
 
 
 def _one_line(value: Any) -> bytes:
@@ -151,6 +178,7 @@ def _one_line(value: Any) -> bytes:
 
 
 def _kind(field: pa.Field, *, is_careful: bool) -> Any:
+    """Return what the parser makes of a column's values; `Raw`: nothing yet."""
     kind = field.type
     if kind in _KINDS:
         return msgspec.Raw if is_careful and not pa.types.is_boolean(kind) else _KINDS[kind]

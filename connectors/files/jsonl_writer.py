@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, BinaryIO
 
 import msgspec
@@ -10,13 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.conform import shown
-from ..arrow.text import SPECIAL, is_json, is_nested, to_json, to_text
+from ..arrow.text import SPECIAL, is_json, is_nested, is_text, to_json, to_text
 from ..errors import FatalConnectorError
 
+#: Characters that are escaped, and how; the backslash comes first, since the others add some.
+_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_CONTROL = r"[\x00-\x1f]"
 _UNSAFE = r'[\x00-\x1f"\\]'
 
 #: Errors of parsing JSON.
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
+
+_lists = msgspec.json.Decoder(tuple[msgspec.Raw])
 
 
 class JSONLWriter:
@@ -38,11 +44,7 @@ class JSONLWriter:
         for prefix, column, name in zip(self._prefixes, batch.columns, batch.schema.names, strict=True):
             parts += [prefix, pc.fill_null(_json_text(column, name), "null")]
         parts += ["}\n", ""]
-        text = pc.binary_join_element_wise(*parts)
-        _, offsets, data = text.buffers()
-        # The texts are adjacent in Arrow's buffer: the buffer is the output.
-        size = pa.Array.from_buffers(pa.int32(), len(text) + 1, [None, offsets])[len(text)].as_py()
-        self._sink.write(memoryview(data)[:size])
+        self._sink.write(_adjacent(pc.binary_join_element_wise(*parts)))
 
     def close(self) -> None:
         """Nothing is buffered."""
@@ -67,23 +69,61 @@ def _json_text(column: pa.Array, name: str) -> pa.Array:
         return pc.if_else(pc.equal(text, "-0"), "-0.0", text)
     if types.is_integer(kind) or types.is_decimal(kind) or types.is_boolean(kind):
         return text
-    unsafe = pc.match_substring_regex(text, _UNSAFE)
-    if pc.any(unsafe).as_py():
-        escaped = [json.dumps(value, ensure_ascii=False)[1:-1] for value in text.filter(unsafe).to_pylist()]
-        text = pc.replace_with_mask(text, unsafe, pa.array(escaped, pa.string()))
-    return pc.binary_join_element_wise('"', text, '"', "")
+    # Of all others, none has a text with such a character.
+    return pc.binary_join_element_wise('"', _escaped(text) if is_text(kind) else text, '"', "")
+
+
+def _escaped(text: pa.Array) -> pa.Array:
+    """Return texts as they stand within the quotes of JSON."""
+    if not pc.any(pc.match_substring_regex(text, _UNSAFE)).as_py():
+        return text
+    for letter, escape in _ESCAPES.items():
+        text = pc.replace_substring(text, letter, escape)
+    rare = pc.match_substring_regex(text, _CONTROL)
+    if not pc.any(rare).as_py():
+        return text
+    escaped = [re.sub(_CONTROL, _numbered, value) for value in text.filter(rare).to_pylist()]
+    return pc.replace_with_mask(text, rare, pa.array(escaped, pa.string()))
+
+
+def _numbered(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def _checked_json(column: pa.Array, name: str) -> pa.Array:
-    values = []
-    for value in column.storage.to_pylist():
+    text = column.storage.cast(pa.string())
+    if not _is_json(text):
+        _refuse_malformed(text, name)
+    for end in "\n\r":  # between values; within a text they are escaped
+        text = pc.replace_substring(text, end, " ")
+    return text
+
+
+def _is_json(text: pa.Array) -> bool:
+    """Tell whether each text is one JSON value."""
+    there = text.drop_null()
+    # In a list of its own no value runs into the next line's, and two values on a line are too many.
+    lines = pc.binary_join_element_wise("[", there, "]\n", "")
+    try:
+        return len(_lists.decode_lines(_adjacent(lines))) == len(there)
+    except MALFORMED:
+        return False
+
+
+def _refuse_malformed(text: pa.Array, name: str) -> None:
+    for value in text.to_pylist():
         try:
             if value is not None:
                 msgspec.json.decode(value, type=msgspec.Raw)
         except MALFORMED as error:
             raise FatalConnectorError(f"column {name!r}: {shown(value)} is no JSON: {error}") from error
-        values.append(None if value is None else value.replace("\n", " ").replace("\r", " "))
-    return pa.array(values, pa.string())
+
+
+def _adjacent(texts: pa.Array) -> memoryview:
+    """Return the bytes of texts that a kernel has made, one after the other."""
+    _, offsets, data = texts.buffers()
+    size = pa.Array.from_buffers(pa.int32(), len(texts) + 1, [None, offsets])[len(texts)].as_py()
+    return memoryview(data)[:size]
 
 
 __all__ = ["MALFORMED", "JSONLWriter"]

@@ -291,8 +291,8 @@ class _Opened:
         return self._reader(metadata=opened.metadata, coerce_int96_timestamp_unit="us")
 
     def with_dictionary(self, path: str) -> pyarrow.parquet.ParquetFile:
-        """Return a reader that gives a column as it is encoded, with each value once."""
-        return self._reader(read_dictionary=[path])
+        """Return a reader that gives a column as it is encoded, with each value once; JSON as the texts it is."""
+        return self._reader(read_dictionary=[path], arrow_extensions_enabled=False)
 
     def ahead(self, opened: pyarrow.parquet.ParquetFile) -> pyarrow.parquet.ParquetFile:
         """Return a reader that fetches and keeps all requested bytes at once."""

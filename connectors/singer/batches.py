@@ -173,7 +173,9 @@ def _parquet(raw: IO[bytes], form: Any) -> Iterator[pa.RecordBatch]:
         None,
         BLOCK_BYTES,
         BATCH_RECORDS,
-        lambda path: pyarrow.parquet.ParquetFile(raw, metadata=opened.metadata, read_dictionary=[path]),
+        lambda path: pyarrow.parquet.ParquetFile(
+            raw, metadata=opened.metadata, read_dictionary=[path], arrow_extensions_enabled=False
+        ),
     )
     yield from opened.iter_batches(batch_size=size)
 

@@ -60,7 +60,7 @@ def csv_to_postgres(bench: Bench) -> list[Figure]:
 
     taken = alternate({"copy, two ways": copy, "syncblocks": bench.sync(pipeline)}, bench.repeat)
     bench.check_equal(source, destination, "orders", "orders=bare", as_values=True)
-    return figures("csv to postgres", bench.rows, taken, limit="copy, two ways", least=0.7)
+    return figures("csv to postgres", bench.rows, taken, limit="copy, two ways", least=0.9)
 
 
 def parquet_to_parquet(bench: Bench) -> list[Figure]:

@@ -98,7 +98,7 @@ def _least_work(
 
 
 def _sync(bench: Bench, kind: str, source: str, into: str) -> tuple[Callable[[], Usage], Callable[[], str]]:
-    place = bench.database() if into == "postgres" else f"out.{into}"
+    place = bench.database() if into == "postgres" else "out" if into in _WRITTEN else f"out.{into}"
     stream = {"stream": "public.orders" if kind == "postgres" else "orders", "destination_table": "orders"}
     pipeline = bench.pipeline(f"sync-{kind}-{into}", _config(kind, source), _config(into, place), [stream])
 

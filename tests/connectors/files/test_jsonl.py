@@ -71,6 +71,38 @@ def test_what_is_wrong_in_json_is_told_with_file_and_line(tmp_path: Path, line: 
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id": 1, "o": {}}\n{"id": 2, "o": {}}{"id": 3, "o": {}}\n',
+        '\n{"id": 1, "o": {}}{"id": 2, "o": {}}',
+        '{"id": 1, "o": {}}\n{"id": 2,\n"o": {}}\n',
+        '{"id": 1, "o": {}\n}{"id": 2, "o": {}}\n',
+    ],
+)
+def test_each_record_has_a_line_of_its_own_beside_objects_too(tmp_path: Path, text: str) -> None:
+    source = jsonl(tmp_path / "t.jsonl", {"id": 1, "o": {}})
+    stream = only(source)
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(FatalConnectorError, match=r"t\.jsonl:[12]: no JSON object"):
+        records_of(source, stream)
+
+
+def test_floats_beside_objects_keep_their_digits_or_are_refused(tmp_path: Path) -> None:
+    source = jsonl(tmp_path / "t.jsonl", {"f": 0.5, "o": {}})
+    stream = only(source)
+    good = ["0.5", "1", "-0", "-0.0", "1e5", "null", "1.50000000000000000000", "1.4142135623730951"]
+    jsonl(tmp_path / "t.jsonl", *(f'{{"f": {each}, "o": {{}}}}\n' for each in good), {"o": {}})
+    found = [record["f"] for record in records_of(source, stream)]
+    assert [str(each) for each in found] == [
+        *["0.5", "1.0", "0.0", "-0.0", "100000.0", "None", "1.5", "1.4142135623730951", "None"]
+    ]
+    for bad in ("0.12345678901234567891", "9007199254740993", "1e400", "1e-400", '"x"'):
+        jsonl(tmp_path / "t.jsonl", {"f": 1.5, "o": {}}, f'{{"f": {bad}, "o": {{}}}}\n')
+        with pytest.raises(FatalConnectorError, match=r"t\.jsonl:2: "):
+            records_of(source, stream)
+
+
 def test_json_numbers_that_no_type_holds_stay_as_they_are_written(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "t.jsonl", f'{{"n": {"9" * 39}, "f": 1e400}}\n', {"n": 5, "f": 0.5})
     assert {str(kind) for kind in types_of(source).values()} == {"extension<arrow.json>"}

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from syncblocks import load_pipeline
 from syncblocks import run_pipeline as run_file
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.jsonl_format import JSONLFormat
 from syncblocks.connectors.files.parquet_format import ParquetFormat
 from syncblocks.connectors.files.source import ParquetSource
 from tests.connectors.files import files_readback
@@ -203,6 +204,23 @@ def test_json_columns_are_json_in_json_lines(tmp_path: Path) -> None:
     broken = pa.record_batch([pa.array([1]), pa.array(["{"], pa.json_())], schema=schema)
     with pytest.raises(FatalConnectorError, match="'doc'"):
         run(destination_of("jsonl", tmp_path), load_of("replace", "u", schema), broken, FINAL)
+
+
+def test_json_lines_escape_what_json_does_not_allow_within_quotes(tmp_path: Path) -> None:
+    texts = [*map(chr, range(33)), "\\n", '"\\"', "plain", "\x7f\u2028\U0001f4e6", "", '\0\n\\\b"', None]
+    batch = pa.record_batch({"t": pa.array(texts)})
+    run(destination_of("jsonl", tmp_path), load_of("replace", "t", batch.schema), batch, FINAL)
+    lines = (tmp_path / "orders.jsonl").read_text().split("\n")
+    assert [json.loads(line)["t"] for line in lines if line] == texts
+
+
+@pytest.mark.parametrize(
+    "texts", [[""], ["1 2"], ["{}{}"], ["[1", "2]"], ["1],[2"], ["1]", "[2"], ['"a', 'b"'], ["1,"]]
+)
+def test_texts_that_are_json_only_together_are_refused(texts: list[str]) -> None:
+    batch = pa.record_batch({"doc": pa.array(["1", *texts], pa.json_())})
+    with pytest.raises(FatalConnectorError, match="'doc'"):
+        JSONLFormat().writer(io.BytesIO(), batch.schema).write(batch)
 
 
 # Wide columns
