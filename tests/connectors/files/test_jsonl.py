@@ -14,7 +14,8 @@ import pytest
 
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.files.source import FileSource, JSONLSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import Stream
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 

@@ -19,7 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, RetriableError
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.ranges import Range, RangesRefused, SnapshotLost
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
