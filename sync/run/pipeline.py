@@ -37,7 +37,6 @@ from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
-from .notebook import default_progress
 from .progress import Progress
 from .recovery.leftovers import clear_leftovers, recover
 from .recovery.takeover import ASK_AGAIN_S
@@ -149,7 +148,10 @@ def run_pipeline(
         repairs=repairs,
         executor=executor,
     )
-    progress = progress or default_progress()
+    if progress is None:
+        from .notebook import default_progress
+
+        progress = default_progress()
     with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
