@@ -12,11 +12,16 @@ LOCKED := $(VENV)/.locked
 T ?= tests
 #: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
 LONG := faults fuzz golden benchmarks contracts interop sync/cli sync/integrations sync/run sync/state sync/verify connectors/singer \
-	connectors/duckdb/test_types.py connectors/duckdb/test_moves.py connectors/duckdb/test_pieces.py \
-	connectors/duckdb/test_unfinished.py connectors/postgres/test_horizon.py connectors/mysql/test_horizon.py \
-	connectors/duckdb/test_primary_key.py connectors/files/test_csv_wide.py connectors/files/test_parquet_memory.py \
-	connectors/mysql/test_quiet.py sync/plan/test_ignored_columns.py sync/flow/test_memory.py sync/store/test_machine.py \
-	callbacks/test_isolation.py test_packaging.py test_recipes.py test_sample_configs.py
+	connectors/checksums/test_sample.py connectors/duckdb/test_pieces.py connectors/duckdb/test_primary_key.py \
+	connectors/duckdb/test_types.py connectors/duckdb/test_unfinished.py connectors/files/test_commits.py \
+	connectors/files/test_csv_wide.py connectors/files/test_parquet_memory.py connectors/files/test_read_list.py \
+	connectors/incremental/test_bookmark_indexes.py connectors/mysql/test_horizon.py connectors/mysql/test_quiet.py \
+	connectors/postgres/test_horizon.py connectors/postgres/test_standby.py connectors/sql/test_computed_keys.py \
+	connectors/sql/test_history.py connectors/sqlalchemy/test_not_null.py sync/config/test_quick.py sync/plan/test_advice.py \
+	sync/plan/test_column_notices.py sync/plan/test_ignored_columns.py sync/plan/test_new_schemas.py sync/flow/test_memory.py \
+	sync/session/test_ledgerless.py sync/store/test_machine.py sync/store/test_processes.py sync/store/test_simulation.py \
+	callbacks/test_isolation.py test_daily_files.py test_deleted_records.py test_extras.py test_hashing_personal_data.py \
+	test_json_page.py test_packaging.py test_recipes.py test_reload_a_range.py test_sample_configs.py test_slowly_changing.py
 
 #: What `make faults` runs, in how many processes, and which part of it.
 FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tests/sync/store/test_simulation.py \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 #: Constants and names in quotes; where a backslash takes the next character for what it is, and where not.
@@ -27,25 +28,21 @@ _TEXT = r"""
 _HASH_COMMENT = r"| \#[^\n]*"
 _NAME = r"| (?<![A-Za-z0-9_\])$]):(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
 _NUMBER = r"| \$(?P<number>\d+)"
+_END = r"| ;"
 _NOTHING = ""
 
 
-def _patterns(wanted: str, quoted: str = _QUOTED) -> dict[bool, re.Pattern[str]]:
-    """Return what finds the wanted, by whether `#` begins a comment."""
-    flags, text = re.VERBOSE | re.DOTALL, quoted + _TEXT
-    return {False: re.compile(text + wanted, flags), True: re.compile(text + _HASH_COMMENT + wanted, flags)}
-
-
-_NAMED, _NUMBERED = _patterns(_NAME), _patterns(_NUMBER)
-#: Of a user's query, by whether backslashes escape.
-_QUERIED = {False: _NAMED, True: _patterns(_NAME, _ESCAPED)}
-_ENDS = _patterns("| ;")[False]
-_SPANS = {False: _patterns(_NOTHING), True: _patterns(_NOTHING, _ESCAPED)}
+@cache
+def _pattern(wanted: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> re.Pattern[str]:
+    """Return what finds the wanted; compiled when it is first needed, since most runs have no statements."""
+    quoted = _ESCAPED if has_backslashes else _QUOTED
+    return re.compile(quoted + _TEXT + (_HASH_COMMENT if has_hashes else "") + wanted, re.VERBOSE | re.DOTALL)
 
 
 def parameter_names(statement: str, *, has_hashes: bool = False, has_backslashes: bool = False) -> tuple[str, ...]:
     """Return the names of a statement's parameters, each once, in order of appearance; see `replaced`."""
-    found = (match["name"] for match in _QUERIED[has_backslashes][has_hashes].finditer(statement))
+    pattern = _pattern(_NAME, has_hashes=has_hashes, has_backslashes=has_backslashes)
+    found = (match["name"] for match in pattern.finditer(statement))
     return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
@@ -66,7 +63,7 @@ def numbered(statement: str, parameters: Mapping[str, Any], *, has_hashes: bool 
         name = match["name"]
         return match[0] if name is None else f"${places.setdefault(name, len(places) + 1)}"
 
-    text = _NAMED[has_hashes].sub(mark, statement)
+    text = _pattern(_NAME, has_hashes=has_hashes).sub(mark, statement)
     return text, [parameters[name] for name in places]
 
 
@@ -84,7 +81,7 @@ def placed(sql: str, mark: Callable[[int], str], *, has_hashes: bool = False, ot
         number = match["number"]
         return other(match[0]) if number is None else mark(int(number))
 
-    return _NUMBERED[has_hashes].sub(replace, sql)
+    return _pattern(_NUMBER, has_hashes=has_hashes).sub(replace, sql)
 
 
 def replaced(
@@ -104,8 +101,9 @@ def replaced(
         has_backslashes: a backslash in a constant takes the next character for what it is.
         other: called for the texts between them.
     """
+    pattern = _pattern(_NAME, has_hashes=has_hashes, has_backslashes=has_backslashes)
     found, end = [], 0
-    for match in _QUERIED[has_backslashes][has_hashes].finditer(statement):
+    for match in pattern.finditer(statement):
         if match["name"] in texts:
             found += [other(statement[end : match.start()]), texts[match["name"]]]
             end = match.end()
@@ -114,7 +112,7 @@ def replaced(
 
 def without_end(statement: str) -> str:
     """Return a statement without the `;` at its end, behind which only comments may come, and those."""
-    for match in reversed(list(_ENDS.finditer(statement))):
+    for match in reversed(list(_pattern(_END).finditer(statement))):
         if match[0] != ";":
             continue
         rest = statement[match.end() :]
@@ -138,7 +136,7 @@ def skeleton(statement: str, *, has_hashes: bool = False, has_backslashes: bool 
             return match[0]
         return " " if match[0].startswith(("--", "/*", "#", ":")) else " ? "
 
-    return _SPANS[has_backslashes][has_hashes].sub(blank, statement)
+    return _pattern(_NOTHING, has_hashes=has_hashes, has_backslashes=has_backslashes).sub(blank, statement)
 
 
 __all__ = ["numbered", "parameter_names", "placed", "replaced", "skeleton", "without_end"]

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 #: name -> (source class, destination class) as ".module:Class" of this package; None where there is none.
 CONNECTORS: dict[str, tuple[str | None, str | None]] = {
-    "arrow": (".files.source:ArrowSource", None),
-    "csv": (".files.source:CSVSource", ".files.destination:CSVDestination"),
+    "arrow": (".files.arrow_source:ArrowSource", None),
+    "csv": (".files.csv_source:CSVSource", ".files.destination:CSVDestination"),
     "duckdb": (".duckdb:DuckDBSource", ".duckdb:DuckDBDestination"),
-    "json": (".files.source:JSONSource", None),
+    "json": (".files.json_source:JSONSource", None),
     "jsonl": (
-        ".files.source:JSONLSource",
+        ".files.jsonl_source:JSONLSource",
         ".files.destination:JSONLDestination",
     ),
     "mariadb": (
@@ -39,7 +39,7 @@ CONNECTORS: dict[str, tuple[str | None, str | None]] = {
         ".mysql.destination:MySQLDestination",
     ),
     "parquet": (
-        ".files.source:ParquetSource",
+        ".files.parquet_source:ParquetSource",
         ".files.destination:ParquetDestination",
     ),
     "postgres": (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def module_changes(name: str, tree: ast.AST) -> Iterator[Found]:
 
 
 def _is_modules(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.modules"
+    return isinstance(node, ast.Attribute) and node.attr == "modules" and ast.unparse(node) == "sys.modules"
 
 
 def private_imports(name: str, tree: ast.AST) -> Iterator[Found]:
@@ -125,17 +126,16 @@ RULES: dict[str, Callable[[str, ast.AST], Iterator[Found]]] = {
 }
 
 
-def product_files() -> list[Path]:
-    return [path for top in ("callbacks", "connectors", "sync") for path in sorted((ROOT / top).rglob("*.py"))]
+@cache
+def product_trees() -> dict[str, ast.AST]:
+    """Return the syntax tree of each file, by its path from the root."""
+    paths = [path for top in ("callbacks", "connectors", "sync") for path in sorted((ROOT / top).rglob("*.py"))]
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_code_keeps_the_rule(rule: str) -> None:
-    found = [
-        each
-        for path in product_files()
-        for each in RULES[rule](path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    found = [each for name, tree in product_trees().items() for each in RULES[rule](name, tree)]
     assert found == []
 
 
@@ -157,9 +157,8 @@ def test_a_planted_line_is_found(rule: Callable[[str, ast.AST], Iterator[Found]]
 
 def test_each_exception_is_still_needed() -> None:
     used = set()
-    for path in product_files():
-        name = path.relative_to(ROOT).as_posix()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for name, tree in product_trees().items():
+        for node in ast.walk(tree):
             is_lookup = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LOOKUPS
             if is_lookup and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
                 used.add((name, node.args[1].value))

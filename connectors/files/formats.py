@@ -115,6 +115,13 @@ class Format(Protocol):
         ...
 
 
+class BoundedFormat(Protocol):
+    """A format whose records have no end that is known before it is found."""
+
+    #: Most bytes of a record.
+    record_bytes: int
+
+
 def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
     """Read the next piece of a file of JSON; nothing at its end.
 

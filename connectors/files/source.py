@@ -1,4 +1,4 @@
-"""Sources of CSV, JSON lines, JSON documents, Parquet and Arrow files."""
+"""Sources of files: what all formats have in common. The source of each format is a module of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
@@ -32,14 +32,9 @@ from ..stream import (
     ReplicationMethod,
     Stream,
 )
-from .arrow_format import ArrowFormat
-from .csv_format import CSVFormat
 from .file_columns import filled, numbered, with_file_columns
-from .formats import INFER_BYTES, Format, demand_columns, unfit
+from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns, unfit
 from .interrupts import Call, Calls
-from .json_format import JSONFormat
-from .jsonl_format import JSONLFormat
-from .parquet_format import AHEAD_BYTES, ParquetFormat
 from .paths import (
     DataFile,
     Location,
@@ -56,12 +51,7 @@ from .paths import (
 from .ranges import FilePart, Seen, part_of
 from .read_rejections import ReadRejections
 from .settings import (
-    ArrowSourceSettings,
-    CSVSourceSettings,
     FileSourceSettings,
-    JSONLSourceSettings,
-    JSONSourceSettings,
-    ParquetSourceSettings,
     TextSourceSettings,
 )
 from .split_files import SplitFiles, Unit, expected_ranges, sizes
@@ -71,6 +61,9 @@ from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, unite
 from .type_inference import Guess
 from .typed_format import TypedFormat
 
+if TYPE_CHECKING:
+    from .parquet_format import Footer
+
 
 class FileSource:
     """Reads files; a stream is one file, or a folder of them."""
@@ -78,6 +71,8 @@ class FileSource:
     connector: ClassVar[str]
     settings: ClassVar[type[FileSourceSettings]] = FileSourceSettings
     formats: ClassVar[type[Any]]
+    #: Whether only the values tell what objects hold, and no schema.
+    finds_objects: ClassVar[bool] = False
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(self.settings, config, self.connector)
@@ -321,7 +316,7 @@ class FileSource:
         levels = self._levels(found.name)
         if not levels:
             return found
-        if not isinstance(self._format, JSONLFormat):
+        if not self.finds_objects:
             files = [replace(file, levels=levels) for file in found.files]
             schema = found.schema and flat_schema(found.schema, levels, f"stream {found.name!r}")
             return replace(found, files=files, schema=schema)
@@ -343,7 +338,6 @@ class FileSource:
 
     def _stream(self, found: StreamFiles, known: pa.Schema | None = None) -> Stream:
         """Return a stream with the columns of its files, and those that are known from others."""
-        made = self._format
         if found.absent:
             return Stream(name=found.name, schema=pa.schema([]), absent=found.absent)
         with _located(found.name, self.connector):
@@ -354,7 +348,7 @@ class FileSource:
             if len(schema):
                 schema = with_file_columns(found.name, schema, self._settings)
             schema = _marked(united(known or pa.schema([]), schema), found.files)
-            footers = [made.footer(file) for file in found.files] if isinstance(made, ParquetFormat) else []
+            footers = self._footers(found.files)
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
         locator |= sizes(found.files, self._unit)
         if footers:
@@ -367,6 +361,10 @@ class FileSource:
             locator=locator,
             has_files=found.schema is None,
         )
+
+    def _footers(self, files: Sequence[DataFile]) -> Sequence[Footer]:
+        """Return what the files say of their records; nothing, if their format says nothing."""
+        return ()
 
     def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
         """Yield files, and the files within archives; only texts can be read there."""
@@ -541,40 +539,7 @@ class TextSource(FileSource):
 
     def limit_record(self, size_bytes: int) -> None:
         """See `BoundsRecords`."""
-        assert isinstance(self._format, CSVFormat | JSONLFormat)
-        self._format.record_bytes = size_bytes
-
-
-class CSVSource(TextSource):
-    """Reads CSV files."""
-
-    connector = "csv"
-    settings = CSVSourceSettings
-    formats = CSVFormat
-
-
-class JSONLSource(TextSource, ObjectSource):
-    """Reads files of one JSON object a line."""
-
-    connector = "jsonl"
-    settings = JSONLSourceSettings
-    formats = JSONLFormat
-
-    def has_one_null(self) -> bool:
-        """Return True: a missing key and `null` are the same."""
-        return True
-
-
-class JSONSource(TextSource, ObjectSource):
-    """Reads documents of JSON, each with an array of records."""
-
-    connector = "json"
-    settings = JSONSourceSettings
-    formats = JSONFormat
-
-    def has_one_null(self) -> bool:
-        """Return True: a missing key and `null` are the same."""
-        return True
+        cast("BoundedFormat", self._format).record_bytes = size_bytes
 
 
 class TypedSource(ObjectSource):
@@ -582,34 +547,13 @@ class TypedSource(ObjectSource):
 
     def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
         """See `LooksAtTimes`."""
-        assert isinstance(self._format, ParquetFormat | ArrowFormat)
+        assert isinstance(self._format, TypedFormat)
         found: frozenset[str] = frozenset()
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
             for file in self._expanded(self._files(stream.name)):
                 call.check()
                 found |= self._format.nanoseconds(file, [name for name in columns if name not in found])
         return found
-
-
-class ArrowSource(TypedSource):
-    """Reads Arrow IPC files (Feather) and streams."""
-
-    connector = "arrow"
-    settings = ArrowSourceSettings
-    formats = ArrowFormat
-
-
-class ParquetSource(TypedSource):
-    """Reads Parquet files."""
-
-    connector = "parquet"
-    settings = ParquetSourceSettings
-    formats = ParquetFormat
-
-    def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
-        """Give each of up to eight streams an equal part for reading ahead."""
-        assert isinstance(self._format, ParquetFormat)
-        self._format.ahead_bytes = min(AHEAD_BYTES, size_bytes // 8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ class TypedFormat(ABC):
     def own_schema(self, file: DataFile) -> pa.Schema:
         """Return a file's columns, objects flattened down to its levels."""
 
+    @abstractmethod
+    def nanoseconds(self, file: DataFile, names: Sequence[str]) -> frozenset[str]:
+        """Return those of some columns of nanoseconds that have a digit below the microsecond; reads all values."""
+
     def names(self, file: DataFile) -> list[str]:
         """Return the names of a file's columns."""
         return list(self.own_schema(file).names)

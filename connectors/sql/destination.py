@@ -8,14 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
-from ..ranges import Range, RangeReads, SharedReads
 from ..stream import (
     BECOMES_TEXT,
     NEEDED,
@@ -36,16 +35,19 @@ from ..stream import (
 )
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
-from .files_read import FilesRead
 from .identifiers import CONVERTED_SUFFIX, HISTORY_SUFFIX, REMOVED, TableName, spellings, staging_name
 from .ledger import AbstractLedger, Ledger, alone, commit
 from .load.context import LoadContext
 from .load.events import LoadEvents
 from .load.load import TableLoad
-from .load.range_ledger import LEDGER_SUFFIX, unfinished_loads
-from .load.ranges import RangeLoad, drop_unfinished
+from .load.unfinished import LEDGER_SUFFIX, drop_unfinished, unfinished_loads
 from .session import Lease, Session, Sessions
 from .tables import Table
+
+if TYPE_CHECKING:
+    from ..ranges import Range, RangeReads, SharedReads
+    from .files_read import FilesRead
+    from .load.ranges import RangeLoad
 
 #: Of so many tables the ledger rows are asked for by name; a statement takes no more names.
 _MAX_SPELLED = 200
@@ -285,14 +287,14 @@ class SqlDestination(ABC):
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
             self._ledger.set_bookmark(lease.session, ledger, key, bookmark, forget=forget)
-            files = FilesRead(self.dialect, ledger)
+            files = self._files_read(ledger)
             if (forget or bookmark is None) and files.exists(lease.session):
                 files.forget(lease.session, key)
             commit(lease.session, self.dialect)
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""
-        files = FilesRead(self.dialect, self.target(key.destination_table))
+        files = self._files_read(self.target(key.destination_table))
         if not self.is_there():
             return []
         with self._sessions.lease(key.stream) as lease:
@@ -304,7 +306,7 @@ class SqlDestination(ABC):
     def forget_files(self, key: LedgerKey, paths: Collection[str]) -> None:
         """See `KeepsFiles`."""
         target = self.target(key.destination_table)
-        ledger, files = self._ledger.table(target), FilesRead(self.dialect, target)
+        ledger, files = self._ledger.table(target), self._files_read(target)
         with self._sessions.lease(key.stream) as lease:
             self._ensure_ledger(lease, ledger)
             token = secrets.token_hex(16)
@@ -312,6 +314,11 @@ class SqlDestination(ABC):
             if files.exists(lease.session):
                 files.forget(lease.session, key, paths)
             commit(lease.session, self.dialect)
+
+    def _files_read(self, beside: TableName) -> FilesRead:
+        from .files_read import FilesRead
+
+        return FilesRead(self.dialect, beside)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
@@ -338,6 +345,8 @@ class SqlDestination(ABC):
             self._range_load(load, reads, wire).load_one(part)
 
     def _range_load(self, load: Load, reads: RangeReads, wire: str) -> RangeLoad:
+        from .load.ranges import RangeLoad
+
         target = self.target(load.key.destination_table)
         return RangeLoad(self.dialect, load, target, self.load_sessions(load, wire), reads, wire)
 

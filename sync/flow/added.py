@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream
 
 from ..errors import SyncError
-from .history import HistoryColumns
+
+if TYPE_CHECKING:
+    from .history import HistoryColumns
 
 
 class ColumnTaken(SyncError):

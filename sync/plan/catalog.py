@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import yaml
 
 from syncblocks.connectors.stream import UNDECIDED, Stream, is_unseen
 
-from ..config.catalog_file import Catalog, CatalogStream
+if TYPE_CHECKING:
+    from ..config.catalog_file import Catalog, CatalogStream
 
 _HEAD = """\
 # Streams, keys and types of columns, as `syncblocks discover --save` found them. A run reads this file where the

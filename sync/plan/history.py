@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -30,9 +30,11 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline
 from ..config.deletes import Deletes
-from ..flow.history import HistoryColumns
 from .checks import stream_error
 from .selected_stream import Failer, SelectedStream
+
+if TYPE_CHECKING:
+    from ..flow.history import HistoryColumns
 
 #: Columns that say from which file a record came.
 _OF_FILES = (FILE, FILE_MODIFIED, FILE_ROW)
@@ -75,6 +77,8 @@ def history_of(
                 "valid_from", f"is for `write_disposition: history`, and this stream is written by {disposition}"
             )
         return None
+    from ..flow.history import HistoryColumns
+
     for key, (value, why) in _CONFLICTING.items():
         said = settings.get(key)
         said = said.mode if isinstance(said, Deletes) else said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
@@ -63,7 +63,6 @@ from .masks import refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .order import cycle_warnings, in_order
 from .placement import checked_placement
-from .planned_repair import Repair
 from .reading import (
     Reading,
     Resumption,
@@ -84,6 +83,9 @@ from .undecided import is_undecided, settled, text_warnings, turned_to_text
 from .value_checks import length_checks, value_checks
 from .wires import ARROW, chosen_wire, common_wires
 from .written_range import arriving_range
+
+if TYPE_CHECKING:
+    from .planned_repair import Repair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -34,13 +34,15 @@ from ..config import (
 )
 from ..config.added import MAGE_COLUMNS
 from ..config.blocks import Columns
-from ..config.catalog_file import read_catalog
 from ..config.conditions import is_met
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
 from .selected_stream import SelectedStream, failer
 from .stream_settings import bare_name, configure, destination_table, said_columns
+
+if TYPE_CHECKING:
+    from ..config.catalog_file import Catalog
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
@@ -182,7 +184,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name = {stream.name: stream for stream in selection.catalog}
     entries, settings = merged_settings(pipeline, by_name)
-    skipped, catalog = skipped_streams(pipeline, selection, known), read_catalog(pipeline)
+    skipped, catalog = skipped_streams(pipeline, selection, known), _catalog(pipeline)
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -258,6 +260,14 @@ def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
 
 def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
     return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
+
+
+def _catalog(pipeline: Pipeline) -> Catalog | None:
+    if pipeline.catalog is None:
+        return None
+    from ..config.catalog_file import read_catalog
+
+    return read_catalog(pipeline)
 
 
 def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[str, ...]:

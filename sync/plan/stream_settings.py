@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -28,7 +28,6 @@ from syncblocks.connectors.stream import (
 
 from ..config import Pipeline, matches_any, render_destination_table
 from ..config.added import Added, mage_columns
-from ..config.catalog_file import Catalog
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
 from ..config.globs import exact_name
@@ -54,6 +53,9 @@ from .masks import is_masked, masks_of
 from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer
 from .written_range import range_conditions, written_range_of
+
+if TYPE_CHECKING:
+    from ..config.catalog_file import Catalog
 
 #: Default of `max_rejected`.
 MAX_REJECTED = 1000

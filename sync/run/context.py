@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
@@ -17,7 +17,9 @@ from ..plan.plan import PlannedStream
 from ..secrets import Redactor
 from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
 from .progress import Progress
-from .range_order import RangeOrder
+
+if TYPE_CHECKING:
+    from .range_order import RangeOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

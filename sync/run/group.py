@@ -8,11 +8,8 @@ from contextlib import ExitStack
 
 from syncblocks.connectors.stream import Bookmark
 
-from ..flow.feed import Feed, start_reading
-from ..flow.spooled_feed import SpooledFeed
-from ..verify.repair import NarrowedSource
+from ..flow.feed import Feed, Readable, start_reading
 from .errors import LedgerUnreadable
-from .ranges import load_ranges, start_reading_ranges
 from .stream import StreamRun
 
 
@@ -75,12 +72,14 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
 
     def make_feed(name: str) -> Feed:
         if name in waiting:
+            from ..flow.spooled_feed import SpooledFeed
+
             return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
         return Feed(name, context.budget, keys[name])
 
-    repair = ready[0].planned.repair
-    source = context.source if repair is None else NarrowedSource(context.source, context.source_can, repair)
-    feeds = start_reading(source, [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed)
+    feeds = start_reading(
+        _source_of(ready[0]), [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed
+    )
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:
@@ -99,8 +98,20 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     return errors
 
 
+def _source_of(run: StreamRun) -> Readable:
+    """Return what a stream is read from; a repair reads a part of it."""
+    context, repair = run.context, run.planned.repair
+    if repair is None:
+        return context.source
+    from ..verify.repair import NarrowedSource
+
+    return NarrowedSource(context.source, context.source_can, repair)
+
+
 def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool:
     """Load a stream by ranges; return False, with nothing done, if it is too small for ranges."""
+    from .ranges import load_ranges, start_reading_ranges
+
     planned, source = run.planned, run.context.source_can.reads_ranges
     assert source is not None, "the plan checks this"
     stream, reading = planned.selected.stream, planned.reading

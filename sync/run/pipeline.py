@@ -21,13 +21,11 @@ from ..errors import AlreadyRunning, ConfigError, NothingToRetry, NotLatest, Syn
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
-from ..plan.planned_repair import Repair
 from ..plan.selection import NoStream, left_out_by_when, matching_names
 from ..session.session import open_session
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
-from ..verify.repair import repairing
 from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
@@ -39,7 +37,6 @@ from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
-from .notebook import default_progress
 from .progress import Progress
 from .recovery.leftovers import clear_leftovers, recover
 from .recovery.takeover import ASK_AGAIN_S
@@ -53,6 +50,7 @@ if TYPE_CHECKING:
 
     from syncblocks.callbacks.dispatcher import Dispatcher
 
+    from ..plan.planned_repair import Repair
     from .executors.engine import OpenedEngine
 
 log = logging.getLogger("syncblocks")
@@ -150,7 +148,10 @@ def run_pipeline(
         repairs=repairs,
         executor=executor,
     )
-    progress = progress or default_progress()
+    if progress is None:
+        from .notebook import default_progress
+
+        progress = default_progress()
     with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
@@ -401,7 +402,11 @@ class Runner:
             for planned in plan.streams:
                 if planned.ignored:
                     self.progress.message(left_out_text(planned.name, planned.ignored))
-            return plan if self.order.repairs is None else repairing(plan, self.order.repairs)
+            if self.order.repairs is None:
+                return plan
+            from ..verify.repair import repairing
+
+            return repairing(plan, self.order.repairs)
         except ConfigError as error:
             # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None

@@ -35,7 +35,6 @@ from ..plan.history import history_load
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
-from .before import run_before_stream
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
 from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
@@ -173,6 +172,8 @@ class StreamRun:
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
         if planned.selected.before and planned.repair is None:
+            from .before import run_before_stream
+
             run_before_stream(context, self.blocks, self._token, lambda: self.stop_reason)
         self._held = row.bookmark
         if self._is_row_stale:

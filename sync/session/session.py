@@ -23,7 +23,6 @@ from ..config import Pipeline, config_error_from_connector, exact_name
 from ..config.nested import flattening_place, nested_levels
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
-from ..flow.filtered import FilteredSource
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.existing import without_existing
@@ -44,8 +43,6 @@ from ..plan.start import ledger_row
 from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
-from .ledgerless import Ledgerless
-from .read_back import checksums_of_destination
 from .statements import check_statements
 
 #: Seconds between two looks at what may end the wait for a catalog.
@@ -90,6 +87,10 @@ class Session:
 
     def use_store(self, store: Store | None, run_id: int | None = None) -> None:
         """Keep the state of a destination without a ledger in this store; `run_id`: the run that may change it."""
+        if self.destination.has_ledger:
+            return
+        from .ledgerless import Ledgerless
+
         if isinstance(self.destination, Ledgerless):
             self.destination.use(store, run_id)
 
@@ -294,6 +295,8 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
             can.bounds_records.limit_record(record_bytes(budget_bytes(pipeline.memory)))
     _flatten(pipeline, source_can)
     if any(entry.where or entry.range_column or entry.limit for entry in pipeline.streams):
+        from ..flow.filtered import FilteredSource
+
         filtered = FilteredSource(source, source_can)
         source, source_can = filtered, filtered.abilities()
     if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
@@ -302,6 +305,8 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         hiding = MaskedSource(source, source_can)
         source, source_can = hiding, hiding.abilities()
     if not destination.has_ledger:
+        from .ledgerless import Ledgerless
+
         destination = Ledgerless(destination, pipeline.pipeline)
         destination_can = destination.abilities(destination_can)
     check_statements(pipeline, destination_can)
@@ -314,8 +319,17 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         destination=destination,
         destination_can=destination_can,
         redactor=Redactor(pipeline.secret_values),
-        read_back=checksums_of_destination(pipeline) if any(entry.deletes for entry in pipeline.streams) else "",
+        read_back=_read_back(pipeline),
     )
+
+
+def _read_back(pipeline: Pipeline) -> str | None:
+    """Return what `Connectors.read_back` says; only `deletes` asks for it."""
+    if not any(entry.deletes for entry in pipeline.streams):
+        return ""
+    from .read_back import checksums_of_destination
+
+    return checksums_of_destination(pipeline)
 
 
 def _flatten(pipeline: Pipeline, can: Abilities) -> None:

@@ -15,8 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from syncblocks.connectors.files.arrow_source import ArrowSource
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination, JSONLDestination, ParquetDestination
-from syncblocks.connectors.files.source import ArrowSource, CSVSource, JSONLSource, JSONSource, ParquetSource
+from syncblocks.connectors.files.json_source import JSONSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 from tests.connectors.files import files_readback

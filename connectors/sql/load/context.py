@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...errors import FatalConnectorError
 from ...stream import Load, WriteDisposition
 from ..dialect.dialect import Dialect
-from ..files_read import FilesRead
 from ..identifiers import TableName
 from ..ledger import AbstractLedger
 from ..session import Lease, Session
 from .columns import StreamColumns
 from .rejected import RejectedRecords
 from .target import Target
+
+if TYPE_CHECKING:
+    from ..files_read import FilesRead
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class LoadContext:
             target=Target(dialect, target, lease, load),
             columns=StreamColumns(dialect, load, wire),
             rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),
-            files=FilesRead(dialect, target) if load.stream.tracks_files else None,
+            files=_files_read(dialect, target) if load.stream.tracks_files else None,
         )
 
     @property
@@ -70,6 +73,12 @@ class LoadContext:
     def error(self, message: str) -> FatalConnectorError:
         """Make the error that fails the stream."""
         return FatalConnectorError(message, stream=self.load.stream.name)
+
+
+def _files_read(dialect: Dialect, target: TableName) -> FilesRead:
+    from ..files_read import FilesRead
+
+    return FilesRead(dialect, target)
 
 
 __all__ = ["LoadContext"]

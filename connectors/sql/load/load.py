@@ -10,25 +10,11 @@ from ...failpoints import failpoint
 from ...stream import Checkpoint, Commit, Rejected, Stream, WriteDisposition
 from ..ledger import commit
 from ..tables import StagingTable, Table
-from .append import Append
 from .context import LoadContext
 from .events import LoadEvents
-from .fill import Fill
-from .history import History
 from .ingest import ingest
-from .merge import Merge
-from .replace import Replace
-from .replace_range import ReplaceRange
 from .staging import planned_staging, refuse_altered
 from .strategy import Strategy
-
-_STRATEGIES: dict[WriteDisposition, type[Strategy]] = {
-    WriteDisposition.APPEND: Append,
-    WriteDisposition.MERGE: Merge,
-    WriteDisposition.REPLACE: Replace,
-    WriteDisposition.REPLACE_RANGE: ReplaceRange,
-    WriteDisposition.HISTORY: History,
-}
 
 
 class TableLoad:
@@ -36,7 +22,7 @@ class TableLoad:
 
     def __init__(self, context: LoadContext) -> None:
         self._context = context
-        self._strategy = Fill(context) if context.load.fills else _STRATEGIES[context.load.write_disposition](context)
+        self._strategy = _strategy(context)
         #: Records of all transactions.
         self._written = 0
         self._has_committed = False
@@ -169,6 +155,35 @@ class TableLoad:
         self._strategy.read_target()
         self._strategy.staged, self._strategy.records = staged, records
         return self._commit(checkpoint, size_bytes)
+
+
+def _strategy(context: LoadContext) -> Strategy:
+    """Make what writes the records of a load; it is imported by the first load that needs it."""
+    if context.load.fills:
+        from .fill import Fill
+
+        return Fill(context)
+    match context.load.write_disposition:
+        case WriteDisposition.APPEND:
+            from .append import Append
+
+            return Append(context)
+        case WriteDisposition.MERGE:
+            from .merge import Merge
+
+            return Merge(context)
+        case WriteDisposition.REPLACE:
+            from .replace import Replace
+
+            return Replace(context)
+        case WriteDisposition.REPLACE_RANGE:
+            from .replace_range import ReplaceRange
+
+            return ReplaceRange(context)
+        case WriteDisposition.HISTORY:
+            from .history import History
+
+            return History(context)
 
 
 __all__ = ["TableLoad"]

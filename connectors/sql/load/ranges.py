@@ -21,7 +21,7 @@ from dataclasses import replace
 from ...errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ...failpoints import failpoint
 from ...ranges import Range, RangeReads, RangesRefused, SharedReads
-from ...stream import Commit, LedgerKey, LedgerRow, Load
+from ...stream import Commit, LedgerRow, Load
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
 from ..ledger import Ledger, commit
@@ -30,7 +30,8 @@ from ..tables import StagingTable
 from .context import LoadContext
 from .events import LoadEvents
 from .load import TableLoad
-from .range_ledger import RangeLedger, UnfinishedLoad, key_of, unfinished_loads
+from .range_ledger import RangeLedger
+from .unfinished import UnfinishedLoad, drop, listed
 
 
 class RangeLoad:
@@ -149,7 +150,7 @@ class RangeLoad:
     def _take_unfinished(self, lease: Lease, shape: str) -> UnfinishedLoad | None:
         """Take over an unfinished load of this stream and table that can be resumed; drop the others."""
         taken = None
-        for unfinished in _listed(lease, self._dialect, lambda key: key == self._load.key):
+        for unfinished in listed(lease, self._dialect, lambda key: key == self._load.key):
             is_mine = unfinished.staging.schema == self._target.schema and unfinished.staging != self._own().staging
             if taken is None and is_mine and unfinished.moment is not None and unfinished.shape == shape:
                 try:
@@ -160,7 +161,7 @@ class RangeLoad:
                 except FatalConnectorError:  # such as a table of another role
                     lease.session.rollback()
             elif unfinished.staging != self._own().staging:
-                _drop(lease, self._dialect, unfinished)
+                drop(lease, self._dialect, unfinished)
         return taken
 
     def _resume(self, unfinished: UnfinishedLoad) -> bool:
@@ -303,32 +304,4 @@ class RangeLoad:
         return error
 
 
-def drop_unfinished(lease: Lease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> None:
-    """Drop the tables of unfinished loads of some streams."""
-    for unfinished in _listed(lease, dialect, is_chosen):
-        _drop(lease, dialect, unfinished)
-
-
-def _listed(lease: Lease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> list[UnfinishedLoad]:
-    found: list[UnfinishedLoad] = []
-    with suppress(ConnectorError):  # such as a deadlock with a load that drops its tables
-        lease.begin()
-        found = [
-            unfinished for unfinished in unfinished_loads(lease.session, dialect) if is_chosen(key_of(unfinished.whose))
-        ]
-    with suppress(ConnectorError):
-        lease.session.rollback()
-    return found
-
-
-def _drop(lease: Lease, dialect: Dialect, unfinished: UnfinishedLoad) -> None:
-    try:
-        lease.begin()
-        unfinished.drop(lease.session, dialect)
-        commit(lease.session, dialect)
-    except ConnectorError:  # such as a table of another role
-        with suppress(ConnectorError):
-            lease.session.rollback()
-
-
-__all__ = ["RangeLoad", "drop_unfinished"]
+__all__ = ["RangeLoad"]

@@ -8,13 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import (
     CSVDestination,
     FileDestination,
     JSONLDestination,
     ParquetDestination,
 )
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import Checkpoint, LedgerRow, Stream
 from tests.connectors.files import files_load, files_readback
 

@@ -14,7 +14,7 @@ import duckdb
 
 from syncblocks import run_pipeline
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.files.source import ArrowSource
+from syncblocks.connectors.files.arrow_source import ArrowSource
 from syncblocks.sync.config import load_pipeline
 from tests.connectors.files.files_pair import only, records_of
 

@@ -18,7 +18,8 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files.csv_input import Input
-from syncblocks.connectors.files.source import CSVSource, JSONLSource
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
 from tests.connectors.files.files_pair import column, only, records_of, source_of
 
 UTC_US = pa.timestamp("us", "UTC")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.csv_wide import Records, TooLong
-from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.stream import Rejected
 
 NAMES = ["a", "b"]

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, TakenOver
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, file_stem, quote, unquote_name
-from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.stream import ConflictMethod, Stream
 from tests.connectors.files import files_readback
 from tests.connectors.files.files_load import batch_of, key_of, load_of, run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.files.csv_source import CSVSource
 
 
 def test_the_folder_is_not_listed_for_each_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

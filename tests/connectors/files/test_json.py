@@ -18,11 +18,13 @@ from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files.json_document import JSONDocument
 from syncblocks.connectors.files.json_format import JSONFormat
+from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_format import _BlockParser
+from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.paths import DataFile
 from syncblocks.connectors.files.settings import JSONSourceSettings
-from syncblocks.connectors.files.source import FileSource, JSONLSource, JSONSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import NOTICE
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 

@@ -14,7 +14,10 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files import jsonl_format
-from syncblocks.connectors.files.source import JSONLSource, JSONSource, ObjectSource, ParquetSource
+from syncblocks.connectors.files.json_source import JSONSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
+from syncblocks.connectors.files.source import ObjectSource
 from tests.connectors.files.files_pair import only, records_of
 
 NESTED = [

@@ -17,7 +17,7 @@ import yaml
 
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.files.destination import ParquetDestination
-from syncblocks.connectors.files.source import ParquetSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.stream import Checkpoint, Stream
 from syncblocks.sync.plan.plan import PlannedStream
 from syncblocks.sync.session.inspection import existing_store, opened

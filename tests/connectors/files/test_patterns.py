@@ -13,9 +13,12 @@ import pyarrow.parquet
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.local import LocalStorage
+from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.patterns import Matches
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.source import FileSource
 
 NAMES = (
     "a.csv",

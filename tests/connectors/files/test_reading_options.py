@@ -13,7 +13,11 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, JSONSource, ParquetSource
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.json_source import JSONSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import Rejected
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
-from syncblocks.connectors.files.source import CSVSource
 from syncblocks.connectors.files.storage import translated
 from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
 from syncblocks.sync.run.recovery.leftovers import drop_staging

@@ -23,8 +23,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.local import LocalStorage
-from syncblocks.connectors.files.source import CSVSource, FileSource, JSONLSource, ParquetSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
+from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of

@@ -23,7 +23,7 @@ from syncblocks import run_pipeline as run_file
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_format import JSONLFormat
 from syncblocks.connectors.files.parquet_format import ParquetFormat
-from syncblocks.connectors.files.source import ParquetSource
+from syncblocks.connectors.files.parquet_source import ParquetSource
 from tests.connectors.files import files_readback
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
-from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.postgres import ranges
 from syncblocks.connectors.postgres.catalog import PostgresCatalog
 from syncblocks.connectors.postgres.destination import PostgresDestination

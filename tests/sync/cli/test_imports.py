@@ -30,6 +30,35 @@ NEVER = {
     "difflib": "no mistake",
 }
 
+#: A module of ours that a plain run has no use for -> the feature that imports it.
+FEATURES = {
+    "syncblocks.connectors.known_files": "new files of a folder",
+    "syncblocks.connectors.sql.files_read": "new files of a folder",
+    "syncblocks.connectors.sql.load.fill": "`fill_new_columns`",
+    "syncblocks.connectors.sql.load.history": "`write_disposition: history`",
+    "syncblocks.connectors.sql.load.ranges": "`parallel_reads`",
+    "syncblocks.connectors.sql.load.replace_range": "`write_disposition: replace_range`",
+    "syncblocks.sync.config.catalog_file": "`catalog`",
+    "syncblocks.sync.flow.filtered": "`where`, `limit`",
+    "syncblocks.sync.flow.history": "`write_disposition: history`",
+    "syncblocks.sync.flow.masked": "`mask`",
+    "syncblocks.sync.flow.spooled_feed": "a group with more streams than loads",
+    "syncblocks.sync.plan.planned_repair": "`verify --repair`",
+    "syncblocks.sync.run.before": "`before`",
+    "syncblocks.sync.run.notebook": "no notebook",
+    "syncblocks.sync.run.ranges": "`parallel_reads`",
+    "syncblocks.sync.session.ledgerless": "a destination without a ledger",
+    "syncblocks.sync.session.read_back": "`deletes`",
+    "syncblocks.sync.verify": "`verify`",
+}
+#: What reads other formats than CSV.
+OTHER_FORMATS = {
+    "pyarrow.parquet",
+    *(f"syncblocks.connectors.files.{name}_format" for name in ("json", "jsonl", "arrow")),
+}
+#: How records are written by other dispositions than replace.
+DISPOSITIONS = {f"syncblocks.connectors.sql.load.{name}" for name in ("append", "merge", "history", "replace_range")}
+
 RUN = "import sys; from syncblocks.sync.cli import invoke; code = invoke(['run', 'pipeline.yaml'])"
 
 
@@ -53,14 +82,15 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
 def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url: str, tmp_path: Path) -> None:
     to = {"connector": "postgres", "config": {"url": postgres_url}}
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
-    assert not found & ({*NEVER, "pyarrow.compute", "duckdb", "adbc_driver_manager"})
+    assert not found & ({*NEVER, *FEATURES, *DISPOSITIONS, "pyarrow.compute", "duckdb", "adbc_driver_manager"})
+    assert "syncblocks.connectors.sql.load.replace" in found
     assert {"pyarrow", "asyncpg"} <= found  # the probe sees what there is
 
 
 def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres_url: str, tmp_path: Path) -> None:
     to = {"connector": "duckdb", "config": {"path": "warehouse.duckdb"}}
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
-    assert not found & ({*NEVER, "asyncpg", "psycopg"})
+    assert not found & ({*NEVER, *FEATURES, *DISPOSITIONS, "asyncpg", "psycopg"})
     assert {"pyarrow", "duckdb"} <= found
 
 
@@ -73,6 +103,7 @@ def test_an_incremental_run_that_finds_nothing_needs_no_more_than_its_connectors
     assert not found & (
         {
             *NEVER,
+            *FEATURES,
             "asyncpg",
             "psycopg",
             "duckdb",
@@ -114,7 +145,10 @@ def test_values_of_files_do_not_make_arrow_import_pandas(
     for _ in range(2):
         code = f"{RUN}; print(*sys.modules); sys.exit(code)"
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert not set(done.stdout.split()) & {"pandas", "sqlalchemy"}
+        found = set(done.stdout.split())
+        assert not found & {"pandas", "sqlalchemy"}
+        if destination != "csv":  # what writes files can write any format
+            assert not found & OTHER_FORMATS
 
 
 def test_garbage_is_looked_for_late_the_first_time_only() -> None:

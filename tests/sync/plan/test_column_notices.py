@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.stream import notices_of
 from tests.conftest import RunCLI
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from syncblocks import RunResult, run_pipeline
-from syncblocks.connectors.files.source import CSVSource
+from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.stream import is_unseen
 from tests.conftest import RunCLI
 

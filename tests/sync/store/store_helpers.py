@@ -64,6 +64,10 @@ class AnyCallbacks:
 CALLBACKS = AnyCallbacks()
 
 
+#: Parameters of a fixture over `store_url_of`; the marker lets `-m "not postgres"` leave the server's out.
+STORES = ("sqlite", pytest.param("postgres", marks=pytest.mark.postgres))
+
+
 def store_url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of a store that is not there yet, of the kind that the fixture's parameter names."""
     if request.param == "sqlite":

@@ -12,12 +12,12 @@ from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun
 from syncblocks.sync.store.owner import Owner, current_owner
 from syncblocks.sync.store.statements import one_of
-from tests.sync.store.store_helpers import attempt_plan, begin, outcome, query, store_url_of, stream_plan
+from tests.sync.store.store_helpers import STORES, attempt_plan, begin, outcome, query, store_url_of, stream_plan
 
 A, B = stream_plan("a"), stream_plan("b")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with Store.open(store_url_of(request, tmp_path)) as opened:
         begin(opened, attempt_plan((A, B)))

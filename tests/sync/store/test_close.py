@@ -18,6 +18,7 @@ from tests.sync.store.store_helpers import (
     DATE,
     EXPORTER,
     LOADER,
+    STORES,
     attempt_plan,
     begin,
     deliver_all,
@@ -30,7 +31,7 @@ from tests.sync.store.store_helpers import (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 

@@ -17,10 +17,10 @@ from syncblocks.sync.store import Store, migrations
 from syncblocks.sync.store.location import file_system
 from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
-from tests.sync.store.store_helpers import DATE, query, store_url_of
+from tests.sync.store.store_helpers import DATE, STORES, query, store_url_of
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 

@@ -21,6 +21,7 @@ from tests.sync.store.store_helpers import (
     LOADER,
     OK,
     RAISED,
+    STORES,
     AnyCallbacks,
     FixedClock,
     attempt_plan,
@@ -37,7 +38,7 @@ A, B, C = stream_plan("a"), stream_plan("b"), stream_plan("c")
 INTERRUPTED = Outcome(ok=False, error=None, output="", duration_s=0.0, kind="interrupted")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 

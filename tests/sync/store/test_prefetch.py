@@ -17,6 +17,7 @@ from tests.sync.store.store_helpers import (
     CALLBACKS,
     OK,
     RAISED,
+    STORES,
     attempt_plan,
     begin,
     deliver_all,
@@ -29,7 +30,7 @@ from tests.sync.store.store_helpers import (
 A, B, C = stream_plan("a"), stream_plan("b"), stream_plan("c")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 

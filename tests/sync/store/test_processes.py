@@ -17,6 +17,7 @@ from syncblocks.sync.errors import AlreadyRunning
 from syncblocks.sync.store import Store
 from tests.sync.store.store_helpers import (
     CALLBACKS,
+    STORES,
     attempt_plan,
     deliver_all,
     outcome,
@@ -44,7 +45,7 @@ for line in sys.stdin:
 ENGINE = "tests.sync.store.store_engine"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 

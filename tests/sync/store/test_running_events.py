@@ -19,6 +19,7 @@ from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
 from tests.sync.store.store_helpers import (
     CALLBACKS,
     EXPORTER,
+    STORES,
     attempt_plan,
     begin,
     deliver_all,
@@ -34,7 +35,7 @@ CHANGES: Sequence[dict[str, Any]] = ({"column": "extra", "change": "added", "bef
 MARK = {"is_final": True}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with Store.open(store_url_of(request, tmp_path)) as opened:
         yield opened

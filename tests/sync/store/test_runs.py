@@ -18,6 +18,7 @@ from tests.sync.store.store_helpers import (
     CALLBACKS,
     DATE,
     EXPORTER,
+    STORES,
     FixedClock,
     attempt_plan,
     begin,
@@ -32,7 +33,7 @@ from tests.sync.store.store_helpers import (
 A, B = stream_plan("a"), stream_plan("b")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=STORES)
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return store_url_of(request, tmp_path)
 
