@@ -18,6 +18,7 @@ from .protocols import (
     FencesStatements,
     FillsColumns,
     FiltersRecords,
+    FindsStreams,
     FindsTypes,
     FlattensObjects,
     ForgetsRuns,
@@ -66,6 +67,7 @@ class Abilities:
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
+    finds_streams: FindsStreams | None = None
     has_former_names: HasFormerNames | None = None
     tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None

@@ -226,6 +226,15 @@ class ListsStreams(Protocol):
 
 
 @runtime_checkable
+class FindsStreams(Protocol):
+    """Describes some of its streams without a look at the others. Without: each worker of a run reads all of them."""
+
+    def find_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """Return the streams of these names as `discover` does; one that is not there is left out."""
+        ...
+
+
+@runtime_checkable
 class HasFormerNames(Protocol):
     """Calls some streams by other names than earlier versions did. Needs `ListsStreams`."""
 

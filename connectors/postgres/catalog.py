@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from ..arrow.shared_fields import shared_field
 from ..errors import ConnectorConfigError
 from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
@@ -162,12 +163,19 @@ where c.relkind = 'r' and c.relpersistence <> 't' and pg_catalog.starts_with(c.r
 
 _STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages, c.oid::bigint,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
-from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+from {{tables}}
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
   and n.nspname <> 'information_schema' and not pg_catalog.starts_with(n.nspname::text, 'pg_')
   and not pg_catalog.starts_with(c.relname::text, '{OWN_PREFIX}')
   and ($1::text = '' or n.nspname = $1)
   and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_any_column_privilege(c.oid, 'SELECT')"""
+
+_ALL = "pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+
+#: The tables of some names, each found by an index of the catalog.
+_NAMED = """pg_catalog.json_to_recordset(cast($2 as json)) as w(s text, t text)
+join pg_catalog.pg_namespace n on n.nspname = w.s
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t"""
 
 #: A table, which is locked by this against being altered; `{found}` of it.
 _LOCKED = (
@@ -209,11 +217,24 @@ _DEPENDENTS = """select w.kind || ' ' || w.name from (
 _TABLE_KINDS = ("r", "p")
 
 
-def streams(session: Session, schema: str, text_columns: Sequence[str], system: str) -> list[Stream]:
-    """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours."""
+def streams(
+    session: Session, schema: str, text_columns: Sequence[str], system: str, names: Collection[str] | None = None
+) -> list[Stream]:
+    """Return what a source offers: tables and partitioned parents; views, marked; not partitions, nothing of ours.
+
+    Args:
+        session: of the source.
+        schema: the only one; empty: all.
+        text_columns: columns that are read as text, as `schema.table.column`.
+        system: named in the columns' types.
+        names: of the only streams; None: all.
+    """
     found = []
     wanted = set(text_columns)
-    for namespace, table, kind, estimate, pages, oid, details in session.query(_STREAMS, (schema,)):
+    tables = [TableName.parse(name, schema) for name in names or ()]
+    parameters = (schema,) if names is None else (schema, json.dumps([{"s": w.schema, "t": w.name} for w in tables]))
+    query = _STREAMS.format(tables=_ALL if names is None else _NAMED)
+    for namespace, table, kind, estimate, pages, oid, details in session.query(query, parameters):
         name = TableName(namespace, table)
         described = json.loads(details)
         key = tuple(described["key"] or ())
@@ -222,7 +243,8 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
             path = f"{namespace}.{table}.{column}"
             field = _field(column, declared, base, own, system, is_text=path in wanted)
             wanted.discard(path)
-            fields.append(field.with_nullable(not (is_required or column in key)))
+            is_nullable = not (is_required or column in key)
+            fields.append(shared_field(field.name, field.type, is_nullable, tuple(field.metadata.items())))
         found.append(
             Stream(
                 name=str(name),
@@ -239,7 +261,7 @@ def streams(session: Session, schema: str, text_columns: Sequence[str], system: 
                 },
             )
         )
-    if wanted:
+    if wanted and names is None:
         raise ConnectorConfigError(
             f"text_columns names {', '.join(sorted(wanted))}, which no table has (schema.table.column)",
             connector="postgres",

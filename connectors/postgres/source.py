@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +94,19 @@ class PostgresSource(QuerySource):
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
+        return self._found(session, None)
+
+    def find_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """Read a part of the catalog; see `FindsStreams`."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return self._found(lease.session, names)
+
+    def _found(self, session: Session, names: Collection[str] | None) -> list[Stream]:
         # The name of a type depends on the search path: the destination sets the same one.
         session.execute("set local search_path to default")
         self._is_standby = bool(session.query("select pg_catalog.pg_is_in_recovery()")[0][0])
-        found = catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name)
+        found = catalog.streams(session, self._schema, self._settings.text_columns, self.dialect.name, names)
         return [replace(each, schema=pa.schema(self._with_json(each.schema))) for each in found]
 
     def _with_json(self, fields: Iterable[pa.Field]) -> list[pa.Field]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 import pyarrow as pa
 
 from ..arrow.batches import FETCH_RECORDS, even_batches
+from ..arrow.shared_fields import shared_field
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
@@ -156,8 +157,8 @@ class SQLiteSource(QuerySource):
         if kind is None or (not is_table and kind.form is Form.NUMBER):
             kind = UNTYPED[sampled(session.query, source, column.name)]
             column = replace(column, type="")
-        metadata = {b"native_type": column.type.encode(), b"native_system": b"sqlite"} if column.type else None
-        return pa.field(column.name, kind.arrow, column.is_nullable, metadata)
+        metadata = ((b"native_type", column.type.encode()), (b"native_system", b"sqlite")) if column.type else ()
+        return shared_field(column.name, kind.arrow, column.is_nullable, metadata)
 
     # -------------------------------------------------------------------- read
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:

@@ -73,7 +73,7 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         with pytest.raises(RecordTooWide):
             self.read(source, self.find(source, "people"))
 
-    # ListsStreams, HasFormerNames, FindsTypes, TracksFiles, LooksAtTimes, SkipsLate, HasOneNull
+    # ListsStreams, FindsStreams, HasFormerNames, FindsTypes, TracksFiles, LooksAtTimes, SkipsLate, HasOneNull
 
     def test_listed_streams_are_those_of_discover_and_are_opened_alone(self, place: Any, source: Source) -> None:
         lists = self.can(source, "lists_streams")
@@ -83,6 +83,15 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert list(lists.list_streams()) == list(found)
         name = self.find(source, "people").name
         assert lists.open_streams([name]) == [found[name]]
+
+    def test_streams_are_found_by_name_as_discover_describes_them(self, place: Any, source: Source) -> None:
+        finds = self.can(source, "finds_streams")
+        for name in ("people", "others"):
+            self.put(place, name, self.people((1, "x", 1)), ["id"])
+        people, others = (self.find(source, name) for name in ("people", "others"))
+        assert list(finds.find_streams([people.name])) == [people]
+        assert {stream.name for stream in finds.find_streams([people.name, others.name])} == {people.name, others.name}
+        assert list(finds.find_streams([f"{people.name}_gone"])) == []
 
     def test_a_stream_is_read_under_its_former_name(self, place: Any, source: Source) -> None:
         names, lists = self.can(source, "has_former_names"), self.can(source, "lists_streams")

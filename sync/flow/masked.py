@@ -12,6 +12,7 @@ import pyarrow as pa
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
 from syncblocks.connectors.protocols import (
+    FindsStreams,
     FindsTypes,
     ListsStreams,
     LooksAtTimes,
@@ -43,6 +44,7 @@ class MaskedSource:
         return replace(
             can,
             lists_streams=None if can.lists_streams is None else _MaskedLists(can.lists_streams),
+            finds_streams=None if can.finds_streams is None else _MaskedFinds(can.finds_streams),
             tracks_files=None if can.tracks_files is None else _MaskedFiles(can.tracks_files),
             reads_queries=None if can.reads_queries is None else _MaskedQueries(can.reads_queries),
             finds_types=None if can.finds_types is None else _MaskedTypes(can.finds_types),
@@ -186,6 +188,15 @@ class _MaskedLists:
     def open_streams(self, names: Collection[str]) -> Sequence[Stream]:
         """See `ListsStreams`."""
         return _discovered(lambda: self.inner.open_streams(names))
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedFinds:
+    inner: FindsStreams
+
+    def find_streams(self, names: Collection[str]) -> Sequence[Stream]:
+        """See `FindsStreams`."""
+        return _discovered(lambda: self.inner.find_streams(names))
 
 
 @dataclass(frozen=True, slots=True)

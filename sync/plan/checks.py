@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import (
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, nearest_match
+from .part import Part, writers_of
 from .selected_stream import SelectedStream
 from .stream_transformers import transformers_of
 
@@ -114,18 +115,22 @@ def check_shared_tables(
                 )
 
 
-def sharing_streams(selected: Sequence[SelectedStream], can: Abilities) -> dict[str, list[str]]:
-    """Return for each stream the others of this run that write its table."""
-    tables = {
-        stream.name: stream.destination_table
-        if can.names_tables is None
-        else can.names_tables.one_name(stream.destination_table)
-        for stream in selected
-    }
-    return {
-        name: [other for other, its in tables.items() if its == table and other != name]
-        for name, table in tables.items()
-    }
+def sharing_streams(
+    selected: Sequence[SelectedStream], can: Abilities, part: Part | None = None
+) -> dict[str, list[str]]:
+    """Return for each stream the others of this run that write its table.
+
+    Args:
+        selected: the streams.
+        can: abilities of the destination.
+        part: of the plan of which they are a part; None: they are all.
+    """
+    names = can.names_tables
+    tables = {stream.name: stream.destination_table for stream in selected}
+    if names is not None:
+        tables = {name: names.one_name(table) for name, table in tables.items()}
+    writers = writers_of(tables) if part is None else part.writers
+    return {name: [other for other in writers.get(table, ()) if other != name] for name, table in tables.items()}
 
 
 #: How to read all streams of a table again: a stream without a table starts from scratch.

@@ -6,6 +6,7 @@ The plan maps declared columns. If a transformer decides the columns, its first 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -287,7 +288,7 @@ def _any_of(*ways: str) -> str:
 
 def _type_of(field: pa.Field) -> str:
     native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
-    return native or str(field.type)
+    return sys.intern(native or str(field.type))
 
 
 def table_changes(mapping: ColumnMapping, table: TableState, *, is_replaced: bool = False) -> list[str]:

@@ -61,7 +61,8 @@ from .history import check_history, timed
 from .latest import check_latest
 from .masks import refuse_masked_folders
 from .nanoseconds import in_microseconds
-from .order import cycle_warnings, in_order
+from .order import Order, cycle_warnings, in_order
+from .part import Part
 from .placement import checked_placement
 from .reading import (
     Reading,
@@ -234,6 +235,7 @@ def plan_streams(
     full_refresh: bool = False,
     drop_history: bool = False,
     may_be_late: bool = False,
+    part: Part | None = None,
 ) -> Plan:
     """Plan a run: decide everything that can be decided before a record is read.
 
@@ -247,13 +249,14 @@ def plan_streams(
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.
         may_be_late: the run was due before it began (a tick).
+        part: of the plan of which these streams are a part; None: they are the whole plan.
 
     Raises:
         ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
             a table is its own source.
     """
     check_shared_tables(pipeline, selected, tables, connectors.destination_can, full_refresh=full_refresh)
-    sharing = sharing_streams(selected, connectors.destination_can)
+    sharing = sharing_streams(selected, connectors.destination_can, part)
     order = in_order(selected, tables, connectors.destination_can.names_tables)
     streams = []
     for stream in order.streams:
@@ -286,17 +289,40 @@ def plan_streams(
             planned = _refused_stream(pipeline, stream, key, table, code, connectors, error.message)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
         streams.append(replace(planned, parents=parents, chain=chain))
-    elsewhere = checked_placement(
-        pipeline,
-        connectors.source_can,
-        connectors.destination_can,
-        {planned.name: planned.data_blocks for planned in streams},
-        has_ledger=connectors.destination.has_ledger,
-    )
     groups = tuple(
         tuple(stream.name for stream in group)
         for group in connectors.source.groups([stream.stream for stream in order.streams])
     )
+    wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
+    planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
+    if part is not None:
+        return Plan(streams=planned_streams, groups=groups)
+    connector, config = pipeline.destination.connector, pipeline.destination.config
+    return Plan(
+        streams=planned_streams,
+        groups=groups,
+        before=pipeline.before,
+        warnings=_warnings(pipeline, selected, order, streams, code, connectors),
+        elsewhere=checked_placement(
+            pipeline,
+            connectors.source_can,
+            connectors.destination_can,
+            {planned.name: planned.data_blocks for planned in streams},
+            has_ledger=connectors.destination.has_ledger,
+        ),
+        files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
+    )
+
+
+def _warnings(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    order: Order,
+    streams: Sequence[PlannedStream],
+    code: UserCode,
+    connectors: Connectors,
+) -> tuple[str, ...]:
+    """Return what `plan` and the run say of a whole plan."""
     warnings = [*code.warnings, *replaced_warnings(pipeline, [stream.name for stream in selected])]
     if not connectors.destination.has_ledger:
         warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
@@ -311,18 +337,7 @@ def plan_streams(
     warnings += unused_warnings(pipeline, selected)
     warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
     warnings += [warning for planned in streams for warning in planned.warnings]
-    warnings += late_warnings({planned.name: planned.resumption for planned in streams})
-    wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
-    planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
-    connector, config = pipeline.destination.connector, pipeline.destination.config
-    return Plan(
-        streams=planned_streams,
-        groups=groups,
-        before=pipeline.before,
-        warnings=tuple(warnings),
-        elsewhere=elsewhere,
-        files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
-    )
+    return (*warnings, *late_warnings({planned.name: planned.resumption for planned in streams}))
 
 
 def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:

@@ -38,14 +38,12 @@ from ..config.conditions import is_met
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
+from .part import Part, catalog_of, is_reserved
 from .selected_stream import SelectedStream, failer
 from .stream_settings import bare_name, configure, destination_table, said_columns
 
 if TYPE_CHECKING:
-    from ..config.catalog_file import Catalog
-
-#: Our own tables in a source that was once a destination; no glob matches them.
-RESERVED_PREFIX = "_syncblocks"
+    pass
 
 
 class NoStream(ConfigError):
@@ -67,11 +65,13 @@ class Selection:
     absent: Mapping[str, str] = field(default_factory=dict)
     #: Streams that this command would be about, but that their `when` leaves out -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    #: Of which plan it is a part; None: of none, and the catalog has all streams of the source.
+    part: Part | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether this command is about all selected streams."""
-        return self.wanted == self.selected
+        return self.part is None and self.wanted == self.selected
 
 
 def former_tables(pipeline: Pipeline, former: str) -> set[str]:
@@ -113,6 +113,7 @@ def select_names(
     tags: Sequence[str] = (),
     *,
     is_of_run: bool = True,
+    part: Part | None = None,
 ) -> Selection:
     """Return the names that the `streams` entries select.
 
@@ -123,14 +124,15 @@ def select_names(
         only: exact names, if the streams are known already.
         tags: of `--tag`; none: all.
         is_of_run: False: a stream is part of it in whatever run its `when` is true.
+        part: of the plan of which these streams are a part; then entries may match nothing.
 
     Raises:
         ConfigError: a pattern matches nothing, no stream has a tag, or a `when` compares what cannot be compared.
     """
     by_name = {stream.name: stream for stream in catalog}
-    entries, settings = merged_settings(pipeline, by_name)
+    entries, settings = merged_settings(pipeline, by_name, part)
     selected = [name for name, said in settings.items() if said.get("selected", True) is not False]
-    if not selected:
+    if not selected and part is None:
         raise pipeline.error(("streams",), "every stream is left out by `selected: false`; nothing is left to sync")
     wanted = matching_names([name for name in selected if only is None or name in only], globs)
     if tags:
@@ -141,6 +143,7 @@ def select_names(
         selected=tuple(name for name in selected if name not in left_out),
         wanted=tuple(name for name in wanted if name not in left_out),
         left_out=left_out,
+        part=part,
     )
 
 
@@ -182,9 +185,10 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
             bookmark_properties, merge without keys; names all streams of which that is so.
         FatalConnectorError: the columns of a stream cannot be read, and the file does not say `allow_blocks_to_fail`.
     """
-    by_name = {stream.name: stream for stream in selection.catalog}
-    entries, settings = merged_settings(pipeline, by_name)
-    skipped, catalog = skipped_streams(pipeline, selection, known), _catalog(pipeline)
+    by_name, part = {stream.name: stream for stream in selection.catalog}, selection.part
+    entries, settings = merged_settings(pipeline, by_name, part)
+    skipped = skipped_streams(pipeline, selection, known)
+    catalog = catalog_of(pipeline) if part is None else part.catalog
     wanted = [name for name in selection.wanted if name not in skipped]
     for name in wanted or skipped[:1]:  # before the columns are checked: none of them would be found
         if by_name[name].unreadable:
@@ -193,7 +197,8 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
         elif not by_name[name].schema.names:
             fail = failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
             raise fail("stream", "the source has no columns for it: is it empty?")
-    _check_columns(pipeline, entries, by_name, _column_patterns)
+    if part is None:  # another stream of the entry may have the column
+        _check_columns(pipeline, entries, by_name, _column_patterns)
     chosen, errors = [], []
     for name in wanted:
         try:
@@ -203,7 +208,8 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
             errors.append(error)
     if errors:
         raise _together(errors)
-    _check_columns(pipeline, entries, by_name, _column_names)
+    if part is None:
+        _check_columns(pipeline, entries, by_name, _column_names)
     _check_table_names(pipeline, chosen, settings)
     return tuple(chosen)
 
@@ -262,21 +268,14 @@ def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigErr
     return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
 
 
-def _catalog(pipeline: Pipeline) -> Catalog | None:
-    if pipeline.catalog is None:
-        return None
-    from ..config.catalog_file import read_catalog
-
-    return read_catalog(pipeline)
-
-
 def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[str, ...]:
     """Return the wanted streams without columns that only globs match, such as an empty file.
 
     Such a stream is an error if the file names it, or if it was written before.
     """
     by_name = {stream.name: stream for stream in selection.catalog}
-    named = {*known, *(exact_name(entry.stream) for entry in pipeline.streams)}
+    exact = (exact_name(entry.stream) for entry in pipeline.streams)
+    named = {*known, *(exact if selection.part is None else selection.part.named)}
     return tuple(
         name
         for name in selection.wanted
@@ -285,11 +284,13 @@ def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[
 
 
 def merged_settings(
-    pipeline: Pipeline, by_name: Mapping[str, Stream]
+    pipeline: Pipeline, by_name: Mapping[str, Stream], part: Part | None = None
 ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
-    """Return the entries of each matched stream, and their settings merged."""
+    """Return the entries of each matched stream, and their settings merged; `part`: see `select_names`."""
     entries: dict[str, list[int]] = {}
-    for number, entry in enumerate(pipeline.streams):
+    if part is not None:
+        entries = {name: found for name, stream in by_name.items() if (found := part.entries(stream))}
+    for number, entry in enumerate(pipeline.streams if part is None else ()):
         for name in _matches(pipeline, number, entry, by_name):
             entries.setdefault(name, []).append(number)
     return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
@@ -336,7 +337,7 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
     exact = exact_name(pattern)
     if exact is not None and exact in by_name:
         return [exact]
-    hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not _is_reserved(name)]
+    hits = [name for name, stream in by_name.items() if glob_matches(pattern, name) and not is_reserved(name)]
     tables = [name for name in hits if not by_name[name].is_view]
     if tables:
         return tables
@@ -351,10 +352,6 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
         message = f"{pattern!r} matches no stream; the source has {shown}"
     nearest = nearest_match(pattern, by_name)
     raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
-
-
-def _is_reserved(name: str) -> bool:
-    return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
 
 
 #: Place of a column in an entry, its name or pattern.

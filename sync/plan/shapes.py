@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -39,12 +40,12 @@ def shape_of(
     known = {} if before is None else before["columns"]
     for field in stream.schema:
         native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
-        columns[field.name] = native or str(field.type)
+        columns[field.name] = sys.intern(native or str(field.type))
         if field.name in known and is_unseen(field):
             columns[field.name] = known[field.name]
     shape = {"columns": columns, "left_out": list(left_out), "keys": list(stream.key_properties)}
     shape |= {} if ignored is None else {"ignored": list(ignored)}
-    return shape if required is None else {**shape, "required": list(required), "decided": is_decided}
+    return shape if required is None else shape | {"required": list(required), "decided": is_decided}
 
 
 def ceased(before: Shape | None, stream: Stream, required: Collection[str]) -> list[str]:

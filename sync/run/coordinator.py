@@ -95,14 +95,16 @@ class Coordinator:
             while self._claimed:
                 self._start([self._claimed.popleft()])
             # Asked each time: workers may come and go.
-            while len(self._active) < (slots := self._slots(concurrency)) and not self._must_stop():
-                if not (groups := self._batch(slots)):
+            limit = self._limit(concurrency)
+            places = self._executor.places(limit)
+            while len(self._active) < places and not self._must_stop():
+                if not (groups := self._batch(limit)):
                     break
                 nonce = "" if self._executor.runs_here(groups[0]) else secrets.token_hex(16)
                 if self._claim(groups, nonce):
                     self._start(groups, nonce)
             if not self._waiting:
-                self._executor.spread(slots)
+                self._executor.spread(places)
             if stopped_at is None and self._must_stop():
                 stopped_at = time.monotonic()
                 self._waiting.clear()
@@ -132,9 +134,9 @@ class Coordinator:
                     return group
         return ()
 
-    def _batch(self, slots: int) -> list[Sequence[PlannedStream]]:
+    def _batch(self, limit: int) -> list[Sequence[PlannedStream]]:
         """Take waiting groups for one reference: few when few are left, so that all workers end at about one time."""
-        size = min(self._executor.most_groups, max(1, len(self._waiting) // (2 * slots)))
+        size = self._executor.batch_size(len(self._waiting), limit)
         if not (group := self._next()) or self._executor.runs_here(group):
             return [group] if group else []
         groups = [group]
@@ -244,7 +246,8 @@ class Coordinator:
         # A copy, made in one step: the threads of streams call this, too.
         return [member for group in list(self._active.values()) for member in group]
 
-    def _slots(self, concurrency: int | None) -> int:
+    def _limit(self, concurrency: int | None) -> int:
+        """Return how many streams, or groups of them, may run at once."""
         wanted, offered = concurrency or self._pipeline.concurrency, self._executor.slots
         usual = min(8, 2 * (os.cpu_count() or 1)) if offered is None else offered
         limits = (

@@ -32,7 +32,7 @@ from .context import StreamContext
 from .coordinator import Coordinator
 from .ended import stream_result
 from .errors import LedgerUnreadable, error_info
-from .executors.opening import open_engine, with_executor
+from .executors.opening import import_ahead, open_engine, with_executor
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import Lease
@@ -244,6 +244,7 @@ class Runner:
             )
 
     def _run(self) -> RunResult:
+        import_ahead(self.pipeline, self.order.executor)
         while True:
             if Store.exists(self.pipeline.store_url):
                 self.open_store()

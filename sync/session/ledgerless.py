@@ -176,6 +176,7 @@ PASSED_ON = frozenset(
         "drops_deleted",
         "fills_columns",
         "filters_records",
+        "finds_streams",
         "finds_types",
         "flattens_objects",
         "forgets_runs",

@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.existing import without_existing
+from ..plan.part import Part
 from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
@@ -104,12 +105,15 @@ class Session:
             if one is not None:
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
-    def keeps_catalog(self) -> bool:
-        """Let further plans of this session use the catalog of the first one; False: its source is asked each time."""
+    def parts(self, tables: Mapping[str, str]) -> Part | None:
+        """Return what parts of a plan need that was made before; None: such a source is planned as a whole.
+
+        Args:
+            tables: streams of the plan -> their destination tables.
+        """
         if self.source_can.lists_streams is not None:
-            return False
-        self._catalog = self._catalog or self.discover()
-        return True
+            return None
+        return Part.of(self.pipeline, tables, self.destination_can.names_tables)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog, and for what the file's queries yield.
@@ -127,12 +131,28 @@ class Session:
             found = self._waited(self.source.discover)
         except ConnectorConfigError as error:  # here it is certain that the source raised it
             raise config_error_from_connector(self.pipeline, "source", error) from error
-        queries = self._query_streams()
+        queries = [self._query_stream(place) for place, entry in enumerate(self.pipeline.streams) if entry.query]
         names = {stream.name for stream in queries}
         return [*(stream for stream in found if stream.name not in names), *queries]
 
-    def _query_streams(self) -> list[Stream]:
-        return [self._query_stream(place) for place, entry in enumerate(self.pipeline.streams) if entry.query]
+    def select_part(self, part: Part, names: Sequence[str]) -> Selection:
+        """Ask the source for a few streams of a plan that was made before, and select them.
+
+        Raises:
+            ConfigError: its settings or a query are wrong.
+        """
+        finds = self.source_can.finds_streams
+        places = {name: [at for at in part.named.get(name, ()) if self.pipeline.streams[at].query] for name in names}
+        queries = [self._query_stream(found[-1]) for found in places.values() if found]
+        rest = [name for name in names if not places[name]]
+        if finds is not None:
+            tables = self._waited(lambda: finds.find_streams(rest)) if rest else ()
+        else:
+            if self._catalog is None:
+                self._catalog = self.discover()
+            wanted = set(rest)
+            tables = [stream for stream in self._catalog if stream.name in wanted]
+        return select_names(self.pipeline, [*tables, *queries], only=names, part=part)
 
     def _query_stream(self, place: int) -> Stream:
         entry, can = self.pipeline.streams[place], self.source_can.reads_queries
@@ -358,6 +378,7 @@ def make_plan(
     may_be_late: bool = False,
     only: Sequence[str] | None = None,
     is_of_run: bool = True,
+    part: Part | None = None,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
@@ -371,6 +392,7 @@ def make_plan(
         may_be_late: the run was due before it began (a tick).
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
+        part: of the plan of which `only` are a part, see `Session.parts`; what that has checked is not checked again.
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -379,15 +401,19 @@ def make_plan(
     pipeline = session.pipeline
     session.use_store(store)
     try:
-        selection = session.select(streams, only, tags=tags, is_anew=full_refresh)
-        known = _known_states(store, pipeline.pipeline)
+        if part is None:
+            selection = session.select(streams, only, tags=tags, is_anew=full_refresh)
+        else:
+            selection = session.select_part(part, only or ())
+        known = _known_states(store, pipeline.pipeline, None if part is None else selection.selected)
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
         names = [name for name in selection.selected if name not in skipped]
         names += [*selection.absent, *selection.left_out]
-        check_stream_filters(pipeline, names)
-        check_stream_names(pipeline, names)
+        if part is None:
+            check_stream_filters(pipeline, names)
+            check_stream_names(pipeline, names)
         if selection.is_whole:
             check_renames(pipeline, selected, session.code)
         selected, unnamed = _nameable(pipeline, selected, session.destination_can)
@@ -407,6 +433,7 @@ def make_plan(
         full_refresh=full_refresh,
         drop_history=drop_history,
         may_be_late=may_be_late,
+        part=part,
     )
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)
@@ -485,7 +512,9 @@ def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
     return "source" if is_source else "destination"
 
 
-def _known_states(store: Store | None, pipeline: str) -> dict[tuple[str, str], Any]:
+def _known_states(
+    store: Store | None, pipeline: str, streams: Sequence[str] | None = None
+) -> dict[tuple[str, str], Any]:
     if store is None:
         return {}
-    return {(state.stream, state.destination_table): state.shape for state in store.states(pipeline)}
+    return {(state.stream, state.destination_table): state.shape for state in store.states(pipeline, streams)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
 from .connection import Connection, Row, value_of
 from .model import StateCopy, StateVersion
-from .statements import insert, update
+from .statements import insert, one_of, update
 from .table_names import PIPELINE_RUN, STATE, STATE_VERSION
 from .transactions import Transactions
 
@@ -55,13 +55,14 @@ class States:
                 version = ask_version(connection, copy, pipeline=pipeline)()
                 write_state(connection, pipeline, copy, version, run_id=None, now=now, is_deleted=True)
 
-    def states(self, pipeline: str) -> list[StateVersion]:
-        """Return the state of each stream of a pipeline."""
+    def states(self, pipeline: str, streams: Collection[str] | None = None) -> list[StateVersion]:
+        """Return the state of each stream of a pipeline; `streams`: only of these."""
+        is_one, values = ("1 = 1", {}) if streams is None else one_of("stream", streams)
         with self._transactions.read() as connection:
             rows = connection.rows(
-                f"""SELECT * FROM {STATE} WHERE pipeline = :pipeline AND is_deleted = FALSE
+                f"""SELECT * FROM {STATE} WHERE pipeline = :pipeline AND is_deleted = FALSE AND {is_one}
                 ORDER BY stream, destination_table""",
-                {"pipeline": pipeline},
+                {"pipeline": pipeline, **values},
             )
             return [_decode(row, row.shape) for row in rows]
 

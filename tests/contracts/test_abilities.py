@@ -90,6 +90,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "knows_place",
             "verifies_server",
             "prepares",
+            "finds_streams",
             "skips_late",
             "reads_ranges",
             "shares_ranges",

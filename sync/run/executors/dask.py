@@ -19,6 +19,7 @@ from ...config.executor import ExecutorSettings
 from ...errors import ConfigError, ExecutorError, SyncError
 from ...store.owner import current_owner
 from .bundle import Bundle, own_version, pack
+from .engine import CALLS_A_WORKER
 from .flight import Answer
 from .threads import in_thread
 from .worker.children import run_streams
@@ -62,12 +63,15 @@ class DaskEngine:
         #: When workers were looked for, and when some were last seen.
         self._looked = self._seen = time.monotonic()
         self._look: Future[None] | None = None
-        self._slots = 0
+        #: Workers that may run streams, by address, with the number of their threads.
+        self._workers: dict[str, int] = {}
         #: Addresses of machines whose workers may run streams; None: all. A worker that starts again has another port.
         self._allowed: list[str] | None = None
+        #: Calls that have not ended, by key: the workers that may run them, and what gives them up.
+        self._calls: dict[str, tuple[frozenset[str], Callable[[], None]]] = {}
         self._is_registered = False
         self._answered(self._count_workers)
-        if not self._slots:
+        if not self._workers:
             raise ExecutorError(f"no worker has joined the Dask cluster within {CONNECT_S:g} s")
         plugin = CodePlugin(self._bundle.name, self._bundle.archive)
         self._answered(lambda: client.register_plugin(plugin, name=self._plugin))
@@ -118,8 +122,13 @@ class DaskEngine:
     @property
     def slots(self) -> int:
         """See `Engine`: two for each thread of a worker, so that none waits for the coordinator."""
+        return CALLS_A_WORKER * self.most_at_once
+
+    @property
+    def most_at_once(self) -> int:
+        """See `Engine`: a call stays with the workers that were there when it was sent."""
         self._refresh()
-        return max(1, self._slots)
+        return max(1, sum(self._workers.values()))
 
     @property
     def absent(self) -> str:
@@ -142,32 +151,45 @@ class DaskEngine:
         except Exception as error:
             log.debug("the scheduler does not answer", exc_info=error)
             return
-        fit = [worker for worker in workers.values() if self._allowed is None or worker["host"] in self._allowed]
-        if fit:
-            self._seen = time.monotonic()
-            self._slots = 2 * sum(int(worker["nthreads"]) for worker in fit)
+        hosts = self._allowed
+        fit = {address: each for address, each in workers.items() if hosts is None or each["host"] in hosts}
+        if not fit:
+            return
+        self._seen = time.monotonic()
+        self._workers = {address: int(worker["nthreads"]) for address, worker in fit.items()}
+        for may_run, give_up in list(self._calls.values()):
+            if may_run.isdisjoint(fit):  # it would wait for workers that do not come back
+                give_up()
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
         """See `Engine`. Each call has its own key; Dask neither repeats nor merges any."""
         return self._submit(payload, answered, None)
 
     def _submit(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
+        key, workers = f"syncblocks-{uuid.uuid4().hex}", list(self._workers)
         try:
             future = self._client.submit(
                 run_streams,
                 self._bundle.name,
                 payload,
                 *(() if archive is None else (archive,)),
-                key=f"syncblocks-{uuid.uuid4().hex}",
+                key=key,
                 pure=False,
                 retries=0,
-                workers=self._allowed,
+                workers=workers,
                 allow_other_workers=False,
             )
         except Exception as error:
             raise ExecutorError(f"the Dask cluster takes no work: {type(error).__name__}") from error
 
+        def give_up() -> None:
+            if self._calls.pop(key, None) is not None:
+                future.release()
+                answered(None)
+
         def done(ended: Any) -> None:
+            if self._calls.pop(key, None) is None:
+                return
             answer: Answer = None
             try:
                 if ended.status == "finished":
@@ -185,9 +207,15 @@ class DaskEngine:
                     log.debug("not sent again", exc_info=error)
             answered(answer)
 
+        self._calls[key] = frozenset(workers), give_up
         future.add_done_callback(done)
-        # One that waits is forgotten; one that runs goes on until the run store stops it.
-        return lambda: future.release()
+
+        def withdraw() -> None:
+            # One that waits is forgotten; one that runs goes on until the run store stops it.
+            self._calls.pop(key, None)
+            future.release()
+
+        return withdraw
 
     def release(self) -> None:
         """See `Engine`."""

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from .flight import Answer
 
+#: Calls for each worker that runs one at a time: one that runs, and one that waits, so that it is never idle.
+CALLS_A_WORKER = 2
+
 
 class Engine(Protocol):
     """Carries calls of `worker.children.run_streams` to workers."""
@@ -14,6 +17,11 @@ class Engine(Protocol):
     @property
     def slots(self) -> int:
         """Calls to have in flight at most."""
+        ...
+
+    @property
+    def most_at_once(self) -> int | None:
+        """How many calls its workers run at once; those that it has already never run on more. None: nobody knows."""
         ...
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:

@@ -19,6 +19,9 @@ ANSWER_S = 1.0
 #: Seconds that a stream may take before those behind it in its call are given to idle workers.
 SPREAD_S = 1.0
 
+#: Notified when a stream is to stop, or has ended. One for all: few are waited for, and thousands may be in a run.
+_CHANGED = threading.Condition()
+
 #: What the function of the worker has answered; None: the engine has lost the call.
 Answer = Mapping[str, Any] | None
 
@@ -59,9 +62,9 @@ class RemoteStream:
         self.is_abandoned = False
         #: Whether a thread takes it over.
         self.is_being_taken = False
+        self._is_left = False
         self._context = context
         self._wake = wake
-        self._stopping, self._ending = threading.Event(), threading.Event()
 
     @property
     def has_ended(self) -> bool:
@@ -72,19 +75,21 @@ class RemoteStream:
         """See `Member`: the run store tells its worker."""
         if self.stop_reason is None and self.ended is None:
             self.stop_reason = reason
-            self._stopping.set()
+            _tell_waiting()
             self._wake()
 
     def wait_for_retry(self, delay_s: float) -> None:
         """Sleep, unless cancelled meanwhile."""
-        self._stopping.wait(delay_s)
+        with _CHANGED:
+            _CHANGED.wait_for(lambda: self.stop_reason is not None or self.is_abandoned, delay_s)
 
     def abandon(self) -> None:
         """See `Member`."""
         self.is_abandoned = True
-        self._stopping.set()
+        _tell_waiting()
         self._wake()
-        self._ending.wait()
+        with _CHANGED:
+            _CHANGED.wait_for(lambda: self.has_ended or self._is_left)
 
     def shown(self, error: BaseException) -> str:
         """See `Member`."""
@@ -92,7 +97,8 @@ class RemoteStream:
 
     def leave(self) -> None:
         """Let go of whoever waits for the end: nobody looks after it any more."""
-        self._ending.set()
+        self._is_left = True
+        _tell_waiting()
 
     def note_start(self) -> None:
         """Note that a worker has taken it."""
@@ -103,7 +109,7 @@ class RemoteStream:
         """Note how it ended; without an outcome it stays open, and the next start recovers it."""
         self.outcome, self.status, self.error = outcome, status, error
         self.ended = time.monotonic()
-        self._ending.set()
+        _tell_waiting()
         last = outcome.blocks[-1] if outcome is not None else None
         shown = None if error is None else self.shown(error)
         self._context.progress.stream_ended(self.name, status, records=last.rows if last else None, error=shown)
@@ -149,6 +155,11 @@ class Flight:
         """Whether the answer is there, or late: the run store knows how streams ended, the answer has messages."""
         self.closed_at = self.closed_at or time.monotonic()
         return self.has_answered or time.monotonic() - self.closed_at > ANSWER_S
+
+
+def _tell_waiting() -> None:
+    with _CHANGED:
+        _CHANGED.notify_all()
 
 
 def _is_busy(member: RemoteStream) -> bool:

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future
 from ...config import Pipeline
 from ...errors import ExecutorError
 from .bundle import pack
+from .engine import CALLS_A_WORKER
 from .flight import Answer
 from .worker.children import run_streams
 
@@ -27,14 +28,20 @@ class FuturesEngine:
         self._executor = executor
         self._bundle = pack(pipeline)
         workers = vars(executor).get("_max_workers")  # of the executors of Python
-        self._workers = int(workers) if isinstance(workers, int) and workers > 0 else os.cpu_count() or 1
+        self._most = int(workers) if isinstance(workers, int) and workers > 0 else None
+        self._workers = self._most or os.cpu_count() or 1
         #: They may all be on this machine.
         self.workers_on_host = self._workers
 
     @property
     def slots(self) -> int:
         """See `Engine`."""
-        return 2 * self._workers
+        return CALLS_A_WORKER * self._workers
+
+    @property
+    def most_at_once(self) -> int | None:
+        """See `Engine`."""
+        return self._most
 
     @property
     def absent(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ...config import Pipeline
@@ -11,6 +12,7 @@ from ...config.executor import LOCAL, ExecutorSettings, as_executor
 from ...errors import ConfigError
 from ...plan.placement import place_of
 from ...session.session import Session
+from .threads import in_thread
 
 if TYPE_CHECKING:
     from .engine import OpenedEngine
@@ -74,6 +76,12 @@ def _kind_of(given: Any) -> str:
     raise ConfigError(
         f"a {type(given).__name__} is no executor", key="executor", allowed=("distributed.Client", "Executor")
     )
+
+
+def import_ahead(pipeline: Pipeline, given: ExecutorOption) -> None:
+    """Import what `open_engine` needs, while the plan waits for databases; it tells of what cannot be imported."""
+    if pipeline.executor.is_elsewhere and not is_object(given):
+        in_thread(lambda: import_module("distributed"), "import")
 
 
 def open_engine(session: Session, given: ExecutorOption) -> OpenedEngine | None:

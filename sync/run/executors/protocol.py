@@ -105,9 +105,17 @@ class Executor(Protocol):
         """How many references it takes at once; None: as many streams as the pipeline allows."""
         ...
 
-    @property
-    def most_groups(self) -> int:
-        """How many groups a reference names at most."""
+    def places(self, limit: int) -> int:
+        """Return how many references to have with it at once, so that it never runs more than `limit` of them."""
+        ...
+
+    def batch_size(self, waiting: int, limit: int) -> int:
+        """Return how many groups to name in the next reference.
+
+        Args:
+            waiting: groups that are not claimed yet.
+            limit: references that may run at once.
+        """
         ...
 
     def runs_here(self, group: Sequence[PlannedStream]) -> bool:

@@ -26,7 +26,7 @@ from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
 from ..recovery.lost_stream import lost_outcome, unknown_blocks
 from ..recovery.takeover import owner_text, stream_token
-from .engine import Engine
+from .engine import CALLS_A_WORKER, Engine
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
 from .range_calls import RangeCalls
@@ -41,13 +41,11 @@ GIVE_UP_S = 60.0
 #: How often groups are sent of which no worker has taken one.
 TRIES = 4
 #: Groups in one call at most: a call costs as much as a small stream.
-MOST_GROUPS = 8
+MOST_GROUPS = 16
 
 
 class Remote:
     """Runs groups in other processes; see `Executor`."""
-
-    most_groups = MOST_GROUPS
 
     def __init__(
         self,
@@ -92,6 +90,16 @@ class Remote:
     def slots(self) -> int:
         """See `Executor`."""
         return self._engine.slots
+
+    def places(self, limit: int) -> int:
+        """See `Executor`: one that waits beside each that runs, where its workers run no more than that at once."""
+        most, slots = self._engine.most_at_once, self._engine.slots
+        return slots if most is not None and most <= limit else min(limit, slots)
+
+    def batch_size(self, waiting: int, limit: int) -> int:
+        """See `Executor`: few where few are left, so that all workers end at about one time; long ones are spread."""
+        at_once = max(1, min(limit, self._engine.slots // CALLS_A_WORKER))
+        return min(MOST_GROUPS, max(1, waiting // (2 * at_once)))
 
     def runs_here(self, group: Sequence[PlannedStream]) -> bool:
         """See `Executor`: it holds the snapshot of a stream whose ranges workers load, and commits them."""

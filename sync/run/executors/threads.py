@@ -21,8 +21,6 @@ class Threads:
 
     #: As many as the pipeline allows.
     slots = None
-    #: A thread that is free gets its next group in the transaction that closes the one before.
-    most_groups = 1
 
     def __init__(self, context: StreamContext, planned: Mapping[str, PlannedStream]) -> None:
         self._context = context
@@ -31,6 +29,14 @@ class Threads:
     def runs_here(self, group: Sequence[PlannedStream]) -> bool:
         """See `Executor`."""
         return True
+
+    def places(self, limit: int) -> int:
+        """See `Executor`: nothing waits here."""
+        return limit
+
+    def batch_size(self, waiting: int, limit: int) -> int:
+        """See `Executor`: a thread that is free gets its next group in the transaction that closes the one before."""
+        return 1
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""

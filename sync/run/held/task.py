@@ -232,7 +232,9 @@ class Task:
         """Begin the next attempt over this stream alone, and run it; None: look again."""
         run, name = stands.run, self._order.stream
         before = self._open(run, stands.attempt)
-        (planned,) = before.plan([name]).streams if before.is_plain else _only(before.plan(tuple(before.then)), name)
+        planned = next(iter(_only(before.plan([name] if before.is_plain else tuple(before.then)), name)), None)
+        if planned is None:
+            raise has_changed(name)
         streams = recorded_streams(before.session.pipeline, [planned])
         # `finish` tells callbacks by today's file anyway.
         plan = replace(before.recorded, streams=streams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...plan.part import Part
 from ...plan.plan import Plan
 from ...session.session import Session, make_plan
 from ...store import Store
@@ -44,6 +45,7 @@ def plan_with_options(
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    part: Part | None = None,
 ) -> Plan:
     """Plan a run by its options; see `make_plan` for the others and for errors."""
     plan = make_plan(
@@ -55,6 +57,7 @@ def plan_with_options(
         drop_history=options.drop_history,
         may_be_late=options.is_late,
         only=only,
+        part=part,
     )
     if options.bookmarks:
         from .bookmarks import starting_at  # with the commands about states; few runs need it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.cluster import Cluster
 from tests.sync.pipelines import statuses
 from tests.sync.run.conftest import CANARIES
 from tests.sync.run.spread import SpreadBench
+from tests.sync.store.round_trips import counted
 
 
 @pytest.fixture
@@ -180,3 +182,18 @@ def test_data_that_cannot_be_written_to_shared_storage_is_none_and_the_stream_su
     bench.record_frames("export")
     assert statuses(bench.run()) == {"a": "success"}
     assert json.loads((bench.folder / "frames.log").read_text()) == ["export", None, 3]
+
+
+def test_a_stream_on_a_cluster_costs_few_round_trips_of_the_run_store(bench: SpreadBench, postgres_url: str) -> None:
+    for number in range(96):
+        bench.seed(f"s{number}", 1)
+    bench.document["concurrency"] = "auto"
+    with counted(postgres_url) as proxy:
+        bench.document["store"] = proxy.url
+        assert bench.run(streams=["s0"]).exit_code == 0  # makes the store
+        trips, locked, started = proxy.trips, proxy.locked, time.monotonic()
+        assert bench.run().exit_code == 0
+        looks = 8 * (time.monotonic() - started)  # the run twice a second, a worker once; each is two trips or fewer
+        # Of them three are the stream's own; claims, plans and the start of the workers have the rest.
+        assert proxy.trips - trips <= 6 * 96 + looks
+        assert proxy.locked - locked <= 1.2 * 96

@@ -274,3 +274,35 @@ def test_the_error_of_a_worker_says_what_is_to_be_done_about_it(raised: Exceptio
     assert (type(failed.error), str(failed.error), failed.is_from_source) == (told, "masked", True)
     if isinstance(raised, ConnectorError) and isinstance(failed.error, ConnectorError):
         assert (failed.error.connector, failed.error.stream) == (raised.connector, raised.stream)
+
+
+def test_a_timeout_stops_the_workers_that_load_ranges_of_the_stream(spread: Spread) -> None:
+    spread.execute("insert into src.t select g, repeat('x', 300) || g from generate_series(1001, 6000) g")
+    spread.execute("vacuum analyze src.t")
+    spread.document["streams"][0] |= {"timeout_s": 4, "retries": 3}
+    locks = threading.Event()
+
+    class Blocked(Progress):
+        """Keeps workers from reading any further range, once some have arrived."""
+
+        def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
+            locks.set()
+
+    with psycopg.connect(spread.url) as connection:
+
+        def lock() -> None:
+            locks.wait(60)  # the run's snapshot has the table: whoever reads it from now on waits for this
+            connection.execute("lock table src.t in access exclusive mode")
+
+        thread = threading.Thread(target=lock)
+        thread.start()
+        result = spread.run(Blocked())
+        thread.join()
+        connection.rollback()
+    assert [(each.status, each.error) for each in result.streams] == [("cancelled", "timeout_s=4 is over")]
+    assert spread.execute("select to_regclass('public.t')") == [(None,)]
+    assert spread.backends() == 0
+    del spread.document["streams"][0]["timeout_s"]
+    assert statuses(spread.run()) == {"src.t": "success"}
+    assert spread.is_equal()
+    assert spread.leftovers() == []

@@ -10,6 +10,7 @@ from ....delivery.subscriptions import load_worker_code
 from ....errors import SyncError
 from ....flow.feed import Budget
 from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
+from ....plan.part import Part
 from ....plan.plan import Plan, PlannedStream
 from ....session.session import Session, open_session
 from ....store import Store
@@ -33,6 +34,8 @@ class OpenedAttempt:
     budget: Budget
     #: Its recorded streams by name.
     then: Mapping[str, StreamPlan]
+    #: With which a few streams are planned again; None: only all of them are.
+    part: Part | None
 
     @property
     def options(self) -> RunOptions:
@@ -42,12 +45,11 @@ class OpenedAttempt:
     @property
     def is_plain(self) -> bool:
         """Whether no option needs all streams to be planned together."""
-        given = self.options
-        return not (given.bookmarks or given.deletes or given.allow_deletes or given.fills)
+        return _is_plain(self.options)
 
     def plan(self, names: Sequence[str]) -> Plan:
         """Plan streams again, as the run did."""
-        return plan_with_options(self.session, self.store, self.options, only=names)
+        return plan_with_options(self.session, self.store, self.options, only=names, part=self.part)
 
     def same(self, streams: Sequence[PlannedStream]) -> list[PlannedStream]:
         """Return the streams that have the columns and keys with which the run was planned, and go the same way."""
@@ -74,6 +76,7 @@ def open_attempt(pipeline: Pipeline, url: str, run: PipelineRun, recorded: Attem
     memory = budget_bytes(pipeline.memory)
     store = Store.open(url, owner=run.owner)
     session.use_store(store, run.id)
+    tables = {planned.stream: planned.destination_table for planned in recorded.streams}
     return OpenedAttempt(
         run=run,
         store=store,
@@ -81,7 +84,12 @@ def open_attempt(pipeline: Pipeline, url: str, run: PipelineRun, recorded: Attem
         recorded=recorded,
         budget=Budget(in_flight_bytes(memory), record_bytes(memory)),
         then={planned.stream: planned for planned in recorded.streams},
+        part=session.parts(tables) if _is_plain(options_of(recorded.extra.get("order", {}))) else None,
     )
+
+
+def _is_plain(options: RunOptions) -> bool:
+    return not (options.bookmarks or options.deletes or options.allow_deletes or options.fills)
 
 
 def recorded_streams(pipeline: Pipeline, streams: Sequence[PlannedStream]) -> tuple[StreamPlan, ...]:

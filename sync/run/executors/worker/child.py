@@ -48,10 +48,6 @@ STORE = "SYNCBLOCKS_STORE"
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
 
-#: Plans of a few streams, after which all are planned: each plan goes through the whole catalog.
-MOST_PLANS = 16
-
-
 class Notes(Progress):
     """Keeps the messages of a group for its answer."""
 
@@ -72,7 +68,6 @@ class Worker:
         self._opened: OpenedAttempt | None = None
         #: Streams of this attempt that were planned again, by name.
         self._planned: dict[str, PlannedStream] = {}
-        self._plans_made = 0
 
     def serve(self, reference: Reference) -> dict[str, Any]:
         """Run claimed groups, one after another; return the answer."""
@@ -130,7 +125,6 @@ class Worker:
             self._opened.close()
         self._opened = None
         self._planned.clear()
-        self._plans_made = 0
 
     def release_if_over(self) -> None:
         """Close every connection if the attempt has ended: not every engine tells."""
@@ -155,16 +149,18 @@ class Worker:
         with Store.open(url) as store:
             run = store.run(reference.run_id)
             recorded = store.attempt_plan(run.id, reference.attempt)
-        if recorded is None or run.attempt != reference.attempt:
-            raise SyncError(f"attempt {reference.attempt} of run {reference.run_id} is over, or of another run store")
-        pipeline = open_bundle(
-            self.folder,
-            execution_date=run.execution_date,
-            interval=run.interval,
-            trigger=run.trigger,
-            recorded=run.variables,
-        )
-        self._opened = open_attempt(with_share(pipeline, recorded), url, run, recorded)
+            if recorded is None or run.attempt != reference.attempt:
+                over = f"attempt {reference.attempt} of run {reference.run_id} is over, or of another run store"
+                raise SyncError(over)
+            pipeline = open_bundle(
+                self.folder,
+                execution_date=run.execution_date,
+                interval=run.interval,
+                trigger=run.trigger,
+                recorded=run.variables,
+            )
+            # Before this store is closed, whose connection is used again.
+            self._opened = open_attempt(with_share(pipeline, recorded), url, run, recorded)
         return self._opened
 
     def _planned_anew(self, attempt: OpenedAttempt, reference: Reference, group: Sequence[str]) -> list[PlannedStream]:
@@ -174,11 +170,7 @@ class Worker:
             SyncError: the source is no longer what it was when the run was planned.
         """
         if not self._planned.keys() >= set(group):
-            # A source that lists its streams is asked each time, and options may need all streams.
-            is_few = self._plans_made < MOST_PLANS
-            is_partial = attempt.is_plain and is_few and attempt.session.keeps_catalog()
-            self._plans_made += 1
-            names = reference.streams if is_partial else tuple(attempt.then)
+            names = tuple(attempt.then) if attempt.part is None else reference.streams
             self._planned.update({each.name: each for each in attempt.same(attempt.plan(names).streams)})
         for name in group:
             if name not in self._planned:

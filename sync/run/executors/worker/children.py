@@ -25,8 +25,8 @@ from .child import BEAT_S
 
 #: Seconds without a sign of life, after which a child is killed.
 SILENT_S = 12 * BEAT_S
-#: Seconds without work, after which a child is ended.
-IDLE_S = 60.0
+#: Seconds without work, after which a child is ended: a run every five minutes finds those of the one before.
+IDLE_S = 360.0
 
 
 def run_streams(code: str, payload: str, archive: bytes | None = None) -> str | None:
