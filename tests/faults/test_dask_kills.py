@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,29 @@ def test_a_killed_worker_loses_its_streams_and_no_record(
         assert untrue(workshop, process) == []
     injected(killed)
     assert ended_well(workshop, 0) == []
+
+
+@pytest.mark.timeout(0)
+def test_calls_that_wait_for_the_only_worker_go_to_the_one_in_its_place(
+    zygote: Zygote, folder: Path, postgres_url: str, injected: Count
+) -> None:
+    alone = Cluster(1)
+    try:
+        workshop = make(zygote, folder, postgres_url, alone)
+        workshop.write()
+        process = workshop.start()
+        wait_for_workers(workshop, process)
+        (worker,) = alone.workers()
+        worker.kill()
+        process.wait(90)
+        injected()
+        assert untrue(workshop, process) == []
+        ended = Counter(row["status"] for row in workshop.store_rows("select status from _syncblocks_stream_run"))
+        assert ended.keys() <= {"success", "failure"}
+        assert ended["success"] >= 3
+        assert ended_well(workshop, 0) == []
+    finally:
+        alone.close()
 
 
 @pytest.mark.timeout(0)
