@@ -10,8 +10,8 @@ import pyarrow as pa
 #: a damaged name is no text.
 DAMAGE = (OSError, MemoryError, OverflowError, UnicodeDecodeError, pa.ArrowException)
 
-#: Digits of a decimal, before or behind the point.
-_MOST_DIGITS = 76
+#: Bits of a decimal -> its digits, before or behind the point.
+_MOST_DIGITS = {32: 9, 64: 18, 128: 38, 256: 76}
 
 
 def demand_valid(batch: pa.RecordBatch) -> None:
@@ -36,7 +36,7 @@ def is_odd(kind: pa.DataType) -> bool:
         UnicodeDecodeError: a name within it is no text.
     """
     if pa.types.is_decimal(kind):
-        return bool(abs(kind.scale) > _MOST_DIGITS)
+        return bool(abs(kind.scale) > _MOST_DIGITS[kind.bit_width])
     if isinstance(kind, pa.BaseExtensionType):
         return is_odd(kind.storage_type)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):

@@ -99,3 +99,15 @@ def test_a_length_that_no_file_has_is_damage_wherever_it_stands(tmp_path: Path) 
         except FatalConnectorError:
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal32(5, 10), pa.decimal64(5, -19), pa.decimal128(12, 39), pa.decimal256(5, 77)], ids=str
+)
+def test_a_decimal_of_more_digits_than_its_bits_hold_is_refused(tmp_path: Path, kind: pa.DataType) -> None:
+    schema = pa.schema([("v", kind)])
+    number = pa.Array.from_buffers(kind, 1, [None, pa.py_buffer((5).to_bytes(kind.bit_width // 8, "little"))])
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), schema) as writer:
+        writer.write_table(pa.table([number], schema=schema))
+    with pytest.raises(FatalConnectorError, match=r"t\.arrow: column 'v' is of a type that nobody has"):
+        records_of(source_of(tmp_path / "t.arrow"))
