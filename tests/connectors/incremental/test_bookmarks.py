@@ -230,6 +230,18 @@ def test_after_a_change_of_columns_a_record_that_changes_at_the_bookmark_is_new(
 
 
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keys", "no keys"])
+def test_so_it_is_after_a_run_that_ended_in_the_middle(keys: tuple[str, ...]) -> None:
+    """What it had sent at the bookmark is known by all columns, also where the bookmark's are fewer."""
+    of = replace(stream(schema=SCHEMA.append(pa.field("c", pa.int64()))), key_properties=keys)
+    _, marks = run(replace(stream(), key_properties=keys), [batch([(1, 7, "x")])])
+    source = [batch([(number, 7, "x", 8)], of.schema) for number in (1, 2, 3)]
+    _, marks = run(of, source, marks[-1].bookmark, checkpoint_records=1)
+    changed = [batch([(1, 7, "x", 8), (2, 7, "x", 9), (3, 7, "x", 8)], of.schema)]
+    arrived, _ = run(of, changed, marks[0].bookmark)
+    assert (2, 7, "x", 9) in arrived
+
+
+@pytest.mark.parametrize("keys", [("id",), ()], ids=["keys", "no keys"])
 @pytest.mark.parametrize("change", ["added", "retyped", "dropped"])
 def test_an_append_warns_where_it_knows_records_by_their_keys_alone(
     change: str, keys: tuple[str, ...], caplog: pytest.LogCaptureFixture
