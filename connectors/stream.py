@@ -461,6 +461,8 @@ class TableRecords:
     ambiguous: tuple[Any, ...] | None
     #: Statement that makes the unique index.
     statement: str
+    #: Columns of each unique index, as the table calls them.
+    unique: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

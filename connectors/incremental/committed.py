@@ -54,17 +54,24 @@ class Committed(Generic[H]):
         return found
 
     def _is_new(self, version: tuple[H | None, H]) -> bool:
-        key, record = version
-        if not (self._is_merged and key in self._replaced):
-            for each in (version, (None, record)):
-                if self.left[each] > 0:
-                    self.left[each] -= 1
-                    if not self.left[each]:
-                        del self.left[each]
-                    return False
+        if self.meets(version):
+            return False
         if self._is_keyed:
-            self._replaced.add(key)
+            self._replaced.add(version[0])
         return True
+
+    def meets(self, version: tuple[H | None, H]) -> bool:
+        """Tell whether a record was committed, and count it as met."""
+        key, record = version
+        if self._is_merged and key in self._replaced:
+            return False
+        for each in (version, (None, record)):
+            if self.left[each] > 0:
+                self.left[each] -= 1
+                if not self.left[each]:
+                    del self.left[each]
+                return True
+        return False
 
     def replace(self, keys: Iterable[H | None]) -> None:
         """Note keys of which the read sends another version without asking here."""

@@ -1,7 +1,8 @@
 """Records that a tap sends again: those at its bookmark, which were committed before.
 
 Taps read `>=` their bookmark. As in `connectors/incremental/checkpoints.py`, a bookmark keeps hashes of the records at
-it, each after the hash of its key, by which committed records are recognised.
+it, each after the hash of its key, by which committed records are recognised. A hash is over the columns that the
+record had when it was last read: a tap may declare others at any time, and a change in any of them must arrive.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from ..arrow.masking import masked
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
-from ..incremental.committed import Committed, last_of_each_key
+from ..incremental.committed import Committed
 from ..incremental.hashes import record_hashes
 from ..stream import Bookmark, Masks
 from .numbers import EXACT
@@ -31,6 +32,14 @@ MAX_HASHES = 10_000
 
 #: Hexadecimal digits of a hash.
 _DIGITS = 2 * HASH_BYTES
+
+#: Key of a boundary: hashes over other columns than those of the boundary itself.
+OTHERS = "others"
+
+#: Hashes of a key and of its record.
+_Version = tuple[str | None, str]
+#: Columns in the order in which a record is hashed.
+_Columns = tuple[str, ...]
 
 
 class ResentRecords:
@@ -61,21 +70,26 @@ class ResentRecords:
         self._keys = list(keys)
         self._is_merged = is_merged
         kept: Mapping[str, Any] = (bookmark or {}).get(BOUNDARY) or {}
-        versions = Counter(dict(self._versions_in(kept)))
-        self._has_old = bool(versions)
-        self._committed = Committed(versions.elements(), is_keyed=bool(keys), is_merged=is_merged)
-        #: Committed records that the tap has sent again.
-        self._met = Counter[tuple[str | None, str]]()
-        self._columns: list[str] = list(kept.get("columns") or ())
+        #: Committed records by the columns of their hashes.
+        self._committed = dict(self._committed_in(kept))
+        #: Committed records that the tap has sent again, hashed over the columns that they have now.
+        self._met = Counter[tuple[_Columns, _Version]]()
         self._high = kept.get("high")
         self._recent: list[pa.RecordBatch] = []
         self._recent_records = 0
         self._has_dropped = False
         self._has_warned = False
 
-    def _versions_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[tuple[str | None, str], int]]:
-        """Yield hashes of key and record with their count; for a merge only those with a key."""
+    def _committed_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[_Columns, Committed[str]]]:
         is_of_these_keys = bool(self._keys) and kept.get("keys") == self._keys
+        for part in (kept, *kept.get(OTHERS, ())):
+            versions = Counter(dict(self._versions_in(part, is_of_these_keys=is_of_these_keys)))
+            if versions:
+                made = Committed(versions.elements(), is_keyed=bool(self._keys), is_merged=self._is_merged)
+                yield tuple(part["columns"]), made
+
+    def _versions_in(self, kept: Mapping[str, Any], *, is_of_these_keys: bool) -> Iterator[tuple[_Version, int]]:
+        """Yield hashes of key and record with their count; for a merge only those with a key."""
         for text, count in (kept.get("hashes") or {}).items():
             key = text[:-_DIGITS] if is_of_these_keys else ""
             if key or not (self._is_merged and self._keys):
@@ -90,7 +104,7 @@ class ResentRecords:
         """Do as `take`, but return a mask of the remaining records; None: all."""
         if self.column is None or not batch.num_rows or not _is_ordered(batch, self.column):
             return None
-        mask = self._not_committed(batch) if self._has_old else None
+        mask = self._not_committed(batch) if self._committed else None
         if mask is not None:
             batch = batch.filter(mask)
         if batch.num_rows:
@@ -101,24 +115,44 @@ class ResentRecords:
         return mask
 
     def _not_committed(self, batch: pa.RecordBatch) -> pa.BooleanArray | None:
-        if not set(self._columns) <= set(batch.schema.names):
-            return None
-        if self._is_merged and not set(_hashed(batch.schema.names)) <= set(self._columns):
-            self._has_old = False  # a merge sends the records again: they get their values of the new column
-            return None
+        self._keep_comparable(batch.schema.names)
         high = self._scalar(self._high, batch)
-        if high is None:
+        if not self._committed or high is None:
             return None
         may_be = pc.invert(pc.fill_null(pc.greater(batch.column(self.column), high), False))
         if not pc.any(may_be).as_py():
             return None
-        versions = self._versions(batch.filter(may_be), self._columns)
-        is_new = pa.array(self._committed.are_new(versions, may_be), pa.bool_())
-        is_met = pc.invert(is_new.filter(may_be)).to_pylist()
-        self._met.update(version for version, is_old in zip(versions, is_met, strict=True) if is_old)
-        return is_new
+        is_met = iter(self._are_met(batch.filter(may_be)))
+        return pa.array([not (may and next(is_met)) for may in may_be.to_pylist()], pa.bool_())
 
-    def _versions(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str | None, str]]:
+    def _keep_comparable(self, names: Sequence[str]) -> None:
+        """Forget the hashes over columns that a record does not have, and of a merge those that lack one of its own."""
+        present, today = set(names), set(_hashed(names))
+        self._committed = {
+            columns: committed
+            for columns, committed in self._committed.items()
+            # A merge sends the records again: they get their values of the new column.
+            if present.issuperset(columns) and not (self._is_merged and today.difference(columns))
+        }
+
+    def _are_met(self, batch: pa.RecordBatch) -> list[bool]:
+        """Tell for each record whether it was committed before, and note it over all columns that it has now."""
+        today = _hashed(batch.schema.names)
+        hashed = {columns: self._versions(batch, columns) for columns in {today, *self._committed}}
+        is_met = []
+        for place, version in enumerate(hashed[today]):
+            is_met.append(any(each.meets(hashed[columns][place]) for columns, each in self._committed.items()))
+            if is_met[-1]:
+                self._met[today, version] += 1
+            elif version[0] is not None:
+                self._replace([version[0]])
+        return is_met
+
+    def _replace(self, keys: Sequence[str]) -> None:
+        for committed in self._committed.values():
+            committed.replace(keys)
+
+    def _versions(self, batch: pa.RecordBatch, columns: Sequence[str]) -> list[_Version]:
         batch = masked(batch, self._masks)
         records = _hashes(batch, columns)
         keys: Sequence[str | None] = _hashes(batch, self._keys) if self._keys else [None] * batch.num_rows
@@ -172,41 +206,47 @@ class ResentRecords:
             parts, records = [], 0
             is_kept = is_kept and not self._is_merged
         self._recent, self._recent_records = (parts, records) if records else (self._recent, self._recent_records)
-        columns = _hashed(parts[0].schema.names) if records else self._columns
-        if is_kept and set(self._columns) <= set(columns):
-            columns = self._columns
         new = [
-            version
+            (columns, version)
             for part in parts
-            for version in self._versions(part, [name for name in columns if name in part.schema.names])
+            for columns in (_hashed(part.schema.names),)
+            for version in self._versions(part, columns)
         ]
-        self._committed.replace(key for key, _ in new if key is not None)
-        old = self._old(is_complete=is_complete) if is_kept and columns == self._columns else []
-        return self._kept_hashes(columns, self._higher(highest) if old else to_json(highest), old, new)
+        self._replace([key for _, (key, _) in new if key is not None])
+        old = self._old(is_complete=is_complete) if is_kept else []
+        return self._kept_hashes(self._higher(highest) if old else to_json(highest), old, new)
 
-    def _old(self, *, is_complete: bool) -> list[tuple[str | None, str]]:
+    def _old(self, *, is_complete: bool) -> list[tuple[_Columns, _Version]]:
         """Return the versions committed before, without keys of which another version was sent."""
         if self._is_merged and self._has_dropped:
             return []  # the keys of some sent records are no longer known; a merge may send the others again
-        is_met = self._met.elements()
-        met = [version for version in is_met if not (self._is_merged and self._committed.is_replaced(version[0]))]
-        return [*met, *self._committed.unread(is_complete=is_complete)]
+        replaced = [committed.is_replaced for committed in self._committed.values()] if self._is_merged else []
+        met = [each for each in self._met.elements() if not any(is_replaced(each[1][0]) for is_replaced in replaced)]
+        unread = [
+            (columns, version)
+            for columns, committed in self._committed.items()
+            for version in committed.unread(is_complete=is_complete)
+        ]
+        return [*met, *unread]
 
     def _kept_hashes(
-        self,
-        columns: list[str],
-        high: Any,
-        old: list[tuple[str | None, str]],
-        new: list[tuple[str | None, str]],
+        self, high: Any, old: list[tuple[_Columns, _Version]], new: list[tuple[_Columns, _Version]]
     ) -> dict[str, Any]:
         if self._is_merged and self._keys:
-            new = last_of_each_key(new)
+            new = list({version[0]: (columns, version) for columns, version in new}.values())
             old = old if len(old) + len(new) <= MAX_HASHES else []
-        hashes = Counter(f"{key or ''}{record}" for key, record in (*old, *new))
-        if not hashes:
+        found: dict[_Columns, Counter[str]] = {}
+        for columns, (key, digest) in (*old, *new):
+            found.setdefault(columns, Counter())[f"{key or ''}{digest}"] += 1
+        if not found:
             return {}
-        keys = {"keys": self._keys} if self._keys else {}
-        return {BOUNDARY: {"columns": columns, "high": high, **keys, "hashes": dict(hashes)}}
+        parts = [{"columns": list(columns), "hashes": dict(hashes)} for columns, hashes in found.items()]
+        boundary: dict[str, Any] = {**parts[0], "high": high}
+        if self._keys:
+            boundary["keys"] = self._keys
+        if parts[1:]:
+            boundary[OTHERS] = parts[1:]
+        return {BOUNDARY: boundary}
 
     def _higher(self, highest: pa.Scalar | None) -> Any:
         """Return the highest replication key of all records sent, as a JSON value."""
@@ -216,7 +256,7 @@ class ResentRecords:
 
     def _keeps_old(self, low: pa.Scalar | None, highest: pa.Scalar | None) -> bool:
         """Tell whether the tap would send records of an earlier run again."""
-        if not self._has_old:
+        if not self._committed:
             return False
         if not self._recent:
             return True
@@ -244,9 +284,9 @@ class ResentRecords:
             return None
 
 
-def _hashed(names: Sequence[str]) -> list[str]:
+def _hashed(names: Sequence[str]) -> _Columns:
     """Return the columns that are equal when a record is sent again: not those of the extraction."""
-    return [name for name in names if not name.startswith("_sdc_")] or list(names)
+    return tuple(name for name in names if not name.startswith("_sdc_")) or tuple(names)
 
 
 def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:

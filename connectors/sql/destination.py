@@ -165,7 +165,8 @@ class SqlDestination(ABC):
             session, found = lease.session, self.dialect.catalog.reflect(lease.session, [name]).get(name)
             if found is None:
                 raise FatalConnectorError(f"table {table!r} is gone", connector=self.connector)
-            has_index = frozenset(key) in self.dialect.catalog.unique_keys(session, found)
+            unique = self.dialect.catalog.unique_keys(session, found)
+            has_index = frozenset(key) in unique
             repeated = session.query(writes.repeated_key(name, key)) if key and not has_index else []
             if key and not repeated and session.query(writes.null_key(name, key)):
                 repeated = [(None,) * len(key)]
@@ -176,6 +177,7 @@ class SqlDestination(ABC):
             has_index=has_index,
             ambiguous=tuple(repeated[0]) if repeated else None,
             statement=self.dialect.tables.create_unique(name, key) if key else "",
+            unique=tuple(sorted(tuple(sorted(columns)) for columns in unique if columns)),
         )
 
     def keeps_rejected(self) -> str:

@@ -517,7 +517,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         examines = self.can(destination, "examines_tables")
         self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a"), (3, "c"), (2, "b")), FINAL)
         found = examines.examine("people", ["id"], ["id"])
-        assert (found.newest, found.has_index, found.ambiguous) == ((3,), False, None)
+        assert (found.newest, found.has_index, found.ambiguous, found.unique) == ((3,), False, None, ())
         assert found.statement
         self.run(destination, self.load_of(PEOPLE, APPEND), people((2, "b")), FINAL)
         assert examines.examine("people", ["id"], []).ambiguous == (2,)

@@ -59,13 +59,15 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
     records = _examined(session, planned, wants_bookmark=not texts)
     if records is not None:
         _refuse_keys(planned, records)
+    if (unique := _unique_of_append(planned, records)) and not texts and _is_read_again(planned, records):
+        raise StateError(_refused_append(planned, unique))
     bookmark = None
     if selected.stream.replication_method is ReplicationMethod.INCREMENTAL:
         bookmark = bookmark_of_texts(planned.selected, texts) if texts else _newest(planned.selected, records)
     elif texts:
         bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
     state = write_bookmark(session, store, selected, bookmark)
-    return Adoption(state=state, notes=tuple(_notes(planned)))
+    return Adoption(state=state, notes=tuple(_notes(planned, unique)))
 
 
 def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
@@ -153,12 +155,12 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
 def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
     """Look into the table's records; None: nothing about them matters."""
     stream = planned.selected.stream
-    is_merge = planned.selected.write_disposition is WriteDisposition.MERGE
-    key = _columns(planned, stream.key_properties) if is_merge else []
+    disposition = planned.selected.write_disposition
+    key = _columns(planned, stream.key_properties) if disposition is WriteDisposition.MERGE else []
     bookmark = _columns(planned, stream.bookmark_properties) if wants_bookmark else []
-    if not key and not bookmark:
-        return None
     examines = session.destination_can.examines_tables
+    if not key and not bookmark and (disposition is not WriteDisposition.APPEND or examines is None):
+        return None
     if examines is None:
         connector = session.pipeline.destination.connector
         raise StateError(f"destination connector {connector!r} cannot adopt tables: use another `destination_table`")
@@ -178,6 +180,45 @@ def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
             f"table {table!r} has no unique index on its key ({keys}), by which a merge finds records; make it, then "
             f"adopt the table: {records.statement}"
         )
+
+
+def _unique_of_append(planned: PlannedStream, records: TableRecords | None) -> tuple[str, ...]:
+    """Return the columns of a unique index that refuses a record which an append writes once more; empty: none does."""
+    if records is None or planned.selected.write_disposition is not WriteDisposition.APPEND:
+        return ()
+    if planned.selected.stream.max_rejected is not None:
+        return ()  # such records are set aside
+    written = {each.name if each.kept is None else each.kept.column for each in planned.mapping.columns}
+    return next((columns for columns in records.unique if written.issuperset(columns)), ())
+
+
+def _is_read_again(planned: PlannedStream, records: TableRecords | None) -> bool:
+    """Tell whether the next run reads records that the table has, as far as is known before its transformers run."""
+    stream = planned.selected.stream
+    if planned.table.is_empty or not planned.is_schema_decided:
+        return False
+    if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+        return True
+    return records is not None and records.newest is not None and not stream.is_above_bookmark
+
+
+def _refused_append(planned: PlannedStream, unique: Sequence[str]) -> str:
+    names = planned.selected.stream.bookmark_properties
+    above, values = ", ".join(f'{name}: ">"' for name in names), " ".join(f"{name}=VALUE" for name in names)
+    past = (
+        f"`bookmark_property_operators: {{{above}}}` if the table has all records at its newest bookmark, give a later "
+        f"one ({values}), "
+    )
+    return (
+        f"stream {planned.name!r} is appended, and table {planned.key.destination_table!r} has a unique index on "
+        f"{', '.join(unique)}: the next run writes {_repeated(planned)} once more, and the database refuses those that "
+        f"are there. Say `write_disposition: merge` with key_properties, {past if names else ''}or drop the index"
+    )
+
+
+def _repeated(planned: PlannedStream) -> str:
+    is_incremental = planned.selected.stream.replication_method is ReplicationMethod.INCREMENTAL
+    return "records at the bookmark" if is_incremental else "all records"
 
 
 def _newest(selected: SelectedStream, records: TableRecords | None) -> dict[str, Any] | None:
@@ -210,16 +251,15 @@ def _json_of(value: Any, kind: pa.DataType) -> Any:
     return to_json(value)
 
 
-def _notes(planned: PlannedStream) -> list[str]:
+def _notes(planned: PlannedStream, unique: Sequence[str]) -> list[str]:
     changes = [change for change in planned.changes if change != "replace table"]
     notes = [f"the next run changes the table: {'; '.join(changes)}"] if changes else []
     if not planned.is_schema_decided:
         differing = [text for text in (_renamed(planned), _unfit(planned)) if text]
         notes += [f"unless a transformer makes other columns: {text}" for text in differing]
-    is_incremental = planned.selected.stream.replication_method is ReplicationMethod.INCREMENTAL
     if planned.selected.write_disposition is WriteDisposition.REPLACE:
         notes.append("the next run replaces the table's records")
     elif planned.selected.write_disposition is WriteDisposition.APPEND:
-        what = "records at the bookmark" if is_incremental else "all records"
-        notes.append(f"{planned.name} is appended: the next run writes {what} once more")
+        refused = f"; its unique index on {', '.join(unique)} refuses those that are there" if unique else ""
+        notes.append(f"{planned.name} is appended: the next run writes {_repeated(planned)} once more{refused}")
     return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_ahead
 from syncblocks.connectors.stream import WriteDisposition
@@ -38,7 +39,7 @@ def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
     stream, row = planned.selected.stream, ledger_row(planned.table, planned.key)
     if stream.keeps_own_bookmark:
         raise ConfigError(f"stream {planned.name!r} keeps its own bookmark, in the source's form", key="--bookmark")
-    bookmark = bookmark_of_texts(planned.selected, texts)
+    bookmark = _given(planned, texts)
     held = None if row is None else row.bookmark
     if planned.write_disposition is WriteDisposition.REPLACE:
         raise ConfigError(f"stream {planned.name!r} is read from scratch in this run", key="--bookmark")
@@ -54,3 +55,16 @@ def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
         if not is_ahead(stream, new, old):
             bookmark = dict(held or bookmark)  # it knows the records at it
     return replace(planned, start=Start(bookmark=bookmark, reason="--bookmark", is_given=True))
+
+
+def _given(planned: PlannedStream, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the bookmark of given values.
+
+    Raises:
+        ConfigError: they are none of the stream's. It has no cause: that of a connector would be a failed run.
+    """
+    try:
+        return bookmark_of_texts(planned.selected, texts)
+    except ConfigError as error:
+        key = f"--bookmark {planned.name}"
+        raise ConfigError(error.message, key=key, allowed=error.allowed, nearest=error.nearest) from None

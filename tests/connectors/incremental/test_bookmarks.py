@@ -229,6 +229,42 @@ def test_after_a_change_of_columns_a_record_that_changes_at_the_bookmark_is_new(
     assert found[1:] == ([[9], [8], []] if keys else [[9], [], []]), "without keys, equal records are counted"
 
 
+@pytest.mark.parametrize("keys", [("id",), ()], ids=["keys", "no keys"])
+def test_so_it_is_after_a_run_that_ended_in_the_middle(keys: tuple[str, ...]) -> None:
+    """What it had sent at the bookmark is known by all columns, also where the bookmark's are fewer."""
+    of = replace(stream(schema=SCHEMA.append(pa.field("c", pa.int64()))), key_properties=keys)
+    _, marks = run(replace(stream(), key_properties=keys), [batch([(1, 7, "x")])])
+    source = [batch([(number, 7, "x", 8)], of.schema) for number in (1, 2, 3)]
+    _, marks = run(of, source, marks[-1].bookmark, checkpoint_records=1)
+    changed = [batch([(1, 7, "x", 8), (2, 7, "x", 9), (3, 7, "x", 8)], of.schema)]
+    arrived, _ = run(of, changed, marks[0].bookmark)
+    assert (2, 7, "x", 9) in arrived
+
+
+@pytest.mark.parametrize("keys", [("id",), ()], ids=["keys", "no keys"])
+@pytest.mark.parametrize("change", ["added", "retyped", "dropped"])
+def test_an_append_warns_where_it_knows_records_by_their_keys_alone(
+    change: str, keys: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A change of one of them is not sent, until somebody sets the bookmark."""
+    before = {
+        "added": SCHEMA,
+        "retyped": SCHEMA.append(pa.field("c", pa.bool_())),
+        "dropped": SCHEMA.append(pa.field("gone", pa.string())),
+    }[change]
+    old = {"id": 1, "a": 7, "b": "x"}
+    _, marks = run(replace(stream(schema=before), key_properties=keys), [pa.RecordBatch.from_pylist([old], before)])
+    of = replace(stream(schema=SCHEMA.append(pa.field("c", pa.int64()))), key_properties=keys)
+    source = [batch([(1, 7, "y", None)], of.schema)]
+    arrived, marks = run(of, source, marks[-1].bookmark)
+    is_by_key = bool(keys) and change != "added"
+    assert ("recognised by their keys" in caplog.text, arrived == []) == (is_by_key, is_by_key)
+    caplog.clear()
+    arrived, _ = run(of, source, marks[-1].bookmark)
+    assert (arrived, caplog.text) == ([], "")
+    assert run(of, source, values(marks[-1].bookmark))[0] == [(1, 7, "y", None)]
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

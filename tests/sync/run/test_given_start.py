@@ -83,6 +83,18 @@ def test_a_run_may_start_past_the_bookmark(bench: Bench) -> None:
     assert bench.notes() == [(4, "old"), (5, "old")]
 
 
+def test_a_value_of_another_type_is_a_mistake_of_the_command_line_and_no_run(bench: Bench, run_cli: RunCLI) -> None:
+    """Also after an earlier run, where a mistake that lies in source or destination is a failed run."""
+    file = bench.file()
+    for runs in ([], [True]):
+        found = run_cli(["run", file, "--bookmark", "orders", "day=yesterday"], bench.folder)
+        assert found.returncode == 2, found.stderr
+        assert "--bookmark orders: 'yesterday' is no value of column 'day'" in found.stderr
+        listed = run_cli(["runs", "list", file, "--json"], bench.folder)
+        assert len(json.loads(listed.stdout)["runs"]) == len(runs), listed.stderr
+        bench.run()
+
+
 def test_an_append_is_not_started_below(bench: Bench) -> None:
     appended = {"write_disposition": "append"}
     bench.run(**appended)

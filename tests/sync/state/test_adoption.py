@@ -198,3 +198,52 @@ def test_a_bookmark_has_the_type_that_the_table_decides(tmp_path: Path, capfd: p
         target.query("create table orders (id bigint primary key, v varchar, moved timestamptz)")
         assert shop.state("adopt", "orders", "moved=2024-01-01") == 0
         assert "adopted to moved=2024-01-01T00:00:00+00:00" in capfd.readouterr().out
+
+
+def test_an_append_that_a_unique_index_would_refuse_is_refused_before(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its next run would write the records at the bookmark once more, and fail; each way out is one."""
+    shop.create(v="text")
+    for number in (1, 2):
+        shop.insert(number, number)
+    shop.stream["write_disposition"] = "append"
+    assert shop.state("adopt", "orders") == 2
+    said = capfd.readouterr().err
+    assert "has a unique index on id: the next run writes records at the bookmark once more" in said
+    assert "write_disposition: merge" in said
+    ways = [({"bookmark_property_operators": {"moved": ">"}}, "old"), ({"write_disposition": "merge"}, "b")]
+    for more, value in ways:
+        shop.target.query("delete from orders where id = 3")
+        own, shop.stream = shop.stream, shop.stream | more
+        assert shop.state("adopt", "orders") == 0, capfd.readouterr()
+        assert run_pipeline(shop.write()).status == "success"
+        assert shop.values() == [(1, "old"), (2, value), (3, "c")]
+        assert shop.state("reset", "--forget", "orders") == 0, capfd.readouterr()
+        shop.stream = own
+    assert shop.state("adopt", "orders", "moved=2024-01-03") == 0
+    assert "its unique index on id refuses those that are there" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("index", "more", "is_fine"),
+    [
+        ("", {}, True),
+        ("id", {}, False),
+        ("number", {}, True),
+        ("id", {"on_rejected": "keep"}, True),
+        ("id", {"replication_method": "FULL_TABLE", "bookmark_properties": None}, False),
+    ],
+    ids=["none", "on a column of the stream", "on a column that the database fills", "rejected are kept", "FULL_TABLE"],
+)
+def test_whether_an_append_is_refused(lite: Shop, index: str, more: dict[str, Any], is_fine: bool) -> None:
+    number = "number integer primary key autoincrement" if index == "number" else "number integer"
+    lite.target.query(f"create table orders (id bigint, v text, moved timestamp, {number})")
+    if index == "id":
+        lite.target.query("create unique index by_id on orders (id)")
+    for place in (1, 2):
+        lite.target.query(f"insert into orders (id, v, moved) values ({place}, 'old', '2024-01-0{place} 10:00:00')")
+    lite.stream |= {"write_disposition": "append", "key_properties": None, **more}
+    assert lite.state("adopt", "orders") == (0 if is_fine else 2)
+    if is_fine:
+        assert run_pipeline(lite.write()).status == "success"
