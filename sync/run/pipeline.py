@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -371,6 +371,8 @@ class Runner:
             self.drain(self.pipeline.drain_s)
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
+        with suppress(SyncError):  # what a dead process offered to workers; a claim that stays is in nobody's way
+            self.store.forget_ranges()
         return recovered
 
     def _recover(self) -> PipelineRun | None:
