@@ -542,6 +542,16 @@ class TextSource(FileSource):
         cast("BoundedFormat", self._format).record_bytes = size_bytes
 
 
+class JSONTextSource(TextSource, ObjectSource):
+    """Reads text files of JSON objects, of which no schema says what they hold."""
+
+    finds_objects = True
+
+    def has_one_null(self) -> bool:
+        """Return True: a missing key and `null` are the same."""
+        return True
+
+
 class TypedSource(ObjectSource):
     """Reads files that say the types of their columns."""
 
