@@ -201,8 +201,8 @@ class Run:
             self.document["destination"] = {"connector": "postgres", "config": {"url": far}}
         elif where == "store":
             self.document["store"] = far
-            # More than the test takes to find the run under way.
-            memory |= {"batch_size": 1, "delay_s": 0.5}
+            # Longer than the test takes to find the run under way, and than a signal waits for an answer in the dark.
+            memory |= {"batch_size": 1, "delay_s": 3}
         (folder / "recorder.py").write_text(RECORDER)
         (folder / "p.yaml").write_text(yaml.safe_dump(self.document))
 
