@@ -27,7 +27,8 @@ from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.existing import without_existing
 from ..plan.part import Part
-from ..plan.plan import Connectors, Plan, plan_streams, refuse_undecided
+from ..plan.plan import Connectors, Plan
+from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
     Selection,

@@ -16,7 +16,8 @@ from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
 
 from ..errors import StateError
-from ..plan.plan import PlannedStream, plan_streams
+from ..plan.plan import PlannedStream
+from ..plan.planning import plan_streams
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
 from ..session.inspection import selected_streams

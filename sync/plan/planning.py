@@ -1,0 +1,165 @@
+"""Plans a run: its streams, their order and groups, and what a person should know. Pure; creates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from syncblocks.connectors.stream import LedgerKey, TableState
+
+from ..config import Pipeline
+from ..delivery.subscriptions import UserCode
+from .checks import (
+    Unplannable,
+    check_own_source,
+    check_shared_tables,
+    forgetting_warnings,
+    rejected_warnings,
+    server_warnings,
+    sharing_streams,
+    stream_error,
+)
+from .columns import computed_warnings
+from .order import Order, cycle_warnings, in_order
+from .part import Part
+from .placement import checked_placement
+from .plan import Connectors, Plan, PlannedStream
+from .reading import late_warnings, limit_warnings, query_warnings, unknown_type_warnings, unused_warnings
+from .replaced_settings import replaced_warnings
+from .selected_stream import SelectedStream
+from .shapes import Shape
+from .stream_planning import StreamPlanning, plan_stream, refused_stream
+from .wires import common_wires
+
+#: Connectors of files, and those of their settings that say into which files records go.
+_FILES = ("csv", "jsonl", "parquet")
+_OF_FILES = ("partition_by", "file_records", "file_bytes")
+
+
+def plan_streams(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    tables: Mapping[str, TableState],
+    known: Mapping[tuple[str, str], Shape | None],
+    code: UserCode,
+    *,
+    connectors: Connectors,
+    full_refresh: bool = False,
+    drop_history: bool = False,
+    may_be_late: bool = False,
+    part: Part | None = None,
+) -> Plan:
+    """Plan a run: decide everything that can be decided before a record is read.
+
+    Args:
+        pipeline: the pipeline file.
+        selected: streams of this run, in run order.
+        tables: state of every destination table.
+        known: (stream, destination table) of each state in the run store -> the stream's shape.
+        code: the user's functions.
+        connectors: gives groups, wires and abilities.
+        full_refresh: replace every table and ignore every bookmark.
+        drop_history: with `full_refresh`, the histories as well.
+        may_be_late: the run was due before it began (a tick).
+        part: of the plan of which these streams are a part; None: they are the whole plan.
+
+    Raises:
+        ConfigError: two streams or pipelines would overwrite each other; a table of another program would be written;
+            a table is its own source.
+    """
+    can = connectors.destination_can
+    check_shared_tables(pipeline, selected, tables, can, full_refresh=full_refresh)
+    sharing = sharing_streams(selected, can, part)
+    order = in_order(selected, tables, can.names_tables)
+    streams = []
+    for stream in order.streams:
+        place = (stream.name, stream.destination_table)
+        planning = StreamPlanning(
+            pipeline=pipeline,
+            key=LedgerKey(pipeline=pipeline.pipeline, stream=stream.name, destination_table=stream.destination_table),
+            table=tables[stream.destination_table],
+            is_known=place in known,
+            before=known.get(place),
+            sharing=sharing[stream.name],
+            code=code,
+            connectors=connectors,
+            full_refresh=full_refresh,
+            drop_history=drop_history,
+            may_be_late=may_be_late,
+        )
+        check_own_source(pipeline, stream, planning.table, connectors.source, connectors.destination)
+        try:
+            planned = plan_stream(planning, stream)
+        except Unplannable as error:
+            if not pipeline.allow_blocks_to_fail:
+                raise
+            planned = refused_stream(planning, stream, error.message)
+        parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
+        streams.append(replace(planned, parents=parents, chain=chain))
+    groups = tuple(
+        tuple(stream.name for stream in group)
+        for group in connectors.source.groups([stream.stream for stream in order.streams])
+    )
+    wires = common_wires({planned.name: planned.wire for planned in streams}, groups)
+    planned_streams = tuple(replace(planned, wire=wires[planned.name]) for planned in streams)
+    if part is not None:
+        return Plan(streams=planned_streams, groups=groups)
+    connector, config = pipeline.destination.connector, pipeline.destination.config
+    return Plan(
+        streams=planned_streams,
+        groups=groups,
+        before=pipeline.before,
+        warnings=_warnings(pipeline, selected, order, streams, code, connectors),
+        elsewhere=checked_placement(
+            pipeline,
+            connectors.source_can,
+            can,
+            {planned.name: planned.data_blocks for planned in streams},
+            has_ledger=connectors.destination.has_ledger,
+        ),
+        files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
+    )
+
+
+def _warnings(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    order: Order,
+    streams: Sequence[PlannedStream],
+    code: UserCode,
+    connectors: Connectors,
+) -> tuple[str, ...]:
+    """Return what `plan` and the run say of a whole plan."""
+    warnings = [*code.warnings, *replaced_warnings(pipeline, [stream.name for stream in selected])]
+    if not connectors.destination.has_ledger:
+        warnings.append("this destination cannot hold a ledger: at least once, a crash may repeat records")
+    warnings += server_warnings(pipeline, connectors.source_can, connectors.destination_can)
+    warnings += rejected_warnings(pipeline, selected, connectors.destination_can)
+    warnings += forgetting_warnings(selected, connectors.destination_can)
+    warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
+    warnings += cycle_warnings(order)
+    warnings += limit_warnings(selected)
+    warnings += query_warnings(selected, connectors.source_can)
+    warnings += unknown_type_warnings(selected)
+    warnings += unused_warnings(pipeline, selected)
+    warnings += [f"{planned.name}: {notice}" for planned in streams for notice in planned.notices]
+    warnings += [warning for planned in streams for warning in planned.warnings]
+    return (*warnings, *late_warnings({planned.name: planned.resumption for planned in streams}))
+
+
+def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
+    """Raise if columns of some streams cannot be kept, and the file does not say what to do; name them all.
+
+    With `allow_blocks_to_fail` these streams fail, each in its turn, and the others run.
+    """
+    found = [planned for planned in plan.streams if planned.needs_decision]
+    if not found or pipeline.allow_blocks_to_fail:
+        return
+    if len(found) == 1:
+        raise stream_error(pipeline, found[0].selected, found[0].refusal)
+    listed = "".join(f"\n  stream {planned.name!r}: {planned.refusal}" for planned in found)
+    raise pipeline.error(
+        found[0].selected.location,
+        f"{len(found)} streams have columns that {pipeline.destination.connector} cannot keep:{listed}\n"
+        "  With `allow_blocks_to_fail: true` only these streams fail",
+    )

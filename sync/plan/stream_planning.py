@@ -1,0 +1,491 @@
+"""Plans one stream: where it starts, what its columns become, what is refused, how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.stream import (
+    LedgerKey,
+    LedgerRow,
+    Stream,
+    TableState,
+    WriteDisposition,
+    WrittenRange,
+    notices_of,
+)
+
+from ..config import Pipeline
+from ..delivery.subscriptions import UserCode, data_blocks
+from .checks import (
+    Unplannable,
+    check_added,
+    check_ranges,
+    check_rejected,
+    check_tracked,
+    check_unique,
+    check_updates_only,
+    stream_error,
+)
+from .columns import ColumnMapping, Rules, map_columns, table_changes
+from .deleted_when import check_deleted_when
+from .deletes import other_writers, plan_deletes, why_no_deletes
+from .evolution import (
+    Ignored,
+    former_key,
+    frozen,
+    ignored,
+    of_source,
+    planned_changes,
+    rekeyed,
+    relaxed,
+    unless_left_out,
+    without_columns,
+)
+from .filling import columns_to_fill, why_no_filling
+from .guessed import decided
+from .history import check_history, timed
+from .latest import check_latest
+from .masks import refuse_masked_folders
+from .nanoseconds import in_microseconds
+from .plan import Connectors, PlannedStream
+from .reading import Reading, plan_reading, plan_resumption
+from .selected_stream import SelectedStream
+from .shapes import Change, Shape, differences, shape_of
+from .start import Start, ledger_row, not_ours, starting_point
+from .stream_transformers import transformers_of
+from .undecided import is_undecided, settled, text_warnings, turned_to_text
+from .value_checks import length_checks, value_checks
+from .wires import ARROW, chosen_wire
+from .written_range import arriving_range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlanning:
+    """What the plan of one stream is made from, beside the stream as it is selected."""
+
+    pipeline: Pipeline
+    key: LedgerKey
+    #: The state of its destination table.
+    table: TableState
+    #: Whether the run store has a state of it, and its shape there.
+    is_known: bool
+    before: Shape | None
+    #: The streams of the plan that write its table.
+    sharing: Sequence[str]
+    code: UserCode
+    connectors: Connectors
+    full_refresh: bool
+    drop_history: bool
+    may_be_late: bool
+
+    def disposition(self, stream: SelectedStream) -> WriteDisposition:
+        """Return the disposition of this run: a full refresh replaces."""
+        return WriteDisposition.REPLACE if self.full_refresh else stream.write_disposition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrival:
+    """A stream before and behind its transformers, as far as it can be known before a record is read."""
+
+    selected: SelectedStream
+    #: As its records are read, and as the source offers them: with types that its first load decides.
+    read: Stream
+    offered: Stream
+    #: The transformer blocks that apply, in order.
+    blocks: Sequence[Any]
+    #: The stream behind them; whether no function of theirs may still change it.
+    declared: Stream
+    is_decided: bool
+    #: Columns by the source's names -> by the names behind the transformers.
+    names: Mapping[str, str]
+    rules: Rules
+
+    @property
+    def required(self) -> list[str]:
+        """Names of the columns that hold no NULL at the source."""
+        return [field.name for field in self.read.schema if not field.nullable]
+
+    def again(self, planning: StreamPlanning, stream: Stream) -> _Arrival:
+        """Return it with other types of the stream's columns."""
+        selected = replace(self.selected, stream=stream)
+        declared, _ = _behind_transformers(planning, selected, self.blocks)
+        return replace(self, selected=selected, declared=declared)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mapped:
+    """A stream's columns, and the destination's."""
+
+    arrival: _Arrival
+    mapping: ColumnMapping
+    #: What `on_schema_change: ignore` leaves out for sure, and what it may leave out, by the arriving names.
+    left: Ignored
+    unsure: frozenset[str]
+
+
+def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStream:
+    """Plan one stream.
+
+    Raises:
+        Unplannable: source or destination cannot serve it; with `allow_blocks_to_fail` it fails in its turn.
+        ConfigError: the pipeline file asks for what cannot be.
+    """
+    row = _ledger_row(planning, stream)
+    if row is not None:
+        planning = replace(planning, table=replace(planning.table, columns=row.columns))
+    start = _start(planning, stream, row)
+    arrival = _arrival(planning, stream, row, start)
+    before = planning.before if planning.table.schema is not None else None
+    mapped = _mapped(planning, arrival, before)
+    return _planned(planning, mapped, row, start, before)
+
+
+def refused_stream(planning: StreamPlanning, stream: SelectedStream, refusal: str) -> PlannedStream:
+    """Plan a stream that will fail in its turn: source or destination cannot serve it."""
+    planning = replace(planning, full_refresh=False)
+    return PlannedStream(
+        selected=stream,
+        key=planning.key,
+        table=planning.table,
+        start=Start(bookmark=None, reason="will fail"),
+        write_disposition=stream.write_disposition,
+        wire=ARROW,
+        transformers=tuple(block.block for block in transformers_of(planning.pipeline, stream)),
+        arriving=stream.stream,
+        is_schema_decided=True,
+        reading=Reading(readers=1, loaders=1, ranges=1, why=""),
+        resumption=None,
+        mapping=ColumnMapping(declared=stream.stream, arriving=stream.stream, columns=()),
+        rules=_rules(planning, stream),
+        changes=(),
+        shape=shape_of(stream.stream),
+        source_changes=(),
+        former_key=None,
+        refusal=refusal,
+        is_refused_by_destination=not stream.stream.unreadable,
+        needs_decision=False,
+        data_blocks=_data_blocks(planning, stream),
+        ignored=None,
+    )
+
+
+# -- where it starts ---------------------------------------------------------------------------------------------------
+
+
+def _ledger_row(planning: StreamPlanning, stream: SelectedStream) -> LedgerRow | None:
+    """Return what the destination's ledger says of the stream; refuse what neither side can serve."""
+    pipeline, can = planning.pipeline, planning.connectors.destination_can
+    refusal = "" if can.refuses_keys is None else can.refuses_keys.refusal(planning.key)
+    if refusal:
+        raise stream_error(pipeline, stream, refusal, kind=Unplannable)
+    row = ledger_row(planning.table, planning.key)
+    check_history(
+        pipeline,
+        stream,
+        planning.table,
+        row,
+        can,
+        full_refresh=planning.full_refresh,
+        drop_history=planning.drop_history,
+    )
+    if stream.stream.unreadable:
+        raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
+    return row
+
+
+def _start(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | None) -> Start:
+    connectors = planning.connectors
+    start = starting_point(
+        stream,
+        planning.table,
+        row,
+        is_known=planning.is_known,
+        sources=(connectors.source_name, connectors.source.identity()),
+        full_refresh=planning.full_refresh,
+    )
+    if isinstance(start, str):
+        raise stream_error(planning.pipeline, stream, start)
+    return start
+
+
+# -- what its columns become -------------------------------------------------------------------------------------------
+
+
+def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | None, start: Start) -> _Arrival:
+    """Decide the types that the pipeline file, the table and earlier records decide."""
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    read, types = stream.stream, connectors.source_can.finds_types
+    if types is not None and not full_refresh:
+        stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
+    blocks = transformers_of(pipeline, stream)
+    declared, is_decided = _behind_transformers(planning, stream, blocks)
+    check_added(pipeline, stream, declared, connectors.destination_can)
+    writers = other_writers(planning.key, planning.table, planning.sharing)
+    if reason := why_no_deletes(stream, declared, planning.table, writers, connectors, is_decided=is_decided):
+        raise stream_error(pipeline, stream, f"`deletes` {reason}")
+    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    rules = _rules(planning, stream)
+    stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=planning.may_be_late)
+    rules = replace(
+        rules,
+        said={names[name]: kind for name, kind in stream.said.items() if name in names},
+        decode={names[name]: form for name, form in stream.decode.items() if name in names},
+        lengths={names[name]: length for name, length in stream.lengths.items() if name in names},
+    )
+    if is_decided and not full_refresh:  # what a function makes of a value is not known
+        stream = replace(stream, stream=decided(stream.stream, names, rules))
+        read = stream.stream
+    offered = stream.stream
+    stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
+    arrival = _Arrival(
+        selected=stream,
+        read=read,
+        offered=offered,
+        blocks=blocks,
+        declared=declared,
+        is_decided=is_decided,
+        names=names,
+        rules=rules,
+    )
+    return arrival.again(planning, _refitted(pipeline, stream))
+
+
+def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -> _Mapped:
+    """Map its columns to the destination's types; `before`: the shape in which it was last written."""
+    pipeline, names, is_decided = planning.pipeline, arrival.names, arrival.is_decided
+    required = arrival.required if is_decided else ()
+    arrival = arrival.again(
+        planning, relaxed(arrival.selected.stream, before, required, full_refresh=planning.full_refresh)
+    )
+    stream, rules, left = arrival.selected, arrival.rules, Ignored()
+    try:
+        if _ignores_new_columns(planning, stream):
+            left = ignored(stream.stream, arrival.declared, before, rules, is_decided=is_decided)
+        unsure = frozenset(names[name] for name in left.unsure)
+        rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
+        mapping = map_columns(stream.added.stream(arrival.declared), rules)
+        looks_at_times = planning.connectors.source_can.looks_at_times
+        whole = in_microseconds(stream.stream, names, mapping, rules, looks_at_times)
+        if whole is not stream.stream:
+            arrival = arrival.again(planning, whole)
+            mapping = map_columns(arrival.selected.added.stream(arrival.declared), rules)
+    except FatalConnectorError as error:  # a column that the destination cannot name
+        raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
+    return _Mapped(arrival=replace(arrival, rules=rules), mapping=mapping, left=left, unsure=unsure)
+
+
+def _ignores_new_columns(planning: StreamPlanning, stream: SelectedStream) -> bool:
+    is_held = planning.table.schema is not None and not planning.full_refresh
+    return is_held and stream.on_schema_change == "ignore"
+
+
+def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
+    """Read the values of its filter in the types that its columns have by now."""
+    if not stream.stream.where:
+        return stream.stream
+    from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
+
+    read = stream.stream
+    if read.masks is not None:
+        from syncblocks.connectors.arrow.masking import unmasked_stream
+
+        read = unmasked_stream(read)  # the source filters by values as they are
+    try:
+        return replace(stream.stream, where=refitted(read).where)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+
+
+def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
+    # A full refresh accepts the source as it is now.
+    is_held = planning.table.schema is not None and not planning.full_refresh
+    widens = is_held and stream.on_schema_change == "widen"
+    return Rules(
+        types=planning.connectors.destination_can.states_types,
+        connector=planning.pipeline.destination.connector,
+        table=planning.table,
+        disposition=planning.disposition(stream),
+        on_lossy=stream.on_lossy,
+        added=frozenset(column.field.name for column in stream.added.columns),
+        is_frozen=is_held and stream.on_schema_change == "freeze",
+        widens=widens,
+        others=tuple(other_writers(planning.key, planning.table, planning.sharing)) if widens else (),
+    )
+
+
+def _behind_transformers(
+    planning: StreamPlanning, stream: SelectedStream, blocks: Sequence[Any]
+) -> tuple[Stream, bool]:
+    """Return the stream as its transformers declare it, and whether no function may still change it."""
+    from ..flow.naming import naming_steps
+    from ..flow.transform import Transformer, TransformError, declared_stream
+
+    pipeline, code = planning.pipeline, planning.code
+    declared = declared_stream(
+        stream.stream, [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
+    )
+    try:
+        declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
+    except TransformError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+    return declared, not any(code.transformers[block.block] for block in blocks)
+
+
+# -- what is refused, and how it is read -------------------------------------------------------------------------------
+
+
+def _planned(
+    planning: StreamPlanning, mapped: _Mapped, row: LedgerRow | None, start: Start, before: Shape | None
+) -> PlannedStream:
+    """Decide the rest about a stream whose columns are mapped."""
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    arrival, mapping, left = mapped.arrival, mapped.mapping, mapped.left
+    names, is_decided, rules = arrival.names, arrival.is_decided, arrival.rules
+    stream, disposition = arrival.selected, planning.disposition(arrival.selected)
+    left_out = tuple(name for name in names if name in left.columns)
+    # A replaced table gets new column types, whether values were seen or not.
+    shape = shape_of(
+        arrival.read,
+        stream.left_out,
+        None if disposition is WriteDisposition.REPLACE else before,
+        None if left.unsure else left_out,
+        arrival.required,
+        is_decided=is_decided,
+    )
+    changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
+    if start.is_unclaimed and (altered := _alterations(mapping, planning.table, is_decided=is_decided)):
+        raise stream_error(pipeline, stream, not_ours(stream, altered))
+    refused = _refused_changes(planning, mapped, changes, before)
+    lossy = mapping.refusals if is_decided else ()
+    stream = replace(stream, stream=without_columns(stream.stream, left.columns))
+    declared = stream.added.stream(without_columns(arrival.declared, rules.left_out - mapped.unsure))
+    arriving = mapping.arriving if is_decided else declared
+    arrival = replace(arrival, selected=stream, declared=declared)
+    written = _checked(planning, arrival, mapping)
+    reading, wire = _reading(planning, arrival, mapping, arriving)
+    fills = _fills(planning, arrival, mapping, row, start)
+    return PlannedStream(
+        selected=stream,
+        key=planning.key,
+        table=planning.table,
+        start=start,
+        # A history begins anew by itself: versions of one key may arrive.
+        write_disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
+        wire=wire,
+        transformers=tuple(block.block for block in arrival.blocks),
+        arriving=arriving,
+        is_schema_decided=is_decided,
+        checks=(
+            *value_checks(pipeline, stream, mapping, names, is_decided=is_decided),
+            *length_checks(mapping, rules.lengths, is_decided=is_decided),
+        ),
+        warn_checks=value_checks(pipeline, stream, mapping, names, is_decided=is_decided, setting="warn_checks"),
+        mapping=replace(mapping, declared=declared),
+        rules=replace(rules, left_out=mapped.unsure),
+        changes=(*planned_changes(mapping, planning.table, disposition, is_decided=is_decided), *of_source(changes)),
+        shape=shape,
+        source_changes=changes,
+        ignored=left_out if _ignores_new_columns(planning, stream) else None,
+        former_key=former_key(
+            before, shape, [planning.code.renames[block.block] for block in arrival.blocks], stream.naming
+        ),
+        refusal="; ".join([*refused, *lossy]),
+        is_refused_by_destination=not refused,
+        needs_decision=bool(lossy) and not changes,
+        data_blocks=_data_blocks(planning, stream),
+        written_range=written,
+        reading=reading,
+        resumption=plan_resumption(stream.stream, connectors.source_can),
+        drops_history=full_refresh and stream.added.history is not None,
+        deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
+        fills=fills,
+        notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, planning.table)),
+        warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
+        + tuple(text_warnings(arrival.offered, names, mapping, is_decided=is_decided)),
+    )
+
+
+def _alterations(mapping: ColumnMapping, table: TableState, *, is_decided: bool) -> list[str]:
+    """Say why a stream cannot be written into a table as it is; empty if it can."""
+    if not is_decided:
+        return ["a transformer decides the columns"]
+    return [*table_changes(mapping, table), *mapping.refusals]
+
+
+def _refused_changes(
+    planning: StreamPlanning, mapped: _Mapped, changes: Sequence[Change], before: Shape | None
+) -> list[str]:
+    """Return the changes of the source that the stream must not take over, in words."""
+    rules = mapped.arrival.rules
+    found = [frozen(changes, before, mapped.mapping, rules)]
+    if not planning.full_refresh:
+        found.append(rekeyed(changes, mapped.arrival.selected, rules))
+    return [text for text in found if text]
+
+
+def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping) -> WrittenRange | None:
+    """Refuse settings that its columns or the connectors cannot serve; return the range that `replace_range` writes."""
+    pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
+    stream, table, is_decided, can = arrival.selected, planning.table, arrival.is_decided, connectors.destination_can
+    check_rejected(pipeline, stream, can)
+    check_updates_only(pipeline, stream, table, can, full_refresh=full_refresh)
+    check_tracked(pipeline, stream, can)
+    check_ranges(pipeline, stream, can)
+    try:
+        written = arriving_range(stream, arrival.names, mapping, table, full_refresh=full_refresh)
+    except ValueError as error:
+        raise stream_error(pipeline, stream, str(error)) from error
+    check_unique(pipeline, stream, can, full_refresh=full_refresh)
+    refuse_masked_folders(pipeline, stream, arrival.names)
+    check_latest(pipeline, stream, arrival.declared, mapping, table, connectors, is_decided=is_decided)
+    check_deleted_when(pipeline, stream, arrival.declared, mapping, connectors, is_decided=is_decided)
+    return written
+
+
+def _reading(
+    planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping, arriving: Stream
+) -> tuple[Reading, str]:
+    """Return by how many readers it is read, and the wire on which its records go."""
+    pipeline, connectors, stream = planning.pipeline, planning.connectors, arrival.selected
+    disposition, kept = planning.disposition(stream), _data_blocks(planning, stream)
+    is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
+    is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
+    is_untouched = not (kept or is_converted or stream.added or is_checked)
+    wire = ARROW
+    # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.
+    is_plain = arrival.is_decided and is_untouched and stream.stream.max_rejected is None
+    if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:
+        wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
+    has_own_names = arriving.schema.names == stream.stream.schema.names
+    reading = plan_reading(
+        stream,
+        disposition,
+        connectors.source_can,
+        connectors.destination_can,
+        source_name=pipeline.source.connector,
+        is_plain=is_untouched and has_own_names and not arrival.blocks,
+        has_workers=pipeline.executor.is_elsewhere,
+    )
+    if is_undecided(stream.stream):
+        reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
+    return reading, wire if reading.readers == 1 or reading.loaders > 1 else ARROW
+
+
+def _fills(
+    planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping, row: LedgerRow | None, start: Start
+) -> tuple[str, ...]:
+    """Return the columns that records get that are there already."""
+    stream, can = arrival.selected, planning.connectors.destination_can
+    no_filling = why_no_filling(stream, can, is_decided=arrival.is_decided)
+    if stream.fills_new_columns and no_filling:
+        raise stream_error(planning.pipeline, stream, f"`fill_new_columns` {no_filling}")
+    if no_filling or planning.full_refresh:
+        return ()
+    return columns_to_fill(stream, arrival.names, mapping, row, start)
+
+
+def _data_blocks(planning: StreamPlanning, stream: SelectedStream) -> frozenset[str]:
+    return data_blocks(planning.code.subscriptions, stream.name, planning.pipeline.destination.block)
