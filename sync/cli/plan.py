@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +248,6 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         is_alone: say what to do next; False if the plan is carried out at once.
     """
     from ..plan.selection import left_out_by_when
-    from ..plan.written_range import in_words
 
     console.table(
         ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
@@ -283,53 +282,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     if files := _files(plan.files):
         console.echo(f"the destination's files: {files}")
     for planned in plan.streams:
-        if planned.selected.nested:
-            levels = formatting.plural(planned.selected.nested, "level")
-            console.echo(f"{planned.name}: the values of objects are columns, down to {levels}")
-        if planned.selected.stream.where:
-            console.echo(f"{planned.name}: where {' and '.join(_where(planned))}")
-        if planned.selected.stream.limit is not None:
-            most = formatting.plural(planned.selected.stream.limit, "record")
-            console.echo(f"{planned.name}: at most {most} {'is' if planned.selected.stream.limit == 1 else 'are'} read")
-        for statement in planned.selected.before:
-            console.echo(f"{planned.name}: before its read, in the {statement.connection}: {_statement(statement.sql)}")
-        if planned.written_range is not None:
-            console.echo(f"{planned.name}: {in_words(planned.written_range)}")
-        if planned.checks:
-            shown = " and ".join(_checks(planned, planned.checks, planned.selected.checks))
-            console.echo(f"{planned.name}: checks {shown}; `verify` reads the source's records")
-        if planned.warn_checks:
-            shown = " and ".join(_checks(planned, planned.warn_checks, planned.selected.warn_checks))
-            console.echo(f"{planned.name}: records that fail {shown} are written, and the run says how many there are")
-        for line in _mask_lines(planned):
+        for line in _stream_lines(planned):
             console.echo(f"{planned.name}: {line}")
-        if planned.arriving.unique_properties:
-            console.echo(f"{planned.name}: merged by {', '.join(planned.arriving.unique_properties)}")
-        if planned.arriving.latest_by:
-            which = "lowest" if planned.arriving.latest_is_lowest else "highest"
-            console.echo(
-                f"{planned.name}: of the records of a key the one with the {which} {planned.arriving.latest_by} counts"
-            )
-        if planned.selected.conflict_method == "UPDATE_ONLY":
-            console.echo(f"{planned.name}: only records whose key is in the table are written")
-        if planned.arriving.deleted_when is not None:
-            console.echo(
-                f"{planned.name}: a record with {planned.arriving.deleted_when} is deleted in the table, by its key"
-            )
-        for column in planned.selected.added.columns:
-            console.echo(f"{planned.name}: adds {column}")
-        if planned.selected.added.history is not None:
-            console.echo(f"{planned.name}: keeps every version, {planned.selected.added.history}")
-        if planned.fills:
-            console.echo(f"{planned.name}: fills {', '.join(planned.fills)} in the records that are there")
-        if planned.deletes is not None:
-            console.echo(f"{planned.name}: {planned.deletes}")
-        if planned.resumption is not None:
-            console.echo(f"{planned.name}: {planned.resumption}")
-        if planned.selected.parallel_reads > 1:
-            console.echo(f"{planned.name}: {planned.reading}")
-        if planned.triggers:
-            console.echo(f"{planned.name}: {_firing(planned)}")
     for name, when in plan.left_out.items():
         console.echo(left_out_by_when(name, when))
     if is_alone:
@@ -343,6 +297,55 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         if planned.refusal:
             console.warn(f"stream {planned.name!r} will fail: {planned.refusal}")
+
+
+def _stream_lines(planned: PlannedStream) -> Iterator[str]:
+    """Say of one stream what its columns and the table do not show."""
+    from ..plan.written_range import in_words
+
+    selected, arriving = planned.selected, planned.arriving
+    if selected.nested:
+        levels = formatting.plural(selected.nested, "level")
+        yield f"the values of objects are columns, down to {levels}"
+    if selected.stream.where:
+        yield f"where {' and '.join(_where(planned))}"
+    if selected.stream.limit is not None:
+        most = formatting.plural(selected.stream.limit, "record")
+        yield f"at most {most} {'is' if selected.stream.limit == 1 else 'are'} read"
+    for statement in selected.before:
+        yield f"before its read, in the {statement.connection}: {_statement(statement.sql)}"
+    if planned.written_range is not None:
+        yield in_words(planned.written_range)
+    if planned.checks:
+        shown = " and ".join(_checks(planned, planned.checks, selected.checks))
+        yield f"checks {shown}; `verify` reads the source's records"
+    if planned.warn_checks:
+        shown = " and ".join(_checks(planned, planned.warn_checks, selected.warn_checks))
+        yield f"records that fail {shown} are written, and the run says how many there are"
+    yield from _mask_lines(planned)
+    if arriving.unique_properties:
+        yield f"merged by {', '.join(arriving.unique_properties)}"
+    if arriving.latest_by:
+        which = "lowest" if arriving.latest_is_lowest else "highest"
+        yield f"of the records of a key the one with the {which} {arriving.latest_by} counts"
+    if selected.conflict_method == "UPDATE_ONLY":
+        yield "only records whose key is in the table are written"
+    if arriving.deleted_when is not None:
+        yield f"a record with {arriving.deleted_when} is deleted in the table, by its key"
+    for column in selected.added.columns:
+        yield f"adds {column}"
+    if selected.added.history is not None:
+        yield f"keeps every version, {selected.added.history}"
+    if planned.fills:
+        yield f"fills {', '.join(planned.fills)} in the records that are there"
+    if planned.deletes is not None:
+        yield str(planned.deletes)
+    if planned.resumption is not None:
+        yield str(planned.resumption)
+    if selected.parallel_reads > 1:
+        yield str(planned.reading)
+    if planned.triggers:
+        yield _firing(planned)
 
 
 def _show_types(console: Console, plan: Plan) -> None:

@@ -104,31 +104,7 @@ def configure(
     keys, unique = _unique(keys, settings, kept, fail)
     if disposition is None:
         disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
-    if disposition in ("merge", "history") and not keys:
-        raise fail(
-            "key_properties",
-            f"{disposition} needs key_properties: the source has no primary key, or its columns are excluded",
-            kept,
-        )
-    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
-        raise fail(
-            "write_disposition",
-            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
-            ["append", "merge", "history"],
-        )
-    if unique and disposition != "merge":
-        raise fail(
-            "unique_constraints",
-            f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
-            "of them out",
-        )
-    if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
-        raise fail(
-            "unique_conflict_method",
-            "`UPDATE_ONLY` says which records a merge leaves out, and the stream has "
-            f"`write_disposition: {disposition}`",
-            ["UPDATE", "IGNORE"],
-        )
+    _check_disposition(settings, method, disposition, keys, unique, kept, fail)
     _check_one_file(pipeline, settings, method, disposition, fail)
     latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
     written = written_range_of(pipeline, stream, settings, kept, method, fail)
@@ -199,6 +175,43 @@ def configure(
         written_range=written,
         query_said=_query_said(pipeline, stream, settings, method, fail),
     )
+
+
+def _check_disposition(
+    settings: Mapping[str, Any],
+    method: ReplicationMethod,
+    disposition: str,
+    keys: Sequence[str],
+    unique: Sequence[str],
+    kept: Sequence[str],
+    fail: Failer,
+) -> None:
+    """Refuse what excludes a way to write the records."""
+    if disposition in ("merge", "history") and not keys:
+        raise fail(
+            "key_properties",
+            f"{disposition} needs key_properties: the source has no primary key, or its columns are excluded",
+            kept,
+        )
+    if method is ReplicationMethod.INCREMENTAL and disposition == "replace":
+        raise fail(
+            "write_disposition",
+            "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
+            ["append", "merge", "history"],
+        )
+    if unique and disposition != "merge":
+        raise fail(
+            "unique_constraints",
+            f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
+            "of them out",
+        )
+    if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
+        raise fail(
+            "unique_conflict_method",
+            "`UPDATE_ONLY` says which records a merge leaves out, and the stream has "
+            f"`write_disposition: {disposition}`",
+            ["UPDATE", "IGNORE"],
+        )
 
 
 def _check_alone(stream: Stream, fail: Failer) -> None:
