@@ -238,7 +238,7 @@ class Naming:
 
         def claim(name: str, column: str, others: Collection[str] = ()) -> None:
             is_others = self.fold(name) in told_apart and self.fold(column) in others
-            if name not in found and self.fold(column) not in taken and not is_others:
+            if self.fold(column) not in taken and not is_others:
                 taken.add(self.fold(column))
                 found[name] = spelled.get(self.fold(column), column)
 
@@ -246,15 +246,18 @@ class Naming:
             if name in known:
                 claim(name, known[name])
         for name in names:
-            for column in (self.plain(name), self.marked(name)):
+            for spell in (self.plain, self.marked):
                 # The exact spelling only: a column of another spelling may belong to another name.
-                if spelled.get(self.fold(column)) == column:
+                if name not in found and spelled.get(self.fold(column := spell(name))) == column:
                     claim(name, column, owned)
+        others = {*owned, *spelled}
         for name in names:
             # Another spelling of one name, unless the two spellings are two columns of the stream.
-            claim(name, self.plain(name), {*owned, *spelled})
-            claim(name, self.marked(name))
-        return {name: found.get(name, self.marked(name)) for name in names}
+            if name not in found:
+                claim(name, self.plain(name), others)
+            if name not in found:
+                claim(name, self.marked(name))
+        return {name: found[name] if name in found else self.marked(name) for name in names}
 
     def remembered(self, found: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
         """Return the names that the next load must know."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -17,11 +17,14 @@ def update(table: str, columns: Iterable[str] | str, where: str) -> str:
     return f"UPDATE {table} SET {', '.join(f'{name} = :{name}' for name in _names(columns))} WHERE {where}"
 
 
-def one_of(column: str, values: Iterable[Any]) -> tuple[str, dict[str, Any]]:
+def one_of(column: str, values: Collection[Any]) -> tuple[str, dict[str, Any]]:
     """Return the condition that a column holds one of some values, and the values by name.
 
-    All of them are one list: databases limit the variables of a statement, and read many of them slowly.
+    All of them are one list: databases limit the variables of a statement, and read many of them slowly. One alone is
+    compared: without statistics PostgreSQL looks a list up in no index, and reads all streams of a run for one of them.
     """
+    if len(values) == 1:
+        return f"{column} = :one_{column}", {f"one_{column}": next(iter(values))}
     return f"{column} = ANY(:in_{column})", {f"in_{column}": list(values)}
 
 

@@ -76,8 +76,7 @@ class StreamColumns:
         """Return columns of which those of keys refuse NULL as well."""
         keys = {*self.key(), *self.merge_key()}
         return [
-            replace(column, is_nullable=column.is_nullable and column.name not in keys, is_key=column.name in keys)
-            for column in columns
+            replace(column, is_nullable=False, is_key=True) if column.name in keys else column for column in columns
         ]
 
     def key(self) -> list[str]:

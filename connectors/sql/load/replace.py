@@ -329,7 +329,7 @@ def _as_strict(columns: Sequence[Column], table: Table | None) -> list[Column]:
     """Return columns that refuse NULL where those of the replaced table do, unless NULL comes from now on."""
     needed = {column.name for column in table.needed()} if table is not None else set()
     return [
-        replace(column, is_nullable=column.is_nullable and (column.is_relaxed or column.name not in needed))
+        replace(column, is_nullable=False) if column.name in needed and not column.is_relaxed else column
         for column in columns
     ]
 

@@ -92,7 +92,26 @@ def test_any_number_of_streams_is_looked_at_at_once(store: Store) -> None:
 
 def test_the_number_of_streams_does_not_change_the_statement() -> None:
     # Its text is parsed and kept: variables by the thousand take SQLite the square of their number to read.
-    assert one_of("stream", ["a"])[0] == one_of("stream", [f"s{number}" for number in range(1_000)])[0]
+    assert one_of("stream", ["a", "b"])[0] == one_of("stream", [f"s{number}" for number in range(1_000)])[0]
+
+
+def test_one_stream_is_found_by_the_index_before_postgresql_has_statistics(postgres_url: str) -> None:
+    import psycopg
+
+    with Store.open(postgres_url) as opened:
+        begin(opened, attempt_plan(stream_plan(f"s{number}") for number in range(600)))
+    is_one, values = one_of("stream", ["s5"])
+    ((name, value),) = values.items()
+    kind, literal = ("text", f"'{value}'") if isinstance(value, str) else ("text[]", "'{s5}'")
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("set plan_cache_mode = force_generic_plan")  # as at the sixth use of a statement
+        connection.execute(
+            f"prepare look({kind}) as select claim from _syncblocks_stream_run "
+            f"where run_id = 1 and attempt = 1 and status = 'unclaimed' and {is_one.replace(f':{name}', '$1')}"
+        )
+        plan = "".join(row[0] for row in connection.execute(f"explain analyze execute look({literal})"))
+    assert "rows=1 " in plan
+    assert "Removed by Filter" not in plan, plan
 
 
 def test_of_several_streams_those_that_wait_are_taken_back(store: Store) -> None:

@@ -6,6 +6,7 @@ once: its worker is gone.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -44,6 +45,8 @@ BEAT_S = 5.0
 IDLE_POLL_S = 1.0
 #: Environment variable with the URL of the run store, before the file's.
 STORE = "SYNCBLOCKS_STORE"
+#: Thresholds of the garbage collector, as the command line has them: a stream creates little garbage.
+COLLECT = (50_000, 20, 50)
 #: Most messages of an answer, and most characters of each.
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
@@ -238,6 +241,7 @@ def _text(error: Exception) -> str:
 
 def main() -> None:
     """Serve requests until the worker is gone."""
+    gc.set_threshold(*COLLECT)
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     # What user code prints goes to the worker's standard error.
