@@ -51,6 +51,10 @@ _NO_ROOM = ("database or disk is full", "disk I/O error")
 #: Less than SQLite needs for a log and its index, however small the commit.
 _LITTLE_BYTES = 1 << 16
 
+#: So many records become Python's objects at once: their memory is used again by the next ones while it is in the
+#: processor's cache. All of a batch would be given back to the system each time, and asked for anew.
+_PIECE_RECORDS = 1000
+
 _READS = ("select", "pragma", "explain")
 
 #: Locks of the files that this process writes. SQLite would poll for its own lock; a thread waits for these.
@@ -140,9 +144,12 @@ class SQLiteSession:
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
                 raise FatalConnectorError("SQLite takes Arrow batches only", connector="sqlite")
-            columns = [_values(stored(batch.column(place), name)) for place, name in enumerate(names)]
+            columns = [stored(batch.column(place), name) for place, name in enumerate(names)]
             try:
-                self._connection.executemany(sql, zip(*columns, strict=True))
+                for first in range(0, batch.num_rows, _PIECE_RECORDS):
+                    values = [_values(column.slice(first, _PIECE_RECORDS)) for column in columns]
+                    self._connection.executemany(sql, zip(*values, strict=True))
+                    del values  # the next piece takes its memory
             except (sqlite3.Error, UnicodeError, OverflowError) as error:
                 raise sort_error(error, self._path) from error
             records += batch.num_rows

@@ -309,3 +309,25 @@ def test_wide_records_come_in_batches_of_bounded_size(path: Path) -> None:
     source.close()
     assert len(sizes) > 1
     assert max(sizes) < 16 << 20
+
+
+# Batches are stored piece by piece
+
+
+def test_a_batch_of_several_pieces_arrives_whole_and_in_order(path: Path, destination: SQLiteDestination) -> None:
+    weights = pa.array([None if number % 7 == 0 else number / 8 for number in range(2500)])
+    weights = pa.concat_arrays([weights, pa.array([float("nan")])])  # SQLite would make it NULL
+    batch = pa.record_batch({"id": pa.array(range(2501)), "weight": weights})
+    load(destination, "t", APPEND, [batch.slice(1), FINAL], batch.schema)
+    found = query(path, "select id, weight from t order by rowid")
+    assert found == [*zip(range(1, 2500), weights.to_pylist()[1:2500], strict=True), (2500, "NaN")]
+
+
+def test_a_text_that_is_no_utf_8_is_refused_with_all_that_came_before(
+    path: Path, destination: SQLiteDestination
+) -> None:
+    names = pa.array([b"x"] * 2000 + [b"\xff"]).view(pa.string())
+    batch = pa.record_batch([pa.array(range(2001)), names], schema=PEOPLE)
+    with pytest.raises(FatalConnectorError, match="utf-8"):
+        load(destination, "people", APPEND, [batch, FINAL], PEOPLE)
+    assert query(path, "select * from sqlite_master where name = 'people'") == []
