@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
 
+from ..own_process import set_up_process
 from .console import Console, open_standard_streams
-
-#: Freed memory blocks larger than this go back to the system at once; blocks of usual batches are smaller.
-_LARGE_BYTES = 8 << 20
-
-#: Thresholds of the garbage collector, and the threshold of its first run.
-_COLLECT, _COLLECT_FIRST = (50_000, 20, 50), 250_000
-
-#: From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 #: Command -> its module. In the order of the help.
 COMMANDS = {
@@ -124,11 +114,9 @@ def invoke(args: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the console script."""
     open_standard_streams()
-    _forbid_core_dumps()
-    _collect_after_imports()
+    set_up_process()
     # Arrow's own allocator keeps freed memory for each thread: 70 MB for four threads that read a CSV file.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    _return_large_blocks()
     code = invoke(sys.argv[1:])
     if "pyarrow" not in sys.modules and threading.active_count() == 1:
         sys.exit(code)
@@ -136,42 +124,6 @@ def main() -> None:
     # would abort the process when it ends such a thread, and lose the exit code. Everything is closed by now; only the
     # exit handlers are left.
     _leave(code)
-
-
-def _forbid_core_dumps() -> None:
-    """Write no memory to disk if the process crashes: it holds passwords and records."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-
-
-def _collect_after_imports() -> None:
-    """Collect garbage less often, for the first time only after more objects than a small run creates.
-
-    Imports create a hundred thousand objects and no garbage; collecting takes a twentieth of a small run's time.
-    """
-
-    def then(_phase: str, _info: dict[str, int]) -> None:
-        gc.set_threshold(*_COLLECT)
-        gc.callbacks.remove(then)
-
-    gc.callbacks.append(then)
-    gc.set_threshold(_COLLECT_FIRST, *_COLLECT[1:])
-
-
-def _return_large_blocks() -> None:
-    """Make glibc return each large freed block to the system.
-
-    By default it keeps up to twice the largest freed block, for each thread.
-    """
-    import ctypes
-
-    with suppress(AttributeError, OSError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE_BYTES)
 
 
 def _leave(code: int) -> NoReturn:

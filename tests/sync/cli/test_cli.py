@@ -427,16 +427,6 @@ def test_no_name_begins_a_line_of_its_own_in_the_log(capsys: pytest.CaptureFixtu
     assert [line for line in lines if line.startswith("error: everything")] == []
 
 
-def test_a_crash_writes_no_core(tmp_path: Path) -> None:
-    code = (
-        "import resource, sys\nfrom syncblocks.sync import cli\nsys.argv = ['syncblocks', '--version']\n"
-        "cli._leave = sys.exit\n"
-        "try: cli.main()\nexcept SystemExit: print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.splitlines()[-1] == "0"
-
-
 def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
     write_shop(tmp_path)
     script = str(Path(sys.executable).with_name("syncblocks"))

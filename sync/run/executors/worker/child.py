@@ -6,7 +6,6 @@ once: its worker is gone.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ....errors import SyncError
+from ....own_process import set_up_process
 from ....plan.plan import PlannedStream
 from ....secrets import Redactor
 from ....store import Store
@@ -45,8 +45,6 @@ BEAT_S = 5.0
 IDLE_POLL_S = 1.0
 #: Environment variable with the URL of the run store, before the file's.
 STORE = "SYNCBLOCKS_STORE"
-#: Thresholds of the garbage collector, as the command line has them: a stream creates little garbage.
-COLLECT = (50_000, 20, 50)
 #: Most messages of an answer, and most characters of each.
 MAX_MESSAGES, MAX_TEXT = 50, 2000
 
@@ -241,7 +239,7 @@ def _text(error: Exception) -> str:
 
 def main() -> None:
     """Serve requests until the worker is gone."""
-    gc.set_threshold(*COLLECT)
+    set_up_process()
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     # What user code prints goes to the worker's standard error.
