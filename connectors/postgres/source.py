@@ -145,10 +145,10 @@ class PostgresSource(QuerySource):
         self._database.close()
 
     def begin(self, lease: Lease, stream: Stream) -> None:
-        """Let a query, which is the user's own, find tables and functions as in the user's other sessions."""
+        """Let a query, the user's own, find what it names, and be compiled, as in the user's other sessions."""
         lease.begin()
         if stream.query:
-            lease.session.execute("set local search_path to default")
+            lease.session.execute("set local search_path to default; set local jit to default")
 
     def begin_read(self, lease: Lease, stream: Stream) -> None:
         """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""

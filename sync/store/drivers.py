@@ -199,7 +199,7 @@ class Postgres(Driver):
         """Connect; locks time out as with a file.
 
         The search path is empty: a function or an operator that another user created could match our values better
-        than the server's own.
+        than the server's own. Statements as short as ours are not worth being compiled.
         """
         raw = self._psycopg.connect(self._uri, autocommit=True, client_encoding="utf8")
         # A process that is stopped inside a transaction must not block a takeover for ever.
@@ -207,7 +207,7 @@ class Postgres(Driver):
             ((schema,),) = raw.execute(_OUR_SCHEMA).fetchall()
             self._schema = '"' + (schema or "public").replace('"', '""') + '"'
             raw.execute(
-                f"SET search_path = ''; SET lock_timeout = '{BUSY_S}s'; "
+                f"SET search_path = ''; SET jit = off; SET lock_timeout = '{BUSY_S}s'; "
                 f"SET idle_in_transaction_session_timeout = '{BUSY_S}s'"
             )
         return raw

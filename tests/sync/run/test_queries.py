@@ -499,6 +499,21 @@ def test_postgres_finds_tables_as_the_user_does(postgres_url: str, tmp_path: Pat
     assert (record["id"], record["mood"], str(record["amount"])) == (1, "glad", "1.5")
 
 
+def test_postgres_compiles_the_users_queries_and_none_of_ours(postgres_url: str, tmp_path: Path) -> None:
+    bench = Bench("postgres", tmp_path, postgres_url)
+    bench.execute(
+        f"alter database {postgres_url.rpartition('/')[2]} set jit = on",
+        "create view setting as select current_setting('jit') as jit",
+    )
+    path = bench.file("select jit from setting")
+    document = json.loads(path.read_text())
+    document["streams"].append({"stream": "public.setting"})
+    path.write_text(json.dumps(document))
+    assert run_pipeline(path).status == "success"
+    with closing(duckdb.connect(tmp_path / "out.db")) as database:
+        assert database.execute("select b.jit, s.jit from big_orders b, setting s").fetchall() == [("on", "off")]
+
+
 def test_a_source_without_queries_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id\n1\n")
     document = {
