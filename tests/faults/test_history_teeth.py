@@ -19,7 +19,7 @@ from syncblocks.connectors.sql.identifiers import Naming
 from syncblocks.connectors.sql.read import source as sql_source
 from syncblocks.connectors.stream import Stream
 from syncblocks.sync.flow.spool import Spool
-from syncblocks.sync.plan import plan
+from syncblocks.sync.plan import stream_planning
 from syncblocks.sync.plan.columns import table_columns
 from syncblocks.sync.plan.evolution import Ignored
 from syncblocks.sync.verify import repair, verification
@@ -78,7 +78,7 @@ def ignore_leaves_out_what_the_file_renames(patch: Patch) -> None:
         found = zip(stream.schema.names, arriving.schema.names, strict=True)
         return Ignored(columns=frozenset(own for own, name in found if name not in needed))
 
-    patch.setattr(plan, "ignored", ignored)
+    patch.setattr(stream_planning, "ignored", ignored)
 
 
 def verify_compares_what_is_never_read(patch: Patch) -> None:
