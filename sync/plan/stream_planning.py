@@ -121,9 +121,13 @@ class _Mapped:
 
     arrival: _Arrival
     mapping: ColumnMapping
-    #: What `on_schema_change: ignore` leaves out for sure, and what it may leave out, by the arriving names.
+    #: What `on_schema_change: ignore` leaves out, by the source's names.
     left: Ignored
-    unsure: frozenset[str]
+
+    @property
+    def unsure(self) -> frozenset[str]:
+        """Names behind the transformers of what it leaves out if a function of theirs returns it."""
+        return frozenset(self.arrival.names[name] for name in self.left.unsure)
 
 
 def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStream:
@@ -264,8 +268,7 @@ def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -
     try:
         if _ignores_new_columns(planning, stream):
             left = ignored(stream.stream, arrival.declared, before, rules, is_decided=is_decided)
-        unsure = frozenset(names[name] for name in left.unsure)
-        rules = replace(rules, left_out=unsure.union(names[name] for name in left.columns))
+        rules = replace(rules, left_out=frozenset(names[name] for name in (*left.unsure, *left.columns)))
         mapping = map_columns(stream.added.stream(arrival.declared), rules)
         looks_at_times = planning.connectors.source_can.looks_at_times
         whole = in_microseconds(stream.stream, names, mapping, rules, looks_at_times)
@@ -274,7 +277,7 @@ def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -
             mapping = map_columns(arrival.selected.added.stream(arrival.declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
-    return _Mapped(arrival=replace(arrival, rules=rules), mapping=mapping, left=left, unsure=unsure)
+    return _Mapped(arrival=replace(arrival, rules=rules), mapping=mapping, left=left)
 
 
 def _ignores_new_columns(planning: StreamPlanning, stream: SelectedStream) -> bool:
