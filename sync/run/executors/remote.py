@@ -42,8 +42,6 @@ GIVE_UP_S = 60.0
 TRIES = 4
 #: Groups in one call at most: a call costs as much as a small stream.
 MOST_GROUPS = 16
-#: Seconds of work in one call, if the groups of the run are that short: below that, its cost is more than it evens out.
-SHORT_S = 0.1
 
 
 class Remote:
@@ -85,9 +83,6 @@ class Remote:
         self._news: SimpleQueue[Callable[[], None]] = SimpleQueue()
         #: Calls that may be at work, if nothing is left to claim.
         self._spread_to = 0
-        #: When the first call was sent (0: none), and how many groups have ended since.
-        self._began = 0.0
-        self._ended = 0
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -104,7 +99,7 @@ class Remote:
     def batch_size(self, waiting: int, limit: int) -> int:
         """See `Executor`: few where few are left, so that all workers end at about one time; long ones are spread."""
         at_once = max(1, min(limit, self._engine.slots // CALLS_A_WORKER))
-        return call_size(waiting, at_once, ended=self._ended, elapsed_s=time.monotonic() - self._began)
+        return min(MOST_GROUPS, max(1, waiting // (2 * at_once)))
 
     def runs_here(self, group: Sequence[PlannedStream]) -> bool:
         """See `Executor`: it holds the snapshot of a stream whose ranges workers load, and commits them."""
@@ -122,7 +117,6 @@ class Remote:
         for member in members:
             announce(member)
         work = Work(members, Future())
-        self._began = self._began or time.monotonic()
         self._launch(Flight(reference, groups, work))
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="workers", daemon=True)
@@ -324,7 +318,6 @@ class Remote:
             if flight not in self._flights:
                 return
             self._flights.remove(flight)
-        self._ended += len(flight.groups)
         for text, level in (flight.answer or {}).get("messages", ()):
             self._context.progress.message(self._context.redactor.redact(str(text)), level=str(level))
         if all(member.has_ended for member in flight.work.members) and not flight.work.done.done():
@@ -461,20 +454,6 @@ class Remote:
             self._context.destination.drop_staging(tokens)
         except ConnectorError as error:
             log.debug("%s: what its worker has staged stays: %s", member.name, error)
-
-
-def call_size(waiting: int, at_once: int, *, ended: int, elapsed_s: float) -> int:
-    """Return how many groups to send in the next call.
-
-    Args:
-        waiting: groups that were not sent yet.
-        at_once: calls that run at once.
-        ended: groups that have ended.
-        elapsed_s: in so many seconds.
-    """
-    fair = waiting // (2 * at_once)
-    short = int(SHORT_S * ended / (at_once * elapsed_s)) if ended else 0
-    return min(MOST_GROUPS, max(1, fair, min(short, 1 + waiting // at_once)))
 
 
 def _nobody(why: str) -> ErrorInfo:
