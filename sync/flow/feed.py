@@ -19,8 +19,10 @@ from syncblocks.connectors.stream import Bookmark, Stream
 
 from .record_size import refuse_wide
 
-#: Most batches between the reading and the loading thread; the memory budget may allow fewer.
-QUEUE_BATCHES = 2
+#: Between the reading and the loading thread are at most two large batches, or small ones of so many bytes; the memory
+#: budget may allow fewer. While a load works on many of them at once, as on a row group, the reader goes on.
+QUEUE_BATCHES, QUEUE_ITEMS = 2, 1_000
+QUEUE_BYTES = 32 << 20
 
 
 class Budget:
@@ -68,6 +70,7 @@ class Feed:
         self.stream = stream
         self._key = key
         self._items: deque[Item] = deque()
+        self._queued_bytes = 0
         self._error: BaseException | None = None
         self._is_ended = False
         self._is_closed = False
@@ -91,6 +94,7 @@ class Feed:
                 self._changed.wait()
             if not self._is_closed:
                 self._items.append(item)
+                self._queued_bytes += size_bytes
                 self._budget.used_bytes += size_bytes
                 self._arrived.notify_all()
             return not self._is_closed
@@ -117,8 +121,9 @@ class Feed:
         with self._changed:
             self._is_closed = True
             self._free_taken()
-            self._budget.used_bytes -= sum(size_of(item.event) for item in self._items)
+            self._budget.used_bytes -= self._queued_bytes
             self._items.clear()
+            self._queued_bytes = 0
             self._arrived.notify_all()
             self._changed.notify_all()
 
@@ -136,6 +141,7 @@ class Feed:
                 if self._items:
                     item = self._items.popleft()
                     self._taken_bytes = size_of(item.event)
+                    self._queued_bytes -= self._taken_bytes
                     self._changed.notify_all()
                 elif self._error is not None:
                     raise self._error
@@ -147,7 +153,8 @@ class Feed:
     def _has_room(self, size_bytes: int) -> bool:
         if not self._items and not self._taken_bytes:
             return True
-        return len(self._items) < QUEUE_BATCHES and self._budget.has_room(size_bytes)
+        most = QUEUE_ITEMS if self._queued_bytes + size_bytes <= QUEUE_BYTES else QUEUE_BATCHES
+        return len(self._items) < most and self._budget.has_room(size_bytes)
 
     def _free_taken(self) -> None:
         """Free the memory of the former batch: the load has asked for the next one, or ended."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 CHILD = "syncblocks.sync.run.executors.worker.child"
 #: As where a user has asked for core dumps.
@@ -51,3 +53,14 @@ def test_garbage_is_looked_for_late_the_first_time_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["250000", "50000", "0"]
+
+
+@pytest.mark.parametrize(("said", "expected"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)])
+def test_numpy_starts_no_threads_unless_the_user_asks_for_them(said: dict[str, str], expected: int) -> None:
+    code = (
+        "from syncblocks.sync.own_process import set_up_process; set_up_process()\n"
+        "import numpy, psutil; print(psutil.Process().num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"} | said
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) == expected

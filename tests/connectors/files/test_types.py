@@ -6,6 +6,7 @@ import io
 import json
 import math
 import time
+import uuid
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -229,7 +230,7 @@ def test_texts_that_are_json_only_together_are_refused(texts: list[str]) -> None
 def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() -> None:
     sink = io.BytesIO()
     writer = ParquetFormat().writer(sink, pa.schema([("id", pa.int64()), ("doc", pa.string())]))
-    batch = pa.record_batch({"id": pa.array([1, 2]), "doc": pa.array(["x" * (2 << 20)] * 2)})
+    batch = pa.record_batch({"id": pa.array([1, 1]), "doc": pa.array(["x" * (2 << 20)] * 2)})
     writer.write(batch)
     writer.close()
     narrow, wide = (pyarrow.parquet.read_metadata(sink).row_group(0).column(place) for place in range(2))
@@ -237,6 +238,42 @@ def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() 
     assert "RLE_DICTIONARY" in narrow.encodings
     assert "RLE_DICTIONARY" not in wide.encodings
     assert pyarrow.parquet.read_table(sink).to_batches() == [batch]
+
+
+def test_columns_whose_values_repeat_get_a_dictionary_in_parquet() -> None:
+    count = 30_000
+    uuids = [uuid.UUID(int=number) for number in range(count)]
+    table = pa.table(
+        {
+            "id": pa.array(range(count)),
+            "word": [f"word {number % 100}" for number in range(count)],
+            "first": pa.array([number if number < 15_000 else 0 for number in range(count)], pa.int32()),
+            "is_set": pa.array([number % 2 == 0 for number in range(count)]),
+            "price": pa.array([Decimal(number) for number in range(count)], pa.decimal128(12, 2)),
+            "key": pa.array([each.bytes for each in uuids], pa.uuid()),
+            "doc": pa.array([f'{{"at": {number % 5}}}' for number in range(count)], pa.json_()),
+            "tags": pa.array([["a", str(number)] for number in range(count)]),
+            "box.x": pa.array([{"a": 1, "b": {"c": str(number)}} for number in range(count)]),
+            "pairs": pa.array([[("k", number)] for number in range(count)], pa.map_(pa.string(), pa.int64())),
+            "nothing": pa.nulls(count, pa.string()),
+        }
+    )
+    sink = io.BytesIO()
+    writer = ParquetFormat().writer(sink, table.schema)
+    for batch in table.to_batches(max_chunksize=7_000):
+        writer.write(batch)
+    writer.close()
+    group = pyarrow.parquet.read_metadata(sink).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    assert {column.path_in_schema for column in columns if not column.has_dictionary_page} == {
+        "id",
+        "first",
+        "is_set",  # which has one bit a value
+        "price",
+        "key",
+    }
+    assert all(column.is_stats_set for column in columns if column.path_in_schema not in ("nothing",))
+    assert pyarrow.parquet.read_table(sink).equals(table)
 
 
 def test_old_timestamps_of_parquet_come_as_they_are_or_not_at_all(tmp_path: Path) -> None:

@@ -134,6 +134,37 @@ def test_a_source_begins_no_wide_batch_while_the_load_works_on_one() -> None:
     assert passed == ["narrow", "wide"]
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "ahead"), [(20 << 20, 2), (16 << 20, 2), (4 << 20, 8), (1 << 20, 32), (100, 1_000), (0, 1_000)]
+)
+def test_the_reader_is_ahead_by_two_large_batches_or_by_many_small_ones(size_bytes: int, ahead: int) -> None:
+    feed = Feed("s")
+    block = bytes(size_bytes)
+    feed.put(Item(block))
+    items = iter(feed)
+    next(items)  # the load works on one
+    added: list[int] = []
+
+    def read_on() -> None:
+        while feed.put(Item(block)):
+            added.append(1)
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    while len(added) < ahead:
+        thread.join(0.001)
+    thread.join(0.05)
+    assert len(added) == ahead
+    next(items)
+    while len(added) < ahead + 1:
+        thread.join(0.001)
+    thread.join(0.05)
+    assert len(added) == ahead + 1
+    feed.close()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_the_budget_is_a_quarter_of_the_machine_unless_the_file_says_otherwise() -> None:
     assert budget_bytes(None) == max(STREAM_BYTES, machine_bytes() // 4)
     assert budget_bytes(512 * MEGABYTE) == 512 * MEGABYTE
