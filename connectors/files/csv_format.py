@@ -229,10 +229,14 @@ class CSVFormat:
                     part = iso_texts(part, form, field.type, is_empty_null=True)
                 elif is_guessed:
                     _demand_guessed(part, field.type)
-                    part = _without_zeros(part, field.type)
                 if zone is not None and is_zoned(field.type):
                     return moments(part, field.type, zone, is_empty_null=True)
-                return from_text(part, field.type, is_empty_null=True)
+                try:
+                    return from_text(part, field.type, is_empty_null=True)
+                except ValueError:
+                    if not is_guessed:
+                        raise
+                    return from_text(_without_zeros(part, field.type), field.type, is_empty_null=True)
 
             try:
                 columns.append(converts(column))
@@ -389,6 +393,6 @@ def _with_zones(texts: pa.RecordBatch) -> pa.RecordBatch:
 
 def _without_zeros(column: pa.Array, kind: pa.DataType) -> pa.Array:
     """Return texts without fractions of zeros where integers are wanted: `1.0` is the integer 1."""
-    if not pa.types.is_integer(kind) or not pc.any(pc.match_substring(column, ".")).as_py():
+    if not pa.types.is_integer(kind):
         return column
     return pc.replace_substring_regex(column, r"^(-?[0-9]+)\.0+$", r"\1")

@@ -339,10 +339,9 @@ def is_number(kind: pa.DataType) -> bool:
 def has_leading_zero(column: pa.Array) -> pa.Array | None:
     """Return a mask of the numbers that only text keeps; None: there are none, which is cheap to find."""
     zero = pc.or_(pc.starts_with(column, "0"), pc.starts_with(column, "-0"))
-    if not pc.any(zero).as_py():
+    if not pc.any(pc.match_substring_regex(column.filter(zero), LEADING_ZERO)).as_py():
         return None
-    found = pc.match_substring_regex(column, LEADING_ZERO)
-    return pc.fill_null(found, constant(False)) if pc.any(found).as_py() else None
+    return pc.fill_null(pc.match_substring_regex(column, LEADING_ZERO), constant(False))
 
 
 def keeps_digits(column: pa.Array) -> bool:
