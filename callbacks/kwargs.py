@@ -286,6 +286,16 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
     return recorded
 
 
+def with_variables(recorded: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the variables that a run does not know to recorded keyword arguments; pure.
+
+    They were added to the pipeline file after the run began. The run's own values stay.
+    """
+    run = recorded["pipeline_run"]
+    flat = {name: value for name, value in variables.items() if name not in RESERVED}
+    return {**flat, **recorded, "pipeline_run": {**run, "variables": {**variables, **(run.get("variables") or {})}}}
+
+
 def interval_values(start: datetime, end: datetime) -> dict[str, Any]:
     """Return the values of an interval in recorded form, by the names of `INTERVAL`; the one before is as long."""
     length = end - start

@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from syncblocks.callbacks.kwargs import with_variables
 from syncblocks.callbacks.protocols import Delivery
 
 from ..config import Pipeline
@@ -50,7 +51,7 @@ class CurrentCallbacks:
             hook=spec.hook,
             data=self._data(delivery),
             kwargs={
-                **delivery.kwargs,
+                **with_variables(delivery.kwargs, self._pipeline.variable_references),
                 **({"stream": self._pipeline.called(stream)} if (stream := delivery.kwargs.get("stream")) else {}),
                 "env": self._pipeline.env,
                 "configuration": self._pipeline.configuration(delivery.kwargs["parent_block_uuid"]),

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from syncblocks.callbacks.kwargs import with_variables
+
 from ..config import resolve_references
 from ..flow.feed import Budget
 from ..flow.transform import Transformer
@@ -97,7 +99,8 @@ class StoreCalls:
         if not planned.transformers:
             return []
         pipeline = self._session.pipeline
-        recorded = self._store.run_kwargs(self._run) | {
+        run = with_variables(self._store.run_kwargs(self._run), pipeline.variable_references)
+        recorded = run | {
             "stream": pipeline.called(planned.name),
             "destination_table": planned.key.destination_table,
         }

@@ -11,6 +11,7 @@ import pytest
 
 from syncblocks import Progress, load_pipeline
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.redelivery import redeliver
 from syncblocks.sync.store import Store
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
@@ -241,6 +242,35 @@ def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> N
         ("b", 2, 0, False),
         ("c", 2, 1, True),
     ]
+
+
+def test_a_variable_that_the_file_has_got_since_reaches_functions_of_a_retry_and_due_events(bench: Bench) -> None:
+    """The run keeps the variables that it began with; what it does not know is the file's."""
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    (bench.folder / "add.py").write_text("@transformer\ndef add(df, region):\n    return df.assign(v=region)\n")
+    tell = "@callback('success')\n@callback('failure')\ndef tell(stream, region, pipeline_run{}):\n    {}\n"
+    (bench.folder / "tell.py").write_text(tell.format("", "raise RuntimeError('not yet')"))
+    bench.document |= {"variables": {"region": "eu"}, "transformers": [{"file": "add.py"}]}
+    bench.document["callbacks"] = [{"file": "tell.py", "attempts": 1}]
+    bench.document["source"]["config"] |= {"fail_at": {"b": 1}}
+    assert bench.run().callbacks["dead"] == 2
+
+    del bench.document["source"]["config"]["fail_at"]
+    bench.document["variables"] = {"region": "us", "tier": "gold"}
+    (bench.folder / "add.py").write_text(
+        "@transformer\ndef add(df, region, tier):\n    return df.assign(v=region + tier)\n"
+    )
+    write = "from pathlib import Path; line = f'{stream} {region} {tier} {sorted(pipeline_run.variables)}'"
+    write += "; open(Path(__file__).with_suffix('.log'), 'a').write(line + chr(10))"
+    (bench.folder / "tell.py").write_text(tell.format(", tier", write))
+    assert bench.run(retry=True).status == "success"
+    assert bench.rows("b") == [{"id": 0, "v": "eugold"}]
+    pipeline = load_pipeline(bench.write())
+    with Store.open(pipeline.store_url) as store:
+        redeliver(pipeline, store)
+    told = "eu gold ['region', 'tier']"
+    assert (bench.folder / "tell.log").read_text().splitlines() == [f"{name} {told}" for name in ("b", "a", "b")]
 
 
 def test_a_raising_callback_harms_nothing_and_is_shown_by_the_exit_code(bench: Bench) -> None:
