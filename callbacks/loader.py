@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
@@ -231,6 +232,12 @@ def _bound_transformer(
 ) -> TransformerFunction:
     function, line = marks[0].function, min(mark.line for mark in marks)
     _refuse_uncallable(executed.path, line, name, function)
+    if inspect.iscoroutinefunction(_body(function)):
+        raise CallbackLoadError(
+            executed.path,
+            line,
+            f"function {name!r} is `async def`: a transformer is a plain function, which may call asyncio.run",
+        )
     try:
         binding = bind(function, known=TRANSFORMER_KWARGS | variables)
     except BindingError as error:
@@ -285,8 +292,15 @@ def _refuse_uncallable(path: Path, line: int, name: str, function: Callable[...,
     owner = getattr(function, "__qualname__", "").rpartition(".")[0]
     if owner and not owner.endswith("<locals>") and inspect.isfunction(function):
         raise CallbackLoadError(path, line, f"{name!r} is a method of {owner}: mark a function instead")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    body = _body(function)
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
         raise CallbackLoadError(path, line, f"function {name!r} holds `yield`: calling it would do nothing")
+
+
+def _body(function: Callable[..., Any]) -> Any:
+    """Return what is executed at a call: of an object with `__call__` that method, else the function itself."""
+    is_object = not inspect.isroutine(function) and not isinstance(function, partial)
+    return type(function).__call__ if is_object else function
 
 
 @contextmanager

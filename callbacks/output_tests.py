@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .invoke import call
 from .mage import mage_modules
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def run_tests(
 
 def _failure(test: Callable[..., object], frame: pd.DataFrame, file: Path) -> str | None:
     try:
-        test(frame)
+        call(test, (frame,), {})
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         return f"{type(error).__name__}: {error}" + (f" ({file.name}:{lines[-1]})" if lines else "")

@@ -133,6 +133,8 @@ class TestTransformers:
             ("@transformer\ndef a(df): ...\n@transformer\ndef b(df): ...\n", "a, b"),
             ("@transformer\ndef a(**kwargs): ...\n", "DataFrame"),
             ("@transformer\ndef a(df, block_run): ...\n", "block_run"),
+            ("@transformer\nasync def a(df): return df\n", "'a' is `async def`"),
+            ("class A:\n    async def __call__(self, df): return df\ntransformer(A())\n", "'A' is `async def`"),
         ],
     )
     def test_a_file_that_cannot_serve_is_refused(self, tmp_path: Path, text: str, reason: str) -> None:

@@ -45,6 +45,16 @@ def test_a_transformer_its_tests_and_the_other_frames(tmp_path: Path, run_cli: R
     assert "test has_output: AssertionError: not two (clean.py:10)" in failed.stdout
 
 
+def test_an_async_test_is_run_to_its_end(tmp_path: Path, run_cli: RunCLI) -> None:
+    (tmp_path / "clean.py").write_text(
+        MEAN + "@test\nasync def has_place(output): assert 'place' in output, 'no place'\n"
+    )
+    (tmp_path / "rows.csv").write_text("id,amount\n1,2\n2,4\n")
+    done = run_cli(["transformers", "test", "clean.py", "--data", "rows.csv"], tmp_path)
+    assert done.returncode == 1
+    assert "test has_place: AssertionError: no place (clean.py:6)" in done.stdout
+
+
 def test_a_mean_over_a_batch_is_another_than_over_each_record(tmp_path: Path, run_cli: RunCLI) -> None:
     (tmp_path / "rows.csv").write_text("id,amount\n1,2\n2,4\n")
     (tmp_path / "mean.py").write_text(MEAN)
