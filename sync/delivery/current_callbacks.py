@@ -41,6 +41,14 @@ class CurrentCallbacks:
             return replace(delivery, missing=gone if spec is None else why, attempts=delivery.attempt, data=None)
         if digest is not None and digest != spec.digest:
             self._warn_of_change(spec)
+            if delivery.data is None and self._needs_data(delivery):
+                log.warning(
+                    "callback block %s, function %r for %s: the parent's data was not kept when the event was "
+                    "recorded, so it is None",
+                    spec.block,
+                    delivery.function,
+                    delivery.label,
+                )
         return replace(
             delivery,
             function=delivery.function if spec.hook is None else str(spec.hook["kind"]),
@@ -74,6 +82,15 @@ class CurrentCallbacks:
         return (
             f"callback block {spec.block!r} does not call {delivery.function!r} for {delivery.status!r} of "
             f"{delivery.parent!r}{of} any more"
+        )
+
+    def _needs_data(self, delivery: Delivery) -> bool:
+        """Tell whether the function, as it is now, receives the data of such an event."""
+        return any(
+            one.needs_data
+            for one in self._subscriptions
+            if (one.callback_block, one.function, one.parent, one.status)
+            == (delivery.callback_block, delivery.function, delivery.parent, delivery.status)
         )
 
     def _warn_of_change(self, spec: CallbackSpec) -> None:

@@ -273,6 +273,21 @@ def test_a_variable_that_the_file_has_got_since_reaches_functions_of_a_retry_and
     assert (bench.folder / "tell.log").read_text().splitlines() == [f"{name} {told}" for name in ("b", "a", "b")]
 
 
+def test_data_that_a_function_takes_since_it_was_changed_is_none_and_said_so(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.seed("a", 1)
+    marks = "@callback('success')\n@callback('failure')\n"
+    (bench.folder / "tell.py").write_text(marks + "def tell(stream):\n    raise RuntimeError('not yet')\n")
+    bench.document["callbacks"] = [{"file": "tell.py", "attempts": 1}]
+    bench.run()
+    (bench.folder / "tell.py").write_text(marks + "def tell(df, stream):\n    assert df is None\n")
+    pipeline = load_pipeline(bench.write())
+    with Store.open(pipeline.store_url) as store:
+        assert redeliver(pipeline, store).counts["done"] == 1
+    assert "function 'tell' for export:a: the parent's data was not kept when the event was recorded" in caplog.text
+
+
 def test_a_raising_callback_harms_nothing_and_is_shown_by_the_exit_code(bench: Bench) -> None:
     bench.seed("a", 3)
     (bench.folder / "bad.py").write_text("@callback\ndef bad(**kwargs):\n    raise RuntimeError('x')\n")
