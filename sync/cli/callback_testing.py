@@ -203,7 +203,6 @@ def _made_up_for_hook(
 
 def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path | None]:
     """Return status, kwargs and data of a delivery."""
-    import os
 
     from syncblocks.callbacks.kwargs import RESERVED
 
@@ -219,7 +218,7 @@ def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path
         record = deliveries.find(start)
         delivery = deliveries.recorded(record.key)
     variables = {name: value for name, value in delivery.kwargs.items() if name not in RESERVED}
-    kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline, os.environ)}
+    kwargs = {**delivery.kwargs, **resolve_references(variables, pipeline)}
     data = Path(delivery.data) if delivery.data is not None and Path(delivery.data).exists() else None
     return record.status, kwargs, data
 

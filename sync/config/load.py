@@ -486,10 +486,15 @@ def resolve_references(
     Only whole values are references, also in the variables of `pipeline_run`. An `event` that looks like a reference is
     foreign data and stays unchanged. The template is taken from the file, not from the recorded value.
 
+    Args:
+        values: the variables, or the kwargs.
+        pipeline: the pipeline file.
+        environ: environment for `env_var` and `secret`; default: the pipeline's.
+
     Raises:
         ConfigError: an environment variable or secret no longer exists, or the file has another reference.
     """
-    environment = os.environ if environ is None else environ
+    environment = pipeline.environ if environ is None else environ
     is_kwargs = isinstance(values.get("pipeline_run"), Mapping)
     found: dict[str, Any] = {}
     for name, value in values.items():

@@ -160,6 +160,11 @@ class Pipeline(Defaulting):
         return self._origin.scope.folder
 
     @property
+    def environ(self) -> Mapping[str, str]:
+        """Environment for `env_var` and `secret`: that of the process, or the one it was loaded with."""
+        return self._origin.scope.environ
+
+    @property
     def execution_date(self) -> datetime:
         """When the pipeline run started: aware, UTC."""
         return self._origin.execution_date

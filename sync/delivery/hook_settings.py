@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -86,7 +85,7 @@ class Hooks:
         """Share the run's redactor, which learns each secret that is resolved here."""
         self._pipeline = pipeline
         self._redactor = redactor
-        self._environ = os.environ if environ is None else environ
+        self._environ = pipeline.environ if environ is None else environ
 
     def prepare(self, delivery: Delivery, kwargs: Mapping[str, Any]) -> Prepared:
         """See `Dispatcher.prepare`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = 
     asking = {} if store is None else {"ask": Triggers(pipeline, store, redactor).ask}  # a hook asks nothing
     return {
         **asking,
-        "resolve": lambda kwargs: resolve_references(kwargs, pipeline, os.environ),
+        "resolve": lambda kwargs: resolve_references(kwargs, pipeline),
         "prepare": Hooks(pipeline, redactor).prepare,
         "redact": redactor.redact,
     }

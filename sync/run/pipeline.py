@@ -576,5 +576,6 @@ def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:
         execution_date=run.execution_date,
         interval=run.interval,
         trigger=run.trigger,
+        environ=pipeline.environ,
         recorded=run.variables,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -104,5 +103,5 @@ class StoreCalls:
             "stream": pipeline.called(planned.name),
             "destination_table": planned.key.destination_table,
         }
-        kwargs = resolve_references(recorded, pipeline, os.environ)
+        kwargs = resolve_references(recorded, pipeline)
         return make_transformers(pipeline, self._session.code, planned.transformers, kwargs)

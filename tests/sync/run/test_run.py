@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from syncblocks import Progress, load_pipeline, preview
+from syncblocks import Progress, load_pipeline, preview, run_pipeline
 from syncblocks.sync.errors import ConfigError, PipelineFailed
 from syncblocks.sync.session.session import make_plan, open_session
 from tests.sync.pipelines import Bench, statuses
@@ -276,3 +276,29 @@ class Messages(Progress):
 
     def message(self, text: str, *, level: str = "info") -> None:
         self.texts.append(text)
+
+
+def test_the_environment_that_a_pipeline_was_loaded_with_is_that_of_its_run_and_retry(bench: Bench) -> None:
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    (bench.folder / "add.py").write_text("@transformer\ndef add(df, token): return df.assign(v=token)\n")
+    tell = "from pathlib import Path\n@callback('success')\n@callback('failure')\ndef tell(stream, token, env):\n"
+    tell += "    with Path(__file__).with_suffix('.log').open('a') as log: print(stream, len(token), env, file=log)\n"
+    (bench.folder / "tell.py").write_text(tell)
+    shell = {"command": "echo $WORD >> told.log", "env": {"WORD": "{{ env_var('LOADED_WORD') }}"}}
+    bench.document |= {
+        "variables": {"token": "{{ env_var('LOADED_TOKEN') }}"},
+        "transformers": [{"file": "add.py"}],
+        "callbacks": [
+            {"file": "tell.py", "attempts": 1},
+            {"block": "told", "shell": shell, "status": ["failure", "success"], "attempts": 1},
+        ],
+    }
+    bench.document["source"]["config"] |= {"fail_at": {"b": 1}}
+    environ = {"LOADED_TOKEN": "token-of-19-letters", "LOADED_WORD": "word", "ENV": "test"}
+    assert run_pipeline(load_pipeline(bench.write(), environ=environ)).callbacks["dead"] == 0
+    del bench.document["source"]["config"]["fail_at"]
+    result = run_pipeline(load_pipeline(bench.write(), environ=environ), retry=True)
+    assert (result.exit_code, bench.rows("b")) == (0, [{"id": 0, "v": "token-of-19-letters"}])
+    assert (bench.folder / "tell.log").read_text().splitlines() == ["a 19 test", "b 19 test", "b 19 test"]
+    assert (bench.folder / "told.log").read_text().splitlines() == ["word"] * 3
