@@ -13,7 +13,7 @@ import click
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file
+from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
 from .runs import find_run, show_deliveries
 
 if TYPE_CHECKING:
@@ -35,14 +35,15 @@ callbacks_command.add_command(test_command)
 
 @callbacks_command.command("list")
 @common
+@variable_option
 @click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="The deliveries of run N instead.")
 @file_argument
-def list_command(console: Console, file: Path | None, number: int | None) -> int:
+def list_command(console: Console, file: Path | None, variables: Variables, number: int | None) -> int:
     """List the pipeline's callback functions: when they are called, and whether they receive data.
 
     With --run: each delivery of that run with its state, attempts and last error.
     """
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     if number is not None:
         return _list_deliveries(console, pipeline, number)
     functions, warnings = _functions(pipeline)
@@ -80,8 +81,9 @@ def list_command(console: Console, file: Path | None, number: int | None) -> int
 
 @callbacks_command.command("retry")
 @common
+@variable_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN|KEY]")
-def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
+def retry_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Deliver dead and due deliveries now: of the pipeline, of a RUN, or the one with a KEY.
 
     Dead deliveries get all of their attempts again. Exit code 3 if a delivery is dead or due afterwards.
@@ -93,7 +95,7 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
     file, rest = split_file(arguments)
     if len(rest) > 1:
         raise click.UsageError(f"too many arguments: {' '.join(rest)}")
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     done = Redelivered(revived=0, counts={"due": 0, "done": 0, "dead": 0})
     with existing_store(pipeline) as store:
         if store is not None:
@@ -117,9 +119,10 @@ def retry_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 @callbacks_command.command("replay")
 @common
+@variable_option
 @inline_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] KEY")
-def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -> int:
+def replay_command(console: Console, arguments: tuple[str, ...], variables: Variables, inline: bool) -> int:
     """Deliver the event of a done or dead delivery again, to the function as it is today.
 
     KEY is the beginning of its idempotency key, which the function gets again. The delivery keeps its state; the call
@@ -132,7 +135,7 @@ def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -
     file, rest = split_file(arguments)
     if len(rest) != 1:
         raise click.UsageError("name one delivery: the KEY that `syncblocks callbacks history` shows")
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store:
         if store is None:
             raise StateError(f"pipeline {pipeline.pipeline!r} has not run yet: there is nothing to replay")
@@ -150,15 +153,18 @@ def replay_command(console: Console, arguments: tuple[str, ...], inline: bool) -
 
 @callbacks_command.command("history")
 @common
+@variable_option
 @click.option("--key", metavar="KEY", help="The calls of one delivery, with the whole error and output.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="Calls.")
 @click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="Only those of run N.")
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-def history_command(console: Console, file: Path | None, number: int | None, limit: int, key: str | None) -> int:
+def history_command(
+    console: Console, file: Path | None, variables: Variables, number: int | None, limit: int, key: str | None
+) -> int:
     """List every call of a callback function, the latest first: outcome, time, error, last line of output."""
     from ..session.inspection import existing_store
 
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     entries: list[HistoryEntry] = []
     with existing_store(pipeline) as store:
         if store is not None or number is not None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 
+#: What `--variable` gives: names and values.
+Variables = tuple[tuple[str, Any], ...]
+
 file_argument = click.argument(
     "file", required=False, type=click.Path(path_type=Path), metavar="[FILE]", shell_complete=complete_files
 )
@@ -58,7 +61,7 @@ def common(function: Command) -> Command:
     return wrapper
 
 
-def _read_variables(_ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> tuple[tuple[str, Any], ...]:
+def _read_variables(_ctx: click.Context, _param: click.Parameter, texts: Sequence[str]) -> Variables:
     """Split `name=value`; the value is JSON if it is valid JSON, else text."""
     found = []
     for text in texts:

@@ -11,7 +11,16 @@ import click
 
 from . import Group, formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file, stream_option, tag_option
+from .options import (
+    Variables,
+    common,
+    file_argument,
+    open_pipeline,
+    split_file,
+    stream_option,
+    tag_option,
+    variable_option,
+)
 from .run import execute, running_options, words_of
 
 if TYPE_CHECKING:
@@ -26,13 +35,14 @@ def runs_command() -> None:
 
 @runs_command.command("list")
 @common
+@variable_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N", help="Runs.")
 @file_argument
-def list_command(console: Console, file: Path | None, limit: int) -> int:
+def list_command(console: Console, file: Path | None, variables: Variables, limit: int) -> int:
     """List the pipeline's runs, the latest first."""
     from ..session.inspection import existing_store
 
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store:
         runs = [] if store is None else store.runs(pipeline.pipeline, limit=limit)
         states = {run.id: store.owner_state(run) for run in runs if run.is_active} if store is not None else {}
@@ -64,14 +74,15 @@ def list_command(console: Console, file: Path | None, limit: int) -> int:
 
 @runs_command.command("show")
 @common
+@variable_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
-def show_command(console: Console, arguments: tuple[str, ...]) -> int:
+def show_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
     from ..session.inspection import existing_store
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store:
         run = find_run(store, pipeline.pipeline, wanted)
         assert store is not None
@@ -103,6 +114,7 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 @runs_command.command("retry")
 @common
+@variable_option
 @running_options
 @stream_option
 @tag_option
@@ -110,6 +122,7 @@ def show_command(console: Console, arguments: tuple[str, ...]) -> int:
 def retry_command(
     console: Console,
     file: Path | None,
+    variables: Variables,
     streams: tuple[str, ...],
     tags: tuple[str, ...],
     concurrency: int | None,
@@ -117,22 +130,23 @@ def retry_command(
     executor: str | None,
 ) -> int:
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "executor": executor}
     return execute(console, pipeline, retry=True, streams=streams, tags=tags, **more)
 
 
 @runs_command.command("cancel")
 @common
+@variable_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
-def cancel_command(console: Console, arguments: tuple[str, ...]) -> int:
+def cancel_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
     from ..api import cancel_active
     from ..errors import StateError
 
     file, rest = split_file(arguments)
     wanted = _run_number(rest)
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     run, is_alive = cancel_active(pipeline, wanted)
     if run is None:
         raise StateError(f"pipeline {pipeline.pipeline!r} is not running: there is nothing to cancel")

@@ -9,7 +9,7 @@ import click
 
 from . import Group, formatting
 from .console import Console
-from .options import common, file_argument, open_pipeline, split_file
+from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
 from .run import words_of
 
 if TYPE_CHECKING:
@@ -25,15 +25,16 @@ def state_command() -> None:
 
 @state_command.command("show")
 @common
+@variable_option
 @file_argument
-def show_command(console: Console, file: Path | None) -> int:
+def show_command(console: Console, file: Path | None, variables: Variables) -> int:
     """Show the state of every stream from the destination's ledger.
 
     If the destination cannot be reached, shows the run store's copy, with a warning.
     """
     from ..api import state as state_of
 
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     state = state_of(pipeline)
     if console.is_json:
         console.emit(
@@ -82,8 +83,9 @@ def show_command(console: Console, file: Path | None) -> int:
 
 @state_command.command("set")
 @common
+@variable_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...")
-def set_command(console: Console, arguments: tuple[str, ...]) -> int:
+def set_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Set a stream's bookmark: the next run reads the records at or past it.
 
     Each of its bookmark_properties needs a value, in the form of `state show`.
@@ -95,7 +97,7 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
     if len(rest) < 2:
         raise click.UsageError("needs a STREAM and COLUMN=VALUE")
     stream = rest[0]
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         state = set_state(session, store, stream, _texts(rest[1:], _bookmark_properties(session, stream)))
     _done(console, "set", pipeline.pipeline, stream, [state.destination_table], bookmark=words_of(state.bookmark))
@@ -104,8 +106,9 @@ def set_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 @state_command.command("adopt")
 @common
+@variable_option
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM [COLUMN=VALUE...]")
-def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
+def adopt_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Take over a table that another program has written: the next run goes on from its newest bookmark.
 
     Checks that the columns hold the stream's and that no key is there twice, then writes the ledger row. COLUMN=VALUE
@@ -118,7 +121,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
     if not rest:
         raise click.UsageError("needs a STREAM")
     stream = rest[0]
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         texts = _texts(rest[1:], _bookmark_properties(session, stream)) if rest[1:] else {}
         adoption = adopt_table(session, store, stream, texts)
@@ -132,6 +135,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
 
 @state_command.command("rewind")
 @common
+@variable_option
 @click.option(
     "--to",
     "values",
@@ -146,6 +150,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...]) -> int:
 def rewind_command(
     console: Console,
     arguments: tuple[str, ...],
+    variables: Variables,
     values: tuple[str, ...],
     by: str | None,
     run_id: int | None,
@@ -165,7 +170,7 @@ def rewind_command(
         raise click.UsageError("needs one STREAM")
     if sum((bool(values), by is not None, run_id is not None)) + (glob is not None and not values) != 1:
         raise click.UsageError("needs one of --to, --by, --run and --files")
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         selected = _selected(session, rest[0])
         if selected.stream.tracks_files:
@@ -230,9 +235,10 @@ def _selected(session: Session, stream: str) -> SelectedStream:
 
 @state_command.command("reset")
 @common
+@variable_option
 @click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
-def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) -> int:
+def reset_command(console: Console, arguments: tuple[str, ...], variables: Variables, forget: bool) -> int:
     """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
     from ..session.inspection import existing_store, opened
     from ..state.stream_state import reset_state
@@ -240,7 +246,7 @@ def reset_command(console: Console, arguments: tuple[str, ...], forget: bool) ->
     file, rest = split_file(arguments)
     if len(rest) != 1:
         raise click.UsageError("needs one STREAM")
-    pipeline = open_pipeline(console, file)
+    pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         keys = reset_state(session, store, rest[0], forget=forget)
         _warn_of_append(console, session, rest[0])

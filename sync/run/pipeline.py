@@ -94,7 +94,8 @@ def run_pipeline(
         tags: only streams that have one of these `tags`; empty: all.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
-        variables: runtime variables, before those of the file (not with a loaded pipeline).
+        variables: runtime variables, before those of the file (not with a loaded pipeline); with `retry` the run's own
+            come first.
         event: JSON values that callbacks get as `event`.
         trigger: first half of `execution_partition` (not with a loaded pipeline).
         concurrency: streams at once, before the file's.
@@ -122,7 +123,7 @@ def run_pipeline(
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
-    retried = None
+    given, retried = pipeline, None
     if retry:
         retried = _latest_run(pipeline, None if retry is True else retry)
         pipeline = as_of_run(pipeline, retried)
@@ -152,6 +153,11 @@ def run_pipeline(
         from .notebook import default_progress
 
         progress = default_progress()
+    if retried is not None:
+        for name, value in given.variable_overrides.items():
+            if retried.variables.get(name, value) != value:
+                text = f"variable {name!r}: a retry keeps the value of its run, not the one that is given now"
+                progress.message(text, level="warning")
     with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
@@ -569,10 +575,15 @@ def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:
 
 
 def as_of_run(pipeline: Pipeline, run: PipelineRun) -> Pipeline:
-    """Load the file again with the execution date, trigger and variables of a run, which each attempt keeps."""
+    """Load the file again with the execution date, trigger and variables of a run, which each attempt keeps.
+
+    Variables given by the caller count if the run does not know them.
+    """
+    given = {name: value for name, value in pipeline.variable_overrides.items() if name not in run.variables}
     return load_pipeline(
         pipeline.given,
         folder=pipeline.folder if pipeline.path is None else None,
+        variables=given,
         execution_date=run.execution_date,
         interval=run.interval,
         trigger=run.trigger,

@@ -358,3 +358,36 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     assert code == 0
     assert "\x1b[32m" not in drawn
     assert "shop: run 1: success" in drawn
+
+
+def test_a_variable_of_the_command_line_alone_goes_with_every_command(run_cli: RunCLI, tmp_path: Path) -> None:
+    """A file whose `variables` lack one can be loaded only with it: to retry, to look, and to deliver again."""
+    tell = "@callback('success')\n@callback('failure')\ndef tell(region, stream): raise RuntimeError(region)\n"
+    write_callback(tmp_path, tell, "attempts: 1")
+    file = tmp_path / "shop.yaml"
+    file.write_text(file.read_text().replace("path: data", "path: \"{{ variables('region') }}/data\""))
+    (tmp_path / "eu").mkdir()
+    (tmp_path / "data").rename(tmp_path / "eu" / "data")
+    orders = tmp_path / "eu" / "data" / "orders.csv"
+    text = orders.read_text()
+    orders.write_text(text.replace("2,2,", "2,2"))
+    eu = ["--variable", "region=eu"]
+    assert run_cli(["run", *eu], tmp_path).returncode == 1
+    orders.write_text(text)
+    (tmp_path / "alerts.py").write_text(tell.replace("raise RuntimeError(region)", "print('told', region)"))
+    retried = run_cli(["runs", "retry", "--variable", "region=us"], tmp_path)
+    assert "variable 'region': a retry keeps the value of its run" in retried.stderr
+    assert "told eu" in retried.stdout + retried.stderr
+    for command in (
+        ["runs", "list"],
+        ["runs", "show"],
+        ["state", "show"],
+        ["state", "set", "orders", "updated_at=2024-01-01T00:00:00"],
+        ["state", "rewind", "orders", "--by", "1d"],
+        ["state", "reset", "orders"],
+        ["callbacks", "list"],
+        ["callbacks", "retry"],
+        ["callbacks", "history"],
+    ):
+        done = run_cli([*command, *eu], tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
