@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -120,9 +121,9 @@ def run_pipeline(
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
         NotLatest: `retry` names a run that is not the latest.
+        TypeError: `variables` or `trigger` with a loaded pipeline.
     """
-    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
-        pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     given, retried = pipeline, None
     if retry:
         retried = _latest_run(pipeline, None if retry is True else retry)
@@ -160,6 +161,24 @@ def run_pipeline(
                 progress.message(text, level="warning")
     with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
+
+
+def loaded_with(
+    pipeline: Pipeline | str | PathLike[str] | Mapping[str, Any],
+    *,
+    variables: Mapping[str, Any] | None,
+    trigger: str | None,
+) -> Pipeline:
+    """Load a pipeline unless it is loaded.
+
+    Raises:
+        TypeError: `variables` or `trigger` with a loaded pipeline, whose templates are filled in already.
+    """
+    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
+        return load_pipeline(pipeline, variables=variables, trigger=trigger)
+    if variables or trigger is not None:
+        raise TypeError("a loaded pipeline has its variables and trigger already: give them to load_pipeline")
+    return pipeline
 
 
 class Order(NamedTuple):

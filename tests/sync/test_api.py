@@ -20,6 +20,7 @@ from syncblocks import (
     discover,
     list_streams,
     load_pipeline,
+    open_run,
     preview,
     run_pipeline,
     state,
@@ -65,6 +66,15 @@ def test_a_pipeline_made_by_hand_is_loaded_where_it_is_used(shop: Bench, monkeyp
     assert load_pipeline(load_pipeline(made)).destination.block == "export_memory"
     with pytest.raises(SyncError, match="there is no such destination connector"):
         run_pipeline(made.model_copy(update={"destination": made.destination.model_copy(update={"connector": "x"})}))
+
+
+def test_variables_and_trigger_that_would_not_count_are_refused(shop: Bench) -> None:
+    loaded = load_pipeline(shop.write())
+    for given in ({"variables": {"day": 1}}, {"trigger": "nightly"}):
+        for start in (run_pipeline, open_run):
+            with pytest.raises(TypeError, match="give them to load_pipeline"):
+                start(loaded, **given)
+    assert run_pipeline(loaded).exit_code == 0
 
 
 def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...config import Pipeline, load_pipeline
+from ...config import Pipeline
 from ...config.executor import THREADS
 from ...errors import SyncError
 from ...plan.placement import place_of
@@ -20,7 +20,7 @@ from ..executors.opening import with_executor
 from ..lease import Lease
 from ..notebook import default_progress
 from ..ordered import carries_out, is_latest, ordered_run, patterns_of_unfinished
-from ..pipeline import Order, Runner
+from ..pipeline import Order, Runner, loaded_with
 from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
@@ -87,11 +87,11 @@ def open_run(
         ConfigError: the file is wrong, or its streams cannot run one by one; nothing was run or written.
         AlreadyRunning: the pipeline has an active run.
         PipelineFailed: the run failed before its first stream, and has ended.
+        TypeError: `variables` or `trigger` with a loaded pipeline.
     """
     if not LEAST_HOLD_S <= hold_s <= MOST_HOLD_S:
         raise SyncError(f"hold_s is {hold_s}, and must be between {LEAST_HOLD_S} and {MOST_HOLD_S} (a week)")
-    if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
-        pipeline = load_pipeline(pipeline, variables=variables, trigger=trigger)
+    pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     pipeline = with_executor(pipeline, THREADS)
     order = Order(
         order_key=order_key,
