@@ -179,6 +179,15 @@ class Coordinator:
             if member.has_ended and member.name not in self._told:
                 self._told.add(member.name)
                 self._progress.stream_result(stream_result(member))
+        self._leave_hanging()
+
+    def _leave_hanging(self) -> None:
+        """Wait no longer for threads of this process whose streams were ended without them: they may hang forever."""
+        for future, members in list(self._active.items()):
+            are_ended = all(member.has_ended and member.name in self._abandoned for member in members)
+            if are_ended and self._executor.runs_here([member.planned for member in members]):
+                self._has_failed |= _has_failed(members)
+                del self._active[future]
 
     def _must_stop(self) -> bool:
         if self._is_asked() or self._is_refused or self._lease.is_lost:

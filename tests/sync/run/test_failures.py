@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -162,6 +163,33 @@ def test_a_timeout_stops_the_run_unless_allowed(bench: Bench, allow: bool, concu
     assert [call["is_last_block_run"] for call in calls[:-1]] == [False] * (len(started) - 1) + [True]
     assert calls[-1]["never_started"] == [name for name in ("a", "b", "c", "d") if name not in started]
     assert (result.status, calls[-1]["status"]) == ("cancelled", "cancelled")
+
+
+def test_a_stream_that_hangs_past_its_timeout_holds_up_neither_the_others_nor_the_end(bench: Bench) -> None:
+    for name in ("a", "b", "c"):
+        bench.seed(name, 2)
+    pipe = bench.folder / "go"
+    os.mkfifo(pipe)
+    (bench.folder / "hang.py").write_text(
+        f"from pathlib import Path\n@transformer\ndef hang(df):\n    Path({str(pipe)!r}).read_text()\n    return df\n"
+    )
+    bench.document |= {"allow_blocks_to_fail": True, "concurrency": 1}
+    bench.document["transformers"] = [{"file": "hang.py", "streams": ["a"]}]
+    bench.document["streams"] = [{"stream": "a", "timeout_s": 0.1}, {"stream": "b"}, {"stream": "c"}]
+    bench.record(on=["stream", "pipeline"])
+    let_go = threading.Timer(15, pipe.write_text, [""])
+    let_go.start()
+    result = bench.run()
+    is_still_hanging = let_go.is_alive()
+    let_go.cancel()
+    let_go.join()
+    if is_still_hanging:
+        pipe.write_text("")
+    assert is_still_hanging
+    assert statuses(result) == {"a": "cancelled", "b": "success", "c": "success"}
+    told = [(call["stream"], call["index"], call["is_last_block_run"]) for call in bench.calls()]
+    assert told == [("a", 0, False), ("b", 1, False), ("c", 2, True), (None, None, None)]
+    assert [row["id"] for row in bench.rows("c")] == [0, 1]
 
 
 def test_streams_in_flight_are_cancelled_when_another_one_fails(bench: Bench) -> None:
