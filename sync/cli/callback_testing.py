@@ -195,10 +195,12 @@ def _made_up_for_hook(
     pipeline: Pipeline, stream: str | None, block: CallbackBlock, status: str, parent: str
 ) -> dict[str, Any]:
     """Return a made-up event in recorded form: secret variables are references."""
+    from syncblocks.callbacks.kwargs import RESERVED
+
     references = dict(pipeline.variable_references)
-    event = _made_up(pipeline, block, status, stream, _parent(pipeline, parent)[0]) | references
-    event["pipeline_run"] |= {"variables": references}
-    return event
+    event = _made_up(pipeline, block, status, stream, _parent(pipeline, parent)[0])
+    flat = {name: value for name, value in references.items() if name not in RESERVED}
+    return event | flat | {"pipeline_run": event["pipeline_run"] | {"variables": references}}
 
 
 def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path | None]:

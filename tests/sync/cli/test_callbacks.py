@@ -240,6 +240,18 @@ def test_a_hook_is_called_with_a_made_up_event(run_cli: RunCLI, tmp_path: Path) 
     assert not (tmp_path / ".syncblocks").exists()
 
 
+def test_a_variable_hides_no_name_of_a_hooks_made_up_event(run_cli: RunCLI, tmp_path: Path) -> None:
+    hooks(tmp_path)
+    file = tmp_path / "shop.yaml"
+    file.write_text(file.read_text().replace("variables: {", "variables: {stream: mine, index: 77, "))
+    command = ["callbacks", "test", "shop.yaml", "--block", "here", "--stream", "orders"]
+    done = run_cli(command, tmp_path, {"TOKEN": TOKEN})
+    assert done.returncode == 0, done.stderr
+    event = json.loads((tmp_path / "event.json").read_text())
+    assert (event["stream"], event["index"]) == ("orders", 0)
+    assert event["pipeline_run"]["variables"]["stream"] == "mine"
+
+
 def test_a_hook_that_fails_is_shown_without_secrets_and_ends_with_1(run_cli: RunCLI, tmp_path: Path) -> None:
     hooks(tmp_path)
     command = ["callbacks", "test", "shop.yaml", "--block", "fails", "--status", "failure", "--stream"]
