@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..pipeline_files import SUFFIXES, pipeline_files, yaml_files
 
-__all__ = ["SUFFIXES", "find_file", "pipeline_files"]
+if TYPE_CHECKING:
+    from ..config import Pipeline
+
+__all__ = ["SUFFIXES", "file_words", "find_file", "pipeline_files"]
 
 
 def find_file(file: Path | None) -> Path:
@@ -37,3 +42,17 @@ def find_file(file: Path | None) -> Path:
     raise ConfigError(
         f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
     )
+
+
+def file_words(pipeline: Pipeline) -> str:
+    """Return the FILE of a command about this pipeline, after a space; empty where it may be left out.
+
+    A command that a message names is copied into a shell, so it must find the same pipeline.
+    """
+    if pipeline.path is None:
+        return ""
+    folder = Path.cwd()
+    if pipeline.path.parent == folder and [path.name for path in pipeline_files(folder)] == [pipeline.path.name]:
+        return ""
+    shown = pipeline.path.relative_to(folder) if pipeline.path.is_relative_to(folder) else pipeline.path
+    return f" {shlex.quote(str(shown))}"
