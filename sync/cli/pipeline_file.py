@@ -11,7 +11,21 @@ from ..pipeline_files import SUFFIXES, pipeline_files, yaml_files
 if TYPE_CHECKING:
     from ..config import Pipeline
 
-__all__ = ["SUFFIXES", "file_words", "find_file", "pipeline_files"]
+__all__ = ["SUFFIXES", "current_folder", "file_words", "find_file", "pipeline_files"]
+
+
+def current_folder() -> Path:
+    """Return the current folder.
+
+    Raises:
+        ConfigError: it was deleted; relative paths have no meaning then.
+    """
+    from ..errors import ConfigError
+
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder has been deleted: change into another one (`cd`)") from error
 
 
 def find_file(file: Path | None) -> Path:
@@ -22,6 +36,7 @@ def find_file(file: Path | None) -> Path:
     """
     from ..errors import ConfigError, nearest_match
 
+    current_folder()
     if file is not None and not file.is_dir():
         if not file.exists() and (file.parent.is_dir()):
             there = [path.name for path in yaml_files(file.parent)]
@@ -51,7 +66,7 @@ def file_words(pipeline: Pipeline) -> str:
     """
     if pipeline.path is None:
         return ""
-    folder = Path.cwd()
+    folder = current_folder()
     if pipeline.path.parent == folder and [path.name for path in pipeline_files(folder)] == [pipeline.path.name]:
         return ""
     shown = pipeline.path.relative_to(folder) if pipeline.path.is_relative_to(folder) else pipeline.path
