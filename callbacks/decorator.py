@@ -64,11 +64,12 @@ class Mark:
 def callback(status: Function, /) -> Function: ...
 @overload
 def callback(status: str = "success", *, fetch_inputs: bool | None = None) -> Callable[[Function], Function]: ...
-def callback(status: Any = "success", *, fetch_inputs: bool | None = None) -> Any:
+def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = None) -> Any:
     """Call the decorated function when its parent block gets this status.
 
     Args:
         status: "success" (also by bare `@callback`), "failure", "cancelled", ... Stack decorators for several.
+        others: none; so that the error for several statuses says how to write them.
         fetch_inputs: False: the parent's data is never read; positional data parameters get None and `__input` is
             `{}`. True: a function without positional parameters gets the data as `__input`.
 
@@ -78,6 +79,10 @@ def callback(status: Any = "success", *, fetch_inputs: bool | None = None) -> An
     caller = sys._getframe(1)
     if callable(status):
         return _note(caller, status, "success")
+    several = (*status, *others) if isinstance(status, list | tuple | set) else (status, *others)
+    if len(several) > 1:
+        lines = " and ".join(f"`@callback({one!r})`" for one in several)
+        raise _error(caller, f"@callback takes one status: write {lines}, one above the other")
     if not isinstance(status, str) or status not in STATUSES:
         raise _error(
             caller,

@@ -119,3 +119,9 @@ def test_the_marks_cost_no_heavy_import() -> None:
     code += f"print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_names_that_are_not_imported_yet_are_offered_for_completion() -> None:
+    code = "import sys, syncblocks as s; print(set(s.__all__) <= set(dir(s)), 'pyarrow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True False\n", done.stderr

@@ -9,6 +9,7 @@ from .text import first_invalid, from_text, is_text, to_text
 
 #: Most characters of a value in a message.
 _SHOWN = 40
+_SHOWN_REASON = 400
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -41,6 +42,12 @@ def shown(value: object) -> str:
     """Return a value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(str(value))} characters)"
+
+
+def reason(error: Exception) -> str:
+    """Return what a library says of a failure, for a message: in one line, and cut where it has no end."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _SHOWN_REASON else f"{text[:_SHOWN_REASON]}... ({len(text)} characters)"
 
 
 def python_value(value: pa.Scalar) -> object:

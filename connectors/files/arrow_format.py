@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..arrow.conform import shown
+from ..arrow.conform import reason, shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
 from ..arrow.valid import DAMAGE, demand_valid, is_odd
@@ -114,7 +114,7 @@ def _opened(file: DataFile) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatc
             if start.startswith(_OLD_FEATHER):
                 why = "is a Feather file of version 1: write it anew by pyarrow.feather.write_feather"
                 raise FatalConnectorError(f"{file.label}: {why}") from error
-            raise FatalConnectorError(f"{file.label}: no Arrow IPC file: {shown(str(error))}") from error
+            raise FatalConnectorError(f"{file.label}: no Arrow IPC file: {reason(error)}") from error
         yield reader
 
 
@@ -129,7 +129,7 @@ def _batches(file: DataFile, reader: pa.RecordBatchFileReader | pa.RecordBatchSt
             demand_valid(batch)
             yield batch
     except DAMAGE as error:
-        raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+        raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
 
 
 __all__ = ["ArrowFormat"]

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from ..arrow.conform import shown
+from ..arrow.conform import reason
 from ..errors import FatalConnectorError
 from .paths import DataFile
 
@@ -188,7 +188,7 @@ class Input(io.RawIOBase):
         except (OSError, pa.ArrowInvalid) as error:
             if isinstance(error.__cause__, UnicodeError):
                 raise
-            raise FatalConnectorError(f"{self.file.label}: cannot be read: {shown(str(error))}") from error
+            raise FatalConnectorError(f"{self.file.label}: cannot be read: {reason(error)}") from error
 
     def _check(self, validator: codecs.IncrementalDecoder, chunk: bytes) -> None:
         """Raise `pa.ArrowInvalid`, as the parser does of other records, for bytes that are no UTF-8."""

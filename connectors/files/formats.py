@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
-from ..arrow.conform import plain_type, shown
+from ..arrow.conform import plain_type, reason
 from ..errors import FatalConnectorError
 from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
 from .paths import DataFile
@@ -131,7 +131,7 @@ def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
     try:
         return opened.read(_CHUNK_BYTES)
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
-        raise FatalConnectorError(f"{file.label}: cannot be read: {shown(str(error))}") from error
+        raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
 
 
 def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:

@@ -94,7 +94,7 @@ class JSONDocument:
             return
         while True:
             if self._peek() != '"':
-                raise self._broken("a name in quotes should come here")
+                raise self._unexpected("a name in quotes should come here")
             name = self._name()
             self._take(":")
             yield name
@@ -126,7 +126,7 @@ class JSONDocument:
     def _take(self, *allowed: str) -> str:
         found = self._peek()
         if found is None or found not in allowed:
-            raise self._broken(f"{' or '.join(allowed)} should come here")
+            raise self._unexpected(f"{' or '.join(allowed)} should come here")
         self._at += 1
         return found
 
@@ -134,7 +134,7 @@ class JSONDocument:
         while (found := _NAME.match(self._chunk, self._at)) is None:
             more = next(self._chunks, b"")
             if not more:
-                raise self._broken("the document ends within a text")
+                raise self._broken("the document ends within the text that begins there")
             self._chunk += more
             if len(self._chunk) - self._at > self._most_bytes + SLACK_BYTES:
                 raise too_wide(f"{self._label}: a text beside the records", self._most_bytes)
@@ -200,7 +200,7 @@ class JSONDocument:
         """Yield the elements of an array, all of which are objects."""
         self._take("[")
         elements = Elements(
-            self._where, lambda what, at: self._broken(what, self._at + at), self._most_bytes, self._whole
+            self._where, lambda what, at: self._unexpected(what, self._at + at), self._most_bytes, self._whole
         )
         while True:
             chunk = self._chunk[self._at :]
@@ -227,15 +227,19 @@ class JSONDocument:
         where = ".".join(self._path[:level]) or "its top"
         return NoDocument(f"{self._label}: {where} {what}", key="records")
 
+    def _unexpected(self, what: str, at: int | None = None) -> NoDocument:
+        """Return the error for a place where something else should stand, with what is there."""
+        at = self._at if at is None else at
+        there = self._chunk[at : at + 20].decode(errors="replace")
+        return self._broken(f"{what}, but {f'{shown(there)} is there' if there else 'the document ends'}", at)
+
     def _broken(self, what: str, at: int | None = None) -> NoDocument:
         """Return the error for the place where it is, or one in the chunk."""
         at = self._at if at is None else at
         line = self._line + self._chunk.count(b"\n", 0, at)
         begin = self._chunk.rfind(b"\n", 0, at)
-        there = self._chunk[at : at + 20].decode(errors="replace")
-        found = f"{shown(there)} is there" if there else "the document ends"
         where = f"line {line}, byte {at - begin}" if line > 1 else f"byte {self._bytes_before + at + 1}"
-        return NoDocument(f"{self._label}: broken JSON at {where}: {what}, but {found}", key="path")
+        return NoDocument(f"{self._label}: broken JSON at {where}: {what}", key="path")
 
 
 def place_of(label: str, path: Sequence[str], place: int) -> str:

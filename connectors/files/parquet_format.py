@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet
 
-from ..arrow.conform import shown
+from ..arrow.conform import reason, shown
 from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import to_text
@@ -192,7 +192,7 @@ def _unreadable(what: str, error: Exception) -> str:
     """Return what a message says of a file that the library cannot read."""
     if "crypt" in str(error):
         return "is encrypted, and there are no keys for it here: decrypt it, or leave it out of the source's `path`"
-    return f"{what}: {shown(str(error))}"
+    return f"{what}: {reason(error)}"
 
 
 def _flat(batch: pa.RecordBatch, own: pa.Schema) -> pa.RecordBatch:

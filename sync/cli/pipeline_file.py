@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..pipeline_files import SUFFIXES, pipeline_files, yaml_files
 
-__all__ = ["SUFFIXES", "find_file", "pipeline_files"]
+if TYPE_CHECKING:
+    from ..config import Pipeline
+
+__all__ = ["SUFFIXES", "current_folder", "file_words", "find_file", "pipeline_files"]
+
+
+def current_folder() -> Path:
+    """Return the current folder.
+
+    Raises:
+        ConfigError: it was deleted; relative paths have no meaning then.
+    """
+    from ..errors import ConfigError
+
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the current folder has been deleted: change into another one (`cd`)") from error
 
 
 def find_file(file: Path | None) -> Path:
@@ -17,6 +36,7 @@ def find_file(file: Path | None) -> Path:
     """
     from ..errors import ConfigError, nearest_match
 
+    current_folder()
     if file is not None and not file.is_dir():
         if not file.exists() and (file.parent.is_dir()):
             there = [path.name for path in yaml_files(file.parent)]
@@ -37,3 +57,17 @@ def find_file(file: Path | None) -> Path:
     raise ConfigError(
         f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
     )
+
+
+def file_words(pipeline: Pipeline) -> str:
+    """Return the FILE of a command about this pipeline, after a space; empty where it may be left out.
+
+    A command that a message names is copied into a shell, so it must find the same pipeline.
+    """
+    if pipeline.path is None:
+        return ""
+    folder = current_folder()
+    if pipeline.path.parent == folder and [path.name for path in pipeline_files(folder)] == [pipeline.path.name]:
+        return ""
+    shown = pipeline.path.relative_to(folder) if pipeline.path.is_relative_to(folder) else pipeline.path
+    return f" {shlex.quote(str(shown))}"

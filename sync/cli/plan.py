@@ -22,6 +22,7 @@ from .options import (
     tag_option,
     variable_option,
 )
+from .pipeline_file import file_words
 
 if TYPE_CHECKING:
     from syncblocks.connectors.stream import Condition, WrittenRange
@@ -72,7 +73,7 @@ def plan_command(
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
-        show(console, plan, types=types)
+        show(console, plan, types=types, file=file_words(pipeline))
     return 2 if any(planned.refusal for planned in plan.streams) else 0
 
 
@@ -238,7 +239,7 @@ def _column(column: ColumnPlan) -> dict[str, Any]:
     }
 
 
-def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = True) -> None:
+def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = True, file: str = "") -> None:
     """Print the plan.
 
     Args:
@@ -246,6 +247,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
         plan: what is shown.
         types: show every column with its types; else one line for each stream, with the columns not kept exactly.
         is_alone: say what to do next; False if the plan is carried out at once.
+        file: see `file_words`.
     """
     from ..plan.selection import left_out_by_when
 
@@ -289,7 +291,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     if is_alone:
         number = formatting.plural(len(plan.streams), "stream")
         console.echo()
-        console.echo(f"{number}; nothing was written. `syncblocks run` carries this out.")
+        console.echo(f"{number}; nothing was written. `syncblocks run{file}` carries this out.")
     if plan.elsewhere:
         console.echo(f"streams run elsewhere: {plan.elsewhere}")
     for warning in plan.warnings:

@@ -9,6 +9,7 @@ import click
 
 from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
+from .pipeline_file import file_words
 from .run import show_callbacks
 from .runs import run_document
 
@@ -44,12 +45,13 @@ def recover_command(
             {"type": "recovered", "pipeline": pipeline.pipeline, "run": run, "callbacks": dict(found.callbacks)}
         )
         return found.exit_code
+    file_name = file_words(pipeline)
     if found.run is None:
         console.echo(f"{pipeline.pipeline}: no run was left open")
     else:
         console.echo(f"{pipeline.pipeline}: run {found.run.id} was ended: {found.run.status}")
-        console.echo(f"next: `syncblocks runs show {found.run.id}` shows what happened")
+        console.echo(f"next: `syncblocks runs show{file_name} {found.run.id}` shows what happened")
         if found.run.status != "success":
-            console.echo("      `syncblocks runs retry` runs what did not succeed")
-    show_callbacks(console, found.callbacks)
+            console.echo(f"      `syncblocks runs retry{file_name}` runs what did not succeed")
+    show_callbacks(console, found.callbacks, file_name)
     return found.exit_code

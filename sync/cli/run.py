@@ -24,6 +24,7 @@ from .options import (
     tag_option,
     variable_option,
 )
+from .pipeline_file import file_words
 
 if TYPE_CHECKING:
     from ..config import Pipeline
@@ -195,7 +196,7 @@ def execute(
     if console.is_json:
         console.emit(result_document(result))
     else:
-        show_result(console, result, duration_s=time.monotonic() - start)
+        show_result(console, result, file_words(pipeline), duration_s=time.monotonic() - start)
     return result.exit_code
 
 
@@ -235,8 +236,8 @@ def words_of(bookmark: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if bookmark is None else {key: value for key, value in bookmark.items() if key != "_boundary"}
 
 
-def show_result(console: Console, result: RunResult, *, duration_s: float | None = None) -> None:
-    """Print the summary table, and the callbacks that are due or dead."""
+def show_result(console: Console, result: RunResult, file: str, *, duration_s: float | None = None) -> None:
+    """Print the summary table, and the callbacks that are due or dead. `file`: see `file_words`."""
     if result.streams:
         console.table(
             ["stream", "destination table", "status", "records", "rejected", "size", "time", "bookmark"],
@@ -274,21 +275,21 @@ def show_result(console: Console, result: RunResult, *, duration_s: float | None
         console.echo(_never_started(result), color="yellow")
     if result.error:
         console.echo(f"error: {result.error}", color="red")
-    for step in _next_steps(result):
+    for step in _next_steps(result, file):
         console.echo(step, color="yellow")
-    show_callbacks(console, result.callbacks)
+    show_callbacks(console, result.callbacks, file)
 
 
-def _next_steps(result: RunResult) -> list[str]:
+def _next_steps(result: RunResult, file: str) -> list[str]:
     """Return what to do about a run that did not succeed."""
     steps = []
     if result.run_id is not None and result.status != "success":
-        steps.append(f"next: `syncblocks runs show {result.run_id}` shows what happened")
-        steps.append("      `syncblocks runs retry` runs what did not succeed")
+        steps.append(f"next: `syncblocks runs show{file} {result.run_id}` shows what happened")
+        steps.append(f"      `syncblocks runs retry{file}` runs what did not succeed")
     if result.status == "failure" and result.signal is None and any(stream.error for stream in result.streams):
         steps.append("      `retries:` of a stream lets a run try again by itself")
     if any(stream.verdict == "differs" for stream in result.streams):
-        steps.append("next: `syncblocks verify` shows what differs, and what mends it")
+        steps.append(f"next: `syncblocks verify{file}` shows what differs, and what mends it")
     return steps
 
 
@@ -301,7 +302,7 @@ def _never_started(result: RunResult) -> str:
     return f"{formatting.plural(len(result.never_started), 'stream')} not started: {shown}{way_out}"
 
 
-def show_callbacks(console: Console, callbacks: Mapping[str, int]) -> None:
+def show_callbacks(console: Console, callbacks: Mapping[str, int], file: str) -> None:
     """Print how many deliveries are done, due and dead, and what to do about those."""
     parts = [f"{number} {state}" for state, number in callbacks.items() if number]
     if parts:
@@ -309,7 +310,7 @@ def show_callbacks(console: Console, callbacks: Mapping[str, int]) -> None:
     if callbacks.get("due"):
         console.echo("callbacks that are due are delivered by the next start", color="yellow")
     if callbacks.get("dead"):
-        how = "`syncblocks callbacks history` says why, `callbacks retry` delivers again"
+        how = f"`syncblocks callbacks history{file}` says why, `callbacks retry{file}` delivers again"
         console.echo(f"dead callbacks: {how}", color="yellow")
 
 

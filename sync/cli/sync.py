@@ -11,10 +11,20 @@ import click
 
 from .console import Console
 from .options import common
+from .pipeline_file import current_folder
 
 if TYPE_CHECKING:
     from ..config.sync_command import Quick
     from ..plan.plan import Plan
+
+
+#: Setting of a stream -> the option that it comes from.
+_OPTIONS = {
+    "stream": "--stream",
+    "write_disposition": "--mode",
+    "bookmark_properties": "--incremental",
+    "key_properties": "--key",
+}
 
 
 @click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
@@ -57,7 +67,7 @@ def sync_command(
 
     if len(places) < 2:
         raise click.UsageError("needs a SRC and a DST")
-    folder = Path.cwd()
+    folder = current_folder()
     quick = quick_pipeline(
         joined(places[:-1], folder),
         places[-1],
@@ -69,7 +79,7 @@ def sync_command(
         keys=keys,
     )
     console.hide(quick.pipeline.secret_values)
-    _show_plan(console, quick)
+    _show_plan(console, quick, has_streams=bool(streams))
     is_asked = not yes and not console.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if is_asked and not click.confirm("Run it?", default=True):
         console.echo("nothing was run or written")
@@ -80,7 +90,7 @@ def sync_command(
     return execute(console, quick.pipeline, inline_callbacks=False)
 
 
-def _show_plan(console: Console, quick: Quick) -> None:
+def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
     from ..errors import ConfigError
     from ..plan.checks import SharedTable
     from ..session.inspection import existing_store, opened
@@ -99,11 +109,27 @@ def _show_plan(console: Console, quick: Quick) -> None:
             f"folder for all, such as {folder}",
             key="DST",
         ) from error
+    except ConfigError as error:
+        if quick.path.exists():
+            raise
+        # There is no such file yet: what was typed is what has to be mended.
+        error.path = error.line = None
+        error.key = _typed(error.key or "", has_streams=has_streams)
+        raise
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})
     else:
         show(console, plan, is_alone=False)
         console.echo()
+
+
+def _typed(key: str, *, has_streams: bool) -> str | None:
+    """Return the argument or option that a place in the pipeline file was made from."""
+    if key.startswith(("source", "destination")):
+        return "SRC" if key.startswith("source") else "DST"
+    if key.endswith(".stream") and not has_streams:
+        return "SRC"
+    return next((option for name, option in _OPTIONS.items() if key.endswith(f".{name}")), None)
 
 
 def _save(console: Console, quick: Quick) -> None:

@@ -20,6 +20,7 @@ from .options import (
     tag_option,
     variable_option,
 )
+from .pipeline_file import file_words
 from .run import result_document, show_result
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def verify_command(
     def look() -> Compared:
         found = compared(pipeline, streams, tags, with_repairs=repair)
         if not console.is_json:
-            show(console, *found)
+            show(console, *found, file_words(pipeline))
         return found
 
     before, left_out = look()
@@ -73,7 +74,7 @@ def verify_command(
         result = run_pipeline(pipeline, repairs=repairs)
         if not console.is_json:
             console.echo()
-            show_result(console, result)
+            show_result(console, result, file_words(pipeline))
             console.echo()
         found = look().streams
     if console.is_json:
@@ -120,8 +121,8 @@ def document(found: StreamVerification) -> dict[str, Any]:
     }
 
 
-def show(console: Console, found: Sequence[StreamVerification], left_out: Mapping[str, str]) -> None:
-    """Print a table of all streams, then their differences."""
+def show(console: Console, found: Sequence[StreamVerification], left_out: Mapping[str, str], file: str) -> None:
+    """Print a table of all streams, then their differences. `file`: see `file_words`."""
     from ..plan.selection import left_out_by_when
 
     console.table(
@@ -148,7 +149,7 @@ def show(console: Console, found: Sequence[StreamVerification], left_out: Mappin
     differing = [each for each in found if each.verdict == "differs" and each.key]
     steps = [f"{each.stream}: {each.remedy}" for each in differing if each.remedy]
     if any(not each.remedy for each in differing):
-        steps.insert(0, "`syncblocks verify --repair` syncs what differs, and compares again")
+        steps.insert(0, f"`syncblocks verify{file} --repair` syncs what differs, and compares again")
     if steps:
         console.echo()
     for number, step in enumerate(steps):

@@ -113,6 +113,14 @@ def test_an_unknown_status_names_the_allowed_ones_the_nearest_and_the_line(tmp_p
     assert "did you mean 'success'?" in message
 
 
+@pytest.mark.parametrize("mark", ["@callback('failure', 'cancelled')", "@callback(['failure', 'cancelled'])"])
+def test_several_statuses_in_one_mark_are_an_error_that_says_how_to_write_them(tmp_path: Path, mark: str) -> None:
+    with pytest.raises(
+        CallbackLoadError, match=r"takes one status: write `@callback\('failure'\)` and `@callback\('canc"
+    ):
+        load(tmp_path, f"{mark}\ndef tell(**kwargs): ...\n")
+
+
 @pytest.mark.parametrize("mark", ["@callback(None)", "@callback(7)", "@callback('success', fetch_inputs='no')"])
 def test_a_mark_with_a_wrong_argument_is_an_error_at_load(tmp_path: Path, mark: str) -> None:
     with pytest.raises(CallbackLoadError, match="allowed"):

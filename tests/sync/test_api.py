@@ -146,6 +146,13 @@ def test_a_difference_after_the_run_raises(shop: Bench) -> None:
         result.raise_for_status()
 
 
+def test_one_text_in_place_of_a_list_of_streams_is_an_error_that_writes_the_list(shop: Bench) -> None:
+    takers: list[Any] = [run_pipeline, list_streams, count, verify, discover]
+    for take in takers:
+        with pytest.raises(SyncError, match=r"takes a list: write \['a'\]"):
+            take(shop.document, streams="a")
+
+
 def test_what_is_there_before_and_after_a_run(shop: Bench) -> None:
     assert {stream.name for stream in discover(shop.document)} == {"a", "b"}
     assert [stream.name for stream in discover(shop.document, streams=["b"])] == ["b"]

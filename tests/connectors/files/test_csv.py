@@ -257,6 +257,12 @@ def test_a_truncated_archive_is_an_error_that_names_it(tmp_path: Path) -> None:
         records_of(source_of(tmp_path / "t.csv.gz"))
 
 
+def test_a_file_that_is_not_compressed_as_its_name_says_fails_with_the_whole_reason(tmp_path: Path) -> None:
+    (tmp_path / "t.csv.gz").write_text("a,b\n1,2\n")
+    with pytest.raises(FatalConnectorError, match=r"t\.csv\.gz: cannot be read: .*incorrect header check$"):
+        records_of(source_of(tmp_path / "t.csv.gz"))
+
+
 # How far a parser reads ahead
 
 

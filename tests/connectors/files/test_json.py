@@ -190,6 +190,22 @@ def test_what_is_wrong_in_a_document_fails_with_place_and_reason(tmp_path: Path,
     assert "t.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ('{"x": [{"a": 1}', "x[0]: broken JSON: the document ends before its last bracket"),
+        ('{"a": "x', "byte 7: the document ends within the text that begins there"),
+        ('{"a": [1', "byte 9: the document ends before its last bracket"),
+        ('{"x": [{"a": 1}, {"a": 2]', "x[1]: broken JSON: "),
+    ],
+)
+def test_a_document_that_was_cut_off_is_said_to_end_once(tmp_path: Path, text: str, end: str) -> None:
+    with pytest.raises(FatalConnectorError) as caught:
+        list(records_of(document(tmp_path / "t.json", text, records="x")))
+    assert end in str(caught.value)
+    assert str(caught.value).count("the document ends") == 1, caught.value
+
+
 def test_a_value_that_does_not_fit_is_told_with_its_place_in_the_array(tmp_path: Path) -> None:
     source = document(tmp_path / "t.json", {"data": [{"a": 1}]}, records="data")
     stream = only(source)

@@ -485,6 +485,25 @@ def test_a_failure_is_said_once_with_what_to_do_about_it(run_cli: RunCLI, tmp_pa
     assert max(len(line) for line in done.stdout.splitlines() if "what is wrong" not in line) <= 80
 
 
+def test_a_command_that_is_shown_names_the_pipeline_file_where_it_has_to(run_cli: RunCLI, tmp_path: Path) -> None:
+    home, shop = tmp_path / "on call", tmp_path / "on call" / "the shop"
+    fails = "@transformer\ndef fails(df):\n    raise ValueError('no')\n"
+    write_shop(shop, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
+    away = tmp_path / "away"
+    away.mkdir()
+    for folder, file, shown in (
+        (home, "the shop/shop.yaml", " 'the shop/shop.yaml'"),
+        (away, str(shop / "shop.yaml"), f" '{shop / 'shop.yaml'}'"),
+        (shop, "shop.yaml", ""),
+    ):
+        done = run_cli(["run", file, "--stream", "orders"], folder)
+        assert f"`syncblocks runs show{shown} " in done.stdout
+        assert f"`syncblocks runs retry{shown}`" in done.stdout
+        assert f"`syncblocks run{shown}` carries this out" in run_cli(["plan", file], folder).stdout
+    write_shop(shop, files={"other.yaml": (shop / "shop.yaml").read_text()})
+    assert "`syncblocks run shop.yaml` carries" in run_cli(["plan", "shop.yaml"], shop).stdout, "one of two files"
+
+
 def test_a_run_says_at_once_what_it_does_and_at_its_end_how_long_it_took(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     done = run_cli(["run"], tmp_path)

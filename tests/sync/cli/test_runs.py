@@ -229,6 +229,15 @@ def test_a_run_goes_on_though_nothing_takes_what_it_says(tmp_path: Path, streams
     assert ("No space left" in done.stderr) == ("/dev/full" in streams)
 
 
+@pytest.mark.parametrize("command", ["run", "run {shop}", "plan shop.yaml", "init", "sync a.csv b.duckdb"])
+def test_a_current_folder_that_was_deleted_is_said_to_be(tmp_path: Path, command: str) -> None:
+    shop = write_shop(tmp_path)
+    script = f"mkdir gone && cd gone && rmdir ../gone && {shlex.quote(str(SCRIPT))} {command.format(shop=shop)}"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error[config]: the current folder has been deleted: change into another one (`cd`)\n"
+
+
 def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     assert run_cli(["state", "set", "orders", "updated_at=2024-01-02"], tmp_path).returncode == 0  # no table yet

@@ -242,3 +242,36 @@ def test_a_typed_password_gets_nowhere(run_cli: RunCLI, folder: Path, postgres_u
         assert connection.execute("select count(*) from customers").fetchall() == [(2,)]
     again = run_cli(["run", Path(saved["file"]).name], folder, env={"SOURCE_PASSWORD": "w0rd-of-mine"})
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "typed"),
+    [
+        (["shop/orders.csv", "w.duckdb", "--key", "nope", "--mode", "merge"], "--key"),
+        (["shop/orders.csv", "w.duckdb", "--mode", "merge"], "--key"),
+        (["shop/orders.csv", "w.duckdb", "--incremental", "nope"], "--incremental"),
+        (["shop", "w.duckdb", "--stream", "nope"], "--stream"),
+        (["blank.csv", "w.duckdb"], "SRC"),
+        (["postgresql://nobody:w3rd@127.0.0.1:1/x", "w.duckdb", "--key", "id"], None),
+    ],
+)
+def test_before_a_file_is_written_a_mistake_is_that_of_the_command(
+    run_cli: RunCLI, folder: Path, args: list[str], typed: str | None
+) -> None:
+    (folder / "blank.csv").write_text("")
+    done = run_cli(["sync", *args], folder)
+    assert done.returncode == (1 if typed is None else 2), done.stderr
+    assert ".yaml" not in done.stderr
+    assert "streams[0]" not in done.stderr
+    if typed is not None:
+        assert f"]: {typed}: " in done.stderr
+    assert not list(folder.glob("*.yaml"))
+
+
+def test_a_mistake_of_a_file_that_is_there_is_said_with_its_line(run_cli: RunCLI, folder: Path) -> None:
+    args = ["sync", "shop/orders.csv", "w.duckdb", "--incremental", "id"]
+    assert run_cli(args, folder).returncode == 0
+    (folder / "shop" / "orders.csv").write_text("other\n1\n")
+    done = run_cli(args, folder)
+    assert done.returncode != 0
+    assert "orders_to_w.yaml" in done.stderr + done.stdout
