@@ -24,6 +24,9 @@ from .record_size import refuse_wide
 QUEUE_BATCHES, QUEUE_ITEMS = 2, 1_000
 QUEUE_BYTES = 32 << 20
 
+#: What Arrow holds for a column of a batch besides its values, at most. It counts where batches have few records.
+_COLUMN_BYTES = 1_000
+
 
 class Budget:
     """Memory limit for the batches in flight of all streams of a run, in bytes.
@@ -88,7 +91,7 @@ class Feed:
 
     def put(self, item: Item) -> bool:
         """Add one event, waiting for memory; return False if the load is over."""
-        size_bytes = size_of(item.event)
+        size_bytes = _held_bytes(item.event)
         with self._changed:
             while not (self._is_closed or self._has_room(size_bytes)):
                 self._changed.wait()
@@ -104,7 +107,7 @@ class Feed:
 
         A source makes several copies of a wide record. It must not begin to read one while the load copies its own.
         """
-        size_bytes = 2 * size_of(event)
+        size_bytes = 2 * _held_bytes(event)
         with self._changed:
             while (self._items or self._taken_bytes) and not (self._is_closed or self._budget.has_room(size_bytes)):
                 self._changed.wait()
@@ -140,7 +143,7 @@ class Feed:
                     self._arrived.wait()
                 if self._items:
                     item = self._items.popleft()
-                    self._taken_bytes = size_of(item.event)
+                    self._taken_bytes = _held_bytes(item.event)
                     self._queued_bytes -= self._taken_bytes
                     self._changed.notify_all()
                 elif self._error is not None:
@@ -165,10 +168,16 @@ class Feed:
 
 
 def size_of(event: Any) -> int:
-    """Return the bytes that an event holds in memory."""
+    """Return the bytes of an event's values."""
     if isinstance(event, pa.RecordBatch):
         return int(event.nbytes)
     return len(event) if isinstance(event, bytes | bytearray | memoryview) else 0
+
+
+def _held_bytes(event: Any) -> int:
+    """Return the bytes that an event holds in memory."""
+    columns = event.num_columns if isinstance(event, pa.RecordBatch) else 0
+    return size_of(event) + columns * _COLUMN_BYTES
 
 
 class Readable(Protocol):

@@ -274,3 +274,14 @@ def test_a_column_that_turns_up_after_the_plan_arrives(copy: Copy, tables: list[
     read = pq.read_table(file)
     assert read.drop_columns("more").equals(pa.concat_tables(tables))
     assert read.column("more").to_pylist() == [None] * RECORDS + list(range(RECORDS)) + [None] * RECORDS
+
+
+def test_decimals_of_32_and_64_bits_are_written_though_arrow_tells_no_repeated_ones_apart(copy: Copy) -> None:
+    prices = [Decimal("1.10"), None, Decimal("-2.25"), Decimal("1.10")]
+    kinds = {"narrow": pa.decimal32(5, 2), "wider": pa.decimal64(12, 2)}
+    copy.put("orders/0.parquet", pa.table({name: pa.array(prices, kind) for name, kind in kinds.items()}))
+    assert copy.run() == 4
+    (file,) = copy.files
+    with duckdb.connect() as connection:
+        found = connection.execute("select narrow, wider from read_parquet(?)", [str(file)]).fetchall()
+    assert found == [(price, price) for price in prices]

@@ -96,7 +96,7 @@ def test_a_stream_that_is_given_up_gives_its_part_back() -> None:
 
 
 def test_a_batch_that_was_loaded_is_let_go_before_the_next_one_comes() -> None:
-    feed = Feed("s", Budget(1000))
+    feed = Feed("s", Budget(10_000))
     batches = [pa.record_batch({"n": pa.array([number])}) for number in range(2)]
     first = weakref.ref(batches[0])
     for batch in batches:
@@ -163,6 +163,25 @@ def test_the_reader_is_ahead_by_two_large_batches_or_by_many_small_ones(size_byt
     feed.close()
     thread.join(60)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("limit_bytes", [sys.maxsize, 8_000_000])
+def test_batches_of_few_records_and_many_columns_count_by_what_their_columns_take_too(limit_bytes: int) -> None:
+    # As a filter leaves them: Arrow holds about as much for each column as a hundred numbers.
+    feed = Feed("s", Budget(limit_bytes))
+    batch = pa.record_batch({f"c{number}": [1] for number in range(1_000)})
+    added: list[int] = []
+
+    def read_on() -> None:
+        while feed.put(Item(batch)):
+            added.append(1)
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    thread.join(0.3)
+    feed.close()
+    thread.join(60)
+    assert 1 < len(added) * batch.num_columns * 1_000 <= min(limit_bytes, 32 << 20)
 
 
 def test_the_budget_is_a_quarter_of_the_machine_unless_the_file_says_otherwise() -> None:
