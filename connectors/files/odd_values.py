@@ -10,14 +10,14 @@ from ..arrow.compute import constant
 #: More different values than these are no exceptions.
 _MOST_ODD = 5
 
-#: What the values of a kind are called.
+#: What one value of a kind is not, and what several are not.
 _WORDS = {
-    "bool": "true or false",
-    "integer": "numbers",
-    "number": "numbers",
-    "date": "dates",
-    "naive": "times",
-    "zoned": "times",
+    "bool": ("is neither true nor false", "are neither true nor false"),
+    "integer": ("is no number", "are no numbers"),
+    "number": ("is no number", "are no numbers"),
+    "date": ("is no date", "are no dates"),
+    "naive": ("is no time", "are no times"),
+    "zoned": ("is no time", "are no times"),
 }
 
 
@@ -66,7 +66,7 @@ class OddValues:
             return ""
         count = sum(self._odd.values())
         named = ", ".join(f"{text!r} {number:,}" for text, number in self._odd.items())
-        are = f"{count:,} of {self._total:,} values {'is' if count == 1 else 'are'} no {_WORDS[self._kind]}"
+        are = f"{count:,} of {self._total:,} values {_WORDS[self._kind][count > 1]}"
         listed = ", ".join(map(_quoted, [*nulls, *self._odd]))
         return (
             f"column {column!r} is text: {are} ({named}); `null_values: [{listed}]` in the source's config makes NULL "
