@@ -39,6 +39,11 @@ _SETUP = (
     "set session sql_notes = 1, max_error_count = 64",
 )
 
+#: Before a query of MariaDB. It keeps comments of partitions with escapes, and cannot open such a table without them: one
+#: in any schema would make queries of the catalog fail. The query's own constants are read before this takes effect.
+_OPENING = f"set statement sql_mode = '{SQL_MODE.replace('NO_BACKSLASH_ESCAPES,', '')}' for "
+_SELECT = re.compile(r"\s*\(*\s*select\b", re.IGNORECASE)
+
 #: CREATE of a staging table: temporary or not, its full name, its schema.
 _STAGING = re.compile(rf"create (temporary )?table ((?:`((?:[^`]|``)*)`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
 _DROP = re.compile(rf"drop table if exists ((?:`(?:[^`]|``)*`\.)?`{STAGING_PREFIX}[0-9a-z_]*`)")
@@ -68,6 +73,7 @@ class MySQLSession:
         self._lock_timeout_s = lock_timeout_s
         self._lock = threading.Lock()
         self._is_lost = False
+        self.is_mariadb = False
         #: Records are written, but the ledger is not: an implicit commit would be wrong.
         self._is_dirty = False
         self._staging: dict[str, bool] = {}
@@ -161,7 +167,10 @@ class MySQLSession:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a small result."""
-        return list(self._run(filled(sql, parameters)).fetchall())
+        return list(self._run(self._opening(filled(sql, parameters))).fetchall())
+
+    def _opening(self, sql: str) -> str:
+        return f"{_OPENING}{sql}" if self.is_mariadb and _SELECT.match(sql) else sql
 
     def run_alone(self, sql: str) -> None:
         """Run a statement that commits by itself."""
@@ -267,7 +276,7 @@ class MySQLSession:
     def describe(self, sql: str) -> list[Any]:
         """Return the definitions of a SELECT's columns."""
         try:
-            return results.describe(self._connection, sql)
+            return results.describe(self._connection, self._opening(sql))
         except Exception as error:
             raise self._failure(error) from error
 
@@ -275,7 +284,7 @@ class MySQLSession:
         """Yield the result in batches, their columns as the server sends them."""
         is_over = False
         try:
-            yield from results.select(self._connection, sql)
+            yield from results.select(self._connection, self._opening(sql))
             is_over = True
         except GeneratorExit:
             raise

@@ -15,17 +15,20 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import Bookmark, Stream
+from syncblocks.connectors.stream import Bookmark, Rejected, Stream
 
 from .record_size import refuse_wide
 
 #: Between the reading and the loading thread are at most two large batches, or small ones of so many bytes; the memory
 #: budget may allow fewer. While a load works on many of them at once, as on a row group, the reader goes on.
-QUEUE_BATCHES, QUEUE_ITEMS = 2, 1_000
+QUEUE_BATCHES, QUEUE_ITEMS = 2, 100
 QUEUE_BYTES = 32 << 20
 
 #: What Arrow holds for a column of a batch besides its values, at most. It counts where batches have few records.
 _COLUMN_BYTES = 1_000
+
+#: What a rejected record holds besides its texts.
+_RECORD_BYTES = 500
 
 
 class Budget:
@@ -176,8 +179,11 @@ def size_of(event: Any) -> int:
 
 def _held_bytes(event: Any) -> int:
     """Return the bytes that an event holds in memory."""
-    columns = event.num_columns if isinstance(event, pa.RecordBatch) else 0
-    return size_of(event) + columns * _COLUMN_BYTES
+    if isinstance(event, pa.RecordBatch):
+        return int(event.nbytes + event.num_columns * _COLUMN_BYTES)
+    if isinstance(event, Rejected):
+        return sum(len(one.record) + len(one.reason) + _RECORD_BYTES for one in event.records)
+    return size_of(event)
 
 
 class Readable(Protocol):

@@ -228,7 +228,7 @@ def test_a_killed_statement_ends_in_an_error_that_says_so(
     source, orders = stream
     events = source.read([orders], {})
     next(events)
-    reading = "info like 'select%`t`%' and id <> connection_id()"
+    reading = "info like '%select%`t`%' and id <> connection_id()"
     sql = f"select id from information_schema.processlist where db = '{database(mariadb_url)}' and {reading}"
     ((number,),) = query(mariadb_url, sql)[1]
     run(mariadb_url, f"{kill} {number}")

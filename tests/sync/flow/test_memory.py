@@ -20,6 +20,7 @@ from syncblocks import Progress
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.duckdb.database import Database
 from syncblocks.connectors.ranges import Range
+from syncblocks.connectors.stream import Checkpoint, Rejected, RejectedRecord
 from syncblocks.sync.flow.feed import Budget, Feed, Item
 from syncblocks.sync.flow.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from syncblocks.sync.flow.spooled_feed import SpooledFeed
@@ -135,11 +136,19 @@ def test_a_source_begins_no_wide_batch_while_the_load_works_on_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "ahead"), [(20 << 20, 2), (16 << 20, 2), (4 << 20, 8), (1 << 20, 32), (100, 1_000), (0, 1_000)]
+    ("block", "ahead"),
+    [
+        *(
+            (bytes(size), ahead)
+            for size, ahead in ((20 << 20, 2), (16 << 20, 2), (4 << 20, 8), (1 << 20, 32), (100, 100))
+        ),
+        (Rejected(records=(RejectedRecord(record="x" * (1 << 20), reason="no number"),) * 4), 7),
+        (Checkpoint(bookmark=None), 100),
+    ],
+    ids=["20 MB", "16 MB", "4 MB", "1 MB", "100 bytes", "rejected", "checkpoint"],
 )
-def test_the_reader_is_ahead_by_two_large_batches_or_by_many_small_ones(size_bytes: int, ahead: int) -> None:
+def test_the_reader_is_ahead_by_two_large_batches_or_by_many_small_ones(block: Any, ahead: int) -> None:
     feed = Feed("s")
-    block = bytes(size_bytes)
     feed.put(Item(block))
     items = iter(feed)
     next(items)  # the load works on one
