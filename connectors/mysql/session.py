@@ -39,8 +39,8 @@ _SETUP = (
     "set session sql_notes = 1, max_error_count = 64",
 )
 
-#: Before a query of MariaDB. It keeps comments of partitions with escapes, and cannot open such a table without them: one
-#: in any schema would make queries of the catalog fail. The query's own constants are read before this takes effect.
+#: Before a query of MariaDB. It keeps comments of partitions with escapes, and cannot open such a table without them:
+#: one in any schema would make queries of the catalog fail. The query's own constants are read before this counts.
 _OPENING = f"set statement sql_mode = '{SQL_MODE.replace('NO_BACKSLASH_ESCAPES,', '')}' for "
 _SELECT = re.compile(r"\s*\(*\s*select\b", re.IGNORECASE)
 
