@@ -1,10 +1,11 @@
-"""SIGINT and SIGTERM during a run: stop the run, and end the process even if a driver does not answer."""
+"""SIGINT, SIGTERM and SIGHUP during a run: stop the run, and end the process even if a driver does not answer."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,10 @@ END_S = 10.0
 #: Seconds after a second signal until the process ends in any case.
 SECOND_S = 1.0
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+#: Signals that stop a run. Windows knows no SIGHUP, the signal of a terminal that is closed.
+_NUMBERS = (
+    (signal.SIGINT, signal.SIGTERM) if sys.platform == "win32" else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+)
 _WAKE = b"\0"
 
 
@@ -92,7 +96,9 @@ class Watch:
 def caught_signals(
     handler: Callable[[int], None], say: Callable[[signal.Signals], None] = lambda number: None
 ) -> Iterator[Watch | None]:
-    """Handle SIGINT and SIGTERM during a run; restore the former handlers afterwards.
+    """Handle SIGINT, SIGTERM and SIGHUP during a run; restore the former handlers afterwards.
+
+    A SIGHUP that is ignored stays so: `nohup` starts a run that shall outlive its terminal.
 
     Args:
         handler: called in the main thread, as soon as it is free.
@@ -105,6 +111,8 @@ def caught_signals(
         yield None
         return
     former = {number: signal.getsignal(number) for number in _NUMBERS}
+    if sys.platform != "win32" and former[signal.SIGHUP] is signal.SIG_IGN:
+        del former[signal.SIGHUP]
     watch = Watch(say)
     former_writer = signal.set_wakeup_fd(watch.writer, warn_on_full_buffer=False)
     for number in former:

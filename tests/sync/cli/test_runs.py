@@ -105,7 +105,7 @@ def test_callbacks_list_says_who_is_called_for_what(run_cli: RunCLI, tmp_path: P
     assert alert["streams"] == ["orders"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, number: int, code: int) -> None:
     write_hanging(tmp_path)
     with start(tmp_path, "run", "--json") as process:
@@ -115,6 +115,20 @@ def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, num
     assert process.returncode == code, errors
     assert result(output)["streams"][0]["status"] == "cancelled"
     assert "Traceback" not in errors
+
+
+def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    write_hanging(tmp_path)
+    command = f"trap '' HUP; exec {shlex.quote(str(SCRIPT))} run --json"
+    with subprocess.Popen(
+        ["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until_hanging(tmp_path)
+        process.send_signal(signal.SIGHUP)
+        (tmp_path / "go").write_text("on")
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert result(output)["status"] == "success"
 
 
 #: A reader that is given up while one of Arrow's own threads, which Python does not list, reads ahead.
