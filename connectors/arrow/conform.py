@@ -7,9 +7,8 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from .text import first_invalid, from_text, is_text, to_text
 
-#: Most characters of a value in a message.
-_SHOWN = 40
-_SHOWN_REASON = 400
+#: Most characters of a value, and of a library's reason, in a message.
+_SHOWN, _SHOWN_REASON = 40, 400
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

@@ -205,7 +205,6 @@ def _made_up_for_hook(
 
 def _recorded(pipeline: Pipeline, start: str) -> tuple[str, dict[str, Any], Path | None]:
     """Return status, kwargs and data of a delivery."""
-
     from syncblocks.callbacks.kwargs import RESERVED
 
     from ..config import resolve_references

@@ -66,8 +66,11 @@ def file_words(pipeline: Pipeline) -> str:
     """
     if pipeline.path is None:
         return ""
-    folder = current_folder()
-    if pipeline.path.parent == folder and [path.name for path in pipeline_files(folder)] == [pipeline.path.name]:
-        return ""
+    try:
+        folder = Path.cwd()
+        if pipeline.path.parent == folder and [path.name for path in pipeline_files(folder)] == [pipeline.path.name]:
+            return ""
+    except OSError:  # the folder has gone during the run, whose result counts
+        return f" {shlex.quote(str(pipeline.path))}"
     shown = pipeline.path.relative_to(folder) if pipeline.path.is_relative_to(folder) else pipeline.path
     return f" {shlex.quote(str(shown))}"

@@ -243,6 +243,18 @@ def test_a_run_goes_on_though_nothing_takes_what_it_says(tmp_path: Path, streams
     assert ("No space left" in done.stderr) == ("/dev/full" in streams)
 
 
+def test_a_run_whose_current_folder_goes_meanwhile_keeps_its_exit_code(tmp_path: Path) -> None:
+    shop = write_hanging(tmp_path)
+    (tmp_path / "gone").mkdir()
+    with subprocess.Popen([SCRIPT, "run", shop], cwd=tmp_path / "gone", stdout=subprocess.PIPE, text=True) as process:
+        wait_until_hanging(tmp_path)
+        (tmp_path / "gone").rmdir()
+        (tmp_path / "go").write_text("on")
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "run 1: success" in output
+
+
 @pytest.mark.parametrize("command", ["run", "run {shop}", "plan shop.yaml", "init", "sync a.csv b.duckdb"])
 def test_a_current_folder_that_was_deleted_is_said_to_be(tmp_path: Path, command: str) -> None:
     shop = write_shop(tmp_path)
