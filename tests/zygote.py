@@ -6,6 +6,7 @@ is to be seen in a process of its own. The tests' side is `Zygote`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -87,7 +88,7 @@ class Process:
         """Wait for its end."""
         self.zygote.read_until(lambda: self.code is not None, timeout_s)
         if self.code is None:
-            os.kill(self.pid, signal.SIGABRT)  # with faulthandler: says in the log where every thread is
+            self.signal(signal.SIGABRT)  # with faulthandler: says in the log where every thread is
             self.zygote.read_until(lambda: self.code is not None, 5.0)
             raise AssertionError(f"still running after {timeout_s} s:\n{self.log()[-20000:]}")
         return self.code
@@ -99,7 +100,9 @@ class Process:
     def signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if not self.has_ended():
-            os.kill(self.pid, number)
+            # It may end between the look and the signal.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
