@@ -27,7 +27,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import convert_by_halves
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .json_elements import Whole
+from .json_elements import Whole, count_of
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
@@ -53,6 +53,7 @@ _NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
 _NUMBER = re.compile(rb"-?[0-9][0-9.]*")
 
 _NUMBERS = frozenset({"integer", "number"})
+_SPECIAL = frozenset(SPECIAL.values())
 _MOMENTS = frozenset({"date", "naive", "zoned"})
 
 
@@ -443,10 +444,12 @@ class _Column:
         return bool(self._kinds - {"null"})
 
     def add(self, values: list[Any]) -> None:
-        texts = [value for value in values if type(value) is str]
-        numbers = [str(value) for value in values if type(value) in (int, _Number)]
-        special = [text for text in texts if text in SPECIAL.values()]
-        kinds = {_KINDS.get(kind, "nested") for kind in set(map(type, values))}
+        types = set(map(type, values))
+        kinds = {_KINDS.get(kind, "nested") for kind in types}
+        # Most columns have values of one type: to choose among them takes as long as to parse them.
+        texts = values if types == {str} else [value for value in values if type(value) is str] if str in types else []
+        numbers = [str(value) for value in values if type(value) in (int, _Number)] if "number" in kinds else []
+        special = [] if _SPECIAL.isdisjoint(texts) else [text for text in texts if text in _SPECIAL]
         if special and len(special) == len(texts):
             kinds = kinds - {"text"} | {"special"}
         self._kinds |= kinds
@@ -511,7 +514,7 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
                 continue
             blocks, begun = [begun], bytearray(chunk[cut:])
             del chunk
-            first, line = line, line + blocks[0].count(b"\n")
+            first, line = line, line + count_of(blocks[0], ord("\n"))
             if blocks[0] and not blocks[0].isspace():
                 yield first, blocks.pop()  # not held while its records are converted
             if is_over:
@@ -577,7 +580,7 @@ def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bo
 
 def _number_text(value: Any) -> str | None:
     """Return a number, or a text that stands for one, as it is written."""
-    is_number = type(value) in (int, _Number) or (type(value) is str and value in SPECIAL.values())
+    is_number = type(value) in (int, _Number) or (type(value) is str and value in _SPECIAL)
     return str(value) if is_number else None
 
 

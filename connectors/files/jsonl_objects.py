@@ -41,8 +41,9 @@ def flattened(
     opened = raw_objects if is_raw else json_objects
     for record in records:
         if not file.levels and not paths.parents:
-            for name in record.keys() - paths.of.keys():
-                paths.add(name, (name,))
+            if not record.keys() <= paths.of.keys():
+                for name in record.keys() - paths.of.keys():
+                    paths.add(name, (name,))
             yield record
             continue
         flat: dict[str, Any] = {}

@@ -174,7 +174,9 @@ def _texts_of(values: Sequence[msgspec.Raw | None]) -> pa.Array:
 
 
 def _one_line(value: Any) -> bytes:
-    return bytes(value).translate(ONE_LINE)
+    text = bytes(value)
+    # To look for them is much cheaper than to translate.
+    return text.translate(ONE_LINE) if b"\r" in text or b"\n" in text else text
 
 
 def _kind(field: pa.Field, *, is_careful: bool) -> Any:

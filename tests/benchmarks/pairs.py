@@ -88,10 +88,7 @@ def _least_work(
     place = bench.database() if into == "postgres" else str(folder / _FILES.get(into, "orders.db"))
 
     def run() -> Usage:
-        if into == "postgres":
-            bench.execute(place, f"drop table if exists {moves.TABLE}")
-        else:
-            Path(place).unlink(missing_ok=True)
+        _remove(bench, place)
         return bench.run([sys.executable, moves.__file__, kind, source, into, place])
 
     return run, lambda: place
@@ -101,14 +98,31 @@ def _sync(bench: Bench, kind: str, source: str, into: str) -> tuple[Callable[[],
     place = bench.database() if into == "postgres" else "out" if into in _WRITTEN else f"out.{into}"
     stream = {"stream": "public.orders" if kind == "postgres" else "orders", "destination_table": "orders"}
     pipeline = bench.pipeline(f"sync-{kind}-{into}", _config(kind, source), _config(into, place), [stream])
+    if into != "postgres":
+        place = str(pipeline.with_name(place))
+
+    def run() -> Usage:
+        _remove(bench, place)
+        return bench.sync(pipeline)()
 
     def written() -> str:
         if into not in _WRITTEN:
-            return place if into == "postgres" else str(pipeline.with_name(place))
-        (found,) = pipeline.with_name(place).rglob(f"*.{into}")
+            return place
+        (found,) = Path(place).rglob(f"*.{into}")
         return str(found)
 
-    return bench.sync(pipeline), written
+    return run, written
+
+
+def _remove(bench: Bench, place: str) -> None:
+    """Remove what an earlier round wrote, so that each writes a new table; a server writes its pages before."""
+    if place.startswith("postgresql:"):
+        bench.execute(place, f"drop table if exists {moves.TABLE}")
+        bench.execute(place, "checkpoint")
+    elif Path(place).is_dir():
+        shutil.rmtree(place)
+    else:
+        Path(place).unlink(missing_ok=True)
 
 
 def _config(kind: str, place: str) -> dict[str, Any]:
