@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 
@@ -40,6 +40,9 @@ class Input(io.RawIOBase):
     Arrow's parser reads up to 32 blocks ahead in a thread of its own. Here it reads at most `ahead` blocks past the
     batches that were taken, unless the next batch needs more.
     """
+
+    #: What Python closes if the file cannot be opened.
+    _raw: BinaryIO = io.BytesIO()
 
     def __init__(
         self, file: DataFile, encoding: str, quote: str = "", ahead: int = LEAST_AHEAD, *, is_checked: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pyarrow as pa
@@ -11,10 +12,11 @@ from syncblocks.sync.cli.errors import describe
 
 
 def test_a_machine_without_room_is_no_bug_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")  # what CPython says where the system refuses one
 
-    monkeypatch.setattr(threading, "_start_new_thread", refused)
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    monkeypatch.setattr(threading, name, refused)
     with pytest.raises(RuntimeError) as refusal:
         threading.Thread(target=int).start()
     assert describe(refusal.value).code == "threads"

@@ -108,7 +108,9 @@ def test_callbacks_list_says_who_is_called_for_what(run_cli: RunCLI, tmp_path: P
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, number: int, code: int) -> None:
     write_hanging(tmp_path)
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     with start(tmp_path, "run", "--json") as process:
+        signal.signal(signal.SIGHUP, former)
         wait_until_hanging(tmp_path)
         process.send_signal(number)
         output, errors = process.communicate(timeout=30)
