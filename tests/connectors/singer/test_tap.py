@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from collections import Counter
 from contextlib import closing
 from decimal import Decimal
@@ -272,6 +273,7 @@ class Place:
         self.folder, self.disposition, self.config = folder, disposition, config
         self.program = tap_program(folder)
         self.connection = sqlite3.connect(folder / "source.db")
+        weakref.finalize(self, self.connection.close)  # Python 3.13 warns of one that is left
         for table in ("orders", "users"):
             self.connection.execute(f"create table {table} (id integer primary key, stamp text, note text)")
 
