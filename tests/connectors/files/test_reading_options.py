@@ -48,6 +48,57 @@ def test_only_the_first_part_of_a_file_has_lines_to_pass_over(tmp_path: Path) ->
     assert sorted(numbers) == list(range(2000))
 
 
+@pytest.mark.parametrize(
+    ("line", "delimiter", "more"),
+    [
+        ("sep=;\n", ";", {}),
+        ("SEP=,\r\n", ",", {}),
+        ("sep=\\t\r", "\t", {}),
+        ("sep=\t\n", "\t", {"encoding": "utf-16"}),
+        ("\ufeffsep=^\r\n", "^", {}),
+        ("sep=;\n", ";", {"delimiter": ";"}),
+        ("sep=;\n", ";", {"short_rows": "null"}),
+    ],
+)
+def test_a_first_line_that_says_the_delimiter_is_no_record(
+    tmp_path: Path, line: str, delimiter: str, more: dict[str, Any]
+) -> None:
+    lines = ["id,name", *(f"{number},x" for number in range(300))]
+    text = line + "".join(f"{each}\n" for each in lines).replace(",", delimiter)
+    (tmp_path / "a.csv").write_bytes(text.encode(more.get("encoding", "utf-8")))
+    source = source_of(tmp_path / "a.csv", range_bytes=200, **more)
+    wanted = [{"id": number, "name": "x"} for number in range(300)]
+    assert records_of(source) == wanted
+    stream = only(source)
+    assert source.count(stream) == 300
+    with source.open_ranges(stream, 3, "arrow") as ranges:
+        assert len(ranges.ranges) > 2 or "encoding" in more
+        batches = [batch for part in ranges.ranges for batch in ranges.read(part)]
+    assert [record for batch in batches for record in batch.to_pylist()] == wanted
+    bare = source_of(tmp_path / "a.csv", header=False, **more)
+    assert records_of(bare)[1] == {"column_1": "0", "column_2": "x"}
+
+
+def test_the_line_that_says_the_delimiter_counts_in_errors_and_in_each_file(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.csv").write_text("sep=;\nid;name\n1;x,y\n")
+    (tmp_path / "m" / "b.csv").write_text("id,name\n2,z\n")
+    source = CSVSource({"path": ".", "streams": {"m": "m/*.csv"}}, tmp_path)
+    assert records_of(source) == [{"id": 1, "name": "x,y"}, {"id": 2, "name": "z"}]
+    (tmp_path / "c.csv").write_text("sep=;\nid;name\n1;x;y\n")
+    with pytest.raises(ConnectorError, match=r"c\.csv:3: 3 fields"):
+        records_of(source_of(tmp_path / "c.csv"))
+    (tmp_path / "d.csv").write_text("sep=;\nid;id\n1;x\n")
+    with pytest.raises(ConnectorError, match=r"d\.csv:2: column 'id' is there twice"):
+        only(source_of(tmp_path / "d.csv"))
+
+
+@pytest.mark.parametrize("said", [{"delimiter": ","}, {"skip_lines": 1}])
+def test_settings_come_before_the_line_that_says_the_delimiter(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "a.csv").write_text("some\n" * said.get("skip_lines", 0) + "sep=;\nx\n")
+    assert records_of(source_of(tmp_path / "a.csv", **{"delimiter": ",", **said})) == [{"sep=;": "x"}]
+
+
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
 def test_a_glob_types_all_columns_that_match(tmp_path: Path, kind: type[FileSource]) -> None:
     path = tmp_path / ("a.csv" if kind is CSVSource else "a.jsonl")
