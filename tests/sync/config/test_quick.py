@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "a.csv").write_text("id\n1\n")
     (tmp_path / "mixed" / "b.jsonl").write_text('{"id": 1}\n')
+    for name, member in (("orders.csv.zip", "orders.csv"), ("export.zip", "all/b.jsonl"), ("zips/a.csv.zip", "a.csv")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "")
+            archive.writestr("read.me", "")
+    (tmp_path / "broken.zip").write_text("")
     with closing(sqlite3.connect(tmp_path / "odd.data")) as connection, connection:
         connection.execute("create table t (id integer primary key)")
     with duckdb.connect(str(tmp_path / "named.db")):
@@ -58,6 +65,9 @@ def inferred(text: str, folder: Path, role: str = "source") -> Endpoint:
         ("s3://bucket/x.json.gz", "json", {"path": "s3://bucket/x.json.gz"}),
         ("shop/orders.csv", "csv", {"path": "shop/orders.csv"}),
         ("csv:mixed", "csv", {"path": "mixed"}),
+        ("orders.csv.zip", "csv", {"path": "orders.csv.zip"}),
+        ("export.zip", "jsonl", {"path": "export.zip"}),
+        ("zips/*.csv.zip", "csv", {"path": "zips/*.csv.zip"}),
         ("odd.data", "sqlite", {"path": "odd.data"}),
         ("named.db", "duckdb", {"path": "named.db"}),
         ("s3://bucket/events/*.parquet", "parquet", {"path": "s3://bucket/events/*.parquet"}),
@@ -120,6 +130,10 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("warehouse", "destination", "parquet:warehouse"),
         ("out.tsv", "destination", "csv:folder"),
         ("out.csv.bz2", "destination", "x.csv.gz"),
+        ("out.csv.zip", "destination", "x.csv.gz"),
+        ("zips", "source", "csv:zips/*.zip"),
+        ("*.zip", "source", "csv:*.zip"),
+        ("broken.zip", "source", "csv:broken.zip"),
         ("my out.csv", "destination", "letters, digits"),
         ("env:CRM", "source", "not set"),
         ("env:PGPASSWORD", "source", "no URL"),
