@@ -172,6 +172,29 @@ def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Pa
     assert (folder / "shop_to_out.yaml").read_text() == before
 
 
+def test_other_places_of_the_same_names_get_a_file_of_their_own(run_cli: RunCLI, folder: Path) -> None:
+    def saved(*places: str) -> str:
+        done = run_cli(["sync", *places, "--stream", "orders", "--json"], folder)
+        assert done.returncode == 0, done.stdout
+        return next(Path(line["file"]).name for line in map(json.loads, done.stdout.splitlines()) if "file" in line)
+
+    (folder / "deep").mkdir()
+    wanted = {
+        "w.duckdb": "shop_to_w.yaml",
+        "w.db": "shop_csv_to_w_sqlite.yaml",
+        "w.jsonl": "shop_csv_to_w_jsonl.yaml",
+        "deep/w.db": "shop_csv_to_w_sqlite_2.yaml",
+    }
+    # Each goes on from its own file.
+    for place in (*wanted, *wanted):
+        assert saved("shop", place) == wanted[place]
+    # Settings that were added by hand are those of the same pipeline.
+    path = folder / "shop_to_w.yaml"
+    path.write_text(path.read_text().replace("path: shop", "path: shop\n    delimiter: ','"))
+    done = run_cli(["sync", "shop", "w.duckdb", "--stream", "orders"], folder)
+    assert (done.returncode, "exists and differs" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
