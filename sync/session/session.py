@@ -40,6 +40,7 @@ from ..plan.selection import (
     tracked_tables,
     with_columns_of,
     without_absent,
+    without_columns,
 )
 from ..plan.start import ledger_row
 from ..plan.written_range import demand_interval
@@ -410,6 +411,7 @@ def make_plan(
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
+        reasons = {stream.name: without_columns(stream) for stream in selection.catalog if stream.name in skipped}
         names = [name for name in selection.selected if name not in skipped]
         names += [*selection.absent, *selection.left_out]
         if part is None:
@@ -441,7 +443,7 @@ def make_plan(
     refuse_undecided(pipeline, plan)
     if streams or tags or only is not None:
         skipped = ()
-    texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
     texts += (*unnamed, *existing)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
     warnings = (*plan.warnings, *texts, *session.notes)
