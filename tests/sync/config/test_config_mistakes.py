@@ -73,6 +73,23 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("pipeline: crm", 'pipeline: ""', 1, "pipeline", "is empty", None),
     ("    on: [source]", "    on: []", 16, "callbacks[0].on", "empty list", None),
     ("    on: [source]", "    streams: []", 16, "callbacks[0].streams", "empty list", None),
+    # entries of one name
+    (
+        "[id]",
+        "[id]\n  - stream: users\n    key_properties: [id]",
+        14,
+        "streams[2]",
+        "what streams[1] says: leave one of them out",
+        None,
+    ),
+    (
+        "[id]",
+        "[id]\n    destination_table: a\n  - stream: users\n    destination_table: b",
+        16,
+        "streams[2].destination_table",
+        "a second pipeline file",
+        None,
+    ),
     # kinds
     ("connector: sqlite", "connector: 1", 4, "source.connector", "put it in quotes", None),
     ("connector: sqlite", "connector: true", 4, "source.connector", "put it in quotes", None),
