@@ -14,6 +14,7 @@ from ..errors import nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import exact_name, glob_matches, is_glob
 from .masks import HASH
+from .other_systems import way_to
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
@@ -53,7 +54,10 @@ def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
-        report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
+        if way := way_to(name, role):
+            report((role, "connector"), f"this system has no connector of its own: {way}")
+        else:
+            report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
 
 
 def _check_blocks(pipeline: Pipeline, report: Report) -> dict[str, Loc]:

@@ -18,6 +18,7 @@ from syncblocks.connectors.registry import CONNECTORS
 
 from ..errors import ConfigError, nearest_match
 from .one_file import one_file
+from .other_systems import package_of
 from .templates import has_template
 
 #: URL scheme -> connector.
@@ -189,6 +190,8 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
 
 def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
     connector = _by_suffix(urlsplit(url).path)
+    if connector is None and (package := package_of(scheme.partition("+")[0])):
+        raise ConfigError(f"{scheme}:// needs a dialect of SQLAlchemy: pip install {package}", key=key)
     if connector is None:
         near = nearest_match(scheme, list(SCHEMES))
         hint = f"{scheme}:// is no known database" if near else f"the kind of files in {scheme}://... is unknown"

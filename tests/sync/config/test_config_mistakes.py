@@ -161,6 +161,25 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     # connectors, blocks, parents
     ("connector: sqlite", "connector: sqlit", 4, "source.connector", "no such source connector: 'sqlit'", "sqlite"),
     ("connector: duckdb", "connector: ducdb", 9, "destination.connector", "no such destination connector", "duckdb"),
+    (
+        "connector: sqlite",
+        "connector: sqlserver",
+        4,
+        "source.connector",
+        'write `connector: sqlalchemy` with `config: {url: "mssql+pyodbc://USER:***@HOST/DATABASE?driver=',
+        None,
+    ),
+    ("connector: sqlite", "connector: tap-x", 4, "source.connector", "`config: {pip: tap-x}`", None),
+    ("connector: sqlite", "connector: Redshift", 4, "source.connector", "`pip install sqlalchemy-redshift`", None),
+    ("connector: duckdb", "connector: snowflake", 9, "destination.connector", "`connector: sqlalchemy` with", None),
+    (
+        "connector: duckdb",
+        "connector: bigquery",
+        9,
+        "destination.connector",
+        "`connector: singer` with `config: {target: target-bigquery}`",
+        None,
+    ),
     ("connector: sqlite", "connector: sqlite\n  block: pipeline", 5, "source.block", "reserved", None),
     (
         "- file: clean.py",
@@ -348,7 +367,7 @@ def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
     error = failure(folder / "p.yaml")
     assert error.allowed == ("append", "replace", "merge", "replace_range", "history")
     assert "'upsert'" in error.message
-    (folder / "p.yaml").write_text(BASE.replace("sqlite", "oracle"))
+    (folder / "p.yaml").write_text(BASE.replace("sqlite", "nothing"))
     assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)
 
 
