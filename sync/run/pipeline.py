@@ -23,7 +23,7 @@ from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
 from ..plan.selection import NoStream, left_out_by_when, matching_names
-from ..session.session import open_session
+from ..session.session import open_session, role_of
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
@@ -574,7 +574,11 @@ class Runner:
 
     def _error_info(self, error: Exception) -> ErrorInfo:
         log.debug("failed before the first stream", exc_info=error)
-        return error_info(error, self.session.redactor)
+        raised = error if isinstance(error, ConnectorError) else error.__cause__
+        block = None
+        if isinstance(raised, ConnectorError):
+            block = getattr(self.pipeline, role_of(self.pipeline, raised)).block
+        return error_info(error, self.session.redactor, block=block)
 
 
 def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:
