@@ -176,7 +176,8 @@ class Lines:
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label
         return FatalConnectorError(
-            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
+            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one, such as cp1252",
+            key="encoding",
         )
 
 

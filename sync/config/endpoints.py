@@ -53,6 +53,8 @@ SUFFIXES = {
 #: Suffix of an archive, in which files are read.
 _ARCHIVE = ".zip"
 _COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", _ARCHIVE)
+#: Suffixes of workbooks, which nothing here reads.
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
 
 #: Connectors of files, of embedded databases, and of servers.
 _FILES = ("csv", "json", "jsonl", "parquet", "arrow")
@@ -220,6 +222,8 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
         names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
         near = nearest_match(text, names) if role == "source" and not path.exists() else None
         hint = f" For a folder of files say which, such as parquet:{_shown(text)}." if role == "destination" else ""
+        if text.lower().endswith(_SHEETS):
+            hint = " Of a workbook, save the sheet as CSV."
         if role == "source" and (archives := _archives(path, text)):
             hint = f" For archives say what is in them, such as csv:{_shown(archives)}."
         raise ConfigError(
