@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -46,6 +47,14 @@ def test_only_the_first_part_of_a_file_has_lines_to_pass_over(tmp_path: Path) ->
         assert len(ranges.ranges) > 2
         numbers = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["a"].to_pylist()]
     assert sorted(numbers) == list(range(2000))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource, JSONSource])
+def test_a_compression_that_is_not_known_is_told(tmp_path: Path, kind: type[FileSource]) -> None:
+    path = tmp_path / f"a.{kind.connector}.xz"
+    path.write_bytes(lzma.compress(b"{}"))
+    with pytest.raises(ConnectorError, match=r"compression is not read: .* as \.gz"):
+        source_of(path, kind).discover()
 
 
 @pytest.mark.parametrize(
