@@ -93,7 +93,7 @@ class Lines:
         if self._settings.delimiter:
             return self._settings.delimiter
         if file.label not in self._delimiters:
-            name = file.name.lower()
+            name = (file.member or file.name).lower()
             codec = compression(name)
             default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
             with self.input(file) as source:

@@ -116,8 +116,8 @@ class DataFile:
             raise FatalConnectorError(f"{self.label}: this compression is not read: {mend}", key="path")
         raw = self.open_raw()
         if self.member:
-            return _opened_member(raw, self.member, self.label)
-        codec = compression(self.name)
+            raw = _opened_member(raw, self.member, self.label)
+        codec = compression(self.member or self.name)
         if codec is None:
             return raw
         return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))

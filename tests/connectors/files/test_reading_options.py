@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import zipfile
@@ -136,6 +137,16 @@ def test_the_files_in_an_archive_are_read(tmp_path: Path) -> None:
     with source.open_ranges(only(source), 4, "arrow") as ranges:
         read = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["n"].to_pylist()]
     assert sorted(read) == [2, 3, *range(10, 2000)]
+
+
+def test_a_file_in_an_archive_is_read_as_its_own_name_says(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.csv.gz", gzip.compress(b"n,t\n1,a\n"))
+        archive.writestr("2.tsv", "n\tt\tx,y\n2\tb\t3\n")
+    assert records_of(source_of(tmp_path / "a.zip")) == [
+        {"n": 1, "t": "a", "x,y": None},
+        {"n": 2, "t": "b", "x,y": 3},
+    ]
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource, ParquetSource])
