@@ -37,8 +37,9 @@ class Lines:
         try:
             for _ in itertools.islice(source.lines(), self._settings.skip_lines):
                 pass
+            # What a destination of ours has written has no such line, though a record may look like one.
             is_begin = not source.lines_taken and not (isinstance(file, FilePart) and file.start)
-            if is_begin and (said := source.take_said_delimiter(self._settings.delimiter)):
+            if is_begin and file.schema is None and (said := source.take_said_delimiter(self._settings.delimiter)):
                 self._delimiters[file.label] = said
         except BaseException:
             source.close()

@@ -16,11 +16,13 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
-from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.stream import Checkpoint, Rejected
+from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 PREFACE = 'made by "us\n\non 2026-04-01\n'
@@ -101,6 +103,14 @@ def test_the_line_that_says_the_delimiter_counts_in_errors_and_in_each_file(tmp_
     (tmp_path / "d.csv").write_text("sep=;\nid;id\n1;x\n")
     with pytest.raises(ConnectorError, match=r"d\.csv:2: column 'id' is there twice"):
         only(source_of(tmp_path / "d.csv"))
+
+
+def test_a_record_of_a_table_that_looks_like_the_line_stays_one(tmp_path: Path) -> None:
+    destination = CSVDestination({"path": str(tmp_path), "header": False, "quoting": "needed"}, tmp_path)
+    schema = pa.schema([pa.field("t", pa.string())])
+    load = load_of("append", "t", schema)
+    run(destination, load, pa.record_batch([["sep=^", "b"]], schema=schema), Checkpoint(bookmark={}, is_final=True))
+    assert records_of(source_of(tmp_path, header=False)) == [{"t": "sep=^"}, {"t": "b"}]
 
 
 @pytest.mark.parametrize("said", [{"delimiter": ","}, {"skip_lines": 1}])
