@@ -11,6 +11,8 @@ class ConnectorError(Exception):
 
     #: Functions of triggers, one of which raised the error; `*`: a trigger of unknown name did.
     raised_in: tuple[str, ...] = ()
+    #: Whether the engine knows that the source has raised it.
+    is_from_source: bool = False
 
     def __init__(self, message: str, *, connector: str = "", stream: str = "", key: str = "") -> None:
         super().__init__(message)

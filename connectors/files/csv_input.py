@@ -6,6 +6,7 @@ import atexit
 import codecs
 import csv
 import io
+import re
 import threading
 import time
 import weakref
@@ -20,6 +21,9 @@ from .paths import DataFile
 
 _CHUNK_BYTES = 1 << 16
 _DELIMITERS = (",", ";", "\t", "|")
+
+#: First line that says the delimiter, and its most bytes.
+_SAID, _SAID_BYTES = re.compile(rb"sep=(\\t|[\t !#-/:-@[-`{-~])(?:\r\n?|\n|\Z)", re.IGNORECASE), len("sep=\\t\r\n")
 
 #: Blocks that Arrow's parser needs before it yields a batch.
 LEAST_AHEAD = 3
@@ -129,6 +133,20 @@ class Input(io.RawIOBase):
         while line := self._line():
             self.lines_taken += 1
             yield line.decode("utf-8", "surrogateescape")
+
+    def take_said_delimiter(self, wanted: str | None) -> str:
+        """Take a first line `sep=;` off the front, by which Excel knows the delimiter.
+
+        Return the delimiter; empty: there is no such line, or the line says another delimiter than the wanted one.
+        """
+        self._have(_SAID_BYTES)
+        line = _SAID.match(self._buffer)
+        said = "" if line is None else line[1].decode().replace("\\t", "\t")
+        if line is None or wanted not in (None, said):
+            return ""
+        self._buffer = self._buffer[line.end() :]
+        self.lines_taken += 1
+        return said
 
     def take(self, size: int) -> bytes:
         """Return some of the next bytes, about so many at most; none at the end."""

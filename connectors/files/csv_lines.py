@@ -16,6 +16,7 @@ from ..errors import FatalConnectorError
 from .csv_input import Input, delimiter_of
 from .csv_wide import MAX_RECORD_BYTES
 from .paths import DataFile, compression
+from .ranges import FilePart
 from .settings import CSVSourceSettings
 
 #: Stands for the end: no file has this record.
@@ -36,6 +37,10 @@ class Lines:
         try:
             for _ in itertools.islice(source.lines(), self._settings.skip_lines):
                 pass
+            # What a destination of ours has written has no such line, though a record may look like one.
+            is_begin = not source.lines_taken and not (isinstance(file, FilePart) and file.start)
+            if is_begin and file.schema is None and (said := source.take_said_delimiter(self._settings.delimiter)):
+                self._delimiters[file.label] = said
         except BaseException:
             source.close()
             raise
@@ -58,12 +63,13 @@ class Lines:
             else:
                 first = self._first_record(source) or []
                 names = [""] * len(first)
+            line = max(1, source.lines_taken)
         names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
         twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         if twice:
             raise FatalConnectorError(
-                f"{file.label}:1: column {shown(twice[0])} is there twice; mend the header, or skip it and give the "
-                "names in `config.header`",
+                f"{file.label}:{line}: column {shown(twice[0])} is there twice; mend the header, or skip it and give "
+                "the names in `config.header`",
                 key="header",
             )
         return names
@@ -78,22 +84,22 @@ class Lines:
         try:
             record = next((record for record in reader if record), None)
         except csv.Error as error:
-            raise FatalConnectorError(f"{source.file.label}:1: {error}", key="header") from error
+            raise FatalConnectorError(f"{source.file.label}:{source.lines_taken}: {error}", key="header") from error
         if record is not None and any(_has_surrogate(name) for name in record):
-            raise self._not_encoded(source.file, 1)
+            raise self._not_encoded(source.file, source.lines_taken)
         return record
 
     def delimiter(self, file: DataFile) -> str:
-        """Return a file's delimiter, from the settings or the first line."""
+        """Return a file's delimiter, from the settings, a line `sep=;`, or the first line."""
         if self._settings.delimiter:
             return self._settings.delimiter
         if file.label not in self._delimiters:
-            name = file.name.lower()
+            name = (file.member or file.name).lower()
             codec = compression(name)
             default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
             with self.input(file) as source:
                 line = next(source.lines(), "")
-            self._delimiters[file.label] = delimiter_of(line, default, self._settings.quote)
+            self._delimiters.setdefault(file.label, delimiter_of(line, default, self._settings.quote))
         return self._delimiters[file.label]
 
     def _dialect(self, file: DataFile) -> dict[str, Any]:
@@ -171,7 +177,8 @@ class Lines:
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label
         return FatalConnectorError(
-            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one", key="encoding"
+            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one, such as cp1252",
+            key="encoding",
         )
 
 

@@ -30,6 +30,9 @@ from .storage import Entry, Listing, Storage, translated, without_credentials
 #: Suffix -> codec.
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
 
+#: Suffixes of compressions that are not read.
+_NOT_READ = (".xz", ".lzma", ".lz4", ".br", ".7z", ".rar")
+
 #: Hive's text for NULL.
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -103,11 +106,18 @@ class DataFile:
                 raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
 
     def open(self) -> BinaryIO:
-        """Open the file decompressed."""
+        """Open the file decompressed.
+
+        Raises:
+            FatalConnectorError: it may not be read, or is compressed in a way that is not known here.
+        """
+        if (self.member or self.name).lower().endswith(_NOT_READ):
+            mend = "unpack the file, or compress it as .gz, .zst or .bz2"
+            raise FatalConnectorError(f"{self.label}: this compression is not read: {mend}", key="path")
         raw = self.open_raw()
         if self.member:
-            return _opened_member(raw, self.member, self.label)
-        codec = compression(self.name)
+            raw = _opened_member(raw, self.member, self.label)
+        codec = compression(self.member or self.name)
         if codec is None:
             return raw
         return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))

@@ -181,7 +181,8 @@ class CSVSourceSettings(TextSourceSettings):
         default=None,
         min_length=1,
         max_length=1,
-        description="default: comma, in .tsv files a tab; else semicolon, tab or bar if only that makes columns",
+        description="default: what a first line `sep=;` says, which is passed over; else comma, in .tsv files a tab; "
+        "else semicolon, tab or bar if only that makes columns",
     )
     quote: str = Field(default='"', max_length=1, description="empty: nothing is quoted")
     escape: str | None = Field(

@@ -96,9 +96,9 @@ class SQLiteReader:
         except adbc_driver_manager.Error as error:
             raise sort_error(error, path) from error
         try:
+            self.query("pragma busy_timeout = 60000")
             # The file's first page is read here: what is no database shows at once.
             self.query("select count(*) from sqlite_master")
-            self.query("pragma busy_timeout = 60000")
         except ConnectorError:
             self.close()
             raise

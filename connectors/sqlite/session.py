@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 import threading
@@ -307,7 +308,11 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if first == "interrupted":
         return Interrupted("the statement was interrupted", connector="sqlite")
     if "database is locked" in text or "table is locked" in text:
-        return RetriableError(f"{path} is locked: another process writes it", connector="sqlite")
+        return RetriableError(
+            f"{path} is locked: another process writes it. `fuser {shlex.quote(str(path))}` names it: end it, or its "
+            "transaction; where it only takes long, `lock_timeout_s` of a destination says how long to wait",
+            connector="sqlite",
+        )
     if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
         return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="sqlite", key="path")
     if first in _NO_ROOM:

@@ -108,7 +108,7 @@ def invoke(args: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         code = console.fail(error)
     console.close()
-    return code
+    return code or int(console.has_failed)
 
 
 def main() -> None:

@@ -58,12 +58,19 @@ def document(name: str) -> dict[str, Any]:
     """Return what is known of a connector, as JSON.
 
     Raises:
+        ConfigError: a system of that name is reached by another connector.
         ConnectorConfigError: there is no such connector.
     """
     from syncblocks.connectors.abilities import abilities_of_class
     from syncblocks.connectors.registry import connector_class, settings_model
 
-    roles = _roles(name) or ["source"]  # a name that is unknown raises for any role
+    from ..config.other_systems import way_to
+    from ..errors import ConfigError
+
+    roles = _roles(name)
+    if not roles and (way := way_to(name, "source")):
+        raise ConfigError(f"{name!r} has no connector of its own: {way}")
+    roles = roles or ["source"]  # a name that is unknown raises for any role
     return {"type": "connector", "name": name, "needs": _needs(name)} | {
         role: {
             "settings": _settings(settings_model(name, role)),

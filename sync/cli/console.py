@@ -37,6 +37,15 @@ class Console:
         self._redactor: Redactor | None = None
         self._json: IO[str] | None = None
         self._has_lost = False
+        #: Whether the command has failed if its output on stdout is lost. Other commands tell by the exit code how a
+        #: run ended, and their output is only a report of it.
+        self.is_output_wanted = True
+        self._has_lost_output = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether output is lost for which the command was given."""
+        return self.is_output_wanted and self._has_lost_output
 
     # -- secrets -------------------------------------------------------------------------------------------------
 
@@ -168,7 +177,10 @@ class Console:
     def _lose(self, stream: IO[str], error: Exception) -> None:
         """Stop writing to a stream that failed (no reader, full disk); the command continues."""
         _silence(stream)
-        if not isinstance(error, BrokenPipeError | ValueError) and not self._has_lost:
+        if isinstance(error, BrokenPipeError | ValueError):
+            return
+        self._has_lost_output |= stream is not sys.stderr
+        if not self._has_lost:
             self._has_lost = True
             name = "stderr" if stream is sys.stderr else "stdout"
             self.warn(f"output on {name} is lost from here on: {error}")

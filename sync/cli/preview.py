@@ -17,7 +17,13 @@ from .options import Moments, common, file_argument, moment_options, open_pipeli
 @common
 @variable_option
 @click.option("--limit", type=click.IntRange(0, 100_000), default=10, show_default=True, metavar="N", help="Records.")
-@click.option("--stream", "name", metavar="NAME", help="The stream.", shell_complete=complete_streams)
+@click.option(
+    "--stream",
+    "name",
+    metavar="NAME",
+    help="The stream; may be left out where there is only one.",
+    shell_complete=complete_streams,
+)
 @moment_options
 @file_argument
 def preview_command(
@@ -33,7 +39,10 @@ def preview_command(
 
     pipeline = open_pipeline(console, file, variables, **moments._asdict())
     if name is None:
-        raise click.UsageError(f"needs --stream NAME. There are: {', '.join(list_streams(pipeline))}")
+        names = list_streams(pipeline)
+        if len(names) != 1:
+            raise click.UsageError(f"needs --stream NAME. There are: {', '.join(names)}")
+        name = names[0]
     found = preview(pipeline, name, limit=limit)
     if console.is_json:
         console.emit(

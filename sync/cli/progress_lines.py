@@ -199,6 +199,7 @@ def make_progress(console: Console, *, is_inline: bool = False) -> Tracker:
 
     With inline callbacks there is no live display, since a debugger needs the terminal.
     """
+    console.is_output_wanted = False
     if console.is_json:
         return JsonLines(console)
     import os

@@ -14,6 +14,7 @@ from ..errors import nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import exact_name, glob_matches, is_glob
 from .masks import HASH
+from .other_systems import way_to
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
@@ -53,7 +54,10 @@ def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
-        report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
+        if way := way_to(name, role):
+            report((role, "connector"), f"this system has no connector of its own: {way}")
+        else:
+            report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)
 
 
 def _check_blocks(pipeline: Pipeline, report: Report) -> dict[str, Loc]:
@@ -136,8 +140,11 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
     if all(entry.selected is False for entry in entries):
         report(("streams",), "every entry says `selected: false`, so nothing would be synced")
     queries: set[str] = set()
+    earlier: dict[str, int] = {}
     for place, entry in enumerate(entries):
         loc: Loc = ("streams", place)
+        _check_repeated(entries, earlier.get(entry.stream), place, report)
+        earlier[entry.stream] = place
         if entry.query is not None:
             if exact_name(entry.stream) is None:
                 report((*loc, "stream"), "names the query's stream, and cannot be a pattern")
@@ -157,6 +164,21 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
             report((*loc, "key_properties"), what)
         if entry.columns is not None and not any(getattr(entry.columns, key) is not None for key in _OF_COLUMNS):
             report((*loc, "columns"), "needs include, exclude or mask", allowed=_OF_COLUMNS)
+
+
+def _check_repeated(entries: Sequence[StreamEntry], earlier: int | None, place: int, report: Report) -> None:
+    """Refuse an entry of the same name as an earlier one that refines nothing, or names another table."""
+    if earlier is None or entries[place].query is not None:
+        return
+    entry, other = entries[place], entries[earlier]
+    if entry == other:
+        report(("streams", place), f"says what streams[{earlier}] says: leave one of them out")
+    elif entry.destination_table and other.destination_table and entry.destination_table != other.destination_table:
+        report(
+            ("streams", place, "destination_table"),
+            f"streams[{earlier}] has the same stream and another table, and a stream goes into one table: write a "
+            "second pipeline file for the other table",
+        )
 
 
 def _check_masks(pipeline: Pipeline, report: Report) -> None:

@@ -1,13 +1,15 @@
 """Infer a connector and its config from a place typed by a user: by URL scheme, suffix, or content.
 
-Reads folders and the first bytes of files; connects to nothing. A password becomes a reference to an environment
-variable.
+Reads folders, lists of archives and the first bytes of files; connects to nothing. A password becomes a reference to
+an environment variable.
 """
 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,6 +18,7 @@ from syncblocks.connectors.registry import CONNECTORS
 
 from ..errors import ConfigError, nearest_match
 from .one_file import one_file
+from .other_systems import package_of
 from .templates import has_template
 
 #: URL scheme -> connector.
@@ -47,7 +50,11 @@ SUFFIXES = {
     ".sqlite3": "sqlite",
     ".db": "sqlite",
 }
-_COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+#: Suffix of an archive, in which files are read.
+_ARCHIVE = ".zip"
+_COMPRESSIONS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", _ARCHIVE)
+#: Suffixes of workbooks, which nothing here reads.
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
 
 #: Connectors of files, of embedded databases, and of servers.
 _FILES = ("csv", "json", "jsonl", "parquet", "arrow")
@@ -185,6 +192,8 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
 
 def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
     connector = _by_suffix(urlsplit(url).path)
+    if connector is None and (package := package_of(scheme.partition("+")[0])):
+        raise ConfigError(f"{scheme}:// needs a dialect of SQLAlchemy: pip install {package}", key=key)
     if connector is None:
         near = nearest_match(scheme, list(SCHEMES))
         hint = f"{scheme}:// is no known database" if near else f"the kind of files in {scheme}://... is unknown"
@@ -204,18 +213,22 @@ def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
 
 def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
     path = folder / text
+    is_glob = any(mark in text for mark in "*?[")
     connector = _by_content(path) or _by_suffix(text)
-    if connector is None and path.is_dir() and role == "source":
+    if connector is None and role == "source":
         connector = _by_files(path, text, key)
     if connector is None:
-        is_there = "" if path.exists() or role == "destination" else "there is no such file, and "
+        is_there = "" if path.exists() or is_glob or role == "destination" else "there is no such file, and "
         names = [each.name for each in folder.iterdir()] if folder.is_dir() else []
         near = nearest_match(text, names) if role == "source" and not path.exists() else None
         hint = f" For a folder of files say which, such as parquet:{_shown(text)}." if role == "destination" else ""
+        if text.lower().endswith(_SHEETS):
+            hint = " Of a workbook, save the sheet as CSV."
+        if role == "source" and (archives := _archives(path, text)):
+            hint = f" For archives say what is in them, such as csv:{_shown(archives)}."
         raise ConfigError(
             f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}", key=key, nearest=near
         )
-    is_glob = any(mark in text for mark in "*?[")
     if role == "source" and not is_glob and not path.exists():
         near = nearest_match(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise ConfigError(f"{_shown(text)!r}: there is no such file or folder", key=key, nearest=near)
@@ -262,7 +275,14 @@ def _by_suffix(text: str) -> str | None:
 
 
 def _by_files(path: Path, text: str, key: str) -> str | None:
-    found = {_by_suffix(each.name) for each in path.rglob("*") if each.is_file()} & set(_FILES)
+    """Return the only kind of the files in a folder or a zip archive; archives in a folder do not count."""
+    names: list[str] = []
+    if path.is_dir():
+        names = [each.name for each in path.rglob("*") if each.is_file()]
+    elif text.lower().endswith(_ARCHIVE) and path.is_file():
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    found = {_by_suffix(name) for name in names if not name.lower().endswith(_ARCHIVE)} & set(_FILES)
     if len(found) > 1:
         found.discard("json")  # often beside the data, and in the folders of our own destinations
     if len(found) > 1:
@@ -270,6 +290,14 @@ def _by_files(path: Path, text: str, key: str) -> str | None:
         choices = ", ".join(f"{kind}:{text}" for kind in kinds)
         raise ConfigError(f"{text!r} contains files of several kinds: say which, {choices}", key=key)
     return next(iter(found), None)
+
+
+def _archives(path: Path, text: str) -> str:
+    """Return the zip archives that a place names, or that are in a folder; empty: there are none."""
+    if text.lower().endswith(_ARCHIVE):
+        return text
+    is_there = path.is_dir() and any(each.name.lower().endswith(_ARCHIVE) for each in path.iterdir())
+    return f"{text.rstrip('/')}/*{_ARCHIVE}" if is_there else ""
 
 
 def _holds_secret(url: str) -> bool:

@@ -18,7 +18,7 @@ _SUFFIXES = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl", ".ndjson"), "parquet":
 
 #: What a file destination compresses with -> its suffix.
 _WRITTEN = {"gzip": ".gz", "zstd": ".zst"}
-_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+_COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip")
 
 #: A table whose file has its very name.
 _TABLE = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ def quick_pipeline(
         source: the source, see `endpoints.infer`.
         destination: the destination.
         folder: the current folder.
-        save: the file to write; default: named after both places, in `folder`.
+        save: the file to write; default: named after both places, in `folder`; where a file of that name is a pipeline
+            between other places, also after their connectors, or numbered.
         streams: names or globs; empty: all streams.
         write_disposition: for all streams.
         incremental: bookmark_properties; empty: FULL_TABLE.
@@ -70,8 +72,7 @@ def quick_pipeline(
     known = os.environ if environ is None else environ
     left = infer(source, "source", folder, known)
     right = infer(destination, "destination", folder, {**known, **left.environment})
-    name = f"{left.name}_to_{right.name}"
-    path = (folder / f"{name}.yaml") if save is None else folder / save
+    path = _free_path(left, right, folder) if save is None else folder / save
     options: dict[str, Any] = {}
     if incremental:
         options |= {"replication_method": "INCREMENTAL", "bookmark_properties": list(incremental)}
@@ -83,7 +84,7 @@ def quick_pipeline(
         _refuse_in_one_file(destination, incremental, write_disposition)
         options["destination_table"] = right.table
     document = {
-        "pipeline": name if save is None else path.stem,
+        "pipeline": path.stem,
         "source": _block(left, folder, path),
         "destination": _block(right, folder, path),
         "streams": [{"stream": each, **options} for each in streams or ("*",)],
@@ -95,6 +96,28 @@ def quick_pipeline(
     pipeline = load_pipeline(path, environ={**known, **environment}, text=text)
     file = destination if right.table else ""
     return Quick(pipeline=pipeline, path=path, text=text, file=file, environment=environment)
+
+
+def _free_path(left: Endpoint, right: Endpoint, folder: Path) -> Path:
+    """Return the first file, by its name, that is not there or is a pipeline between these very places."""
+    name = f"{left.name}_to_{right.name}"
+    by_kind = f"{left.name}_{left.connector}_to_{right.name}_{right.connector}"
+    names = itertools.chain([name, by_kind], (f"{by_kind}_{number}" for number in itertools.count(2)))
+    return next(path for each in names if not _has_others(path := folder / f"{each}.yaml", left, right))
+
+
+def _has_others(path: Path, left: Endpoint, right: Endpoint) -> bool:
+    """Tell whether a file is a pipeline between other places; one that cannot be read is not known to be."""
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = [(there[role]["connector"], there[role]["config"]) for role in ("source", "destination")]
+        # Settings may have been added by hand.
+        return any(
+            connector != each.connector or not each.config.items() <= config.items()
+            for (connector, config), each in zip(found, (left, right), strict=True)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return False
 
 
 def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:

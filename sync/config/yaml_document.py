@@ -118,7 +118,8 @@ def read_document(path: Path, text: str | None = None) -> Document:
     value = _Expansion(shown, lines).plain(top, (), 0)
     if not isinstance(value, dict):
         what = "is empty" if value is None else f"holds {describe(value)}"
-        raise ConfigError(f"{what}; a pipeline file is a mapping: `source:`, `destination:`, ...", path=shown, line=1)
+        ways = "`source:`, `destination:`, ...; `syncblocks sync FILE DST` takes a file of data"
+        raise ConfigError(f"{what}; a pipeline file is a mapping: {ways}", path=shown, line=1)
     return Document(shown, value, lines)
 
 

@@ -167,6 +167,12 @@ def _left_out(
     return found
 
 
+def without_columns(stream: Stream) -> str:
+    """Say that a stream has no columns, and what to do about it."""
+    why = "is it empty?" if stream.has_files else "its table or view has none; leave it out with `selected: false`"
+    return f"the source has no columns for it: {why}"
+
+
 def left_out_by_when(name: str, when: str, what: str = "left out of this run") -> str:
     """Say what a stream is not part of, and why."""
     return f"stream {name!r} is {what}: its `when` is false: {when}"
@@ -196,7 +202,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
                 raise FatalConnectorError(by_name[name].unreadable, connector=pipeline.source.connector, stream=name)
         elif not by_name[name].schema.names:
             fail = failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
-            raise fail("stream", "the source has no columns for it: is it empty?")
+            raise fail("stream", without_columns(by_name[name]))
     if part is None:  # another stream of the entry may have the column
         _check_columns(pipeline, entries, by_name, _column_patterns)
     chosen, errors = [], []
@@ -267,7 +273,7 @@ def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
 
 
 def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
-    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=nearest_match(given, names))
+    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
 
 
 def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[str, ...]:
@@ -352,8 +358,18 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"
-    nearest = nearest_match(pattern, by_name)
+    nearest = _nearest_stream(pattern, by_name)
     raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
+
+
+def _nearest_stream(given: str, names: Collection[str]) -> str | None:
+    """Return the stream that was probably meant: the one of this name in another or any schema, else a similar one."""
+    bare = _last_part(given)
+    return next((name for name in names if _last_part(name) == bare), None) or nearest_match(given, names)
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2].lower()
 
 
 #: Place of a column in an entry, its name or pattern.

@@ -54,7 +54,9 @@ def run_before_pipeline(session: Session, is_stopping: Callable[[], bool]) -> No
             raise
         except ConnectorError as error:
             text = f"`before`, statement {place}, in the {statement.connection}: {error}"
-            raise StatementFailed(text, connector=error.connector) from error
+            failed = StatementFailed(text, connector=error.connector)
+            failed.is_from_source = statement.connection == "source"
+            raise failed from error
         finally:
             if statement.connection == "source":
                 runner.close()

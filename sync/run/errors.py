@@ -54,7 +54,9 @@ def message_of(error: BaseException) -> str:
     return plain_text(str(error)) or type(error).__name__
 
 
-def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", block: str = "") -> ErrorInfo:
+def error_info(
+    error: BaseException, redactor: Redactor, *, stream: str | None = None, block: str | None = None
+) -> ErrorInfo:
     """Label an error with its stream and block, without secrets. An error before the first stream has no traceback.
 
     Of a transformer's error it has what the function raised: consumers put type, block and message together themselves.
@@ -72,6 +74,6 @@ def error_info(error: BaseException, redactor: Redactor, *, stream: str = "", bl
     )
 
 
-def process_died(message: str, *, stream: str = "", block: str = "") -> ErrorInfo:
+def process_died(message: str, *, stream: str | None = None, block: str | None = None) -> ErrorInfo:
     """Return the error of a run, or of one of its streams, whose process died."""
     return ErrorInfo(type="ProcessDied", message=message, traceback="", stream=stream, block=block)

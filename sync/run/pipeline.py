@@ -23,7 +23,7 @@ from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.plan import Plan, PlannedStream
 from ..plan.selection import NoStream, left_out_by_when, matching_names
-from ..session.session import open_session
+from ..session.session import open_session, role_of
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
 from ..store.outbox import Outbox
@@ -97,8 +97,8 @@ def run_pipeline(
         drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline); with `retry` the run's own
             come first.
-        event: JSON values that callbacks get as `event`.
-        trigger: first half of `execution_partition` (not with a loaded pipeline).
+        event: JSON values that callbacks get as `event` (not with `retry`).
+        trigger: first half of `execution_partition` (not with a loaded pipeline, nor with `retry`).
         concurrency: streams at once, before the file's.
         inline_callbacks: run callbacks in this process, for a debugger.
         wait_for_other: wait for an active run of the same pipeline instead of refusing.
@@ -121,8 +121,10 @@ def run_pipeline(
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
         NotLatest: `retry` names a run that is not the latest.
-        TypeError: `variables` or `trigger` with a loaded pipeline.
+        TypeError: `variables` or `trigger` with a loaded pipeline; `event` or `trigger` with `retry`.
     """
+    if retry and (event is not None or trigger is not None):
+        raise TypeError("a retry has the event and the trigger of its run: leave `event` and `trigger` out")
     pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     given, retried = pipeline, None
     if retry:
@@ -572,7 +574,11 @@ class Runner:
 
     def _error_info(self, error: Exception) -> ErrorInfo:
         log.debug("failed before the first stream", exc_info=error)
-        return error_info(error, self.session.redactor)
+        raised = error if isinstance(error, ConnectorError) else error.__cause__
+        block = None
+        if isinstance(raised, ConnectorError):
+            block = getattr(self.pipeline, role_of(self.pipeline, raised)).block
+        return error_info(error, self.session.redactor, block=block)
 
 
 def _latest_run(pipeline: Pipeline, wanted: int | None) -> PipelineRun:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
-from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
@@ -40,6 +40,7 @@ from ..plan.selection import (
     tracked_tables,
     with_columns_of,
     without_absent,
+    without_columns,
 )
 from ..plan.start import ledger_row
 from ..plan.written_range import demand_interval
@@ -279,7 +280,11 @@ class Session:
         while True:
             wait([answer], _POLL_S)
             if answer.done():
-                return answer.result()
+                try:
+                    return answer.result()
+                except ConnectorError as error:
+                    error.is_from_source = True
+                    raise
             if self.is_stopping():
                 raise Interrupted("discovery was interrupted", connector=self.pipeline.source.connector)
             if end is not None and time.monotonic() > end:
@@ -410,6 +415,7 @@ def make_plan(
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written)
         skipped = skipped_streams(pipeline, selection, written)
+        reasons = {stream.name: without_columns(stream) for stream in selection.catalog if stream.name in skipped}
         names = [name for name in selection.selected if name not in skipped]
         names += [*selection.absent, *selection.left_out]
         if part is None:
@@ -441,7 +447,7 @@ def make_plan(
     refuse_undecided(pipeline, plan)
     if streams or tags or only is not None:
         skipped = ()
-    texts = tuple(f"stream {name!r} is skipped: the source has no columns for it (is it empty?)" for name in skipped)
+    texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
     texts += (*unnamed, *existing)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
     warnings = (*plan.warnings, *texts, *session.notes)
@@ -507,10 +513,10 @@ def _without_secrets(identity: str, redactor: Redactor) -> str:
     return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
 
 
-def role_of(pipeline: Pipeline, error: ConnectorConfigError) -> str:
+def role_of(pipeline: Pipeline, error: ConnectorError) -> str:
     """Return the block, source or destination, whose connector raised an error."""
     is_source = error.connector == pipeline.source.connector and error.connector != pipeline.destination.connector
-    return "source" if is_source else "destination"
+    return "source" if is_source or error.is_from_source else "destination"
 
 
 def _known_states(

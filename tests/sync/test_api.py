@@ -75,6 +75,9 @@ def test_variables_and_trigger_that_would_not_count_are_refused(shop: Bench) -> 
             with pytest.raises(TypeError, match="give them to load_pipeline"):
                 start(loaded, **given)
     assert run_pipeline(loaded).exit_code == 0
+    for given in ({"event": {"id": 1}}, {"trigger": "nightly"}):
+        with pytest.raises(TypeError, match="a retry has the event and the trigger of its run"):
+            run_pipeline(shop.write(), retry=True, **given)
 
 
 def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

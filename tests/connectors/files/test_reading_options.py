@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import zipfile
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -14,11 +16,13 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
-from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.stream import Checkpoint, Rejected
+from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 PREFACE = 'made by "us\n\non 2026-04-01\n'
@@ -46,6 +50,73 @@ def test_only_the_first_part_of_a_file_has_lines_to_pass_over(tmp_path: Path) ->
         assert len(ranges.ranges) > 2
         numbers = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["a"].to_pylist()]
     assert sorted(numbers) == list(range(2000))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource, JSONSource])
+def test_a_compression_that_is_not_known_is_told(tmp_path: Path, kind: type[FileSource]) -> None:
+    path = tmp_path / f"a.{kind.connector}.xz"
+    path.write_bytes(lzma.compress(b"{}"))
+    with pytest.raises(ConnectorError, match=r"compression is not read: .* as \.gz"):
+        source_of(path, kind).discover()
+
+
+@pytest.mark.parametrize(
+    ("line", "delimiter", "more"),
+    [
+        ("sep=;\n", ";", {}),
+        ("SEP=,\r\n", ",", {}),
+        ("sep=\\t\r", "\t", {}),
+        ("sep=\t\n", "\t", {"encoding": "utf-16"}),
+        ("\ufeffsep=^\r\n", "^", {}),
+        ("sep=;\n", ";", {"delimiter": ";"}),
+        ("sep=;\n", ";", {"short_rows": "null"}),
+    ],
+)
+def test_a_first_line_that_says_the_delimiter_is_no_record(
+    tmp_path: Path, line: str, delimiter: str, more: dict[str, Any]
+) -> None:
+    lines = ["id,name", *(f"{number},x" for number in range(300))]
+    text = line + "".join(f"{each}\n" for each in lines).replace(",", delimiter)
+    (tmp_path / "a.csv").write_bytes(text.encode(more.get("encoding", "utf-8")))
+    source = source_of(tmp_path / "a.csv", range_bytes=200, **more)
+    wanted = [{"id": number, "name": "x"} for number in range(300)]
+    assert records_of(source) == wanted
+    stream = only(source)
+    assert source.count(stream) == 300
+    with source.open_ranges(stream, 3, "arrow") as ranges:
+        assert len(ranges.ranges) > 2 or "encoding" in more
+        batches = [batch for part in ranges.ranges for batch in ranges.read(part)]
+    assert [record for batch in batches for record in batch.to_pylist()] == wanted
+    bare = source_of(tmp_path / "a.csv", header=False, **more)
+    assert records_of(bare)[1] == {"column_1": "0", "column_2": "x"}
+
+
+def test_the_line_that_says_the_delimiter_counts_in_errors_and_in_each_file(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.csv").write_text("sep=;\nid;name\n1;x,y\n")
+    (tmp_path / "m" / "b.csv").write_text("id,name\n2,z\n")
+    source = CSVSource({"path": ".", "streams": {"m": "m/*.csv"}}, tmp_path)
+    assert records_of(source) == [{"id": 1, "name": "x,y"}, {"id": 2, "name": "z"}]
+    (tmp_path / "c.csv").write_text("sep=;\nid;name\n1;x;y\n")
+    with pytest.raises(ConnectorError, match=r"c\.csv:3: 3 fields"):
+        records_of(source_of(tmp_path / "c.csv"))
+    (tmp_path / "d.csv").write_text("sep=;\nid;id\n1;x\n")
+    with pytest.raises(ConnectorError, match=r"d\.csv:2: column 'id' is there twice"):
+        only(source_of(tmp_path / "d.csv"))
+
+
+def test_a_record_of_a_table_that_looks_like_the_line_stays_one(tmp_path: Path) -> None:
+    destination = CSVDestination({"path": str(tmp_path), "header": False, "quoting": "needed"}, tmp_path)
+    schema = pa.schema([pa.field("t", pa.string())])
+    load = load_of("append", "t", schema)
+    run(destination, load, pa.record_batch([["sep=^", "b"]], schema=schema), Checkpoint(bookmark={}, is_final=True))
+    assert records_of(source_of(tmp_path, header=False)) == [{"t": "sep=^"}, {"t": "b"}]
+
+
+@pytest.mark.parametrize("said", [{"delimiter": ","}, {"skip_lines": 1}])
+def test_settings_come_before_the_line_that_says_the_delimiter(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "a.csv").write_text("some\n" * said.get("skip_lines", 0) + "sep=;\nx\n")
+    assert records_of(source_of(tmp_path / "a.csv", **{"delimiter": ",", **said})) == [{"sep=;": "x"}]
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
@@ -76,6 +147,16 @@ def test_the_files_in_an_archive_are_read(tmp_path: Path) -> None:
     with source.open_ranges(only(source), 4, "arrow") as ranges:
         read = [number for part in ranges.ranges for batch in ranges.read(part) for number in batch["n"].to_pylist()]
     assert sorted(read) == [2, 3, *range(10, 2000)]
+
+
+def test_a_file_in_an_archive_is_read_as_its_own_name_says(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1.csv.gz", gzip.compress(b"n,t\n1,a\n"))
+        archive.writestr("2.tsv", "n\tt\tx,y\n2\tb\t3\n")
+    assert records_of(source_of(tmp_path / "a.zip")) == [
+        {"n": 1, "t": "a", "x,y": None},
+        {"n": 2, "t": "b", "x,y": 3},
+    ]
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource, ParquetSource])

@@ -51,7 +51,7 @@ def test_another_process_that_writes_is_waited_for_and_then_worth_a_repetition(
         assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"
         assert destination.describe(["t"])["t"].schema is not None, "reading waits for nobody"
-        with pytest.raises(RetriableError, match="locked"):
+        with pytest.raises(RetriableError, match=r"is locked: .*`fuser .*lock_timeout_s"):
             load(destination, "people", APPEND, [people((1, "a")), FINAL], PEOPLE)
         holder.communicate("\n")
     load(destination, "people", APPEND, [people((1, "a")), FINAL], PEOPLE)
@@ -81,6 +81,19 @@ def test_an_opening_waits_while_another_connection_has_the_whole_file(path: Path
     assert isinstance(session, SQLiteSession)
     assert session.query("select count(*) from t") == [(0,)]
     session.close()
+
+
+def test_a_source_waits_while_another_process_has_the_whole_file(path: Path) -> None:
+    script(path, "create table t (i)")
+    hold = (
+        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('begin exclusive'); print('held', flush=True); time.sleep(0.5); c.execute('commit')"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with closing(SQLiteReader(path)) as reader:
+            assert reader.query("select count(*) from t") == [(0,)]
 
 
 def test_a_takeover_by_another_process_waits_for_the_commit_and_then_wins(path: Path) -> None:

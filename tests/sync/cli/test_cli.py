@@ -512,10 +512,15 @@ def test_a_run_says_at_once_what_it_does_and_at_its_end_how_long_it_took(run_cli
     assert done.stdout.splitlines()[-1].endswith(" s")
 
 
-def test_preview_without_a_stream_lists_them(run_cli: RunCLI, tmp_path: Path) -> None:
+def test_preview_without_a_stream_shows_the_only_one_or_lists_them(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     done = run_cli(["preview"], tmp_path)
     assert (done.returncode, "There are: customers, orders" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "data" / "orders.csv").unlink()
+    (tmp_path / "shop.yaml").write_text(
+        (tmp_path / "shop.yaml").read_text().partition("streams:")[0] + "streams: [{stream: '*'}]\n"
+    )
+    assert "Ada" in run_cli(["preview"], tmp_path).stdout
 
 
 def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:

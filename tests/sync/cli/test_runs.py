@@ -245,6 +245,25 @@ def test_a_run_goes_on_though_nothing_takes_what_it_says(tmp_path: Path, streams
     assert ("No space left" in done.stderr) == ("/dev/full" in streams)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_what_only_tells_something_fails_if_it_cannot(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+
+    def code(command: str) -> int:
+        script = f"{shlex.quote(str(SCRIPT))} {command}"
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert ("No space left" in done.stderr) == ("/dev/full" in command), done.stderr
+        assert "Traceback" not in done.stderr
+        return done.returncode
+
+    for command in ("runs list", "plan", "schema", "--version", "plan --help", "plan --json"):
+        assert (command, code(f"{command} >/dev/full")) == (command, 1)
+    # Who reads no further has what was wanted.
+    assert code("schema | head -c 1") == 0
+
+
 def test_a_run_whose_current_folder_goes_meanwhile_keeps_its_exit_code(tmp_path: Path) -> None:
     shop = write_hanging(tmp_path)
     (tmp_path / "gone").mkdir()

@@ -155,7 +155,7 @@ def test_a_key_left_empty_has_its_default(load: Load) -> None:
 
 
 def test_an_entry_tells_a_null_from_a_key_that_is_not_there(load: Load) -> None:
-    entries = load(SMALL + "  - {stream: a, destination_table: null}\n  - stream: a\n").streams
+    entries = load(SMALL + "  - {stream: a, destination_table: null}\n  - stream: b\n").streams
     assert entries[1].model_fields_set == {"stream", "destination_table"}
     assert entries[2].model_fields_set == {"stream"}
     assert entries[1].destination_table is None

@@ -73,6 +73,23 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("pipeline: crm", 'pipeline: ""', 1, "pipeline", "is empty", None),
     ("    on: [source]", "    on: []", 16, "callbacks[0].on", "empty list", None),
     ("    on: [source]", "    streams: []", 16, "callbacks[0].streams", "empty list", None),
+    # entries of one name
+    (
+        "[id]",
+        "[id]\n  - stream: users\n    key_properties: [id]",
+        14,
+        "streams[2]",
+        "what streams[1] says: leave one of them out",
+        None,
+    ),
+    (
+        "[id]",
+        "[id]\n    destination_table: a\n  - stream: users\n    destination_table: b",
+        16,
+        "streams[2].destination_table",
+        "a second pipeline file",
+        None,
+    ),
     # kinds
     ("connector: sqlite", "connector: 1", 4, "source.connector", "put it in quotes", None),
     ("connector: sqlite", "connector: true", 4, "source.connector", "put it in quotes", None),
@@ -144,6 +161,25 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     # connectors, blocks, parents
     ("connector: sqlite", "connector: sqlit", 4, "source.connector", "no such source connector: 'sqlit'", "sqlite"),
     ("connector: duckdb", "connector: ducdb", 9, "destination.connector", "no such destination connector", "duckdb"),
+    (
+        "connector: sqlite",
+        "connector: sqlserver",
+        4,
+        "source.connector",
+        'write `connector: sqlalchemy` with `config: {url: "mssql+pyodbc://USER:***@HOST/DATABASE?driver=',
+        None,
+    ),
+    ("connector: sqlite", "connector: tap-x", 4, "source.connector", "`config: {pip: tap-x}`", None),
+    ("connector: sqlite", "connector: Redshift", 4, "source.connector", "`pip install sqlalchemy-redshift`", None),
+    ("connector: duckdb", "connector: snowflake", 9, "destination.connector", "`connector: sqlalchemy` with", None),
+    (
+        "connector: duckdb",
+        "connector: bigquery",
+        9,
+        "destination.connector",
+        "`connector: singer` with `config: {target: target-bigquery}`",
+        None,
+    ),
     ("connector: sqlite", "connector: sqlite\n  block: pipeline", 5, "source.block", "reserved", None),
     (
         "- file: clean.py",
@@ -331,7 +367,7 @@ def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
     error = failure(folder / "p.yaml")
     assert error.allowed == ("append", "replace", "merge", "replace_range", "history")
     assert "'upsert'" in error.message
-    (folder / "p.yaml").write_text(BASE.replace("sqlite", "oracle"))
+    (folder / "p.yaml").write_text(BASE.replace("sqlite", "nothing"))
     assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)
 
 

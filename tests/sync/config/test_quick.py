@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed" / "a.csv").write_text("id\n1\n")
     (tmp_path / "mixed" / "b.jsonl").write_text('{"id": 1}\n')
+    for name, member in (("orders.csv.zip", "orders.csv"), ("export.zip", "all/b.jsonl"), ("zips/a.csv.zip", "a.csv")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, "")
+            archive.writestr("read.me", "")
+    (tmp_path / "broken.zip").write_text("")
     with closing(sqlite3.connect(tmp_path / "odd.data")) as connection, connection:
         connection.execute("create table t (id integer primary key)")
     with duckdb.connect(str(tmp_path / "named.db")):
@@ -58,6 +65,9 @@ def inferred(text: str, folder: Path, role: str = "source") -> Endpoint:
         ("s3://bucket/x.json.gz", "json", {"path": "s3://bucket/x.json.gz"}),
         ("shop/orders.csv", "csv", {"path": "shop/orders.csv"}),
         ("csv:mixed", "csv", {"path": "mixed"}),
+        ("orders.csv.zip", "csv", {"path": "orders.csv.zip"}),
+        ("export.zip", "jsonl", {"path": "export.zip"}),
+        ("zips/*.csv.zip", "csv", {"path": "zips/*.csv.zip"}),
         ("odd.data", "sqlite", {"path": "odd.data"}),
         ("named.db", "duckdb", {"path": "named.db"}),
         ("s3://bucket/events/*.parquet", "parquet", {"path": "s3://bucket/events/*.parquet"}),
@@ -114,12 +124,18 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("https://host/x.parquet?X-Amz-Signature=w3rd", "source", "storage_options"),
         ("postgre:/u:w3rd@db/x", "source", "its kind is unknown"),
         ("postgrse://db/x", "source", "did you mean 'postgres://'?"),
+        ("bigquery://project/data", "source", "pip install sqlalchemy-bigquery"),
         ("shp", "source", "did you mean 'shop'?"),
         ("shop/order.csv", "source", "did you mean 'orders.csv'?"),
         ("mixed", "source", "csv:mixed"),
         ("warehouse", "destination", "parquet:warehouse"),
         ("out.tsv", "destination", "csv:folder"),
         ("out.csv.bz2", "destination", "x.csv.gz"),
+        ("out.csv.zip", "destination", "x.csv.gz"),
+        ("zips", "source", "csv:zips/*.zip"),
+        ("book.xlsx", "source", "save the sheet as CSV"),
+        ("*.zip", "source", "csv:*.zip"),
+        ("broken.zip", "source", "csv:broken.zip"),
         ("my out.csv", "destination", "letters, digits"),
         ("env:CRM", "source", "not set"),
         ("env:PGPASSWORD", "source", "no URL"),
@@ -156,6 +172,29 @@ def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Pa
     assert done.returncode == 2
     assert "--save" in done.stderr
     assert (folder / "shop_to_out.yaml").read_text() == before
+
+
+def test_other_places_of_the_same_names_get_a_file_of_their_own(run_cli: RunCLI, folder: Path) -> None:
+    def saved(*places: str) -> str:
+        done = run_cli(["sync", *places, "--stream", "orders", "--json"], folder)
+        assert done.returncode == 0, done.stdout
+        return next(Path(line["file"]).name for line in map(json.loads, done.stdout.splitlines()) if "file" in line)
+
+    (folder / "deep").mkdir()
+    wanted = {
+        "w.duckdb": "shop_to_w.yaml",
+        "w.db": "shop_csv_to_w_sqlite.yaml",
+        "w.jsonl": "shop_csv_to_w_jsonl.yaml",
+        "deep/w.db": "shop_csv_to_w_sqlite_2.yaml",
+    }
+    # Each goes on from its own file.
+    for place in (*wanted, *wanted):
+        assert saved("shop", place) == wanted[place]
+    # Settings that were added by hand are those of the same pipeline.
+    path = folder / "shop_to_w.yaml"
+    path.write_text(path.read_text().replace("path: shop", "path: shop\n    delimiter: ','"))
+    done = run_cli(["sync", "shop", "w.duckdb", "--stream", "orders"], folder)
+    assert (done.returncode, "exists and differs" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

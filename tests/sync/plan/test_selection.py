@@ -40,6 +40,14 @@ def test_the_exact_name_of_a_view_with_brackets_is_told(tmp_path: Path) -> None:
     assert selected(tmp_path, "v[[]1]", "v[1]", "t", views=("v[1]",)) == ["v[1]"]
 
 
+@pytest.mark.parametrize("given", ["t", "other.T", "public.u"])
+def test_a_name_without_its_schema_or_with_another_one_is_met_with_the_stream_of_that_name(
+    tmp_path: Path, given: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'public\.t'"):
+        selected(tmp_path, given, "public.warehouse", "public.t")
+
+
 def tagged(folder: Path, *tags: str, globs: tuple[str, ...] = ()) -> list[str]:
     file = folder / "p.yaml"
     file.write_text(

@@ -53,7 +53,9 @@ def test_a_table_without_columns_that_a_glob_matches_is_skipped_and_told(
 
 def test_one_that_is_named_or_the_only_one_is_a_mistake(source: dict[str, Any], tmp_path: Path) -> None:
     for streams in (["s.*", "s.nothing"], ["s.no*"]):
-        with pytest.raises(ConfigError, match=r"'s\.nothing': the source has no columns"):
+        with pytest.raises(
+            ConfigError, match=r"'s\.nothing': the source has no columns .*its table .* `selected: false`"
+        ):
             run_pipeline(pipeline(tmp_path, source, *streams))
 
 
@@ -69,4 +71,4 @@ def test_an_empty_file_is_skipped_until_it_has_been_written_once(tmp_path: Path)
     (tmp_path / "b.csv").write_text("")
     result = run_pipeline(file)
     assert result.status == "failure"
-    assert "'b': the source has no columns" in (result.error or "")
+    assert "'b': the source has no columns for it: is it empty?" in (result.error or "")

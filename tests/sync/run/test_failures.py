@@ -372,12 +372,32 @@ def test_a_file_that_is_empty_now_is_a_mistake_before_the_first_run_and_a_failur
     assert [call["status"] for call in bench.calls()] == ["success", result.status]
 
 
-def test_an_unreachable_source_fails_the_run_and_tells_the_pipeline_callback(bench: Bench) -> None:
-    bench.document["source"] = {"connector": "postgres", "config": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
+@pytest.mark.parametrize(
+    ("unreachable", "block"), [(["source"], "load"), (["destination"], "export"), (["source", "destination"], "load")]
+)
+def test_an_unreachable_side_fails_the_run_and_tells_the_pipeline_callback(
+    bench: Bench, unreachable: list[str], block: str
+) -> None:
+    bench.seed("a", 1)
+    for role in unreachable:
+        bench.document[role] |= {"connector": "postgres", "config": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
     bench.record(on=["pipeline"])
     result = bench.run()
     assert (result.status, result.exit_code) == ("failure", 1)
-    assert [(c["status"], c["parent_block_uuid"]) for c in bench.calls()] == [("failure", "pipeline")]
+    assert [(c["status"], c["parent_block_uuid"], c["error_block"]) for c in bench.calls()] == [
+        ("failure", "pipeline", block)
+    ]
+
+
+def test_an_error_that_no_block_has_raised_has_none(bench: Bench) -> None:
+    bench.document["streams"] = [{"stream": "a"}]
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    bench.record(on=["pipeline"])
+    assert bench.run().exit_code == 0
+    del bench.source.tables["a"]
+    assert bench.run().exit_code == 1
+    assert [call["error_block"] for call in bench.calls()] == [None, None]
 
 
 def test_a_missing_source_file_is_a_mistake_at_first_and_a_failure_once_it_has_worked(bench: Bench) -> None:

@@ -1,0 +1,52 @@
+"""Systems without a connector of their own: what to write in the pipeline file instead."""
+
+from __future__ import annotations
+
+#: Name that a user may write -> SQLAlchemy's name.
+_DIALECTS = {
+    "cockroach": "cockroachdb",
+    "exasol": "exa",
+    "sqlserver": "mssql",
+    "sql_server": "mssql",
+    "teradata": "teradatasql",
+}
+
+#: Dialect -> a URL of it; every output masks passwords like this.
+_URLS = {
+    "bigquery": "bigquery://PROJECT/DATASET",
+    "databricks": "databricks://token:***@HOST?http_path=PATH&catalog=CATALOG&schema=SCHEMA",
+    "mssql": "mssql+pyodbc://USER:***@HOST/DATABASE?driver=ODBC+Driver+18+for+SQL+Server",
+    "oracle": "oracle+oracledb://USER:***@HOST:1521/?service_name=NAME",
+    "snowflake": "snowflake://USER:***@ACCOUNT/DATABASE/SCHEMA?warehouse=NAME",
+    "trino": "trino://USER@HOST:8080/CATALOG/SCHEMA",
+}
+
+#: Dialects of systems that do not roll back, which the sqlalchemy connector refuses as destinations.
+_ONLY_READ = ("bigquery", "clickhouse", "clickhousedb", "databricks", "druid", "trino")
+
+
+def package_of(dialect: str) -> str:
+    """Return the package that a dialect of SQLAlchemy comes with; empty: it is not known."""
+    from syncblocks.connectors.sqlalchemy.settings import PACKAGES
+
+    return PACKAGES.get(dialect, "")
+
+
+def way_to(system: str, role: str) -> str:
+    """Say what reads from, or writes to, a system; empty: nothing is known of a system of this name.
+
+    Args:
+        system: the name of a connector that there is not.
+        role: `source` or `destination`.
+    """
+    name = system.lower()
+    if name.startswith(("tap-", "target-")):
+        return f"write `connector: singer` with `config: {{{'pip' if role == 'source' else 'target'}: {name}}}`"
+    dialect = _DIALECTS.get(name, name)
+    package = package_of(dialect)
+    if not package:
+        return ""
+    if role == "destination" and dialect in _ONLY_READ:
+        return f"write `connector: singer` with `config: {{target: target-{name}}}`, if there is such a Singer target"
+    url = _URLS.get(dialect, f"{dialect}://USER:***@HOST/DATABASE")
+    return f'write `connector: sqlalchemy` with `config: {{url: "{url}"}}`, and `pip install {package}`'
