@@ -124,7 +124,10 @@ class Destination(Protocol):
         ...
 
     def set_bookmark(self, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool = False) -> None:
-        """Set the bookmark by hand (`state set`, `state reset`), under a new token; `forget`: delete the row."""
+        """Set the bookmark by hand (`state set`, `state reset`), under a new token; `forget`: delete the row.
+
+        Without a bookmark the row's `rows` become None as well: an append then reads from scratch.
+        """
         ...
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:

@@ -385,7 +385,7 @@ class LedgerRow:
     completed_by: str | None = None
     #: Owner of the token, for messages: "taken over by run 12 on host-3".
     owner: str = ""
-    #: Records written by the run that last completed the stream.
+    #: Records written by the run that last completed the stream; None: there was none, or `state reset` came since.
     rows: int | None = None
     #: Last commit of data; None: there was none.
     committed_at: datetime | None = None

@@ -153,7 +153,8 @@ class FileDestination:
         def changed(row: LedgerRow | None) -> LedgerRow | None:
             token = secrets.token_hex(16)
             row = row or LedgerRow(key=key, source="", token=token)
-            return None if forget else replace(row, token=token, bookmark=bookmark)
+            rows = None if bookmark is None else row.rows
+            return None if forget else replace(row, token=token, bookmark=bookmark, rows=rows)
 
         with self._calls.under_way(key.stream) as call:
             table = self._table(self._storage(), key.destination_table)

@@ -135,7 +135,8 @@ class MemoryDestination:
                 return
             token = secrets.token_hex(16)
             row = self._database.ledger.get(key) or LedgerRow(key=key, source="", token=token)
-            self._database.ledger[key] = replace(row, token=token, bookmark=_as_json(bookmark))
+            rows = None if bookmark is None else row.rows
+            self._database.ledger[key] = replace(row, token=token, bookmark=_as_json(bookmark), rows=rows)
 
     def files_read(self, key: LedgerKey) -> Sequence[FileRead]:
         """See `KeepsFiles`."""

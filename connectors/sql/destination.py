@@ -55,6 +55,14 @@ _MAX_SPELLED = 200
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"
 
+#: What databases say of a record that a unique index takes for one of the table's, and what to do of an append.
+_IS_THERE = re.compile(r"unique constraint|duplicate (key|entry)", re.IGNORECASE)
+_NO_APPEND = (
+    "table {!r} has a unique index, as a merge or a replace gives one to its key, and an append writes each version of "
+    "a record: say `write_disposition: merge`, run once with --full-refresh, which makes the table without such a key, "
+    "or let `on_rejected: keep` set such records aside"
+)
+
 _Targets = dict[TableName, WriteDisposition]
 
 
@@ -360,6 +368,8 @@ class SqlDestination(ABC):
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream
+            if load.write_disposition is WriteDisposition.APPEND and _IS_THERE.search(str(error)):
+                error.args = (f"{str(error).rstrip('.')}; {_NO_APPEND.format(load.key.destination_table)}",)
             raise
 
     def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:

@@ -78,7 +78,7 @@ class AbstractLedger(ABC):
     def set_bookmark(
         self, session: Session, ledger: TableName, key: LedgerKey, bookmark: Bookmark | None, *, forget: bool
     ) -> None:
-        """Change the bookmark under a new token, or delete the row."""
+        """Change the bookmark under a new token, or delete the row; without a bookmark `rows` becomes NULL."""
 
     @abstractmethod
     def read(
@@ -191,9 +191,11 @@ class Ledger(AbstractLedger):
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
         text = state_text(bookmark, row.columns, row.history, row.compared_at, row.filling)
+        named, number = map(self._dialect.naming.quote, ("bookmark", "rows"))
+        forgets_rows = f", {number} = null" if bookmark is None else ""
         session.execute(
             f"update {self._dialect.naming.table(ledger)} "
-            f"set {self._dialect.naming.quote('bookmark')} = {self._parameter(values, text)} where {self._where()}",
+            f"set {named} = {self._parameter(values, text)}{forgets_rows} where {self._where()}",
             values,
         )
 

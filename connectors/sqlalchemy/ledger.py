@@ -202,7 +202,8 @@ class SQLAlchemyLedger(AbstractLedger):
             return
         found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
         text = state_text(bookmark, found.columns, found.history, found.compared_at, found.filling)
-        own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values({row["bookmark"]: text}))
+        changes = {row["bookmark"]: text} | ({row["rows"]: None} if bookmark is None else {})
+        own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values(changes))
 
     def read(
         self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()

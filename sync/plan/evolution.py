@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import RELAXED, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import RELAXED, LedgerRow, Stream, TableState, WriteDisposition
 
 from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, table_changes, table_columns
-from .selected_stream import SelectedStream
 from .shapes import Change, Shape, ceased, in_words
+
+#: Write dispositions that find records of the table by their keys.
+_KEYED = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +86,10 @@ def former_key(
     return tuple(name_by(naming, key) for key in keys)
 
 
-def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> str:
+def rekeyed(changes: Sequence[Change], rules: Rules) -> str:
     """Say why a merge cannot continue with other keys; empty if it can."""
     keys = next((change for change in changes if change["change"] == "keys"), None)
-    keyed = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
-    if keys is None or rules.disposition not in keyed:
+    if keys is None or rules.disposition not in _KEYED:
         return ""
     if not keys["before"] and rules.disposition == WriteDisposition.MERGE:
         return (
@@ -98,6 +99,31 @@ def rekeyed(changes: Sequence[Change], stream: SelectedStream, rules: Rules) -> 
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "
         f"`key_properties: [{keys['before']}]`"
+    )
+
+
+def lost_keys(arriving: Stream, row: LedgerRow | None, rules: Rules) -> str:
+    """Say which columns of the key a table lacks, whose records the stream has written; empty: it has them all.
+
+    A transformer has renamed them, or somebody has dropped them: the records have no value there, and each would stay
+    beside the one that is to take its place.
+
+    Args:
+        arriving: the stream, renamed by the transformers.
+        row: its ledger row.
+        rules: of the table.
+    """
+    is_written = row is not None and row.committed_at is not None and rules.table.schema is not None
+    if not is_written or rules.disposition not in _KEYED:
+        return ""
+    key = arriving.unique_properties or arriving.key_properties
+    lost = [name for name in key if name not in table_columns(arriving, rules)]
+    if not lost:
+        return ""
+    return (
+        f"the table has no column {', '.join(map(repr, lost))}, by which its records are merged: those that are there "
+        "would stay beside the new ones. Run once with --full-refresh, or let the column have the name that it had "
+        "(`rename` of a transformer)"
     )
 
 

@@ -8,7 +8,9 @@ from collections.abc import Collection, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
+from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 from syncblocks.connectors.stream import (
+    FILE_MODIFIED,
     Bookmark,
     LedgerKey,
     LedgerRow,
@@ -139,7 +141,8 @@ def starting_point(
     if table.schema is None and table.is_described:
         # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
         if committed is not None and committed.committed_at is None and not full_refresh:
-            return Start(bookmark=committed.bookmark, reason="bookmark set before the first run")
+            start = Start(bookmark=committed.bookmark, reason="bookmark set before the first run")
+            return _of_other_properties(stream, committed.bookmark) or start
         return Start(bookmark=None, reason="no destination table")
     if not table.is_table:
         return (
@@ -181,8 +184,9 @@ def starting_point(
         if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
             return Start(bookmark=None, reason="FULL_TABLE")
         if committed.bookmark is None:
-            return Start(bookmark=None, reason="no bookmark yet")
-        return Start(bookmark=committed.bookmark, reason="bookmark")
+            return _appended_without_bookmark(stream, committed) or Start(bookmark=None, reason="no bookmark yet")
+        start = Start(bookmark=committed.bookmark, reason="bookmark")
+        return _of_other_properties(stream, committed.bookmark) or start
     method = stream.stream.replication_method
     if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
         if is_known:
@@ -208,6 +212,53 @@ def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
     return (
         f"{what} of stream {stream.name!r} {has} changed, or {'was' if has == 'has' else 'were'} none, since table "
         f"{stream.destination_table!r} was written: {why}. Run once with --full-refresh, {ways}"
+    )
+
+
+def _of_other_properties(stream: SelectedStream, bookmark: Bookmark | None) -> str:
+    """Say that a bookmark is one of other `bookmark_properties`, or of another order of them; empty: it is not.
+
+    It would be below records that were read, and past others that were not.
+    """
+    wanted = (FILE_MODIFIED,) if stream.stream.tracks_files else stream.stream.bookmark_properties
+    had = tuple(name for name in bookmark or wanted if name != BOUNDARY)
+    if had == wanted or _is_tap(stream):
+        return ""
+    return (
+        f"the bookmark is one of `bookmark_properties: [{', '.join(had)}]`, now they are [{', '.join(wanted)}]: "
+        f"records would be read twice, or never. {_ways_without_bookmark(stream)}"
+    )
+
+
+def _appended_without_bookmark(stream: SelectedStream, row: LedgerRow) -> str:
+    """Say that an append would begin from scratch although the table holds records of the stream; empty: it would not.
+
+    A FULL_TABLE run has written them. INCREMENTAL leaves a bookmark with its first record, and `state reset` no number
+    of records.
+    """
+    is_append = stream.write_disposition is WriteDisposition.APPEND
+    if not is_append or not row.rows or _is_tap(stream):
+        return ""
+    return (
+        f"table {stream.destination_table!r} holds records of this stream, which FULL_TABLE has written, and there is "
+        f"no bookmark: appending from scratch would double them. {_ways_without_bookmark(stream)}"
+    )
+
+
+def _is_tap(stream: SelectedStream) -> bool:
+    """Tell whether the bookmark is the source's own, in a form that only it knows, and may be none at all."""
+    return stream.stream.keeps_own_bookmark and not stream.stream.tracks_files
+
+
+def _ways_without_bookmark(stream: SelectedStream) -> str:
+    named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    goes_on = (
+        "" if stream.stream.tracks_files else f"`syncblocks state set {stream.name} {named}` says where to go on, "
+    )
+    twice = ", which it appends once more" if stream.write_disposition is WriteDisposition.APPEND else ""
+    return (
+        f"{goes_on}`run --full-refresh` starts the table over, and after `syncblocks state reset {stream.name}` the "
+        f"next run reads all records{twice}"
     )
 
 

@@ -37,6 +37,7 @@ from .evolution import (
     former_key,
     frozen,
     ignored,
+    lost_keys,
     of_source,
     planned_changes,
     rekeyed,
@@ -361,7 +362,7 @@ def _planned(
     changes = tuple(unless_left_out(change, left_out) for change in differences(before, shape))
     if start.is_unclaimed and (altered := _alterations(mapping, planning.table, is_decided=is_decided)):
         raise stream_error(pipeline, stream, not_ours(stream, altered))
-    refused = _refused_changes(planning, mapped, changes, before)
+    refused = _refused_changes(planning, mapped, changes, before, row)
     lossy = mapping.refusals if is_decided else ()
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
     declared = stream.added.stream(without_columns(arrival.declared, rules.left_out - mapped.unsure))
@@ -419,13 +420,17 @@ def _alterations(mapping: ColumnMapping, table: TableState, *, is_decided: bool)
 
 
 def _refused_changes(
-    planning: StreamPlanning, mapped: _Mapped, changes: Sequence[Change], before: Shape | None
+    planning: StreamPlanning,
+    mapped: _Mapped,
+    changes: Sequence[Change],
+    before: Shape | None,
+    row: LedgerRow | None,
 ) -> list[str]:
-    """Return the changes of the source that the stream must not take over, in words."""
+    """Return the changes of the source, or of the table, that the stream must not take over, in words."""
     rules = mapped.arrival.rules
     found = [frozen(changes, before, mapped.mapping, rules)]
     if not planning.full_refresh:
-        found.append(rekeyed(changes, mapped.arrival.selected, rules))
+        found.append(rekeyed(changes, rules) or lost_keys(mapped.arrival.declared, row, rules))
     return [text for text in found if text]
 
 

@@ -92,7 +92,7 @@ class Ledgerless:
             self._store.delete_state(self._pipeline, key.stream, key.destination_table)
             return
         row = self.take_over(key, token="", owner="")
-        self._save(key, row.source, bookmark, row.rows)
+        self._save(key, row.source, bookmark, None if bookmark is None else row.rows)
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         """Write the events; each confirmed commit is stored before it is yielded."""

@@ -187,7 +187,11 @@ class Writes:
         """
         source = self.latest(staging, key)
         statements = [self._insert_new(target, source, columns, staged, key)]
-        if method is ConflictMethod.UPDATE:
+        # Several records may have one key, as an append has left them: an UPDATE would make them all the same.
+        may_repeat = frozenset(key) not in target.unique_keys and not (target.has_triggers or target.is_referenced)
+        if method is ConflictMethod.UPDATE and may_repeat:
+            statements.insert(0, self.delete_arriving(target, target.columns, (staging, staged), key))
+        elif method is ConflictMethod.UPDATE:
             statements.insert(0, self._update(target, source, columns, staged, key))
         return [sql for sql in statements if sql]
 
