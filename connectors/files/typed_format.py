@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..arrow.conform import shown
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
+from ..arrow.times import counts, first_outside_day
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import plain, unfit
@@ -95,7 +96,7 @@ class TypedFormat(ABC):
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
             if not is_bytes(field.type):
-                _demand_utf8(file, field, column)
+                _demand_values(file, field, column)
             casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
@@ -115,17 +116,28 @@ class TypedFormat(ABC):
         return plain(schema)
 
 
-def _demand_utf8(file: DataFile, field: pa.Field, column: pa.Array) -> None:
-    """Raise if a text, also within other values, is none: Parquet's readers do not look, most destinations do."""
+def _demand_values(file: DataFile, field: pa.Field, column: pa.Array) -> None:
+    """Raise for a text or a time, also within other values, that is none: Parquet's readers do not look."""
+    if pa.types.is_time(column.type):
+        place = first_outside_day(column)
+        if place is not None:
+            raise _no_values(
+                file, field, f"{counts(column)[place]} {column.type.unit} is no time of a day", column.type
+            )
+        return
     if not (is_text(column.type) or pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
         return
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise FatalConnectorError(
-            f"{file.label}: column {field.name!r} holds values that are no {column.type}: {error}; mend the file where "
-            f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
-        ) from error
+        raise _no_values(file, field, str(error), column.type) from error
+
+
+def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:
+    return FatalConnectorError(
+        f"{file.label}: column {field.name!r} holds values that are no {kind}: {reason}; mend the file where "
+        f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
+    )
 
 
 def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:

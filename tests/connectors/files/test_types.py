@@ -327,6 +327,19 @@ def test_texts_of_parquet_that_are_no_utf_8_name_the_column(tmp_path: Path) -> N
             records_of(source_of(tmp_path / f"{name}.parquet", ParquetSource))
 
 
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [(pa.time32("ms"), -53_940_000), (pa.time64("us"), 86_400_000_001), (pa.time64("ns"), -1)],
+    ids=str,
+)
+def test_times_of_parquet_that_no_day_has_name_the_column(kind: pa.DataType, count: int, tmp_path: Path) -> None:
+    for name, counts in (("day", [0, 1, None]), ("t", [0, None, count])):
+        pyarrow.parquet.write_table(pa.table({name: pa.array(counts, kind)}), tmp_path / f"{name}.parquet")
+    assert len(records_of(source_of(tmp_path / "day.parquet", ParquetSource))) == 3
+    with pytest.raises(FatalConnectorError, match=rf"t\.parquet: column 't' .*{count} {kind.unit} is no time of a day"):
+        records_of(source_of(tmp_path / "t.parquet", ParquetSource))
+
+
 def test_an_encrypted_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
     data = (tmp_path / "t.parquet").read_bytes()
