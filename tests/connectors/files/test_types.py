@@ -340,6 +340,27 @@ def test_times_of_parquet_that_no_day_has_name_the_column(kind: pa.DataType, cou
         records_of(source_of(tmp_path / "t.parquet", ParquetSource))
 
 
+def test_a_parquet_file_with_fewer_values_than_its_footer_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"a": range(300)}), path)
+    count = b"\x16\xd8\x04"  # of records of the file, of values of the column, of records of its row group
+    before, file, column, rest = path.read_bytes().split(count)
+    path.write_bytes(before + count + file + b"\x16\x80\x00" + column + count + rest)
+    assert pyarrow.parquet.ParquetFile(path).metadata.num_rows == 300
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: cannot be read: the footer says 300 records"):
+        records_of(source_of(path, ParquetSource))
+
+
+def test_a_page_of_parquet_that_does_not_match_its_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    made = pa.table({"a": [*range(100)]})
+    pyarrow.parquet.write_table(made, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    number = (77).to_bytes(8, "little")
+    path.write_bytes(path.read_bytes().replace(number, (79).to_bytes(8, "little"), 1))
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: cannot be read: .*checksum"):
+        records_of(source_of(path, ParquetSource))
+
+
 def test_an_encrypted_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"a": [1]}), tmp_path / "t.parquet")
     data = (tmp_path / "t.parquet").read_bytes()
