@@ -103,6 +103,8 @@ class TypedFormat(ABC):
             except (pa.ArrowException, ValueError) as error:
                 place = first_invalid(column, casts)
                 raise unfit(file.label, field, column[place].as_py()) from error
+            if pa.types.is_decimal(field.type):
+                _demand_digits(file, field, columns[-1])
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
@@ -131,6 +133,16 @@ def _demand_values(file: DataFile, field: pa.Field, column: pa.Array) -> None:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
         raise _no_values(file, field, str(error), column.type) from error
+
+
+def _demand_digits(file: DataFile, field: pa.Field, column: pa.Array) -> None:
+    """Raise for a decimal that has more digits than its type says: Parquet's readers do not look."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        wider = f"decimal({38 if pa.types.is_decimal128(field.type) else 76},{field.type.scale})"
+        reason = f'{error}; `config.types: {{{field.name}: "{wider}"}}` takes it'
+        raise _no_values(file, field, reason, field.type) from error
 
 
 def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:

@@ -51,6 +51,9 @@ _CONFIG_TEXTS = (
 #: A host without an address: it cannot be reached, like one that refuses; but another try at once cannot help.
 _UNKNOWN_HOST = ("could not translate host name", "Name or service not known")
 
+#: SQLSTATE -> what the server says of a text with a byte 0, and of JSON with its escape where it becomes jsonb.
+_NUL = {"22021": "0x00", "22P05": "\\u0000"}
+
 #: Classes of what a record's values cause: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and what is
 #: too large or unknown to a type.
 _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
@@ -86,6 +89,8 @@ def failure(error: Exception, address: Address, *, is_lost: bool = False) -> Con
     text = _text(error, address)
     if sqlstate:
         text += f" (SQLSTATE {sqlstate})"
+    if sqlstate in _NUL and _NUL[sqlstate] in text:
+        text += "; no text of PostgreSQL holds NUL: `on_rejected: keep` sets such records aside"
     if is_lost or sqlstate.startswith(_RETRIABLE):
         return RetriableError(f"{address.identity()}: {text}", connector="postgres")
     if sqlstate.startswith(_CONFIG):

@@ -340,6 +340,19 @@ def test_times_of_parquet_that_no_day_has_name_the_column(kind: pa.DataType, cou
         records_of(source_of(tmp_path / "t.parquet", ParquetSource))
 
 
+def test_a_decimal_of_parquet_with_more_digits_than_its_type_names_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    wide = pa.array([Decimal("1234567890123456.78")], pa.decimal128(38, 2))
+    pyarrow.parquet.write_table(pa.table({"d": pa.Array.from_buffers(pa.decimal128(17, 2), 1, wide.buffers())}), path)
+    with pytest.raises(
+        FatalConnectorError, match=r"t\.parquet: column 'd' .*123456789012345678 does not fit.*config\.types"
+    ):
+        records_of(source_of(path, ParquetSource))
+    assert records_of(source_of(path, ParquetSource, types={"d": "decimal(38,2)"})) == [
+        {"d": Decimal("1234567890123456.78")}
+    ]
+
+
 def test_a_parquet_file_with_fewer_values_than_its_footer_says_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pyarrow.parquet.write_table(pa.table({"a": range(300)}), path)
