@@ -84,7 +84,9 @@ class ParquetFormat(TypedFormat):
             metadata, schema = opened.metadata, plain(opened.schema_arrow)
         twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
         if twice:
-            raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
+            raise FatalConnectorError(
+                f"{file.label}: column {shown(twice[0])} is there twice: mend the file where it is made"
+            )
         groups = metadata.num_row_groups
         size_bytes = sum(metadata.row_group(place).total_byte_size for place in range(groups))
         return Footer(schema, metadata.num_rows, groups, size_bytes)
