@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from syncblocks.connectors.stream import Event
 from tests.connectors.files import files_load, files_readback
 from tests.connectors.files.files_load import batch_of, key_of, load_of, run
 from tests.connectors.files.files_pair import FINAL, PAIRS, destination_of, every_format, looked_at, read, row_of
+from tests.file_limit import file_limit
 from tests.zygote import Zygote
 
 # A crash at every step
@@ -108,17 +107,6 @@ def test_a_full_disk_keeps_the_former_table_and_names_the_file(
         run(destination, load_of("replace", "t1"), batch_of((1, "new")), FINAL)
     assert looked_at(name, tmp_path) == [(9, "old")]
     assert files_readback.tables(tmp_path) == {"orders"}
-
-
-@contextmanager
-def file_limit(size_bytes: int) -> Iterator[None]:
-    """Let no file of this process grow past a size, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files")
