@@ -97,7 +97,7 @@ class TypedFormat(ABC):
                 continue
             if not is_bytes(field.type):
                 _demand_values(file, field, column)
-            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
+            casts = partial(_cast, field=field, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
@@ -152,7 +152,8 @@ def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) 
     )
 
 
-def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
+def _cast(column: pa.Array, field: pa.Field, *, is_said: bool) -> pa.Array:
+    kind = field.type
     if column.type.equals(kind):
         return column
     if pa.types.is_dictionary(column.type):
@@ -162,7 +163,7 @@ def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
     if is_text(column.type) and not is_text(kind):
         return from_text(column.cast(pa.string()), kind, is_empty_null=False)
     if is_text(kind):
-        return to_text(column, "").cast(kind)
+        return to_text(column, field.name).cast(kind)
     return column.cast(kind)
 
 

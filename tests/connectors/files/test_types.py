@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from syncblocks import load_pipeline
 from syncblocks import run_pipeline as run_file
+from syncblocks.connectors.arrow.said import read_as
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_format import JSONLFormat
 from syncblocks.connectors.files.parquet_format import ParquetFormat
@@ -338,6 +339,15 @@ def test_times_of_parquet_that_no_day_has_name_the_column(kind: pa.DataType, cou
     assert len(records_of(source_of(tmp_path / "day.parquet", ParquetSource))) == 3
     with pytest.raises(FatalConnectorError, match=rf"t\.parquet: column 't' .*{count} {kind.unit} is no time of a day"):
         records_of(source_of(tmp_path / "t.parquet", ParquetSource))
+
+
+def test_a_year_that_text_cannot_keep_is_an_error_with_its_column(tmp_path: Path) -> None:
+    days = pa.array([2_932_897], pa.date32())  # the first day of the year 10000
+    pyarrow.parquet.write_table(pa.table({"d": days}), tmp_path / "t.parquet")
+    with pytest.raises(FatalConnectorError, match="column 'd' holds a date outside of the years"):
+        records_of(source_of(tmp_path / "t.parquet", ParquetSource, types={"d": "string"}))
+    with pytest.raises(FatalConnectorError, match="column 'd' holds a date outside of the years"):
+        read_as(days, pa.string(), "d")
 
 
 def test_a_decimal_of_parquet_with_more_digits_than_its_type_names_the_column(tmp_path: Path) -> None:
