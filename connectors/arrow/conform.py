@@ -64,9 +64,9 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     else:
         column = _plain(batch.column(place))
         try:
-            column = _cast(column, field.type)
+            column = _cast(column, field.type, field.name)
         except (pa.ArrowException, ValueError) as error:
-            value = python_value(column[first_invalid(column, lambda part: _cast(part, field.type))])
+            value = python_value(column[first_invalid(column, lambda part: _cast(part, field.type, field.name))])
             raise FatalConnectorError(
                 f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
             ) from error
@@ -82,11 +82,11 @@ def _plain(column: pa.Array) -> pa.Array:
     return column if kind.equals(column.type) else column.cast(kind)
 
 
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _cast(column: pa.Array, kind: pa.DataType, name: str) -> pa.Array:
     if column.type.equals(kind):
         return column
     if is_text(kind):
-        return to_text(column, "").cast(kind)
+        return to_text(column, name).cast(kind)
     if is_text(column.type) and isinstance(kind, pa.BaseExtensionType):
         return from_text(column.cast(pa.string()), kind, is_empty_null=False)
     return column.cast(kind)

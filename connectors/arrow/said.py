@@ -36,15 +36,15 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     from .text import first_invalid  # its kernels take time to load, and few streams need them
 
     try:
-        return _read(array, said)
+        return _read(array, said, column)
     except (pa.ArrowException, ValueError, ArithmeticError) as error:
-        value = python_value(array[first_invalid(array, lambda part: _read(part, said))])
+        value = python_value(array[first_invalid(array, lambda part: _read(part, said, column))])
         raise FatalConnectorError(
             f"column {column!r}: {shown(value)} is no {said}, as `types` says: say another type there"
         ) from error
 
 
-def _read(array: pa.Array, said: pa.DataType) -> pa.Array:
+def _read(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     from . import compute as pc
     from .decimals import from_texts
     from .text import from_text
@@ -54,11 +54,11 @@ def _read(array: pa.Array, said: pa.DataType) -> pa.Array:
     if pa.types.is_null(array.type):
         return pa.nulls(len(array), said)
     if pa.types.is_string(plain(said)):
-        return as_text(array, "").cast(said)
+        return as_text(array, column).cast(said)
     if pa.types.is_string(plain(array.type)):
         return from_text(array.cast(pa.string()), said, is_empty_null=False)
     if pa.types.is_floating(array.type) and pa.types.is_decimal(said):
-        return from_texts(as_text(array, ""), said)  # Arrow would round; 10.1 is what its text says
+        return from_texts(as_text(array, column), said)  # Arrow would round; 10.1 is what its text says
     made = pc.cast(array, said, safe=True)
     if not made.cast(array.type).equals(array):
         raise ValueError("changed")

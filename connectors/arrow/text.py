@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import re
+import struct
 import uuid
 from collections.abc import Callable
 from datetime import date
@@ -227,6 +228,17 @@ def to_text(column: pa.Array, name: str) -> pa.Array:
     return column.cast(pa.string())
 
 
+def is_utf8(data: bytes | bytearray) -> bool:
+    """Tell whether bytes are a text; nothing is copied."""
+    offsets = struct.pack("=qq", 0, len(data))
+    text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def to_json(value: Any, kind: pa.DataType) -> str:
     """Write one nested value as JSON; numbers keep all digits."""
     if value is None:
@@ -417,6 +429,7 @@ __all__ = [
     "is_json",
     "is_nested",
     "is_text",
+    "is_utf8",
     "is_uuid",
     "parse_type",
     "read_interval",

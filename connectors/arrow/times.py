@@ -78,11 +78,38 @@ def in_micros(kind: pa.DataType) -> pa.DataType:
 
 def is_past_day(array: pa.Array) -> bool:
     """Tell whether there is a time of 24:00 or later."""
-    kind = array.type
-    if not pa.types.is_time(kind):
+    if not pa.types.is_time(array.type):
         return False
-    last = pc.max(array.view(pa.int32() if kind.bit_width == 32 else pa.int64())).as_py()
-    return last is not None and last >= _DAY_S * _UNITS[kind.unit]
+    last = pc.max(counts(array)).as_py()
+    return last is not None and last >= _day(array.type)
 
 
-__all__ = ["has_leaf", "in_micros", "is_fine", "is_infinite", "is_last_nanosecond", "is_past_day", "leaves"]
+def first_outside_day(array: pa.Array) -> int | None:
+    """Return the place of the first time below 0:00 or past 24:00, which is a time nowhere; None: there is none."""
+    ticks = counts(array)
+    least, most = pc.min(ticks).as_py(), pc.max(ticks).as_py()
+    if least is None or (least >= 0 and most <= _day(array.type)):
+        return None
+    return int(pc.index(ticks, least if least < 0 else most).as_py())
+
+
+def counts(times: pa.Array) -> pa.Array:
+    """Return the numbers of the units since midnight that times are."""
+    return times.view(pa.int32() if times.type.bit_width == 32 else pa.int64())
+
+
+def _day(kind: pa.DataType) -> int:
+    return _DAY_S * _UNITS[kind.unit]
+
+
+__all__ = [
+    "counts",
+    "first_outside_day",
+    "has_leaf",
+    "in_micros",
+    "is_fine",
+    "is_infinite",
+    "is_last_nanosecond",
+    "is_past_day",
+    "leaves",
+]

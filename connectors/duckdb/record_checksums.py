@@ -204,10 +204,11 @@ class RecordChecksums:
         """Let DuckDB see data as the table `incoming`."""
         with self._sorted_errors():
             self._connection.register("incoming", data)
-        try:
-            yield
-        finally:
-            self._connection.unregister("incoming")
+            try:
+                yield
+            finally:
+                # After a fatal error the database does nothing more: sorted as well.
+                self._connection.unregister("incoming")
 
     def _schema(self) -> pa.Schema:
         fields = [pa.field(column.name, column.field.type) for column in (*self._key, *self._columns)]

@@ -49,7 +49,9 @@ class ArrowFormat(TypedFormat):
                 f"{file.label}: column {shown(odd.name)} is of a type that nobody has: {odd.type}"
             )
         if twice:
-            raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
+            raise FatalConnectorError(
+                f"{file.label}: column {shown(twice[0])} is there twice: mend the file where it is made"
+            )
         return found
 
     def read(

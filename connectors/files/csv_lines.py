@@ -68,8 +68,8 @@ class Lines:
         twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         if twice:
             raise FatalConnectorError(
-                f"{file.label}:{line}: column {shown(twice[0])} is there twice; mend the header, or skip it and give "
-                "the names in `config.header`",
+                f"{file.label}:{line}: column {shown(twice[0])} is there twice; mend the header, skip it and give the "
+                "names in `config.header`, or say `config.header: false` if the line is a record",
                 key="header",
             )
         return names
@@ -143,12 +143,10 @@ class Lines:
         may_be_short = self._settings.short_rows == "null"
         for line, record in self.records(file, names):
             if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
-                is_more = len(record) > len(names)
                 return FatalConnectorError(
                     f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
-                    f"{shown(self.delimiter(file).join(record))}; "
-                    + ("name the missing column in the header, or quote the field with the delimiter in it; " * is_more)
-                    + "`on_rejected: keep` sets such records aside"
+                    f"{shown(self.delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
+                    "`on_rejected: keep` sets such records aside"
                 )
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
 
@@ -180,6 +178,14 @@ class Lines:
             f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one, such as cp1252",
             key="encoding",
         )
+
+
+def _way_out(fields: int, columns: int) -> str:
+    if fields < columns:
+        return "`config.short_rows: null` takes the last columns as NULL"
+    if columns == 1:
+        return "name the `config.delimiter`, or the number of lines before the header in `config.skip_lines`"
+    return "name the missing column in the header, or quote the field with the delimiter in it"
 
 
 def _allow_long_fields() -> None:

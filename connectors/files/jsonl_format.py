@@ -21,7 +21,7 @@ import pyarrow.json
 from ..arrow.conform import shown
 from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.record_size import SLACK_BYTES, too_wide
-from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, revive, revived
+from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.undecided import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import convert_by_halves
@@ -238,9 +238,11 @@ class JSONLFormat:
         paths: Paths,
     ) -> tuple[_Found, pa.Schema]:
         """Return a block's records, their values not yet read, and the columns with those that are new."""
-        found = _Found()
+        found, is_text = _Found(), is_utf8(block)
         for line, text in _lines(start, block):
             try:
+                if not is_text:
+                    text.decode()
                 record = _raw_records.decode(text)
             except MALFORMED as error:
                 if rejected is None or not self.has_own_lines:
@@ -388,7 +390,7 @@ class _BlockParser:
 
     def batch(self, block: bytearray) -> pa.RecordBatch | None:
         """Return the records of a block; None: another type, a new key or an error needs a parse record by record."""
-        if not self._is_placed:
+        if not self._is_placed or not is_utf8(block):  # Arrow's parser takes any bytes for a text
             return None
         is_quick = self._is_flat and not is_found(self._doubtful, block)
         batch = self._made._quick(self._file, block, self.wanted, self._known) if is_quick else None
@@ -396,7 +398,7 @@ class _BlockParser:
 
     def array(self, text: bytes) -> pa.RecordBatch | None:
         """Do so for the text of an array; None also if the text is none, or Arrow's parser reads its lines faster."""
-        if not self._is_placed or (self._is_flat and any(map(is_read_singly, self.wanted.types))):
+        if not self._is_placed or (self._is_flat and any(map(is_read_singly, self.wanted.types))) or not is_utf8(text):
             return None
         return self._by_structs(Structs.of_array, text, is_careful=False)
 

@@ -86,7 +86,7 @@ class Output:
                 part = part.slice(room)
                 is_full = most is not None and staging.records >= most
                 if is_full or staging.size_bytes() >= (self._layout.file_bytes or math.inf):
-                    self._done.append(self._open.pop(folder).finish())
+                    self._close(folder)
 
     def _opened(self, folder: str) -> Staging:
         staging = self._open.pop(folder, None)
@@ -98,7 +98,7 @@ class Output:
                     key="partition_by",
                 )
             if len(self._open) >= MOST_OPEN:
-                self._done.append(self._open.pop(next(iter(self._open))).finish())
+                self._close(next(iter(self._open)))
             staging = self._begin(self.schema, folder)
         self._open[folder] = staging
         return staging
@@ -108,8 +108,13 @@ class Output:
         if not self._open and not self._done:
             self._open[""] = self._begin(self.schema, "")
         while self._open:
-            self._done.append(self._open.pop(next(iter(self._open))).finish())
+            self._close(next(iter(self._open)))
         return self._done
+
+    def _close(self, folder: str) -> None:
+        """Make a file durable; one that fails stays for `abandon`: a deleted file takes its space while it is open."""
+        self._done.append(self._open[folder].finish())
+        del self._open[folder]
 
     def abandon(self) -> None:
         """Close all files as they are."""

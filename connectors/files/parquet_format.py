@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -84,7 +84,9 @@ class ParquetFormat(TypedFormat):
             metadata, schema = opened.metadata, plain(opened.schema_arrow)
         twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
         if twice:
-            raise FatalConnectorError(f"{file.label}: column {shown(twice[0])} is there twice")
+            raise FatalConnectorError(
+                f"{file.label}: column {shown(twice[0])} is there twice: mend the file where it is made"
+            )
         groups = metadata.num_row_groups
         size_bytes = sum(metadata.row_group(place).total_byte_size for place in range(groups))
         return Footer(schema, metadata.num_rows, groups, size_bytes)
@@ -108,7 +110,8 @@ class ParquetFormat(TypedFormat):
                 for groups, is_ahead in [(chosen, False)] if file.is_local else self._fetches(metadata, chosen):
                     reader = source.ahead(opened) if is_ahead else opened
                     batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
-                    fitted = (self.fitted(file, _flat(batch, own), wanted) for batch in batches)
+                    whole = _whole(batches, metadata, groups)
+                    fitted = (self.fitted(file, _flat(batch, own), wanted) for batch in whole)
                     yield from joined(fitted, BLOCK_BYTES, most)
             except DAMAGE as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error
@@ -186,6 +189,23 @@ def _chosen(file: DataFile, groups: int) -> Sequence[int] | None:
     if file.groups[-1] >= groups:
         raise FatalConnectorError(f"{file.label}: has {groups} row groups, and no more")
     return list(file.groups)
+
+
+def _whole(
+    batches: Iterable[pa.RecordBatch], metadata: pyarrow.parquet.FileMetaData, groups: Sequence[int] | None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of row groups, all by default; Arrow ends without an error where a column has fewer values.
+
+    Raises:
+        pa.ArrowInvalid: there are fewer or more records than the footer says.
+    """
+    places = range(metadata.num_row_groups) if groups is None else groups
+    there, found = sum(metadata.row_group(place).num_rows for place in places), 0
+    for batch in batches:
+        found += batch.num_rows
+        yield batch
+    if found != there:
+        raise pa.ArrowInvalid(f"the footer says {there} records, and there are {found}")
 
 
 def _unreadable(what: str, error: Exception) -> str:
@@ -345,13 +365,16 @@ class _Opened:
             metadata=opened.metadata,
             pre_buffer=True,
             coerce_int96_timestamp_unit=self._unit,
+            page_checksum_verification=True,
         )
 
     def _reader(self, **options: Any) -> pyarrow.parquet.ParquetFile:
         # Without a buffer, whole columns of a row group would be in memory.
         size = _READ_BYTES if self._file.is_local else _FETCH_BYTES
         raw = pa.PythonFile(self._raw, mode="r")
-        return pyarrow.parquet.ParquetFile(raw, pre_buffer=False, buffer_size=size, **options)
+        return pyarrow.parquet.ParquetFile(
+            raw, pre_buffer=False, buffer_size=size, page_checksum_verification=True, **options
+        )
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()

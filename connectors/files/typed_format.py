@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..arrow.conform import shown
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
+from ..arrow.times import counts, first_outside_day
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import plain, unfit
@@ -95,13 +96,15 @@ class TypedFormat(ABC):
                 columns.append(pa.nulls(batch.num_rows, field.type))
                 continue
             if not is_bytes(field.type):
-                _demand_utf8(file, field, column)
-            casts = partial(_cast, kind=field.type, is_said=self._settings.type_of(field.name) is not None)
+                _demand_values(file, field, column)
+            casts = partial(_cast, field=field, is_said=self._settings.type_of(field.name) is not None)
             try:
                 columns.append(casts(column))
             except (pa.ArrowException, ValueError) as error:
                 place = first_invalid(column, casts)
                 raise unfit(file.label, field, column[place].as_py()) from error
+            if pa.types.is_decimal(field.type):
+                _demand_digits(file, field, columns[-1])
         if not columns:
             return pa.RecordBatch.from_struct_array(pa.array([{}] * batch.num_rows, pa.struct([])))
         return pa.record_batch(columns, schema=wanted)
@@ -115,20 +118,42 @@ class TypedFormat(ABC):
         return plain(schema)
 
 
-def _demand_utf8(file: DataFile, field: pa.Field, column: pa.Array) -> None:
-    """Raise if a text, also within other values, is none: Parquet's readers do not look, most destinations do."""
+def _demand_values(file: DataFile, field: pa.Field, column: pa.Array) -> None:
+    """Raise for a text or a time, also within other values, that is none: Parquet's readers do not look."""
+    if pa.types.is_time(column.type):
+        place = first_outside_day(column)
+        if place is not None:
+            raise _no_values(
+                file, field, f"{counts(column)[place]} {column.type.unit} is no time of a day", column.type
+            )
+        return
     if not (is_text(column.type) or pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
         return
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise FatalConnectorError(
-            f"{file.label}: column {field.name!r} holds values that are no {column.type}: {error}; mend the file where "
-            f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
-        ) from error
+        raise _no_values(file, field, str(error), column.type) from error
 
 
-def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
+def _demand_digits(file: DataFile, field: pa.Field, column: pa.Array) -> None:
+    """Raise for a decimal that has more digits than its type says: Parquet's readers do not look."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        wider = f"decimal({38 if pa.types.is_decimal128(field.type) else 76},{field.type.scale})"
+        reason = f'{error}; `config.types: {{{field.name}: "{wider}"}}` takes it'
+        raise _no_values(file, field, reason, field.type) from error
+
+
+def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:
+    return FatalConnectorError(
+        f"{file.label}: column {field.name!r} holds values that are no {kind}: {reason}; mend the file where "
+        f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
+    )
+
+
+def _cast(column: pa.Array, field: pa.Field, *, is_said: bool) -> pa.Array:
+    kind = field.type
     if column.type.equals(kind):
         return column
     if pa.types.is_dictionary(column.type):
@@ -138,7 +163,7 @@ def _cast(column: pa.Array, kind: pa.DataType, *, is_said: bool) -> pa.Array:
     if is_text(column.type) and not is_text(kind):
         return from_text(column.cast(pa.string()), kind, is_empty_null=False)
     if is_text(kind):
-        return to_text(column, "").cast(kind)
+        return to_text(column, field.name).cast(kind)
     return column.cast(kind)
 
 

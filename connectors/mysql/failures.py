@@ -54,6 +54,9 @@ RETRIABLE = {
 #: What only code within the database raises; a load calls none but a table's triggers.
 _OF_A_TRIGGER = {1442, 1644}
 
+#: Privileges on a table, a column or the server that the user lacks.
+_DENIED = {1142, 1143, 1227}
+
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2026, 2054, 2059}
 
@@ -168,6 +171,8 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     if number in _TOO_LARGE:
         message += "; raise the server's max_allowed_packet"
         return FatalConnectorError(message, connector="mysql")
+    if number in _DENIED:
+        message += "; `syncblocks check` prints what a destination's user lacks"
     if number in NO_SUCH_TABLE:
         return NoSuchTable(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD

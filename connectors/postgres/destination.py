@@ -101,7 +101,8 @@ class PostgresDestination(SqlDestination):
         targets, ledgers = self.write_targets(tables)
         with self._arrow.lease() as lease:
             lease.begin()
-            return missing_privileges(lease.session, self.dialect.naming, targets, ledgers)
+            may_create = self._settings.create_schemas
+            return missing_privileges(lease.session, self.dialect.naming, targets, ledgers, creates_schemas=may_create)
 
     def all_sessions(self) -> Sequence[Sessions]:
         """Return both kinds."""

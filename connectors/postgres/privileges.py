@@ -29,21 +29,29 @@ class _Found:
 
 
 def missing_privileges(
-    session: Session, naming: Naming, tables: Mapping[TableName, WriteDisposition], ledgers: Collection[TableName]
+    session: Session,
+    naming: Naming,
+    tables: Mapping[TableName, WriteDisposition],
+    ledgers: Collection[TableName],
+    *,
+    creates_schemas: bool,
 ) -> list[str]:
     """Return the statements that grant what is missing."""
-    ((role, database, may_stage, may_create),) = session.query(
+    ((role, database, may_stage, may_create, is_read_only),) = session.query(
         "select current_user::text, pg_catalog.current_database()::text, "
         "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'temporary'), "
-        "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create')"
+        "pg_catalog.has_database_privilege(pg_catalog.current_database(), 'create'), "
+        "pg_catalog.current_setting('default_transaction_read_only')::boolean"
     )
     to = f"to {naming.quote(role)}"
     on_database = f"on database {naming.quote(database)} {to}"
     found, schemas = _tables(session, {*tables, *ledgers}), _schemas(session, {name.schema for name in ledgers})
     texts = []
+    if is_read_only:
+        texts.append(f"alter role {naming.quote(role)} set default_transaction_read_only = off")
     if not may_stage and any(kind is not WriteDisposition.REPLACE for kind in tables.values()):
         texts.append(f"grant temporary {on_database}")
-    if not may_create and any(name.schema not in schemas for name in ledgers):
+    if creates_schemas and not may_create and any(name.schema not in schemas for name in ledgers):
         texts.append(f"grant create {on_database}")
     creating = {name.schema for name, kind in tables.items() if name not in found or kind is WriteDisposition.REPLACE}
     creating |= {name.schema for name in ledgers if name not in found}

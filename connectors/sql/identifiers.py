@@ -225,8 +225,12 @@ class Naming:
             FatalConnectorError: no database can hold one of the names.
         """
         for name in names:
+            if not name:
+                raise FatalConnectorError(
+                    "the name of a column is empty: give it one, or name the others in `columns: {include: [...]}`"
+                )
             if fault := _fault(name):
-                way_out = name.replace("\0", "?") or "?"
+                way_out = name.replace("\0", "?")
                 raise FatalConnectorError(
                     f"column {name!r} {fault}: rename it, or leave it out with `columns: {{exclude: [{way_out!r}]}}`"
                 )

@@ -39,7 +39,9 @@ def stored(array: pa.Array, column: str) -> pa.Array:
         return _of_width(pc.cast(array, pa.string()), 10, column)
     if types.is_time(kind):
         if is_past_day(array):
-            raise FatalConnectorError(f"column {column!r} holds 24:00, which is no time here", connector="sqlite")
+            raise FatalConnectorError(
+                f"column {column!r} holds 24:00, which is no time here: exclude it with `columns`", connector="sqlite"
+            )
         return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
     if types.is_duration(kind) or types.is_interval(kind):
         return _interval_text(array)
@@ -55,7 +57,8 @@ def _json_text(array: pa.Array, column: str) -> pa.Array:
         return json_text(array)
     except OverflowError as error:
         raise FatalConnectorError(
-            f"column {column!r}: a date is outside the years 1 to 9999 ({error})", connector="sqlite"
+            f"column {column!r}: a date is outside the years 1 to 9999 ({error}): exclude the column with `columns`",
+            connector="sqlite",
         ) from error
 
 
@@ -85,7 +88,8 @@ def _of_width(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         place = pc.index(is_fine, False).as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold",
+            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold: read "
+            "the column as text (`text_columns` of a PostgreSQL source), or exclude it with `columns`",
             connector="sqlite",
         )
     return text

@@ -287,7 +287,7 @@ def _next_steps(result: RunResult, file: str) -> list[str]:
         steps.append(f"next: `syncblocks runs show{file} {result.run_id}` shows what happened")
         steps.append(f"      `syncblocks runs retry{file}` runs what did not succeed")
     if result.status == "failure" and result.signal is None and any(stream.error for stream in result.streams):
-        steps.append("      `retries:` of a stream lets a run try again by itself")
+        steps.append("      `retries:` of a stream repeats it after an error that may pass")
     if any(stream.verdict == "differs" for stream in result.streams):
         steps.append(f"next: `syncblocks verify{file}` shows what differs, and what mends it")
     return steps

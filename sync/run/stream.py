@@ -490,6 +490,8 @@ class StreamRun:
             return
         if is_done:
             self.status, error = SUCCESS, None
+            if row is not None:
+                self._note_ledger(row)
         elif was_stopped and self.stop_reason is not None:
             log.debug("%s: how the stop ended it", self.name, exc_info=error)
             error = Stopped(self.stop_reason)
@@ -509,6 +511,14 @@ class StreamRun:
         for notice in self.blocks.notices if self.status == SUCCESS else ():
             self.context.progress.message(f"{self.name}: {notice}", level="warning")
         self.context.progress.stream_ended(self.name, self.status, records=self._rows_written, error=shown)
+
+    def _note_ledger(self, row: LedgerRow) -> None:
+        """Take from the ledger what the last commit made durable: its answer never came."""
+        rows = self._rows_written if row.rows is None else row.rows
+        if self.planned.wire != "arrow":
+            self.blocks.stages[0].rows += rows - self._rows_written
+        self._commits += 1
+        self._committed, self._rows_written = row.bookmark, rows
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
         info = self._error_info(error) if self.status == FAILURE and error is not None else None

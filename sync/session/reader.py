@@ -72,7 +72,8 @@ def live_records(copy: Stream, selected: SelectedStream) -> Stream:
     """Leave out former versions of a history, and records that `deletes: soft` has marked as deleted."""
     is_marked = selected.deletes is not None and selected.deletes.is_soft
     name = VALID_TO if selected.added.history is not None else DELETED_AT if is_marked else ""
-    found = [field for field in copy.schema if field.name.casefold() == name]
+    # Columns of files may have no name.
+    found = [field for field in copy.schema if name and field.name.casefold() == name]
     return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in found)) if found else copy
 
 

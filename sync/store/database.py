@@ -167,12 +167,13 @@ def _create(path: Path, clock: Clock) -> None:
     pool = Pool(Sqlite(path, clock), str(path))
     database = Database(str(path), pool)
     try:
+        # Without a WAL, all of it is in the file itself: on a full disk a WAL would not get into the file at the end.
+        _migrate_if_needed(database)
         with database._errors():
             # The file's header keeps the mode: later connections need not set it.
             raw, _ = pool.take()
             raw.execute("PRAGMA journal_mode=WAL")
             pool.give(raw)
-        _migrate_if_needed(database)
     finally:
         database.close()
 

@@ -102,7 +102,8 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
             path.hardlink_to(draft)
         failpoint("store.create.after")
     finally:
-        draft.unlink(missing_ok=True)
+        for left in path.parent.glob(f"{draft.name}*"):  # SQLite's files beside it, too
+            left.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

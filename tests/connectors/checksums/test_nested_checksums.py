@@ -18,6 +18,7 @@ from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, 
 from syncblocks.connectors.checksums.json_values import jsonb_text
 from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
+from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.memory.database import database
 from syncblocks.connectors.memory.source import MemorySource
 from syncblocks.connectors.postgres.types import array_item
@@ -161,6 +162,13 @@ def digest(values: pa.Array, column: Compared) -> Digest:
     side = Side(stream=source.discover()[0], key=(), columns=(column,))
     with checksums_of_records(source, side) as checksums:
         return checksums.digests([EVERYTHING])[0]
+
+
+def test_a_value_that_ends_the_database_is_an_error_of_its_stream() -> None:
+    """DuckDB writes no time below midnight: an internal error, after which its database refuses everything."""
+    times = pa.array([-53_940_000], pa.time32("ms"))
+    with pytest.raises(FatalConnectorError, match="checksums cannot be computed"):
+        digest(times, Compared(name="v", field=pa.field("v", times.type), form=Form.TIME))
 
 
 def test_json_of_mariadb_and_of_mysql_is_no_text_in_common() -> None:

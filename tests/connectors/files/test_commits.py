@@ -15,6 +15,7 @@ from syncblocks.connectors.stream import Event
 from tests.connectors.files import files_load, files_readback
 from tests.connectors.files.files_load import batch_of, key_of, load_of, run
 from tests.connectors.files.files_pair import FINAL, PAIRS, destination_of, every_format, looked_at, read, row_of
+from tests.file_limit import file_limit
 from tests.zygote import Zygote
 
 # A crash at every step
@@ -106,6 +107,18 @@ def test_a_full_disk_keeps_the_former_table_and_names_the_file(
         run(destination, load_of("replace", "t1"), batch_of((1, "new")), FINAL)
     assert looked_at(name, tmp_path) == [(9, "old")]
     assert files_readback.tables(tmp_path) == {"orders"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of open files")
+@every_format
+def test_a_file_that_cannot_be_finished_is_closed_before_it_is_deleted(tmp_path: Path, name: str) -> None:
+    """A deleted file takes its space on the disk as long as it is open, and the ledger finds no room."""
+    batch = batch_of(*((number, f"{number * 7919**3}") for number in range(2000)))
+    # What failed is held by its traceback, as a stream holds it until its end.
+    with file_limit(4096), pytest.raises(FatalConnectorError) as failed:
+        run(destination_of(name, tmp_path), load_of("replace", "t0"), batch, FINAL)
+    left = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert [path for path in left if str(tmp_path) in path] == [], failed.value
 
 
 # Tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import queue
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import closing
@@ -287,3 +288,20 @@ def test_a_csv_parser_reads_no_further_ahead_than_it_must(tmp_path: Path) -> Non
     reader.join(60)
     assert not reader.is_alive()
     assert got.empty()
+
+
+@pytest.mark.parametrize(
+    ("text", "way_out"),
+    [
+        ("1,1\n2,3\n", "`config.header: false`"),
+        ("a,b\n1\n", "`config.short_rows: null`"),
+        ("an export\na,b\n1,2\n", "`config.skip_lines`"),
+        ("a,b\n1,2,3\n", "name the missing column in the header"),
+    ],
+)
+def test_a_file_that_is_not_as_its_settings_say_is_an_error_that_names_the_setting(
+    text: str, way_out: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FatalConnectorError, match=re.escape(way_out)):
+        records_of(source_of(tmp_path / "t.csv"))

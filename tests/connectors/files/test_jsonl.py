@@ -185,3 +185,14 @@ def test_many_new_columns_make_batches_of_few_records(tmp_path: Path) -> None:
     batches = [event for _, event in source.read([stream], {}) if isinstance(event, pa.RecordBatch)]
     assert sum(batch.num_rows for batch in batches) == 4500
     assert max(batch.num_rows * batch.num_columns for batch in batches) <= 4 << 20
+
+
+@pytest.mark.parametrize("other", [b'"x"', b"2", b"[1]"])
+def test_a_line_that_is_no_utf_8_is_no_record(other: bytes, tmp_path: Path) -> None:
+    """Arrow's parser takes any bytes for a text, and destinations would be blamed for them."""
+    (tmp_path / "t.jsonl").write_bytes(
+        b'{"id": 1, "v": %b}\n{"id": 2, "v": "caf\xe9"}\n{"id": 3, "v": "\xc3\xa9"}\n' % other
+    )
+    for types in ({}, {"v": "string"}):
+        with pytest.raises(FatalConnectorError, match=r"t\.jsonl:2: no JSON object in UTF-8"):
+            records_of(source_of(tmp_path / "t.jsonl", JSONLSource, types=types))

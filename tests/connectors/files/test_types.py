@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from syncblocks import load_pipeline
 from syncblocks import run_pipeline as run_file
+from syncblocks.connectors.arrow.said import read_as
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_format import JSONLFormat
 from syncblocks.connectors.files.parquet_format import ParquetFormat
@@ -325,6 +326,62 @@ def test_texts_of_parquet_that_are_no_utf_8_name_the_column(tmp_path: Path) -> N
         pyarrow.parquet.write_table(pa.table({name: column}), tmp_path / f"{name}.parquet")
         with pytest.raises(FatalConnectorError, match=rf"{name}\.parquet: column '{name}' .*Invalid UTF8 sequence"):
             records_of(source_of(tmp_path / f"{name}.parquet", ParquetSource))
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [(pa.time32("ms"), -53_940_000), (pa.time64("us"), 86_400_000_001), (pa.time64("ns"), -1)],
+    ids=str,
+)
+def test_times_of_parquet_that_no_day_has_name_the_column(kind: pa.DataType, count: int, tmp_path: Path) -> None:
+    for name, counts in (("day", [0, 1, None]), ("t", [0, None, count])):
+        pyarrow.parquet.write_table(pa.table({name: pa.array(counts, kind)}), tmp_path / f"{name}.parquet")
+    assert len(records_of(source_of(tmp_path / "day.parquet", ParquetSource))) == 3
+    with pytest.raises(FatalConnectorError, match=rf"t\.parquet: column 't' .*{count} {kind.unit} is no time of a day"):
+        records_of(source_of(tmp_path / "t.parquet", ParquetSource))
+
+
+def test_a_year_that_text_cannot_keep_is_an_error_with_its_column(tmp_path: Path) -> None:
+    days = pa.array([2_932_897], pa.date32())  # the first day of the year 10000
+    pyarrow.parquet.write_table(pa.table({"d": days}), tmp_path / "t.parquet")
+    with pytest.raises(FatalConnectorError, match="column 'd' holds a date outside of the years"):
+        records_of(source_of(tmp_path / "t.parquet", ParquetSource, types={"d": "string"}))
+    with pytest.raises(FatalConnectorError, match="column 'd' holds a date outside of the years"):
+        read_as(days, pa.string(), "d")
+
+
+def test_a_decimal_of_parquet_with_more_digits_than_its_type_names_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    wide = pa.array([Decimal("1234567890123456.78")], pa.decimal128(38, 2))
+    pyarrow.parquet.write_table(pa.table({"d": pa.Array.from_buffers(pa.decimal128(17, 2), 1, wide.buffers())}), path)
+    with pytest.raises(
+        FatalConnectorError, match=r"t\.parquet: column 'd' .*123456789012345678 does not fit.*config\.types"
+    ):
+        records_of(source_of(path, ParquetSource))
+    assert records_of(source_of(path, ParquetSource, types={"d": "decimal(38,2)"})) == [
+        {"d": Decimal("1234567890123456.78")}
+    ]
+
+
+def test_a_parquet_file_with_fewer_values_than_its_footer_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pa.table({"a": range(300)}), path)
+    count = b"\x16\xd8\x04"  # of records of the file, of values of the column, of records of its row group
+    before, file, column, rest = path.read_bytes().split(count)
+    path.write_bytes(before + count + file + b"\x16\x80\x00" + column + count + rest)
+    assert pyarrow.parquet.ParquetFile(path).metadata.num_rows == 300
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: cannot be read: the footer says 300 records"):
+        records_of(source_of(path, ParquetSource))
+
+
+def test_a_page_of_parquet_that_does_not_match_its_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    made = pa.table({"a": [*range(100)]})
+    pyarrow.parquet.write_table(made, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    number = (77).to_bytes(8, "little")
+    path.write_bytes(path.read_bytes().replace(number, (79).to_bytes(8, "little"), 1))
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: cannot be read: .*checksum"):
+        records_of(source_of(path, ParquetSource))
 
 
 def test_an_encrypted_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:

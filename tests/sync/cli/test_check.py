@@ -111,12 +111,44 @@ def test_a_role_that_gets_what_is_printed_can_run_postgres(
     admin, url = postgres_role
     admin('create table public."Kept" (id bigint primary key, name text)')
     admin("create table public.whole (id bigint)")
+    admin(f'alter role "{urlsplit(url).username}" set default_transaction_read_only = on')
     write_to(tmp_path, "postgres", url, "public.Kept")
     granted = grant_what_is_printed(run_cli, tmp_path, admin)
     assert any('on "public"."Kept"' in statement and "insert" in statement for statement in granted), granted
     assert any(statement.startswith("alter table") for statement in granted), granted
     done = run_cli(["run", "pipeline.yaml"], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_a_run_that_lacks_privileges_says_who_knows_them(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], is_read_only: bool
+) -> None:
+    admin, url = postgres_role
+    role = urlsplit(url).username
+    admin(f'grant usage on schema public to "{role}"')
+    if is_read_only:
+        admin(f'grant create on schema public to "{role}"')
+        admin(f'alter role "{role}" set default_transaction_read_only = on')
+    write_to(tmp_path, "postgres", url, "merged")
+    done = run_cli(["run", "pipeline.yaml"], tmp_path)
+    said = "`default_transaction_read_only`" if is_read_only else "`syncblocks check` prints what"
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+def test_a_schema_that_may_not_be_made_needs_no_privilege(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str]
+) -> None:
+    admin, url = postgres_role
+    parts = urlsplit(url)
+    admin(f'grant temporary on database "{parts.path[1:]}" to "{parts.username}"')
+    write_to(tmp_path, "postgres", url, "merged")
+    document = json.loads((tmp_path / "pipeline.yaml").read_text())
+    document["destination"]["config"] |= {"schema": "absent", "create_schemas": False}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    done = run_cli(["check", "pipeline.yaml"], tmp_path)
+    assert (done.returncode, "grant create" in done.stderr) == (2, False), done.stderr
+    assert "'absent', which does not exist" in done.stderr
 
 
 def test_a_user_who_gets_what_is_printed_can_run_mariadb(

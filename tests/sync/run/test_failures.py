@@ -256,6 +256,33 @@ def test_a_first_append_that_was_cut_off_behind_its_table_is_tried_again(
     assert query(mariadb_url, "select id from a order by id")[1] == [(0,), (1,), (2,)]
 
 
+def test_a_stream_that_the_ledger_calls_done_has_the_figures_of_the_ledger(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last commit is made and its answer lost: as where MySQL's rename waits too long for another one's lock."""
+    from syncblocks.connectors.errors import RetriableError
+    from syncblocks.connectors.memory.destination import MemoryDestination
+
+    load = MemoryDestination.load
+
+    def load_without_answer(self: Any, *arguments: Any) -> Any:
+        for commit in load(self, *arguments):
+            if commit.checkpoint.is_final:
+                raise RetriableError("the answer is lost", connector="memory")
+            yield commit
+
+    monkeypatch.setattr(MemoryDestination, "load", load_without_answer)
+    bench.seed("a", 3)
+    bench.document["streams"] = [
+        {"stream": "a", "replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "key_properties": ["id"]}
+    ]
+    bench.record()
+    result = bench.run()
+    assert (result.status, [stream.records for stream in result.streams]) == ("success", [3])
+    assert [stream.bookmark for stream in result.streams] == [{"id": 2}]
+    assert [call["rows"] for call in bench.calls()] == [3]
+
+
 def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> None:
     for name in ("a", "b", "c"):
         bench.seed(name, 3)

@@ -17,6 +17,7 @@ from syncblocks.sync.store import Store, migrations
 from syncblocks.sync.store.location import file_system
 from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
+from tests.file_limit import file_limit
 from tests.sync.store.store_helpers import DATE, STORES, query, store_url_of
 
 
@@ -31,6 +32,19 @@ def test_a_store_is_made_at_first_and_found_again(store_url: str) -> None:
     with Store.open(store_url) as store:
         assert store.run(run.id) == run
     assert query(store_url, "SELECT version_num FROM _syncblocks_version") == [(migrations.REVISIONS[-1],)]
+
+
+def test_a_new_store_needs_no_more_room_than_its_file_and_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """On a disk that was nearly full, what stood in the file's WAL was lost, and the store was malformed for good."""
+    Store.open(f"sqlite:///{tmp_path}/a.db").close()
+    size_bytes = (tmp_path / "a.db").stat().st_size
+    for place, limit in enumerate(range(8192, size_bytes, 20_000)):
+        with file_limit(limit), pytest.raises(StateError):
+            Store.open(f"sqlite:///{tmp_path}/{place}.db").close()
+        assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    with file_limit(size_bytes):
+        Store.open(f"sqlite:///{tmp_path}/b.db").close()
+    assert query(f"sqlite:///{tmp_path}/b.db", "PRAGMA integrity_check") == [("ok",)]
 
 
 def test_existence_is_told_without_making_anything(store_url: str) -> None:

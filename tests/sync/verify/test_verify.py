@@ -103,6 +103,12 @@ def test_without_a_key_all_records_together_are_compared(pair: Pair) -> None:
     assert any("no key" in note for note in found.notes)
 
 
+def test_a_column_without_a_name_marks_no_records(tmp_path: Path, places: Places) -> None:
+    pair = make_pair(tmp_path, places, "parquet", "jsonl", pa.record_batch({"id": [1, 2], "": ["a", "b"]}))
+    pair.run()
+    assert pair.verify().verdict == "equal"
+
+
 def test_columns_of_one_side_are_left_out(pair: Pair) -> None:
     pair.write(columns={"exclude": ["part"]})
     pair.run()
