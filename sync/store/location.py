@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import uuid
 from collections.abc import Callable
@@ -102,7 +103,7 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
             path.hardlink_to(draft)
         failpoint("store.create.after")
     finally:
-        for left in path.parent.glob(f"{draft.name}*"):  # SQLite's files beside it, too
+        for left in path.parent.glob(f"{glob.escape(draft.name)}*"):  # SQLite's files beside it, too
             left.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
