@@ -121,6 +121,16 @@ def test_a_value_that_is_none_of_the_type_fails_or_is_rejected(bench: Bench) -> 
     assert [record[1] for record in bench.table()[1]] == [Decimal("10.10")]
 
 
+def test_integers_are_decimals_of_any_number_of_digits(bench: Bench) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "total": [-7, None], "zip": [707, 1]}), bench.folder / "t.parquet")
+    bench.stream["types"] = {"total": "decimal(3,2)", "zip": "string"}
+    assert bench.run({"connector": "parquet", "config": {"path": "t.parquet"}}).status == "success"
+    assert [record[1] for record in bench.table()[1]] == [Decimal("-7.00"), None]
+    bench.stream["types"] = {"total": "decimal(2,2)"}
+    result = bench.run({"connector": "parquet", "config": {"path": "t.parquet"}})
+    assert "'total': -7 is no decimal128(2, 2), as `types` says" in str(result.streams[0].error)
+
+
 def test_mistakes_name_the_nearest_column_and_the_types(bench: Bench, run_cli: RunCLI) -> None:
     (bench.folder / "t.csv").write_text("id,total,zip\n1,10.1,00707\n")
     source = {"connector": "csv", "config": {"path": "t.csv"}}
