@@ -31,7 +31,7 @@ from .checks import (
 )
 from .columns import ColumnMapping, Rules, map_columns, table_changes
 from .deleted_when import check_deleted_when
-from .deletes import other_writers, plan_deletes, why_no_deletes
+from .deletes import other_writers, plan_deletes, unordered_key, why_no_deletes
 from .evolution import (
     Ignored,
     former_key,
@@ -144,6 +144,9 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     arrival = _arrival(planning, stream, row, start)
     before = planning.before if planning.table.schema is not None else None
     mapped = _mapped(planning, arrival, before)
+    selected = mapped.arrival.selected
+    if reason := unordered_key(selected, mapped.mapping, planning.table, planning.connectors):
+        raise stream_error(planning.pipeline, selected, f"`deletes` {reason}")
     return _planned(planning, mapped, row, start, before)
 
 

@@ -350,6 +350,10 @@ REFUSED = {
         {"write_disposition": "merge", "key_properties": ["share"], "deletes": "hard"},
         "needs a key that both sides order alike; column 'share'",
     ),
+    "types": (
+        {**FULL, "deletes": "hard", "types": {"id": "string"}},
+        "needs a key that both sides order alike; column 'id': the destination has it as string",
+    ),
     "mark": ({**FULL, "deletes": "soft", "add_columns": {"_Deleted_At": "x"}}, "sets a column _deleted_at"),
 }
 
