@@ -461,10 +461,11 @@ def _reading(
     is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
     is_untouched = not (kept or is_converted or stream.added or is_checked)
     wire = ARROW
+    accepted = connectors.destination.accepts(arriving, disposition) if arrival.is_decided else ()
     # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.
     is_plain = arrival.is_decided and is_untouched and stream.stream.max_rejected is None
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:
-        wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
+        wire = chosen_wire(connectors.source, accepted, stream.stream, arriving)
     has_own_names = arriving.schema.names == stream.stream.schema.names
     reading = plan_reading(
         stream,
