@@ -592,7 +592,8 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
 
 
 def _native_type(held: pa.Field) -> str:
-    return (held.metadata or {}).get(b"native_type", b"").decode()
+    native: bytes = (held.metadata or {}).get(b"native_type", b"")
+    return native.decode()
 
 
 def _without_suffix(name: str) -> str:
