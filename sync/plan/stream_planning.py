@@ -302,7 +302,14 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
     try:
         return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
-        raise stream_error(pipeline, stream, str(error)) from error
+        text, names = str(error), () if read.masks is None else read.masks.fields
+        guessed = next((each.field.name for each in read.where if each.field.name in names), None)
+        if guessed is not None and repr(guessed) in text:  # as the text that the error asks for, `10` is below `9`
+            text = (
+                f"where: column {guessed!r} is masked, and where its type is only guessed, the text that is written: "
+                "say its type in `config.types` of the source"
+            )
+        raise stream_error(pipeline, stream, text) from error
 
 
 def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
