@@ -112,7 +112,14 @@ class Destination(Protocol):
         ...
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Return the wire formats it accepts for this stream, best first; the last one is always "arrow"."""
+        """Return the wire formats it accepts for this stream, best first; the last one is always "arrow".
+
+        Asked of each stream whose columns are known when it is planned, with all of them.
+
+        Raises:
+            ConnectorConfigError: its settings ask for what these columns are not, such as a folder for a column that
+                is none of them.
+        """
         ...
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:

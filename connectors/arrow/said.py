@@ -57,8 +57,9 @@ def _read(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
         return as_text(array, column).cast(said)
     if pa.types.is_string(plain(array.type)):
         return from_text(array.cast(pa.string()), said, is_empty_null=False)
-    if pa.types.is_floating(array.type) and pa.types.is_decimal(said):
-        return from_texts(as_text(array, column), said)  # Arrow would round; 10.1 is what its text says
+    if pa.types.is_decimal(said) and not pa.types.is_decimal(array.type):
+        # Arrow would round doubles; 10.1 is what its text says. Of integers it asks for the digits of their widest.
+        return from_texts(as_text(array, column), said)
     made = pc.cast(array, said, safe=True)
     if not made.cast(array.type).equals(array):
         raise ValueError("changed")

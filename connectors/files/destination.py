@@ -130,13 +130,14 @@ class FileDestination:
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         """Return how each column is kept; REPLACE ignores the types of the old table."""
-        for partition in self._layout.partitions:
-            partition.demand(stream.schema)
         stored = self._format.stored(stream.schema)
         is_new = table.schema is None or disposition is WriteDisposition.REPLACE
         return [kept(field, stored.field(field.name), table, self._format, is_new=is_new) for field in stream.schema]
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
+        """See `Destination`."""
+        for partition in self._layout.partitions:
+            partition.demand(stream.schema)
         return ("arrow",)
 
     def take_over(self, key: LedgerKey, *, token: str, owner: str, source: str | None = None) -> LedgerRow:

@@ -73,7 +73,7 @@ def merged(
             yield batch.filter(pc.invert(is_known))
     if latest is not None:
         is_wanted = latest.is_wanted
-    if conflict_method is not ConflictMethod.UPDATE:
+    if conflict_method is not ConflictMethod.UPDATE and len(keys):  # of no record at all the keys have no type
         is_held = pc.is_in(keys, value_set=pa.chunked_array(held, keys.type).combine_chunks())
         is_wanted = pc.and_(is_wanted, is_held if conflict_method is ConflictMethod.UPDATE_ONLY else pc.invert(is_held))
     done = 0

@@ -23,6 +23,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
@@ -230,6 +232,10 @@ class MySQLTypes(Types):
         kind = Kind.parse(column_type)
         is_number = kind.name in (*INTEGERS, "decimal") and not kind.is_boolean
         return name if is_number or kind.name == "date" else None
+
+    def new_key_type(self, column_type: str, key: Sequence[str]) -> str:
+        """Return what CREATE TABLE makes of it: only texts and bytes of any length share what an index takes."""
+        return key_type(column_type, sum(map(is_unlimited, key))) if is_unlimited(column_type) else column_type
 
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
         """Limit texts and bytes of any length to what an index takes, as in a new table."""

@@ -235,6 +235,10 @@ class SqlDestination(ABC):
         self._refuse_too_many(names.values(), () if disposition is WriteDisposition.REPLACE else held)
         is_replace, is_append = (disposition is each for each in (WriteDisposition.REPLACE, WriteDisposition.APPEND))
         keys = () if is_append else stream.key_properties
+        made = {
+            field.name: self._made(field, held.get(self.dialect.naming.fold(names[field.name])))
+            for field in stream.schema
+        }
 
         def kept(*, is_new: bool) -> list[Kept]:
             return [
@@ -242,9 +246,10 @@ class SqlDestination(ABC):
                     field,
                     names[field.name],
                     held.get(self.dialect.naming.fold(names[field.name])),
+                    made[field.name],
                     is_new=is_new,
                     is_replace=is_replace,
-                    key_columns=len(keys) if field.name in keys else 0,
+                    key=[made.get(key) or "" for key in keys] if field.name in keys else [],
                 )
                 for field in stream.schema
             ]
@@ -486,25 +491,40 @@ class SqlDestination(ABC):
             lease.begin()
             return False
 
+    def _made(self, field: pa.Field, held: pa.Field | None) -> str | None:
+        """Return the type of a column that is made for a field; None: there is none."""
+        if held is not None and yields_to_table(field):
+            return _native_type(held)
+        try:
+            return self.dialect.types.column_type(field)
+        except FatalConnectorError:
+            return None
+
     def _kept(
-        self, field: pa.Field, name: str, held: pa.Field | None, *, is_new: bool, is_replace: bool, key_columns: int
+        self,
+        field: pa.Field,
+        name: str,
+        held: pa.Field | None,
+        made: str | None,
+        *,
+        is_new: bool,
+        is_replace: bool,
+        key: Sequence[str],
     ) -> Kept:
         metadata = field.metadata or {}
-        before = None if held is None else (held.metadata or {}).get(b"native_type", b"").decode()
+        before = None if held is None else _native_type(held)
         name = name if held is None else held.name
         computed = None if held is None else (held.metadata or {}).get(_COMPUTED)
         if before is not None and (computed == b"kept" or (computed is not None and not is_new)):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
-        try:
-            made = before if before is not None and yields_to_table(field) else self.dialect.types.column_type(field)
-        except FatalConnectorError:
+        if made is None:
             return Kept(column=name, type="", arrow=None, held=before, note=f"there is no type for {field.type}")
-        kind: str | None = self.dialect.types.key_type(made, key_columns) if key_columns else made
+        kind: str | None = self.dialect.types.new_key_type(made, key) if key else made
         if before is not None and not is_new:
             types = self.dialect.types
-            if key_columns:
-                kind = types.widen_key(before, made, key_columns)
+            if key:
+                kind = types.widen_key(before, made, len(key))
             else:
                 kind = types.widen(before, made)  # the empty text is a type of SQLite
                 kind = types.to_double(before, made) if kind is None and not is_replace else kind
@@ -579,6 +599,11 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
         )
         return {WriteDisposition.REPLACE_RANGE: why}
     return {}
+
+
+def _native_type(held: pa.Field) -> str:
+    native: bytes = (held.metadata or {}).get(b"native_type", b"")
+    return native.decode()
 
 
 def _without_suffix(name: str) -> str:

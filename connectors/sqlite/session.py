@@ -56,7 +56,8 @@ _LITTLE_BYTES = 1 << 16
 #: processor's cache. All of a batch would be given back to the system each time, and asked for anew.
 _PIECE_RECORDS = 1000
 
-_READS = ("select", "pragma", "explain")
+#: A view of this connection alone is none of the file's.
+_READS = ("select", "pragma", "explain", "create temp view ", "drop view temp.")
 
 #: Locks of the files that this process writes. SQLite would poll for its own lock; a thread waits for these.
 _write_locks: dict[Path, threading.Lock] = {}

@@ -61,7 +61,9 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
     said = settings.get("changed_files")
     if not stream.tracks_files:
         if said is not None:
-            raise fail("changed_files", f"is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only")
+            raise fail(
+                "changed_files", f"`changed_files` is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only"
+            )
         return ChangedFiles.FAIL
     if disposition in ("merge", "replace_range", "history"):
         if said == "append":
@@ -133,7 +135,9 @@ def bookmark_start_of(
     start = settings.get("bookmark_start")
     if not stream.is_query_bounded:
         if start is not None:
-            raise fail("bookmark_start", "is for a `query` in which the word `:bookmark` stands: leave it out")
+            raise fail(
+                "bookmark_start", "`bookmark_start` is for a `query` in which the word `:bookmark` stands: leave it out"
+            )
         return None
     if not bookmarks:
         raise fail(

@@ -56,6 +56,11 @@ class ColumnPlan:
     #: Whether it is new and left out by `on_schema_change: ignore`.
     is_left_out: bool = False
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the destination gets texts of values that are none: by `types`, or since it has no such type."""
+        return self.conversion == "text" or self.said == pa.string()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:

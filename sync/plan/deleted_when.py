@@ -46,7 +46,8 @@ def deleted_when_of(
             "merge, or leave such records out with `where`",
         )
     if settings.get("unique_conflict_method") == "IGNORE":
-        raise fail("deleted_when", "and `unique_conflict_method: IGNORE` exclude each other: it keeps what is there")
+        why = "`deleted_when` and `unique_conflict_method: IGNORE` exclude each other: that keeps what is there"
+        raise fail("deleted_when", why)
     if column not in kept:
         raise fail("deleted_when", f"{column!r} is no column of the stream, or is excluded", kept, column)
     field = stream.schema.field(column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config.deletes import Deletes
+from .columns import ColumnMapping
 from .reading import computing
 from .selected_stream import SelectedStream
 
@@ -164,21 +165,37 @@ def why_no_deletes(
         return "needs a destination that can be read back; this one can only be written"
     if not is_installed("duckdb"):
         return "compares keys in duckdb: pip install 'syncblocks[duckdb]'"
-    return _unordered(stream, declared, table, ends)
+    return ""
 
 
-def _unordered(stream: SelectedStream, declared: Stream, table: TableState, ends: Ends) -> str:
-    """Say which column of the key both sides do not order alike; empty: they do."""
+def unordered_key(stream: SelectedStream, mapping: ColumnMapping, table: TableState, ends: Ends) -> str:
+    """Say which column of the key both sides do not order alike, so that no `deletes` can be; empty: they do.
+
+    Args:
+        stream: the selected stream.
+        mapping: its columns, and as what the destination gets them.
+        table: its destination table.
+        ends: source and destination.
+    """
+    if stream.deletes is None:
+        return ""
     from syncblocks.connectors.checksums import compared_columns  # a pipeline without `deletes` spares the import
 
     own = computing(ends.source_can, stream.stream)
     systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
-    names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
+    own_names = (name for name in mapping.declared.schema.names if name not in stream.added.names)
+    names = dict(zip(stream.stream.schema.names, own_names, strict=True))
+    planned = {column.name: column for column in mapping.columns}
     held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}
     for key in stream.stream.key_properties:
         field, name = stream.stream.schema.field(key), names[key]
-        there = held.get(name.casefold(), pa.field(name, field.type))
-        found = compared_columns(field, there, systems=systems, is_key=True)
+        column = planned[name]
+        if column.is_left_out:  # which is refused in another place
+            continue
+        there = held.get(name.casefold(), pa.field(name, mapping.arriving.schema.field(name).type))
+        found: Any = compared_columns(field, there, systems=systems, is_key=True, is_text=column.is_text)
+        if column.conversion == "cast":
+            found = "`on_lossy: cast` changes its values"
         if isinstance(found, str):
             return f"needs a key that both sides order alike; column {key!r}: {found}"
     return ""

@@ -77,7 +77,7 @@ def latest_of(
         raise fail("latest_by", f"{column!r} is no column of the stream, or is excluded", kept, column)
     for key, (value, why) in _CONFLICTING.items():
         if settings.get(key) == value:
-            raise fail("latest_by", f"and `{key}: {_written(value)}` exclude each other: {why}")
+            raise fail("latest_by", f"`latest_by` and `{key}: {_written(value)}` exclude each other: {why}")
     if not _family(stream.schema.field(column).type):
         raise fail("latest_by", f"{column!r} is {stream.schema.field(column).type}: {_NEEDED}")
     return column, said.is_lowest

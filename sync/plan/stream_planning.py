@@ -31,7 +31,7 @@ from .checks import (
 )
 from .columns import ColumnMapping, Rules, map_columns, table_changes
 from .deleted_when import check_deleted_when
-from .deletes import other_writers, plan_deletes, why_no_deletes
+from .deletes import other_writers, plan_deletes, unordered_key, why_no_deletes
 from .evolution import (
     Ignored,
     former_key,
@@ -145,6 +145,9 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     arrival = _arrival(planning, stream, row, start)
     before = planning.before if planning.table.schema is not None else None
     mapped = _mapped(planning, arrival, before)
+    selected = mapped.arrival.selected
+    if reason := unordered_key(selected, mapped.mapping, planning.table, planning.connectors):
+        raise stream_error(planning.pipeline, selected, f"`deletes` {reason}")
     return _planned(planning, mapped, row, start, before)
 
 
@@ -300,7 +303,14 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
     try:
         return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
-        raise stream_error(pipeline, stream, str(error)) from error
+        text, names = str(error), () if read.masks is None else read.masks.fields
+        guessed = next((each.field.name for each in read.where if each.field.name in names), None)
+        if guessed is not None and repr(guessed) in text:  # as the text that the error asks for, `10` is below `9`
+            text = (
+                f"where: column {guessed!r} is masked, and where its type is only guessed, the text that is written: "
+                "say its type in `config.types` of the source"
+            )
+        raise stream_error(pipeline, stream, text) from error
 
 
 def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
@@ -463,10 +473,11 @@ def _reading(
     is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
     is_untouched = not (kept or is_converted or stream.added or is_checked)
     wire = ARROW
+    accepted = connectors.destination.accepts(arriving, disposition) if arrival.is_decided else ()
     # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.
     is_plain = arrival.is_decided and is_untouched and stream.stream.max_rejected is None
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:
-        wire = chosen_wire(connectors.source, connectors.destination, stream.stream, arriving, disposition)
+        wire = chosen_wire(connectors.source, accepted, stream.stream, arriving)
     has_own_names = arriving.schema.names == stream.stream.schema.names
     reading = plan_reading(
         stream,

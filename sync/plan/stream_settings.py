@@ -202,8 +202,8 @@ def _check_disposition(
     if unique and disposition != "merge":
         raise fail(
             "unique_constraints",
-            f"say by which columns records are merged, and the stream has `write_disposition: {disposition}`: take one "
-            "of them out",
+            "`unique_constraints` say by which columns records are merged, and the stream has "
+            f"`write_disposition: {disposition}`: take one of them out",
         )
     if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
         raise fail(
@@ -246,7 +246,10 @@ def _query_said(
                 "where the query needs it, or leave the condition out",
             )
         if _deletes(settings) is not None:
-            raise fail("deletes", f"and {of_time} in the query exclude each other: all records of other dates would go")
+            raise fail(
+                "deletes",
+                f"`deletes` and {of_time} in the query exclude each other: all records of other dates would go",
+            )
     return tuple(each.said for each in found)
 
 
@@ -338,7 +341,7 @@ def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: 
         raise fail("limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`")
     if disposition in ("history", "replace_range") or _deletes(settings) is not None:
         said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
-        raise fail("limit", f"and `{said}` exclude each other: it takes records that are not read for gone")
+        raise fail("limit", f"`limit` and `{said}` exclude each other: records that are not read would count as gone")
     return limit
 
 

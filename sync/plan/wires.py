@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import Stream, WriteDisposition
+from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.stream import Stream
 
 #: The wire that every source offers and every destination accepts.
 ARROW = "arrow"
@@ -13,11 +13,9 @@ ARROW = "arrow"
 _WITH_NAMES = {"singer", "parquet"}
 
 
-def chosen_wire(
-    source: Source, destination: Destination, stream: Stream, arriving: Stream, disposition: WriteDisposition
-) -> str:
+def chosen_wire(source: Source, accepted: Collection[str], stream: Stream, arriving: Stream) -> str:
     """Return the first wire that the source offers for a stream and the destination accepts for it as it arrives."""
-    accepted = set(destination.accepts(arriving, disposition))
+    accepted = set(accepted)
     if arriving.schema.names != stream.schema.names:
         accepted -= _WITH_NAMES
     return next((wire for wire in source.offers(stream) if wire in accepted), ARROW)

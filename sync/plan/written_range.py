@@ -50,7 +50,8 @@ def written_range_of(
     if column is None and not is_range:
         return None
     if not is_range:
-        raise fail("range_column", "is for `write_disposition: replace_range` only: leave one out, or say the other")
+        why = "`range_column` is for `write_disposition: replace_range` only: leave one out, or say the other"
+        raise fail("range_column", why)
     if column is None:
         raise fail("range_column", "`write_disposition: replace_range` needs range_column: the column of a range", kept)
     if settings.get("unique_conflict_method") == "IGNORE":

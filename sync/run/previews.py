@@ -10,11 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import to_json
-from syncblocks.connectors.stream import ReplicationMethod, Stream
+from syncblocks.connectors.rejected.halving import convert_or_reject
+from syncblocks.connectors.stream import ReplicationMethod, Stream, TableState
 
 from ..errors import ConfigError
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
+from ..plan.columns import Rules, map_columns
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of
@@ -56,24 +58,45 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
     stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     naming = naming_steps(selected.naming, session.pipeline.destination.block)
     transformers = [*_transformers(session, selected), *naming]
-    schema, records = declared_stream(stream, transformers).schema, list[dict[str, Any]]()
+    rules = _rules(session, selected, declared_stream(selected.stream, transformers))
+    schema, records = added.schema(declared_stream(stream, transformers).schema), list[dict[str, Any]]()
     if limit > 0:
         with closing(session.source.read([stream], {stream.name: None})) as events:  # type: ignore[type-var]
             for _, event in events:
                 if isinstance(event, Stream):
-                    stream, schema = event, declared_stream(event, transformers).schema
+                    stream, schema = event, added.schema(declared_stream(event, transformers).schema)
                 if not isinstance(event, pa.RecordBatch):
                     continue
                 batch = _apply(transformers, event.slice(0, max(limit * 10, 1000)), stream)
-                schema, shown = batch.schema, added.apply(batch.slice(0, limit - len(records)))
-                records += [_json_record(record) for record in shown.to_pylist()]
+                batch = added.apply(batch)
+                schema = batch.schema
+                mapping = map_columns(replace(stream, schema=schema), rules)
+                while batch.num_rows and len(records) < limit:  # more than one turn where records are rejected
+                    shown = batch.slice(0, limit - len(records))
+                    batch = batch.slice(shown.num_rows)
+                    fitting, _ = convert_or_reject(shown, mapping.convert, selected.stream)
+                    records += [_json_record(record) for each in fitting for record in each.to_pylist()]
                 if len(records) >= limit:
                     break
+    arriving = map_columns(replace(stream, schema=schema), rules).arriving
     return Preview(
         stream=name,
         destination_table=selected.destination_table,
-        columns={field.name: str(field.type) for field in added.schema(schema)},
+        columns={field.name: str(field.type) for field in arriving.schema},
         records=tuple(records),
+    )
+
+
+def _rules(session: Session, selected: SelectedStream, declared: Stream) -> Rules:
+    """Return the rules for what `types` and `decode` say; the destination is not asked."""
+    names = dict(zip(selected.stream.schema.names, declared.schema.names, strict=True))
+    return Rules(
+        types=None,
+        connector=session.pipeline.destination.connector,
+        table=TableState(),
+        disposition=selected.write_disposition,
+        said={names[name]: kind for name, kind in selected.said.items() if name in names},
+        decode={names[name]: form for name, form in selected.decode.items() if name in names},
     )
 
 

@@ -425,23 +425,23 @@ def make_plan(
             check_renames(pipeline, selected, session.code)
         selected, unnamed = _nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
+        existing: tuple[str, ...] = ()
+        if is_of_run and not full_refresh:
+            selected, existing = without_existing(pipeline, selected, tables)
+        plan = plan_streams(
+            pipeline,
+            selected,
+            tables,
+            known,
+            session.code,
+            connectors=session.connectors,
+            full_refresh=full_refresh,
+            drop_history=drop_history,
+            may_be_late=may_be_late,
+            part=part,
+        )
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
-    existing: tuple[str, ...] = ()
-    if is_of_run and not full_refresh:
-        selected, existing = without_existing(pipeline, selected, tables)
-    plan = plan_streams(
-        pipeline,
-        selected,
-        tables,
-        known,
-        session.code,
-        connectors=session.connectors,
-        full_refresh=full_refresh,
-        drop_history=drop_history,
-        may_be_late=may_be_late,
-        part=part,
-    )
     if is_of_run and not full_refresh:
         demand_interval(pipeline, selected)
     refuse_undecided(pipeline, plan)

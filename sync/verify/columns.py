@@ -131,12 +131,12 @@ class ColumnPairs:
         existing = set(self._copy.schema.names)
         folded = {name.casefold(): name for name in existing.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
-        conversions = {column.name: column.conversion for column in self._planned.mapping.columns}
-        said = {column.name: column.said for column in self._planned.mapping.columns}
+        planned = {column.name: column for column in self._planned.mapping.columns}
         for own, name in zip(self._stream.schema.names, arriving, strict=True):
             found = chosen[name] if chosen[name] in existing else folded.get(name.casefold())
-            conversion = conversions.get(name)
-            if conversion == "text" or said.get(name) == pa.string():
+            column = planned.get(name)
+            conversion = "" if column is None else column.conversion
+            if column is not None and column.is_text:
                 self._texts.add(own)
             if conversion and conversion != "text":
                 self.notes.append(f"column {own!r} is not compared: on_lossy ({conversion}) changes its values")

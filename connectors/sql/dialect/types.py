@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -27,6 +28,10 @@ class Types(ABC):
     def key_type(self, column_type: str, texts: int) -> str:
         """Return the type of a key's column, of several if `texts` says so; default: no index asks for another one."""
         return column_type
+
+    def new_key_type(self, column_type: str, key: Sequence[str]) -> str:
+        """Return the type that a new table's column of a key has in the end, beside the types of all columns of it."""
+        return self.key_type(column_type, len(key))
 
     @abstractmethod
     def arrow_of(self, column: Column) -> pa.DataType:

@@ -173,13 +173,12 @@ def test_many_partitions_are_written_with_few_open_files(tmp_path: Path, monkeyp
 
 def test_what_cannot_be_partitioned_is_refused(tmp_path: Path) -> None:
     stream = load("replace", "t").stream
-    state = destination_of("csv", tmp_path).describe(["orders"])["orders"]
     for said, words in (
         (["nothing"], "there is no column 'nothing', but id, region, at"),
         (["year(region)"], "column 'region' is string, no time, which year"),
     ):
         with pytest.raises(ConnectorConfigError, match=words):
-            destination_of("csv", tmp_path, partition_by=said).keeps(stream, state, WriteDisposition.REPLACE)
+            destination_of("csv", tmp_path, partition_by=said).accepts(stream, WriteDisposition.REPLACE)
     with pytest.raises(ConnectorConfigError, match="two levels of folders are called 'region'"):
         destination_of("csv", tmp_path, partition_by=["region", "region"])
     run(destination_of("csv", tmp_path), load("replace", "t1"), batch((1, "eu", LATER)), FINAL)

@@ -98,3 +98,17 @@ def test_a_column_that_is_widened_still_refuses_null(bench: Bench) -> None:
     assert bench.run().status == "success"
     kind, is_nullable = bench.types()["n"]
     assert (kind.partition("(")[0], is_nullable) == ("bigint", "NO")
+
+
+def test_plan_says_the_type_that_a_text_of_a_new_key_gets(bench: Bench, run_cli: RunCLI) -> None:
+    bench.stream |= {"destination_table": "others", "columns": {"include": ["id", "part", "v"]}}
+    for keys, disposition in ((["id", "part"], "merge"), (["id", "v"], "replace"), (["v"], "replace")):
+        bench.stream |= {"key_properties": keys, "write_disposition": disposition}
+        bench.source("alter table s.items alter id type text, alter v set not null")
+        run(bench.target, "drop table if exists others")
+        (shown,) = json.loads(run_cli(["plan", bench.file(), "--json"], bench.folder).stdout)["streams"]
+        assert run_pipeline(bench.file(), full_refresh=True).status == "success"
+        sql = "select column_name, column_type from information_schema.columns where table_name = 'others'"
+        made = dict(query(bench.target, f"{sql} and table_schema = database()")[1])
+        said = {each["destination_column"]: each["destination_type"] for each in shown["fidelity"]}
+        assert {name: made[name].replace("int(11)", "int") for name in made} == said

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from syncblocks import RunResult, run_pipeline
+from syncblocks import RunResult, preview, run_pipeline
+from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.services import connect_mariadb
@@ -119,6 +120,35 @@ def test_a_value_that_is_none_of_the_type_fails_or_is_rejected(bench: Bench) -> 
     bench.stream |= {"on_rejected": "keep", "max_rejected": 5}
     assert bench.run(source).status == "success"
     assert [record[1] for record in bench.table()[1]] == [Decimal("10.10")]
+
+
+def test_integers_are_decimals_of_any_number_of_digits(bench: Bench) -> None:
+    pq.write_table(pa.table({"id": [1, 2], "total": [-7, None], "zip": [707, 1]}), bench.folder / "t.parquet")
+    bench.stream["types"] = {"total": "decimal(3,2)", "zip": "string"}
+    assert bench.run({"connector": "parquet", "config": {"path": "t.parquet"}}).status == "success"
+    assert [record[1] for record in bench.table()[1]] == [Decimal("-7.00"), None]
+    bench.stream["types"] = {"total": "decimal(2,2)"}
+    result = bench.run({"connector": "parquet", "config": {"path": "t.parquet"}})
+    assert "'total': -7 is no decimal128(2, 2), as `types` says" in str(result.streams[0].error)
+
+
+def test_preview_shows_the_types_too(bench: Bench) -> None:
+    with closing(sqlite3.connect(bench.folder / "in.db")) as lite, lite:
+        lite.execute("create table t (id integer primary key, total text, zip integer, raw text)")
+        lite.execute("insert into t values (1, '10.10', 707, 'YQ=='), (2, '10.105', 1, null), (3, '2', null, null)")
+    bench.stream |= {"decode": {"raw": "base64"}, "on_rejected": "keep"}
+    file = bench.file({"connector": "sqlite", "config": {"path": "in.db"}})
+    found = preview(file, "t")
+    assert found.columns == {"id": "int64", "total": "decimal128(18, 2)", "zip": "string", "raw": "binary"}
+    assert found.records == (
+        {"id": 1, "total": "10.10", "zip": "707", "raw": "61"},
+        {"id": 3, "total": "2.00", "zip": None, "raw": None},
+    )
+    assert [record["id"] for record in preview(file, "t", limit=2).records] == [1, 3]
+    del bench.stream["on_rejected"]
+    with pytest.raises(FatalConnectorError, match=r"'10\.105' is no decimal"):
+        preview(bench.file({"connector": "sqlite", "config": {"path": "in.db"}}), "t")
+    assert preview(file, "t", limit=1).records[0]["total"] == "10.10"
 
 
 def test_mistakes_name_the_nearest_column_and_the_types(bench: Bench, run_cli: RunCLI) -> None:

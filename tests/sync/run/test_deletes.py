@@ -311,7 +311,9 @@ def test_a_record_that_no_longer_matches_the_filter_goes_and_one_past_the_bookma
     assert plain.ids() == [2, 3]
 
 
-def test_ignored_records_are_unmarked_too(plain: Bench) -> None:
+@pytest.mark.parametrize("pair", ["duckdb duckdb", "duckdb parquet"])
+def test_ignored_records_are_unmarked_too(request: pytest.FixtureRequest, tmp_path: Path, pair: str) -> None:
+    plain = make_bench(request, tmp_path, pair)
     settings = {**FULL, "unique_conflict_method": "IGNORE", "deletes": "soft"}
     for ids, live in ([1, 2, 3], [1, 2, 3]), ([1], [1]), ([1, 3], [1, 3]):
         plain.source.write(people(*ids))
@@ -347,6 +349,10 @@ REFUSED = {
     "float": (
         {"write_disposition": "merge", "key_properties": ["share"], "deletes": "hard"},
         "needs a key that both sides order alike; column 'share'",
+    ),
+    "types": (
+        {**FULL, "deletes": "hard", "types": {"id": "string"}},
+        "needs a key that both sides order alike; column 'id': the destination has it as string",
     ),
     "mark": ({**FULL, "deletes": "soft", "add_columns": {"_Deleted_At": "x"}}, "sets a column _deleted_at"),
 }

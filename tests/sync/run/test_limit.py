@@ -53,7 +53,10 @@ def test_the_limit_is_one_of_the_records_that_the_filter_lets_in(tmp_path: Path)
     ("stream", "why"),
     [
         ({"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}, "would never read what is beyond"),
-        ({"write_disposition": "merge", "key_properties": ["id"], "deletes": "hard"}, "`deletes` exclude each other"),
+        (
+            {"write_disposition": "merge", "key_properties": ["id"], "deletes": "hard"},
+            ": `limit` and `deletes` exclude each other",
+        ),
         ({"write_disposition": "history", "key_properties": ["id"]}, "history` exclude each other"),
     ],
 )

@@ -521,6 +521,19 @@ def test_a_filter_sees_values_as_they_are(source: dict[str, Any], tmp_path: Path
     assert rows(tmp_path) == EXPECTED[1:2]
 
 
+def test_a_filter_by_a_masked_number_whose_type_is_guessed_says_where_to_say_it(tmp_path: Path) -> None:
+    source = people("csv", tmp_path, "")
+    with pytest.raises(ConfigError, match=r"'phone' is masked.*say its type in `config.types`") as caught:
+        run_pipeline(load_pipeline(document(source, where={"phone": {">": PHONE}}), folder=tmp_path))
+    assert not leaks(str(caught.value))
+    source["config"]["types"] = {"phone": "bigint"}
+    assert (
+        run_pipeline(load_pipeline(document(source, where={"phone": {">": PHONE}}), folder=tmp_path)).status
+        == "success"
+    )
+    assert rows(tmp_path) == EXPECTED[1:2]
+
+
 def test_plan_and_preview_show_masks_and_no_values(tmp_path: Path, run_cli: RunCLI) -> None:
     where = {"email": "canary1@x.org", "level": {">": 1}}
     file = written(tmp_path, people("duckdb", tmp_path, ""), where=where)

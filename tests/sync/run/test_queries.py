@@ -345,6 +345,21 @@ def test_the_plan_shows_the_start_and_may_ask_functions_for_the_bookmark(tmp_pat
     assert [r["id"] for r in bench.table()] == [2]
 
 
+@pytest.mark.parametrize("is_written", ["by the run", "by a statement"])
+def test_a_query_of_a_sqlite_file_that_the_process_writes(tmp_path: Path, is_written: str) -> None:
+    bench = Bench("sqlite", tmp_path, "")
+    before = [{"sql": "insert into orders values (4, 3, 1)", "connection": "source"}]
+    file = bench.file(key_properties=["id"], **({} if is_written == "by the run" else {"before": before}))
+    if is_written == "by the run":
+        document = json.loads(file.read_text())
+        file.write_text(json.dumps({**document, "destination": document["source"]}))
+    result = run_pipeline(file)
+    assert (result.status, result.streams[0].error) == ("success", None)
+    with closing(sqlite3.connect(tmp_path / "source.db")) as database:
+        ways = {"by the run": "select count(*) from big_orders", "by a statement": "select count(*) from orders"}
+        assert database.execute(ways[is_written]).fetchone() == ({"by the run": 3, "by a statement": 4}[is_written],)
+
+
 def test_sqlite_writes_times_in_several_ways_and_loses_none(tmp_path: Path) -> None:
     bench = Bench("sqlite", tmp_path, "")
     ways = ["2024-01-04", "2024-01-04 00:00", "2024-01-04T00:00:00", "2024-01-04 00:00:00.000", "2024-01-04T00:00:01"]
