@@ -435,7 +435,7 @@ class TableState:
     triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot describe its tables (a Singer target); `schema` is None then.
     is_described: bool = True
-    #: Whether it is known to have no record; looked up only where the ledger has no row of the table.
+    #: Whether it is known to have no record; looked up only where the ledger has no row of the table, or a bookmark.
     is_empty: bool = False
     #: Schema (or database) that the first load creates, in words; empty: none.
     new_schema: str = ""

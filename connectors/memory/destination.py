@@ -178,7 +178,7 @@ class MemoryDestination:
             schema=schema,
             ledger=rows,
             is_table=is_table,
-            is_empty=not rows and table is not None and not table.num_rows,
+            is_empty=table is not None and not table.num_rows,
             stream_name=name,
         )
 

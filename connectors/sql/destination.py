@@ -147,11 +147,11 @@ class SqlDestination(ABC):
             by_table: dict[str, list[LedgerRow]] = {}
             for row in rows:
                 by_table.setdefault(self.one_name(row.key.destination_table), []).append(row)
-            written = {name for table, name in names.items() if self.one_name(table) in by_table}
-            unknown = [found[name] for name in dict.fromkeys(names.values()) if name in found and name not in written]
+            in_doubt = {name for table, name in names.items() if _is_in_doubt(by_table.get(self.one_name(table), []))}
+            asked = [found[name] for name in dict.fromkeys(names.values()) if name in found and name in in_doubt]
             schemas = {name.schema for name in names.values() if name not in found and name.schema}
             missing = {schema for schema in schemas if not self.dialect.tables.has_schema(lease.session, schema)}
-            empty = {table.name for table in unknown if table.is_table and self._is_empty(lease, table)}
+            empty = {table.name for table in asked if table.is_table and self._is_empty(lease, table)}
             if len(names) == 1:  # the table of a stream that is about to write; to ask for each one may take long
                 found = {
                     name: replace(found[name], identity=self.dialect.catalog.identify(lease.session, found[name]))
@@ -604,6 +604,11 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
 def _native_type(held: pa.Field) -> str:
     native: bytes = (held.metadata or {}).get(b"native_type", b"")
     return native.decode()
+
+
+def _is_in_doubt(ledger: Sequence[LedgerRow]) -> bool:
+    """Tell whether the plan asks if a table is empty: no row names it, or some stream goes on at a bookmark."""
+    return not ledger or any(row.bookmark is not None and row.committed_at is not None for row in ledger)
 
 
 def _without_suffix(name: str) -> str:

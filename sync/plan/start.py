@@ -12,6 +12,7 @@ from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
     Bookmark,
+    ConflictMethod,
     LedgerKey,
     LedgerRow,
     ReplicationMethod,
@@ -198,6 +199,26 @@ def starting_point(
         if written:
             return _written_under_another_name(stream, written[0])
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
+
+
+def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow | None, start: Start) -> list[str]:
+    """Warn of a table that lost all its records, as one that was dropped and made anew, while its bookmark goes on.
+
+    Where the stream itself may delete them, or inserts none, nobody can tell.
+    """
+    may_be_empty = (
+        (stream.deletes is not None and stream.deletes.mode == "hard")
+        or stream.stream.deleted_when is not None
+        or stream.conflict_method is ConflictMethod.UPDATE_ONLY
+    )
+    is_committed = row is not None and row.committed_at is not None
+    if not table.is_empty or start.bookmark is None or start.is_given or not is_committed or may_be_empty:
+        return []
+    return [
+        f"{stream.name}: table {stream.destination_table!r} is empty, and the stream goes on at its bookmark: records "
+        f"below it are not read. If they are missing, `syncblocks state reset {stream.name}` makes the next run read "
+        "all of them again"
+    ]
 
 
 def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:

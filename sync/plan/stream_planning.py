@@ -55,7 +55,7 @@ from .plan import Connectors, PlannedStream
 from .reading import Reading, plan_reading, plan_resumption
 from .selected_stream import SelectedStream
 from .shapes import Change, Shape, differences, shape_of
-from .start import Start, ledger_row, not_ours, starting_point
+from .start import Start, emptied_warnings, ledger_row, not_ours, starting_point
 from .stream_transformers import transformers_of
 from .undecided import is_undecided, settled, text_warnings, turned_to_text
 from .value_checks import length_checks, value_checks
@@ -417,8 +417,11 @@ def _planned(
         deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
         fills=fills,
         notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, planning.table)),
-        warnings=tuple(f"{stream.name}: {each}" for each in stream.differences)
-        + tuple(text_warnings(arrival.offered, names, mapping, is_decided=is_decided)),
+        warnings=(
+            *(f"{stream.name}: {each}" for each in stream.differences),
+            *text_warnings(arrival.offered, names, mapping, is_decided=is_decided),
+            *emptied_warnings(stream, planning.table, row, start),
+        ),
     )
 
 
