@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class SyncError(Exception):
@@ -16,6 +16,16 @@ class SyncError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a pool of processes hand it over: subclasses take other arguments than the message."""
+        return _as_pickled, (type(self), self.args, self.__dict__)
+
+
+def _as_pickled(kind: type[SyncError], args: tuple[Any, ...], facts: dict[str, Any]) -> SyncError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(SyncError):

@@ -7,6 +7,7 @@ errors, so a template cannot run code or use much time or memory.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -92,6 +93,19 @@ class Scope:
     def knowing(self, **defaults: Any) -> Scope:
         """Return the scope with more default variables."""
         return replace(self, defaults={**self.defaults, **defaults})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process, which has an environment of its own in place of this one's."""
+        environ = None if self.environ is os.environ else dict(self.environ)
+        return _as_pickled, (self.folder, environ, self.variables, self.defaults)
+
+
+def _as_pickled(
+    folder: Path, environ: Mapping[str, str] | None, variables: Mapping[str, Any] | None, defaults: Mapping[str, Any]
+) -> Scope:
+    return Scope(
+        folder=folder, environ=os.environ if environ is None else environ, variables=variables, defaults=defaults
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from .inferred import check_inferred
+
 #: A user's functions: a DataFrame of one row -> the DataFrame that they return.
 Call = Callable[[Any], Any]
 
@@ -64,7 +66,7 @@ def by_record(batch: pa.RecordBatch, json_columns: Collection[str], call: Call) 
     for name in names:
         values = [record.get(name) for record in returned]
         new = [_or_none(value) for value in values]
-        columns[name] = known[name].changed(origins, values) if name in known else pa.array(new)
+        columns[name] = known[name].changed(origins, values) if name in known else _inferred(new)
     return columns
 
 
@@ -88,7 +90,13 @@ class _Known:
         with suppress(pa.ArrowException, ValueError, TypeError, ArithmeticError):
             made = [self._natives[place] if same else _native(value, kind) for place, value, same in rows]
             return pa.array(made, kind)
-        return pa.array([value for _, value, _ in rows])
+        return _inferred([value for _, value, _ in rows])
+
+
+def _inferred(values: list[Any]) -> pa.Array:
+    column = pa.array(values)
+    check_inferred(values, column.type)
+    return column
 
 
 def _read_json(value: Any) -> Any:

@@ -14,6 +14,7 @@ from syncblocks.connectors.stream import Condition, Stream
 
 from ..errors import SyncError
 from .failed_function import FunctionFailed
+from .inferred import check_inferred
 
 #: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
@@ -113,7 +114,7 @@ class Transformer:
                 f"block {self.block!r} returned {error.rows} rows for one record: with `frames: record` it returns one "
                 "row, or none, which leaves the record out. With `frames: batch` it gets many and returns any number"
             ) from None
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OverflowError) as error:
             raise TransformError(f"block {self.block!r}: a column holds values of mixed types: {error}") from error
         return _restored(columns, batch.schema)
 
@@ -189,8 +190,15 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     for name in frame.columns:
         try:
             column = pa.Array.from_pandas(frame[name])
+            if frame[name].dtype == object:
+                check_inferred(frame[name], column.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TransformError(f"block {block!r}: column {name!r} holds values of mixed types: {error}") from error
+        except (pa.ArrowException, OverflowError) as error:
+            raise TransformError(
+                f"block {block!r}: column {name!r} holds values for which there is no type: {error}; "
+                "`.astype(str)` makes them text"
+            ) from error
         columns[name] = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return _restored(columns, before)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import sys
 import threading
 import types
@@ -26,6 +28,7 @@ from syncblocks import (
     state,
     verify,
 )
+from syncblocks.sync.errors import AlreadyRunning, NotLatest, TryLater
 from tests.sync.pipelines import Bench
 from tests.sync.pipelines import bench as bench
 
@@ -196,3 +199,27 @@ def test_cancel_ends_a_run_from_another_thread(shop: Bench) -> None:
     assert (result.status, asked) == ("cancelled", [result.run_id])
     assert result.streams["a"].error == "the run was cancelled"
     assert cancel(shop.document) is None
+
+
+def test_a_loaded_pipeline_goes_to_another_process_without_the_environment(
+    shop: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORD", "of-the-first-process")
+    loaded = load_pipeline(shop.document)
+    sent = pickle.dumps(loaded)
+    assert b"of-the-first-process" not in sent
+    arrived = pickle.loads(sent)
+    assert (arrived, arrived.is_loaded, arrived.folder) == (loaded, True, loaded.folder)
+    assert arrived.environ is os.environ
+    assert run_pipeline(arrived).status == "success"
+    own = load_pipeline(shop.document, environ={"WORD": "own"})
+    assert pickle.loads(pickle.dumps(own)).environ == {"WORD": "own"}
+
+
+@pytest.mark.parametrize(
+    "error", [TryLater("wait", after_s=5), AlreadyRunning("shop", 7, "process 1"), NotLatest("shop", 7, 8)]
+)
+def test_an_error_comes_back_from_another_process(error: SyncError) -> None:
+    """One that cannot be unpickled breaks the whole pool."""
+    arrived = pickle.loads(pickle.dumps(error))
+    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))

@@ -166,3 +166,41 @@ def test_a_value_that_no_longer_fits_changes_the_type() -> None:
     assert made.column("id").to_pylist() == ["n1", "n2", "n9007199254740993"]
     with pytest.raises(TransformError, match="mixed types"):
         by_record(lambda frame: frame.assign(id="x" if frame["id"].iloc[0] == 1 else 5), RECORDS)
+
+
+NOON = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("through", [applied, by_record])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([date(2026, 1, 1), NOON], "a date and datetime"),
+        ([NOON.replace(tzinfo=None), NOON], "times with a time zone and times without one"),
+    ],
+)
+def test_dates_and_times_that_arrow_would_change_silently_are_an_error(
+    through: Callable[..., list[pa.RecordBatch]], values: list[Any], said: str
+) -> None:
+    left = list(values)
+
+    def function(frame: Any) -> Any:
+        taken = [left.pop(0) for _ in range(len(frame))]
+        return frame.assign(at=pd.Series(taken, dtype=object))
+
+    with pytest.raises(TransformError, match=said):
+        through(function, pa.record_batch({"id": [1, 2]}))
+
+
+def test_dates_with_nothing_among_them_are_dates() -> None:
+    (batch,) = applied(
+        lambda frame: frame.assign(day=pd.Series([date(2026, 1, 1), pd.NaT, None], dtype=object)),
+        pa.record_batch({"id": [1, 2, 3]}),
+    )
+    assert batch["day"].to_pylist() == [date(2026, 1, 1), None, None]
+
+
+@pytest.mark.parametrize("value", [2**70, 1j])
+def test_a_value_without_a_type_names_block_and_column(value: Any) -> None:
+    with pytest.raises(TransformError, match=r"block '.*': column 'odd' holds values for which there is no type"):
+        applied(lambda frame: frame.assign(odd=[value]), pa.record_batch({"id": [1]}))
