@@ -314,7 +314,7 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     said: Mapping[str, str] = settings.get("types") or {}
     if not said:
         return {}
-    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
 
     found = {}
     for column, name in said.items():
@@ -468,7 +468,7 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     said = said_columns(pipeline, settings)
     if not said:
         return AddedColumns()
-    from syncblocks.connectors.arrow.text import parse_type
+    from syncblocks.connectors.arrow.type_names import parse_type
     from syncblocks.connectors.filters import literal_of
 
     found = []
