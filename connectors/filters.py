@@ -18,6 +18,7 @@ from .arrow import compute as pc
 from .arrow.casts import cast_array
 from .arrow.conform import python_value, shown
 from .arrow.text import is_bytes, is_text, is_uuid
+from .arrow.type_names import type_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
 from .stream import ASKING, MEASURING, Condition, Stream
@@ -153,7 +154,7 @@ def fitted(condition: Condition, field: pa.Field) -> Condition:
     try:
         return replace(condition_of(field, condition.operator, condition.given), of_interval=condition.of_interval)
     except ValueError as error:
-        raise ValueError(f"column {field.name!r} is {field.type}: {error}") from error
+        raise ValueError(f"column {field.name!r} is {type_text(field.type)}: {error}") from error
 
 
 def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Array:

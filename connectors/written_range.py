@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from .arrow import compute as pc
+from .arrow.type_names import type_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json
 from .stream import FileRead, Load, RejectedRecord
@@ -46,10 +47,10 @@ def bound(moment: datetime, kind: pa.DataType) -> pa.Scalar:
             raise ValueError(f"it holds days, and {moment.isoformat()} is not at 00:00 UTC")
         return pc.cast(pc.cast(pc.constant(days), pa.int32()), pa.date32()).cast(kind)
     if not pa.types.is_timestamp(kind):
-        raise ValueError(f"it is {kind}, and an interval has no bounds in it")
+        raise ValueError(f"it is {type_text(kind)}, and an interval has no bounds in it")
     number = -(-since * _PARTS[kind.unit] // 10**6)
     if not -(2**63) < number < 2**63:
-        raise ValueError(f"it is {kind}, which does not reach {moment.isoformat()}")
+        raise ValueError(f"it is {type_text(kind)}, which does not reach {moment.isoformat()}")
     return pc.cast(pc.constant(number), kind)
 
 
@@ -103,7 +104,9 @@ class RangeWatch:
         if self.range.interval is not None:
             self._check_interval(column, self.range.interval)
         elif not has_values(column.type):
-            raise self._error(f"it arrives as {column.type}: only days, integers and texts are deleted by value")
+            raise self._error(
+                f"it arrives as {type_text(column.type)}: only days, integers and texts are deleted by value"
+            )
         elif self.range.is_by_files:
             self._paths.update(pc.unique(column).to_pylist())
 

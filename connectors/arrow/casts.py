@@ -11,6 +11,7 @@ from . import compute as pc
 from .decimals import from_texts
 from .fidelity import as_text
 from .times import has_leaf, is_infinite, is_last_nanosecond
+from .type_names import type_text
 
 
 def cast_batch(batch: pa.RecordBatch, schema: pa.Schema, stream: str) -> pa.RecordBatch:
@@ -38,8 +39,8 @@ def cast_array(array: pa.Array, kind: pa.DataType, column: str, stream: str) -> 
         return _cast(array, kind)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise FatalConnectorError(
-            f"column {column!r}: a value of type {array.type} does not fit {kind}: {_first_line(error)}; "
-            "change the column's type in the destination, or exclude it with `columns`",
+            f"column {column!r}: a value of type {type_text(array.type)} does not fit {type_text(kind)}: "
+            f"{_first_line(error)}; change the column's type in the destination, or exclude it with `columns`",
             stream=stream,
         ) from error
 

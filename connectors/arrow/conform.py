@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from .text import first_invalid, from_text, is_text, to_text
+from .type_names import type_text
 
 #: Most characters of a value, and of a library's reason, in a message.
 _SHOWN, _SHOWN_REASON = 40, 400
@@ -68,7 +69,7 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
         except (pa.ArrowException, ValueError) as error:
             value = python_value(column[first_invalid(column, lambda part: _cast(part, field.type, field.name))])
             raise FatalConnectorError(
-                f"column {field.name!r}: {shown(value)} does not fit into {field.type}"
+                f"column {field.name!r}: {shown(value)} does not fit into {type_text(field.type)}"
             ) from error
     if not field.nullable and column.null_count:
         raise FatalConnectorError(f"column {field.name!r} may not be NULL, and a record has no value for it")

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from . import compute as pc
+from .type_names import type_text
 
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,9})?")
 
@@ -60,7 +61,7 @@ def fitting(value: Decimal, kind: Any) -> Decimal:
         ValueError: the type cannot hold all digits.
     """
     if not value.is_finite():
-        raise ValueError(f"{value} is no number of {kind}")
+        raise ValueError(f"{value} is no number of {type_text(kind)}")
     value = bounded(value)
     if not value:
         return Decimal(0)
@@ -70,7 +71,7 @@ def fitting(value: Decimal, kind: Any) -> Decimal:
         exponent = normal.as_tuple().exponent
         if normal == value and isinstance(exponent, int) and -exponent <= kind.scale:
             return normal
-    raise ValueError(f"{kind} has no room for {_shown(value)}")
+    raise ValueError(f"{type_text(kind)} has no room for {_shown(value)}")
 
 
 def from_texts(texts: pa.Array, kind: Any) -> pa.Array:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from .type_names import type_text
 
 
 class Fidelity(StrEnum):
@@ -266,7 +267,9 @@ def cut(array: pa.Array, kind: pa.DataType, column: str) -> pa.Array:
         made = pc.cast(array, options=options)
         return _earlier(array, made) if pa.types.is_timestamp(kind) and pa.types.is_timestamp(array.type) else made
     except pa.ArrowException as error:
-        raise FatalConnectorError(f"column {column!r}: a value of {array.type} does not fit {kind}: {error}") from error
+        raise FatalConnectorError(
+            f"column {column!r}: a value of {type_text(array.type)} does not fit {type_text(kind)}: {error}"
+        ) from error
 
 
 def _earlier(array: pa.Array, made: pa.Array) -> pa.Array:

@@ -34,13 +34,14 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
         return array
     from .conform import python_value, shown
     from .text import first_invalid  # its kernels take time to load, and few streams need them
+    from .type_names import type_text
 
     try:
         return _read(array, said, column)
     except (pa.ArrowException, ValueError, ArithmeticError) as error:
         value = python_value(array[first_invalid(array, lambda part: _read(part, said, column))])
         raise FatalConnectorError(
-            f"column {column!r}: {shown(value)} is no {said}, as `types` says: say another type there"
+            f"column {column!r}: {shown(value)} is no {type_text(said)}, as `types` says: say another type there"
         ) from error
 
 

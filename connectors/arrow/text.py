@@ -22,41 +22,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import ConnectorConfigError, FatalConnectorError
+from ..errors import FatalConnectorError
 from .compute import constant
 from .decimals import as_number, fitting, from_texts
 from .times import is_past_day
-
-#: Names of types in `config.types`.
-TYPES: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "text": pa.string(),
-    "bool": pa.bool_(),
-    "boolean": pa.bool_(),
-    "int8": pa.int8(),
-    "int16": pa.int16(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "integer": pa.int64(),
-    "bigint": pa.int64(),
-    "uint64": pa.uint64(),
-    "float": pa.float32(),
-    "float32": pa.float32(),
-    "double": pa.float64(),
-    "float64": pa.float64(),
-    "date": pa.date32(),
-    "time": pa.time64("us"),
-    "timestamp": pa.timestamp("us"),
-    "timestamptz": pa.timestamp("us", "UTC"),
-    "binary": pa.binary(),
-    "uuid": pa.uuid(),
-    "json": pa.json_(pa.string()),
-}
+from .type_names import type_text
 
 #: Numbers that JSON lacks are written as these texts, and read back in a column of numbers.
 SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
-_DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 #: Also with zeros, as earlier versions wrote each part: `P0M0DT90.000000000S`.
 _INTERVAL = re.compile(
     r"P(?=-?\d|T)(?:(-?\d+)M)?(?:(-?\d+)D)?(?:T(-?)(\d+)(?:\.(\d{1,9}))?S)?",
@@ -67,30 +41,6 @@ _FIRST, _LAST = date(1, 1, 1), date(9999, 12, 31)
 _EPOCH = date(1970, 1, 1)
 _DAY_S = 86_400
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-
-
-def parse_type(name: str) -> pa.DataType:
-    """Return the Arrow type of a name such as `decimal(12,2)`.
-
-    Raises:
-        ConnectorConfigError: no such type.
-    """
-    key = name.strip().lower()
-    match = _DECIMAL.fullmatch(key)
-    if match:
-        precision, scale = int(match[1]), int(match[2] or 0)
-        if 1 <= precision <= 76 and scale <= precision:
-            return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
-    if key not in TYPES:
-        raise ConnectorConfigError(f"no type {name!r}; known: {', '.join(TYPES)}, decimal(p,s)", key="types")
-    return TYPES[key]
-
-
-def type_name(kind: pa.DataType) -> str | None:
-    """Return the name by which `parse_type` knows a type; None: it has no name."""
-    if pa.types.is_decimal(kind) and 0 <= kind.scale <= kind.precision:
-        return f"decimal({kind.precision},{kind.scale})"
-    return next((name for name, known in TYPES.items() if known == kind), None)
 
 
 def is_json(kind: pa.DataType) -> bool:
@@ -172,7 +122,7 @@ def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:
     wide = found.cast(pa.float32()) if pa.types.is_float16(kind) else found  # Arrow has no kernels for half floats
     odd = column.filter(pc.or_(pc.is_inf(wide), pc.equal(wide, constant(0))))
     if pc.any(pc.match_substring_regex(odd, "^[^eE]*[1-9]")).as_py():
-        raise ValueError(f"a number that no {kind} holds")
+        raise ValueError(f"a number that no {type_text(kind)} holds")
     return found
 
 
@@ -420,7 +370,6 @@ def read_interval(text: str) -> tuple[int, int, int]:
 
 __all__ = [
     "SPECIAL",
-    "TYPES",
     "UUID_TEXT",
     "first_invalid",
     "from_text",
@@ -431,7 +380,6 @@ __all__ = [
     "is_text",
     "is_utf8",
     "is_uuid",
-    "parse_type",
     "read_interval",
     "revive",
     "revived",

@@ -11,6 +11,7 @@ from ..errors import FatalConnectorError
 from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
+from .type_names import type_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +111,9 @@ def explained(
             value = _misfit(array, field)
             if value is not None:
                 raise FatalConnectorError(
-                    f"column {field.name!r}: {shown(value)} does not fit its {field.type}, which can be widened to "
-                    f"{MOST_DIGITS} digits; say `types: {{{field.name}: string}}` in this stream, with --full-refresh",
+                    f"column {field.name!r}: {shown(value)} does not fit its {type_text(field.type)}, which can "
+                    f"be widened to {MOST_DIGITS} digits; "
+                    f"say `types: {{{field.name}: string}}` in this stream, with --full-refresh",
                     stream=stream.name,
                 ) from error
         raise

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..arrow.fidelity import Fidelity, Kept, compare
 from ..arrow.text import is_text
+from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
 from ..stream import BECOMES_TEXT, TableState
 from .formats import Format
@@ -108,7 +109,8 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
             is_text_now = BECOMES_TEXT in (field.metadata or {})
             becomes = stored.type if is_text_now else _wider("", held, stored.type)
         except FatalConnectorError:
-            note = f"the table's column is {before}, the stream's is {stored.type}, and one does not hold the other"
+            held_type, arriving = type_text(held.type), type_text(stored.type)
+            note = f"the table's column is {held_type}, the stream's is {arriving}, and one does not hold the other"
             return Kept(column=field.name, type=str(before), arrow=None, held=before, note=note)
         if compare(stored.type, becomes) is Fidelity.LOSSY:
             note = "each value is checked; one that does not fit is refused"
@@ -131,8 +133,8 @@ def _wider(table: str, field: pa.Field, arriving: pa.DataType) -> pa.DataType:
         return both_held(kind, arriving)
     except pa.ArrowException as error:
         raise FatalConnectorError(
-            f"column {field.name!r} of table {table!r} is {kind}, and {arriving} arrives, which does not fit: rename "
-            "or cast it in a transformer, or replace the table"
+            f"column {field.name!r} of table {table!r} is {type_text(kind)}, and {type_text(arriving)} arrives, which "
+            "does not fit: rename or cast it in a transformer, or replace the table"
         ) from error
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.text import is_nested, to_text
+from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError
 from .manifest import quote
 from .paths import HIVE_NULL
@@ -49,7 +50,9 @@ class Partition:
         is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
         if (self.part and not is_time) or is_nested(kind):
             what = f"no time, which {self.part}() needs" if self.part else "nothing that names a folder"
-            raise ConnectorConfigError(f"partition_by: column {self.column!r} is {kind}, {what}", key="partition_by")
+            raise ConnectorConfigError(
+                f"partition_by: column {self.column!r} is {type_text(kind)}, {what}", key="partition_by"
+            )
 
     def folders(self, batch: pa.RecordBatch) -> pa.Array:
         """Return the name of each record's folder."""

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow.conform import shown
+from ..arrow.type_names import type_text
 from ..rejected.limits import TooManyRejected, too_many
 from ..rejected.records import rejection
 from ..stream import Rejected, RejectedRecord
@@ -95,7 +96,7 @@ class InvalidValue(ValueError):
 
 def no_such(column: str, value: object, kind: pa.DataType) -> str:
     """Return the message for a value that its column's type lacks."""
-    return f"column {column!r}: {shown(value)} is no {kind}"
+    return f"column {column!r}: {shown(value)} is no {type_text(kind)}"
 
 
 __all__ = ["InvalidValue", "RaggedRecords", "ReadRejections", "no_such"]

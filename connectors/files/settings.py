@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from ..arrow.text import parse_type
+from ..arrow.type_names import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
 from ..settings import Settings, is_url, refuse_ambiguous, url_scheme

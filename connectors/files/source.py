@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from ..arrow.digits import DigitsSeen
 from ..arrow.flatten import flat_schema, marked, path_of
-from ..arrow.text import from_text, parse_type
+from ..arrow.text import from_text
+from ..arrow.type_names import parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..arrow.conform import shown
 from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
 from ..arrow.times import counts, first_outside_day
+from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import plain, unfit
@@ -61,8 +62,9 @@ class TypedFormat(ABC):
                 kind = both_held(kind, other.type)
             except pa.ArrowException as error:
                 raise FatalConnectorError(
-                    f"{file.label} and the other files of its stream differ in type: column {field.name!r} is {kind} "
-                    f"there and {other.type} here; `config.types: {{{field.name}: string}}` takes it as text",
+                    f"{file.label} and the other files of its stream differ in type: column {field.name!r} is "
+                    f"{type_text(kind)} there and {type_text(other.type)} here; "
+                    f"`config.types: {{{field.name}: string}}` takes it as text",
                     key="types",
                 ) from error
         return field.with_type(kind).with_nullable(field.nullable or other.nullable)
@@ -78,8 +80,8 @@ class TypedFormat(ABC):
             ):
                 continue
             raise FatalConnectorError(
-                f"{file.label}: column {shown(field.name)} was {field.type} when the run was planned and is "
-                f"{own.field(place).type} now: run again"
+                f"{file.label}: column {shown(field.name)} was {type_text(field.type)} when the run was planned and is "
+                f"{type_text(own.field(place).type)} now: run again"
             )
 
     def fitted(self, file: DataFile, batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
@@ -147,8 +149,8 @@ def _demand_digits(file: DataFile, field: pa.Field, column: pa.Array) -> None:
 
 def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:
     return FatalConnectorError(
-        f"{file.label}: column {field.name!r} holds values that are no {kind}: {reason}; mend the file where "
-        f"it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
+        f"{file.label}: column {field.name!r} holds values that are no {type_text(kind)}: {reason}; mend the file "
+        f"where it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
     )
 
 

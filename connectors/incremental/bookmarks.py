@@ -22,6 +22,7 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.decimals import fitting
 from ..arrow.digits import is_number_in_text
+from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..stream import Bookmark, NullBookmarks, Stream
 
@@ -115,7 +116,8 @@ def from_json(value: Any, kind: pa.DataType, *, column: str = "", stream: str = 
         return _scalar(value, kind)
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as error:
         raise ConnectorConfigError(
-            f"bookmark of {column!r}: {value!r} is no {kind}; mend it with `syncblocks state set` or `state reset`",
+            f"bookmark of {column!r}: {value!r} is no {type_text(kind)}; mend it with "
+            "`syncblocks state set` or `state reset`",
             stream=stream,
         ) from error
 
@@ -376,7 +378,7 @@ def demand_order(stream: Stream) -> None:
     for name in stream.bookmark_properties:
         field = stream.schema.field(name)
         if not has_order(field):
-            what = f"column {name!r} of type {field.type}"
+            what = f"column {name!r} of type {type_text(field.type)}"
             raise ConnectorConfigError(
                 f"stream {stream.name!r}: {what} cannot be one of the bookmark_properties", stream=stream.name
             )

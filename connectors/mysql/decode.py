@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.casts import cast_array
+from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
 from ..sql.dialect.types import native_of
 from ..stream import Stream
@@ -54,7 +55,7 @@ def _converted(column: pa.Array, field: pa.Field, stream: str) -> pa.Array:
 def _misfit(value: str, field: pa.Field, stream: str) -> FatalConnectorError:
     kind = native_of(field, "mysql").partition("(")[0]
     hint = "correct the value, or exclude the column with `columns`"
-    reason = f"which is no {field.type}"
+    reason = f"which is no {type_text(field.type)}"
     if kind == "tinyint":
         reason, hint = "which is no boolean", "set `tinyint1_as_bool: false` to read tinyint(1) as an integer"
     elif kind in ("date", "datetime", "timestamp"):

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.casts import cast_batch
+from ..arrow.type_names import type_text
 from ..arrow.undecided import Numbers
 from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
@@ -390,7 +391,9 @@ def _refuse_nan(batch: pa.RecordBatch, stream: Stream) -> None:
 
 def _refuse(field: pa.Field, what: str, stream: str) -> NoReturn:
     raise FatalConnectorError(
-        f"column {field.name!r} holds {what}, which is no {field.type}: {_MEND}", connector="postgres", stream=stream
+        f"column {field.name!r} holds {what}, which is no {type_text(field.type)}: {_MEND}",
+        connector="postgres",
+        stream=stream,
     )
 
 

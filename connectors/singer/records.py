@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..arrow.text import first_invalid, is_json
+from ..arrow.type_names import type_text
 from .numbers import (
     LONG_RUN,
     NUMERALS,
@@ -350,7 +351,7 @@ def _is_encodable(value: Any) -> bool:
 
 
 def _named(kind: pa.DataType) -> str:
-    return "JSON" if is_json(kind) else str(kind)
+    return "JSON" if is_json(kind) else type_text(kind)
 
 
 __all__ = ["MALFORMED", "MalformedRecord", "Parser", "RecordMessage", "Wider"]

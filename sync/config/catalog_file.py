@@ -91,7 +91,7 @@ def _stream(document: Document, name: str, value: Any) -> CatalogStream:
 
 
 def _demand_type(document: Document, loc: Loc, kind: str) -> None:
-    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
 
     try:
         parse_type(kind)

@@ -73,6 +73,6 @@ def _differences(stream: Stream, kept: CatalogStream) -> list[str]:
 
 def _type_of(field: pa.Field) -> str | None:
     """Return the name of a column's type; None: it has no name, or nobody knows it yet."""
-    from syncblocks.connectors.arrow.text import type_name  # its kernels take time to load
+    from syncblocks.connectors.arrow.type_names import type_name
 
     return None if is_unseen(field) or UNDECIDED in (field.metadata or {}) else type_name(field.type)

@@ -50,21 +50,22 @@ def deleted_when_of(
         raise fail("deleted_when", why)
     if column not in kept:
         raise fail("deleted_when", f"{column!r} is no column of the stream, or is excluded", kept, column)
+    from syncblocks.connectors.arrow.type_names import type_text
+    from syncblocks.connectors.filters import condition_of  # a pipeline without it spares the import
+
     field = stream.schema.field(column)
     if operator not in ASKING and not any(is_kind(field.type) for is_kind in _COMPARED):
         raise fail(
             "deleted_when",
-            f"{column!r} is {field.type}: only booleans, integers and texts are compared; of others ask "
+            f"{column!r} is {type_text(field.type)}: only booleans, integers and texts are compared; of others ask "
             f"{{{column}: {{is_null: false}}}}",
         )
-    from syncblocks.connectors.filters import condition_of  # a pipeline without it spares the import
-
     try:
         return condition_of(field, operator, values)
     except ValueError as error:
         shown = ", ".join(map(repr, values))
         raise fail(
-            "deleted_when", f"column {column!r} is {field.type}, and {shown} is no such value: {error}"
+            "deleted_when", f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
         ) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import (
+    ASKING,
     LedgerKey,
     LedgerRow,
     Stream,
@@ -300,17 +301,30 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
         from syncblocks.connectors.arrow.masking import unmasked_stream
 
         read = unmasked_stream(read)  # the source filters by values as they are
+        _demand_said_types(pipeline, stream, read)
     try:
         return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
-        text, names = str(error), () if read.masks is None else read.masks.fields
-        guessed = next((each.field.name for each in read.where if each.field.name in names), None)
-        if guessed is not None and repr(guessed) in text:  # as the text that the error asks for, `10` is below `9`
+        raise stream_error(pipeline, stream, str(error)) from error
+
+
+def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, read: Stream) -> None:
+    """Refuse a filter by a masked column that is read as text, as its type is only guessed: `10` is below `9` there."""
+    import pyarrow as pa  # a pipeline without filters spares the import
+
+    masked = {} if read.masks is None else read.masks.fields
+    for condition in read.where:
+        field = condition.field
+        if field.name not in masked or condition.operator in ASKING:
+            continue
+        is_text = pa.types.is_string(masked[field.name].type)
+        # Days are written as they are compared; times may be written in several ways.
+        if is_text and not (pa.types.is_string(field.type) or pa.types.is_date(field.type)):
             text = (
-                f"where: column {guessed!r} is masked, and where its type is only guessed, the text that is written: "
-                "say its type in `config.types` of the source"
+                f"where: column {field.name!r} is masked, and where its type is only guessed, the text that is "
+                "written: say its type in `config.types` of the source"
             )
-        raise stream_error(pipeline, stream, text) from error
+            raise stream_error(pipeline, stream, text)
 
 
 def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:

@@ -314,7 +314,7 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     said: Mapping[str, str] = settings.get("types") or {}
     if not said:
         return {}
-    from syncblocks.connectors.arrow.text import TYPES, parse_type  # its kernels take time to load
+    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
 
     found = {}
     for column, name in said.items():
@@ -404,6 +404,7 @@ def _conditions(
     comparisons: Sequence[Comparison] = settings.get("where") or ()
     if not comparisons:
         return ()
+    from syncblocks.connectors.arrow.type_names import type_text
     from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
 
     place = next(number for number, entry in enumerate(pipeline.streams) if entry.where is comparisons)
@@ -422,7 +423,9 @@ def _conditions(
                 found.append(condition_of(text, operator, [str(value) for value in values]))
                 continue
             shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
-            raise fail("where", f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+            raise fail(
+                "where", f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
+            ) from error
         if operator in ("=", "!=", "in"):
             _demand_labels(field, values, fail, is_hidden=is_masked(masks, column))
         of_interval = pipeline.said_of_interval(("streams", place, "where", column))
@@ -468,7 +471,7 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
     said = said_columns(pipeline, settings)
     if not said:
         return AddedColumns()
-    from syncblocks.connectors.arrow.text import parse_type
+    from syncblocks.connectors.arrow.type_names import parse_type
     from syncblocks.connectors.filters import literal_of
 
     found = []

@@ -43,6 +43,7 @@ def value_checks(
     said = stream.checks if setting == "checks" else stream.warn_checks
     if not said:
         return ()
+    from syncblocks.connectors.arrow.type_names import type_text
     from syncblocks.connectors.filters import condition_of  # a pipeline without checks spares the import
 
     def fail(message: str) -> Exception:
@@ -70,7 +71,9 @@ def value_checks(
             found.append(condition_of(field, operator, values))
         except ValueError as error:
             shown = ", ".join(map(repr, values))
-            raise fail(f"column {column!r} is {field.type}, and {shown} is no such value: {error}") from error
+            raise fail(
+                f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
+            ) from error
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.arrow.text import TYPES
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
@@ -130,8 +130,8 @@ def _unfit(planned: PlannedStream) -> str:
 def _type_text(kind: pa.DataType) -> str:
     """Return a type as `types:` spells it."""
     if pa.types.is_decimal(kind):
-        return f'"decimal({kind.precision},{kind.scale})"'
-    return next((name for name, known in TYPES.items() if known == kind), str(kind))
+        return f'"{type_text(kind)}"'  # it has a comma
+    return type_text(kind)
 
 
 def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
