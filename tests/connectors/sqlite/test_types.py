@@ -144,6 +144,8 @@ READABLE: list[tuple[str, str, Any]] = [
     ("", "x'00ff'", b"\0\xff"),
     ("", "5", 5),
     ("", "2.5", 2.5),
+    ("ANY", "'untyped'", "untyped"),
+    ("ANY", "5", 5),
 ]
 
 
