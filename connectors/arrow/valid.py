@@ -45,6 +45,15 @@ def is_odd(kind: pa.DataType) -> bool:
     return any(is_odd(field.type) for field in fields if field.name is not None)
 
 
+def has_union(kind: pa.DataType) -> bool:
+    """Tell whether a type is a union, or has one within."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return has_union(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return has_union(kind.value_type)
+    return pa.types.is_union(kind) or any(has_union(kind.field(place).type) for place in range(kind.num_fields))
+
+
 def _dictionaries(array: pa.Array) -> Iterator[pa.Array]:
     """Yield the dictionaries of an array and of what it holds, those within others as well."""
     types, kind = pa.types, array.type

@@ -41,6 +41,22 @@ _COPIES = 3
 #: Comment of tables with wide records: a checkpoint would join their row groups, and hold all of them in memory.
 WIDE = "has short row groups, since its records are wide: SET max_vacuum_tasks = 0 keeps checkpoints from joining them"
 
+_DAMAGED = (
+    "it is damaged or cut off, as after a full disk or a copy of a file that was written: take a copy from before, or "
+    "export with DuckDB what can still be read"
+)
+
+#: What DuckDB says of a file that it cannot read -> what to do.
+_WAYS_OUT = {
+    "we can only read storage versions": "a newer DuckDB has written it: install that one here (`pip install -U "
+    "duckdb`), or have it copy the tables into a new file (`ATTACH 'new.duckdb' (STORAGE_VERSION 'v1.0.0'); COPY FROM "
+    "DATABASE`)",
+    "encrypted database": "encrypted files are not supported: copy the tables into one that is not (`ATTACH "
+    "'plain.duckdb'; COPY FROM DATABASE`)",
+    "Corrupt database file": _DAMAGED,
+    "Could not read enough bytes": _DAMAGED,
+}
+
 _registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
 
@@ -294,4 +310,9 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
             "there takes less, and so do fewer records a commit (checkpoint_records of an INCREMENTAL source)",
             connector="duckdb",
         )
+    for words, way_out in _WAYS_OUT.items():
+        if words in text:
+            return ConnectorConfigError(
+                f"{path} cannot be read: {first.rstrip('.')}; {way_out}", connector="duckdb", key="path"
+            )
     return FatalConnectorError(text, connector="duckdb")

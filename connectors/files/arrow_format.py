@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
-from ..arrow.valid import DAMAGE, demand_valid, is_odd
+from ..arrow.valid import DAMAGE, demand_valid, has_union, is_odd
 from ..errors import FatalConnectorError
 from .formats import plain, sliced
 from .paths import DataFile
@@ -62,6 +62,13 @@ class ArrowFormat(TypedFormat):
             own = self._flattened(file, reader.schema)
             self.refuse_other_types(file, own, wanted)
             present = [field for field in own if field.name in wanted.names]
+            union = next((field for field in present if has_union(field.type)), None)
+            if union is not None:
+                raise FatalConnectorError(
+                    f"{file.label}: column {shown(union.name)} is {union.type}, and unions are not read: write a "
+                    "column for each of its types where the file is made, or leave it out with "
+                    f"`columns: {{exclude: [{union.name}]}}`"
+                )
             for batch in _batches(file, reader):
                 size = max(1, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1))
                 for part in sliced(batch, min(size, self._settings.batch_size)):
@@ -129,7 +136,8 @@ def _batches(file: DataFile, reader: pa.RecordBatchFileReader | pa.RecordBatchSt
             batches = iter(reader)
         for batch in batches:
             demand_valid(batch)
-            yield batch
+            if batch.num_rows:  # of an empty union Arrow tells no size, but ends the process
+                yield batch
     except DAMAGE as error:
         raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
 

@@ -473,7 +473,9 @@ class _Finder:
                 f"{self._storage.label(name)}: a folder's column or value is no UTF-8: rename the folder", key="path"
             ) from error
         if len({key for key, _ in values}) < len(values):
-            raise FatalConnectorError(f"{self._storage.label(name)}: the path gives one column twice")
+            raise FatalConnectorError(
+                f"{self._storage.label(name)}: two folders of the path give one column: rename one of them", key="path"
+            )
         return DataFile(self._storage, name, partitions=values)
 
 

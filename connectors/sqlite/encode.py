@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..arrow.casts import json_text
+from ..arrow.casts import cast_array, json_text
 from ..arrow.compute import constant
 from ..arrow.text import interval_text
 from ..arrow.times import is_past_day
@@ -44,7 +44,7 @@ def stored(array: pa.Array, column: str) -> pa.Array:
             )
         return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
     if types.is_duration(kind) or types.is_interval(kind):
-        return _interval_text(array)
+        return _interval_text(array, column)
     if types.is_nested(kind):
         return _json_text(array, column)
     if types.is_null(kind):
@@ -106,9 +106,9 @@ def _uuid_text(storage: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_valid(storage), joined, pa.scalar(None, pa.string()))
 
 
-def _interval_text(array: pa.Array) -> pa.Array:
+def _interval_text(array: pa.Array, column: str) -> pa.Array:
     if pa.types.is_duration(array.type):
-        nanos = pc.cast(pc.cast(array, pa.duration("ns")), pa.int64()).to_pylist()
+        nanos = pc.cast(cast_array(array, pa.duration("ns"), column, ""), pa.int64()).to_pylist()
         parts: Sequence[Any] = [None if value is None else (0, 0, value) for value in nanos]
     else:
         parts = array.to_pylist()

@@ -69,6 +69,10 @@ def _write_lock(path: Path) -> threading.Lock:
         return _write_locks.setdefault(path.resolve(), threading.Lock())
 
 
+#: Where a file's header has 2 if its journal mode is WAL.
+_WAL_VERSION_AT = 18
+
+
 class SQLiteSession:
     """A connection with one transaction at a time; implements `ReadSession`.
 
@@ -315,7 +319,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
             connector="sqlite",
         )
     if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
-        return ConnectorConfigError(f"{path} cannot be opened: {first}", connector="sqlite", key="path")
+        words = f"{path} cannot be opened: {first}{_why_not_opened(path)}"
+        return ConnectorConfigError(words, connector="sqlite", key="path")
     if first in _NO_ROOM:
         return StatementRefused(_no_room(error, first, path), connector="sqlite")
     if f"no such table: {LEDGER_TABLE}" in text:
@@ -325,6 +330,24 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         result.raised_in = ("*",)
     return result
+
+
+def _why_not_opened(path: Path) -> str:
+    """Say what a file lacks that SQLite cannot open: it has the same words for all of it."""
+    try:
+        with path.open("rb") as file:
+            is_wal = file.read(_WAL_VERSION_AT + 1)[_WAL_VERSION_AT:] == b"\2"
+    except FileNotFoundError:
+        return f"; it is not there, and cannot be made: may this user write {path.parent}?"
+    except OSError as error:
+        return f"; {error.strerror}: may this user read it?"
+    if not is_wal:
+        return ""
+    return (
+        f". Its journal mode is WAL: who only reads it, too, makes or opens {path}-shm. Let this user write the "
+        "folder; or copy the file and, if there is one, its -wal into a folder that can be written; or let its owner "
+        "say `pragma journal_mode = delete`"
+    )
 
 
 def _no_room(error: BaseException, words: str, path: Path) -> str:

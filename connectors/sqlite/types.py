@@ -18,7 +18,7 @@
 | UUID | text, 8-4-4-4-12 | uuid |
 | JSON, JSON_TEXT (ours: SQLite would turn the JSON `1.0` into a number in a column declared JSON) | text | json |
 | INTERVAL | text `P14M3DT4.5S` | month_day_nano_interval |
-| none (and columns of views that are computed) | as the first values are | int64, float64, string, binary |
+| none, ANY (and columns of views that are computed) | as the first values are | int64, float64, string, binary |
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ _DECIMALS = ("DECIMAL", "NUMERIC", "DEC", "DECIMAL_TEXT")
 
 
 def kind_of(declared: str) -> Kind | None:
-    """Return what a declared type means; None: nothing was declared."""
+    """Return what a declared type means; None: nothing was declared, or ANY, which in a STRICT table is all kinds."""
     match = _DECLARED.fullmatch(declared)
     name = " ".join((match[1] if match else declared).upper().split())
     first = int(match[2]) if match and match[2] else None
     second = int(match[3]) if match and match[3] else 0
-    if not name:
+    if name in ("", "ANY"):
         return None
     if name in _NAMED:
         return _NAMED[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
+from operator import xor
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +357,42 @@ def test_a_union_is_compared_as_the_text_that_it_arrives_as(path: Path) -> None:
         connection.execute("update t set v = 'past' where id = 1")
         connection.execute("insert into t values (4, 'it''s'), (5, 'j'), (6, 9)")
     assert read_new(path, bookmark)[0] == [4, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "damage", "said"),
+    [
+        (0, b"\0", r"is damaged or cut off, .*take a copy from before"),
+        (1000, None, r"is damaged or cut off, .*take a copy from before"),
+        (12, b"\xe8", r"a newer DuckDB has written it: .*pip install -U"),
+    ],
+)
+def test_a_file_that_duckdb_cannot_read_is_named_with_a_way_out(
+    tmp_path: Path, place: int, damage: bytes | None, said: str
+) -> None:
+    path = tmp_path / "d.duckdb"
+    duckdb.connect(str(path)).close()
+    content = bytearray(path.read_bytes())
+    if damage is None:
+        del content[place:]
+    else:
+        content[place : place + 1] = damage
+    if damage == b"\xe8":  # a version, under DuckDB's own checksum
+        words = struct.unpack("<511Q", content[8:4096])
+        total = reduce(xor, (word * 0xBF58476D1CE4E5B9 % 2**64 for word in words), 5381)
+        content[:8] = struct.pack("<Q", total)
+    path.write_bytes(content)
+    with pytest.raises(ConnectorConfigError, match=said) as refused:
+        DuckDBSource({"path": str(path)}, tmp_path).discover()
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_encrypted_file_is_told_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "d.duckdb"
+    with closing(duckdb.connect()) as connection:
+        connection.execute("set force_mbedtls_unsafe = 'true'")
+        connection.execute(f"attach '{path}' as secret (encryption_key 'abc')")
+        connection.execute("create table secret.t as select 1 as i")
+    with pytest.raises(ConnectorConfigError, match="encrypted files are not supported: copy the tables"):
+        DuckDBSource({"path": str(path)}, tmp_path).discover()

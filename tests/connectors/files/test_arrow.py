@@ -111,3 +111,25 @@ def test_a_decimal_of_more_digits_than_its_bits_hold_is_refused(tmp_path: Path, 
         writer.write_table(pa.table([number], schema=schema))
     with pytest.raises(FatalConnectorError, match=r"t\.arrow: column 'v' is of a type that nobody has"):
         records_of(source_of(tmp_path / "t.arrow"))
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_union_is_told_with_a_way_out_and_an_empty_one_ends_nothing(tmp_path: Path, is_nested: bool) -> None:
+    union: pa.Array = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+    column = pa.ListArray.from_arrays([0, 1, 2], union) if is_nested else union
+    batch = pa.record_batch({"id": [1, 2], "u": column})
+    path = tmp_path / "t.arrow"
+    with pa.ipc.new_stream(path, batch.schema) as writer:
+        writer.write_batch(batch.slice(0, 0))
+        writer.write_batch(batch)
+    pipeline = {
+        "pipeline": "p",
+        "source": {"connector": "arrow", "config": {"path": str(path)}},
+        "destination": {"connector": "jsonl", "config": {"path": str(tmp_path / "out")}},
+        "streams": [{"stream": "t"}],
+    }
+    result = run_pipeline(load_pipeline(pipeline, folder=tmp_path))
+    assert "unions are not read" in str(result.streams["t"].error)
+    assert "columns: {exclude: [u]}" in str(result.streams["t"].error)
+    pipeline["streams"] = [{"stream": "t", "columns": {"exclude": ["u"]}}]
+    assert run_pipeline(load_pipeline(pipeline, folder=tmp_path)).streams["t"].records == 2

@@ -9,11 +9,13 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files import layout
 from syncblocks.connectors.files.destination import FileDestination
+from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.stream import Checkpoint, WriteDisposition
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import FINAL, destination_of, every_format, read
@@ -185,3 +187,11 @@ def test_what_cannot_be_partitioned_is_refused(tmp_path: Path) -> None:
     refused = partitioned("csv", tmp_path).describe(["orders"])["orders"].refuses
     assert "`partition_by`" in refused[WriteDisposition.MERGE]
     assert WriteDisposition.REPLACE not in refused
+
+
+def test_a_path_that_gives_a_column_twice_says_what_to_rename(tmp_path: Path) -> None:
+    folder = tmp_path / "x=1" / "x=2"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"i": [1]}), folder / "t.parquet")
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: two folders of the path give one column: rename one"):
+        ParquetSource({"path": str(tmp_path)}, tmp_path).discover()

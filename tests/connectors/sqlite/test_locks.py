@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from syncblocks.connectors.errors import (
+    ConnectorConfigError,
     ConnectorError,
     Interrupted,
     RetriableError,
@@ -208,3 +210,18 @@ def test_source_and_destination_share_one_file(path: Path, destination: SQLiteDe
     assert query(path, "select count(*), sum(i), max(v) from copy") == query(
         path, "select count(*), sum(i), max(v) from t"
     )
+
+
+def test_a_wal_whose_index_cannot_be_made_is_told_with_ways_out(path: Path) -> None:
+    script(path, "pragma journal_mode = wal; create table t (i)")
+    path.with_name(path.name + "-shm").symlink_to("none")  # SQLite follows none: as in a folder that cannot be written
+    for open_file in (SQLiteReader, partial(SQLiteSession, is_writer=False)):
+        with pytest.raises(
+            ConnectorConfigError, match=r"makes or opens .*-shm\. Let this user write the folder; or copy"
+        ):
+            open_file(path)
+
+
+def test_a_file_that_cannot_be_made_names_its_folder(path: Path) -> None:
+    with pytest.raises(ConnectorConfigError, match=f"cannot be made: may this user write {path.parent}/none"):
+        SQLiteSession(path.parent / "none" / "d.db", is_writer=True)

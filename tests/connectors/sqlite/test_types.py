@@ -19,6 +19,7 @@ from syncblocks.connectors.errors import (
     FatalConnectorError,
 )
 from syncblocks.connectors.sqlite import SQLiteDestination
+from syncblocks.connectors.sqlite.encode import stored
 from syncblocks.connectors.stream import Rejected
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
 from tests.connectors.sqlite.sqlite_files import destination as destination
@@ -102,6 +103,11 @@ def test_values_are_stored_in_their_documented_form_and_read_back_exactly(
     assert query(path.parent / "copy.db", "select * from t") == query(path, "select * from t")
 
 
+def test_a_duration_of_more_than_an_interval_holds_names_its_column() -> None:
+    with pytest.raises(FatalConnectorError, match="column 'd': a value of type duration"):
+        stored(pa.array([1, -(2**63)], pa.duration("s")), "d")
+
+
 @pytest.mark.parametrize("year", [10000, -1])
 def test_years_that_sqlite_does_not_know_are_refused(year: int, destination: SQLiteDestination) -> None:
     array = pa.array([int((year - 1970) * 365.2425 * 86400)], pa.timestamp("s"))
@@ -144,6 +150,8 @@ READABLE: list[tuple[str, str, Any]] = [
     ("", "x'00ff'", b"\0\xff"),
     ("", "5", 5),
     ("", "2.5", 2.5),
+    ("ANY", "'untyped'", "untyped"),
+    ("ANY", "5", 5),
 ]
 
 
