@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import statistics
 import subprocess
@@ -33,11 +35,19 @@ class CommandFailed(Exception):
 def run(*pipe: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> Usage:
     """Run commands at once, each one's output the next one's input; the last one's output is dropped.
 
-    The calling process should be small: a child's peak begins with the memory of the one that forked it.
-
     Raises:
         CommandFailed: with the end of what the commands wrote to stderr.
     """
+    # A child's peak begins with the memory of the process that forks it: a small one forks them, this one may be large.
+    request = {"pipe": [list(map(str, command)) for command in pipe], "cwd": str(cwd), "env": dict(env or {})}
+    command = [sys.executable, "-IS", __file__]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CommandFailed(done.stderr)
+    return Usage(**json.loads(done.stdout))
+
+
+def _run(pipe: Sequence[Sequence[str]], cwd: Path, env: Mapping[str, str]) -> Usage:
     log = cwd / "stderr.txt"
     started = time.monotonic()
     children: list[subprocess.Popen[bytes]] = []
@@ -45,9 +55,9 @@ def run(*pipe: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = 
         before = None
         for number, command in enumerate(pipe, start=1):
             child = subprocess.Popen(
-                [str(part) for part in command],
+                command,
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **env},
                 stdin=before or subprocess.DEVNULL,
                 stdout=subprocess.PIPE if number < len(pipe) else subprocess.DEVNULL,
                 stderr=errors,
@@ -101,3 +111,17 @@ def median_usage(usages: Sequence[Usage]) -> Usage:
         cpu_s=statistics.median(usage.cpu_s for usage in usages),
         peak_rss_bytes=max(usage.peak_rss_bytes for usage in usages),
     )
+
+
+def _main() -> None:
+    """Do what is asked on stdin, and say on stdout what it took."""
+    request = json.load(sys.stdin)
+    try:
+        usage = _run(request["pipe"], Path(request["cwd"]), request["env"])
+    except CommandFailed as error:
+        sys.exit(str(error))
+    json.dump(dataclasses.asdict(usage), sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()
