@@ -449,7 +449,7 @@ class _Column:
         types = set(map(type, values))
         kinds = {_KINDS.get(kind, "nested") for kind in types}
         # Most columns have values of one type: to choose among them takes as long as to parse them.
-        texts = values if types == {str} else [value for value in values if type(value) is str] if str in types else []
+        texts = values if types == {str} else [value for value in values if type(value) is str]
         numbers = [str(value) for value in values if type(value) in (int, _Number)] if "number" in kinds else []
         special = [] if _SPECIAL.isdisjoint(texts) else [text for text in texts if text in _SPECIAL]
         if special and len(special) == len(texts):

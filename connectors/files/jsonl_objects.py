@@ -41,9 +41,8 @@ def flattened(
     opened = raw_objects if is_raw else json_objects
     for record in records:
         if not file.levels and not paths.parents:
-            if not record.keys() <= paths.of.keys():
-                for name in record.keys() - paths.of.keys():
-                    paths.add(name, (name,))
+            for name in record.keys() - paths.of.keys():
+                paths.add(name, (name,))
             yield record
             continue
         flat: dict[str, Any] = {}

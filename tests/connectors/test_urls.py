@@ -45,7 +45,7 @@ def test_it_is_refused_with_the_ways_out(tmp_path: Path, connector: str) -> None
         ("postgres", "postgresql://[::1]:5432/crm"),
         ("postgres", "postgresql:///crm?host=/run/postgresql&user=ann@server"),
         ("mysql", "mysql://ann:p!ss:w*rd@db.example/crm"),
-        ("sqlalchemy", "sqlite:////tmp/with:colon@and/at.db"),
+        ("sqlalchemy", "sqlite:////data/with:colon@and/at.db"),
         ("csv", "s3://bucket/a:b/c@d.csv"),
         ("csv", "sftp://db.example:22/folder/c@d.csv"),
         ("csv", "abfs://container@account.dfs.core.windows.net/a?.csv"),

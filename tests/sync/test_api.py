@@ -206,7 +206,7 @@ def test_a_loaded_pipeline_goes_to_another_process_without_the_environment(
 ) -> None:
     monkeypatch.setenv("WORD", "of-the-first-process")
     loaded = load_pipeline(shop.document)
-    sent = pickle.dumps(loaded)
+    sent = pickle.dumps(loaded)  # as a user's pool of processes does; nothing of ours reads a pickle
     assert b"of-the-first-process" not in sent
     arrived = pickle.loads(sent)
     assert (arrived, arrived.is_loaded, arrived.folder) == (loaded, True, loaded.folder)

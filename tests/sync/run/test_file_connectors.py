@@ -109,7 +109,7 @@ def test_variables_of_an_earlier_run_do_not_choose_the_file(tmp_path: Path) -> N
     file = project(tmp_path, "{{ variables('code') }}")
     document = json.loads(file.read_text()) | {"variables": {"code": "own/feather.py:FeatherSource"}}
     file.write_text(json.dumps(document))
-    pipeline = load_pipeline(file, recorded={"code": "/tmp/evil.py:Source"})
+    pipeline = load_pipeline(file, recorded={"code": "/elsewhere/evil.py:Source"})
     assert pipeline.source.connector == "own/feather.py:FeatherSource"
 
 
