@@ -21,6 +21,9 @@ from tests.zygote import Zygote
 
 pytest.importorskip("pymysql")
 
+#: Nobody else's: `drop_staging` drops what a token has staged in all databases of the server.
+SECOND = f"second{secrets.token_hex(8)}"
+
 KEY = LedgerKey(pipeline="p", stream="s", destination_table="people")
 OURS = {"_syncblocks_ledger", "_syncblocks_swaps"}
 
@@ -49,7 +52,7 @@ def test_a_killed_load_is_made_good_by_the_next_one(
     trace = tmp_path / "trace"
     with fresh(mariadb_url) as url:
         load("mysql", url, disposition, "first", 0, 10)
-        load_in_a_process(zygote, "mysql", url, disposition, "second", 5, 15, trace=trace)
+        load_in_a_process(zygote, "mysql", url, disposition, SECOND, 5, 15, trace=trace)
     reached = trace.read_text().split()
     assert len(reached) >= 5, reached
     if disposition == "replace":
@@ -58,7 +61,7 @@ def test_a_killed_load_is_made_good_by_the_next_one(
         with fresh(mariadb_url) as url:
             load("mysql", url, disposition, "first", 0, 10)
             killed = {"failpoint": f"{name}:kill"}
-            assert load_in_a_process(zygote, "mysql", url, disposition, "second", 10, 20, **killed) != 0, name
+            assert load_in_a_process(zygote, "mysql", url, disposition, SECOND, 10, 20, **killed) != 0, name
             _check(url, disposition, name)
 
 
@@ -69,14 +72,14 @@ def _check(url: str, disposition: str, name: str) -> None:
     row = destination.take_over(KEY, token="recovery", owner="recovery")
     assert row.bookmark is not None
     low = row.bookmark["id"]
-    arrived = [(place, "second") for place in range(10, low)]
+    arrived = [(place, SECOND) for place in range(10, low)]
     if disposition == "replace":
         assert rows(url) == (arrived or before), name
         assert len(arrived) in (0, 10), name
     else:
         assert rows(url) == [*before, *arrived], name
-    assert (row.completed_by == "second") == (low == 20), name
-    destination.drop_staging(["second"])
+    assert (row.completed_by == SECOND) == (low == 20), name
+    destination.drop_staging([SECOND])
     destination.close()
     assert tables(url) == {"people", *OURS}, name
     # The next run goes on from the bookmark, or from scratch; nothing is lost or there twice.
