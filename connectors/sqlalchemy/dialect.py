@@ -123,6 +123,7 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         slices=True,
         makes_in_transaction=False,
         timestamp_type="timestamptz",
+        inserts_many=naming.engine.dialect.supports_multivalues_insert,
         alters_at_once=True,  # in a transaction of its own
         arrival=naming.quote(SEQUENCE),
         check_now="set constraints all immediate" if naming.engine.dialect.name in _DEFERRING else "",

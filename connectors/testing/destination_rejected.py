@@ -62,6 +62,12 @@ class RejectedPromises(DestinationPromises):
         assert sorted(json.loads(record)["text"] for _, record, _ in found) == sorted(HOSTILE)
         assert {run for run, _, _ in found} == {load.run}
 
+    def test_many_rejected_records_and_long_ones_are_all_kept(self, place: Any, destination: Destination) -> None:
+        texts = [f"{number}{'x' * (400_000 if number % 40 == 0 else number)}" for number in range(130)]
+        (commit,) = self.run(destination, self._load(destination, APPEND, 130), self._rejected(*texts), FINAL)
+        assert (commit.records, commit.rejected) == (0, 130)
+        assert sorted(json.loads(record)["text"] for _, record, _ in self.read_rejected(place)) == sorted(texts)
+
     @pytest.mark.parametrize("disposition", [MERGE, REPLACE], ids=str)
     def test_a_null_in_the_key_is_rejected(
         self, place: Any, destination: Destination, disposition: WriteDisposition

@@ -48,6 +48,8 @@ class Facts:
     max_columns: int = 0
     #: `#` begins a comment in a statement of the user's.
     has_hash_comments: bool = False
+    #: One INSERT may write several records.
+    inserts_many: bool = True
     #: One round trip may carry several statements.
     joins_statements: bool = False
     #: Outside of a transaction that was begun, each statement is one.

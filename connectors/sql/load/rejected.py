@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 
 import pyarrow as pa
 
@@ -22,8 +23,9 @@ from ..tables import Column, StagingTable, Table
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
 
-#: Places, or records, that one query asks for.
+#: Places, or records, that one query asks for; records that one INSERT writes, of so many characters at most if several.
 _VALUES = 50
+_CHARACTERS = 1_000_000
 
 #: Numbers in one list.
 _MOST = 1000
@@ -90,16 +92,29 @@ class RejectedRecords:
     def write(self) -> int:
         """Write the rejected records of this transaction; return how many."""
         self._found.leave_out(self._known())
-        key, quote = self._load.key, self._dialect.naming.quote
-        marks = ", ".join(f"${place}" for place in range(1, len(_COLUMNS)))
-        sql = (
-            f"insert into {self._dialect.naming.table(self._table)} ({', '.join(map(quote, _COLUMNS))}) "
-            f"values ({marks}, {self._dialect.facts.now})"
-        )
+        key, now = self._load.key, self._dialect.facts.now
         of_load = (key.pipeline, key.stream, key.destination_table, self._load.run)
-        for each in self._found.records:
-            self._session.execute(sql, (*of_load, each.record, each.reason, each.place))
+        into = f"insert into {self._dialect.naming.table(self._table)} ({self._dialect.naming.names(_COLUMNS)}) values "
+        for some in self._written_at_once():
+            rows = [(*of_load, each.record, each.reason, each.place) for each in some]
+            numbers = count(1)
+            marks = (", ".join([*(f"${next(numbers)}" for _ in row), now]) for row in rows)
+            self._session.execute(into + ", ".join(f"({each})" for each in marks), tuple(chain(*rows)))
         return self._found.written()
+
+    def _written_at_once(self) -> Iterator[list[RejectedRecord]]:
+        """Yield the records of this transaction by what one INSERT takes."""
+        most = _VALUES if self._dialect.facts.inserts_many else 1
+        some: list[RejectedRecord] = []
+        characters = 0
+        for each in self._found.records:
+            characters += len(each.record)
+            if some and (len(some) == most or characters > _CHARACTERS):
+                yield some
+                some, characters = [], len(each.record)
+            some.append(each)
+        if some:
+            yield some
 
     def _known(self) -> set[tuple[str, str]]:
         """Return place and record of those that an earlier load wrote, as far as they may come again."""
