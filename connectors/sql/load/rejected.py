@@ -23,7 +23,7 @@ from ..tables import Column, StagingTable, Table
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
 
-#: Places, or records, that one query asks for; records that one INSERT writes, of so many characters at most if several.
+#: Places, or records, that one query asks for; records that one INSERT writes, if they have so many characters at most.
 _VALUES = 50
 _CHARACTERS = 1_000_000
 
