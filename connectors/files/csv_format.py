@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from ..arrow.text import first_invalid, from_text, is_text
 from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
-from ..rejected.halving import convert_by_halves
+from ..rejected.halving import find_unfit
 from ..stream import SAID
 from .csv_input import LEAST_AHEAD, Input
 from .csv_lines import Lines
@@ -109,13 +110,13 @@ class CSVFormat:
                 if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:
-                    yield from self._convert_by_halves(file, part, wanted, done, rejected, invalid)
+                    yield from self._fitting(file, part, wanted, done, rejected, invalid)
                     rejected.demand_room(len(invalid) + ragged.rejected, "of another number of fields, or type")
                 done += part.num_rows
         if rejected is not None and ragged is not None:
             self._reject(file, names, ragged, invalid, rejected)
 
-    def _convert_by_halves(
+    def _fitting(
         self,
         file: DataFile,
         texts: pa.RecordBatch,
@@ -125,9 +126,28 @@ class CSVFormat:
         invalid: list[tuple[int, dict[str, Any], str]],
     ) -> Iterator[pa.RecordBatch]:
         """Yield the records that fit; note the others in `invalid`: position without ragged records, values, reason."""
-        good, found = convert_by_halves(texts, lambda part: self._converted(file, part, wanted), rejected.limit)
-        yield from (part for part in good if part.num_rows)
-        invalid += [(done + place, texts.slice(place, 1).to_pylist()[0], reason) for place, reason in found]
+        try:
+            yield self._converted(file, texts, wanted)
+            return
+        except InvalidValue:
+            pass
+        present = [field for field in wanted if field.name in texts.schema.names]
+        reasons = find_unfit(
+            ((texts.select([field.name]), partial(self._only, file, field)) for field in present), rejected.limit
+        )
+        records = texts.take(pa.array(list(reasons))).to_pylist()
+        invalid += [(done + place, record, reasons[place]) for place, record in zip(reasons, records, strict=True)]
+        if len(reasons) < texts.num_rows:
+            is_fit = pa.array([place not in reasons for place in range(texts.num_rows)])
+            yield self._converted(file, texts.filter(is_fit), wanted)
+
+    def _only(self, file: DataFile, field: pa.Field, texts: pa.RecordBatch) -> pa.Array:
+        """Convert the only column of a batch."""
+        column = texts.column(0)
+        try:
+            return self._column(file, field, column)
+        except (ValueError, pa.ArrowException) as error:
+            raise InvalidValue(field, 0, column[0].as_py()) from error
 
     def _reject(
         self,
@@ -215,35 +235,34 @@ class CSVFormat:
 
     def _converted(self, file: DataFile, texts: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
         columns = []
-        zone = self._settings.timezone if file.schema is None else None
         present = dict(zip(texts.schema.names, texts.columns, strict=True))
         for field in wanted:
             column = present.get(field.name)
             if column is None:
                 columns.append(pa.nulls(texts.num_rows, field.type))
                 continue
-            is_guessed = SAID not in (field.metadata or {}) and file.schema is None
-
-            def converts(part: pa.Array, field: pa.Field = field, is_guessed: bool = is_guessed) -> pa.Array:
-                if file.schema is None and (form := self._settings.format_of(field.name)) and is_time(field.type):
-                    part = iso_texts(part, form, field.type, is_empty_null=True)
-                elif is_guessed:
-                    _demand_guessed(part, field.type)
-                if zone is not None and is_zoned(field.type):
-                    return moments(part, field.type, zone, is_empty_null=True)
-                try:
-                    return from_text(part, field.type, is_empty_null=True)
-                except ValueError:
-                    if not is_guessed:
-                        raise
-                    return from_text(_without_zeros(part, field.type), field.type, is_empty_null=True)
-
             try:
-                columns.append(converts(column))
+                columns.append(self._column(file, field, column))
             except (ValueError, pa.ArrowException) as error:
-                place = first_invalid(column, converts)
+                place = first_invalid(column, partial(self._column, file, field))
                 raise InvalidValue(field, place, column[place].as_py()) from error
         return pa.record_batch(columns, schema=wanted)
+
+    def _column(self, file: DataFile, field: pa.Field, texts: pa.Array) -> pa.Array:
+        is_ours = file.schema is not None
+        is_guessed = SAID not in (field.metadata or {}) and not is_ours
+        if not is_ours and (form := self._settings.format_of(field.name)) and is_time(field.type):
+            texts = iso_texts(texts, form, field.type, is_empty_null=True)
+        elif is_guessed:
+            _demand_guessed(texts, field.type)
+        if self._settings.timezone is not None and not is_ours and is_zoned(field.type):
+            return moments(texts, field.type, self._settings.timezone, is_empty_null=True)
+        try:
+            return from_text(texts, field.type, is_empty_null=True)
+        except ValueError:
+            if not is_guessed:
+                raise
+            return from_text(_without_zeros(texts, field.type), field.type, is_empty_null=True)
 
     # Parsing
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.undecided import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..rejected.halving import convert_by_halves
+from ..rejected.halving import find_unfit
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .json_elements import Whole, count_of
@@ -262,14 +263,19 @@ class JSONLFormat:
     ) -> list[pa.RecordBatch]:
         if rejected is None:
             return [self._whole(file, found, wanted)]
-        good, invalid = convert_by_halves(found, lambda part: self._whole(file, part, wanted), rejected.limit)
-        for place, reason in invalid:
+        try:
+            return [self._whole(file, found, wanted)]
+        except FatalConnectorError:
+            single = ((found, partial(self._whole, file, wanted=pa.schema([field]))) for field in wanted)
+            reasons = find_unfit(single, rejected.limit)
+        for place, reason in reasons.items():
             line, record = found[place]
             # Without the place at the start of its message: the record keeps the place apart.
             where = self._place(file, line)
             reason = reason.removeprefix(f"{where}: ")
             rejected.add({name: _values.decode(raw) for name, raw in record.items()}, reason, where)
-        return [part for part in good if part.num_rows]
+        fit = _Found(each for place, each in enumerate(found) if place not in reasons)
+        return [self._whole(file, fit, wanted)] if fit else []
 
     def _whole(self, file: DataFile, found: _Found, wanted: pa.Schema) -> pa.RecordBatch:
         lines, records = [line for line, _ in found], [record for _, record in found]

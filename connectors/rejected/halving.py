@@ -5,7 +5,7 @@ A batch that passes is tried once: no record is looked at alone before its batch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -67,6 +67,28 @@ def convert_by_halves(
     return converted, rejected
 
 
+def find_unfit(columns: Iterable[tuple[Sliceable, Callable[[Any], object]]], limit: int) -> dict[int, str]:
+    """Find the records that a conversion column by column rejects; the others can then be converted at once.
+
+    Args:
+        columns: of the same records; what converts each of them, as in `convert_by_halves`.
+        limit: as there.
+
+    Returns:
+        Position -> reason, in order; of several reasons that of the first column.
+
+    Raises:
+        TooManyRejected: as there.
+    """
+    reasons: dict[int, str] = {}
+    for column, convert in columns:
+        _, found = convert_by_halves(column, convert, limit)
+        reasons = dict(found) | reasons
+    if len(reasons) > limit:
+        raise TooManyRejected(too_many(limit, next(iter(reasons.values()))))
+    return dict(sorted(reasons.items()))
+
+
 def convert_or_reject(
     batch: pa.RecordBatch, convert: Callable[[pa.RecordBatch], pa.RecordBatch], stream: Stream
 ) -> tuple[list[pa.RecordBatch], list[RejectedRecord]]:
@@ -80,4 +102,4 @@ def convert_or_reject(
     return converted, rejections(batch.take(pa.array([place for place, _ in rejected])), reasons.__getitem__)
 
 
-__all__ = ["convert_by_halves", "convert_or_reject"]
+__all__ = ["convert_by_halves", "convert_or_reject", "find_unfit"]

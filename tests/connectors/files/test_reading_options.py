@@ -21,6 +21,7 @@ from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
+from syncblocks.connectors.rejected.limits import TooManyRejected
 from syncblocks.connectors.stream import Checkpoint, Rejected
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
@@ -215,6 +216,33 @@ def test_long_records_are_rejected_and_short_ones_are_not(tmp_path: Path) -> Non
     rejected = [each.place for event in events if isinstance(event, Rejected) for each in event.records]
     assert kept == [1, 2, 4, 5]
     assert [place.rpartition("/")[2] for place in rejected] == ["a.csv:4", "a.csv:7"]
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+@pytest.mark.parametrize("batch_size", [3, 1000])
+def test_each_record_with_a_value_that_does_not_fit_is_rejected_once(
+    tmp_path: Path, kind: type[FileSource], batch_size: int
+) -> None:
+    records = [{"a": str(number), "b": str(number), "c": "c"} for number in range(200)]
+    for number in (0, 5, 6, 7, 100, 199):
+        records[number]["a"] = "x"
+    for number in (6, 50, 199):
+        records[number]["b"] = "y"
+    path = tmp_path / "a.txt"
+    lines = [",".join(each.values()) if kind is CSVSource else json.dumps(each) for each in records]
+    path.write_text("\n".join(["a,b,c", *lines] if kind is CSVSource else lines))
+    source = source_of(path, kind, types={"a": "int64", "b": "int64", "c": "string"}, batch_size=batch_size)
+    events = [event for _, event in source.read([replace(only(source), max_rejected=7)], {})]
+    kept = [record["a"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+    bad = [0, 5, 6, 7, 50, 100, 199]
+    assert kept == [number for number in range(200) if number not in bad]
+    rejected = [each for event in events if isinstance(event, Rejected) for each in event.records]
+    first = 2 if kind is CSVSource else 1
+    assert [int(each.place.rpartition(":")[2]) - first for each in rejected] == bad
+    assert [each.reason.partition(":")[0] for each in rejected] == [f"column '{'b' if n == 50 else 'a'}'" for n in bad]
+    assert [json.loads(each.record) for each in rejected] == [records[number] for number in bad]
+    with pytest.raises(TooManyRejected, match="more than 6"):
+        list(source.read([replace(only(source), max_rejected=6)], {}))
 
 
 @pytest.mark.parametrize("end", ["csv", "jsonl", "json"])
