@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..arrow.conform import reason
 from ..errors import FatalConnectorError
-from .paths import DataFile
+from .paths import UNREADABLE, DataFile
 
 _CHUNK_BYTES = 1 << 16
 _DELIMITERS = (",", ";", "\t", "|")
@@ -206,7 +206,7 @@ class Input(io.RawIOBase):
             raise FatalConnectorError(
                 f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"
             ) from error
-        except (OSError, pa.ArrowInvalid) as error:
+        except UNREADABLE as error:
             if isinstance(error.__cause__, UnicodeError):
                 raise
             raise FatalConnectorError(f"{self.file.label}: cannot be read: {reason(error)}") from error

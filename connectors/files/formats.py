@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Protocol
 
@@ -13,7 +11,7 @@ import pyarrow as pa
 from ..arrow.conform import plain_type, reason
 from ..errors import FatalConnectorError
 from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
-from .paths import DataFile
+from .paths import UNREADABLE, DataFile
 from .read_rejections import ReadRejections, no_such
 from .settings import FileSourceSettings
 from .split_files import Unit
@@ -130,7 +128,7 @@ def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
     """
     try:
         return opened.read(_CHUNK_BYTES)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+    except UNREADABLE as error:
         raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -32,6 +34,13 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd",
 
 #: Suffixes of compressions that are not read.
 _NOT_READ = (".xz", ".lzma", ".lz4", ".br", ".7z", ".rar")
+
+#: What reading an opened file raises that is damaged, or not compressed as its name says.
+UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
+with suppress(ImportError):  # a Python without it unpacks no such archive
+    from lzma import LZMAError
+
+    UNREADABLE = (*UNREADABLE, LZMAError)
 
 #: Hive's text for NULL.
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"

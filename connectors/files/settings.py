@@ -58,6 +58,12 @@ def _codec(encoding: str) -> str:
 _Encoding = Annotated[str, AfterValidator(_codec)]
 
 
+def _mark(said: str | None) -> str | None:
+    if said and (not said.isascii() or said in "\r\n"):
+        raise ValueError(f"must be a character of ASCII, and no line end, not {said!r}")
+    return said
+
+
 def _null_word(said: Any) -> Any:
     """Read `null`, which YAML takes for nothing, as the word that it is here."""
     return "null" if said is None else said
@@ -177,15 +183,17 @@ class TextSourceSettings(FileSourceSettings):
 class CSVSourceSettings(TextSourceSettings):
     """Settings of a CSV source: how the files are written."""
 
-    delimiter: str | None = Field(
+    delimiter: Annotated[str | None, AfterValidator(_mark)] = Field(
         default=None,
         min_length=1,
         max_length=1,
         description="default: what a first line `sep=;` says, which is passed over; else comma, in .tsv files a tab; "
         "else semicolon, tab or bar if only that makes columns",
     )
-    quote: str = Field(default='"', max_length=1, description="empty: nothing is quoted")
-    escape: str | None = Field(
+    quote: Annotated[str, AfterValidator(_mark)] = Field(
+        default='"', max_length=1, description="empty: nothing is quoted"
+    )
+    escape: Annotated[str | None, AfterValidator(_mark)] = Field(
         default=None, min_length=1, max_length=1, description="default: none, quotes are doubled"
     )
     header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
@@ -197,6 +205,14 @@ class CSVSourceSettings(TextSourceSettings):
         "(the last columns are NULL)",
     )
     null_values: list[str] = Field(default=[""], description="unquoted texts that mean NULL")
+
+    @model_validator(mode="after")
+    def _marks_differ(self) -> CSVSourceSettings:
+        if self.escape and self.escape == self.quote:
+            raise ValueError("escape: is the quote: leave it out, since quotes are doubled without it")
+        if self.delimiter and self.delimiter in (self.quote, self.escape):
+            raise ValueError("delimiter: must be another character than `quote` and `escape`")
+        return self
 
     @model_validator(mode="after")
     def _nulls_are_met(self) -> CSVSourceSettings:
@@ -278,7 +294,9 @@ class TextDestinationSettings(FileDestinationSettings):
 class CSVDestinationSettings(TextDestinationSettings):
     """Settings of a destination of CSV: how the files are written."""
 
-    delimiter: str = Field(default=",", min_length=1, max_length=1, description="stands between two fields")
+    delimiter: Annotated[str, AfterValidator(_mark)] = Field(
+        default=",", min_length=1, max_length=1, description="stands between two fields"
+    )
     quote: Literal['"', ""] = Field(
         default='"', description="around texts; empty: nothing is quoted, and a text that needs it fails the stream"
     )
@@ -291,6 +309,8 @@ class CSVDestinationSettings(TextDestinationSettings):
 
     @model_validator(mode="after")
     def _has_quotes(self) -> CSVDestinationSettings:
+        if self.delimiter == '"':
+            raise ValueError("delimiter: must be another character than the quote")
         if not self.quote and self.quoting != "texts":
             raise ValueError(f'quoting: {self.quoting} needs quotes, and `quote: ""` says that there are none')
         return self

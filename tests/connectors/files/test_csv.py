@@ -20,6 +20,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files.csv_input import Input
 from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from tests.connectors.files.files_pair import column, only, records_of, source_of
 
@@ -91,6 +92,30 @@ def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -
         source_of(tmp_path / "t.csv", types={"a": "strin"})
     with pytest.raises(ConnectorConfigError, match="'zpi'"):
         source_of(tmp_path / "t.csv", types={"zpi": "string"}).discover()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"delimiter": "§"}, "delimiter: .*ASCII"),
+        ({"delimiter": "\n"}, "delimiter: .*line end"),
+        ({"quote": "«"}, "quote: .*ASCII"),
+        ({"escape": "§"}, "escape: .*ASCII"),
+        ({"escape": '"'}, "escape: .*leave it out"),
+        ({"delimiter": ";", "quote": ";"}, "delimiter: .*another character"),
+        ({"delimiter": ";", "escape": ";"}, "delimiter: .*another character"),
+    ],
+)
+def test_marks_that_tell_nothing_apart_are_refused(tmp_path: Path, said: dict[str, str], message: str) -> None:
+    (tmp_path / "t.csv").write_text('a,b\n1,"x,y"\n2,z\n')
+    with pytest.raises(ConnectorConfigError, match=message):
+        source_of(tmp_path / "t.csv", **said)
+
+
+@pytest.mark.parametrize("delimiter", ["§", "\r", '"'])
+def test_a_delimiter_that_cannot_be_written_is_refused(tmp_path: Path, delimiter: str) -> None:
+    with pytest.raises(ConnectorConfigError, match="delimiter: "):
+        CSVDestination({"path": "out", "delimiter": delimiter}, tmp_path)
 
 
 def test_a_null_value_that_the_escape_sign_would_change_is_refused(tmp_path: Path) -> None:

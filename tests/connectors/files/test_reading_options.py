@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import lzma
@@ -158,6 +159,37 @@ def test_a_file_in_an_archive_is_read_as_its_own_name_says(tmp_path: Path) -> No
         {"n": 1, "t": "a", "x,y": None},
         {"n": 2, "t": "b", "x,y": 3},
     ]
+
+
+def numbered(kind: type[FileSource]) -> tuple[str, str]:
+    """Return the suffix of a format, and a file of it."""
+    if kind is CSVSource:
+        return "csv", "".join(f"{number}\n" for number in range(20_000))
+    return "jsonl", "".join(f'{{"n": {number}}}\n' for number in range(20_000))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+@pytest.mark.parametrize("damage", ["deflated", "lzma", "checksum"])
+def test_a_damaged_archive_is_an_error_that_names_the_file(tmp_path: Path, kind: type[FileSource], damage: str) -> None:
+    suffix, text = numbered(kind)
+    packed = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packed) as made:
+        made.writestr(f"b.{suffix}", text)
+    archive = bytearray((tmp_path / "a.zip").read_bytes())
+    archive[archive.rindex(b"PK\x01\x02") + 16 if damage == "checksum" else 60] ^= 0x20
+    (tmp_path / "a.zip").write_bytes(archive)
+    with pytest.raises(FatalConnectorError, match=rf"a\.zip:b\.{suffix}: cannot be read: "):
+        records_of(source_of(tmp_path / "a.zip", kind))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+def test_an_error_of_a_decoder_that_is_of_no_class_of_its_own_names_the_file(
+    tmp_path: Path, kind: type[FileSource]
+) -> None:
+    suffix, text = numbered(kind)
+    (tmp_path / f"a.{suffix}.bz2").write_bytes(bz2.compress(text.encode()) + bz2.compress(b"") * 2)
+    with pytest.raises(FatalConnectorError, match=rf"a\.{suffix}\.bz2: cannot be read: "):
+        records_of(source_of(tmp_path / f"a.{suffix}.bz2", kind))
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource, ParquetSource])
