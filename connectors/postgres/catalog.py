@@ -61,12 +61,12 @@ _BASE = """case y.typtype when 'd' then (
         from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
       select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end"""
 
-#: Columns of a table; for a domain, its base type.
+#: Columns of a table; for a domain, its base type; and whether it has a collation of its own.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
     a.atthasdef or a.attidentity <> '',
-    {_BASE}, {_OWN_TYPE}, a.attnum)
+    {_BASE}, {_OWN_TYPE}, a.attcollation <> y.typcollation, a.attnum)
     order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
@@ -239,7 +239,7 @@ def streams(
         described = json.loads(details)
         key = tuple(described["key"] or ())
         fields = []
-        for column, declared, is_required, _, _, base, own, _ in described["columns"] or ():
+        for column, declared, is_required, _, _, base, own, *_ in described["columns"] or ():
             path = f"{namespace}.{table}.{column}"
             field = _field(column, declared, base, own, system, is_text=path in wanted)
             wanted.discard(path)
@@ -413,8 +413,10 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             has_default=has_default,
             base=base or "",
             equality=(own and own[1]) or "",
+            is_folded=bool(has_collation or (own and own[1])),
         )
-        for column, native, is_required, is_generated, has_default, base, own, _ in details["columns"] or ()
+        for column, native, is_required, is_generated, has_default, base, own, has_collation, _ in details["columns"]
+        or ()
     )
     return Table(
         name=name,

@@ -70,6 +70,9 @@ _COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden, c.dflt_value is not nul
 #: What `_COLUMNS` selects.
 _Column = tuple[str, str, int, int, int, int]
 
+#: Of a column of an index: the index's name, whether it is unique, its origin, whether it is partial, column, collation.
+_Index = tuple[str, int, str, int, str | None, str]
+
 
 def read_catalog(session: Session, name: str | None = None) -> list[Table]:
     """Read all tables and views, or the one of a name; shadow tables and SQLite's own are left out."""
@@ -99,13 +102,13 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
                     f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (table,)
                 )
                 columns[str(table)] = cast("list[_Column]", rows)
-    indexes: dict[str, list[tuple[str, int, str, int, str | None]]] = {}
+    indexes: dict[str, list[_Index]] = {}
     for table, *index in session.query(
-        f'select l.name, i.name, i."unique", i.origin, i.partial, c.name from {listed} l, '
-        "pragma_index_list(l.name, 'main') i, pragma_index_info(i.name, 'main') c where l.schema = 'main'",
+        f'select l.name, i.name, i."unique", i.origin, i.partial, c.name, c.coll from {listed} l, '
+        "pragma_index_list(l.name, 'main') i, pragma_index_xinfo(i.name, 'main') c where l.schema = 'main' and c.key",
         named,
     ):
-        indexes.setdefault(str(table), []).append(cast("tuple[str, int, str, int, str | None]", tuple(index)))
+        indexes.setdefault(str(table), []).append(cast("_Index", tuple(index)))
     parents: dict[str, set[TableName]] = {}
     for table, parent in session.query(
         f"select l.name, k.\"table\" from {listed} l, pragma_foreign_key_list(l.name, 'main') k "
@@ -155,18 +158,19 @@ def _table(
     place: str,
     parents: frozenset[TableName],
     columns: Sequence[_Column],
-    indexes: Sequence[tuple[str, int, str, int, str | None]],
+    indexes: Sequence[_Index],
     triggers: Sequence[Trigger],
 ) -> Table:
     key = [column for column, _, _, place, *_ in sorted(columns, key=lambda column: column[3]) if place]
     unique: dict[str, set[str | None]] = {}
-    for index, is_unique, _, is_partial, column in indexes:
+    for index, is_unique, _, is_partial, column, _ in indexes:
         if is_unique and not is_partial:
             unique.setdefault(index, set()).add(column)
     # A single INTEGER key without an index is the row id, which SQLite assigns where nothing is written. Other keys may
     # hold NULL, unless declared NOT NULL (or the table has no row ids, or is strict).
-    is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, _, _ in indexes)
+    is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, *_ in indexes)
     is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
+    folded = {column for *_, column, collation in indexes if collation != "BINARY"}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
     return Table(
         name=TableName("", name),
@@ -179,6 +183,7 @@ def _table(
                 is_generated=hidden in (2, 3),
                 has_default=bool(has_default) or column in is_numbered,
                 fills_nulls=column in is_numbered,
+                is_folded=column in folded,
             )
             for column, declared, is_required, _, hidden, has_default in columns
         ),
@@ -186,7 +191,7 @@ def _table(
         identity=place,
         unique_keys=(*complete, *([frozenset(key)] if key else [])),
         is_table=kind != "view",
-        has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, _, _ in indexes),
+        has_dependents=bool(triggers) or any(origin != "pk" for _, _, origin, *_ in indexes),
         has_triggers=bool(triggers),
         triggers=tuple(triggers),
     )

@@ -495,6 +495,12 @@ class Writes:
         return [column.name for column in target.columns if self._is_emptied(column, arriving)]
 
     @staticmethod
+    def _written(target: Table, columns: Sequence[Column], key: Sequence[str]) -> list[Column]:
+        """Return the columns that an update writes: of the key those in which equal values may differ."""
+        same = {column.name for column in target.columns if column.name in key and not column.is_folded}
+        return [column for column in columns if column.name not in same]
+
+    @staticmethod
     def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
         """Tell whether a record that is updated gets NULL here: the column no longer arrives, and may hold NULL."""
         may_be_null = column.is_nullable and not column.is_generated and not column.has_default
@@ -517,7 +523,7 @@ class Writes:
         condition: str = "",
     ) -> str:
         """Write UPDATE of the records that are staged and meet a condition; empty: there is nothing to set."""
-        values = {column.name: self._value(column, staged) for column in columns if column.name not in key}
+        values = {column.name: self._value(column, staged) for column in self._written(target, columns, key)}
         values |= dict.fromkeys(self._emptied(target, columns), "null")
         same = self._same_key(target.columns, staged, key)
         return self._updated(target, source, values, same, condition) if values else ""
@@ -529,7 +535,7 @@ class Writes:
 
     def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str], arriving: str) -> list[str]:
         """Write what an insert changes in a record of the same key; `arriving` is a form such as `excluded.{}`."""
-        names = [self._quote(column.name) for column in columns if column.name not in key]
+        names = [self._quote(column.name) for column in self._written(target, columns, key)]
         emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
         return [*(f"{name} = {arriving.format(name)}" for name in names), *emptied]
 

@@ -11,7 +11,7 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
-from tests.connectors.postgres.postgres_pair import batch_of, rows, script, write
+from tests.connectors.postgres.postgres_pair import batch_of, can, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 
 
@@ -134,3 +134,28 @@ def test_keys_are_compared_as_what_they_become(postgres_url: str, destination: P
     batch = batch_of({"id": [upper, upper.lower()], "v": [1, 2]}, schema)
     write(destination, [batch], "t", WriteDisposition.MERGE, key=["id"])
     assert rows(postgres_url, "select id::text, v from t") == [(upper.lower(), 2)]
+
+
+#: Type of a key -> what makes it, where the server was built with that.
+FOLDED = {
+    "citext": "create extension citext",
+    "text collate folding": "create collation folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+}
+
+
+@pytest.mark.parametrize("key", FOLDED)
+@pytest.mark.parametrize("unique", ["primary key", "references keys"])
+def test_a_key_that_knows_no_case_is_written_as_it_arrives(
+    postgres_url: str, destination: PostgresDestination, key: str, unique: str
+) -> None:
+    """`deletes` would take the former key for one that the source no longer has, and delete the record."""
+    if not can(postgres_url, FOLDED[key]):
+        pytest.skip(f"this server knows no {key}")
+    script(
+        postgres_url,
+        f"create table keys (id {key} primary key); insert into keys values ('a'), ('b'); "
+        f"create table t (id {key} {unique}, v text, n int default 1); "
+        "insert into t values ('a', 'old'), ('b', 'other')",
+    )
+    write(destination, [batch_of({"id": ["A"], "v": ["new"]})], "t", WriteDisposition.MERGE, key=["id"])
+    assert rows(postgres_url, "select id::text, v from t order by id") == [("A", "new"), ("b", "other")]

@@ -228,6 +228,19 @@ def test_merge_without_a_unique_index_updates_all_the_same(path: Path, destinati
 
 
 @pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])
+def test_a_merge_into_a_key_that_knows_no_case_writes_it_as_it_arrives(
+    trigger: str, path: Path, destination: SQLiteDestination
+) -> None:
+    """`deletes` would take the former key for one that the source no longer has, and delete the record."""
+    script(path, f"create table people (id text collate nocase primary key, name text); {trigger}")
+    script(path, "insert into people values ('a', 'old'), ('b', 'other')")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("name", pa.string())])
+    arriving = pa.RecordBatch.from_pylist([{"id": "A", "name": "new"}], schema)
+    load(destination, "people", MERGE, [arriving, FINAL], schema, ["id"])
+    assert sorted(query(path, "select * from people")) == [("A", "new"), ("b", "other")]
+
+
+@pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])
 @pytest.mark.parametrize("key", ["integer", "text"])
 def test_merge_leaves_alone_what_never_arrives_and_cannot_be_null(
     key: str, trigger: str, path: Path, destination: SQLiteDestination
