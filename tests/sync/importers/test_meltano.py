@@ -145,6 +145,42 @@ def test_steps_of_dbt_become_a_callback_and_others_are_named(project: Path) -> N
     assert any("'great_expectations:check' is not converted" in note for note in made.notes)
 
 
+def test_a_step_before_the_first_pair_and_a_job_without_one_are_named(project: Path) -> None:
+    jobs = '["seed:run", "tap-postgres target-postgres"]\n  - {name: reports, tasks: ["dbt-postgres:run"]}'
+    project.write_text(
+        PROJECT.replace('["tap-postgres target-postgres dbt-postgres:run", [tap-jsonl, target-jsonl]]', jobs)
+    )
+    made = read_meltano(project)[0]
+    assert "callbacks" not in yaml.safe_load(made.text), "dbt of another job is run when that job is"
+    assert any("job 'nightly': step 'seed:run' is not converted" in note for note in made.notes)
+    assert any("job 'reports': step 'dbt-postgres:run' is not converted" in note for note in made.notes)
+
+
+def test_commands_of_the_file_are_what_dbt_is_called_with(project: Path) -> None:
+    commands = """
+  transformers:
+    - name: dbt-postgres
+      commands: {daily: run --exclude reports, snap: {args: snapshot -s monthly}}
+jobs:"""
+    steps = "dbt-postgres:snap dbt-postgres:daily dbt-postgres:test"
+    project.write_text(PROJECT.replace("\njobs:", commands).replace("dbt-postgres:run", steps))
+    (callback,) = yaml.safe_load(read_meltano(project)[0].text)["callbacks"]
+    assert callback["shell"] == "cd transform && dbt snapshot -s monthly && dbt run --exclude reports && dbt test"
+
+
+def test_an_unknown_word_between_extractor_and_loader_is_refused(project: Path) -> None:
+    project.write_text(
+        PROJECT.replace("tap-postgres target-postgres dbt", "tap-postgres hide-email target-postgres dbt")
+    )
+    with pytest.raises(ConfigError, match="'hide-email' in job 'nightly'"):
+        read_meltano(project)
+
+
+def test_the_environment_of_a_schedule_stands_in_its_line(project: Path) -> None:
+    project.write_text(PROJECT.replace("job: nightly}", "job: nightly, env: {DAY: 'a b'}}"))
+    assert "cd THIS_FOLDER && DAY='a b' syncblocks run THIS_FILE" in read_meltano(project)[0].text
+
+
 def test_a_mapper_is_refused_by_name(project: Path, run_cli: RunCLI) -> None:
     mapper = """
   mappers:
