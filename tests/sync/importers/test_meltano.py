@@ -176,6 +176,21 @@ def test_an_unknown_word_between_extractor_and_loader_is_refused(project: Path) 
         read_meltano(project)
 
 
+def test_what_stands_in_included_files_belongs_to_the_project(project: Path) -> None:
+    extractors, loaders = (
+        PROJECT.index("  extractors:"),
+        PROJECT.index("  loaders:\n    - name: target-postgres\n      pip"),
+    )
+    jobs = PROJECT.index("jobs:")
+    (project.parent / "extract").mkdir()
+    (project.parent / "extract" / "taps.meltano.yml").write_text("plugins:\n" + PROJECT[extractors:loaders])
+    (project.parent / "jobs.yml").write_text(PROJECT[jobs:])
+    text = PROJECT[:extractors] + PROJECT[loaders:jobs] + "include_paths: [./jobs.yml, './extract/*.meltano.yml']\n"
+    whole = [made.text for made in read_meltano(project)]
+    project.write_text(text)
+    assert [made.text for made in read_meltano(project)] == whole
+
+
 def test_the_environment_of_a_schedule_stands_in_its_line(project: Path) -> None:
     project.write_text(PROJECT.replace("job: nightly}", "job: nightly, env: {DAY: 'a b'}}"))
     assert "cd THIS_FOLDER && DAY='a b' syncblocks run THIS_FILE" in read_meltano(project)[0].text
