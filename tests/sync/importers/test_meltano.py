@@ -191,6 +191,29 @@ def test_what_stands_in_included_files_belongs_to_the_project(project: Path) -> 
     assert [made.text for made in read_meltano(project)] == whole
 
 
+def test_values_of_settings_and_what_an_environment_says_of_a_parent_are_kept(project: Path) -> None:
+    text = PROJECT.replace("      filter_schemas: [public]\n", "").replace(
+        "      config:\n        host: db.example",
+        """      settings:
+        - {name: filter_schemas, value: [public]}
+        - {name: host, value: not.this}
+        - {name: ssl.mode, value: $MODE}
+      python: python3.9
+      load_schema: y
+      config:
+        host: db.example""",
+    )
+    overrides = "            config: {dbname: dev}\n        extractors: [{name: tap-postgres, config: {port: 6}}]\n"
+    project.write_text(text.replace("            config: {dbname: dev}\n", overrides))
+    first, _, archive = read_meltano(project, "dev")
+    for made, host in ((first, "db.example"), (archive, "archive.example")):
+        config = yaml.safe_load(made.text)["source"]["config"]["config"]
+        assert (config["host"], config["port"], config["filter_schemas"]) == (host, 6, ["public"])
+        assert config["ssl"] == {"mode": "{{ env_var('MODE') }}"}
+        assert any("'python'" in note for note in made.notes)
+    assert any("_load_schema: y" in note for note in first.notes)
+
+
 def test_the_environment_of_a_schedule_stands_in_its_line(project: Path) -> None:
     project.write_text(PROJECT.replace("job: nightly}", "job: nightly, env: {DAY: 'a b'}}"))
     assert "cd THIS_FOLDER && DAY='a b' syncblocks run THIS_FILE" in read_meltano(project)[0].text
