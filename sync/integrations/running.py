@@ -180,6 +180,7 @@ def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
             task.pipeline,
             streams=streams,
             tags=tags,
+            full_refresh=task.full_refresh,
             retry=before.id,
             order_key=task.order_key,
             wait_for_other=True,

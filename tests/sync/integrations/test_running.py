@@ -158,6 +158,15 @@ def test_a_retry_of_a_run_that_failed_before_its_first_stream_takes_the_streams_
     assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 4)
 
 
+def test_a_retry_of_a_full_refresh_reads_what_is_left_from_scratch(tmp_path: Path) -> None:
+    played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    task = Task(pipeline=shop(tmp_path, trigger="u", b=BAD), full_refresh=True)
+    assert result_of(played(task)).status == "failure"
+    events = played(replace(task, pipeline=shop(tmp_path, trigger="u", b=GOOD), is_retry=True))
+    assert result_of(events).status == "success"
+    assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 2)
+
+
 def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
     played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
     events = played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))
