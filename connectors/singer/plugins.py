@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from ..errors import FatalConnectorError
+from ..errors import ConnectorConfigError, FatalConnectorError
 
 PREFIXES = {"tap-syncblocks-": "tap", "target-syncblocks-": "target"}
 
@@ -16,7 +18,7 @@ def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
     """Run a connector as a tap or a target, with singer-sdk's command line.
 
     Raises:
-        ConnectorConfigError: there is no such connector, or its driver is not installed.
+        ConnectorConfigError: there is no such connector, its driver is not installed, or its config cannot be read.
         FatalConnectorError: a message for a target is none, or does not hold to its SCHEMA.
         SystemExit: always, at the end.
     """
@@ -27,14 +29,31 @@ def run_plugin(kind: str, connector: str, arguments: Sequence[str]) -> None:
     if kind == "tap":
         from .as_tap import tap_class
 
-        tap_class(connector).cli(list(arguments), prog_name=name)
+        tap = tap_class(connector)
+        _check_config(connector, arguments)
+        tap.cli(list(arguments), prog_name=name)
     else:
         from .as_target import UNREADABLE, target_class
 
+        target = target_class(connector)
+        _check_config(connector, arguments)
         try:
-            target_class(connector).cli(list(arguments), prog_name=name)
+            target.cli(list(arguments), prog_name=name)
         except UNREADABLE as error:
             raise FatalConnectorError(f"a message of the tap cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _check_config(connector: str, arguments: Sequence[str]) -> None:
+    for option, file in pairwise(arguments):
+        if option != "--config" or file == "ENV":
+            continue
+        try:
+            json.loads(Path(file).read_bytes())
+        except OSError as error:
+            text = f"--config: {file} cannot be read: {error.strerror}"
+            raise ConnectorConfigError(text, connector=connector) from error
+        except ValueError as error:
+            raise ConnectorConfigError(f"--config: {file} holds no JSON: {error}", connector=connector) from error
 
 
 def main() -> None:

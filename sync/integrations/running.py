@@ -171,9 +171,16 @@ def _run(task: Task, progress: Told) -> RunResult:
 
 def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
     """Go on with the run of an earlier try."""
+    with existing_store(task.pipeline) as store:
+        has_planned = store is not None and bool(store.stream_statuses(before.id))
+    # Without streams it has failed before its first one: its next attempt takes those of the task.
+    streams, tags = ((), ()) if has_planned else (task.streams, task.tags)
     try:
         return run_pipeline(
             task.pipeline,
+            streams=streams,
+            tags=tags,
+            full_refresh=task.full_refresh,
             retry=before.id,
             order_key=task.order_key,
             wait_for_other=True,

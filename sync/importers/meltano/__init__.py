@@ -37,6 +37,10 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
         ConfigError: the file cannot be read, or names no pair of extractor and loader.
     """
     project = _load(path)
+    for pattern in project.get("include_paths") or ():
+        for file in sorted(path.parent.glob(str(pattern))):
+            if file.resolve() != path.resolve():
+                _include(project, _load(file))
     overrides = _environment(project, environment, path)
     pairs = pairs_of(project, path)
     variables = {**texts_of(project.get("env")), **texts_of(overrides.get("env"))}
@@ -71,6 +75,16 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError("is no Meltano project", path=str(path))
     return found
+
+
+def _include(project: dict[str, Any], part: Mapping[str, Any]) -> None:
+    """Add what a file of `include_paths` has, as Meltano does."""
+    for key in ("environments", "jobs", "schedules"):
+        project[key] = [*(project.get(key) or ()), *(part.get(key) or ())]
+    plugins = {kind: list(entries or ()) for kind, entries in (project.get("plugins") or {}).items()}
+    for kind, entries in (part.get("plugins") or {}).items():
+        plugins[kind] = [*plugins.get(kind, ()), *(entries or ())]
+    project["plugins"] = plugins
 
 
 def _environment(project: Mapping[str, Any], wanted: str | None, path: Path) -> Mapping[str, Any]:

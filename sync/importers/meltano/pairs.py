@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
-from .parts import at, entries_of, identifier, names_of
+from .parts import at, entries_of, identifier, names_of, texts_of
 
 #: Meltano's names of intervals -> cron expressions.
 _INTERVALS = {
@@ -40,9 +41,12 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
     found: dict[tuple[str, str], Pair] = {}
     jobs: dict[str, list[Pair]] = {}
     mapped: list[str] = []
+    unknown: list[str] = []
+    apart: list[str] = []
     for job in entries_of(project.get("jobs")):
         name, extractor = str(job.get("name", "")), ""
         jobs[name] = []
+        before: list[str] = []
         for task in _tasks(job.get("tasks")):
             for word in task.split():
                 if word in extractors:
@@ -54,14 +58,28 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
                     extractor = ""
                 elif word in mappings:
                     mapped.append(f"{word!r} in job {name!r}")
+                elif extractor:
+                    unknown.append(f"{word!r} in job {name!r}")
+                elif not jobs[name]:
+                    before.append(_left_out(word, name))
                 else:
-                    _step(word, name, jobs[name] or list(found.values()))
+                    _step(word, name, jobs[name][-1], project)
+        if jobs[name]:
+            jobs[name][0].notes += before
+        apart += [] if jobs[name] else before
     if mapped:
         raise ConfigError(
             f"mappers change records on their way, and nothing here stands for them, so that columns meant to be "
             f"hashed or removed would arrive in clear: {', '.join(mapped)}. Take them out of the job (of a copy of "
             "this file), run this again, and do their work by `columns: {exclude: ...}` of a stream, by a transformer, "
             "or by `stream_maps` in the config of a tap that knows it",
+            path=str(path),
+            key="jobs",
+        )
+    if unknown:
+        raise ConfigError(
+            f"what stands between an extractor and its loader is no loader and no mapping of this file: "
+            f"{', '.join(unknown)}",
             path=str(path),
             key="jobs",
         )
@@ -84,7 +102,9 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
             "nothing says which extractor and loader belong together",
             path=str(path),
         )
-    return list(found.values())
+    pairs = list(found.values())
+    pairs[0].notes += apart
+    return pairs
 
 
 def _tasks(tasks: Any) -> Iterator[str]:
@@ -99,15 +119,27 @@ def _mappings(project: Mapping[str, Any]) -> set[str]:
     return {*named, *names_of(project, "mappers")}
 
 
-def _step(word: str, job: str, pairs: Sequence[Pair]) -> None:
+def _step(word: str, job: str, pair: Pair, project: Mapping[str, Any]) -> None:
     """Note a step that is neither extractor nor loader with the pair before it."""
     plugin, _, command = word.partition(":")
-    if not pairs:
-        return
     if plugin == "dbt" or plugin.startswith("dbt-"):
-        pairs[-1].dbt += [command or "run"]
+        pair.dbt.append(_command(project, plugin, command) or "run")
     else:
-        pairs[-1].notes.append(f"job {job!r}: step {word!r} is not converted; a `shell` callback can run it")
+        pair.notes.append(_left_out(word, job))
+
+
+def _left_out(word: str, job: str) -> str:
+    return f"job {job!r}: step {word!r} is not converted; a `shell` callback can run it"
+
+
+def _command(project: Mapping[str, Any], plugin: str, name: str) -> str:
+    """Return the arguments of a plugin's command: those that the file gives the name, else the name."""
+    for entries in (at(project, "plugins") or {}).values():
+        for entry in entries_of(entries):
+            said = at(entry, "commands", name) if entry.get("name") == plugin else None
+            if said:
+                return str(said.get("args", name) if isinstance(said, Mapping) else said)
+    return name
 
 
 def _schedule(schedule: Mapping[str, Any]) -> list[str]:
@@ -115,7 +147,8 @@ def _schedule(schedule: Mapping[str, Any]) -> list[str]:
     cron = _INTERVALS.get(interval, interval)
     if cron in ("", "None", "@once", "@manual"):
         return [f"Schedule {schedule.get('name')!r}: {interval or 'none'}"]
+    environ = "".join(f"{key}={shlex.quote(value)} " for key, value in texts_of(schedule.get("env")).items())
     return [
         f"Schedule {schedule.get('name')!r}, as a line of a crontab (syncblocks leaves the time to cron):",
-        f"  {cron}  cd THIS_FOLDER && syncblocks run THIS_FILE",
+        f"  {cron}  cd THIS_FOLDER && {environ}syncblocks run THIS_FILE",
     ]

@@ -15,6 +15,9 @@ from .parts import at, entries_of
 #: Meltano's variable for the schema that a loader writes into: the extractor's `_load_schema`, else its namespace.
 LOAD_SCHEMA = "MELTANO_EXTRACT__LOAD_SCHEMA"
 
+#: Keys of a plugin, beside its settings, that nothing here stands for.
+_LEFT_OUT = ("select_filter", "state", "use_cached_catalog", "python", "dialect", "target_schema")
+
 
 @dataclass(slots=True)
 class Plugin:
@@ -50,9 +53,14 @@ def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: st
         current = str(entry["inherit_from"]) if entry.get("inherit_from") else None
     base = str(chain[0].get("inherit_from") or chain[0].get("name"))
     plugin = Plugin(name=base)
-    over = next((e for e in entries_of(at(overrides, "config", "plugins", kind)) if e.get("name") == name), {})
-    for entry in (*chain, over):
+    for entry in chain:
+        for setting in entries_of(entry.get("settings")):
+            if setting.get("value") is not None:
+                _say(plugin, str(setting.get("name")), setting["value"])
+    over = {str(entry.get("name")): entry for entry in entries_of(at(overrides, "config", "plugins", kind))}
+    for entry in chain:
         _merge(plugin, entry)
+        _merge(plugin, over.get(str(entry.get("name")), {}))
     locked = _locked(path.parent, kind, chain)
     if not plugin.pip and not plugin.executable:
         plugin.pip = str(locked.get("pip_url") or base)
@@ -69,18 +77,26 @@ def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
     plugin.metadata |= entry.get("metadata") or {}
     plugin.schema |= entry.get("schema") or {}
     plugin.env |= entry.get("env") or {}
+    plugin.load_schema = str(entry.get("load_schema") or plugin.load_schema)
+    for key in _LEFT_OUT:
+        if entry.get(key):
+            plugin.notes.append(f"{plugin.name}: Meltano's own key {key!r} is left out")
     for key, value in (entry.get("config") or {}).items():
-        if key == "_select":
-            plugin.select = list(value)
-        elif key.startswith("_metadata."):
-            stream, _, name = key.removeprefix("_metadata.").rpartition(".")
-            plugin.metadata.setdefault(stream, {})[name] = value
-        elif key == "_load_schema":
-            plugin.load_schema = str(value)
-        elif key.startswith("_"):
-            plugin.notes.append(f"{plugin.name}: Meltano's own setting {key!r} is left out")
-        else:
-            _set(plugin.config, key, value)
+        _say(plugin, key, value)
+
+
+def _say(plugin: Plugin, key: str, value: Any) -> None:
+    if key == "_select":
+        plugin.select = list(value)
+    elif key.startswith("_metadata."):
+        stream, _, name = key.removeprefix("_metadata.").rpartition(".")
+        plugin.metadata.setdefault(stream, {})[name] = value
+    elif key == "_load_schema":
+        plugin.load_schema = str(value)
+    elif key.startswith("_"):
+        plugin.notes.append(f"{plugin.name}: Meltano's own setting {key!r} is left out")
+    else:
+        _set(plugin.config, key, value)
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:

@@ -21,8 +21,11 @@ def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) ->
         can: abilities of the destination.
 
     Raises:
-        ConfigError: the stream cannot be filled, has no such column, or has not been loaded yet.
+        ConfigError: no such stream, it cannot be filled, has no such column, or has not been loaded yet.
     """
+    for name in columns:
+        if all(planned.name != name for planned in plan.streams):
+            raise ConfigError(f"stream {name!r} is none of this run; `syncblocks plan` lists them", key="STREAM")
     return replace(
         plan,
         streams=tuple(

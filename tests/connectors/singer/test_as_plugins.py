@@ -39,6 +39,15 @@ def tap(folder: Path, run_cli: RunCLI, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.parametrize("kind", ["tap", "target"])
+def test_a_config_that_cannot_be_read_is_named(kind: str, shop: Path, run_cli: RunCLI) -> None:
+    (shop / "config.json").write_text("path: shop.db\n")
+    done = run_cli([kind, "sqlite", "--config", "config.json"], shop)
+    assert (done.returncode, "config.json holds no JSON" in done.stderr) == (2, True), done.stderr
+    done = run_cli([kind, "sqlite", "--config", "missing.json"], shop)
+    assert (done.returncode, "missing.json" in done.stderr) == (2, True), done.stderr
+
+
 def catalog(folder: Path, run_cli: RunCLI, *, deselect: str = "", replication_key: str = "") -> Path:
     """Discover, and select as Meltano does: by metadata."""
     done = run_cli(["tap", "sqlite", "--config", "config.json", "--discover"], folder)

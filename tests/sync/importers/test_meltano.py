@@ -145,6 +145,80 @@ def test_steps_of_dbt_become_a_callback_and_others_are_named(project: Path) -> N
     assert any("'great_expectations:check' is not converted" in note for note in made.notes)
 
 
+def test_a_step_before_the_first_pair_and_a_job_without_one_are_named(project: Path) -> None:
+    jobs = '["seed:run", "tap-postgres target-postgres"]\n  - {name: reports, tasks: ["dbt-postgres:run"]}'
+    project.write_text(
+        PROJECT.replace('["tap-postgres target-postgres dbt-postgres:run", [tap-jsonl, target-jsonl]]', jobs)
+    )
+    made = read_meltano(project)[0]
+    assert "callbacks" not in yaml.safe_load(made.text), "dbt of another job is run when that job is"
+    assert any("job 'nightly': step 'seed:run' is not converted" in note for note in made.notes)
+    assert any("job 'reports': step 'dbt-postgres:run' is not converted" in note for note in made.notes)
+
+
+def test_commands_of_the_file_are_what_dbt_is_called_with(project: Path) -> None:
+    commands = """
+  transformers:
+    - name: dbt-postgres
+      commands: {daily: run --exclude reports, snap: {args: snapshot -s monthly}}
+jobs:"""
+    steps = "dbt-postgres:snap dbt-postgres:daily dbt-postgres:test"
+    project.write_text(PROJECT.replace("\njobs:", commands).replace("dbt-postgres:run", steps))
+    (callback,) = yaml.safe_load(read_meltano(project)[0].text)["callbacks"]
+    assert callback["shell"] == "cd transform && dbt snapshot -s monthly && dbt run --exclude reports && dbt test"
+
+
+def test_an_unknown_word_between_extractor_and_loader_is_refused(project: Path) -> None:
+    project.write_text(
+        PROJECT.replace("tap-postgres target-postgres dbt", "tap-postgres hide-email target-postgres dbt")
+    )
+    with pytest.raises(ConfigError, match="'hide-email' in job 'nightly'"):
+        read_meltano(project)
+
+
+def test_what_stands_in_included_files_belongs_to_the_project(project: Path) -> None:
+    extractors, loaders = (
+        PROJECT.index("  extractors:"),
+        PROJECT.index("  loaders:\n    - name: target-postgres\n      pip"),
+    )
+    jobs = PROJECT.index("jobs:")
+    (project.parent / "extract").mkdir()
+    (project.parent / "extract" / "taps.meltano.yml").write_text("plugins:\n" + PROJECT[extractors:loaders])
+    (project.parent / "jobs.yml").write_text(PROJECT[jobs:])
+    text = PROJECT[:extractors] + PROJECT[loaders:jobs] + "include_paths: [./jobs.yml, './extract/*.meltano.yml']\n"
+    whole = [made.text for made in read_meltano(project)]
+    project.write_text(text)
+    assert [made.text for made in read_meltano(project)] == whole
+
+
+def test_values_of_settings_and_what_an_environment_says_of_a_parent_are_kept(project: Path) -> None:
+    text = PROJECT.replace("      filter_schemas: [public]\n", "").replace(
+        "      config:\n        host: db.example",
+        """      settings:
+        - {name: filter_schemas, value: [public]}
+        - {name: host, value: not.this}
+        - {name: ssl.mode, value: $MODE}
+      python: python3.9
+      load_schema: y
+      config:
+        host: db.example""",
+    )
+    overrides = "            config: {dbname: dev}\n        extractors: [{name: tap-postgres, config: {port: 6}}]\n"
+    project.write_text(text.replace("            config: {dbname: dev}\n", overrides))
+    first, _, archive = read_meltano(project, "dev")
+    for made, host in ((first, "db.example"), (archive, "archive.example")):
+        config = yaml.safe_load(made.text)["source"]["config"]["config"]
+        assert (config["host"], config["port"], config["filter_schemas"]) == (host, 6, ["public"])
+        assert config["ssl"] == {"mode": "{{ env_var('MODE') }}"}
+        assert any("'python'" in note for note in made.notes)
+    assert any("_load_schema: y" in note for note in first.notes)
+
+
+def test_the_environment_of_a_schedule_stands_in_its_line(project: Path) -> None:
+    project.write_text(PROJECT.replace("job: nightly}", "job: nightly, env: {DAY: 'a b'}}"))
+    assert "cd THIS_FOLDER && DAY='a b' syncblocks run THIS_FILE" in read_meltano(project)[0].text
+
+
 def test_a_mapper_is_refused_by_name(project: Path, run_cli: RunCLI) -> None:
     mapper = """
   mappers:

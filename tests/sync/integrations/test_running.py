@@ -147,6 +147,26 @@ def test_a_retry_is_the_next_attempt_over_what_did_not_succeed(tmp_path: Path) -
     assert (tmp_path / "note.py.log").read_text().split("\n")[:-1] == ["a 1", "b 2"]
 
 
+def test_a_retry_of_a_run_that_failed_before_its_first_stream_takes_the_streams_of_the_task(tmp_path: Path) -> None:
+    played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.csv").unlink()
+    task = Task(pipeline=shop(tmp_path, trigger="u"), streams=["b"])
+    assert result_of(played(task)).status == "failure"
+    events = played(replace(task, pipeline=shop(tmp_path, trigger="u", a=GOOD, b=GOOD), is_retry=True))
+    assert (list(ended(events)), result_of(events).run_id) == (["b"], 2)
+    assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 4)
+
+
+def test_a_retry_of_a_full_refresh_reads_what_is_left_from_scratch(tmp_path: Path) -> None:
+    played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    task = Task(pipeline=shop(tmp_path, trigger="u", b=BAD), full_refresh=True)
+    assert result_of(played(task)).status == "failure"
+    events = played(replace(task, pipeline=shop(tmp_path, trigger="u", b=GOOD), is_retry=True))
+    assert result_of(events).status == "success"
+    assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 2)
+
+
 def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
     played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
     events = played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))

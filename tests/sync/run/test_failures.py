@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from syncblocks import Progress, load_pipeline
-from syncblocks.sync.errors import ConfigError
+from syncblocks.connectors.memory import database
+from syncblocks.sync.errors import ConfigError, NothingToRetry
 from syncblocks.sync.run.redelivery import redeliver
 from syncblocks.sync.store import Store
 from tests.sync.pipelines import Bench, statuses
@@ -297,6 +298,21 @@ def test_retry_starts_a_new_attempt_over_what_did_not_succeed(bench: Bench) -> N
         ("b", 2, 0, False),
         ("c", 2, 1, True),
     ]
+
+
+def test_a_run_that_failed_before_its_first_stream_is_retried_as_a_whole(bench: Bench) -> None:
+    bench.document["streams"] = [{"stream": "a"}, {"stream": "b"}]
+    for name in ("a", "b"):
+        bench.seed(name, 3)
+    bench.run()
+    del database(bench.source_name).tables["b"]
+    failed = bench.run()
+    assert (failed.status, failed.streams) == ("failure", ())
+    bench.seed("b", 4)
+    retried = bench.run(retry=True)
+    assert (retried.run_id, statuses(retried)) == (failed.run_id, {"a": "success", "b": "success"})
+    with pytest.raises(NothingToRetry):
+        bench.run(retry=True)
 
 
 def test_a_variable_that_the_file_has_got_since_reaches_functions_of_a_retry_and_due_events(bench: Bench) -> None:

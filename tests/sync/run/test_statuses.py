@@ -109,6 +109,15 @@ def test_the_first_success_after_failures_is_told_as_recovered_with_the_same_fla
     ]
 
 
+def test_a_block_that_succeeds_while_its_stream_fails_again_is_not_told_as_recovered(bench: Bench) -> None:
+    bench.seed("a", 2)
+    bench.document["destination"]["config"] |= {"fail_on": {"a": 1}, "fail_times": 2}
+    bench.document["callbacks"][0]["on"] = ["source"]
+    for _ in range(3):
+        bench.run()
+    assert [c["status"] for c in heard(bench)] == ["success", "success", "success", "recovered"]
+
+
 def test_the_pipelines_event_has_totals_and_the_failed_streams(bench: Bench) -> None:
     bench.seed("a", 2)
     bench.seed("b", 3)
