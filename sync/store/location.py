@@ -12,6 +12,7 @@ from pathlib import Path
 
 from syncblocks.connectors.local_files import make_private_folder
 
+from ..config.current_folder import absolute
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
 
@@ -66,7 +67,8 @@ def locate(url: str, folder: Path | None = None) -> Location:
         raise _not_a_store("it names no file")
     if "?" in name:
         raise _not_a_store("SQLite takes no options behind a `?`")
-    path = (folder or Path.cwd()).absolute() / Path(name).expanduser()
+    path = Path(name).expanduser()
+    path = absolute(path if folder is None else folder / path)
     return Location(shown=f"sqlite:///{path}", path=path)
 
 
