@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.stream import Condition, Stream
 
@@ -304,8 +305,9 @@ def _conform(table: pa.Table, schema: pa.Schema, block: str) -> pa.RecordBatch:
                 column = _cast(column, field.type)
             except pa.ArrowException as error:
                 raise TransformError(
-                    f"block {block!r}: column {field.name!r} was {field.type} in an earlier batch and is {column.type} "
-                    f"now: {error}. Set its type in the function, e.g. df[{field.name!r}].astype(...)"
+                    f"block {block!r}: column {field.name!r} was {type_text(field.type)} in an earlier batch and is "
+                    f"{type_text(column.type)} now: {error}. Set its type in the function, e.g. "
+                    f"df[{field.name!r}].astype(...)"
                 ) from error
         columns.append(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
