@@ -252,6 +252,15 @@ def test_verify_names_what_differs_and_repairs_it(shop: Bench) -> None:
     assert [row["id"] for row in shop.rows("a")] == [0, 1, 2]
 
 
+def test_verify_tells_a_table_that_was_never_written_from_one_that_is_gone(shop: Bench) -> None:
+    (told,) = verify(shop.document)
+    assert (told.verdict, told.source_records, told.destination_records) == ("differs", 3, 0)
+    assert told.notes == ("there is no destination table: no run has written the stream yet",)
+    run_pipeline(shop.document)
+    del shop.destination.tables["a"]
+    assert verify(shop.document)[0].notes == ("there is no destination table: a run has written it",)
+
+
 def test_cancel_ends_a_run_from_another_thread(shop: Bench) -> None:
     assert cancel(shop.document) is None
     shop.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
