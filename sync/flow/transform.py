@@ -191,6 +191,8 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     for name in frame.columns:
         try:
             column = pa.Array.from_pandas(frame[name])
+            if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name.startswith("pandas."):
+                raise pa.ArrowNotImplementedError(str(frame[name].dtype))  # beneath it are ordinals of periods
             if frame[name].dtype == object:
                 check_inferred(frame[name], column.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:

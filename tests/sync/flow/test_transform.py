@@ -200,7 +200,7 @@ def test_dates_with_nothing_among_them_are_dates() -> None:
     assert batch["day"].to_pylist() == [date(2026, 1, 1), None, None]
 
 
-@pytest.mark.parametrize("value", [2**70, 1j])
+@pytest.mark.parametrize("value", [2**70, 1j, pd.Period("2024-01", "M"), pd.Interval(0, 1)])
 def test_a_value_without_a_type_names_block_and_column(value: Any) -> None:
     with pytest.raises(TransformError, match=r"block '.*': column 'odd' holds values for which there is no type"):
-        applied(lambda frame: frame.assign(odd=[value]), pa.record_batch({"id": [1]}))
+        applied(lambda frame: frame.assign(odd=pd.Series([value])), pa.record_batch({"id": [1]}))
