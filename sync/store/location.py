@@ -12,7 +12,6 @@ from pathlib import Path
 
 from syncblocks.connectors.local_files import make_private_folder
 
-from ..config.current_folder import absolute
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
 
@@ -68,7 +67,10 @@ def locate(url: str, folder: Path | None = None) -> Location:
     if "?" in name:
         raise _not_a_store("SQLite takes no options behind a `?`")
     path = Path(name).expanduser()
-    path = absolute(path if folder is None else folder / path)
+    if not path.is_absolute():
+        from ..config.current_folder import absolute  # opening a store needs no YAML
+
+        path = absolute((folder or Path()) / path)
     return Location(shown=f"sqlite:///{path}", path=path)
 
 
