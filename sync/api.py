@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from syncblocks.connectors.stream import Stream
 
 from .config import Pipeline, load_pipeline
+from .config.arguments import AnyPipeline, checks_arguments
 from .plan.selection import matching_names
 from .run import previews
 from .run.pipeline import run_pipeline
@@ -19,10 +19,8 @@ from .state.stream_state import State, read_state, refuse_while_running
 from .store.model import PipelineRun
 from .verify.verification import StreamVerification, verify_streams
 
-#: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-AnyPipeline = Pipeline | str | Path | Mapping[str, Any]
 
-
+@checks_arguments
 def discover(pipeline: AnyPipeline, *, streams: Sequence[str] = ()) -> tuple[Stream, ...]:
     """Return the streams of the source with columns and keys, also those that the pipeline does not select.
 
@@ -39,6 +37,7 @@ def discover(pipeline: AnyPipeline, *, streams: Sequence[str] = ()) -> tuple[Str
     return tuple(offered[name] for name in matching_names(list(offered), streams))
 
 
+@checks_arguments
 def list_streams(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of the streams that the pipeline selects, in run order.
 
@@ -55,6 +54,7 @@ def list_streams(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Se
         return session.select(streams, tags=tags).wanted
 
 
+@checks_arguments
 def preview(pipeline: AnyPipeline, stream: str, *, limit: int = 10) -> Preview:
     """Return the first records of a selected stream as they would arrive: renames and transformers applied.
 
@@ -66,6 +66,7 @@ def preview(pipeline: AnyPipeline, stream: str, *, limit: int = 10) -> Preview:
         return previews.preview(session, stream, limit)
 
 
+@checks_arguments
 def count(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the records of each selected stream and of its destination table; arguments as of `list_streams`.
 
@@ -77,6 +78,7 @@ def count(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[
         return count_streams(session, streams, tags)
 
 
+@checks_arguments
 def state(pipeline: AnyPipeline) -> State:
     """Return the bookmarks of all streams from the destination's ledger, else the run store's copy.
 
@@ -88,6 +90,7 @@ def state(pipeline: AnyPipeline) -> State:
         return read_state(session, store)
 
 
+@checks_arguments
 def verify(
     pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = (), repair: bool = False
 ) -> tuple[StreamVerification, ...]:
@@ -139,6 +142,7 @@ def _of_last_interval(pipeline: Pipeline) -> Pipeline:
     return pipeline if interval is None else pipeline.during(interval)
 
 
+@checks_arguments
 def cancel(pipeline: AnyPipeline) -> int | None:
     """Ask the active run of a pipeline to stop, from another thread or process: its streams end as cancelled.
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from ..arrow.type_names import type_text
 from ..sides import DIGITS, Compared, Form
 from ..stream import WIDENS
 from .nested import is_carried, is_same_shape, is_written
@@ -122,9 +123,10 @@ def _form(
             (source, destination), natives, systems, keeps_json, array_items, strict=True
         )
     )
+    names = natives[0] or type_text(source.type), natives[1] or type_text(destination.type)
     if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
         is_plain = right.family == "text" and not right.is_own and not is_key
-        return _Chosen(Form.TEXT) if is_plain else f"the destination has it as {natives[1] or destination.type}"
+        return _Chosen(Form.TEXT) if is_plain else f"the destination has it as {names[1]}"
     if not is_key:
         if is_same and systems == ("postgres", "postgres"):
             return _Chosen(Form.NATIVE)
@@ -136,9 +138,9 @@ def _form(
         or _shared(left, right, source, destination, systems, is_same=is_same)
     )
     if form is None:
-        return f"{natives[0] or source.type} and {natives[1] or destination.type} have no form in common"
+        return f"{names[0]} and {names[1]} have no form in common"
     if is_key and form.form not in KEY_FORMS:
-        return f"a key of type {source.type} has no order that all systems share"
+        return f"a key of type {type_text(source.type)} has no order that all systems share"
     return form
 
 

@@ -56,8 +56,8 @@ class DataFile:
     name: str
     #: Its staged name, if it may not have been moved yet.
     moved_from: str | None = None
-    #: Columns that the path adds.
-    partitions: tuple[tuple[str, str | None], ...] = ()
+    #: Folders of the path that add a column each, such as `day=2024-01-31`.
+    folders: tuple[str, ...] = ()
     #: Columns from the manifest; no types are inferred.
     schema: pa.Schema | None = None
     #: As it was listed; None: it was not.
@@ -70,6 +70,28 @@ class DataFile:
     @property
     def label(self) -> str:
         return self.storage.label(self.name) + (f":{self.member}" if self.member else "")
+
+    @property
+    def partitions(self) -> tuple[tuple[str, str | None], ...]:
+        """The columns that the path adds, with their texts.
+
+        Raises:
+            FatalConnectorError: a folder has a name that is none, or two folders name one column.
+        """
+        if not self.folders:
+            return ()
+        pairs = [folder.partition("=") for folder in self.folders]
+        try:
+            values = tuple((_decoded(key), None if value == HIVE_NULL else _decoded(value)) for key, _, value in pairs)
+        except UnicodeError as error:
+            raise FatalConnectorError(
+                f"{self.label}: a folder's column or value is no UTF-8: rename the folder", key="path"
+            ) from error
+        if len({key for key, _ in values}) < len(values):
+            raise FatalConnectorError(
+                f"{self.label}: two folders of the path give one column: rename one of them", key="path"
+            )
+        return values
 
     @property
     def place(self) -> str:
@@ -474,18 +496,7 @@ class _Finder:
 
     def _file(self, name: str, start: int = 0) -> DataFile:
         folders = name[start:].split("/")[:-1]
-        pairs = [folder.partition("=") for folder in folders if "=" in folder]
-        try:
-            values = tuple((_decoded(key), None if value == HIVE_NULL else _decoded(value)) for key, _, value in pairs)
-        except UnicodeError as error:
-            raise FatalConnectorError(
-                f"{self._storage.label(name)}: a folder's column or value is no UTF-8: rename the folder", key="path"
-            ) from error
-        if len({key for key, _ in values}) < len(values):
-            raise FatalConnectorError(
-                f"{self._storage.label(name)}: two folders of the path give one column: rename one of them", key="path"
-            )
-        return DataFile(self._storage, name, partitions=values)
+        return DataFile(self._storage, name, folders=tuple(folder for folder in folders if "=" in folder))
 
 
 def _decoded(text: str) -> str:

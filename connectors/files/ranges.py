@@ -85,7 +85,7 @@ def part_of(file: DataFile, **changes: Any) -> FilePart:
         storage=file.storage,
         name=file.name,
         moved_from=file.moved_from,
-        partitions=file.partitions,
+        folders=file.folders,
         schema=file.schema,
         listed=file.listed,
         member=file.member,

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..arrow import compute as pc
 from ..arrow.decimals import as_number
+from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
 from ..stream import Stream
 from .json_schema import json_schema
@@ -100,8 +101,8 @@ class RecordLines:
             return _as_text(array)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise FatalConnectorError(
-                f"column {name!r} of type {array.type}: {str(error).splitlines()[0]}; a Singer message cannot hold it, "
-                "leave the column out with `columns` or change it in a transformer",
+                f"column {name!r} of type {type_text(array.type)}: {str(error).splitlines()[0]}; a Singer message "
+                "cannot hold it, leave the column out with `columns` or change it in a transformer",
                 stream=self._stream,
             ) from error
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..arrow.shared_fields import shared_field
+from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
@@ -306,7 +307,8 @@ def _mismatched_record(stream: Stream, row: Sequence[Any], encoding: str) -> Rej
     values = {name: value.decode(encoding, "backslashreplace") for name, value in zip(names, row, strict=False)}
     wrong = [name for name, is_wrong in zip(names, row[len(names) :], strict=True) if is_wrong]
     shown = ", ".join(
-        f"column {name!r}: {values[name][:60]} does not fit {stream.schema.field(name).type}" for name in wrong
+        f"column {name!r}: {values[name][:60]} does not fit {type_text(stream.schema.field(name).type)}"
+        for name in wrong
     )
     return rejection(values, shown)
 
@@ -315,7 +317,7 @@ def _mismatch_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason:
     rowid, stored, value = row[0], row[1], row[2].decode(encoding, "replace")
     declared = (field.metadata or {}).get(b"native_type", b"").decode()
     place = f", rowid {rowid}" if rowid is not None else ""
-    promise = f"declared {declared}" if declared else f"taken for {field.type} after its first values"
+    promise = f"declared {declared}" if declared else f"taken for {type_text(field.type)} after its first values"
     return FatalConnectorError(
         f"table {stream.name!r}, column {field.name!r}{place}: {value} is stored as {stored}, which does not fit a "
         f"column {promise}{f' ({reason})' if reason else ''}; correct the value, exclude the column with `columns`, or "

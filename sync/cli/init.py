@@ -10,7 +10,6 @@ import click
 
 from .console import Console
 from .options import common
-from .pipeline_file import current_folder
 
 PIPELINE = """\
 # A pipeline of syncblocks. `syncblocks plan` shows what a run would do, `syncblocks run` does it.
@@ -120,6 +119,8 @@ def init_command(
     mage_data: Path | None,
 ) -> int:
     """Write a small pipeline with data and a callback that runs at once. Never overwrites a file."""
+    from ..config.current_folder import current_folder
+
     current_folder()
     if mage is None and (pipeline or mage_data):
         raise click.UsageError("--pipeline and --mage-data go with --from-mage")

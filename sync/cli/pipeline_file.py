@@ -11,21 +11,7 @@ from ..pipeline_files import SUFFIXES, pipeline_files, yaml_files
 if TYPE_CHECKING:
     from ..config import Pipeline
 
-__all__ = ["SUFFIXES", "current_folder", "file_words", "find_file", "pipeline_files"]
-
-
-def current_folder() -> Path:
-    """Return the current folder.
-
-    Raises:
-        ConfigError: it was deleted; relative paths have no meaning then.
-    """
-    from ..errors import ConfigError
-
-    try:
-        return Path.cwd()
-    except FileNotFoundError as error:
-        raise ConfigError("the current folder has been deleted: change into another one (`cd`)") from error
+__all__ = ["SUFFIXES", "file_words", "find_file", "pipeline_files"]
 
 
 def find_file(file: Path | None) -> Path:
@@ -34,6 +20,7 @@ def find_file(file: Path | None) -> Path:
     Raises:
         ConfigError: there is none, or more than one.
     """
+    from ..config.current_folder import current_folder
     from ..errors import ConfigError, nearest_match
 
     current_folder()

@@ -275,18 +275,18 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
         console.echo(_never_started(result), color="yellow")
     if result.error:
         console.echo(f"error: {result.error}", color="red")
-    for step in _next_steps(result, file):
+    for step in next_steps(result, file):
         console.echo(step, color="yellow")
     show_callbacks(console, result.callbacks, file)
 
 
-def _next_steps(result: RunResult, file: str) -> list[str]:
+def next_steps(result: RunResult, file: str) -> list[str]:
     """Return what to do about a run that did not succeed."""
     steps = []
     if result.run_id is not None and result.status != "success":
         steps.append(f"next: `syncblocks runs show{file} {result.run_id}` shows what happened")
         steps.append(f"      `syncblocks runs retry{file}` runs what did not succeed")
-    if result.status == "failure" and result.signal is None and any(stream.error for stream in result.streams):
+    if result.status == "failure" and result.signal is None and any(each.is_retriable for each in result.streams):
         steps.append("      `retries:` of a stream repeats it after an error that may pass")
     if any(stream.verdict == "differs" for stream in result.streams):
         steps.append(f"next: `syncblocks verify{file}` shows what differs, and what mends it")

@@ -11,7 +11,6 @@ import click
 
 from .console import Console
 from .options import common
-from .pipeline_file import current_folder
 
 if TYPE_CHECKING:
     from ..config.sync_command import Quick
@@ -61,6 +60,7 @@ def sync_command(
     DST x.csv, x.jsonl or x.parquet is one file of one stream.
     A typed password becomes a reference to an environment variable in the file.
     """
+    from ..config.current_folder import current_folder
     from ..config.endpoints import joined
     from ..config.sync_command import quick_pipeline
     from .run import execute

@@ -19,8 +19,10 @@ from syncblocks.connectors.errors import ConnectorConfigError
 
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
+from .arguments import AnyPipeline, checks_arguments
 from .checks import check_pipeline, check_store
 from .conditions import check_conditions, is_condition
+from .current_folder import absolute
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
@@ -67,8 +69,9 @@ _SHELL_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _SENSITIVE_SECTIONS = ("source", "destination", "store", "variables", "mask_key")
 
 
+@checks_arguments
 def load_pipeline(
-    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
+    given: AnyPipeline,
     *,
     folder: str | os.PathLike[str] | None = None,
     variables: Mapping[str, Any] | None = None,
@@ -98,7 +101,6 @@ def load_pipeline(
     Raises:
         ConfigError: the first mistake, with file, line, key, allowed values and the nearest match; `others` has the
             further ones.
-        TypeError: `folder` with a file, whose own folder counts.
     """
     document, home = _document(given, folder, text)
     moment = _execution_date(execution_date)
@@ -127,19 +129,16 @@ def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
     return interval
 
 
-def _document(
-    given: Pipeline | str | os.PathLike[str] | Mapping[str, Any],
-    folder: str | os.PathLike[str] | None,
-    text: str | None,
-) -> tuple[Document, Path]:
+def _document(given: AnyPipeline, folder: str | os.PathLike[str] | None, text: str | None) -> tuple[Document, Path]:
     """Return what was given and the folder where its relative paths start."""
     if isinstance(given, Pipeline):
         given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
-        return mapping_document(given), Path.absolute(Path(folder or ""))
+        return mapping_document(given), absolute(Path(folder or ""))
     if folder is not None:
-        raise TypeError("`folder` goes with a mapping: relative paths of a file start at the file's own folder")
-    return read_document(Path(given), text), Path.absolute(Path(given)).parent
+        raise ConfigError("goes with a mapping: relative paths of a file start at the file's own folder", key="folder")
+    home = absolute(Path(given)).parent
+    return read_document(Path(given), text), home
 
 
 _MOMENT = re.compile(r"\{\{\s*(execution_date|interval_(start|end)_datetime|interval_start_datetime_previous)\s*\}\}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .current_folder import absolute
 from .load import load_pipeline
 from .mapping_document import mapping_document
 from .pipeline import Pipeline
@@ -40,7 +41,7 @@ def load_names(
         ConfigError: that part is wrong, or uses a variable that is a secret.
     """
     document = mapping_document(given) if isinstance(given, Mapping) else read_document(Path(given))
-    home = Path(folder or "") if isinstance(given, Mapping) else Path.absolute(Path(given)).parent
+    home = absolute(Path(folder or "")) if isinstance(given, Mapping) else absolute(Path(given)).parent
     value = document.value
     entries, variables = value.get("streams"), value.get("variables")
     named = {key: value[key] for key in _KEPT if key in value}

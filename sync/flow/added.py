@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream
 
 from ..errors import SyncError
@@ -32,8 +33,8 @@ class AddedColumn:
     is_kept: bool = False
 
     def __str__(self) -> str:
-        """Return it for people to read: `_synced_at (timestamp[us, tz=UTC]) = 2026-01-31 ..., kept on update`."""
-        shown = f"{self.field.name} ({self.field.type}) = {self.value}"
+        """Return it for people to read: `_synced_at (timestamptz) = 2026-01-31 ..., kept on update`."""
+        shown = f"{self.field.name} ({type_text(self.field.type)}) = {self.value}"
         return f"{shown}, kept on update" if self.is_kept else shown
 
 

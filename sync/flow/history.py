@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO
 
 from ..errors import SyncError
@@ -66,7 +67,8 @@ class HistoryColumns:
             raise SyncError(f"column {self.bookmark!r} is gone, and `valid_from: bookmark` needs it")
         column = batch.column(self.bookmark)
         if not pa.types.is_timestamp(column.type):
-            raise SyncError(f"column {self.bookmark!r} is {column.type}, and `valid_from: bookmark` needs a time")
+            kind = type_text(column.type)
+            raise SyncError(f"column {self.bookmark!r} is {kind}, and `valid_from: bookmark` needs a time")
         # A time without a zone is in UTC.
         return pc.cast(pc.cast(column, pa.timestamp("us", column.type.tz), safe=False), _TIME)
 

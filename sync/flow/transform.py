@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.stream import Condition, Stream
 
@@ -190,6 +191,8 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     for name in frame.columns:
         try:
             column = pa.Array.from_pandas(frame[name])
+            if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name.startswith("pandas."):
+                raise pa.ArrowNotImplementedError(str(frame[name].dtype))  # beneath it are ordinals of periods
             if frame[name].dtype == object:
                 check_inferred(frame[name], column.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -304,8 +307,9 @@ def _conform(table: pa.Table, schema: pa.Schema, block: str) -> pa.RecordBatch:
                 column = _cast(column, field.type)
             except pa.ArrowException as error:
                 raise TransformError(
-                    f"block {block!r}: column {field.name!r} was {field.type} in an earlier batch and is {column.type} "
-                    f"now: {error}. Set its type in the function, e.g. df[{field.name!r}].astype(...)"
+                    f"block {block!r}: column {field.name!r} was {type_text(field.type)} in an earlier batch and is "
+                    f"{type_text(column.type)} now: {error}. Set its type in the function, e.g. "
+                    f"df[{field.name!r}].astype(...)"
                 ) from error
         columns.append(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)

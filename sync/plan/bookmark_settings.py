@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
@@ -36,7 +37,8 @@ def bookmarks_of(
         field = stream.schema.field(name)
         if not stream.keeps_own_bookmark and not has_order(field):
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
-            raise fail("bookmark_properties", f"values of column {name!r} ({field.type}) have no order", ordered)
+            text = f"values of column {name!r} ({type_text(field.type)}) have no order"
+            raise fail("bookmark_properties", text, ordered)
     return tuple(configured)
 
 
@@ -161,5 +163,5 @@ def bookmark_start_of(
     try:
         return condition_of(stream.schema.field(bookmarks[0]), ">=", (start,))
     except ValueError as error:
-        kind = stream.schema.field(bookmarks[0]).type
+        kind = type_text(stream.schema.field(bookmarks[0]).type)
         raise fail("bookmark_start", f"{start!r} is no value of {bookmarks[0]!r} ({kind}): {error}") from error

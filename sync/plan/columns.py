@@ -255,13 +255,18 @@ def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
     return rules.types.keeps(stream, rules.table, rules.disposition)
 
 
+def start_over(disposition: WriteDisposition) -> str:
+    """Return the options of a run that begins a table anew, as messages name them."""
+    return "--full-refresh" + (" --drop-history" if disposition is WriteDisposition.HISTORY else "")
+
+
 def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
     exclude = _way_without(column.name, rules)
     is_replace = rules.disposition is WriteDisposition.REPLACE
     if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
         as_text = ["say `on_lossy: text` in this stream to write it as text"] if has_text else []
-        over = "--full-refresh --drop-history" if column.name in _OF_HISTORY else "--full-refresh"
-        last = "drop what depends on the table" if rules.table.stays else f"start the table over with {over}"
+        over = f"start the table over with {start_over(rules.disposition)}"
+        last = "drop what depends on the table" if rules.table.stays else over
         ways = _any_of(*as_text, "change the table's column by hand", *exclude, last)
         return f"column {column.name!r} is {column.type}: {kept.note}; {ways}"
     if kept.arrow is None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import RELAXED, LedgerRow, Stream, TableState, WriteDisposition
 
 from ..config.naming import name_by
-from .columns import ColumnMapping, Rules, table_changes, table_columns
+from .columns import ColumnMapping, Rules, start_over, table_changes, table_columns
 from .shapes import Change, Shape, ceased, in_words
 
 #: Write dispositions that find records of the table by their keys.
@@ -70,7 +70,7 @@ def frozen(changes: Sequence[Change], before: Shape | None, mapping: ColumnMappi
         return ""
     return (
         f"the source has changed, and `on_schema_change: freeze` allows no change: {'; '.join(found)}. Say `evolve` "
-        "to apply it, `ignore` to leave new columns out, or run once with --full-refresh"
+        f"to apply it, `ignore` to leave new columns out, or run once with {start_over(rules.disposition)}"
     )
 
 
@@ -97,8 +97,8 @@ def rekeyed(changes: Sequence[Change], rules: Rules) -> str:
             "without keys: run once with --full-refresh, or keep `write_disposition: append`"
         )
     return (
-        f"{in_words(keys)}, and the table's records were merged by the old ones: run once with --full-refresh, or say "
-        f"`key_properties: [{keys['before']}]`"
+        f"{in_words(keys)}, and the table's records were merged by the old ones: run once with "
+        f"{start_over(rules.disposition)}, or say `key_properties: [{keys['before']}]`"
     )
 
 
@@ -122,8 +122,8 @@ def lost_keys(arriving: Stream, row: LedgerRow | None, rules: Rules) -> str:
         return ""
     return (
         f"the table has no column {', '.join(map(repr, lost))}, by which its records are merged: those that are there "
-        "would stay beside the new ones. Run once with --full-refresh, or let the column have the name that it had "
-        "(`rename` of a transformer)"
+        f"would stay beside the new ones. Run once with {start_over(rules.disposition)}, or let the column have the "
+        "name that it had (`rename` of a transformer)"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import UNDECIDED, Stream, TableState
 
@@ -79,7 +80,7 @@ def latest_of(
         if settings.get(key) == value:
             raise fail("latest_by", f"`latest_by` and `{key}: {_written(value)}` exclude each other: {why}")
     if not _family(stream.schema.field(column).type):
-        raise fail("latest_by", f"{column!r} is {stream.schema.field(column).type}: {_NEEDED}")
+        raise fail("latest_by", f"{column!r} is {type_text(stream.schema.field(column).type)}: {_NEEDED}")
     return column, said.is_lowest
 
 
@@ -130,7 +131,7 @@ def _unordered(stream: SelectedStream, declared: Stream, mapping: ColumnMapping,
     arriving = mapping.arriving.schema.field(name)
     family = _family(arriving.type)
     if not family:
-        return f"is {arriving.type}, and {_NEEDED}"
+        return f"is {type_text(arriving.type)}, and {_NEEDED}"
     if planned is None or planned.kept is None:
         return ""
     if planned.is_left_out:

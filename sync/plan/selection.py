@@ -234,10 +234,8 @@ def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
     """Return the names that `--stream` matches, in their order; all of them without a glob.
 
     Raises:
-        ConfigError: a glob matches none of them, or a program has given one text in place of a list.
+        ConfigError: a glob matches none of them.
     """
-    if isinstance(globs, str):
-        raise ConfigError(f"takes a list: write [{globs!r}]", key="--stream")
     for glob in globs:
         if not any(glob_matches(glob, name) for name in names):
             raise _no_such_stream(f"{glob!r} matches no stream", glob, names)

@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config.naming import KEEP
+from .columns import start_over
 from .selected_stream import SelectedStream
 from .written_range import RANGE
 
@@ -171,7 +172,7 @@ def starting_point(
                 f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
                 f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
                 f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
-                "--full-refresh"
+                f"{start_over(stream.write_disposition)}"
             )
         if is_same and committed.source not in named:
             altered = _altered(committed.source, named[0])
@@ -180,7 +181,8 @@ def starting_point(
         if not is_same:
             return (
                 f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
-                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with --full-refresh"
+                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "
+                f"{start_over(stream.write_disposition)}"
             )
         if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
             return Start(bookmark=None, reason="FULL_TABLE")
@@ -232,7 +234,7 @@ def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
         why = "records that are there would keep their values as they were written"
     return (
         f"{what} of stream {stream.name!r} {has} changed, or {'was' if has == 'has' else 'were'} none, since table "
-        f"{stream.destination_table!r} was written: {why}. Run once with --full-refresh, {ways}"
+        f"{stream.destination_table!r} was written: {why}. Run once with {start_over(stream.write_disposition)}, {ways}"
     )
 
 
@@ -278,8 +280,8 @@ def _ways_without_bookmark(stream: SelectedStream) -> str:
     )
     twice = ", which it appends once more" if stream.write_disposition is WriteDisposition.APPEND else ""
     return (
-        f"{goes_on}`run --full-refresh` starts the table over, and after `syncblocks state reset {stream.name}` the "
-        f"next run reads all records{twice}"
+        f"{goes_on}`run {start_over(stream.write_disposition)}` starts the table over, and after `syncblocks state "
+        f"reset {stream.name}` the next run reads all records{twice}"
     )
 
 
@@ -313,7 +315,7 @@ def _other_naming(stream: SelectedStream, former: str) -> str:
     return (
         f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
         f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-        "give another `destination_table`, or start the table over with --full-refresh"
+        f"give another `destination_table`, or start the table over with {start_over(stream.write_disposition)}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, compare
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
@@ -86,15 +87,15 @@ def _demand_type(field: pa.Field, interval: tuple[datetime, datetime] | None, fa
         if not (has_values(field.type) or has_times(field.type)) or is_number:
             raise fail(
                 "range_column",
-                f"{field.name!r} is {'a number of any digits' if is_number else field.type}: a range is one of days or "
-                "times, or of single days, integers or texts",
+                f"{field.name!r} is {'a number of any digits' if is_number else type_text(field.type)}: a range is one "
+                "of days or times, or of single days, integers or texts",
             )
         return
     if not has_times(field.type):
         raise fail(
             "range_column",
-            f"{field.name!r} is {field.type}, and --interval-start and --interval-end bound days and times: run "
-            "without them, and the values that are read are deleted",
+            f"{field.name!r} is {type_text(field.type)}, and --interval-start and --interval-end bound days and times: "
+            "run without them, and the values that are read are deleted",
         )
     try:
         for moment in interval:
@@ -209,9 +210,9 @@ def _inexact(planned: ColumnPlan, kind: pa.DataType) -> str:
     if planned.conversion:
         return f"is changed by `on_lossy: {planned.conversion}`"
     if planned.decode:
-        return f"is {kind} in the source, and decoded from {planned.decode} by `decode`"
+        return f"is {type_text(kind)} in the source, and decoded from {planned.decode} by `decode`"
     if planned.said is not None:
-        return f"is {kind} in the source, and read as {planned.said} by `types`"
+        return f"is {type_text(kind)} in the source, and read as {type_text(planned.said)} by `types`"
     if kept is None or kept.arrow is None:
         return ""
     if kept.is_computed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from syncblocks.connectors.errors import RetriableError
+
 from .executors.protocol import Member
 from .results import StreamResult
 
@@ -23,4 +25,6 @@ def stream_result(member: Member) -> StreamResult:
         duration_s=(time.monotonic() if member.ended is None else member.ended) - member.started,
         bookmark=last.bookmark_after if last else None,
         error=None if member.error is None else member.shown(member.error),
+        is_retriable=isinstance(member.error, RetriableError)
+        or any(block.error.type == RetriableError.__name__ for block in blocks if block.error),  # on another machine
     )

@@ -7,14 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
 
-from ..config import Pipeline, load_pipeline
+from ..config import Pipeline, exact_pattern, load_pipeline
+from ..config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ..config.executor import THREADS
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.subscriptions import warm_blocks
@@ -62,15 +61,16 @@ SIGNAL_DRAIN_S = 20.0
 _UNREADABLE = "the destination's ledger could not be read"
 
 
+@checks_arguments
 def run_pipeline(
-    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    pipeline: AnyPipeline,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
     full_refresh: bool = False,
     drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
-    event: Mapping[str, Any] | None = None,
+    event: JsonObject | None = None,
     trigger: str | None = None,
     concurrency: int | None = None,
     inline_callbacks: bool = False,
@@ -121,10 +121,9 @@ def run_pipeline(
         ConfigError: the file, or something that it names, is wrong; nothing was run or written.
         AlreadyRunning: another process runs this pipeline.
         NotLatest: `retry` names a run that is not the latest.
-        TypeError: `variables` or `trigger` with a loaded pipeline; `event` or `trigger` with `retry`.
     """
     if retry and (event is not None or trigger is not None):
-        raise TypeError("a retry has the event and the trigger of its run: leave `event` and `trigger` out")
+        raise ConfigError("a retry has the event and the trigger of its run: leave `event` and `trigger` out")
     pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     given, retried = pipeline, None
     if retry:
@@ -132,7 +131,7 @@ def run_pipeline(
         pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = Order(
-        streams=streams,
+        streams=list(map(exact_pattern, fills)) if fills else streams,
         tags=tags,
         given=RunOptions(
             full_refresh=full_refresh,
@@ -165,21 +164,16 @@ def run_pipeline(
         return runner.run()
 
 
-def loaded_with(
-    pipeline: Pipeline | str | PathLike[str] | Mapping[str, Any],
-    *,
-    variables: Mapping[str, Any] | None,
-    trigger: str | None,
-) -> Pipeline:
+def loaded_with(pipeline: AnyPipeline, *, variables: Mapping[str, Any] | None, trigger: str | None) -> Pipeline:
     """Load a pipeline unless it is loaded.
 
     Raises:
-        TypeError: `variables` or `trigger` with a loaded pipeline, whose templates are filled in already.
+        ConfigError: `variables` or `trigger` with a loaded pipeline, whose templates are filled in already.
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         return load_pipeline(pipeline, variables=variables, trigger=trigger)
     if variables or trigger is not None:
-        raise TypeError("a loaded pipeline has its variables and trigger already: give them to load_pipeline")
+        raise ConfigError("a loaded pipeline has its variables and trigger already: give them to load_pipeline")
     return pipeline
 
 
@@ -499,8 +493,6 @@ class Runner:
         if self.order.retry is not None:
             names = self._unfinished(self.order.retry)
             return None if names is None else matching_names(names, self.order.streams)
-        if self.order.given.fills:
-            return list(self.order.given.fills)
         return None if self.order.repairs is None else list(self.order.repairs)
 
     def _unfinished(self, run_id: int) -> list[str] | None:

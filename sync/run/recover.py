@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from ..config import Pipeline, load_pipeline
+from ..config.arguments import AnyPipeline, checks_arguments
 from ..store import Store
 from ..store.model import PipelineRun
 from .pipeline import Order, Runner
@@ -33,8 +32,9 @@ class Recovered:
         return 3 if self.callbacks.get("dead") or self.callbacks.get("due") else 0
 
 
+@checks_arguments
 def recover(
-    pipeline: Pipeline | str | Path | Mapping[str, Any],
+    pipeline: AnyPipeline,
     *,
     wait_for_other: bool = False,
     inline_callbacks: bool = False,

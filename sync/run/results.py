@@ -29,6 +29,8 @@ class StreamResult:
     duration_s: float | None = None
     bookmark: Mapping[str, Any] | None = None
     error: str | None = None
+    #: Another try may succeed: `retries` repeats such a stream.
+    is_retriable: bool = False
     #: With `verify: true`: the verdict of the comparison after the run, see `verification`; None: not compared.
     verdict: str | None = None
 

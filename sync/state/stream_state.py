@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.incremental.bookmarks import (
     BOUNDARY,
@@ -383,9 +384,8 @@ def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dic
         try:
             bookmark[column] = to_json(from_json(text, kind, column=column, stream=selected.name))
         except ConnectorConfigError as error:
-            raise ConfigError(
-                f"{texts[column]!r} is no value of column {column!r} ({kind}): {_example(kind)}", key="COLUMN=VALUE"
-            ) from error
+            text = f"{texts[column]!r} is no value of column {column!r} ({type_text(kind)}): {_example(kind)}"
+            raise ConfigError(text, key="COLUMN=VALUE") from error
     return bookmark
 
 

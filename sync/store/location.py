@@ -66,7 +66,11 @@ def locate(url: str, folder: Path | None = None) -> Location:
         raise _not_a_store("it names no file")
     if "?" in name:
         raise _not_a_store("SQLite takes no options behind a `?`")
-    path = (folder or Path.cwd()).absolute() / Path(name).expanduser()
+    path = Path(name).expanduser()
+    if not path.is_absolute():
+        from ..config.current_folder import absolute  # opening a store needs no YAML
+
+        path = absolute((folder or Path()) / path)
     return Location(shown=f"sqlite:///{path}", path=path)
 
 

@@ -14,6 +14,7 @@ from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, Replicat
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
+from ..plan.start import ledger_row
 from ..session.reader import Reader, copy_of, destination_reader, live_records, offered_streams
 from ..session.session import Session
 from .checksums import SideReader
@@ -98,7 +99,9 @@ def _verify(
     if copy is not None and planned.written_range is not None:
         copy, scope = within_range(planned, copy)
     if copy is None:
-        found = replace(_uncompared(planned, "there is no destination table"), verdict=DIFFERS)
+        row = ledger_row(table, planned.key)
+        why = "no run has written the stream yet" if row is None or row.committed_at is None else "a run has written it"
+        found = replace(_uncompared(planned, f"there is no destination table: {why}"), verdict=DIFFERS)
         return replace(found, source_records=source.count(stream), destination_records=0)
     reason = _why_counted(planned, is_shared=is_shared)
     if reason:

@@ -28,7 +28,7 @@ from syncblocks import (
     state,
     verify,
 )
-from syncblocks.sync.errors import AlreadyRunning, NotLatest, TryLater
+from syncblocks.sync.errors import AlreadyRunning, ConfigError, NotLatest, TryLater
 from tests.sync.pipelines import Bench
 from tests.sync.pipelines import bench as bench
 
@@ -75,11 +75,11 @@ def test_variables_and_trigger_that_would_not_count_are_refused(shop: Bench) -> 
     loaded = load_pipeline(shop.write())
     for given in ({"variables": {"day": 1}}, {"trigger": "nightly"}):
         for start in (run_pipeline, open_run):
-            with pytest.raises(TypeError, match="give them to load_pipeline"):
+            with pytest.raises(ConfigError, match="give them to load_pipeline"):
                 start(loaded, **given)
     assert run_pipeline(loaded).exit_code == 0
     for given in ({"event": {"id": 1}}, {"trigger": "nightly"}):
-        with pytest.raises(TypeError, match="a retry has the event and the trigger of its run"):
+        with pytest.raises(ConfigError, match="a retry has the event and the trigger of its run"):
             run_pipeline(shop.write(), retry=True, **given)
 
 
@@ -159,6 +159,72 @@ def test_one_text_in_place_of_a_list_of_streams_is_an_error_that_writes_the_list
             take(shop.document, streams="a")
 
 
+def test_an_argument_of_another_type_is_an_error_that_names_it(shop: Bench) -> None:
+    """Each of these was an error of Python, or was taken: `repair="no"` repaired."""
+    loaded = load_pipeline(shop.document)
+    functions = {each.__name__: each for each in (load_pipeline, run_pipeline, preview, verify, discover, open_run)}
+    for name, argument, value, message in (
+        ("run_pipeline", "concurrency", 0, "concurrency: takes a whole number from 1 to 1000, not 0"),
+        ("run_pipeline", "concurrency", True, "concurrency: takes a whole number from 1 to 1000, not True"),
+        ("run_pipeline", "streams", None, "streams: takes a list of texts, not None"),
+        ("run_pipeline", "streams", [1], "streams: takes a list of texts, not [1]"),
+        ("run_pipeline", "tags", "nightly", "tags: takes a list: write ['nightly']"),
+        ("run_pipeline", "full_refresh", "no", "full_refresh: takes True or False, not 'no'"),
+        ("run_pipeline", "event", {"at": object()}, "event.at: is not a JSON value"),
+        ("run_pipeline", "event", {"at": float("nan")}, "event.at: is not a JSON value"),
+        ("run_pipeline", "retry", -1, "retry: takes True or False or a whole number from 1, not -1"),
+        ("run_pipeline", "fills", {"a": "v"}, "fills: takes a mapping of lists of texts, not {'a': 'v'}"),
+        ("run_pipeline", "bookmarks", {"a": 1}, "bookmarks: takes a mapping of mappings, not {'a': 1}"),
+        ("run_pipeline", "progress", Progress, "progress: takes an object of class Progress, not <class"),
+        ("open_run", "hold_s", "60", "hold_s: takes a whole number from 60 to 604800, not '60'"),
+        ("preview", "limit", -1, "limit: takes a whole number from 0 to 100000, not -1"),
+        ("verify", "repair", "no", "repair: takes True or False, not 'no'"),
+        ("load_pipeline", "variables", ["pass-word-1"], "variables: takes a mapping, not list"),
+        ("load_pipeline", "interval", (1, 2), "interval: takes two datetimes, the start and the end, not (1, 2)"),
+        ("load_pipeline", "execution_date", "2024-01-01", "execution_date: takes a datetime, not '2024-01-01'"),
+    ):
+        function: Any = functions[name]
+        with pytest.raises(ConfigError) as caught:
+            function(*([loaded, "a"] if function is preview else [loaded]), **{argument: value})
+        assert str(caught.value).startswith(message)
+    for take in functions.values():
+        with pytest.raises(ConfigError, match="takes a loaded pipeline, the path of a file, or a mapping, not None"):
+            take(*([None, "a"] if take is preview else [None]))
+    with pytest.raises(TypeError, match=r"run_pipeline\(\) got an unexpected keyword argument 'concurency'"):
+        run_pipeline(loaded, concurency=1)  # type: ignore[call-arg]
+    assert cancel(loaded) is None, "nothing was begun"
+
+
+def test_streams_may_come_from_a_generator(shop: Bench) -> None:
+    """It was empty when it was read again: a success of no streams."""
+    result = run_pipeline(shop.document, streams=(name for name in ["a"]))  # type: ignore[arg-type]
+    assert [stream.stream for stream in result.streams] == ["a"]
+
+
+def test_every_argument_has_a_kind() -> None:
+    import inspect
+
+    import syncblocks
+    from syncblocks.sync.config.arguments import _KINDS
+
+    for name in syncblocks.__all__:
+        function = getattr(syncblocks, name)
+        if inspect.isfunction(function) and hasattr(function, "__wrapped__"):
+            for parameter in inspect.signature(function).parameters.values():
+                assert set(str(parameter.annotation).split(" | ")) <= set(_KINDS), (name, parameter)
+
+
+def test_a_current_folder_that_was_deleted_is_said_to_be(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_pipeline(shop.document)
+    (shop.folder / "gone").mkdir()
+    monkeypatch.chdir(shop.folder / "gone")
+    (shop.folder / "gone").rmdir()
+    for given in (shop.document, "shop.yaml"):
+        with pytest.raises(ConfigError, match="the current folder has been deleted"):
+            load_pipeline(given)
+    assert run_pipeline(loaded).status == "success", "its paths are absolute"
+
+
 def test_what_is_there_before_and_after_a_run(shop: Bench) -> None:
     assert {stream.name for stream in discover(shop.document)} == {"a", "b"}
     assert [stream.name for stream in discover(shop.document, streams=["b"])] == ["b"]
@@ -184,6 +250,15 @@ def test_verify_names_what_differs_and_repairs_it(shop: Bench) -> None:
     assert [each.verdict for each in verify(shop.document)] == ["differs"]
     assert [each.verdict for each in verify(shop.document, repair=True)] == ["equal"]
     assert [row["id"] for row in shop.rows("a")] == [0, 1, 2]
+
+
+def test_verify_tells_a_table_that_was_never_written_from_one_that_is_gone(shop: Bench) -> None:
+    (told,) = verify(shop.document)
+    assert (told.verdict, told.source_records, told.destination_records) == ("differs", 3, 0)
+    assert told.notes == ("there is no destination table: no run has written the stream yet",)
+    run_pipeline(shop.document)
+    del shop.destination.tables["a"]
+    assert verify(shop.document)[0].notes == ("there is no destination table: a run has written it",)
 
 
 def test_cancel_ends_a_run_from_another_thread(shop: Bench) -> None:

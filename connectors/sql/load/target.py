@@ -293,8 +293,11 @@ class Target:
 
     def _ways_out(self) -> str:
         # A replace says so of a table that stays; --full-refresh is a replace too, and would not help.
-        is_replace = self._load.write_disposition is WriteDisposition.REPLACE
-        last = "drop what depends on the table, or the table" if is_replace else "run once with `--full-refresh`"
+        disposition = self._load.write_disposition
+        over = "--full-refresh" + (" --drop-history" if disposition is WriteDisposition.HISTORY else "")
+        last = f"run once with `{over}`"
+        if disposition is WriteDisposition.REPLACE:
+            last = "drop what depends on the table, or the table"
         return f"change the column's type by hand, exclude it with `columns`, or {last}"
 
     def _alter(self, statements: Sequence[str], kept: str = "") -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ...config import Pipeline, load_pipeline
+from ...config.arguments import AnyPipeline, checks_arguments
 from ...config.executor import THREADS
 from ...errors import AlreadyRunning, StateError
 from ...flow.spool import discard_spools
@@ -20,13 +21,13 @@ from ..pipeline import Order, Runner, as_of_run
 from ..progress import Progress
 from ..recovery.leftovers import close_left_streams
 from ..results import RunResult, StreamResults
-from .opening import AnyPipeline
 from .recorded import recorded_results
 
 #: Seconds between two looks whether tasks still run.
 POLL_S = 0.5
 
 
+@checks_arguments
 def finish_run(
     pipeline: AnyPipeline,
     run_id: int,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...config import Pipeline
+from ...config.arguments import AnyPipeline, JsonObject, checks_arguments
 from ...config.executor import THREADS
-from ...errors import SyncError
 from ...plan.placement import place_of
 from ...plan.plan import Plan
 from ...session.inspection import existing_store
@@ -25,14 +23,8 @@ from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
 
-#: What `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-AnyPipeline = Pipeline | str | os.PathLike[str] | Mapping[str, Any]
-
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
-#: Fewer would be less than the lease of a task.
-LEAST_HOLD_S = 60
-MOST_HOLD_S = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +38,7 @@ class HeldRun:
     streams: tuple[str, ...]
 
 
+@checks_arguments
 def open_run(
     pipeline: AnyPipeline,
     *,
@@ -53,7 +46,7 @@ def open_run(
     tags: Sequence[str] = (),
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
-    event: Mapping[str, Any] | None = None,
+    event: JsonObject | None = None,
     trigger: str | None = None,
     hold_s: int = HOLD_S,
     wait_for_other: bool = False,
@@ -87,10 +80,7 @@ def open_run(
         ConfigError: the file is wrong, or its streams cannot run one by one; nothing was run or written.
         AlreadyRunning: the pipeline has an active run.
         PipelineFailed: the run failed before its first stream, and has ended.
-        TypeError: `variables` or `trigger` with a loaded pipeline.
     """
-    if not LEAST_HOLD_S <= hold_s <= MOST_HOLD_S:
-        raise SyncError(f"hold_s is {hold_s}, and must be between {LEAST_HOLD_S} and {MOST_HOLD_S} (a week)")
     pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     pipeline = with_executor(pipeline, THREADS)
     order = Order(
@@ -102,7 +92,7 @@ def open_run(
         wait_for_other=wait_for_other,
     )
     with Opener(pipeline, progress or default_progress(), order, inline_callbacks=False, signals=signals) as opener:
-        opener.hold_s = int(hold_s)
+        opener.hold_s = hold_s
         if retry and (there := opener.opened_before()) is not None:
             return there
         result = opener.run()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from syncblocks.connectors.errors import RetriableError
+
 from ...store import Store
 from ...store.model import FAILURE, RUNNING, SUCCESS, UNCLAIMED, BlockRun
 from ..results import StreamResult
@@ -38,4 +40,5 @@ def recorded_result(blocks: Sequence[BlockRun], status: str | None) -> StreamRes
         duration_s=None if last.ended_at is None else (last.ended_at - last.started_at).total_seconds(),
         bookmark=last.bookmark_after,
         error=None if error is None else error.message,
+        is_retriable=error is not None and error.type == RetriableError.__name__,
     )

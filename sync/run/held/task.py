@@ -13,6 +13,7 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.incremental.bookmarks import values
 
 from ...config import Pipeline
+from ...config.arguments import AnyPipeline, checks_arguments
 from ...errors import PipelineFailed, StateError, SyncError, TryLater
 from ...plan.plan import Plan, PlannedStream
 from ...store import Store
@@ -37,7 +38,7 @@ from ..store_calls import StoreCalls
 from ..stream import StreamRun
 from ..verify_after_run import verified
 from .finishing import of_run
-from .opening import HOLD_S, AnyPipeline
+from .opening import HOLD_S
 from .recorded import recorded_result
 from .standing import Standing, dead_streams, standing_of
 from .watch import TaskWatch
@@ -50,6 +51,7 @@ BUSY_S = 1.0
 LATER_S = 20.0
 
 
+@checks_arguments
 def sync_stream(
     pipeline: AnyPipeline,
     run_id: int,

@@ -76,7 +76,7 @@ def test_a_password_in_a_mapping_is_masked_and_no_reason_for_a_warning() -> None
 
 
 def test_a_folder_beside_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="`folder` goes with a mapping"):
+    with pytest.raises(ConfigError, match="folder: goes with a mapping"):
         load_pipeline(tmp_path / "shop.yaml", folder=tmp_path)
 
 

@@ -77,7 +77,7 @@ def test_a_time_that_gets_a_zone_or_loses_it_is_another_type() -> None:
     (made,) = applied(local, batch)
     assert made.column("at").to_pylist() == [naive]
     batches = [batch, pa.record_batch({"at": pa.array([aware, aware], pa.timestamp("us", "UTC"))})]
-    with pytest.raises(TransformError, match=r"timestamp\[us, tz=UTC\] in an earlier batch"):
+    with pytest.raises(TransformError, match=r"timestamptz in an earlier batch"):
         applied(lambda frame: frame if len(frame) == 1 else local(frame), *batches)
 
 
@@ -200,7 +200,7 @@ def test_dates_with_nothing_among_them_are_dates() -> None:
     assert batch["day"].to_pylist() == [date(2026, 1, 1), None, None]
 
 
-@pytest.mark.parametrize("value", [2**70, 1j])
+@pytest.mark.parametrize("value", [2**70, 1j, pd.Period("2024-01", "M"), pd.Interval(0, 1)])
 def test_a_value_without_a_type_names_block_and_column(value: Any) -> None:
     with pytest.raises(TransformError, match=r"block '.*': column 'odd' holds values for which there is no type"):
-        applied(lambda frame: frame.assign(odd=[value]), pa.record_batch({"id": [1]}))
+        applied(lambda frame: frame.assign(odd=pd.Series([value])), pa.record_batch({"id": [1]}))

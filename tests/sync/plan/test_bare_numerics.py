@@ -187,7 +187,8 @@ def test_other_destinations(bench: Bench, postgres_url: str, mariadb_url: str) -
     bench.succeeds()
     with connect_mariadb(mariadb_url) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "select column_type from information_schema.columns where table_name = 't' and column_name = 'n'"
+            "select column_type from information_schema.columns where table_name = 't' and column_name = 'n' "
+            "and table_schema = database()"
         )
         assert cursor.fetchall()[0][0] == "decimal(19,4)"
     bench.destination = {"connector": "postgres", "config": {"url": postgres_url, "schema": "copy"}}

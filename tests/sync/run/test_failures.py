@@ -12,6 +12,7 @@ import pytest
 
 from syncblocks import Progress, load_pipeline
 from syncblocks.connectors.memory import database
+from syncblocks.sync.cli.run import next_steps
 from syncblocks.sync.errors import ConfigError, NothingToRetry
 from syncblocks.sync.run.redelivery import redeliver
 from syncblocks.sync.store import Store
@@ -125,6 +126,20 @@ def test_a_retriable_failure_is_repeated_and_fires_nothing(bench: Bench) -> None
     assert statuses(result) == {"a": "success"}
     assert [c["status"] for c in bench.calls()] == ["success"]
     assert len(bench.rows("a")) == 4
+
+
+def test_retries_are_advised_only_where_one_would_happen(bench: Bench) -> None:
+    """The advice stood below every failure, also of a transformer's OSError, which nothing repeats."""
+    bench.seed("a", 4)
+    for kind, is_advised in (("retriable", True), ("fatal", False)):
+        bench.document["source"]["config"] |= {"fail_at": {"a": 1}, "fail_kind": kind, "fail_times": 100}
+        result = bench.run()
+        assert (statuses(result), result.streams["a"].is_retriable) == ({"a": "failure"}, is_advised)
+        assert ("`retries:`" in " ".join(next_steps(result, ""))) is is_advised
+    del bench.document["source"]["config"]["fail_at"]
+    (bench.folder / "broken.py").write_text("@transformer\ndef broken(df):\n    raise OSError('gone')\n")
+    bench.document["transformers"] = [{"file": "broken.py"}]
+    assert not bench.run().streams["a"].is_retriable
 
 
 def test_a_fatal_failure_is_not_repeated(bench: Bench) -> None:

@@ -89,7 +89,7 @@ def test_a_value_of_another_type_is_a_mistake_of_the_command_line_and_no_run(ben
     for runs in ([], [True]):
         found = run_cli(["run", file, "--bookmark", "orders", "day=yesterday"], bench.folder)
         assert found.returncode == 2, found.stderr
-        assert "--bookmark orders: 'yesterday' is no value of column 'day'" in found.stderr
+        assert "--bookmark orders: 'yesterday' is no value of column 'day' (date)" in found.stderr
         listed = run_cli(["runs", "list", file, "--json"], bench.folder)
         assert len(json.loads(listed.stdout)["runs"]) == len(runs), listed.stderr
         bench.run()

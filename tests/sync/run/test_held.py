@@ -362,7 +362,7 @@ def test_what_cannot_run_one_stream_a_process_is_refused(bench: HeldBench, chang
 
 
 def test_a_run_that_fails_before_its_first_stream_is_not_held(bench: HeldBench) -> None:
-    with pytest.raises(SyncError, match="hold_s is 5, and must be between 60"):
+    with pytest.raises(SyncError, match="hold_s: takes a whole number from 60 to 604800, not 5"):
         bench.open(hold_s=5)
     assert bench.run().status == "success"
     bench.document["streams"] = [{"stream": "gone"}]

@@ -475,6 +475,16 @@ def test_times_of_runs_and_of_records_are_not_mixed(
     bench.run(22, **BY_TIME, **then)
 
 
+def test_other_keys_name_both_options_that_begin_a_history_anew(bench: Bench) -> None:
+    """The one that was named was refused with the name of the other."""
+    bench.execute("insert into people values (1, 'Ann', '2026-01-05')")
+    bench.run(3)
+    refused = bench.plan(4, key_properties=["name"]).refusal
+    assert "were merged by the old ones: run once with --full-refresh --drop-history, or say" in refused
+    bench.start(4, options={"full_refresh": True, "drop_history": True}, key_properties=["name"])
+    bench.run(5, key_properties=["name"])
+
+
 def test_a_history_only_goes_on(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
     bench.run(3)

@@ -73,6 +73,18 @@ def test_where_blocks_may_fail_a_broken_file_fails_in_its_turn(files: Bench) -> 
     assert statuses(files.run(retry=True)) == {"broken": "success"}
 
 
+@pytest.mark.parametrize("folders", ["day=%FF", "day=1/day=2"])
+def test_folders_that_are_no_columns_are_the_failure_of_their_stream(files: Bench, folders: str) -> None:
+    (files.folder / "data" / "broken.csv").unlink()
+    (files.folder / "data" / "bad" / folders).mkdir(parents=True)
+    (files.folder / "data" / "bad" / folders / "1.csv").write_text("id,v\n1,x\n")
+    assert statuses(files.run(streams=["a"])) == {"a": "success"}
+    files.document["allow_blocks_to_fail"] = True
+    result = files.run()
+    assert statuses(result) == {"a": "success", "bad": "failure", "c": "success"}
+    assert f"bad/{folders}/1.csv: " in str(result.streams["bad"].error)
+
+
 @pytest.fixture
 def lossy(bench: Bench) -> Bench:
     """Three tables into DuckDB, which has no type for the times of the first two."""
