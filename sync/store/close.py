@@ -130,11 +130,7 @@ class Closing:
             events = _events(running, blocks, outcome)
             if outcome.is_crash:
                 events = _beside(events, FAILURE, CRASHED)
-            elif (
-                outcome.status == SUCCESS
-                and wants(plan, RECOVERED)
-                and [row.status for row in former()] == [FAILURE]
-            ):
+            elif outcome.status == SUCCESS and wants(plan, RECOVERED) and [row.status for row in former()] == [FAILURE]:
                 events = _beside(events, SUCCESS, RECOVERED)
             can_claim = run.unclaimed_streams > 0 and run.stop_status is None
             if run.open_streams == 0 and not can_claim:
