@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
-from ..arrow.text import first_invalid, from_text, is_text
+from ..arrow.text import checked_json, first_invalid, from_text, is_text
 from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
@@ -232,11 +232,12 @@ class CSVFormat:
                 if zone is not None and is_zoned(field.type):
                     return moments(part, field.type, zone, is_empty_null=True)
                 try:
-                    return from_text(part, field.type, is_empty_null=True)
+                    found = from_text(part, field.type, is_empty_null=True)
+                    return found if file.schema is not None else checked_json(found)
                 except ValueError:
                     if not is_guessed:
                         raise
-                    return from_text(_without_zeros(part, field.type), field.type, is_empty_null=True)
+                    return checked_json(from_text(_without_zeros(part, field.type), field.type, is_empty_null=True))
 
             try:
                 columns.append(converts(column))
