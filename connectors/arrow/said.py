@@ -48,7 +48,7 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
 def _read(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     from . import compute as pc
     from .decimals import from_texts
-    from .text import from_text
+    from .text import checked_json, from_text
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -57,7 +57,7 @@ def _read(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     if pa.types.is_string(plain(said)):
         return as_text(array, column).cast(said)
     if pa.types.is_string(plain(array.type)):
-        return from_text(array.cast(pa.string()), said, is_empty_null=False)
+        return checked_json(from_text(array.cast(pa.string()), said, is_empty_null=False))
     if pa.types.is_decimal(said) and not pa.types.is_decimal(array.type):
         # Arrow would round doubles; 10.1 is what its text says. Of integers it asks for the digits of their widest.
         return from_texts(as_text(array, column), said)

@@ -15,6 +15,7 @@ import re
 import struct
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -114,6 +115,29 @@ def from_text(column: pa.Array, kind: pa.DataType, *, is_empty_null: bool) -> pa
             raise ValueError("a value where there is none")
         return pa.nulls(len(column))
     return _floats(column, kind) if types.is_floating(kind) else column.cast(kind)
+
+
+def checked_json(column: pa.Array) -> pa.Array:
+    """Return a column; of JSON each text was looked at, unless it is nested too deep to tell.
+
+    Raises:
+        ValueError: a text is no JSON.
+    """
+    if is_json(column.type):
+        import msgspec  # few columns are said to be JSON
+
+        decoder = msgspec.json.Decoder(msgspec.Raw)
+        for text in column.storage.drop_null().to_pylist():
+            with suppress(RecursionError):
+                try:
+                    decoder.decode(text)
+                except msgspec.DecodeError:  # half a surrogate pair is JSON to others
+                    json.loads(text, parse_constant=_no_constant)
+    return column
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"JSON has no {text}")
 
 
 def _floats(column: pa.Array, kind: pa.DataType) -> pa.Array:

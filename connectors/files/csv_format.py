@@ -15,7 +15,7 @@ import pyarrow.csv
 
 from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
-from ..arrow.text import first_invalid, from_text, is_text
+from ..arrow.text import checked_json, first_invalid, from_text, is_text
 from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
@@ -258,11 +258,12 @@ class CSVFormat:
         if self._settings.timezone is not None and not is_ours and is_zoned(field.type):
             return moments(texts, field.type, self._settings.timezone, is_empty_null=True)
         try:
-            return from_text(texts, field.type, is_empty_null=True)
+            found = from_text(texts, field.type, is_empty_null=True)
         except ValueError:
             if not is_guessed:
                 raise
-            return from_text(_without_zeros(texts, field.type), field.type, is_empty_null=True)
+            found = from_text(_without_zeros(texts, field.type), field.type, is_empty_null=True)
+        return found if is_ours else checked_json(found)
 
     # Parsing
 

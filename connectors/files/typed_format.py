@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from ..arrow.conform import shown
-from ..arrow.text import first_invalid, from_text, is_bytes, is_text, to_text
+from ..arrow.text import checked_json, first_invalid, from_text, is_bytes, is_text, to_text
 from ..arrow.times import counts, first_outside_day
 from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
@@ -163,7 +163,7 @@ def _cast(column: pa.Array, field: pa.Field, *, is_said: bool) -> pa.Array:
     if is_text(column.type) and is_bytes(kind) and not is_said:  # other files of the stream have it as bytes
         return column.cast(kind)
     if is_text(column.type) and not is_text(kind):
-        return from_text(column.cast(pa.string()), kind, is_empty_null=False)
+        return checked_json(from_text(column.cast(pa.string()), kind, is_empty_null=False))
     if is_text(kind):
         return to_text(column, field.name).cast(kind)
     return column.cast(kind)

@@ -350,6 +350,27 @@ def test_a_year_that_text_cannot_keep_is_an_error_with_its_column(tmp_path: Path
         read_as(days, pa.string(), "d")
 
 
+def test_a_text_that_is_no_json_is_none_where_types_say_json(tmp_path: Path) -> None:
+    """No database would read the column: DuckDB refuses each query of it."""
+    (tmp_path / "t.csv").write_text('n,v\n1,"{""a"": [1e999]}"\n2,\n3,"""\\ud800"""\n4,nope\n')
+    with pytest.raises(FatalConnectorError, match=r"t\.csv:5: column 'v': 'nope' is no json"):
+        records_of(source_of(tmp_path / "t.csv", types={"v": "json"}))
+    (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text().replace("nope", "[]"))
+    assert [record["v"] for record in records_of(source_of(tmp_path / "t.csv", types={"v": "json"}))] == [
+        '{"a": [1e999]}',
+        None,
+        '"\\ud800"',
+        "[]",
+    ]
+    pyarrow.parquet.write_table(pa.table({"v": ["1", None, "NaN"]}), tmp_path / "t.parquet")
+    with pytest.raises(FatalConnectorError, match=r"t\.parquet: column 'v': 'NaN' is no json"):
+        records_of(source_of(tmp_path / "t.parquet", ParquetSource, types={"v": "json"}))
+    deep = "[" * 100_000 + "]" * 100_000
+    assert read_as(pa.array([deep, None]), pa.json_(), "v").to_pylist() == [deep, None]
+    with pytest.raises(FatalConnectorError, match="column 'v': '1 2' is no json, as `types` says"):
+        read_as(pa.array(["1", "1 2"]), pa.json_(), "v")
+
+
 def test_a_decimal_of_parquet_with_more_digits_than_its_type_names_the_column(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     wide = pa.array([Decimal("1234567890123456.78")], pa.decimal128(38, 2))
