@@ -25,7 +25,7 @@ from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
 from ..run.signals import END_S
 from ..session.inspection import existing_store
-from ..store.model import DATA_EXPORTER, SUCCESS
+from ..store.model import DATA_EXPORTER, FAILURE, SUCCESS
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome
@@ -211,8 +211,11 @@ def _run_anew(task: Task, progress: Told, streams: Sequence[str], tags: Sequence
 
 
 def _before(task: Task) -> PipelineRun | None:
+    """Return the run of an earlier try; None: there is none, or it has failed before its streams were planned."""
     with existing_store(task.pipeline) as store:
-        return None if store is None else ordered_run(store, task.pipeline, task.order_key)
+        run = None if store is None else ordered_run(store, task.pipeline, task.order_key)
+        is_unplanned = store and run and run.status == FAILURE and not store.stream_statuses(run.id)
+        return None if is_unplanned else run
 
 
 def _of_earlier_attempts(pipeline: Pipeline, run_id: int) -> Iterator[Ended]:

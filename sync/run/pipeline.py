@@ -457,7 +457,7 @@ class Runner:
                     self.session,
                     self._store,
                     order.given,
-                    streams=() if order.retry else order.streams,
+                    streams=order.streams if only is None else (),
                     tags=order.tags,
                     only=only,
                 )
@@ -496,8 +496,11 @@ class Runner:
 
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
-        if self.order.retry is not None:
-            return matching_names(self._unfinished(self.order.retry), self.order.streams)
+        retried = self.order.retry
+        if retried is not None:
+            unfinished = self._unfinished(retried)
+            # A run that has failed before its streams were planned knows none: it is about all that the file selects.
+            return matching_names(unfinished, self.order.streams) if self.store.stream_statuses(retried) else None
         if self.order.given.fills:
             return list(self.order.given.fills)
         return None if self.order.repairs is None else list(self.order.repairs)

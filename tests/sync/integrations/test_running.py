@@ -147,6 +147,17 @@ def test_a_retry_is_the_next_attempt_over_what_did_not_succeed(tmp_path: Path) -
     assert (tmp_path / "note.py.log").read_text().split("\n")[:-1] == ["a 1", "b 2"]
 
 
+def test_a_retry_of_a_try_that_could_not_be_planned_runs_the_streams_of_its_task(tmp_path: Path) -> None:
+    pipeline = shop(tmp_path, a=GOOD, b=GOOD)
+    unreachable = {"connector": "postgres", "config": {"url": "postgresql://nobody@127.0.0.1:1/none"}}
+    document = json.loads((tmp_path / "shop.yaml").read_text()) | {"destination": unreachable}
+    (tmp_path / "down.yaml").write_text(json.dumps(document | {"pipeline": "shop"}))
+    down = Task(pipeline=load_pipeline(tmp_path / "down.yaml", trigger="t"), streams=["b"])
+    assert result_of(played(down)).status == "failure"
+    events = played(replace(down, pipeline=pipeline, is_retry=True))
+    assert (result_of(events).status, list(ended(events))) == ("success", ["b"])
+
+
 def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
     played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
     events = played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))

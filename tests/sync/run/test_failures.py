@@ -416,6 +416,24 @@ def test_an_unreachable_side_fails_the_run_and_tells_the_pipeline_callback(
     ]
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [((), ["a", "b"]), (("b",), ["b"])])
+def test_a_retry_of_a_run_that_could_not_be_planned_takes_all_streams(
+    bench: Bench, chosen: tuple[str, ...], expected: list[str]
+) -> None:
+    bench.seed("a", 1)
+    bench.seed("b", 1)
+    source = bench.document["source"]
+    bench.document["source"] = source | {
+        "connector": "postgres",
+        "config": {"url": "postgresql://nobody@127.0.0.1:1/none"},
+    }
+    first = bench.run()
+    assert (first.exit_code, statuses(first)) == (1, {})
+    bench.document["source"] = source
+    second = bench.run(retry=True, streams=chosen)
+    assert (second.run_id, second.exit_code, list(statuses(second))) == (first.run_id, 0, expected)
+
+
 def test_an_error_that_no_block_has_raised_has_none(bench: Bench) -> None:
     bench.document["streams"] = [{"stream": "a"}]
     bench.seed("a", 1)
