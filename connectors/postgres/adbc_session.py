@@ -150,7 +150,10 @@ class AdbcSession:
     def _statement(self) -> Any:
         import adbc_driver_manager
 
-        return adbc_driver_manager.AdbcStatement(self._connection)
+        try:
+            return adbc_driver_manager.AdbcStatement(self._connection)
+        except adbc_driver_manager.Error as error:  # it was closed since it had died: the error of that is to be told
+            raise self._failure(error) from error
 
     def _status(self) -> str:
         try:

@@ -28,6 +28,7 @@ from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, copy, find, order, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
+from tests.connectors.postgres.postgres_proxy import proxy
 
 BATCH = batch_of({"id": [1, 2]})
 STREAM = Stream(name="s", schema=BATCH.schema, key_properties=("id",))
@@ -170,6 +171,18 @@ def test_connections_are_reused_and_replaced_when_they_died(postgres_url: str) -
     write(destination, [BATCH], "t")
     assert rows(postgres_url, "select count(*) from t") == [(6,)]
     destination.close()
+
+
+@pytest.mark.parametrize("wire", ["arrow", "pgcopy"])
+def test_a_server_that_is_gone_since_its_catalog_was_read_is_retriable(postgres_url: str, wire: str) -> None:
+    script(postgres_url, "create table t (id int)")
+    with proxy(postgres_url) as server:
+        source = PostgresSource({"url": server.url}, Path())
+        stream = find(source, "public.t")
+        server.close()
+        with pytest.raises(RetriableError, match="cannot connect"):
+            list(source.read([stream], {}, wire))
+        source.close()
 
 
 def test_a_connection_cut_in_the_middle_is_retriable(postgres_url: str, destination: PostgresDestination) -> None:
