@@ -171,9 +171,15 @@ def _run(task: Task, progress: Told) -> RunResult:
 
 def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
     """Go on with the run of an earlier try."""
+    with existing_store(task.pipeline) as store:
+        is_planned = store is not None and bool(store.stream_statuses(before.id))
     try:
         return run_pipeline(
             task.pipeline,
+            # Where the run has failed before its first stream, nobody else knows what it was to run.
+            streams=() if is_planned else task.streams,
+            tags=() if is_planned else task.tags,
+            full_refresh=task.full_refresh and not is_planned,
             retry=before.id,
             order_key=task.order_key,
             wait_for_other=True,

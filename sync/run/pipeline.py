@@ -451,7 +451,7 @@ class Runner:
                     self.session,
                     self._store,
                     order.given,
-                    streams=() if order.retry else order.streams,
+                    streams=order.streams if only is None else (),
                     tags=order.tags,
                     only=only,
                 )
@@ -491,14 +491,16 @@ class Runner:
     def _chosen(self) -> list[str] | None:
         """Return the names of the only streams that this run is about; None: all that the file selects."""
         if self.order.retry is not None:
-            return matching_names(self._unfinished(self.order.retry), self.order.streams)
+            names = self._unfinished(self.order.retry)
+            return None if names is None else matching_names(names, self.order.streams)
         return None if self.order.repairs is None else list(self.order.repairs)
 
-    def _unfinished(self, run_id: int) -> list[str]:
+    def _unfinished(self, run_id: int) -> list[str] | None:
+        """Return the streams that a run has left; None: it was never planned, so that nobody knows them."""
         names = self.store.unfinished_streams(run_id)
         if not names and self.store.run(run_id).status == "success":
             raise NothingToRetry(f"run {run_id} of {self.pipeline.pipeline!r} has succeeded: there is nothing to retry")
-        return list(names)
+        return list(names) if self.store.stream_statuses(run_id) else None
 
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
         ended = self.store.end_attempt(run.id, error=error)

@@ -147,6 +147,17 @@ def test_a_retry_is_the_next_attempt_over_what_did_not_succeed(tmp_path: Path) -
     assert (tmp_path / "note.py.log").read_text().split("\n")[:-1] == ["a 1", "b 2"]
 
 
+def test_a_retry_of_a_run_that_was_never_planned_runs_the_streams_of_the_task(tmp_path: Path) -> None:
+    """It was a success of no streams."""
+    pipeline = shop(tmp_path, a="id,id\n1,2\n", b=GOOD).model_copy(update={"allow_blocks_to_fail": False})
+    task = Task(pipeline=pipeline, streams=("a",))
+    assert not result_of(played(task)).streams
+    (tmp_path / "in" / "a.csv").write_text(GOOD)
+    events = played(replace(task, is_retry=True))
+    assert {name: each.attempt for name, each in ended(events).items()} == {"a": 2}
+    assert result_of(events).raise_for_status().run_id == 1
+
+
 def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
     played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
     events = played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))
