@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -117,7 +118,7 @@ def bind(
     known = frozenset(known) | {"__input"}
     can_fill = known if fillable is None else frozenset(fillable) | {"__input"}
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        parameters = list(_signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise BindingError(f"has no signature to read: {error}") from error
 
@@ -157,6 +158,15 @@ def bind(
             if parameter.name in named and parameter.default is parameter.empty
         ),
     )
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Read a signature without a look at its annotations, which may name what exists for type checkers only."""
+    if sys.version_info >= (3, 14):  # they are evaluated when they are asked for
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY

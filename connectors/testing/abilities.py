@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -19,6 +20,15 @@ ABILITIES = tuple(field.name for field in fields(Abilities))
 def methods_of(protocol: type[Any]) -> set[str]:
     """Return the public methods that a protocol names itself."""
     return {name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")}
+
+
+def _signature(method: Callable[..., Any]) -> inspect.Signature:
+    """Read a signature without a look at its annotations, which may name what exists for type checkers only."""
+    if sys.version_info >= (3, 14):  # they are evaluated when they are asked for
+        from annotationlib import Format
+
+        return inspect.signature(method, annotation_format=Format.FORWARDREF)
+    return inspect.signature(method)
 
 
 class AbilityPromises(Promises):
@@ -56,7 +66,7 @@ class AbilityPromises(Promises):
                 asked = list(inspect.signature(getattr(protocol, method)).parameters.values())[1:]
                 by_keyword = {each.name: None for each in asked if each.kind is each.KEYWORD_ONLY}
                 try:
-                    inspect.signature(getattr(connector, method)).bind(
+                    _signature(getattr(connector, method)).bind(
                         *(None for each in asked if each.kind is not each.KEYWORD_ONLY), **by_keyword
                     )
                 except TypeError as error:

@@ -83,6 +83,17 @@ def unmarked(source: str) -> str:
     return _MARKS.sub("", source, count=1)
 
 
+def place_mark(identity: str) -> str:
+    """Return what stands behind a place whose secrets are masked, and tells it from others."""
+    return f"#{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+
+
+def _is_of(source: str, sources: Collection[str]) -> bool:
+    """Tell whether a ledger row names one of these sources, with its secrets or with what was masked then."""
+    place = unmarked(source)
+    return place in sources or any(place.endswith(f" {place_mark(each)}") for each in sources)
+
+
 def _marks(source: str) -> dict[str, str | None]:
     found = _MARKS.search(source)
     assert found is not None, "it matches nothing at all, too"
@@ -164,7 +175,7 @@ def starting_point(
         return refusal
     if committed is not None:
         named = [source_of(source, stream) for source in sources]
-        is_same = unmarked(committed.source) in sources
+        is_same = _is_of(committed.source, sources)
         if is_same and (refusal := _other_naming(stream, _naming_of(committed.source))):
             return refusal
         if is_same and (levels := _nested_of(committed.source)) != stream.nested:
@@ -325,7 +336,7 @@ def _rows_of_stream(stream: SelectedStream, table: TableState, sources: Collecti
     There are several where other pipelines write it, or where its name was written in other letters, which many
     databases take for the same.
     """
-    rows = [row for row in table.ledger if row.key.stream == stream.name and unmarked(row.source) in sources]
+    rows = [row for row in table.ledger if row.key.stream == stream.name and _is_of(row.source, sources)]
     dated = [(row.committed_at, place, row) for place, row in enumerate(rows) if row.committed_at is not None]
     return [row for _, _, row in sorted(dated)]
 

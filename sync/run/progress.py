@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +12,9 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
     from .results import StreamResult
+
+
+log = logging.getLogger("syncblocks")
 
 
 class Progress:
@@ -47,3 +52,28 @@ class Progress:
 
     def close(self) -> None:
         """No call follows; restore the terminal. Idempotent."""
+
+
+class GuardedProgress(Progress):
+    """Hands calls on to another progress; of the errors of each of its methods the first one is a warning."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._told = set[str]()
+
+    def _hand_on(self, method: str, *args: Any, **kwargs: Any) -> None:
+        try:
+            getattr(self._inner, method)(*args, **kwargs)
+        except Exception as error:  # who looks on does not stop the run
+            if method not in self._told:
+                self._told.add(method)
+                name = f"{type(self._inner).__name__}.{method}"
+                log.warning("progress: %s: %s: %s", name, type(error).__name__, error, exc_info=log.isEnabledFor(10))
+
+
+def _handing_on(method: str) -> Callable[..., None]:
+    return lambda self, *args, **kwargs: self._hand_on(method, *args, **kwargs)
+
+
+for _method in [name for name in vars(Progress) if not name.startswith("_")]:
+    setattr(GuardedProgress, _method, _handing_on(_method))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import blake2b
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -42,7 +41,7 @@ from ..plan.selection import (
     without_absent,
     without_columns,
 )
-from ..plan.start import ledger_row
+from ..plan.start import ledger_row, place_mark
 from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
@@ -510,7 +509,7 @@ def _without_secrets(identity: str, redactor: Redactor) -> str:
     masked = redactor.redact(identity)
     if masked == identity:
         return identity
-    return f"{masked} #{blake2b(identity.encode('utf-8', 'surrogatepass'), digest_size=4).hexdigest()}"
+    return f"{masked} {place_mark(identity)}"
 
 
 def role_of(pipeline: Pipeline, error: ConnectorError) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -28,6 +29,18 @@ def received(tmp_path: Path, text: str, *, status: str = "success", **overrides:
 )
 def test_the_first_positional_parameter_receives_the_data(tmp_path: Path, signature: str) -> None:
     assert received(tmp_path, f"@callback\ndef tell({signature}): return df\n") is DATA
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated where they stand")
+def test_an_annotation_may_name_what_type_checkers_alone_know(tmp_path: Path) -> None:
+    text = """
+    from typing import TYPE_CHECKING
+    if TYPE_CHECKING:
+        import nobody
+    @callback
+    def tell(df: nobody.Frame, *, stream: Unknown) -> nobody.Frame: return df
+    """
+    assert received(tmp_path, text) is DATA
 
 
 def test_star_args_counts_as_a_positional_parameter(tmp_path: Path) -> None:

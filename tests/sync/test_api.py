@@ -118,6 +118,22 @@ def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:
         result.streams["A"]
 
 
+@pytest.mark.parametrize("method", ["run_started", "stream_started", "advanced", "stream_ended", "run_ended"])
+def test_an_error_of_a_progress_is_a_warning_and_stops_nothing(
+    shop: Bench, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It left the run open, so that each further one was refused as long as the process lived."""
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise ValueError("no such column")
+
+    progress = type("Mine", (Progress,), {method: fail})()
+    with caplog.at_level("WARNING", logger="syncblocks"):
+        assert run_pipeline(shop.document, progress=progress).status == "success"
+    assert [each.getMessage() for each in caplog.records] == [f"progress: Mine.{method}: ValueError: no such column"]
+    assert len(shop.rows("a")) == 3
+
+
 def test_a_result_is_shown_as_a_table(shop: Bench) -> None:
     shop.document["streams"] = [{"stream": "b"}, {**INCREMENTAL, "destination_table": "<a>"}]
     result = run_pipeline(shop.document)

@@ -28,7 +28,7 @@ from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt,
 from ..group import run_group
 from ..masked_output import masked_output
 from ..notebook import default_progress
-from ..progress import Progress
+from ..progress import GuardedProgress, Progress
 from ..recovery.leftovers import drop_staging
 from ..recovery.lost_stream import lost_outcome
 from ..recovery.takeover import owner_text
@@ -84,7 +84,8 @@ def sync_stream(
         LedgerUnreadable: the destination cannot be asked how the stream has ended; the next try asks again.
     """
     pipeline, run = of_run(pipeline, run_id)
-    order = _Order(pipeline, run.id, stream, progress or default_progress(), [] if signals is None else signals)
+    told = GuardedProgress(progress or default_progress())
+    order = _Order(pipeline, run.id, stream, told, [] if signals is None else signals)
     with ExitStack() as stack:
         task = Task(order, stack, is_retry=retry)
         return task.run()

@@ -10,7 +10,7 @@ import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.errors import ConfigError, NothingToRetry
 from syncblocks.sync.session.inspection import count_streams, opened
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
@@ -54,6 +54,19 @@ def test_a_broken_file_that_is_selected_ends_a_run_before_its_first_stream(files
     result = files.run()
     assert (result.exit_code, result.streams) == (1, ())
     assert "broken.csv" in str(result.error)
+
+
+@pytest.mark.parametrize(("streams", "expected"), [((), {"a", "broken", "c"}), (("[ab]*",), {"a", "broken"})])
+def test_a_retry_of_a_run_that_was_never_planned_runs_what_the_file_selects(
+    files: Bench, streams: tuple[str, ...], expected: set[str]
+) -> None:
+    """It was a success of no streams."""
+    files.run()
+    (files.folder / "data" / "broken.csv").write_text("id,v\n3,z\n")
+    result = files.run(retry=True, streams=streams)
+    assert (result.run_id, statuses(result)) == (1, dict.fromkeys(expected, "success"))
+    with pytest.raises(NothingToRetry):
+        files.run(retry=True)
 
 
 def test_where_blocks_may_fail_a_broken_file_fails_in_its_turn(files: Bench) -> None:

@@ -135,6 +135,10 @@ def test_a_ledger_that_names_a_place_with_its_secret_is_known_and_names_it_witho
         connection.execute("update _syncblocks_ledger set source = ?", [before])
     assert run_pipeline(file).status == "success"
     assert rows(tmp_path, "select distinct source from _syncblocks_ledger") == [masked]
+    text = file.read_text()
+    file.write_text(text.replace("{{ env_var('FOLDER') }}", "hunter2-data"))
+    assert run_pipeline(file).status == "success", "the same place, which is no secret any more"
+    file.write_text(text)
     (tmp_path / "hunter2-data").rename(tmp_path / "other-place")
     monkeypatch.setenv("FOLDER", "other-place")
     with pytest.raises(ConfigError, match="was last written from another source"):
