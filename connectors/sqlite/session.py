@@ -86,11 +86,17 @@ class SQLiteSession:
         self._is_begun = self._is_writing = self._holds_lock = self._is_cancelled = self._has_wal = False
         uri = f"file:{quote_url(str(path))}?mode={'rwc' if is_writer else 'ro'}"
         try:
+            if is_writer:
+                path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 uri, uri=True, timeout=POLL_S, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise sort_error(error, path) from error
+        except OSError as error:
+            raise ConnectorConfigError(
+                f"{path.parent} cannot be made: {error.strerror}", connector="sqlite", key="path"
+            ) from error
         # TEXT may hold any bytes; what is no UTF-8 must reach our own check.
         self._connection.text_factory = _text
         try:
