@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...config.naming import name_by
@@ -28,6 +28,7 @@ _READ = frozenset(
         "replication_key",
         "key_properties",
         "bookmark_properties",
+        "bookmark_property_operators",
         "unique_constraints",
         "unique_conflict_method",
         "destination_table",
@@ -173,6 +174,7 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
     bookmarks = names_of(stream.get("bookmark_properties")) or names_of(stream.get("replication_key"))
     if bookmarks and method == "INCREMENTAL":
         entry["bookmark_properties"] = bookmarks
+        entry |= _operators(stream, bookmarks, where, notes)
     elif method == "INCREMENTAL":
         notes.append(f"{where}: INCREMENTAL needs bookmark_properties, and Mage's catalog has none: name them")
     elif bookmarks:
@@ -193,6 +195,16 @@ def _replication(stream: Mapping[str, Any], where: str, notes: list[str]) -> dic
     if method == "LOG_BASED":
         notes.append(f"{where}: LOG_BASED is not built yet: choose FULL_TABLE or INCREMENTAL")
     return entry
+
+
+def _operators(
+    stream: Mapping[str, Any], bookmarks: Sequence[str], where: str, notes: list[str]
+) -> dict[str, Mapping[str, str]]:
+    given = parts_of(stream.get("bookmark_property_operators"))
+    above = {name: ">" for name in bookmarks if given.get(name) == ">"}
+    others = [f"{name}: {given[name]}" for name in bookmarks if given.get(name) not in (None, "", ">", ">=")]
+    notes += (f"{where}: bookmark_property_operators {each!r} is left out: here are > and >=" for each in others)
+    return {"bookmark_property_operators": above} if above else {}
 
 
 def _columns(stream: Mapping[str, Any], metadata: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any]:

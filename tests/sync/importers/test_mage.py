@@ -313,6 +313,17 @@ def test_the_catalog_may_stand_in_metadata_or_in_the_source_and_streams_may_lack
     assert [each["stream"] for each in read(project)[1]["streams"]] == ["shop.words"]
 
 
+def test_operators_of_bookmarks_come_over_but_for_those_of_filters(project: Path) -> None:
+    operators = {"id": ">", "clicks": ">=", "word": "<", "other": ">"}
+    bookmarks = {"bookmark_properties": ["id", "clicks", "word"], "bookmark_property_operators": operators}
+    with_streams(project, stream("words", replication_method="INCREMENTAL", **bookmarks))
+    made, document = read(project)
+    assert document["streams"][0]["bookmark_property_operators"] == {"id": ">"}
+    assert [note for note in made.notes if "operators" in note] == [
+        "stream words: bookmark_property_operators 'word: <' is left out: here are > and >="
+    ]
+
+
 def test_what_mage_writes_for_nothing_is_nothing(project: Path) -> None:
     nothing: dict[str, Any] = {"bookmark_properties": [], "replication_key": "", "unique_constraints": []}
     with_streams(project, stream("words", replication_method="FULL_TABLE", disable_column_type_check=False, **nothing))
