@@ -21,7 +21,7 @@ from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
 from ..stream import SAID
-from .csv_input import LEAST_AHEAD, Input
+from .csv_input import LEAST_AHEAD, Input, mark_before
 from .csv_lines import Lines
 from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
@@ -323,6 +323,7 @@ class CSVFormat:
             if not block:
                 yield from self._pieces(source, names, wanted, ragged)
                 return
+            source.keep_mark()
             try:
                 read, parse, convert = self._options(file, names, wanted, block, ragged)
                 reader = pyarrow.csv.open_csv(pa.PythonFile(source, mode="r"), read, parse, convert)
@@ -358,6 +359,7 @@ class CSVFormat:
                 )
             batch = records.batch(piece, names, wanted, settings.null_values) if records.is_wide else None
             if batch is None:
+                piece[:0] = mark_before(piece)
                 options = self._options(file, names, wanted, len(piece) + 1, ragged)
                 batches = pyarrow.csv.read_csv(pa.BufferReader(piece), *options).to_batches()
             else:

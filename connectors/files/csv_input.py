@@ -38,6 +38,11 @@ _LEAVING_S = 0.05
 _open: weakref.WeakSet[Input] = weakref.WeakSet()
 
 
+def mark_before(data: bytes | bytearray) -> bytes:
+    """Return the byte order mark that the parser may pass over, in place of one that belongs to the data."""
+    return codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+
+
 class Input(io.RawIOBase):
     """A file's bytes as UTF-8 without a byte order mark; lines can be taken off the front.
 
@@ -154,6 +159,11 @@ class Input(io.RawIOBase):
             self._fill(size)
         data, self._buffer = self._buffer, b""
         return data
+
+    def keep_mark(self) -> None:
+        """Let the parser keep a mark (U+FEFF) that the next text begins with, as it keeps those of later texts."""
+        self._have(len(codecs.BOM_UTF8))
+        self._buffer = mark_before(self._buffer) + self._buffer
 
     def is_at_end(self) -> bool:
         self._have(1)

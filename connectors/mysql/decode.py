@@ -60,7 +60,10 @@ def _misfit(value: str, field: pa.Field, stream: str) -> FatalConnectorError:
         reason, hint = "which is no boolean", "set `tinyint1_as_bool: false` to read tinyint(1) as an integer"
     elif kind in ("date", "datetime", "timestamp"):
         reason = "a zero date, which no other system has"
-        hint = "`zero_dates_as_null: true` in the source's `config` makes it NULL, or exclude the column with `columns`"
+        hint = (
+            "`zero_dates_as_null: true` in the source's `config` makes it NULL, but not in a primary key: there "
+            "correct the value, or exclude the column with `columns`"
+        )
     elif kind == "time":
         reason = "which is a span of time and no time of day"
         hint = "read it through a view with TIME_TO_SEC, or exclude the column with `columns`"

@@ -157,6 +157,9 @@ def test_a_null_value_that_the_escape_sign_would_change_is_refused(tmp_path: Pat
         (b"a,b", {}, []),
         (b"a,b\n", {}, []),
         (b"a,b\nx\x00y,1\n", {}, [{"a": "x\0y", "b": 1}]),
+        ("\ufeffa,b\n\ufeffx,1\n\ufeffy,2\n".encode(), {}, [{"a": "\ufeffx", "b": 1}, {"a": "\ufeffy", "b": 2}]),
+        ("\ufeff\ufeffx\n".encode(), {"header": ["a"]}, [{"a": "\ufeffx"}]),
+        (f"a\n\ufeff{'x' * 9_000_000}\n".encode(), {}, [{"a": "\ufeff" + "x" * 9_000_000}]),
     ],
 )
 def test_odd_csv_files_are_read_as_meant(

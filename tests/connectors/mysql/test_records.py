@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pymysql")
 
-from syncblocks.connectors.errors import Interrupted, RetriableError
+from syncblocks.connectors.errors import FatalConnectorError, Interrupted, RetriableError
 from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.mysql.packets import Packets
 from syncblocks.connectors.mysql.results import select, select_texts
@@ -306,6 +306,21 @@ def test_zero_dates_and_spans_of_time_are_set_aside_where_told(mariadb_url: str)
     ]
     assert "zero date" in bad[0].reason
     assert "span of time" in bad[1].reason
+
+
+def test_the_error_of_a_zero_date_in_a_key_asks_for_more_than_the_setting(mariadb_url: str) -> None:
+    run(
+        mariadb_url,
+        "create table t (day date primary key)",
+        "set sql_mode = ''",
+        "insert into t values ('0000-00-00')",
+    )
+    source = MySQLSource({"url": mariadb_url, "zero_dates_as_null": True}, Path())
+    with (
+        closing(source),
+        pytest.raises(FatalConnectorError, match="makes it NULL, but not in a primary key: there correct"),
+    ):
+        list(source.read(source.discover(), {}))
 
 
 def test_zero_dates_are_null_where_told_for_filters_and_bookmarks_too(mariadb_url: str) -> None:
