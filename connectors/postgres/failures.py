@@ -44,6 +44,7 @@ _CONFIG_TEXTS = (
     "invalid",
     "unexpected spaces",
     "permission denied",
+    "not permitted to log in",
     "root certificate",
     "server does not support SSL",
 )
@@ -82,7 +83,9 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     place = address.identity()
     if not sqlstate and any(part in text for part in _UNKNOWN_HOST):
         return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres")
-    is_config = sqlstate.startswith(_CONFIG) or (not sqlstate and any(part in text for part in _CONFIG_TEXTS))
+    is_config = sqlstate.startswith((*_CONFIG, "42501")) or (
+        not sqlstate and any(part in text for part in _CONFIG_TEXTS)
+    )
     if is_config and "starting up" not in text:
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     return RetriableError(f"cannot connect to {place}: {text}", connector="postgres")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pyarrow as pa
@@ -300,6 +302,21 @@ def test_wrong_settings_and_places_that_do_not_exist_are_config_errors(postgres_
         PostgresSource({"url": "postgresql://postgres@127.0.0.1:1/postgres"}, Path()).check()
     with pytest.raises(ConnectorConfigError, match="schema"):
         PostgresSource({"url": postgres_url, "schemas": "x"}, Path())
+
+
+@pytest.mark.parametrize("role", ["login", "nologin"])
+def test_a_role_that_may_not_connect_is_a_config_error_whatever_the_driver(postgres_url: str, role: str) -> None:
+    name = f"stranger_{uuid.uuid4().hex[:8]}"
+    database = urlsplit(postgres_url).path[1:]
+    script(postgres_url, f"create role {name} {role}; revoke connect on database {database} from public")
+    try:
+        settings = PostgresSettings(url=postgres_url, user=name)
+        with pytest.raises(ConnectorConfigError, match="cannot connect"):
+            PostgresSource({"url": postgres_url, "user": name}, Path()).check()
+        with pytest.raises(ConnectorConfigError, match="cannot connect"):
+            AsyncpgSession(settings.address, "begin")
+    finally:
+        script(postgres_url, f"drop role {name}")
 
 
 def test_identity_is_the_same_however_the_place_is_written() -> None:
