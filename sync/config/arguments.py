@@ -163,6 +163,7 @@ _KINDS = {
     "Mapping[str, Sequence[str]]": _Kind("a mapping of lists of texts", _mapping_of(_texts)),
     "Mapping[str, str]": _Kind("a mapping", _mapping),
     "Path": _Kind("a path", _instance(os.PathLike)),
+    "PipelineFile": _Kind("the path of a file, or a mapping", _instance(str, os.PathLike, Mapping)),
     "Progress": _Kind("an object of class Progress", _progress),
     "Sequence[str]": _Kind("a list of texts", _texts),
     "bool": _Kind("True or False", _instance(bool)),
