@@ -121,16 +121,24 @@ def _mapping_of(take: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _json_object(value: Any) -> Any:
-    if not _is_json(_mapping(value)):
+    found = dict(_mapping(value))
+    if not _is_json(found):
         raise TypeError
-    return value
+    return found
 
 
 def _is_json(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    try:
+        return _is_plain(value)
+    except RecursionError:
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
