@@ -176,6 +176,7 @@ class Sessions:
             idle, self._idle = self._idle, []
             coming, self._coming = self._coming, None
             self._generation += 1
+            self._max_idle = 0  # a thread that was given up may come back
         if coming is not None:
             coming.add_done_callback(_close_coming)
         for session in idle:

@@ -121,16 +121,24 @@ def _mapping_of(take: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _json_object(value: Any) -> Any:
-    if not _is_json(_mapping(value)):
+    found = dict(_mapping(value))
+    if not _is_json(found):
         raise TypeError
-    return value
+    return found
 
 
 def _is_json(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    try:
+        return _is_plain(value)
+    except RecursionError:
+        return False
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
+        return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -163,6 +171,7 @@ _KINDS = {
     "Mapping[str, Sequence[str]]": _Kind("a mapping of lists of texts", _mapping_of(_texts)),
     "Mapping[str, str]": _Kind("a mapping", _mapping),
     "Path": _Kind("a path", _instance(os.PathLike)),
+    "PipelineFile": _Kind("the path of a file, or a mapping", _instance(str, os.PathLike, Mapping)),
     "Progress": _Kind("an object of class Progress", _progress),
     "Sequence[str]": _Kind("a list of texts", _texts),
     "bool": _Kind("True or False", _instance(bool)),

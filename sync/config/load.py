@@ -134,6 +134,8 @@ def _document(given: AnyPipeline, folder: str | os.PathLike[str] | None, text: s
     if isinstance(given, Pipeline):
         given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
+        if text is not None:
+            raise ConfigError("goes with the path of a file, whose content it is", key="text")
         return mapping_document(given), absolute(Path(folder or ""))
     if folder is not None:
         raise ConfigError("goes with a mapping: relative paths of a file start at the file's own folder", key="folder")

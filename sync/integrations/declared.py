@@ -12,6 +12,7 @@ import pyarrow as pa
 from syncblocks.connectors.stream import Stream
 
 from ..config import Pipeline, exact_name
+from ..config.arguments import checks_arguments
 from ..config.catalog_file import CatalogStream, read_catalog
 from ..config.names import load_names
 from ..plan.selection import merged_settings, select_names
@@ -43,6 +44,7 @@ class Declared:
     streams: tuple[DeclaredStream, ...]
 
 
+@checks_arguments
 def declare(
     given: PipelineFile,
     *,

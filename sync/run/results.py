@@ -74,6 +74,9 @@ class StreamResults(tuple[StreamResult, ...]):
         near = nearest_match(key, [stream.stream for stream in self])
         raise KeyError(f"no stream {key!r} was started" + ("" if near is None else f"; did you mean {near!r}?"))
 
+    def __contains__(self, key: object) -> bool:
+        return any(stream.stream == key for stream in self) if isinstance(key, str) else super().__contains__(key)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RunResult:

@@ -39,6 +39,7 @@ class Pool:
         self._idle: list[tuple[Any, float]] = []
         #: Idle, in use, and about to be opened.
         self._open = 0
+        self._is_closed = False
         self._has_connected = False
         #: Since when the server has refused, and how often; no try before `_again`. Monotonic times.
         self._refused_since: float | None = None
@@ -75,10 +76,13 @@ class Pool:
                 return raw, None
 
     def give(self, raw: Any) -> None:
-        """Take a connection back, for its next user."""
+        """Take a connection back, for its next user; after the end there is none."""
         with self._changed:
-            self._idle.append((raw, time.monotonic()))
-            self._changed.notify()
+            if not self._is_closed:
+                self._idle.append((raw, time.monotonic()))
+                self._changed.notify()
+                return
+        self.drop(raw)
 
     def drop(self, raw: Any) -> None:
         """Close a connection that is of no use any more."""
@@ -89,8 +93,9 @@ class Pool:
             self._changed.notify()
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections now, those in use when they are given back."""
         with self._changed:
+            self._is_closed = True
             closed, self._idle = self._idle, []
         for raw, _ in closed:
             self.drop(raw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def _asked(system: str, place: str, sql: str) -> list[Any]:
         with mysql_connection(place) as connection, connection.cursor() as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall())
-    with duckdb.connect(place) if system == "duckdb" else sqlite3.connect(place) as connection:
+    opened: Any = duckdb.connect(place) if system == "duckdb" else sqlite3.connect(place)
+    with closing(opened) as connection:
         return list(connection.execute(sql).fetchall())
 
 

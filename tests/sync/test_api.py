@@ -112,6 +112,7 @@ def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:
     result = run_pipeline(shop.document)
     assert result.streams["a"] is result.streams[0] is next(iter(result.streams))
     assert result.streams[:1] == (result.streams[0],)
+    assert [each in result.streams for each in ("a", "b", result.streams[0])] == [True, False, True]
     assert (result.streams["a"].rows, result.streams["a"].error) == (3, None)
     assert (result.streams["a"].bookmark or {})["id"] == 2
     with pytest.raises(KeyError, match="no stream 'A' was started; did you mean 'a'"):

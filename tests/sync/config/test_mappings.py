@@ -75,9 +75,11 @@ def test_a_password_in_a_mapping_is_masked_and_no_reason_for_a_warning() -> None
     assert "pass-word-1" not in repr(pipeline) + repr(pipeline._origin.document)
 
 
-def test_a_folder_beside_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_beside_a_file_and_a_text_beside_a_mapping_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="folder: goes with a mapping"):
         load_pipeline(tmp_path / "shop.yaml", folder=tmp_path)
+    with pytest.raises(ConfigError, match="text: goes with the path of a file"):
+        load_pipeline(shop(), text="{}")
 
 
 def test_wrong_settings_of_source_and_destination_are_told_in_one_go() -> None:

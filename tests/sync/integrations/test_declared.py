@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,9 @@ def test_a_mapping_is_declared_as_a_file_is(tmp_path: Path) -> None:
     assert [stream.name for stream in declare(given).streams] == ["a", "b"]
     with pytest.raises(ConfigError, match="streams"):
         declare({"pipeline": "m", "streams": "a, b"})
+
+
+def test_one_text_in_place_of_a_list_is_an_error_that_writes_the_list(tmp_path: Path) -> None:
+    text: Any = "public.orders"
+    with pytest.raises(ConfigError, match=r"streams: takes a list: write \['public.orders'\]"):
+        declare(written(tmp_path, FILE), streams=text)

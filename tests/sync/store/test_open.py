@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,11 +13,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from syncblocks.sync.clock import Clock
 from syncblocks.sync.errors import ConfigError, StateError
 from syncblocks.sync.store import Store, migrations
+from syncblocks.sync.store.drivers import Sqlite
 from syncblocks.sync.store.location import file_system
 from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
+from syncblocks.sync.store.pool import Pool
 from tests.file_limit import file_limit
 from tests.sync.store.store_helpers import DATE, STORES, query, store_url_of
 
@@ -302,3 +306,13 @@ def test_the_queue_and_the_runs_are_read_by_their_indexes(tmp_path: Path) -> Non
         "_syncblocks_ready",
         "_syncblocks_retries",
     ]
+
+
+def test_a_thread_that_was_given_up_leaves_no_connection_open(tmp_path: Path) -> None:
+    """Its function ends after the store was closed, and it has still something to write."""
+    pool = Pool(Sqlite(tmp_path / "store.db", Clock()), "store")
+    pool.close()
+    raw, _ = pool.take()
+    pool.give(raw)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        raw.execute("select 1")
