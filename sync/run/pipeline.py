@@ -37,7 +37,7 @@ from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
-from .progress import Progress
+from .progress import GuardedProgress, Progress
 from .recovery.leftovers import clear_leftovers, recover
 from .recovery.takeover import ASK_AGAIN_S
 from .results import RunResult, StreamResult, StreamResults
@@ -207,7 +207,7 @@ class Runner:
         signals: list[int] | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.progress = progress
+        self.progress = GuardedProgress(progress)
         self.order = order
         self.session = open_session(pipeline)
         self.session.prepare()
