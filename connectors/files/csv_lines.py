@@ -174,10 +174,8 @@ class Lines:
 
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label
-        return FatalConnectorError(
-            f"{where}: not encoded in {self._settings.encoding}; `config.encoding` names another one, such as cp1252",
-            key="encoding",
-        )
+        mend = file.packed() or "; `config.encoding` names another one, such as cp1252"
+        return FatalConnectorError(f"{where}: not encoded in {self._settings.encoding}{mend}", key="encoding")
 
 
 def _way_out(fields: int, columns: int) -> str:

@@ -103,7 +103,9 @@ class JSONLFormat:
     def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
         what = shown(text.decode(errors="replace"))
         is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
-        mend = "; JSON lines have one object a line, `connector: json` reads a document" if is_document else ""
+        mend = (
+            "; JSON lines have one object a line, `connector: json` reads a document" if is_document else file.packed()
+        )
         return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:

@@ -35,6 +35,15 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd",
 #: Suffixes of compressions that are not read.
 _NOT_READ = (".xz", ".lzma", ".lz4", ".br", ".7z", ".rar")
 
+#: First bytes of compressed files -> what to do with one whose name does not say so.
+_PACKED = {
+    b"\x1f\x8b": "packed by gzip: let its name end in .gz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: let its name end in .zst",
+    b"BZh": "packed by bzip2: let its name end in .bz2",
+    b"PK\x03\x04": "a zip archive: let its name end in .zip",
+    b"\xfd7zXZ": "packed by xz: unpack it",
+}
+
 #: What reading an opened file raises that is damaged, or not compressed as its name says.
 UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 with suppress(ImportError):  # a Python without it unpacks no such archive
@@ -135,6 +144,12 @@ class DataFile:
                 return self.storage.open_input(self.place)
             except PermissionError as error:
                 raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
+
+    def packed(self) -> str:
+        """Say what to do with a file that holds no text since it is compressed, which its name does not say; else empty."""
+        with self.open() as content:
+            begin = content.read(max(map(len, _PACKED)))
+        return next((f"; it is {way}" for mark, way in _PACKED.items() if begin.startswith(mark)), "")
 
     def open(self) -> BinaryIO:
         """Open the file decompressed.

@@ -23,7 +23,7 @@ class Column:
     base: str = ""
     #: Schema of the operator `=` of its values, where the system's own is not used; two columns are equal without it.
     equality: str = field(default="", compare=False)
-    #: Two texts that differ may be equal here (by case, by accents): a record that is updated gets the one that arrives.
+    #: Texts that differ may be equal here (by case, by accents): a record that is updated gets the one that arrives.
     is_folded: bool = field(default=False, compare=False)
     #: Belongs to the key by which the stream's records are merged.
     is_key: bool = field(default=False, compare=False)

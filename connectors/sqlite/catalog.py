@@ -70,7 +70,7 @@ _COLUMNS = 'c.name, c.type, c."notnull", c.pk, c.hidden, c.dflt_value is not nul
 #: What `_COLUMNS` selects.
 _Column = tuple[str, str, int, int, int, int]
 
-#: Of a column of an index: the index's name, whether it is unique, its origin, whether it is partial, column, collation.
+#: Of a column of an index: the index's name, is it unique, its origin, is it partial, the column, its collation.
 _Index = tuple[str, int, str, int, str | None, str]
 
 

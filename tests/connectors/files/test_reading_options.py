@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -166,6 +167,16 @@ def numbered(kind: type[FileSource]) -> tuple[str, str]:
     if kind is CSVSource:
         return "csv", "".join(f"{number}\n" for number in range(20_000))
     return "jsonl", "".join(f'{{"n": {number}}}\n' for number in range(20_000))
+
+
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+@pytest.mark.parametrize(("pack", "end"), [(gzip.compress, "gz"), (bz2.compress, "bz2")])
+def test_what_is_compressed_and_does_not_say_so_is_told(
+    tmp_path: Path, kind: type[FileSource], pack: Callable[[bytes], bytes], end: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(pack(b'{"id": 1}\n'))
+    with pytest.raises(ConnectorError, match=rf"a\.txt.*let its name end in \.{end}"):
+        records_of(source_of(tmp_path / "a.txt", kind))
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource])

@@ -139,7 +139,9 @@ def test_keys_are_compared_as_what_they_become(postgres_url: str, destination: P
 #: Type of a key -> what makes it, where the server was built with that.
 FOLDED = {
     "citext": "create extension citext",
-    "text collate folding": "create collation folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false)",
+    "text collate folding": (
+        "create collation folding (provider = icu, locale = 'und-u-ks-level1', deterministic = false)"
+    ),
 }
 
 
