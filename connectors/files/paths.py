@@ -146,7 +146,7 @@ class DataFile:
                 raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
 
     def packed(self) -> str:
-        """Say what to do with a file that holds no text since it is compressed, which its name does not say; else empty."""
+        """Say what to do with a file that is compressed, though its name does not say so; else empty."""
         with self.open() as content:
             begin = content.read(max(map(len, _PACKED)))
         return next((f"; it is {way}" for mark, way in _PACKED.items() if begin.startswith(mark)), "")
