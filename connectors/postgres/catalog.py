@@ -66,7 +66,7 @@ _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
     a.atthasdef or a.attidentity <> '',
-    {_BASE}, {_OWN_TYPE}, a.attcollation <> y.typcollation, a.attnum)
+    {_BASE}, {_OWN_TYPE}, a.attcollation operator(pg_catalog.<>) y.typcollation, a.attnum)
     order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
@@ -319,7 +319,7 @@ def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict
         places[""] = int(found[0][-1])
     if any(is_domain for *_, is_domain, _ in found):
         ((columns,),) = session.query(_locked(name, f"{_COLUMNS}::text"))
-        types.update({column: base or declared for column, declared, _, _, _, base, _, _ in json.loads(columns)})
+        types.update({column: base or declared for column, declared, _, _, _, base, *_ in json.loads(columns)})
     return types, places
 
 
