@@ -444,8 +444,9 @@ class Runner:
             return self._error_info(error)
 
     def _planned(self, only: Sequence[str] | None) -> Plan:
-        order = self.order
-        for wait_s in (*ASK_AGAIN_S, None):
+        order, retries = self.order, self.pipeline.retries
+        waits_s = [*ASK_AGAIN_S, *[self.pipeline.retry_delay_s] * retries]
+        while True:
             try:
                 return plan_with_options(
                     self.session,
@@ -455,11 +456,18 @@ class Runner:
                     tags=order.tags,
                     only=only,
                 )
-            except RetriableError:  # such as a database file that another start has locked for its own plan
-                if wait_s is None:
+            except RetriableError as error:  # such as a database file that another start has locked for its own plan
+                if not waits_s or self.signals:
                     raise
-                time.sleep(wait_s)
-        raise AssertionError("the last attempt returns or raises")
+                wait_s = waits_s.pop(0)
+                if len(waits_s) < retries:
+                    self.progress.message(f"{error}; the run is planned again in {wait_s:g} s", level="warning")
+                self._pause(wait_s)
+
+    def _pause(self, wait_s: float) -> None:
+        end_s = time.monotonic() + wait_s
+        while not self.signals and (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, 0.2))
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""

@@ -10,12 +10,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class Proxy:
-    """Forwards bytes; `lost` counts the commits whose answer was dropped, with the connection."""
+    """Forwards bytes; `lost` counts the commits whose answer was dropped, with the connection.
 
-    def __init__(self, url: str) -> None:
+    `listener` has an address and may not listen yet: until it does, who connects is refused.
+    """
+
+    def __init__(self, url: str, listener: socket.socket | None = None) -> None:
         parts = urlsplit(url)
         self._server = (parts.hostname or "127.0.0.1", parts.port or 5432)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         user = parts.netloc.rpartition("@")[0]
         self.url = urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self._listener.getsockname()[1]}"))
         #: Numbers of the commits, from 1, whose answers are lost.

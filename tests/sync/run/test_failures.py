@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from contextlib import closing
@@ -16,6 +17,7 @@ from syncblocks.sync.cli.run import next_steps
 from syncblocks.sync.errors import ConfigError, NothingToRetry
 from syncblocks.sync.run.redelivery import redeliver
 from syncblocks.sync.store import Store
+from tests.connectors.postgres.postgres_proxy import Proxy
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 
@@ -445,6 +447,32 @@ def test_an_unreachable_side_fails_the_run_and_tells_the_pipeline_callback(
     assert [(c["status"], c["parent_block_uuid"], c["error_block"]) for c in bench.calls()] == [
         ("failure", "pipeline", block)
     ]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_server_that_does_not_answer_yet_is_asked_again_as_often_as_retries_say(
+    bench: Bench, postgres_url: str, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    late = Proxy(postgres_url, listener)
+    told: list[str] = []
+
+    class Starting(Progress):
+        def message(self, text: str, *, level: str = "info") -> None:
+            told.append(text)
+            if "planned again" in text and len(told) == 2:
+                listener.listen()
+                threading.Thread(target=late.serve, daemon=True).start()
+
+    monkeypatch.setattr("syncblocks.sync.run.pipeline.ASK_AGAIN_S", ())
+    bench.seed("a", 1)
+    bench.document["destination"] = {"connector": "postgres", "config": {"url": late.url}}
+    bench.document |= {"retries": retries, "retry_delay_s": 0.01}
+    result = bench.run(Starting())
+    late.close()
+    assert statuses(result) == ({"a": "success"} if retries else {})
+    assert len([text for text in told if "the run is planned again in 0.01 s" in text]) == retries
 
 
 def test_an_error_that_no_block_has_raised_has_none(bench: Bench) -> None:
