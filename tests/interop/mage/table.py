@@ -312,7 +312,7 @@ DATA = (
     Row(
         "S30",
         "`bookmark_property_operators`",
-        "differently: [`>=` and `>`](pipeline.md#streams); others are [filters](pipeline.md#filters)",
+        "differently: [`>=` and `>`](pipeline.md#streams), which the importer takes over; others are [filters](pipeline.md#filters)",
     ),
     Row(
         "S31",
