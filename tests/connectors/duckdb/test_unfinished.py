@@ -319,6 +319,9 @@ def test_another_load_that_writes_is_no_obstacle(path: Path) -> None:
 @pytest.mark.slow
 def test_two_loads_of_one_file_take_turns(path: Path) -> None:
     """Who waits has no transaction open, or the other one's pieces would stay in memory, which has no room for them."""
+    first = path.with_name("first.duckdb")  # whose load imports what the two need: theirs would do so in a transaction
+    look(first, "create table docs (id bigint not null, doc varchar)")
+    load(first, order("merge", "first"), documents("first"))
     look(path, "create table others as from docs")
     before, destination = held(path), make(path)
     destination.limit_memory(3 * BUDGET_BYTES, is_strict=True)
