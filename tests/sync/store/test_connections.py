@@ -77,7 +77,8 @@ def test_the_stores_of_a_process_have_two_connections_together(limited: Limited,
     with Store.open(url), ThreadPoolExecutor(6) as threads:
         assert list(threads.map(run, range(6))) == ["success"] * 6
     assert max(seen) <= 2
-    assert query(postgres_url, f"SELECT 1 FROM pg_stat_activity WHERE usename = '{role}'") == []
+    while query(postgres_url, f"SELECT 1 FROM pg_stat_activity WHERE usename = '{role}'"):
+        pass  # the server ends what was closed in its own time; one that stays ends the test by its time limit
 
 
 def test_a_run_goes_on_with_the_one_connection_that_it_gets(limited: Limited, caplog: pytest.LogCaptureFixture) -> None:
