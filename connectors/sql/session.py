@@ -171,12 +171,11 @@ class Sessions:
             lease.interrupt()
 
     def close(self) -> None:
-        """Close the idle connections now, those in use when their call ends."""
+        """Close the idle connections now, those in use when their call ends. A later call opens them anew."""
         with self._lock:
             idle, self._idle = self._idle, []
             coming, self._coming = self._coming, None
             self._generation += 1
-            self._max_idle = 0  # a thread that was given up may come back
         if coming is not None:
             coming.add_done_callback(_close_coming)
         for session in idle:

@@ -156,7 +156,6 @@ def _progress(value: Any) -> Any:
 
 
 _text, _mapping, _moment = _instance(str), _instance(Mapping), _instance(datetime)
-_path = _instance(str, os.PathLike)
 
 _KINDS = {
     "None": _Kind("", _instance(type(None))),

@@ -21,8 +21,8 @@ class Counted:
         self.is_open = False
 
 
-def test_calls_that_end_or_begin_after_the_end_leave_no_connection_open() -> None:
-    """Those of a thread that was given up, whose function has ended at last."""
+def test_after_the_end_no_connection_is_left_open_and_a_run_that_waited_keeps_its_new_ones() -> None:
+    """A run that waits for another one closes its connections, which may keep a file, and plans anew with others."""
     opened: list[Counted] = []
     make: Any = lambda: Counted(opened)  # noqa: E731
     sessions = Sessions(make)
@@ -32,6 +32,9 @@ def test_calls_that_end_or_begin_after_the_end_leave_no_connection_open() -> Non
         assert [each.is_open for each in opened] == [True], "it is used again"
         sessions.close()
         assert opened[0].is_open
-    with sessions.lease():
-        assert len(opened) == 2
-    assert [each.is_open for each in opened] == [False, False]
+    assert not opened[0].is_open
+    for _ in range(3):
+        with sessions.lease():
+            assert [each.is_open for each in opened] == [False, True], "one is opened, and used again"
+    sessions.close()
+    assert not opened[1].is_open
