@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 #: How a call ended: "missing": no such file or function; "load": the file does not load.
 Kind = Literal["returned", "raised", "missing", "load"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """Result of one call."""
 
     kind: Kind

@@ -13,8 +13,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from .errors import nearest
 
@@ -25,8 +26,7 @@ class BindingError(ValueError):
     """Nothing can fill a parameter; the loader adds file and line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class Slot(Struct, frozen=True, kw_only=True):
     """One argument passed by position."""
 
     name: str
@@ -48,8 +48,7 @@ class Inputs(dict[Any, Any]):
         return self[name] if name in self or name == "df_1" else default
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binding:
+class Binding(Struct, frozen=True, kw_only=True):
     """How one function is called."""
 
     #: How the data is passed: "data": by position; "input": as `__input`; None: the data is not read.

@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from .leftovers import MARK, kill_marked, since_boot_s
 from .triggers import Ask, refuse
@@ -51,8 +52,7 @@ def tail(output: bytes, limit: int) -> str:
     return "..." + output[-limit:].lstrip(bytes(range(0x80, 0xC0))).decode("utf-8", "replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEnd:
+class CallEnd(Struct, frozen=True, kw_only=True):
     """How one call ended."""
 
     kind: Literal["returned", "raised", "missing", "load", "timeout", "exited", "interrupted", "skipped"]

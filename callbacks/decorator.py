@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar, overload
+
+from msgspec import Struct
 
 from .errors import CallbackLoadError, nearest
 from .kwargs import STATUSES
@@ -42,8 +43,7 @@ OTHERS_OF_MAGE = (
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(Struct, frozen=True, kw_only=True):
     """One decorator on one function."""
 
     function: Callable[..., Any]

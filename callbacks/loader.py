@@ -15,11 +15,12 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
+
+from msgspec import Struct
 
 from .binding import Binding, BindingError, bind
 from .decorator import DECORATORS, MARKS, Mark
@@ -33,8 +34,7 @@ _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
 _executing = threading.RLock()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackFunction:
+class CallbackFunction(Struct, frozen=True, kw_only=True):
     """One function of a callback file."""
 
     #: The function's name; a second function of the same name is `name#2`.
@@ -54,8 +54,7 @@ class CallbackFunction:
         return self.binding.needs is not None and status in STATUSES_WITH_DATA and parent != "pipeline"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransformerFunction:
+class TransformerFunction(Struct, frozen=True, kw_only=True):
     """The function of a transformer file."""
 
     name: str
@@ -66,8 +65,7 @@ class TransformerFunction:
     line: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackFile:
+class CallbackFile(Struct, frozen=True, kw_only=True):
     """The marked functions of a user's file."""
 
     path: Path
@@ -100,8 +98,7 @@ def load_file(
     return read_marks(execute(path), variables=variables, parents=parents, expects=expects)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutedFile:
+class ExecutedFile(Struct, frozen=True, kw_only=True):
     """A user's file after execution, before its functions are bound."""
 
     path: Path

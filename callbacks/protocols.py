@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from .child_process import CallEnd
 
@@ -59,8 +61,7 @@ class LocalCall(Protocol):
         """End the call soon, with kind "interrupted"; safe from any thread."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(Struct, frozen=True, kw_only=True):
     """A delivery prepared for its call."""
 
     #: False: its condition is false, so the delivery is done without a call.
@@ -71,8 +72,7 @@ class Prepared:
     local: LocalCall | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """Outcome of a delivery."""
 
     ok: bool
@@ -99,16 +99,14 @@ class Callbacks(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class NotDue:
+class NotDue(Struct, frozen=True):
     """A queue has open deliveries, and none is due."""
 
     #: Seconds until one may become due.
     wait_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class NothingOpen:
+class NothingOpen(Struct, frozen=True):
     """A queue has no open delivery."""
 
 

@@ -10,9 +10,10 @@ def test_the_alert_names_the_stream(capsys):
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from .invoke import append_folder
 from .invoke import call as call_function
@@ -23,8 +24,7 @@ from .trial import Trial, try_file
 from .unknown_names import UnknownName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Called:
+class Called(Struct, frozen=True, kw_only=True):
     """One call of a function."""
 
     function: str

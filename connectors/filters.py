@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from .arrow.type_names import type_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .incremental.bookmarks import from_json, is_number_in_text
 from .stream import ASKING, MEASURING, Condition, Stream
+from .values import replace
 
 Records = TypeVar("Records", pa.RecordBatch, pa.Table)
 

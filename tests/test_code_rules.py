@@ -119,10 +119,30 @@ def private_imports(name: str, tree: ast.AST) -> Iterator[Found]:
                 yield name, node.lineno, imported
 
 
+#: Functions of `dataclasses` that fail for a Struct, unseen by type checkers; `connectors/values.py` has others.
+OF_DATACLASSES = {"asdict", "astuple", "replace"}
+
+#: Files that may use them.
+KNOWS_KINDS = {"connectors/values.py", "connectors/singer/in_process.py"}
+
+
+def one_kind_only(name: str, tree: ast.AST) -> Iterator[Found]:
+    """Yield uses of functions that know dataclasses only."""
+    if name in KNOWS_KINDS:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
+            yield from ((name, node.lineno, each.name) for each in node.names if each.name in OF_DATACLASSES)
+        is_attribute = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "dataclasses"
+        if is_attribute and node.attr in OF_DATACLASSES:
+            yield name, node.lineno, ast.unparse(node)
+
+
 RULES: dict[str, Callable[[str, ast.AST], Iterator[Found]]] = {
     "abilities and attributes are not looked up by name": lookups,
     "sys.modules is changed in one place": module_changes,
     "no private modules of other projects": private_imports,
+    "values are copied whatever their kind": one_kind_only,
 }
 
 
@@ -149,6 +169,8 @@ def test_the_code_keeps_the_rule(rule: str) -> None:
         (module_changes, "sys.modules.setdefault('numpy', made)"),
         (private_imports, "import pyarrow._compute"),
         (private_imports, "from pydantic.plugin import _loader"),
+        (one_kind_only, "from dataclasses import dataclass, replace"),
+        (one_kind_only, "changed = dataclasses.replace(planned, name='x')"),
     ],
 )
 def test_a_planted_line_is_found(rule: Callable[[str, ast.AST], Iterator[Found]], planted: str) -> None:

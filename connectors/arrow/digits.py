@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 
 import pyarrow as pa
+from msgspec import Struct
 
 from . import compute as pc
 from .decimals import bounded
@@ -33,8 +33,7 @@ def is_number_in_text(field: pa.Field) -> bool:
     return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Digits:
+class Digits(Struct, frozen=True):
     """Most digits of a column's numbers."""
 
     #: Before the point, without leading zeros.

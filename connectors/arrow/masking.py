@@ -9,7 +9,6 @@ import hmac
 import json
 from array import array
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -18,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..stream import FLATTENED, GUESSED, HASH, KEEP_LAST, SAID, UNDECIDED, UNSEEN, MaskRule, Masks, Stream
+from ..values import replace
 from . import compute as pc
 from .digits import is_number_in_text
 from .fidelity import as_text

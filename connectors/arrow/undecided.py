@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
+from ..values import replace
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
 from .type_names import type_text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
+class Numbers(Struct, frozen=True, kw_only=True):
     """What a look at all numbers of a column has found."""
 
     digits: Digits

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.type_names import type_text
 from ..sides import DIGITS, Compared, Form
 from ..stream import WIDENS
+from ..values import replace
 from .nested import is_carried, is_same_shape, is_written
 
 #: Types of PostgreSQL whose values are plain texts.
@@ -44,8 +45,7 @@ class _Chosen(NamedTuple):
     digits: int = 6
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     """What a column holds, in any system."""
 
     family: str

@@ -6,8 +6,9 @@ After a constraint has refused a record, DuckDB lets nothing more happen in the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
+
+from msgspec import Struct
 
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.tables import Column, Table
@@ -19,8 +20,7 @@ _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
 _KEY, _VALUE = "_syncblocks_key", "_syncblocks_value"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UniqueIndex:
+class UniqueIndex(Struct, frozen=True, kw_only=True):
     """An index of the target that CREATE UNIQUE INDEX has made."""
 
     name: str
@@ -37,8 +37,7 @@ class UniqueIndex:
         return set(found) if all(found) else set()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violations:
+class Violations(Struct, frozen=True, kw_only=True):
     """Conditions on staged records `s` for one way to write them."""
 
     naming: Naming

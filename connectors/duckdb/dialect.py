@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
 from ..sql.identifiers import Naming, TableName
+from ..values import replace
 from .catalog import DuckDBCatalog
 from .tables import DuckDBTables
 from .types import DuckDBTypes

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..checksums.sql import interval_form
 from ..sides import DIGITS, Compared, Form
 from ..sql.identifiers import literal
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
+class _Style(Struct, frozen=True):
     """What stands between values, and how the rest differs."""
 
     comma: str = ","

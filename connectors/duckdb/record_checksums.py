@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from ..incremental.bookmarks import past
 from ..protocols import Source
 from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
+from ..values import replace
 from .checksums import DuckDBCanonical
 
 #: What DuckDB may hold of keys and hashes before it goes to disk, in bytes: unless told otherwise, and at least.

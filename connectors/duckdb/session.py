@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import duckdb
 import numpy  # which duckdb has imported
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..errors import FatalConnectorError, Interrupted, TakenOver
@@ -31,8 +31,7 @@ _LOCK_POLL_S = 0.1
 _NO_END = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
+class Described(Struct, frozen=True, kw_only=True):
     """What the catalog's entry of one table or view says."""
 
     #: Name, type, and whether NULL is refused.

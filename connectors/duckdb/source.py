@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -19,6 +18,7 @@ from ..sql.read.queries import QuerySource
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import Bookmark, Place, RejectedRecord, Stream
+from ..values import replace
 from . import types
 from .catalog import read_catalog
 from .database import open_database

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from ..sql.dialect.texts import float_text, time_text
@@ -58,8 +58,7 @@ _ARRAY = re.compile(r"(.*)\[(\d*)\]", re.DOTALL)
 _NAMED = re.compile(r'\s*("(?:[^"]|"")*"|[^\s"]+)\s+(.*)', re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """How a column is read: the type selected (its own, or one that Arrow carries), and the Arrow type it gives."""
 
     sql: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -21,6 +20,7 @@ from ..errors import FatalConnectorError
 from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
 from ..stream import SAID
+from ..values import replace
 from .csv_input import LEAST_AHEAD, Input, mark_before
 from .csv_lines import Lines
 from .csv_short import ShortRecords

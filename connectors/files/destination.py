@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +32,7 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
+from ..values import replace
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format

@@ -6,10 +6,10 @@ The rules are those of `connectors/sql/load/history_statements.py`, in NumPy ins
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 #: An array of NumPy: times are microseconds since 1970, digests two numbers a record.
 Numbers = Any
@@ -19,8 +19,7 @@ NEVER = np.iinfo(np.int64).max
 _BEFORE_ALL = np.iinfo(np.int64).min
 
 
-@dataclass(slots=True)
-class Held:
+class Held(Struct):
     """Versions of the table whose keys arrive, in the order of the table."""
 
     #: Place in the table, and number of the key.
@@ -39,8 +38,7 @@ class Held:
         return len(self.key)
 
 
-@dataclass(slots=True)
-class Arrived:
+class Arrived(Struct):
     """Records that arrived, in their order."""
 
     key: Numbers

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.conform import shown
 from ..arrow.record_size import SLACK_BYTES, too_wide
@@ -47,8 +47,7 @@ class NoDocument(FatalConnectorError):
     """A file is no JSON document, or has no records at the path."""
 
 
-@dataclass(slots=True)
-class Brackets:
+class Brackets(Struct):
     """Where brackets stand outside of texts; it goes on from chunk to chunk."""
 
     depth: int = 0

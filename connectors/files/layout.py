@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from .partitions import Partition
@@ -24,8 +24,7 @@ MOST_OPEN = 200
 MOST_FILES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How the records of a table are spread over files; nothing said: they are in one."""
 
     partitions: tuple[Partition, ...] = ()

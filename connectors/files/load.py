@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
@@ -29,6 +29,7 @@ from ..stream import (
     Stream,
     WriteDisposition,
 )
+from ..values import replace
 from .columns import changes, unified
 from .interrupts import Call
 from .layout import Layout, Output
@@ -55,8 +56,7 @@ MARKS = (VALID_FROM, VALID_TO, DELETED_AT)
 _SLICE_RECORDS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(Struct, frozen=True):
     """The files and columns that a commit makes, planned from the table's former `files`."""
 
     based_on: tuple[TableFile, ...]

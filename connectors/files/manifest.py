@@ -11,7 +11,6 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -19,10 +18,12 @@ from unicodedata import is_normalized
 from urllib.parse import unquote
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
 from ..stream import LedgerKey, LedgerRow
+from ..values import replace
 from .storage import Storage, checked_name
 
 LEDGER = "_syncblocks_ledger"
@@ -38,8 +39,7 @@ MAX_NAME_BYTES = 180
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableFile:
+class TableFile(Struct, frozen=True, kw_only=True):
     """One file of a table."""
 
     #: Its final name, relative to the destination's folder.
@@ -52,8 +52,7 @@ class TableFile:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadList:
+class ReadList(Struct, frozen=True, kw_only=True):
     """The files that were read for one ledger row, see `read_list`; of one path the last entry counts."""
 
     #: As JSON, of those before the segments: as an earlier version keeps it, and after some were forgotten.
@@ -61,8 +60,7 @@ class ReadList:
     segments: tuple[TableFile, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True):
     """Files, columns and ledger rows of one table."""
 
     table: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet
+from msgspec import Struct
 
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
@@ -47,8 +47,7 @@ _FETCH_BYTES = 4 << 20
 AHEAD_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Footer:
+class Footer(Struct, frozen=True):
     """The footer of one file."""
 
     schema: pa.Schema

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from ..arrow.text import is_nested, to_text
 from ..arrow.type_names import type_text
@@ -19,8 +19,7 @@ _CALL = re.compile(r"(year|month|day)\((.+)\)", re.DOTALL)
 _FORMS = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
+class Partition(Struct, frozen=True):
     """One level of folders."""
 
     column: str

@@ -13,16 +13,18 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 from urllib.parse import unquote
 
+import msgspec
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path, url_scheme
 from ..stream import Place
+from ..values import replace
 from .local import LocalStorage
 from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
@@ -212,12 +214,11 @@ def _opened_member(raw: BinaryIO, member: str, label: str) -> BinaryIO:
     return cast("BinaryIO", opened)
 
 
-@dataclass(slots=True)
-class StreamFiles:
+class StreamFiles(msgspec.Struct):
     """The files of one stream, and its schema if a manifest has it."""
 
     name: str
-    files: list[DataFile] = field(default_factory=list)
+    files: list[DataFile] = msgspec.field(default_factory=list)
     schema: pa.Schema | None = None
     #: The file, the folder or the table's folder below the storage's root; empty: partitions of the root itself.
     place: str = ""
@@ -227,8 +228,7 @@ class StreamFiles:
     absent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True):
     """The setting `path`, resolved."""
 
     storage: Storage

@@ -14,13 +14,15 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import RetriableError
 from ..ranges import RangesRefused, SnapshotLost
+from ..values import replace
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20
@@ -143,8 +145,7 @@ def without_mark(part: FilePart, batches: Iterable[pa.RecordBatch]) -> Iterator[
     yield held.slice(0, last)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """State of a file at one moment, to notice that the file has changed since."""
 
     file: DataFile

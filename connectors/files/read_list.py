@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..known_files import KnownFiles
 from ..stream import FileRead, LedgerKey
+from ..values import replace
 from .manifest import LEDGER, STAGING, Manifest, ReadList, TableFile, quote
 from .storage import Storage
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.digits import DigitsSeen
 from ..arrow.flatten import flat_schema, marked, path_of
@@ -33,6 +33,7 @@ from ..stream import (
     ReplicationMethod,
     Stream,
 )
+from ..values import replace
 from .file_columns import filled, numbered, with_file_columns
 from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns, unfit
 from .interrupts import Call, Calls
@@ -567,8 +568,7 @@ class TypedSource(ObjectSource):
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class FileRanges:
+class FileRanges(Struct, frozen=True):
     """The open ranges of one stream."""
 
     source: FileSource

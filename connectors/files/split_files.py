@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeGuard
+
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from ..ranges import Range
@@ -19,8 +20,7 @@ Unit = Literal["", "bytes", "groups"]
 MOST_GROUPS = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
-class SplitFiles:
+class SplitFiles(Struct, frozen=True):
     """The files of a stream as they were at one moment, in an order that each process finds."""
 
     seen: Sequence[Seen]

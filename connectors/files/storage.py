@@ -6,10 +6,11 @@ import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import Struct, field
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..settings import is_url
@@ -51,8 +52,7 @@ class Entry(NamedTuple):
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Files below a storage's root, column by column: of very many, few are looked at one by one."""
 
     names: list[str] = field(default_factory=list)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
@@ -32,8 +32,7 @@ from .read_list import add_known, known_by, listed_again
 from .storage import Storage, translated
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Struct, frozen=True):
     """A written file that no manifest names yet."""
 
     name: str

@@ -15,10 +15,10 @@ import logging
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow import compute as pc
 from ..errors import FatalConnectorError
@@ -62,8 +62,7 @@ MANY_HASHES = 10_000
 MAX_UNSETTLED = 250_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Horizon:
+class Horizon(Struct, frozen=True, kw_only=True):
     """The point up to which no running transaction can commit a record any more."""
 
     #: Highest settled values of the bookmark_properties, or of the first ones; None: no record past the bookmark.

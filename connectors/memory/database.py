@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import FatalConnectorError, RetriableError
 from ..stream import (
@@ -78,8 +79,7 @@ class Calls:
 FailKind = Literal["retriable", "fatal", "crash"]
 
 
-@dataclass(frozen=True, slots=True)
-class Knob:
+class Knob(Struct, frozen=True):
     """Fails on purpose, `times` times for each stream."""
 
     role: str

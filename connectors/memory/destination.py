@@ -6,7 +6,6 @@ import json
 import secrets
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
+from ..values import replace
 from .database import Calls, Knob, database, from_block
 from .settings import MemoryDestinationSettings
 from .writing import changes, keys_of, removed_records, written_table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..stream import (
     ReplicationMethod,
     Stream,
 )
+from ..values import replace
 from .database import Calls, Knob, MemoryDatabase, database, to_block
 from .settings import MemorySourceSettings, to_table
 

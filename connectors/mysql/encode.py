@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow import compute as pc
 from ..errors import FatalConnectorError
@@ -18,8 +18,7 @@ LOAD_FORMAT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """A column as text."""
 
     array: pa.Array

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: Comment of a datetime column that holds moments, in UTC.
 UTC_COMMENT = "UTC"
@@ -31,8 +32,7 @@ MAX_DIGITS = 65
 MAX_SCALE = 30
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A declared type, taken apart."""
 
     name: str

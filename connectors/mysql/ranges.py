@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
 
 from ..errors import ConnectorError
 from ..ranges import Range, RangesRefused, SnapshotLost, how_many
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 _LOCK_S = 5
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRanges:
+class KeyRanges(Struct, frozen=True):
     """The open ranges of one table, and the connections that see it as it was."""
 
     source: SqlSource

@@ -10,12 +10,12 @@ Source: MySQL, Client/Server Protocol, Binary Protocol Resultset Row, Text Resul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow import compute as pc
 from .failures import broken_answer
@@ -57,8 +57,7 @@ _MOST_DAYS = 10_000
 _DAY_US = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """What a column's definition says of its values."""
 
     code: int

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from .session import MySQLSession
 
 
-@dataclass(slots=True)
-class Server:
+class Server(Struct):
     """Known from the first connection on; shared by the parts of one dialect."""
 
     is_mariadb: bool = True

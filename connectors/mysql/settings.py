@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..settings import choice
 from ..sql import address as shared
 from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import pymysql_plugins
+from ..values import replace
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 

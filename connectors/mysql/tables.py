@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
@@ -12,6 +11,7 @@ from ..sql.dialect.tables import Tables, freed
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
+from ..values import replace
 from . import catalog, swaps
 from .kinds import UTC_SUFFIX, Kind
 from .server import Server

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ..errors import ConnectorError
+from ..values import replace
 from .adbc_session import SETUP, AdbcSession
 from .failures import connect_failure
 from .settings import Address

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..sql.identifiers import Naming, TableName, literal
 from ..sql.session import Session
@@ -20,8 +21,7 @@ _LEDGER = ("select", "insert", "update")
 _ASKED = ("select", "insert", "update", "delete")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _Found(Struct, frozen=True, kw_only=True):
     """What the role may do with an existing table."""
 
     is_owned: bool

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from ..errors import ConnectorError, FatalConnectorError
 from ..ranges import Range, SnapshotLost, how_many
@@ -86,8 +87,7 @@ from {table} as t where {where}"""
 _CIRCLE = 1 << 31
 
 
-@dataclass(slots=True)
-class PageRanges:
+class PageRanges(Struct):
     """The open ranges of one table."""
 
     source: SqlSource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,6 +13,7 @@ from ..network import SOCKET_PARAMETERS, libpq_parameters
 from ..sql import address as shared
 from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import LIBPQ
+from ..values import replace
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
 _RAW_PARAMETERS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
@@ -24,6 +23,7 @@ from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
 from ..stream import WIDENS, Block, Bookmark, Event, Place, ReplicationMethod, Stream
+from ..values import replace
 from . import catalog, ranges
 from .adbc_driver import Database
 from .adbc_session import AdbcSession

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 #: Built-in types whose values mean the same in every database: these are made again under their own name, and their
 #: binary form may be copied from server to server. (Not among them: what holds OIDs, such as regclass.)
@@ -74,8 +75,7 @@ _TYPMOD = re.compile(r"\((-?\d+)(?:,(-?\d+))?\)")
 TEXTS = ("text", "character varying", "character", "name", '"char"')
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """A type's name, taken apart: `numeric(12,2)[]`."""
 
     base: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -26,6 +25,7 @@ from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import BOUNDARY, values
 from ..protocols import Source
 from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
+from ..values import replace
 from .json_schema import json_schema
 from .lines import RecordLines, to_line
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector

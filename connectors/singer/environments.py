@@ -16,9 +16,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from msgspec import Struct
 
 from ..errors import ConnectorConfigError, RetriableError
 from ..local_files import create_file, make_private_folder
@@ -100,8 +101,7 @@ def installed(
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(Struct, frozen=True):
     """What to install: `arguments` of pip, and `lines` of a requirements file.
 
     The arguments of a process can be read by every user of the machine: what may hold a token goes into the file.

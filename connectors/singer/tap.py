@@ -11,7 +11,6 @@ import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..local_files import make_private_folder, write_beside
 from ..settings import parse_settings, resolve_path
 from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
+from ..values import replace
 from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import installed, plugins_folder, program_name

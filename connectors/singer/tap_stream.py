@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from ..arrow.masking import rule_of
 from ..errors import FatalConnectorError
 from ..stream import Bookmark, ReplicationMethod, Stream
+from ..values import replace
 from .records import Parser
 from .resent import ResentRecords
 from .state_parts import STATE, entry_of, of_bookmark, replication_value, resumable

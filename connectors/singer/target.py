@@ -9,13 +9,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+from msgspec import Struct
 from pydantic import Field, model_validator
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
@@ -242,8 +242,7 @@ class SingerDestination:
         return Path(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(Struct, frozen=True):
     """A checkpoint that the target has not echoed, with the records and bytes before it."""
 
     number: int

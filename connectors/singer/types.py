@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.decimals import bounded
+from ..values import replace
 
 #: Type for reading numbers of which a double may not hold all digits.
 LONG = pa.decimal256(76, 40)
@@ -33,8 +34,7 @@ class Reading(Enum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Column(Struct, frozen=True, kw_only=True):
     """One property of a stream."""
 
     name: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from ..arrow import compute as pc
 from ..errors import FatalConnectorError
 from ..protocols import Destination, Source
 from ..stream import ReplicationMethod, Stream, TableState
+from ..values import replace
 from .plugin_config import make_connector
 from .types import Column, columns_of
 

@@ -6,34 +6,31 @@ SQL is text and runs as it stands. Each other action is a class of this file. `W
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 #: One statement, or several.
 Sql = str
 
 
-@dataclass(frozen=True, slots=True)
-class Reread:
+class Reread(Struct, frozen=True):
     """Read the catalog again: this transaction is the only writer by now, but may have read the catalog before."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakeNamedLock:
+class TakeNamedLock(Struct, frozen=True):
     """Take a named lock until the end of the transaction (MySQL)."""
 
     name: str  # at most 64 characters
     timeout_s: int
 
 
-@dataclass(frozen=True, slots=True)
-class LockByRow:
+class LockByRow(Struct, frozen=True):
     """Shut out our other loads of a table until the commit, by the lock on a row (SQLAlchemy)."""
 
     table: str  # its quoted name
 
 
-@dataclass(frozen=True, slots=True)
-class SwapAfterCommit:
+class SwapAfterCommit(Struct, frozen=True):
     """Write a note in this transaction that a staging table replaces the target after the commit (MySQL)."""
 
     schema: str
@@ -41,8 +38,7 @@ class SwapAfterCommit:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class LiftMemoryLimit:
+class LiftMemoryLimit(Struct, frozen=True):
     """Allow a merge more memory than a connection has at first (DuckDB)."""
 
 

@@ -7,7 +7,6 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -33,6 +32,7 @@ from ..stream import (
     WriteDisposition,
     yields_to_table,
 )
+from ..values import replace
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
 from .identifiers import CONVERTED_SUFFIX, HISTORY_SUFFIX, REMOVED, TableName, spellings, staging_name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 
@@ -110,8 +111,7 @@ def staging_name(token: str) -> str:
     return STAGING_PREFIX + (token if is_plain else hashlib.sha256(token.encode()).hexdigest()[:32])
 
 
-@dataclass(frozen=True, slots=True)
-class TableName:
+class TableName(Struct, frozen=True):
     """A table in a schema; `schema` is empty where the system has none."""
 
     schema: str

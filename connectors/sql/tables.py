@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..stream import Trigger, WriteDisposition
+from ..values import replace
 from .identifiers import TableName
 
 
@@ -43,8 +45,7 @@ class Column:
     attributes: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
+class Wire(Struct, frozen=True, kw_only=True):
     """How a column's values travel into a table: the type of the (staging) column and the Arrow type put in.
 
     Where `type` is not the target column's own, SQL casts on the way from staging to the target.
@@ -54,8 +55,7 @@ class Wire:
     arrow: pa.DataType
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(Struct, frozen=True, kw_only=True):
     """What the catalog says about a table."""
 
     name: TableName
@@ -110,8 +110,7 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnTest:
+class ColumnTest(Struct, frozen=True, kw_only=True):
     """Which records of a table are meant: those with, or without, NULL in a column, or with one of some values."""
 
     column: Column
@@ -120,8 +119,7 @@ class ColumnTest:
     values: tuple[TableName, Mapping[str, str]] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagingTable:
+class StagingTable(Struct, frozen=True, kw_only=True):
     """A table that holds a load's records until they are brought into the target."""
 
     name: TableName

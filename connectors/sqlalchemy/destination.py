@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from ..sql.tables import Table
 from ..stream import Condition, LedgerRow, Place, TableState
+from ..values import replace
 from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming

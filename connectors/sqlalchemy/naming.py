@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy.engine import Engine
 
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from .spelling import Names
 
 
-@dataclass(frozen=True, slots=True)
-class Slice(TableName):
+class Slice(TableName, frozen=True):
     """Staged records from a number to another."""
 
     first: int

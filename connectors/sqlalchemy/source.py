@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
 from ..sql.read.sqlite import lowest, lowest_constant
 from ..sql.session import Lease, Session
 from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
+from ..values import replace
 from . import catalog, queries
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming

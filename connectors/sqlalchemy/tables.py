@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ..sql.actions import Action, LockByRow
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.tables import Column
+from ..values import replace
 from .naming import SQLAlchemyNaming
 from .types import KEY_CHARACTERS, Kind, ddl
 

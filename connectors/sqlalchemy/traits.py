@@ -7,12 +7,12 @@ text as NULL from another. One SELECT of casts tells; it creates nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from ..arrow import compute as pc
@@ -23,8 +23,7 @@ from .types import Kind, sqlalchemy_type
 _MICROSECONDS = 123_457
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traits:
+class Traits(Struct, frozen=True, kw_only=True):
     """How a system stores values; a source uses the defaults."""
 
     #: Resolution of fractions of seconds, in microseconds.

@@ -19,11 +19,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Dialect
 
 from ..errors import FatalConnectorError
@@ -66,8 +66,7 @@ _DOUBLE = ("bigquery", "clickhouse", "clickhousedb", "databricks", "hive", "impa
 _SHORT_FLOAT = ("firebird", "firebird.firebird", "firebird.firebirdsql", "mariadb", "mysql")
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """A kind, taken apart."""
 
     name: str

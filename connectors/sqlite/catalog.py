@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import cast
 
 from ..errors import FatalConnectorError
@@ -15,6 +14,7 @@ from ..sql.identifiers import STAGING_PREFIX, TableName, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Trigger
+from ..values import replace
 from .session import SQLiteSession
 
 

@@ -8,10 +8,10 @@ driver nor Arrow would report.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from ..arrow.compute import constant
 from ..arrow.decimals import from_texts
@@ -36,8 +36,7 @@ class TypeMismatch(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """How one column is selected, checked and turned into Arrow."""
 
     name: str
@@ -140,8 +139,7 @@ def _digits(name: str, scale: int) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """One stream's SELECT, and how its batches become the stream's."""
 
     schema: pa.Schema

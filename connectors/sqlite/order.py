@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from ..sql.identifiers import quote
 from ..stream import ASKING, Condition, NullBookmarks
@@ -28,8 +28,7 @@ def is_filterable(condition: Condition) -> bool:
     return condition.operator in ASKING or kind_for(condition.field).form in _FILTERED
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """The end of the SELECT, after FROM."""
 
     sql: str = ""

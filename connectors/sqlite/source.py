@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..arrow.shared_fields import shared_field
@@ -25,6 +25,7 @@ from ..sql.read.sqlite import VIEW, as_written, lowest_constant, sampled
 from ..sql.session import Lease, Session
 from ..sql.tables import Column, Table
 from ..stream import Block, Bookmark, Condition, Event, Place, RejectedRecord, ReplicationMethod, Stream
+from ..values import replace
 from .catalog import read_catalog
 from .decode import Plan, TypeMismatch
 from .dialect import dialect
@@ -38,8 +39,7 @@ from .types import UNTYPED, Form, kind_of
 _WIDE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A stream's SELECT, ready to run."""
 
     plan: Plan

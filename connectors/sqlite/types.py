@@ -24,10 +24,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from ..sql.dialect.types import Types, made_of, native_of
@@ -60,8 +60,7 @@ class Form(Enum):
     INTERVAL = "interval"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """What a declared type means."""
 
     form: Form

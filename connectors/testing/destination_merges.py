@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from ..protocols import Destination
 from ..stream import Checkpoint, Condition, ConflictMethod, WriteDisposition
+from ..values import replace
 from .abilities import AbilityPromises
 from .destination_base import FINAL, MERGE, PEOPLE, DestinationPromises, people
 

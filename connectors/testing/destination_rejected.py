@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from ..protocols import Destination
 from ..rejected.limits import TooManyRejected
 from ..rejected.records import REJECTED_TABLE, rejection
 from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
+from ..values import replace
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

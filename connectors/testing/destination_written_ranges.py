@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from ..protocols import Destination
 from ..stream import Load, WriteDisposition, WrittenRange
+from ..values import replace
 from .abilities import AbilityPromises
 from .destination_base import FINAL, DestinationPromises
 

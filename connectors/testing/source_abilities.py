@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from ..protocols import Source
 from ..ranges import OpenRanges, Range, SnapshotLost
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
 from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
+from ..values import replace
 from .abilities import AbilityPromises
 from .source_base import SourcePromises
 from .values import in_order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pytest
 
 from ..protocols import Source
 from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from ..values import replace
 from .promises import Promises
 
 #: Columns of the table that most tests seed.

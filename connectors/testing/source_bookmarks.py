@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,6 +14,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..incremental.bookmarks import values
 from ..protocols import Source
 from ..stream import Checkpoint, NullBookmarks
+from ..values import replace
 from .source_base import SourcePromises
 from .values import Feature
 

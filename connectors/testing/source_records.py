@@ -6,7 +6,6 @@ import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from ..errors import ConnectorConfigError, ConnectorError, Interrupted
 from ..protocols import Source
+from ..values import replace
 from .source_base import PEOPLE, SourcePromises
 from .values import VALUES, Feature, in_order
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from syncblocks.connectors.values import asdict
 
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+
+from syncblocks.connectors.values import asdict
 
 from . import formatting
 from .console import Console

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.exceptions import NoArgsIsHelpError
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
@@ -16,8 +16,7 @@ NOTHING_RAN = 2
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """An error as the command line shows it."""
 
     #: Short stable name.

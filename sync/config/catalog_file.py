@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.errors import ConnectorConfigError
 
@@ -14,8 +15,7 @@ from .pipeline import Pipeline
 from .yaml_document import Document, Loc, describe, read_document
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogStream:
+class CatalogStream(Struct, frozen=True, kw_only=True):
     """One stream of a catalog file."""
 
     key_properties: tuple[str, ...]
@@ -25,8 +25,7 @@ class CatalogStream:
     is_view: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catalog:
+class Catalog(Struct, frozen=True, kw_only=True):
     """A catalog file."""
 
     document: Document

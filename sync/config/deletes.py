@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec import Struct
 from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
@@ -19,8 +19,7 @@ _KEYS = ("mode", "every", "limit")
 _PERCENT = re.compile(r"\s*([0-9]{1,3}(?:\.[0-9]+)?)\s*%\s*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deletes:
+class Deletes(Struct, frozen=True, kw_only=True):
     """What becomes of records that the source no longer has."""
 
     #: One of `MODES`.

@@ -10,11 +10,12 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from syncblocks.connectors.registry import CONNECTORS
+from syncblocks.connectors.values import replace
 
 from ..errors import ConfigError, nearest_match
 from .one_file import one_file

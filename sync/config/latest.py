@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
+from msgspec import Struct
 from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
@@ -15,8 +15,7 @@ _ORDERS = ("descending", "ascending")
 _KEYS = ("column", "order")
 
 
-@dataclass(frozen=True, slots=True)
-class LatestBy:
+class LatestBy(Struct, frozen=True):
     """Which of the records of a key counts: the one with the highest value of a column, or with the lowest."""
 
     column: str

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from syncblocks.callbacks.kwargs import INTERVAL, interval_values
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.values import replace
 
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords

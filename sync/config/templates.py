@@ -10,14 +10,16 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from msgspec import Struct, field
+
 from syncblocks.callbacks.kwargs import INTERVAL
+from syncblocks.connectors.values import replace
 
 from ..errors import SyncError, nearest_match
 from ..secret_stores import STORES, stored_secret
@@ -79,8 +81,7 @@ class TemplateError(SyncError):
         self.nearest = nearest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Scope(Struct, frozen=True, kw_only=True):
     """The values that a template can use at one place of the file."""
 
     folder: Path
@@ -108,8 +109,7 @@ def _as_pickled(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendering:
+class Rendering(Struct, frozen=True, kw_only=True):
     """A template filled in."""
 
     #: A text, or a JSON value if the template is one call of variables().

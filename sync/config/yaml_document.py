@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from ..errors import ConfigError, nearest_match
 
@@ -212,8 +213,7 @@ def _unquoted(line: str) -> str:
     return f'a template needs quotes, else YAML takes its braces for a mapping: {found[1]}: "{template}"'
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     #: The value of a scalar, a list of nodes, or key -> (line of the key, node).
     value: Any
     line: int

@@ -7,11 +7,11 @@ So file, command, URL, statement, condition, limits and the folder of the data c
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from syncblocks.callbacks.kwargs import with_variables
 from syncblocks.callbacks.protocols import Delivery
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..config.hooks import HOOKS

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from syncblocks.callbacks.errors import CallbackLoadError
 
 from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
@@ -37,16 +39,15 @@ class CallbackSpec:
     when: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserCode:
+class UserCode(msgspec.Struct, frozen=True, kw_only=True):
     """The user's files of a pipeline, loaded once: functions and subscriptions."""
 
     subscriptions: tuple[Subscription, ...] = ()
     callbacks: tuple[CallbackSpec, ...] = ()
     #: Transformer block -> its function; a block that only renames has none.
-    transformers: Mapping[str, tuple[TransformerFunction, ...]] = field(default_factory=dict)
+    transformers: Mapping[str, tuple[TransformerFunction, ...]] = msgspec.field(default_factory=dict)
     #: Transformer block -> columns that it renames, old: new; in the pipeline file or in the decorator.
-    renames: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    renames: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     #: Keyword arguments that functions misspell; a run and `check` warn of them too.
     misspelt: tuple[str, ...] = ()

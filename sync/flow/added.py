@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream
+from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
 
@@ -23,8 +24,7 @@ class ColumnTaken(SyncError):
     code = "column_taken"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddedColumn:
+class AddedColumn(Struct, frozen=True, kw_only=True):
     """One column, and its value in this run."""
 
     field: pa.Field
@@ -38,8 +38,7 @@ class AddedColumn:
         return f"{shown}, kept on update" if self.is_kept else shown
 
 
-@dataclass(frozen=True, slots=True)
-class AddedColumns:
+class AddedColumns(Struct, frozen=True):
     """The columns that are added to a stream, behind those that it has; none: it stays as it is."""
 
     columns: tuple[AddedColumn, ...] = ()

@@ -10,10 +10,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.stream import Bookmark, Rejected, Stream
 
@@ -53,8 +53,7 @@ class Budget:
         return self.used_bytes + size_bytes <= self.limit_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One event of a stream; `is_last` is True for its last batch."""
 
     #: An event, a block of a wire format, or a subclass's reference to a batch on disk.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import ReadsRanges, SharesRanges, Source
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Block, Bookmark, Condition, Event, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 
 _WHOLE = ReplicationMethod.FULL_TABLE
 
@@ -131,8 +132,7 @@ def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class RecordFilter:
+class RecordFilter(Struct, frozen=True):
     """Lets in what meets some conditions, without the columns that only they are about."""
 
     conditions: tuple[Condition, ...]
@@ -183,8 +183,7 @@ class _FilteredRanges:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _FilteredShares:
+class _FilteredShares(Struct, frozen=True):
     """Ranges that another process has opened, filtered by the engine."""
 
     source: FilteredSource
@@ -208,8 +207,7 @@ def _filtering(opened: AbstractContextManager[OpenRanges], only: RecordFilter) -
         yield _FilteredOpenRanges(ranges, only)
 
 
-@dataclass(frozen=True, slots=True)
-class _FilteredOpenRanges:
+class _FilteredOpenRanges(Struct, frozen=True):
     """Open ranges whose records are filtered. No load is resumed: it counts only the records that were let in."""
 
     inner: OpenRanges

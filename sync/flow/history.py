@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.type_names import type_text
@@ -18,8 +18,7 @@ _TIME = pa.timestamp("us", "UTC")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryColumns:
+class HistoryColumns(Struct, frozen=True, kw_only=True):
     """The two columns of a history, behind all others."""
 
     #: Time of every record of a run.

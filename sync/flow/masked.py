@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
@@ -25,6 +25,7 @@ from syncblocks.connectors.protocols import (
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, Rejected, Stream
+from syncblocks.connectors.values import replace
 
 from .hidden import hidden_error, hidden_rejected, hidden_text
 
@@ -110,8 +111,7 @@ class MaskedSource:
         yield from _told(events, columns, lambda each: (each[0], masks[each[0]].applied(each[1])))
 
 
-@dataclass(slots=True)
-class _Mask:
+class _Mask(Struct):
     """The masks of one stream, for the events of one read."""
 
     stream: Stream
@@ -177,8 +177,7 @@ def _opened(stream: Stream) -> Stream:
     return replace(stream, unreadable=hidden_text(stream.unreadable, ())) if stream.unreadable else stream
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedLists:
+class _MaskedLists(Struct, frozen=True):
     inner: ListsStreams
 
     def list_streams(self) -> Sequence[str]:
@@ -190,8 +189,7 @@ class _MaskedLists:
         return _discovered(lambda: self.inner.open_streams(names))
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedFinds:
+class _MaskedFinds(Struct, frozen=True):
     inner: FindsStreams
 
     def find_streams(self, names: Collection[str]) -> Sequence[Stream]:
@@ -199,8 +197,7 @@ class _MaskedFinds:
         return _discovered(lambda: self.inner.find_streams(names))
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedFiles:
+class _MaskedFiles(Struct, frozen=True):
     inner: TracksFiles
 
     def open_tracked(self, name: str, read: Sequence[FileRead], bookmark: Bookmark) -> Stream:
@@ -208,8 +205,7 @@ class _MaskedFiles:
         return _opened(_asked(lambda: self.inner.open_tracked(name, read, bookmark)))
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedQueries:
+class _MaskedQueries(Struct, frozen=True):
     inner: ReadsQueries
 
     def query_stream(
@@ -223,8 +219,7 @@ class _MaskedQueries:
         return self.inner.may_write()
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedTypes:
+class _MaskedTypes(Struct, frozen=True):
     inner: FindsTypes
 
     def as_known(self, stream: Stream, bookmark: Bookmark | None) -> Stream:
@@ -232,8 +227,7 @@ class _MaskedTypes:
         return masked_stream(self.inner.as_known(unmasked_stream(stream), bookmark))
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedTimes:
+class _MaskedTimes(Struct, frozen=True):
     inner: LooksAtTimes
 
     def nanoseconds(self, stream: Stream, columns: Sequence[str]) -> frozenset[str]:
@@ -241,8 +235,7 @@ class _MaskedTimes:
         return _asked(lambda: self.inner.nanoseconds(unmasked_stream(stream), columns), stream)
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedLate:
+class _MaskedLate(Struct, frozen=True):
     inner: SkipsLate
 
     def skips_late(self, stream: Stream) -> str:
@@ -250,8 +243,7 @@ class _MaskedLate:
         return self.inner.skips_late(unmasked_stream(stream))
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedRanges:
+class _MaskedRanges(Struct, frozen=True):
     inner: ReadsRanges
 
     def plan_ranges(self, stream: Stream, readers: int) -> tuple[int | None, str]:
@@ -270,8 +262,7 @@ def _masking(opened: AbstractContextManager[OpenRanges], stream: Stream) -> Iter
         yield _MaskedOpenRanges(ranges, stream)
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedOpenRanges:
+class _MaskedOpenRanges(Struct, frozen=True):
     """Open ranges whose records are masked; their labels may be made of values of the key, and are not shown."""
 
     inner: OpenRanges
@@ -296,8 +287,7 @@ class _MaskedOpenRanges:
         return _masked_range(lambda: self.inner.read(part), self.stream)
 
 
-@dataclass(frozen=True, slots=True)
-class _MaskedShares:
+class _MaskedShares(Struct, frozen=True):
     inner: SharesRanges
 
     def snapshot_of(self, opened: OpenRanges) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 
 from ..config.naming import KEEP, collision, name_by, one_named
 from .transform import Transformer, TransformError, renamed_condition

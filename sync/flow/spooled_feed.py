@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.local_files import make_private_folder
+from syncblocks.connectors.values import replace
 
 from .feed import Budget, Feed, Item
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     """Place of a batch in the file."""
 
     start: int

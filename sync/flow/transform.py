@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.stream import Condition, Stream
+from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
 from .failed_function import FunctionFailed

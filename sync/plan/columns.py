@@ -5,11 +5,10 @@ The plan maps declared columns. If a transformer decides the columns, its first 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
+import msgspec
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
@@ -27,6 +26,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from .lengths import of_length
 
@@ -36,8 +36,7 @@ _OF_HISTORY = (VALID_FROM, VALID_TO)
 _LATER = "decided at the first load"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnPlan:
+class ColumnPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a stream, and how the destination keeps it."""
 
     #: Name after renames and transformers.
@@ -62,8 +61,7 @@ class ColumnPlan:
         return self.conversion == "text" or self.said == pa.string()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """Rules for the columns of one stream; constant during a run."""
 
     #: The destination's types; None if it does not say how it keeps columns.
@@ -75,11 +73,11 @@ class Rules:
     #: fail, cast or text.
     on_lossy: str = "fail"
     #: Types that the pipeline says, by the arriving names of their columns.
-    said: Mapping[str, pa.DataType] = dataclasses.field(default_factory=dict)
+    said: Mapping[str, pa.DataType] = msgspec.field(default_factory=dict)
     #: How texts write bytes, by the arriving names of their columns.
-    decode: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decode: Mapping[str, str] = msgspec.field(default_factory=dict)
     #: Most characters of texts, by the arriving names of their columns.
-    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lengths: Mapping[str, int] = msgspec.field(default_factory=dict)
     #: Columns, by their arriving names, that `on_schema_change: ignore` leaves out if the table lacks them.
     left_out: frozenset[str] = frozenset()
     #: Whether a source that changes during the read fails the stream.
@@ -92,8 +90,7 @@ class Rules:
     others: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnMapping:
+class ColumnMapping(msgspec.Struct, frozen=True, kw_only=True):
     """A stream's columns as they come, and as the destination gets them."""
 
     #: The stream as declared, or as it leaves the last transformer.

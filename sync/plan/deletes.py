@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
@@ -32,8 +32,7 @@ from .selected_stream import SelectedStream
 ALWAYS = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedDeletes:
+class PlannedDeletes(Struct, frozen=True, kw_only=True):
     """What a run does about records that the source no longer has."""
 
     setting: Deletes

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.stream import RELAXED, LedgerRow, Stream, TableState, WriteDisposition
+from syncblocks.connectors.values import replace
 
 from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, start_over, table_changes, table_columns
@@ -17,8 +18,7 @@ from .shapes import Change, Shape, ceased, in_words
 _KEYED = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ignored:
+class Ignored(Struct, frozen=True, kw_only=True):
     """Columns that `on_schema_change: ignore` leaves out of a stream, by the source's names."""
 
     #: Columns that are not read.

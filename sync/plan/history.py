@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..config.deletes import Deletes

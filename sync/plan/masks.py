@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, exact_name
 from ..config.latest import LatestBy

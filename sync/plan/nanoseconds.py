@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -11,6 +10,7 @@ from syncblocks.connectors.arrow.fidelity import Fidelity
 from syncblocks.connectors.arrow.times import in_micros, is_fine
 from syncblocks.connectors.protocols import LooksAtTimes
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 
 from .columns import ColumnMapping, Rules, map_columns
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from syncblocks.connectors.protocols import NamesTables
 from syncblocks.connectors.stream import TableState
@@ -11,8 +12,7 @@ from syncblocks.connectors.stream import TableState
 from .selected_stream import SelectedStream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """Streams in the order in which they run."""
 
     streams: tuple[SelectedStream, ...]

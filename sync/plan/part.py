@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from syncblocks.connectors.protocols import NamesTables
 from syncblocks.connectors.stream import Stream
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 RESERVED_PREFIX = "_syncblocks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """What is the same for each part of one plan. What is about all of its streams was checked when it was made."""
 
     #: Destination tables, each by its one name -> the streams of the whole plan that write it.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from .planned_repair import Repair
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connectors:
+class Connectors(Struct, frozen=True, kw_only=True):
     """Source and destination of one opened pipeline."""
 
     source: Source
@@ -46,8 +46,7 @@ class Connectors:
     read_back: str | None = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedStream:
+class PlannedStream(Struct, frozen=True, kw_only=True):
     """The plan of one stream."""
 
     selected: SelectedStream
@@ -141,8 +140,7 @@ class PlannedStream:
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """The plan of a run."""
 
     streams: tuple[PlannedStream, ...]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from syncblocks.connectors.checksums import KeyRange, Side
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repair:
+class Repair(Struct, frozen=True, kw_only=True):
     """The ranges of keys that a repair reads again, and the keys that it removes."""
 
     #: The source's side of the comparison, with the key.

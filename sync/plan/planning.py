@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from syncblocks.connectors.stream import LedgerKey, TableState
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode

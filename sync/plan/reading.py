@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
@@ -19,8 +19,7 @@ from ..config.globs import exact_name
 from .selected_stream import SelectedStream
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """How a stream is read: as a whole, or by ranges."""
 
     #: Readers at once; 1: the stream is read as a whole.

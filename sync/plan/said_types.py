@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.stream import GUESSED, SAID, UNSEEN, Stream
+from syncblocks.connectors.values import replace
 
 #: Marks of columns whose values a file has as texts.
 _IN_TEXTS = frozenset({GUESSED, UNSEEN, SAID})

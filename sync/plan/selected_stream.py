@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
 
@@ -20,8 +20,7 @@ from ..flow.added import AddedColumns
 Failer = Callable[..., ConfigError]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelectedStream:
+class SelectedStream(Struct, frozen=True, kw_only=True):
     """One stream to sync, with every default filled in."""
 
     #: Without excluded columns; keys and bookmark_properties as configured.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import FatalConnectorError
@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
     Stream,
     TableState,
 )
+from syncblocks.connectors.values import replace
 
 from ..config import (
     Pipeline,
@@ -52,8 +53,7 @@ class NoStream(ConfigError):
     code = "no_stream"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True):
     """The catalog as the `streams` entries select from it; only the wanted streams need to be opened."""
 
     catalog: tuple[Stream, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import (
@@ -17,6 +18,7 @@ from syncblocks.connectors.stream import (
     WrittenRange,
     notices_of,
 )
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, data_blocks
@@ -64,8 +66,7 @@ from .wires import ARROW, chosen_wire
 from .written_range import arriving_range
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlanning:
+class StreamPlanning(Struct, frozen=True, kw_only=True):
     """What the plan of one stream is made from, beside the stream as it is selected."""
 
     pipeline: Pipeline
@@ -88,8 +89,7 @@ class StreamPlanning:
         return WriteDisposition.REPLACE if self.full_refresh else stream.write_disposition
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Arrival:
+class _Arrival(Struct, frozen=True, kw_only=True):
     """A stream before and behind its transformers, as far as it can be known before a record is read."""
 
     selected: SelectedStream
@@ -117,8 +117,7 @@ class _Arrival:
         return replace(self, selected=selected, declared=declared)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mapped:
+class _Mapped(Struct, frozen=True, kw_only=True):
     """A stream's columns, and the destination's."""
 
     arrival: _Arrival

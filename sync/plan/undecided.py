@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import GUESSED, LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
+from syncblocks.connectors.values import replace
 
 from .columns import ColumnMapping, Rules
 

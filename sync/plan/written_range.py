@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WrittenRange,
 )
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from .columns import ColumnMapping, ColumnPlan

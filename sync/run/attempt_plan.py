@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, matches_any
 from ..delivery.subscriptions import UserCode

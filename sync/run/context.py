@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from .range_order import RangeOrder
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamContext:
+class StreamContext(Struct, frozen=True, kw_only=True):
     """The run, its connectors, and the calls by which a stream reports to the run store."""
 
     pipeline: Pipeline

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.sides import Side
 from syncblocks.connectors.stream import DELETED_AT, VALID_FROM, VALID_TO, Stream
+from syncblocks.connectors.values import replace
 
 from ..flow.memory import side_bytes
 from ..plan.deletes import PlannedDeletes
@@ -29,8 +30,7 @@ log = logging.getLogger("syncblocks")
 _MOMENT = pa.timestamp("us", "UTC")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
+class Removal(Struct, frozen=True, kw_only=True):
     """What becomes of the records of some keys, as a `Load` says it."""
 
     removed: pa.Table | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 
 from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import ColumnMapping, map_columns

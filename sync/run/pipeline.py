@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, exact_pattern, load_pipeline
 from ..config.arguments import AnyPipeline, JsonObject, checks_arguments

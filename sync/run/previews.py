@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from syncblocks.connectors.incremental.bookmarks import to_json
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import ReplicationMethod, Stream, TableState
+from syncblocks.connectors.values import replace
 
 from ..errors import ConfigError
 from ..flow.naming import naming_steps

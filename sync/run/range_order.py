@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.ranges import Range
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeOrder:
+class RangeOrder(Struct, frozen=True, kw_only=True):
     """One range of a stream that this process leads. Neither records nor secrets."""
 
     stream: str

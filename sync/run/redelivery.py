@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from syncblocks.callbacks.protocols import Delivery, Outcome
 from syncblocks.callbacks.trial import deliver_once
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +26,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
 from ..failpoints import failpoint

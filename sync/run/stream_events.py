@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, zip_longest
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from syncblocks.connectors.stream import (
     Stream,
     notices_of,
 )
+from syncblocks.connectors.values import replace
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from .progress import Progress
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"
 
 
-@dataclass(slots=True, kw_only=True)
-class StreamView:
+class StreamView(Struct, kw_only=True):
     """Current figures of one stream."""
 
     stream: str
@@ -65,8 +65,7 @@ class StreamView:
         return (self.expected - self.records) / rate
 
 
-@dataclass(slots=True)
-class RunView:
+class RunView(Struct):
     """Current figures of a run."""
 
     run_id: int | None = None

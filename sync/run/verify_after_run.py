@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
 from ..session.session import Session, make_plan

@@ -7,7 +7,6 @@ destination gets them at least once. Only the owner of the run can move its book
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
@@ -25,6 +24,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from ..store import Store
 from ..store.model import LostRun, StateCopy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Condition, Stream, TableState
+from syncblocks.connectors.values import replace
 from syncblocks.connectors.written_range import has_times
 
 from ..config import Pipeline

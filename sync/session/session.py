@@ -6,17 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
+from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..config.nested import flattening_place, nested_levels
@@ -53,8 +54,7 @@ _POLL_S = 0.1
 T = TypeVar("T")
 
 
-@dataclass(slots=True, kw_only=True)
-class Session:
+class Session(Struct, kw_only=True):
     """An opened pipeline. Close it when done."""
 
     pipeline: Pipeline

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
+from syncblocks.connectors.values import replace
 
 from ..errors import StateError
 from ..plan.plan import PlannedStream
@@ -26,8 +27,7 @@ from ..store import Store
 from .stream_state import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adoption:
+class Adoption(Struct, frozen=True, kw_only=True):
     """An adopted table."""
 
     state: StreamState

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -26,6 +26,7 @@ from syncblocks.connectors.incremental.bookmarks import (
     to_json,
 )
 from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
+from syncblocks.connectors.values import replace
 
 from ..config.values import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match

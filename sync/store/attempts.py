@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+
+from syncblocks.connectors.values import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint

@@ -8,8 +8,9 @@ the token in the destination's ledger.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from .connection import Answer, Connection
 from .model import RUNNING, LostRun
@@ -38,8 +39,7 @@ _HOLDS = f"""SELECT s.stream FROM {STREAM_RUN} s JOIN {PIPELINE_RUN} r ON r.id =
 _CLAIM = f"SELECT claim FROM {STREAM_RUN} WHERE {LATEST} AND stream = :stream"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimState:
+class ClaimState(Struct, frozen=True, kw_only=True):
     """How a claimed stream stands."""
 
     stream: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
+
+from syncblocks.connectors.values import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint

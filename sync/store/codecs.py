@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+
+class Codec(Struct, frozen=True):
     """How a value is written to a column, and read back. NULL is None everywhere."""
 
     encode: Callable[[Any], Any]

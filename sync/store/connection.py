@@ -9,6 +9,8 @@ from datetime import datetime
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, TypeVar
 
+from syncblocks.connectors.values import names_of
+
 from .codecs import Codec
 
 log = logging.getLogger("syncblocks")
@@ -154,6 +156,6 @@ class Connection:
 
 
 def value_of(kind: type[T], row: Row, **others: Any) -> T:
-    """Return a value of a dataclass: each field has the row's column of its name, but for those given here."""
-    names: Iterable[str] = vars(kind)["__dataclass_fields__"]
-    return kind(**{name: others[name] if name in others else getattr(row, name) for name in names})
+    """Return a value: each field has the row's column of its name, but for those given here."""
+    values = {name: others[name] if name in others else getattr(row, name) for name in names_of(kind)}
+    return kind(**values)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from .connection import Connection, value_of
 from .statements import update
@@ -22,8 +23,7 @@ _SAVE_COUNTER = update(
 _DECIDE = update(BLOCK_RUN, "is_last", "run_id = :run_id AND attempt = :number AND block = :block AND stream = :stream")
 
 
-@dataclass(slots=True)
-class TypeCounter:
+class TypeCounter(Struct):
     """The block runs of one block type in one attempt. Pure."""
 
     open: int = 0

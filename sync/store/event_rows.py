@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from .connection import Connection, Row
 from .model import PIPELINE, AttemptPlan, Subscription
@@ -26,8 +27,7 @@ _DELIVERY = insert(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRow:
+class EventRow(Struct, frozen=True, kw_only=True):
     """An event about to be written."""
 
     #: A block_uuid, "stream" or "pipeline".

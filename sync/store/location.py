@@ -7,10 +7,11 @@ import glob
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncblocks.connectors.local_files import make_private_folder
+from syncblocks.connectors.values import replace
 
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint

@@ -1,11 +1,15 @@
-"""Values that the run store takes and returns: frozen dataclasses, with JSON in their fields."""
+"""Values that the run store takes and returns: frozen, with JSON in their fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
+
+import msgspec
+
+from syncblocks.connectors.values import asdict
 
 from ..errors import SyncError
 from .owner import Owner
@@ -28,8 +32,7 @@ class LostRun(SyncError):
     code: ClassVar[str] = "lost_run"
 
 
-@dataclass(frozen=True, slots=True)
-class BlockPlan:
+class BlockPlan(msgspec.Struct, frozen=True):
     """A block that a stream passes through."""
 
     block: str
@@ -37,8 +40,7 @@ class BlockPlan:
     block_type: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPlan:
+class StreamPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One stream of an attempt."""
 
     stream: str
@@ -46,11 +48,10 @@ class StreamPlan:
     #: In pipeline order; without the transformers whose filter leaves this stream out.
     blocks: tuple[BlockPlan, ...]
     #: What recovery needs to find the stream's ledger row again.
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
     """A function to call for one status of one parent."""
 
     callback_block: str
@@ -67,8 +68,7 @@ class Subscription:
         return self.streams is None or stream in self.streams
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedCallback:
+class RecordedCallback(msgspec.Struct, frozen=True, kw_only=True):
     """A callback block in the store. Only the pipeline file says what it calls."""
 
     block: str
@@ -76,8 +76,7 @@ class RecordedCallback:
     digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptPlan:
+class AttemptPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an attempt was going to do."""
 
     streams: tuple[StreamPlan, ...] = ()
@@ -85,11 +84,10 @@ class AttemptPlan:
     subscriptions: tuple[Subscription, ...] = ()
     callbacks: tuple[RecordedCallback, ...] = ()
     allow_blocks_to_fail: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorInfo:
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Why something failed; redacted before the store receives it."""
 
     type: str
@@ -109,8 +107,7 @@ def decode_error(value: Mapping[str, Any] | None) -> ErrorInfo | None:
     return None if value is None else ErrorInfo(**value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockOutcome:
+class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How one block run ended. Unknown figures are None."""
 
     block: str
@@ -131,8 +128,7 @@ class BlockOutcome:
     data: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateCopy:
+class StateCopy(msgspec.Struct, frozen=True, kw_only=True):
     """Copy of one ledger row."""
 
     stream: str
@@ -144,8 +140,7 @@ class StateCopy:
     shape: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateVersion:
+class StateVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a stream's state; the highest version is the current one."""
 
     pipeline: str
@@ -163,8 +158,7 @@ class StateVersion:
     shape: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOutcome:
+class StreamOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How one stream ended: one outcome for each block run it has."""
 
     stream: str
@@ -182,8 +176,7 @@ class StreamOutcome:
         return next((status for status in (FAILURE, CANCELLED) if status in statuses), SUCCESS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True, kw_only=True):
     """What a close did to the run."""
 
     #: True for the run's last close: none open, none can come; its events wait for the gate.
@@ -198,8 +191,7 @@ class Closed:
     has_taken: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a run stands for its process."""
 
     #: Whether this process may still write to it.
@@ -262,8 +254,7 @@ def holder_text(owner: Owner, hold_s: int | None, lease_until: datetime) -> str:
     return f"held for tasks of an orchestrator until {lease_until:%Y-%m-%d %H:%M:%S} UTC, longer while one of them runs"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockRun:
+class BlockRun(msgspec.Struct, frozen=True, kw_only=True):
     """One block's execution for one stream in one attempt."""
 
     run_id: int
@@ -298,8 +289,7 @@ class BlockRun:
         return f"{self.block}:{self.stream}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryTry:
+class DeliveryTry(msgspec.Struct, frozen=True, kw_only=True):
     """Outcome of one lease of a delivery."""
 
     number: int
@@ -313,8 +303,7 @@ class DeliveryTry:
     duration_s: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryRecord:
+class DeliveryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery as `callbacks list` shows it."""
 
     key: str
@@ -335,8 +324,7 @@ class DeliveryRecord:
     tries: tuple[DeliveryTry, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryEntry:
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a delivery, as `callbacks history` shows it."""
 
     key: str

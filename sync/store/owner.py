@@ -7,12 +7,14 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+from syncblocks.connectors.values import asdict
+
+
+class Owner(Struct, frozen=True, kw_only=True):
     """Identity of a process, or of the tasks of a held run; no other one ever has the same."""
 
     host: str

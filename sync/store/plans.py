@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from syncblocks.connectors.values import asdict
 
 from .connection import Connection, Row
 from .model import UNCLAIMED, AttemptPlan, BlockPlan, RecordedCallback, StreamPlan, Subscription

@@ -7,8 +7,9 @@ tells who loads it, whether he lives, and when he is to stop: once the claim is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from .owner import Owner
 from .runs import lease_end
@@ -33,8 +34,7 @@ _FORGET = f"""DELETE FROM {RANGE_CLAIM} WHERE NOT EXISTS
     AND r.attempt = {RANGE_CLAIM}.attempt)"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RangeState:
+class RangeState(Struct, frozen=True, kw_only=True):
     """How a claimed range stands."""
 
     #: Whether a worker has taken it.

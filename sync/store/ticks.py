@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from ..errors import StateError
 from .connection import Connection, Row, value_of
@@ -25,8 +26,7 @@ _OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id"
 _CARRY_OUT = update(TICK, "state run_id", "id = :id AND state = 'claimed' AND owner = :owner")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
+class Tick(Struct, frozen=True, kw_only=True):
     """A start that is owed, or how it ended."""
 
     id: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from ..errors import StateError
 from .connection import Connection
@@ -39,8 +40,7 @@ _TAKEN = f"""SELECT worker, lease_until FROM {STREAM_RUN}
 _SAVE_ATTEMPT = update(ATTEMPT, (*_FIGURES, "ended_at"), "run_id = :run_id AND attempt = :number")
 
 
-@dataclass(slots=True)
-class LockedRun:
+class LockedRun(Struct):
     """A run's row, locked until the transaction ends, and its latest attempt's figures.
 
     The transaction changes the figures here; `save_attempt` writes them.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.checksums import Compared, Form, Row
 from syncblocks.connectors.checksums.sql import read_float
@@ -54,8 +55,7 @@ class Ages:
         return (2, text.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class _Lowest:
+class _Lowest(Struct, frozen=True):
     """A value of which the lowest is the newest."""
 
     value: tuple[Any, ...]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..plan.reading import computing
 
@@ -32,8 +32,7 @@ def system_of(can: Abilities, stream: Stream) -> str:
     return "duckdb" if own is None else own.checksum_system()
 
 
-@dataclass(frozen=True, slots=True)
-class SideReader:
+class SideReader(Struct, frozen=True):
     """A connector, its abilities, and the table that it reads for a comparison."""
 
     source: Source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from ..plan.plan import Connectors, PlannedStream
 from ..plan.reading import computing

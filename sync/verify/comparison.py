@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import TypeVar
 
 from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
 from syncblocks.connectors.checksums.sql import is_same
 from syncblocks.connectors.sides import Key
+from syncblocks.connectors.values import replace
 
 from .ages import Ages
 

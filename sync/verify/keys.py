@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.checksums import EVERYTHING, Digest, KeyRange
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.stream import Condition, Rejected, Stream
+from syncblocks.connectors.values import replace
 
 from ..plan.reading import computing
 from .checksums import SideReader

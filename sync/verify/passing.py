@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -20,6 +19,7 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     Stream,
 )
+from syncblocks.connectors.values import replace
 
 from ..plan.plan import PlannedStream
 from ..session.session import Session

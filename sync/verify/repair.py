@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair

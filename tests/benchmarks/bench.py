@@ -9,11 +9,12 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from syncblocks.connectors.values import replace
 from tests.benchmarks.measure import Usage, median_extra_s, median_ratio, median_usage, run
 
 #: Twelve columns, about 270 bytes a record.

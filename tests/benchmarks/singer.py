@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from syncblocks.connectors.values import replace
 from tests.benchmarks.bench import Bench, Figure, figures
 from tests.benchmarks.measure import Usage, alternate
 from tests.benchmarks.singer_lines import ORDERS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from syncblocks.callbacks.protocols import Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 from syncblocks.callbacks.testing import make_event
+from syncblocks.connectors.values import replace
 
 
 class MemoryOutbox:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -33,6 +32,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 from tests.contracts.able import STAGED, AbleDestination, AbleSource, Ranges
 
 # -- what holds for every ability ------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 Events = Iterator[tuple[str, Any]]
 Bookmarks = Mapping[str, Bookmark | None]

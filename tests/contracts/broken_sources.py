@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from syncblocks.connectors.stream import (
     Checkpoint,
     Stream,
 )
+from syncblocks.connectors.values import replace
 
 Events = Iterator[tuple[str, Any]]
 Bookmarks = Mapping[str, Bookmark | None]

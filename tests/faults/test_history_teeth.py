@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from syncblocks.connectors.incremental.committed import Committed
 from syncblocks.connectors.sql.identifiers import Naming
 from syncblocks.connectors.sql.read import source as sql_source
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 from syncblocks.sync.flow.spool import Spool
 from syncblocks.sync.plan import stream_planning
 from syncblocks.sync.plan.columns import table_columns

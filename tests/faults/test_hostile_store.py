@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import sqlite3
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from syncblocks import load_pipeline
+from syncblocks.connectors.values import replace
 from syncblocks.sync.errors import ConfigError, StateError
 from syncblocks.sync.run.redelivery import redeliver, replay
 from syncblocks.sync.store import Store
@@ -139,7 +139,7 @@ def next_start_here(target: Target) -> None:
 def recovered(target: Target) -> None:
     make_due(target)
     yes = 1 if target.url.startswith("sqlite") else True
-    dead = dataclasses.replace(current_owner(), started=1).encode()
+    dead = replace(current_owner(), started=1).encode()
     target.set("pipeline_run", is_active=yes, owner=dead)
     target.bench.run()
 
@@ -429,7 +429,7 @@ def test_a_block_that_was_removed_is_dead_and_shown(
     if is_crash:
         make_due(target)
         yes = 1 if url.startswith("sqlite") else True
-        target.set("pipeline_run", is_active=yes, owner=dataclasses.replace(current_owner(), started=1).encode())
+        target.set("pipeline_run", is_active=yes, owner=replace(current_owner(), started=1).encode())
         result = target.bench.run()
         assert (result.exit_code, result.callbacks["dead"]) == (3, 1)
     else:

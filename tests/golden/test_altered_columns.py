@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 from tests import services
 from tests.golden.test_changes_on_the_way import runner
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ..identifiers import Naming
 from .catalog import Catalog
@@ -12,8 +12,7 @@ from .types import Types
 from .write_statements import Writes
 
 
-@dataclass(slots=True, kw_only=True)
-class Dialect:
+class Dialect(Struct, kw_only=True):
     """One SQL system. Each system has a function `dialect` that puts its parts together."""
 
     naming: Naming

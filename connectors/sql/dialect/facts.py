@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 #: A table of more records is not emptied by deleting them.
 REFILL_RECORDS = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What a system can do, and the words that each system spells otherwise."""
 
     #: Type and default expression of times in the ledger.

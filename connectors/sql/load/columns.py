@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
 from ...stream import BECOMES_TEXT, RELAXED, Load, Stream, WriteDisposition, yields_to_table
+from ...values import replace
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 

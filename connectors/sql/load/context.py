@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ...errors import FatalConnectorError
 from ...stream import Load, WriteDisposition
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from ..files_read import FilesRead
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadContext:
+class LoadContext(Struct, frozen=True, kw_only=True):
     """One load over one leased connection."""
 
     dialect: Dialect

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pyarrow as pa
 
 from ...stream import ASKING, Condition
+from ...values import replace
 from ..actions import Action
 from ..identifiers import REMOVED, TableName
 from ..tables import ColumnTest, StagingTable, Table

@@ -6,7 +6,8 @@ Each statement reads a working table once: not every system opens a temporary ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..actions import Action
 from ..dialect.dialect import Dialect
@@ -24,8 +25,7 @@ _BY_NUMBER = 3
 _RUN, _CLOSED, _SAID = "_syncblocks_run", "_syncblocks_closed", "_syncblocks_said"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Versions:
+class Versions(Struct, frozen=True, kw_only=True):
     """The columns of a history, with the types of its table."""
 
     #: They identify a record, of which the table has several versions.

@@ -16,12 +16,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 
 from ...errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ...failpoints import failpoint
 from ...ranges import Range, RangeReads, RangesRefused, SharedReads
 from ...stream import Commit, LedgerRow, Load
+from ...values import replace
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
 from ..ledger import Ledger, commit

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
 
 import pyarrow as pa
+from msgspec import Struct, field
 
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError, StatementRefused
@@ -301,8 +301,7 @@ def attempt(dialect: Dialect, lease: Lease, action: Callable[[], object]) -> Fat
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(Struct, frozen=True):
     """Staged records by their numbers, among which there may be gaps. Descending: place 0 is the last one."""
 
     first: int
@@ -315,8 +314,7 @@ class _Range:
         return _Range(self.first + place, length, self.is_descending)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Insert:
+class _Insert(Struct, kw_only=True):
     """Inserts a staging table into its target, by halves and in savepoints where the target refuses some records."""
 
     dialect: Dialect

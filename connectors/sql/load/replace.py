@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError
+from ...values import replace
 from ..identifiers import CONVERTED_SUFFIX, TableName
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext

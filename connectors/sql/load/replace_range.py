@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
 
 from ...failpoints import failpoint
+from ...values import replace
 from ...written_range import RangeWatch, bound, has_times
 from ..actions import Action
 from ..dialect.write_statements import BOUNDS

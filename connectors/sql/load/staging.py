@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod, WriteDisposition
+from ...values import replace
 from ..actions import Action
 from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table

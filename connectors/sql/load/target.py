@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost
 from ...stream import Load, WriteDisposition
+from ...values import replace
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from ...errors import ConnectorError, FatalConnectorError
 from ...stream import LedgerKey
@@ -19,8 +20,7 @@ from ..session import Lease, Session
 LEDGER_SUFFIX = "_r"
 
 
-@dataclass(frozen=True, slots=True)
-class UnfinishedLoad:
+class UnfinishedLoad(Struct, frozen=True):
     """The tables of an unfinished load: its staging table, and its ledger of ranges."""
 
     staging: TableName

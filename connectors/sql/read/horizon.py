@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_ab
 from ...incremental.checkpoints import PENDING
 from ...rejected.halving import convert_or_reject
 from ...stream import Bookmark, Stream
+from ...values import replace
 from ..session import Lease
 
 if TYPE_CHECKING:

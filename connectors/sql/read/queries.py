@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from ...errors import ConnectorError, FatalConnectorError
 from ...incremental.bookmarks import query_start
 from ...named import parameter_names, replaced
 from ...stream import Block, Bookmark, Event, Stream
+from ...values import replace
 from ..identifiers import literal
 from ..session import Lease, Session
 from .source import SqlSource

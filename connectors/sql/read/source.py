@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -37,6 +36,7 @@ from ...stream import (
     ReplicationMethod,
     Stream,
 )
+from ...values import replace
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
 from ..session import Lease, Session, Sessions

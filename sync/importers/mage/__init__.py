@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from ...errors import ConfigError, nearest_match
 from .blocks import UserFile, callbacks_of, leftovers, transformers_of
@@ -53,8 +53,7 @@ _TABLES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MagePipeline:
+class MagePipeline(Struct, frozen=True, kw_only=True):
     """The text of one pipeline file, and what goes with it."""
 
     file: str

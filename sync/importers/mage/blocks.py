@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from .project import Project, entries_of, names_of, parts_of
 from .values import value_of
@@ -45,8 +46,7 @@ _SERVED = ("mage_ai.data_preparation.decorators", "mage_ai.orchestration.trigger
 _DEFAULTS: tuple[Any, ...] = (None, "", False, "local_python")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserFile:
+class UserFile(Struct, frozen=True, kw_only=True):
     """A file to copy unchanged."""
 
     #: Path below the pipeline file's folder.

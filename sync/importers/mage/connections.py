@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from .blocks import BLOCK_KEYS, block_file, leftovers, own_configuration
 from .project import Project, parts_of
@@ -30,8 +31,7 @@ _AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "skip_schema_creat
 _OF_TABLES = ("_patterns", "_streams", "table", "lower_case", "use_lowercase", "allow_reserved_words")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class Connection(Struct, frozen=True, kw_only=True):
     """A source or destination."""
 
     #: Mage's name of it, such as postgresql.

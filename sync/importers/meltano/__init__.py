@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from ...errors import ConfigError, nearest_match
 from .pairs import pairs_of
@@ -16,8 +16,7 @@ from .pipeline_text import Interpolation, text_of
 from .plugins import LOAD_SCHEMA, load_schema, plugin_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeltanoPipeline:
+class MeltanoPipeline(Struct, frozen=True, kw_only=True):
     """The text of one pipeline file."""
 
     file: str

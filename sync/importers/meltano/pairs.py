@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from ...errors import ConfigError
 from .parts import at, entries_of, identifier, names_of, texts_of
@@ -21,8 +22,7 @@ _INTERVALS = {
 }
 
 
-@dataclass(slots=True)
-class Pair:
+class Pair(Struct):
     """An extractor and the loader that runs after it."""
 
     extractor: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from ...errors import ConfigError
 from .parts import at, entries_of
@@ -19,8 +20,7 @@ LOAD_SCHEMA = "MELTANO_EXTRACT__LOAD_SCHEMA"
 _LEFT_OUT = ("select_filter", "state", "use_cached_catalog", "python", "dialect", "target_schema")
 
 
-@dataclass(slots=True)
-class Plugin:
+class Plugin(Struct):
     """An extractor or a loader, with inherited settings."""
 
     name: str

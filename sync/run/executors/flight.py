@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from ...plan.plan import PlannedStream
 from ...store.model import ErrorInfo, StreamOutcome
 from ..context import StreamContext
@@ -26,8 +28,7 @@ _CHANGED = threading.Condition()
 Answer = Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class DueEnd:
+class DueEnd(Struct, frozen=True):
     """How a stream is to end without its worker."""
 
     #: Why it failed; None: it was cancelled.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from ...plan.plan import PlannedStream
 from ...store.model import StreamOutcome
 from ..context import StreamContext
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+class Reference(Struct, frozen=True, kw_only=True):
     """Names groups that were claimed together: no data, no settings and no secrets."""
 
     run_id: int
@@ -89,8 +89,7 @@ class Member(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """Groups that an executor has taken; `done` is set when all of their members have ended."""
 
     members: Sequence[Member]

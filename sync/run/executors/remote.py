@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.values import replace
 
 from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
+
+from syncblocks.connectors.values import replace
 
 from ...config import Pipeline, load_pipeline
 from ...config.arguments import AnyPipeline, checks_arguments

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from ...errors import StateError
 from ...store import Store
@@ -14,8 +15,7 @@ from ...store.model import RUNNING, SUCCESS, UNCLAIMED, PipelineRun
 Step = Literal["done", "claim", "busy", "dead", "failed", "ended"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(Struct, frozen=True, kw_only=True):
     """How a stream of a run stands."""
 
     run: PipelineRun

@@ -7,10 +7,12 @@ import secrets
 import time
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.incremental.bookmarks import values
+from syncblocks.connectors.values import replace
 
 from ...config import Pipeline
 from ...config.arguments import AnyPipeline, checks_arguments
@@ -91,8 +93,7 @@ def sync_stream(
         return task.run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(Struct, frozen=True):
     """What a task is about."""
 
     pipeline: Pipeline

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_ahead
 from syncblocks.connectors.stream import WriteDisposition
+from syncblocks.connectors.values import replace
 
 from ...errors import ConfigError, nearest_match
 from ...plan.plan import Plan, PlannedStream

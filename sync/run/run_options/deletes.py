@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from syncblocks.connectors.values import replace
 
 from ...errors import ConfigError, nearest_match
 from ...plan.plan import Plan, PlannedStream

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.values import replace
 
 from ...errors import ConfigError, nearest_match
 from ...plan.filling import why_no_filling

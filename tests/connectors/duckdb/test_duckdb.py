@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from functools import reduce
 from operator import xor
@@ -39,6 +38,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 from tests.connectors.duckdb.duckdb_files import (
     APPEND,
     FINAL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +15,7 @@ from syncblocks.connectors.errors import ConnectorError, FatalConnectorError
 from syncblocks.connectors.stream import (
     Rejected,
 )
+from syncblocks.connectors.values import replace
 from tests.connectors.duckdb.duckdb_files import (
     APPEND,
     FINAL,

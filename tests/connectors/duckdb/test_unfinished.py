@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,6 +18,7 @@ from syncblocks.connectors.duckdb.database import WIDE, Database
 from syncblocks.connectors.duckdb.unfinished import MARK
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
+from syncblocks.connectors.values import replace
 from tests.connectors.duckdb.wide_worker import (
     BUDGET_BYTES,
     KEY,

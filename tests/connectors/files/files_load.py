@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.rejected.records import rejection
 from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.csv_wide import Records, TooLong
 from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.values import replace
 
 NAMES = ["a", "b"]
 NULLS = ["", "NULL"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +16,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, FileRead
+from syncblocks.connectors.values import replace
 from tests.connectors.files import files_load
 
 KEY = files_load.key_of()

@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +22,7 @@ from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.storage import translated
 from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
+from syncblocks.connectors.values import replace
 from syncblocks.sync.run.recovery.leftovers import drop_staging
 from syncblocks.sync.store import Store
 from tests.connectors.files.files_load import batch_of, load_of, run

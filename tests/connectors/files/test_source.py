@@ -8,7 +8,6 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import time
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +29,7 @@ from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 # Paths

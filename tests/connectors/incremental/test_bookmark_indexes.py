@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.read.source import SqlSource
 from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.postgres import postgres_pair
 

@@ -7,7 +7,6 @@ import math
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +25,7 @@ from syncblocks.connectors.incremental.bookmarks import (
 from syncblocks.connectors.incremental.checkpoints import incremental
 from syncblocks.connectors.incremental.hashes import BY_VALUE, record_hashes
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.incremental.bookmark_runs import SCHEMA, WIDTHS, batch, hash_count, run, stream
 
 # Runs over a growing table

@@ -6,7 +6,6 @@ import json
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -18,6 +17,7 @@ from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, PENDING, 
 from syncblocks.connectors.incremental.committed import Committed
 from syncblocks.connectors.incremental.hashes import BY_VALUE, forms, record_hashes
 from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.incremental.bookmark_runs import SCHEMA, batch, hash_count, run, stream
 
 KEYS, VALUES = (1, 2, 3), ("A", "B", "C")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
 from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 
 SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64())])
 APPENDED = Stream(name="s", schema=SCHEMA, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("t",))

@@ -6,7 +6,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 NUMBERS = pa.table({"n": pa.array(range(10), pa.int64())})
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from syncblocks.connectors.incremental.checkpoints import PENDING, Horizon
 from syncblocks.connectors.mysql.horizon import settle
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import connect, database, run
 
 WRITERS = 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +17,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, I
 from syncblocks.connectors.mysql import session
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import ConflictMethod, Event
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import connect, database, is_mariadb, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
     APPEND,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.ranges import OpenRanges, RangesRefused, SnapshotLost
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import connect, database, query, run
 
 #: Keys, as SQL over a number `n` from 1 to 400; what they are declared as.

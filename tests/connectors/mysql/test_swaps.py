@@ -6,7 +6,6 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TakenOver
 from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.stream import Event
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import database, query, run, tables
 from tests.connectors.mysql.mysql_pair import APPEND, FINAL, PEOPLE, REPLACE, destination_of, load_of, people, write
 

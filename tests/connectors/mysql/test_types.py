@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.mysql import session
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.stream import Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import is_mariadb, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
     APPEND,

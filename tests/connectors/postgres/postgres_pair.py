@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from syncblocks.connectors.stream import (
     Stream,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 
 #: Dispositions of which a load needs to know nothing but the stream.
 PLAIN = (WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from syncblocks.connectors.postgres.adbc_session import AdbcSession
 from syncblocks.connectors.postgres.horizon import settle
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.values import replace
 
 WRITERS = 3
 

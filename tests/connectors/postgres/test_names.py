@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -15,6 +14,7 @@ from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName, quote
 from syncblocks.connectors.stream import Checkpoint, WriteDisposition
+from syncblocks.connectors.values import replace
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, order, rows, script, write
 
 HOSTILE = {

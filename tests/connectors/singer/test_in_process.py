@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 
 TAP = "tests.connectors.singer.sdk_plugins:TapShop"
 TARGET = "tests.connectors.singer.sdk_plugins:TargetLines"

@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import struct
-from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +23,7 @@ from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
 from syncblocks.connectors.singer.records import Parser
 from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.values import replace
 from tests.connectors.singer.singer_helpers import (
     ORDERS,
     SCHEMA,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.rejected.limits import TooManyRejected
 from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.stream import Checkpoint, Rejected
+from syncblocks.connectors.values import replace
 from tests.connectors.singer.singer_helpers import (
     SCHEMA,
     full_table,

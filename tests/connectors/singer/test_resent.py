@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pytest
 
 from syncblocks.connectors.singer.resent import ResentRecords
 from syncblocks.connectors.stream import Bookmark
+from syncblocks.connectors.values import replace
 from tests.connectors.singer.singer_helpers import checkpoints, lines, read, record, records, schema, state, stream_of
 
 INTEGER, TEXT, BOOLEAN = ({"type": ["null", name]} for name in ("integer", "string", "boolean"))

@@ -6,7 +6,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from syncblocks.connectors.ranges import Range
 from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.sql.session import Lease
 from syncblocks.connectors.stream import Commit, Load, Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import find, key_of, order, rows, script
 from tests.connectors.sql.range_reads import SUM, Reads, leftovers

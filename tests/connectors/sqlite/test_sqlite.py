@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     WriteDisposition,
 )
+from syncblocks.connectors.values import replace
 from tests.connectors.sqlite.sqlite_files import (
     APPEND,
     FINAL,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +20,7 @@ from syncblocks.connectors.errors import (
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.encode import stored
 from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.values import replace
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
 from tests.connectors.sqlite.sqlite_files import destination as destination
 from tests.connectors.sqlite.sqlite_files import path as path

@@ -11,13 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from syncblocks import PipelineFailed, RunResult, StreamResult, finish_run, load_pipeline, open_run, sync_stream
+from syncblocks.connectors.values import replace
 from syncblocks.sync.config import Pipeline
 from syncblocks.sync.integrations.running import (
     Committed,

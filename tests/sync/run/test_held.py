@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sqlite3
 import threading
@@ -25,6 +24,7 @@ from syncblocks import (
     run_pipeline,
     sync_stream,
 )
+from syncblocks.connectors.values import replace
 from syncblocks.sync.api import cancel
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
 from syncblocks.sync.run.held import task
@@ -114,7 +114,7 @@ class HeldBench(Bench):
 
     def lose(self, where: str = "status = 'running'") -> None:
         """Make the processes of open streams ones that are gone."""
-        gone = dataclasses.replace(current_owner(), started=1).encode()
+        gone = replace(current_owner(), started=1).encode()
         query(self.store_url, f"update _syncblocks_stream_run set worker = '{gone}' where {where}")
 
 
@@ -199,7 +199,7 @@ def test_a_run_whose_end_was_killed_is_ended_by_the_next_try_of_its_order(bench:
         bench.sync(run, name)
     with Store.open(bench.store_url) as store:
         assert store.take_held_run(run.id)
-    gone = dataclasses.replace(current_owner(), started=1).encode()
+    gone = replace(current_owner(), started=1).encode()
     query(bench.store_url, f"update _syncblocks_pipeline_run set owner = '{gone}'")
     assert bench.open(retry=True, order_key="1") == run
     assert bench.end(run) == "success"
@@ -254,7 +254,7 @@ def test_a_failure_stops_the_run_without_leave_to_fail(bench: HeldBench) -> None
 def test_the_stream_of_a_dead_task_is_closed_by_its_retry(bench: HeldBench) -> None:
     run = bench.open()
     with Store.open(bench.store_url, owner=_owner(bench)) as store:
-        gone = dataclasses.replace(current_owner(), started=1)
+        gone = replace(current_owner(), started=1)
         assert store.claim_own(run.id, 1, "a", "nonce", gone) == "claimed"
     with pytest.raises(TryLater, match="still open"):
         bench.sync(run, "a")  # a retry, whether it is called so or not
@@ -276,7 +276,7 @@ def test_the_end_closes_what_dead_tasks_have_left(bench: HeldBench) -> None:
     run = bench.open()
     assert [bench.sync(run, name) for name in "bc"] == ["success", "success"]
     with Store.open(bench.store_url, owner=_owner(bench)) as store:
-        store.claim_own(run.id, 1, "a", "nonce", dataclasses.replace(current_owner(), started=1))
+        store.claim_own(run.id, 1, "a", "nonce", replace(current_owner(), started=1))
     result = finish_run(bench.write(), run.id)
     assert {each.stream: each.status for each in result.streams} == {"a": "failure", "b": "success", "c": "success"}
     assert "died" in str(result.streams["a"].error)

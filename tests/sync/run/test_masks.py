@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
 from syncblocks.connectors.stream import MaskRule, Masks, Stream
+from syncblocks.connectors.values import replace
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.flow.hidden import hidden_error
 from syncblocks.sync.flow.masked import MaskedSource

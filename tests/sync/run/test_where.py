@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.values import replace
 from syncblocks.sync.config.filters import Where
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import opened, selected_streams

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.protocols import Delivery, Outcome
+from syncblocks.connectors.values import replace
 from syncblocks.sync.clock import Clock
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import (

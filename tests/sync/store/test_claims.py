@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from syncblocks.connectors.values import replace
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun
 from syncblocks.sync.store.owner import Owner, current_owner
@@ -26,7 +26,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def elsewhere(**more: str) -> Owner:
-    return dataclasses.replace(current_owner(), host="other", boot_id="another boot", **more)
+    return replace(current_owner(), host="other", boot_id="another boot", **more)
 
 
 def test_a_claim_is_taken_once_and_as_a_whole(store: Store) -> None:
@@ -63,7 +63,7 @@ def test_what_waits_for_a_worker_is_taken_back_and_what_has_one_is_not(store: St
 
 def test_a_lease_that_is_over_or_a_process_that_is_gone_ends_a_worker(store: Store) -> None:
     assert store.take_claim(1, 1, ["a"], "n", current_owner())
-    assert store.take_claim(1, 1, ["b"], "n", dataclasses.replace(current_owner(), started=1))
+    assert store.take_claim(1, 1, ["b"], "n", replace(current_owner(), started=1))
     states = store.claim_states(1, 1, ["a", "b"])
     assert (states["a"].is_alive, states["b"].is_alive) == (True, False)
     past = "2001-01-01 00:00:00" + ("+00" if store.url.startswith("postgres") else ".000000")

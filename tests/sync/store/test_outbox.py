@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from syncblocks.callbacks.kwargs import hydrate
 from syncblocks.callbacks.protocols import Delivery, NotDue, NothingOpen, Outcome
+from syncblocks.connectors.values import replace
 from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
@@ -71,7 +71,7 @@ def labels(deliveries: list[Delivery]) -> list[str]:
 
 def dead_owner(number: int = 1) -> Owner:
     """A process of this machine that is not there any more: this pid, but started at another time."""
-    return dataclasses.replace(current_owner(), started=number)
+    return replace(current_owner(), started=number)
 
 
 def test_a_delivery_carries_the_kwargs_of_the_contract(store: Store) -> None:
@@ -302,7 +302,7 @@ def test_the_lease_of_a_dead_owner_is_void_at_once_and_not_counted_up_to_ten(sto
 def test_a_lease_of_a_living_owner_stands_until_it_is_over(tmp_path: Path) -> None:
     clock = FixedClock()
     url = f"sqlite:///{tmp_path}/store.db"
-    elsewhere = dataclasses.replace(current_owner(), boot_id="another", host="other")
+    elsewhere = replace(current_owner(), boot_id="another", host="other")
     with Store.open(url, clock=clock) as store, Store.open(url, clock=clock, owner=elsewhere) as other:
         done_run(store, attempt_plan([A], ["stream"]))
         theirs = other.outbox("p", CALLBACKS).lease("alerts")
@@ -344,7 +344,7 @@ def test_output_that_no_database_takes_is_kept_escaped(store: Store) -> None:
     outbox = store.outbox("p", CALLBACKS)
     delivery = outbox.lease("alerts")
     assert isinstance(delivery, Delivery)
-    outbox.mark(delivery, dataclasses.replace(OK, output="a\0b\udce9"))
+    outbox.mark(delivery, replace(OK, output="a\0b\udce9"))
     (record,) = outbox.deliveries.records(run_id=run.id)
     assert record.tries[0].output == "a\\0b\\udce9"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.protocols import Delivery
+from syncblocks.connectors.values import replace
 from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store.store_helpers import (
@@ -161,7 +161,7 @@ def test_closing_the_outbox_leaves_a_call_under_way_its_lease(store: Store, stor
 
 
 def test_a_process_that_died_after_a_lease_ahead_has_used_up_no_attempt(store: Store, store_url: str) -> None:
-    gone = dataclasses.replace(current_owner(), pid=current_owner().pid + 1)
+    gone = replace(current_owner(), pid=current_owner().pid + 1)
 
     def lives(owner: Owner, _: Owner) -> bool:
         return owner != gone

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from syncblocks.callbacks.protocols import NothingOpen
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 from syncblocks.sync.run.recovery.takeover import commit_mark, run_reference, was_made
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun, Subscription
@@ -46,7 +46,7 @@ def plan_for(*statuses: str) -> AttemptPlan:
         Subscription(callback_block="alerts", function="tell", parent="stream", status=status, needs_data=False)
         for status in statuses
     )
-    return dataclasses.replace(attempt_plan([A]), subscriptions=wanted)
+    return replace(attempt_plan([A]), subscriptions=wanted)
 
 
 def started(store: Store, *statuses: str) -> PipelineRun:
@@ -87,7 +87,7 @@ def test_nothing_is_held_where_nobody_wants_to_hear_of_it(store: Store) -> None:
 def test_the_close_of_a_stream_settles_what_is_held(store: Store, is_true: bool) -> None:
     run = started(store, "schema_changed", "failure")
     store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
-    store.close_stream(run.id, dataclasses.replace(outcome(A, "failure"), is_held_committed=is_true))
+    store.close_stream(run.id, replace(outcome(A, "failure"), is_held_committed=is_true))
     store.outbox("p", CALLBACKS).release_gate(run.id)
     told = [delivery.status for delivery in deliver_all(store.outbox("p", CALLBACKS))]
     assert told == (["schema_changed"] if is_true else []) + ["failure"]
@@ -137,5 +137,5 @@ def test_a_commit_is_known_again_by_its_bookmark_or_as_the_run_s_last_one(store:
     assert not was_made(commit_mark(Checkpoint(bookmark={"id": 4, "_boundary": ["y"]})), CHANGES, at, run, destination)
     last = commit_mark(Checkpoint(bookmark=at.bookmark, is_final=True))
     assert not was_made(last, CHANGES, at, run, destination)
-    done = dataclasses.replace(at, completed_by=run_reference(run))
+    done = replace(at, completed_by=run_reference(run))
     assert was_made(last, CHANGES, done, run, destination)

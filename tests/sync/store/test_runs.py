@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from syncblocks.connectors.values import asdict, replace
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import PIPELINE, StateCopy
@@ -47,12 +47,12 @@ def store(store_url: str) -> Iterator[Store]:
 @pytest.fixture
 def dead(store_url: str) -> Iterator[Store]:
     """A store opened by a process of this machine that is not there any more."""
-    with Store.open(store_url, owner=dataclasses.replace(current_owner(), started=1)) as opened:
+    with Store.open(store_url, owner=replace(current_owner(), started=1)) as opened:
         yield opened
 
 
 def elsewhere() -> Owner:
-    return dataclasses.replace(current_owner(), host="other", boot_id="another boot")
+    return replace(current_owner(), host="other", boot_id="another boot")
 
 
 def test_a_run_comes_back_as_it_was_begun(store: Store) -> None:
@@ -143,7 +143,7 @@ def test_a_takeover_ends_the_leases_of_the_dead_owner(store: Store, store_url: s
 
 def test_the_run_of_a_living_process_is_not_taken_over(store: Store, store_url: str) -> None:
     run = store.begin_run("p", execution_date=DATE)
-    neighbour = Owner(**{**dataclasses.asdict(current_owner()), "pid": 1, "started": 0})
+    neighbour = Owner(**{**asdict(current_owner()), "pid": 1, "started": 0})
     with Store.open(store_url, owner=neighbour) as other:
         with pytest.raises(AlreadyRunning):
             other.take_over_run(run.id)
@@ -182,11 +182,11 @@ def test_owners_are_told_apart_by_boot_namespace_pid_and_start(tmp_path: Path) -
     me = current_owner()
     assert Owner.decode(me.encode()) == me
     assert is_process_alive(me, me) is True
-    assert is_process_alive(dataclasses.replace(me, started=me.started - 1), me) is False
-    assert is_process_alive(dataclasses.replace(me, pid=2**22 + 1), me) is False
-    assert is_process_alive(dataclasses.replace(me, boot_id="x"), me) is None
-    assert is_process_alive(dataclasses.replace(me, pid_namespace="x"), me) is None
-    assert is_process_alive(dataclasses.replace(me, boot_id="", pid=1), dataclasses.replace(me, boot_id="")) is None
+    assert is_process_alive(replace(me, started=me.started - 1), me) is False
+    assert is_process_alive(replace(me, pid=2**22 + 1), me) is False
+    assert is_process_alive(replace(me, boot_id="x"), me) is None
+    assert is_process_alive(replace(me, pid_namespace="x"), me) is None
+    assert is_process_alive(replace(me, boot_id="", pid=1), replace(me, boot_id="")) is None
 
 
 def test_a_finished_run_is_neither_taken_over_nor_cancelled(store: Store) -> None:
@@ -245,7 +245,7 @@ def test_a_retry_is_a_further_attempt_of_the_latest_run_only(store: Store) -> No
 def test_states_are_copied_with_their_versions(store: Store) -> None:
     copy = StateCopy(stream="a", destination_table="t", source="postgres://x", bookmark={"id": 1}, rows=5)
     store.save_state("p", copy)
-    store.save_state("p", dataclasses.replace(copy, bookmark={"id": 2}))
+    store.save_state("p", replace(copy, bookmark={"id": 2}))
     store.save_state("q", copy)
     (current,) = store.states("p")
     assert (current.bookmark, current.version, current.run_id) == ({"id": 2}, 2, None)
@@ -267,6 +267,6 @@ def test_states_are_copied_with_their_versions(store: Store) -> None:
 def test_old_versions_of_a_state_are_dropped(store: Store) -> None:
     copy = StateCopy(stream="a", destination_table="t", source="s")
     for number in range(VERSIONS_KEPT + 3):
-        store.save_state("p", dataclasses.replace(copy, bookmark=number))
+        store.save_state("p", replace(copy, bookmark=number))
     found = [version.bookmark for version in store.state_versions("p", "a", "t")]
     assert found == list(range(VERSIONS_KEPT + 2, 2, -1))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+
+from syncblocks.connectors.values import replace
 
 from ....config import Pipeline
 from ....delivery.subscriptions import load_worker_code
@@ -22,8 +25,7 @@ from ...recovery.lost_stream import unknown_blocks
 from ...run_options.options import RunOptions, options_of, plan_with_options
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedAttempt:
+class OpenedAttempt(Struct, frozen=True, kw_only=True):
     """One attempt of a run as this process has opened it."""
 
     run: PipelineRun

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from syncblocks.connectors.protocols import SharesRanges
 from syncblocks.connectors.ranges import Range
@@ -20,8 +21,7 @@ from .claim_watch import TAKEN, ClaimWatch
 log = logging.getLogger("syncblocks")
 
 
-@dataclass(frozen=True, slots=True)
-class SharedRange:
+class SharedRange(Struct, frozen=True):
     """One range of a snapshot that another process holds; see `OpenRanges`."""
 
     source: SharesRanges
