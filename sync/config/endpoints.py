@@ -133,7 +133,8 @@ def joined(places: Sequence[str], folder: Path) -> str:
         there = {path.name for path in (folder / parent).glob(f"*{suffix}")}
         if suffix and there == {path.name for path in paths}:
             return str(parent / f"*{suffix}")
-    raise ConfigError(f"takes one source and one destination, got {len(places) + 1}: put a glob into quotes", key="SRC")
+    message = f"takes one source and one destination, got {len(places) + 1}"
+    raise ConfigError(f"{message}: put a glob into quotes, and name streams by --stream", key="SRC")
 
 
 def _from_variable(name: str, role: str, key: str, environ: Mapping[str, str]) -> Endpoint:
@@ -226,9 +227,8 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
             hint = " Of a workbook, save the sheet as CSV."
         if role == "source" and (archives := _archives(path, text)):
             hint = f" For archives say what is in them, such as csv:{_shown(archives)}."
-        raise ConfigError(
-            f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}", key=key, nearest=near
-        )
+        message = f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}"
+        raise ConfigError(message if near is None else message.removesuffix("."), key=key, nearest=near)
     if role == "source" and not is_glob and not path.exists():
         near = nearest_match(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise ConfigError(f"{_shown(text)!r}: there is no such file or folder", key=key, nearest=near)

@@ -278,7 +278,7 @@ class _Loader:
         """Return an error. `word` is the file's value; it is shown unless it came from a template."""
         allowed = tuple(allowed)
         if word is not None:
-            nearest = nearest_match(word, allowed)
+            nearest = nearest or nearest_match(word, allowed)
             if loc not in self._templated and len(word) <= 100 and message != "unknown key":
                 message = f"{message}: {word!r}"
         if not safe and loc in self._templated:

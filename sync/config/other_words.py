@@ -80,6 +80,37 @@ _OF_BLOCK = {
 }
 
 
+#: Setting -> values of it in other tools -> what they are here.
+_VALUES = {
+    "write_disposition": {
+        "upsert": "merge",
+        "incremental": "merge",
+        "overwrite": "replace",
+        "full-refresh": "replace",
+        "full_refresh": "replace",
+        "truncate": "replace",
+        "insert": "append",
+        "delete-insert": "replace_range",
+        "delete+insert": "replace_range",
+        "scd2": "history",
+        "snapshot": "history",
+    },
+    "replication_method": {
+        "full": "FULL_TABLE",
+        "full-refresh": "FULL_TABLE",
+        "full_refresh": "FULL_TABLE",
+        "snapshot": "FULL_TABLE",
+        "cdc": "LOG_BASED",
+        "key_based": "INCREMENTAL",
+    },
+}
+
+
+def value_of_others(loc: Loc, word: str | None) -> str | None:
+    """Return what a value of other tools is here; None: it is no such value."""
+    return _VALUES.get(str(loc[-1]), {}).get((word or "").lower())
+
+
 def words_of_others(loc: Loc) -> Mapping[str, str]:
     """Return other tools' names of the settings at a place -> what they are here."""
     match loc:

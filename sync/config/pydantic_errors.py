@@ -11,7 +11,7 @@ from ..errors import nearest_match
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
-from .other_words import shape_of, words_of_others
+from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
 from .yaml_document import Loc, describe
 
@@ -70,7 +70,14 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
         value = _value_at(values, loc)
         allowed = [text.strip().strip("'") for text in str(context["expected"]).replace(" or ", ",").split(",")]
         word = value if isinstance(value, str) else None
-        return {"loc": loc, "message": "has a value that is not allowed", "allowed": allowed, "word": word}
+        nearest = value_of_others(loc, word)
+        return {
+            "loc": loc,
+            "message": "has a value that is not allowed",
+            "allowed": allowed,
+            "word": word,
+            "nearest": nearest if nearest in allowed else None,
+        }
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
         return {"loc": loc, "message": f"must be {words} {context[limit]:g}"}

@@ -381,7 +381,7 @@ def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail
         return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
     for key in configured:
         if key not in kept:
-            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+            raise fail("key_properties", f"{key!r} is no column of the stream, or is excluded", kept, key)
     return tuple(configured)
 
 
@@ -392,7 +392,7 @@ def _unique(
     said: tuple[str, ...] = settings.get("unique_constraints") or ()
     for column in said:
         if column not in kept:
-            raise fail("unique_constraints", f"{column!r} is no column of the stream", kept, column)
+            raise fail("unique_constraints", f"{column!r} is no column of the stream, or is excluded", kept, column)
     if not keys or set(said) == set(keys):
         return keys or said, ()
     return keys, said

@@ -232,6 +232,33 @@ def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp
     assert "Traceback" in run_cli(["plan", "--debug"], tmp_path).stderr
 
 
+def test_all_streams_that_the_source_lacks_are_told_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text().replace("stream: orders", "stream: ordesr") + "  - stream: custmers\n")
+    error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
+    assert (error["code"], error["nearest"]) == ("no_stream", "orders")
+    assert [each["message"].split()[0] for each in error["others"]] == ["'custmers'"]
+
+
+def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    for args in (["run", "shop.yaml", "orders"], ["sync", "data", "w.duckdb", "orders"]):
+        done = run_cli(args, tmp_path)
+        assert (done.returncode, "by --stream" in done.stderr) == (2, True)
+
+
+def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    for connector in ("duckdb", "sqlite"):
+        text = "source: {connector: csv, config: {path: data}}\ndestination:\n"
+        text += f"  connector: {connector}\n  config: {{path: data}}\nstreams: [{{stream: orders}}]\n"
+        (tmp_path / "folder.yaml").write_text(text)
+        for command in ("plan", "run"):
+            done = run_cli([command, "folder.yaml"], tmp_path)
+            place = f"folder.yaml:4: destination.config.path: {tmp_path / 'data'} is a folder"
+            assert (done.returncode, place in done.stderr) == (2, True)
+
+
 def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:
     fails = "@transformer\ndef fails(df):\n    return {}['no such thing']\n"
     write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})

@@ -293,6 +293,13 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         "not defined",
         None,
     ),
+    # values and operators of other tools
+    ("[id]", "[id]\n    write_disposition: upsert", 14, "streams[1].write_disposition", "not allowed", "merge"),
+    ("[id]", "[id]\n    write_disposition: overwrite", 14, "streams[1].write_disposition", "not allowed", "replace"),
+    ("[id]", "[id]\n    replication_method: full", 14, "streams[1].replication_method", "not allowed", "FULL_TABLE"),
+    ("[id]", "[id]\n    where: {a: {'=>': 1}}", 14, "streams[1].where", "did you mean '>='? (one of", None),
+    ("[id]", "[id]\n    where: {a: {'<>': 1}}", 14, "streams[1].where", "did you mean '!='? (one of", None),
+    ("[id]", "[id]\n    when: env = 'prod'", 14, "streams[1].when", "compared by `==`, not by `=`", None),
     # YAML
     ("pipeline: crm", "pipeline: crm\npipeline: x", 2, "pipeline", "given twice, first in line 1", None),
     ("[id]", "[id]\n    key_properties: [x]", 14, "streams[1].key_properties", "given twice", None),
