@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn
 
 from .binding import Binding, BindingError, bind
 from .decorator import DECORATORS, MARKS, Mark
-from .errors import CallbackLoadError, first_line
+from .errors import CallbackLoadError, first_line, nearest
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 from .mage import mage_modules
 
@@ -360,4 +360,5 @@ def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
         return error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = lines[-1] if lines else None
-    return CallbackLoadError(path, line, f"does not load: {first_line(error)}")
+    hint = nearest(error.name or "", DECORATORS) if isinstance(error, NameError) else ""
+    return CallbackLoadError(path, line, f"does not load: {first_line(error)}{hint}")
