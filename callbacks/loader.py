@@ -360,5 +360,9 @@ def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
         return error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = lines[-1] if lines else None
-    hint = nearest(error.name or "", DECORATORS) if isinstance(error, NameError) else ""
+    hint = ""
+    if isinstance(error, NameError):
+        hint = nearest(error.name or "", DECORATORS)
+        if error.name in DECORATORS:  # only the file itself has them
+            hint = f"; a module that is imported needs `from syncblocks import {error.name}`"
     return CallbackLoadError(path, line, f"does not load: {first_line(error)}{hint}")

@@ -111,6 +111,36 @@ def value_of_others(loc: Loc, word: str | None) -> str | None:
     return _VALUES.get(str(loc[-1]), {}).get((word or "").lower())
 
 
+_OF_CALLBACK = {
+    "name": "`block`",
+    "path": "`file`",
+    "python": "`file`",
+    "function": "`file`, whose marked functions are called",
+    "slack": "`notify`",
+    "email": "`notify`",
+    "http": "`webhook`",
+    "url": "`webhook: {url: ...}`",
+    "command": "`shell`",
+    "script": "`file` of Python, or `shell`",
+    "query": "`sql`",
+    "parents": "`on`",
+    "upstream_blocks": "`on`",
+    "events": "`status`",
+    "text": "`message`",
+    "condition": "`when`",
+    "timeout": "`timeout_s`",
+    "retries": "`attempts`",
+}
+
+_OF_TRANSFORMER = {
+    "name": "`block`",
+    "path": "`file`",
+    "python": "`file`",
+    "function": "`file`, whose marked function is called",
+    "condition": "`when`",
+}
+
+
 def words_of_others(loc: Loc) -> Mapping[str, str]:
     """Return other tools' names of the settings at a place -> what they are here."""
     match loc:
@@ -120,6 +150,10 @@ def words_of_others(loc: Loc) -> Mapping[str, str]:
             return _OF_STREAM
         case ("source" | "destination",):
             return _OF_BLOCK
+        case ("callbacks", int()):
+            return _OF_CALLBACK
+        case ("transformers", int()):
+            return _OF_TRANSFORMER
         case _:
             return {}
 
@@ -135,6 +169,10 @@ def shape_of(loc: Loc) -> str:
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
         case ("streams", int()):
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
+        case ("callbacks", int(), "webhook"):
+            return 'for example `webhook: {url: "https://example.com/events"}`'
+        case ("streams", int(), "columns"):
+            return "for example `columns: {include: [id, name]}` or `columns: {exclude: [note]}`"
         case ("callbacks" | "transformers", int()):
             return f"for example `- {{block: name, file: {loc[0]}/name.py}}`"
         case _:

@@ -118,6 +118,9 @@ def test_a_misspelt_decorator_names_the_nearest_one(tmp_path: Path) -> None:
         load(tmp_path, "@calback('success')\ndef tell(**kwargs): ...\n")
     with pytest.raises(CallbackLoadError, match=r"name 'requests' is not defined$"):
         load(tmp_path, "requests.get('x')\n")
+    (tmp_path / "shared_marks.py").write_text("@callback\ndef tell(): ...\n")
+    with pytest.raises(CallbackLoadError, match="imported needs `from syncblocks import callback`"):
+        load(tmp_path, "import shared_marks\n")
 
 
 def test_a_class_is_no_function_but_an_object_of_one_is(tmp_path: Path) -> None:

@@ -294,6 +294,9 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         None,
     ),
     # values and operators of other tools
+    ("file: alerts.py", "slack: T/B/x", 15, "callbacks[0].slack", "`slack` of other tools is here `notify`", None),
+    ("file: alerts.py", "webhook: http://x", 15, "callbacks[0].webhook", 'for example `webhook: {url: "https', None),
+    ("[id]", "[id]\n    columns: [id]", 14, "streams[1].columns", "for example `columns: {include: ", None),
     ("[id]", "[id]\n    write_disposition: upsert", 14, "streams[1].write_disposition", "not allowed", "merge"),
     ("[id]", "[id]\n    write_disposition: overwrite", 14, "streams[1].write_disposition", "not allowed", "replace"),
     ("[id]", "[id]\n    replication_method: full", 14, "streams[1].replication_method", "not allowed", "FULL_TABLE"),
