@@ -97,7 +97,9 @@ def _engine(error: BaseException) -> Problem | None:
         )
     if isinstance(error, SyncError):
         # An unreadable ledger means that the destination cannot be reached; after most other errors nothing ran.
-        return _problem(error.code, str(error), 1 if error.code in ("ledger", "transformer") else NOTHING_RAN)
+        return _problem(
+            error.code, str(error), 1 if error.code in ("ledger", "transformer", "transform") else NOTHING_RAN
+        )
     return None
 
 

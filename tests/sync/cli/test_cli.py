@@ -247,6 +247,15 @@ def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_p
         assert (done.returncode, "by --stream" in done.stderr) == (2, True)
 
 
+def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text() + "transformers:\n  - rename: {customer_id: id}\n")
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "shop.yaml:6: streams[1]: " in done.stderr
+    assert "rename gives two columns the name 'id'" in done.stderr
+
+
 def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     for connector in ("duckdb", "sqlite"):
