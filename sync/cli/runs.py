@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import Group, formatting
+from .completion import complete_first_file
 from .console import Console
 from .options import (
     Variables,
@@ -75,7 +76,7 @@ def list_command(console: Console, file: Path | None, variables: Variables, limi
 @runs_command.command("show")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
 def show_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
     from ..session.inspection import existing_store
@@ -138,7 +139,7 @@ def retry_command(
 @runs_command.command("cancel")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
 def cancel_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
     from ..api import cancel_active
