@@ -383,6 +383,8 @@ def test_a_complaint_of_a_connector_gets_its_place(load: Load) -> None:
     assert "did you mean 'path'" in str(error)
     with pytest.raises(ConnectorConfigError, match="did you mean 'path'"):
         parse_settings(Sample, {"path": "x", "folder": "x"}, "duckdb")
+    no_url = ConnectorConfigError("cannot connect", connector="postgres", key="url")
+    assert config_error_from_connector(pipeline, "destination", no_url).key == "destination.config"
     bare = config_error_from_connector(pipeline, "source", ConnectorConfigError(f"cannot use {ENVIRON['CRM_URL']}"))
     assert (bare.line, bare.key) == (12, "source.connector")
     assert "ss-word" not in str(bare)
