@@ -74,9 +74,10 @@ def _usage(error: click.ClickException) -> Problem:
     if isinstance(error, NoArgsIsHelpError):
         return Problem(code="usage", message="a command is missing", exit_code=NOTHING_RAN, text=error.format_message())
     hint = "" if context is None else f"Try '{context.command_path} --help'."
-    if "extra argument" in error.format_message() and _takes_streams(context):
+    message = error.format_message().replace("valid integer range", "whole number")
+    if "extra argument" in message and _takes_streams(context):
         hint = f"Streams are named by --stream. {hint}"
-    return _problem("usage", error.format_message(), NOTHING_RAN, hint=hint)
+    return _problem("usage", message, NOTHING_RAN, hint=hint)
 
 
 def _takes_streams(context: click.Context | None) -> bool:

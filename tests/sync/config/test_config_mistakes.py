@@ -294,6 +294,7 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         None,
     ),
     # values and operators of other tools
+    ("connector: duckdb", "connector: DuckDB", 9, "destination.connector", "no such destination connector", "duckdb"),
     ("file: alerts.py", "slack: T/B/x", 15, "callbacks[0].slack", "`slack` of other tools is here `notify`", None),
     ("file: alerts.py", "webhook: http://x", 15, "callbacks[0].webhook", 'for example `webhook: {url: "https', None),
     ("[id]", "[id]\n    columns: [id]", 14, "streams[1].columns", "for example `columns: {include: ", None),
