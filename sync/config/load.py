@@ -584,6 +584,7 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
 def _of_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
     block = pipeline.source if role == "source" else pipeline.destination
-    if error.key == "url" and "url" not in block.config:  # the file names host and database one by one
-        loc = (role, "config")
+    is_about_all = not error.key and error.message.startswith("config of connector")
+    if is_about_all or (error.key == "url" and "url" not in block.config):  # it names host and database one by one
+        return pipeline.error((role, "config"), error.message)
     return pipeline.error(loc if error.key else (role, "connector"), error.message.removeprefix(f"{error.key}: "))

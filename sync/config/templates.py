@@ -264,7 +264,9 @@ class Functions:
             raise TemplateError("variables() cannot be used here: a variable is never made from another one")
         if _text(name, "variables") not in known:
             raise TemplateError(
-                f"there is no variable {name!r}", allowed=tuple(sorted(known)), nearest=nearest_match(name, known)
+                f"there is no variable {name!r}: name it under `variables`, or give it by --variable",
+                allowed=tuple(sorted(known)),
+                nearest=nearest_match(name, known),
             )
         return known[name]
 
