@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import NoArgsIsHelpError, NoSuchOption
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 UNREACHABLE = 1
 NOTHING_RAN = 2
 INTERRUPTED = 130
+
+
+#: Options of other tools -> what to say instead.
+_OTHER_OPTIONS = {
+    "--dry-run": "`syncblocks plan` shows what a run would do.",
+    "-n": "`syncblocks plan` shows what a run would do.",
+    "--select": "Streams are named by --stream.",
+    "--table": "Streams are named by --stream.",
+    "--tables": "Streams are named by --stream.",
+    "--verbose": "--debug shows more.",
+    "-v": "--debug shows more.",
+    "-y": "Did you mean '--yes'?",
+    "--config": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "-c": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "-f": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "--file": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "--source-uri": "Both places have no option before them: `syncblocks sync SRC DST`.",
+    "--src-conn": "Both places have no option before them: `syncblocks sync SRC DST`.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +94,8 @@ def _usage(error: click.ClickException) -> Problem:
         return Problem(code="usage", message="a command is missing", exit_code=NOTHING_RAN, text=error.format_message())
     hint = "" if context is None else f"Try '{context.command_path} --help'."
     message = error.format_message().replace("valid integer range", "whole number")
+    if isinstance(error, NoSuchOption) and (other := _OTHER_OPTIONS.get(error.option_name)):
+        message = f"No such option {error.option_name!r}. {other}"
     if "extra argument" in message and _takes_streams(context):
         hint = f"Streams are named by --stream. {hint}"
     return _problem("usage", message, NOTHING_RAN, hint=hint)

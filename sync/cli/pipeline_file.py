@@ -41,9 +41,10 @@ def find_file(file: Path | None) -> Path:
         names = tuple(sorted(path.name for path in pipelines))
         raise ConfigError(f"{where} holds {len(pipelines)} pipeline files: name one", key="FILE", allowed=names)
     others = f" ({', '.join(path.name for path in files[:5])}: no `source` and `destination`)" if files else ""
-    raise ConfigError(
-        f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
-    )
+    way = "`syncblocks init`"
+    if any(path.name == "meltano.yml" for path in files):
+        way = f"`syncblocks init --from-meltano {folder / 'meltano.yml'}`"
+    raise ConfigError(f"{where} holds no pipeline file{others}: name one, or make one with {way}", key="FILE")
 
 
 def file_words(pipeline: Pipeline) -> str:

@@ -33,6 +33,9 @@ SCHEMES = {
     "sqlite": "sqlite",
 }
 
+#: Connectors of files, which no scheme of a URL names.
+_FILES = ("arrow", "csv", "json", "jsonl", "parquet")
+
 #: Suffix of a file, or of a folder of files -> connector.
 SUFFIXES = {
     ".csv": "csv",
@@ -105,6 +108,8 @@ def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> End
     if text.startswith("env:"):
         return _from_variable(text.removeprefix("env:"), role, key, environ)
     named, _, rest = text.partition(":")
+    if named in _FILES and rest.startswith("//"):
+        raise ConfigError(f"{_shown(text)!r} is no URL", key=key, nearest=_shown(f"{named}:{rest.removeprefix('//')}"))
     if named in CONNECTORS and rest and not rest.startswith("//"):
         return _as_file(_named(named, rest, key, folder), rest, role, key, folder)
     match = _SCHEME.match(text)

@@ -26,6 +26,7 @@ from .current_folder import absolute
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
+from .other_words import project_of_others
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .query_values import QueryValue, query_values
@@ -184,6 +185,8 @@ class _Loader:
         trigger: str,
     ) -> Pipeline:
         raw = dict(self._document.value)
+        if (path := self._document.path) is not None and (way := project_of_others(raw, path)):
+            raise ConfigError(way, path=path)
         name = self._name(raw)
         self._scope = self._scope.knowing(pipeline={"name": name, "uuid": name})
         variables, references = self._variables(raw.get("variables"), overrides, recorded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .yaml_document import Loc
 
@@ -78,6 +79,17 @@ _OF_BLOCK = {
     "connection": "`connector` and `config`",
     "variant": "`config`",
 }
+
+
+def project_of_others(raw: Mapping[str, Any], path: str) -> str:
+    """Say what brings a file of another tool over; empty: it is none."""
+    if "source" in raw:
+        return ""
+    if "plugins" in raw:
+        return f"is a Meltano project: `syncblocks init --from-meltano {path}` writes its pipeline files"
+    if "blocks" in raw:
+        return "is a pipeline of Mage: `syncblocks init --from-mage PROJECT` writes its pipeline file"
+    return ""
 
 
 #: Setting -> values of it in other tools -> what they are here.

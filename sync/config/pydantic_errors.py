@@ -109,13 +109,23 @@ def _nearest_key(loc: Loc) -> str | None:
     return nearest_match(str(loc[-1]), known_keys(loc[:-1]))
 
 
+def _meant_key(loc: Loc) -> str | None:
+    """Return the key that an unknown one stands for: a word of other tools, or a misspelling."""
+    other = words_of_others(loc[:-1]).get(str(loc[-1]))
+    if other is None:
+        return _nearest_key(loc)
+    key = other.partition(";")[0].strip("`")
+    # The value of a callback block's key is written in another way, too.
+    return key if loc[:1] != ("callbacks",) and key in known_keys(loc[:-1]) else None
+
+
 def misspelled(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the errors about unknown keys: because of one another key may seem to be missing."""
     return [error for error in errors if error["type"] == "extra_forbidden"]
 
 
 def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the values with each misspelled key as the nearest known one, and without what is wrong."""
+    """Return the values with each key that is meant for another as that one, and without what is wrong."""
     places = {own_loc(error): error for error in errors}
     values = _copied(values)
     for loc, error in places.items():
@@ -125,7 +135,7 @@ def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
         if not loc or not isinstance(owner, dict) or loc[-1] not in owner:
             continue
         value = owner.pop(loc[-1])
-        known = _nearest_key(loc) if error["type"] == "extra_forbidden" else None
+        known = _meant_key(loc) if error["type"] == "extra_forbidden" else None
         if known is not None:
             owner.setdefault(known, value)
     return values

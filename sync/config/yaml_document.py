@@ -95,8 +95,8 @@ class Document:
         return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
-def read_document(path: Path, text: str | None = None) -> Document:
-    """Read a YAML file that contains a mapping.
+def read_document(path: Path, text: str | None = None, *, kind: str = "") -> Document:
+    """Read a YAML file that contains a mapping; `kind` says what one is, if it is no pipeline file.
 
     Raises:
         ConfigError: it cannot be read, is not valid YAML, is ambiguous, too large or too deep.
@@ -113,7 +113,8 @@ def read_document(path: Path, text: str | None = None) -> Document:
     if not isinstance(value, dict):
         what = "is empty" if value is None else f"holds {describe(value)}"
         ways = "`source:`, `destination:`, ...; `syncblocks sync FILE DST` takes a file of data"
-        raise ConfigError(f"{what}; a pipeline file is a mapping: {ways}", path=shown, line=1)
+        is_mapping = kind or f"a pipeline file is a mapping: {ways}"
+        raise ConfigError(f"{what}; {is_mapping}", path=shown, line=1)
     return Document(shown, value, lines)
 
 

@@ -314,15 +314,15 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     said: Mapping[str, str] = settings.get("types") or {}
     if not said:
         return {}
-    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
+    from syncblocks.connectors.arrow.type_names import DECIMAL, TYPES, near_type, parse_type  # Arrow takes time to load
 
     found = {}
     for column, name in said.items():
         try:
             found[column] = pa.string() if length_of(name) else parse_type(name)
         except ConnectorConfigError:
-            allowed = [*TYPES, "decimal(p,s)", "string(n)"]
-            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+            allowed = [*TYPES, DECIMAL, "string(n)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, near_type(name) or name) from None
     return found
 
 

@@ -256,6 +256,34 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
     assert "rename gives two columns the name 'id'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["retry"], "Did you mean 'runs retry'?"),
+        (["reset", "orders"], "Did you mean 'state reset'?"),
+        (["ingest", "--source-uri", "x"], "Did you mean 'sync'?"),
+        (["version"], "Did you mean '--version'?"),
+        (["runs", "status"], "There are: cancel, list, retry, show."),
+        (["run", "--dry-run"], "`syncblocks plan` shows what a run would do."),
+        (["run", "--select", "orders"], "Streams are named by --stream."),
+        (["run", "--concurrency", "many"], "'many' is not a whole number"),
+        (["sync", "csv://data/orders.csv", "x.duckdb"], "did you mean 'csv:data/orders.csv'?"),
+        (["run", "meltano.yml"], "`syncblocks init --from-meltano meltano.yml` writes its pipeline files"),
+        (["run", "other"], "make one with `syncblocks init --from-meltano other/meltano.yml`"),
+        (["run", "metadata.yaml"], "`syncblocks init --from-mage PROJECT` writes its pipeline file"),
+    ],
+)
+def test_words_and_files_of_other_tools_are_answered(
+    run_cli: RunCLI, tmp_path: Path, args: list[str], said: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    for name in ("meltano.yml", "other/meltano.yml"):
+        (tmp_path / name).write_text("version: 1\nplugins: {extractors: [{name: tap-x}]}\n")
+    (tmp_path / "metadata.yaml").write_text("type: integration\nblocks: []\n")
+    done = run_cli(args, tmp_path)
+    assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
+
+
 def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     for connector in ("duckdb", "sqlite"):

@@ -476,6 +476,13 @@ def test_a_mistake_of_a_key_makes_no_second_one(folder: Path) -> None:
         assert failure(folder / "p.yaml").others == ()
 
 
+def test_a_word_of_other_tools_makes_no_second_mistake(folder: Path) -> None:
+    text = BASE.replace("  connector: duckdb", "  type: duckdb").replace("- stream: users", "- name: users")
+    (folder / "p.yaml").write_text(text.replace("source:", "source_:"))
+    error = failure(folder / "p.yaml")
+    assert [each.key for each in (error, *error.others)] == ["source_", "destination.type", "streams[1].name"]
+
+
 def test_a_file_of_mistakes_ends_at_ten(folder: Path) -> None:
     (folder / "p.yaml").write_text(BASE + "".join(f"key_{number}: 1\n" for number in range(1000)))
     assert len(failure(folder / "p.yaml").others) == 9
