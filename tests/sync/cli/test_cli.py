@@ -284,6 +284,15 @@ def test_words_and_files_of_other_tools_are_answered(
     assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
 
 
+def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    assert run_cli(["run"], tmp_path).returncode == 0
+    file.write_text(file.read_text().replace("pipeline: shop", "pipeline: store"))
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 2
+    assert "a pipeline that was only renamed keeps its ledger by `pipeline: shop`" in done.stderr
+
+
 def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     for connector in ("duckdb", "sqlite"):
