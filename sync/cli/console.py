@@ -164,6 +164,8 @@ class Console:
         if isinstance(error, NoArgsIsHelpError):  # without a command, show the help
             self._write(problem.text, err=True)
             return code
+        if isinstance(error, click.Abort):
+            self._write("", err=True)  # the cursor stands behind a question
         self._write_labelled(f"error[{problem.code}]:", "red", problem.text)
         if problem.hint:
             self._write(fitted(problem.hint, sys.stderr), err=True)
