@@ -74,9 +74,9 @@ class Console:
         self._write(self.styled(shown, color, err=err), err=err)
 
     def echo_lines(self, text: str) -> None:
-        """Print lines of our own, which hold no name from a database."""
+        """Print lines of our own as they are, also on a terminal: they hold no name from a database."""
         for line in text.splitlines():
-            self.echo(line)
+            self._write(clean(self.redactor.redact(line), keep="\t"))
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with --json."""

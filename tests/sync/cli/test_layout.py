@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -70,6 +71,11 @@ def test_long_and_wide_names_fit_a_terminal_of_80_columns_and_are_whole_in_a_pip
         assert "…" in drawn
     piped = run_cli(["state", "show"], tmp_path).stdout
     assert all(name in piped for name in names)
+
+
+def test_the_schema_of_the_file_is_json_on_a_terminal_too(tmp_path: Path) -> None:
+    code, drawn = run_on_terminal(tmp_path, "schema", env={"COLUMNS": "80"})
+    assert (code, json.loads(drawn)["type"]) == (0, "object")
 
 
 def test_an_error_is_broken_between_words_on_a_terminal(tmp_path: Path) -> None:
