@@ -209,6 +209,10 @@ def block_run_document(block_run: BlockRun) -> dict[str, Any]:
     }
 
 
+#: Words for people: `callbacks: 2 due` counts both.
+_STATES = {"ready": "due", "leased": "due, taken"}
+
+
 def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> None:
     """Print deliveries of callbacks with their last error."""
     console.table(
@@ -220,7 +224,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
                 delivery.parent,
                 delivery.stream,
                 delivery.status,
-                shown_state(delivery),
+                _STATES.get(shown_state(delivery), shown_state(delivery)),
                 delivery.attempts,
                 delivery.key[:12],
                 formatting.cut(last_error(delivery), 80),
