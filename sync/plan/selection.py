@@ -226,9 +226,16 @@ def _together(errors: Sequence[ConfigError]) -> ConfigError:
     first = errors[0]
     if len(errors) == 1:
         return first
-    listed = "".join(f"\n  {error.message}" for error in errors)
+    has_places = len({error.line for error in errors}) > 1
+    listed = "".join(f"\n  {_in_a_list(error, has_places)}" for error in errors)
     message = f"{len(errors)} streams cannot be synced like this:{listed}"
     return ConfigError(message, path=first.path, line=first.line, key=first.key)
+
+
+def _in_a_list(error: ConfigError, has_place: bool) -> str:
+    place = f"line {error.line}: " if has_place else ""
+    nearest = "" if error.nearest is None else f"; did you mean {error.nearest!r}?"
+    return f"{place}{error.message}{nearest}"
 
 
 def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:

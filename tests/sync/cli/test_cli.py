@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
@@ -238,6 +239,18 @@ def test_all_streams_that_the_source_lacks_are_told_at_once(run_cli: RunCLI, tmp
     error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
     assert (error["code"], error["nearest"]) == ("no_stream", "orders")
     assert [each["message"].split()[0] for each in error["others"]] == ["'custmers'"]
+
+
+def test_mistakes_of_several_streams_have_their_lines_and_nearest_columns(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    text = file.read_text().replace(
+        "{stream: customers, key_properties: [id]}", "{stream: customers, key_properties: [idd]}"
+    )
+    file.write_text(text.replace("bookmark_properties: [updated_at]", "bookmark_properties: [update_at]"))
+    said = run_cli(["plan"], tmp_path).stderr
+    assert "2 streams cannot be synced like this" in said
+    assert re.search(r"line 5: stream 'customers': 'idd' is no column .* did you mean 'id'\?", said)
+    assert re.search(r"line 8: stream 'orders': 'update_at' is no column .* did you mean 'updated_at'\?", said)
 
 
 def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
