@@ -81,6 +81,16 @@ _OF_BLOCK = {
 }
 
 
+_OF_STATEMENT = {
+    "source": "`connection: source`, with the statement in `sql`",
+    "destination": "`connection: destination`, with the statement in `sql`",
+    "statement": "`sql`",
+    "query": "`sql`",
+    "on": "`connection`",
+    "side": "`connection`",
+}
+
+
 def project_of_others(raw: Mapping[str, Any], path: str) -> str:
     """Say what brings a file of another tool over; empty: it is none."""
     if "source" in raw:
@@ -166,6 +176,8 @@ def words_of_others(loc: Loc) -> Mapping[str, str]:
             return _OF_CALLBACK
         case ("transformers", int()):
             return _OF_TRANSFORMER
+        case ("before", int()) | ("streams", int(), "before", int()):
+            return _OF_STATEMENT
         case _:
             return {}
 
@@ -183,6 +195,8 @@ def shape_of(loc: Loc) -> str:
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
         case ("callbacks", int(), "webhook"):
             return 'for example `webhook: {url: "https://example.com/events"}`'
+        case ("before", *_) | ("streams", int(), "before", *_):
+            return "for example `before: [{connection: source, sql: analyze orders}]`"
         case ("streams", int(), "columns"):
             return "for example `columns: {include: [id, name]}` or `columns: {exclude: [note]}`"
         case ("callbacks" | "transformers", int()):

@@ -294,6 +294,16 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         None,
     ),
     # values and operators of other tools
+    ("pipeline: crm", "before: analyze x", 1, "before", "for example `before: [{connection: source, sql: ", None),
+    ("pipeline: crm", "before: [{conection: source, sql: x}]", 1, "before[0].conection", "unknown key", "connection"),
+    (
+        "connector: duckdb",
+        "connector: mine.py",
+        9,
+        "destination.connector",
+        "named with its file: ./mine.py:CLASS",
+        None,
+    ),
     ("connector: duckdb", "connector: DuckDB", 9, "destination.connector", "no such destination connector", "duckdb"),
     ("file: alerts.py", "slack: T/B/x", 15, "callbacks[0].slack", "`slack` of other tools is here `notify`", None),
     ("file: alerts.py", "webhook: http://x", 15, "callbacks[0].webhook", 'for example `webhook: {url: "https', None),
