@@ -112,10 +112,11 @@ _VALUES = {
         "full_refresh": "replace",
         "truncate": "replace",
         "insert": "append",
-        "delete-insert": "replace_range",
+        "delete-insert": "merge",
+        "delete_insert": "merge",
         "delete+insert": "replace_range",
         "scd2": "history",
-        "snapshot": "history",
+        "snapshot": "append",
     },
     "replication_method": {
         "full": "FULL_TABLE",
