@@ -97,9 +97,8 @@ def parts_of(cells: Sequence[Sequence[str]], fixed: Collection[int], limit: int 
         for place, width in natural.items()
     }
     lowest = {place: width if place in fixed else min(width, _SHORTEST) for place, width in words.items()}
-    widths = _narrowed(_narrowed(natural, words, limit), lowest, limit)
-    if _total(widths) <= limit:
-        return [Part(widths)]
+    if _total(lowest) <= limit:
+        return [Part(_narrowed(_narrowed(natural, words, limit), lowest, limit))]
     first = min(natural[0], limit // 3)
     parts = [Part({0: first})]
     for place in range(1, len(natural)):
