@@ -48,6 +48,9 @@ _OF_STREAM = {
     "enabled": "`selected`",
     "delete_missing": "`deletes`",
     "mask": "`columns: {mask: ...}`",
+    "rename": "`rename` of an entry of `transformers`",
+    "transforms": "`transformers` of the pipeline",
+    "callbacks": "`callbacks` of the pipeline, with `streams`",
     "hooks": "`before` of the stream, and `callbacks` of the pipeline",
     "schema": "a part of `stream: schema.table`; the destination's is in its `config`",
 }
@@ -126,6 +129,9 @@ _VALUES = {
         "cdc": "LOG_BASED",
         "key_based": "INCREMENTAL",
     },
+    "on_schema_change": {"error": "freeze", "fail": "freeze", "add": "evolve", "discard_value": "ignore"},
+    "on_rejected": {"error": "fail", "raise": "fail", "ignore": "keep", "quarantine": "keep", "skip": "keep"},
+    "null_bookmarks": {"raise": "fail", "include": "always", "exclude": "never", "ignore": "never", "skip": "never"},
 }
 
 

@@ -294,6 +294,16 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         None,
     ),
     # values and operators of other tools
+    (
+        "[id]",
+        "[id]\n    rename: {a: b}",
+        14,
+        "streams[1].rename",
+        "is here `rename` of an entry of `transformers`",
+        None,
+    ),
+    ("[id]", "[id]\n    null_bookmarks: exclude", 14, "streams[1].null_bookmarks", "not allowed", "never"),
+    ("[id]", "[id]\n    on_schema_change: error", 14, "streams[1].on_schema_change", "not allowed", "freeze"),
     ("pipeline: crm", "before: analyze x", 1, "before", "for example `before: [{connection: source, sql: ", None),
     ("pipeline: crm", "before: [{conection: source, sql: x}]", 1, "before[0].conection", "unknown key", "connection"),
     (
