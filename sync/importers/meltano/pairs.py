@@ -119,7 +119,7 @@ def _unused(project: Mapping[str, Any], pairs: Collection[tuple[str, str]]) -> l
         parents = {str(entry.get("inherit_from")) for entry in entries}
         unused = [name for name in names_of(project, kind) if name not in used | parents]
         if unused:
-            found.append(f"no job and no schedule runs the {kind} {', '.join(unused)}: they are in no file")
+            found.append(f"{kind} that no job and no schedule runs are left out: {', '.join(unused)}")
     return found
 
 

@@ -212,7 +212,7 @@ def test_a_schedule_of_dbt_alone_is_no_run_and_two_of_them_are_no_second_step(pr
 def test_what_no_job_and_no_schedule_runs_is_named(project: Path) -> None:
     more = "  extractors:\n    - name: tap-base\n    - name: tap-left\n      inherit_from: tap-base\n"
     project.write_text(PROJECT.replace("  extractors:\n", more) + "")
-    assert "no job and no schedule runs the extractors tap-left: they are in no file" in read_meltano(project)[0].notes
+    assert "extractors that no job and no schedule runs are left out: tap-left" in read_meltano(project)[0].notes
     project.write_text(PROJECT)
     assert not any("no job" in note for made in read_meltano(project) for note in made.notes)
 
