@@ -255,9 +255,10 @@ def test_mistakes_of_several_streams_have_their_lines_and_nearest_columns(run_cl
 
 def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
-    for args in (["run", "shop.yaml", "orders"], ["sync", "data", "w.duckdb", "orders"]):
+    for args in (["run", "shop.yaml", "orders"], ["sync", "data", "w.duckdb", "orders"], ["count", "orders"]):
         done = run_cli(args, tmp_path)
         assert (done.returncode, "by --stream" in done.stderr) == (2, True)
+    assert "a run is named by --run" in run_cli(["callbacks", "list", "7"], tmp_path).stderr
 
 
 def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_path: Path) -> None:
