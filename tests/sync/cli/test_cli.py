@@ -298,6 +298,22 @@ def test_words_and_files_of_other_tools_are_answered(
     assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
 
 
+def test_a_pipeline_is_the_same_by_every_way_to_its_file(run_cli: RunCLI, tmp_path: Path) -> None:
+    """The path of a source of files is part of the ledger row: `a/../shop` must not make it another source."""
+    write_shop(tmp_path / "shop")
+    (tmp_path / "other" / "below").mkdir(parents=True)
+    assert run_cli(["run"], tmp_path / "shop").returncode == 0
+    ways = (("other", "../shop/shop.yaml"), ("other/below", "../../shop"), (".", "other/../shop/shop.yaml"))
+    for folder, way in ways:
+        done = run_cli(["run", way], tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")  # link/../.. is not this folder
+    (tmp_path / "deep" / "shop.yaml").write_text((tmp_path / "shop" / "shop.yaml").read_text())
+    done = run_cli(["plan", "link/../shop.yaml"], tmp_path)
+    assert f"{tmp_path / 'deep' / 'data'}: no such file or folder" in done.stderr
+
+
 def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_shop(tmp_path)
     assert run_cli(["run"], tmp_path).returncode == 0
