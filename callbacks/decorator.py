@@ -64,7 +64,7 @@ class Mark(Struct, frozen=True, kw_only=True):
 def callback(status: Function, /) -> Function: ...
 @overload
 def callback(status: str = "success", *, fetch_inputs: bool | None = None) -> Callable[[Function], Function]: ...
-def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = None) -> Any:
+def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = None, **unknown: Any) -> Any:
     """Call the decorated function when its parent block gets this status.
 
     Args:
@@ -72,13 +72,16 @@ def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = 
         others: none; so that the error for several statuses says how to write them.
         fetch_inputs: False: the parent's data is never read; positional data parameters get None and `__input` is
             `{}`. True: a function without positional parameters gets the data as `__input`.
+        unknown: none.
 
     Raises:
-        CallbackLoadError: the status is unknown.
+        CallbackLoadError: the status is unknown, or another argument is given.
     """
     caller = sys._getframe(1)
     if callable(status):
         return _note(caller, status, "success")
+    for name in unknown:
+        raise _error(caller, f"@callback has no argument {name!r}; allowed: status, fetch_inputs")
     several = (*status, *others) if isinstance(status, list | tuple | set) else (status, *others)
     if len(several) > 1:
         lines = " and ".join(f"`@callback({one!r})`" for one in several)
@@ -188,6 +191,8 @@ def _note(
 ) -> Function:
     if not callable(function):
         raise _error(caller, f"a mark stands on a function, not on {function!r}; did you mean @callback('success')?")
+    if isinstance(function, type):
+        raise _error(caller, f"{function.__name__!r} is a class, and a call would only make an object: mark a function")
     marks = caller.f_globals.get(MARKS)
     if marks is not None:
         marks.append(

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from .binding import Binding, BindingError, bind
 from .decorator import DECORATORS, MARKS, Mark
-from .errors import CallbackLoadError, first_line
+from .errors import CallbackLoadError, first_line, nearest
 from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 from .mage import mage_modules
 
@@ -357,4 +357,9 @@ def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
         return error
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = lines[-1] if lines else None
-    return CallbackLoadError(path, line, f"does not load: {first_line(error)}")
+    hint = ""
+    if isinstance(error, NameError):
+        hint = nearest(error.name or "", DECORATORS)
+        if error.name in DECORATORS:  # only the file itself has them
+            hint = f"; a module that is imported needs `from syncblocks import {error.name}`"
+    return CallbackLoadError(path, line, f"does not load: {first_line(error)}{hint}")

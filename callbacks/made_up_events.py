@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .kwargs import RESERVED, STATUSES_WITH_ERROR, build_kwargs
+from .errors import nearest
+from .kwargs import RESERVED, STATUSES, STATUSES_WITH_ERROR, build_kwargs
 
 #: Word of `on` -> the block of its made-up events.
 PARENT_BLOCKS = {
@@ -29,7 +30,12 @@ def make_event(
         stream: the stream; also the destination table, unless overridden.
         parent: the parent's block_uuid, or a word of `on`; "pipeline" makes the event at the end of a run.
         overrides: values in recorded form (plain JSON). Any other name is a runtime variable.
+
+    Raises:
+        ValueError: there is no such status.
     """
+    if status not in STATUSES:
+        raise ValueError(f"unknown status {status!r}; allowed: {', '.join(STATUSES)}{nearest(status, STATUSES)}")
     block = PARENT_BLOCKS.get(parent, parent)
     variables = {name: value for name, value in overrides.items() if name not in RESERVED}
     date = overrides.get("execution_date") or _MOMENT

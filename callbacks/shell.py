@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import HookFailed
 
+#: Exit code of a shell for a program that is not there.
+_NOT_FOUND = 127
+
 
 def run(
     command: str | Sequence[str], event: Mapping[str, Any], *, folder: str, variables: Mapping[str, str] | None = None
@@ -33,7 +36,8 @@ def run(
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, cwd=folder, env=environment)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise HookFailed(f"shell: the command cannot be started: {reason}") from None
+        hint = "; is the program on the PATH?" if isinstance(error, FileNotFoundError) else ""
+        raise HookFailed(f"shell: the command cannot be started: {reason}{hint}") from None
     with process:
         # A command need not read all of its input.
         with suppress(BrokenPipeError):
@@ -47,7 +51,8 @@ def _ended(code: int) -> str:
     if code < 0:
         with suppress(ValueError):
             return f"the command was killed by {signal.Signals(-code).name}"
-    return f"the command ended with exit code {code}"
+    hint = "; the shell has not found a program" if code == _NOT_FOUND else ""
+    return f"the command ended with exit code {code}{hint}"
 
 
 def _plain(value: str) -> str:

@@ -20,6 +20,16 @@ from .loader import CallbackFunction
 _SIMILARITY = 0.75
 #: Names of the parameter that receives the data, which may resemble a variable's.
 _DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
+#: Names that no data has and no keyword argument -> where it is.
+_OTHER_WORDS = {
+    "status": "block_run.status",
+    "exception": "__error",
+    "exc": "__error",
+    "err": "__error",
+    "run_id": "pipeline_run_id",
+    "pipeline_name": "pipeline_uuid",
+    "is_last": "is_last_block_run",
+}
 _LOOKUPS = ("get", "pop")
 
 
@@ -34,7 +44,7 @@ class UnknownName:
     text: str
     #: The most similar known name, if there is one.
     nearest: str | None
-    #: Whether it differs from a known name by one or two letters: then it is reported as a misspelling.
+    #: Whether it differs from a known name by one or two letters, or is another word for it: then it is reported.
     is_slip: bool
 
     def __str__(self) -> str:
@@ -62,8 +72,8 @@ def unknown_names(path: Path, function: CallbackFunction, known: Collection[str]
             line=line,
             name=name,
             text=text,
-            nearest=_slip_of(name, known) or next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
-            is_slip=_slip_of(name, known) is not None,
+            nearest=_meant(name, known) or next(iter(get_close_matches(name.lower(), list(known), n=1)), None),
+            is_slip=_meant(name, known) is not None,
         )
         for line, name, text in sorted(set(found))
     ]
@@ -97,10 +107,16 @@ def _parameters(
         if name in known:
             continue
         if name == receiver:
-            if name not in _DATA_NAMES and _slip_of(name, known):
+            if name not in _DATA_NAMES and _meant(name, known):
                 yield argument.lineno, name, f"parameter {name!r} receives the parent's data"
-        elif get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
+        elif name in _OTHER_WORDS or get_close_matches(name.lower(), list(known), n=1, cutoff=_SIMILARITY):
             yield argument.lineno, name, f"parameter {name!r} always has its default"
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    """Return what a name stands for, if it is hardly anything else."""
+    other = _OTHER_WORDS.get(name)
+    return other if other is not None and other.partition(".")[0] in known else _slip_of(name, known)
 
 
 def _slip_of(name: str, known: Collection[str]) -> str | None:

@@ -103,7 +103,7 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
         known = names(role)
         import difflib
 
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name.lower(), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ConnectorConfigError(f"no {role} connector {name!r}{hint} Known: {', '.join(known)}", connector=name)
     module, _, attribute = path.partition(":")

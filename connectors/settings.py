@@ -29,6 +29,28 @@ FILE_SCHEMES = frozenset(
 )
 
 
+#: What other tools call a setting -> what it is called here.
+_OTHER_WORDS = {
+    "database": "dbname",
+    "db": "dbname",
+    "hostname": "host",
+    "server": "host",
+    "username": "user",
+    "passwd": "password",
+    "connection_string": "url",
+    "connection_url": "url",
+    "dsn": "url",
+    "uri": "url",
+    "file": "path",
+    "filename": "path",
+    "folder": "path",
+    "directory": "path",
+    "bucket": "path",
+    "separator": "delimiter",
+    "sep": "delimiter",
+}
+
+
 class Settings(BaseModel):
     """Base of every connector's settings; editors and docs show each field's description."""
 
@@ -84,7 +106,8 @@ def choice(word: str, known: Iterable[str]) -> str:
 def _near(word: str, known: Sequence[str]) -> str | None:
     import difflib
 
-    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    other = _OTHER_WORDS.get(word.lower())
+    return other if other in known else next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
 
 
 def resolve_path(path: str, folder: Path) -> Path:

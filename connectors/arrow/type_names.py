@@ -34,7 +34,44 @@ TYPES: dict[str, pa.DataType] = {
     "json": pa.json_(pa.string()),
 }
 
+#: How a type of numbers with all their digits is written.
+DECIMAL = "decimal(p,s)"
+
+#: Names of types elsewhere -> the name here.
+_OTHER_NAMES = {
+    "int": "integer",
+    "smallint": "int16",
+    "tinyint": "int8",
+    "long": "bigint",
+    "number": "double",
+    "real": "float",
+    "decimal": DECIMAL,
+    "numeric": DECIMAL,
+    "money": DECIMAL,
+    "str": "string",
+    "char": "string",
+    "varchar": "string",
+    "datetime": "timestamp",
+    "datetimetz": "timestamptz",
+    "bytes": "binary",
+    "bytea": "binary",
+    "blob": "binary",
+    "jsonb": "json",
+    "object": "json",
+    "array": "json",
+}
+
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
+
+
+def near_type(name: str) -> str | None:
+    """Return the name of the type that was probably meant; None: nothing is similar."""
+    key = name.strip().lower().partition("(")[0].strip()
+    if key in _OTHER_NAMES:
+        return _OTHER_NAMES[key]
+    import difflib
+
+    return next(iter(difflib.get_close_matches(key, [*TYPES, DECIMAL], n=1)), None)
 
 
 def parse_type(name: str) -> pa.DataType:
@@ -50,7 +87,9 @@ def parse_type(name: str) -> pa.DataType:
         if 1 <= precision <= 76 and scale <= precision:
             return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
     if key not in TYPES:
-        raise ConnectorConfigError(f"no type {name!r}; known: {', '.join(TYPES)}, decimal(p,s)", key="types")
+        near = near_type(name)
+        meant = f"; did you mean {near!r}?" if near else ""
+        raise ConnectorConfigError(f"no type {name!r}; known: {', '.join(TYPES)}, {DECIMAL}{meant}", key="types")
     return TYPES[key]
 
 
@@ -66,4 +105,4 @@ def type_text(kind: pa.DataType) -> str:
     return type_name(kind) or str(kind)
 
 
-__all__ = ["TYPES", "parse_type", "type_name", "type_text"]
+__all__ = ["DECIMAL", "TYPES", "near_type", "parse_type", "type_name", "type_text"]

@@ -293,6 +293,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     first = text.partition("\n")[0]
     if isinstance(error, duckdb.InterruptException):
         return Interrupted("the statement was interrupted", connector="duckdb")
+    if path.is_dir():
+        return ConnectorConfigError(f"{path} is a folder: name a file in it", connector="duckdb", key="path")
     if "Could not set lock on file" in text or "being used by another process" in text:
         return RetriableError(
             f"{path} is locked: another process has it open ({first}); close that, DuckDB takes one writer",

@@ -73,7 +73,9 @@ def scratch_database(memory_bytes: int = MEMORY_BYTES) -> Iterator[Any]:
     )
     try:
         connection.execute("set global TimeZone = 'UTC'")
-        connection.execute("set enable_progress_bar = false")
+        # In a notebook DuckDB refuses to set it, even to false, where ipywidgets is missing.
+        if connection.execute("select current_setting('enable_progress_bar')").fetchone() != (False,):
+            connection.execute("set enable_progress_bar = false")
         connection.execute("set global python_enable_replacements = false")
         yield connection
     finally:

@@ -19,7 +19,7 @@ from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
 from ..ranges import OpenRanges, Range, RangesRefused, SnapshotLost, how_many
-from ..settings import parse_settings
+from ..settings import choice, parse_settings
 from ..stream import (
     FILES,
     IN_PATH,
@@ -175,8 +175,9 @@ class FileSource:
         unused = self._unused_types(streams)
         if unused and streams:
             key = "types" if unused[0] in self._settings.types else "formats"
+            meant = choice(unused[0], {name for stream in streams for name in stream.schema.names})
             raise ConnectorConfigError(
-                f"config.{key}: no stream has a column {unused[0]!r}", connector=self.connector, key=key
+                f"config.{key}: no stream has a column {unused[0]!r}{meant}", connector=self.connector, key=key
             )
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:

@@ -326,6 +326,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         )
     if "file is not a database" in text or "failed to open" in text or "unable to open database" in text:
         words = f"{path} cannot be opened: {first}{_why_not_opened(path)}"
+        if path.is_dir():
+            words = f"{path} is a folder: name a file in it"
         return ConnectorConfigError(words, connector="sqlite", key="path")
     if first in _NO_ROOM:
         return StatementRefused(_no_room(error, first, path), connector="sqlite")

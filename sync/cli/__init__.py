@@ -39,6 +39,32 @@ COMMANDS = {
 }
 
 
+#: Commands of other tools, and of a group that is left out -> the command.
+_OTHER_WORDS = {
+    "adopt": "state adopt",
+    "cancel": "runs cancel",
+    "copy": "sync",
+    "elt": "sync",
+    "help": "--help",
+    "history": "runs list",
+    "ingest": "sync",
+    "list": "runs list",
+    "load": "sync",
+    "logs": "runs show",
+    "replay": "callbacks replay",
+    "replicate": "sync",
+    "reset": "state reset",
+    "retry": "runs retry",
+    "rewind": "state rewind",
+    "show": "runs show",
+    "status": "runs show",
+    "streams": "discover",
+    "test": "callbacks test",
+    "validate": "check",
+    "version": "--version",
+}
+
+
 class Group(click.Group):
     """A group of commands that suggests the nearest command for an unknown word."""
 
@@ -51,7 +77,8 @@ class Group(click.Group):
             known = self.list_commands(ctx)
             import difflib
 
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            other = _OTHER_WORDS.get(name) if ctx.parent is None else None
+            near = [other] if other else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {name!r}.{hint} There are: {', '.join(known)}.", ctx)
         return super().resolve_command(ctx, args)
@@ -91,9 +118,13 @@ def root() -> None:
     A pipeline is one YAML file. FILE may be left out where the current folder holds exactly one.
 
     \b
-    Exit codes: 0 done; 1 a stream failed or was cancelled, or source or destination cannot be reached;
-    2 nothing ran: the configuration or the command is wrong, or the pipeline is already running;
-    3 synced, but a callback is dead or still due; 130/143/129 interrupted.
+    Exit codes:
+      0  done
+      1  a stream failed or was cancelled, or a side cannot be reached
+      2  nothing ran: the configuration or the command is wrong,
+         or the pipeline is already running
+      3  synced, but a callback is dead or still due
+      130, 143, 129  interrupted
     """
 
 

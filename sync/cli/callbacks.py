@@ -13,6 +13,7 @@ from syncblocks.connectors.values import asdict
 
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command
+from .completion import complete_files, complete_first_file
 from .console import Console
 from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
 from .runs import find_run, show_deliveries
@@ -83,7 +84,7 @@ def list_command(console: Console, file: Path | None, variables: Variables, numb
 @callbacks_command.command("retry")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN|KEY]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN|KEY]", shell_complete=complete_first_file)
 def retry_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Deliver dead and due deliveries now: of the pipeline, of a RUN, or the one with a KEY.
 
@@ -122,7 +123,7 @@ def retry_command(console: Console, arguments: tuple[str, ...], variables: Varia
 @common
 @variable_option
 @inline_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] KEY")
+@click.argument("arguments", nargs=-1, metavar="[FILE] KEY", shell_complete=complete_first_file)
 def replay_command(console: Console, arguments: tuple[str, ...], variables: Variables, inline: bool) -> int:
     """Deliver the event of a done or dead delivery again, to the function as it is today.
 
@@ -158,7 +159,9 @@ def replay_command(console: Console, arguments: tuple[str, ...], variables: Vari
 @click.option("--key", metavar="KEY", help="The calls of one delivery, with the whole error and output.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="Calls.")
 @click.option("--run", "number", type=click.IntRange(min=1), metavar="N", help="Only those of run N.")
-@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.argument(
+    "file", required=False, type=click.Path(path_type=Path), metavar="[FILE]", shell_complete=complete_files
+)
 def history_command(
     console: Console, file: Path | None, variables: Variables, number: int | None, limit: int, key: str | None
 ) -> int:

@@ -29,6 +29,21 @@ def complete_streams(ctx: click.Context, _param: click.Parameter, incomplete: st
     return _beginning(incomplete, {entry.stream for entry in entries if not set("*?[") & set(entry.stream)})
 
 
+def complete_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer pipeline files and, where the file is known, its streams: of `[FILE] STREAM`."""
+    given: tuple[str, ...] = ctx.params.get(param.name or "") or ()
+    if not given:
+        streams = complete_streams(ctx, param, incomplete)
+        return [*complete_files(ctx, param, incomplete), *map(CompletionItem, streams)]
+    ctx.params["file"] = given[0]
+    return [CompletionItem(name) for name in complete_streams(ctx, param, incomplete) if len(given) == 1]
+
+
+def complete_first_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer pipeline files as the first of several words."""
+    return [] if ctx.params.get(param.name or "") else complete_files(ctx, param, incomplete)
+
+
 def complete_blocks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Offer the callback blocks of the pipeline file."""
     pipeline = _pipeline(ctx)

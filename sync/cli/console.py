@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from .layout import GAP, Part, cell_lines, parts_of, text_width, wrapped
+
 if TYPE_CHECKING:
     from ..secrets import Redactor
+
+#: Columns of a terminal that does not say how many it has, and the fewest that output is made for.
+_USUAL_WIDTH, _LEAST_WIDTH = 80, 20
 
 STATUS_COLORS = {
     "success": "green",
@@ -66,37 +70,44 @@ class Console:
 
     def echo(self, text: str = "", *, err: bool = False, color: str | None = None) -> None:
         """Print text with its control characters escaped, all lines but the first indented."""
-        self._write(self.styled(indented(clean(self.redactor.redact(text), keep="\n\t")), color, err=err), err=err)
+        shown = fitted(indented(clean(self.redactor.redact(text), keep="\n\t")), sys.stderr if err else sys.stdout)
+        self._write(self.styled(shown, color, err=err), err=err)
 
     def echo_lines(self, text: str) -> None:
-        """Print lines of our own, which hold no name from a database."""
+        """Print lines of our own as they are, also on a terminal: they hold no name from a database."""
         for line in text.splitlines():
-            self.echo(line)
+            self._write(clean(self.redactor.redact(line), keep="\t"))
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, also with --json."""
-        label = self.styled("warning:", "yellow", err=True)
-        self._write(indented(f"{label} {clean(self.redactor.redact(text), keep=chr(10))}"), err=True)
+        self._write_labelled("warning:", "yellow", text)
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
-        """Print aligned columns. A status has its colour; a column without values is left out."""
+        """Print aligned columns. A status has its colour; a column without values is left out.
+
+        On a terminal a line is no longer than its width: cells are broken between words, names shortened in their
+        middle, and columns that find no place come below, each time after the first one.
+        """
         cells = [["" if value is None else clean(self.redactor.redact(str(value))) for value in row] for row in rows]
         kept = [place for place in range(len(headers)) if not cells or any(row[place] for row in cells)]
-        to_right = set(right)
-        widths = {place: max([_width(headers[place]), *(_width(row[place]) for row in cells)]) for place in kept}
+        shown = [[row[place] for place in kept] for row in (headers, *cells)]
+        to_right = {place for place, each in enumerate(kept) if headers[each] in set(right)}
+        for number, part in enumerate(parts_of(shown, to_right, terminal_width(sys.stdout))):
+            if number:
+                self._write("")
+            for row in shown:
+                self._write_row(row, part, to_right, is_header=row is shown[0])
 
-        def line(row: Sequence[str], *, is_header: bool = False) -> str:
+    def _write_row(self, row: Sequence[str], part: Part, to_right: Collection[int], *, is_header: bool) -> None:
+        lines = {place: cell_lines(row[place], width) for place, width in part.widths.items()}
+        for number in range(max(map(len, lines.values()))):
             parts = []
-            for place in kept:
-                space = " " * (widths[place] - _width(row[place]))
-                color = None if is_header else STATUS_COLORS.get(row[place])
-                shown = self.styled(row[place], color, bold=is_header)
-                parts.append(space + shown if headers[place] in to_right else shown + space)
-            return "  ".join(parts).rstrip()
-
-        self._write(line(headers, is_header=True))
-        for row in cells:
-            self._write(line(row))
+            for place, width in part.widths.items():
+                text = lines[place][number] if number < len(lines[place]) else ""
+                space = " " * (width - text_width(text))
+                styled = self.styled(text, None if is_header else STATUS_COLORS.get(row[place]), bold=is_header)
+                parts.append(space + styled if place in to_right else styled + space)
+            self._write((" " * GAP).join(parts).rstrip())
 
     def styled(self, text: str, color: str | None = None, *, bold: bool = False, err: bool = False) -> str:
         """Return the text in colour if the stream is a terminal with colours."""
@@ -153,11 +164,16 @@ class Console:
         if isinstance(error, NoArgsIsHelpError):  # without a command, show the help
             self._write(problem.text, err=True)
             return code
-        label = self.styled(f"error[{problem.code}]:", "red", err=True)
-        self._write(indented(f"{label} {clean(self.redactor.redact(problem.text), keep=chr(10))}"), err=True)
+        if isinstance(error, click.Abort):
+            self._write("", err=True)  # the cursor stands behind a question
+        self._write_labelled(f"error[{problem.code}]:", "red", problem.text)
         if problem.hint:
-            self._write(problem.hint, err=True)
+            self._write(fitted(problem.hint, sys.stderr), err=True)
         return code
+
+    def _write_labelled(self, label: str, color: str, text: str) -> None:
+        shown = fitted(indented(f"{label} {clean(self.redactor.redact(text), keep=chr(10))}"), sys.stderr)
+        self._write(self.styled(label, color, err=True) + shown.removeprefix(label), err=True)
 
     def _write_traceback(self, error: BaseException) -> None:
         import traceback
@@ -217,11 +233,29 @@ def indented(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(unicodedata.combining(char) != 0 for char in text)
+def terminal_width(stream: IO[str]) -> int | None:
+    """Return how many columns the terminal has that a stream is written to; None: it is no terminal."""
+    if not stream.isatty():
+        return None
+    said = os.environ.get("COLUMNS", "")
+    try:
+        columns = int(said) if said.isdecimal() else os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        columns = 0
+    return max(columns or _USUAL_WIDTH, _LEAST_WIDTH)
+
+
+def fitted(text: str, stream: IO[str]) -> str:
+    """Return a text whose lines are broken between words where a terminal would break them anywhere."""
+    width = terminal_width(stream)
+    if width is None:
+        return text
+    return "\n".join(line for each in text.split("\n") for line in _broken(each, width))
+
+
+def _broken(line: str, width: int) -> list[str]:
+    start = line[: len(line) - len(line.lstrip())]
+    return [start + each for each in wrapped(line.removeprefix(start), width - len(start), indent="  ")]
 
 
 def _silence(stream: IO[str]) -> None:

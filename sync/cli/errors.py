@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import NoArgsIsHelpError, NoSuchOption
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
@@ -14,6 +14,25 @@ if TYPE_CHECKING:
 UNREACHABLE = 1
 NOTHING_RAN = 2
 INTERRUPTED = 130
+
+
+#: Options of other tools -> what to say instead.
+_OTHER_OPTIONS = {
+    "--dry-run": "`syncblocks plan` shows what a run would do.",
+    "-n": "`syncblocks plan` shows what a run would do.",
+    "--select": "Streams are named by --stream.",
+    "--table": "Streams are named by --stream.",
+    "--tables": "Streams are named by --stream.",
+    "--verbose": "--debug shows more.",
+    "-v": "--debug shows more.",
+    "-y": "Did you mean '--yes'?",
+    "--config": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "-c": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "-f": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "--file": "The pipeline file has no option before it: `syncblocks run FILE`.",
+    "--source-uri": "Both places have no option before them: `syncblocks sync SRC DST`.",
+    "--src-conn": "Both places have no option before them: `syncblocks sync SRC DST`.",
+}
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -73,7 +92,22 @@ def _usage(error: click.ClickException) -> Problem:
     if isinstance(error, NoArgsIsHelpError):
         return Problem(code="usage", message="a command is missing", exit_code=NOTHING_RAN, text=error.format_message())
     hint = "" if context is None else f"Try '{context.command_path} --help'."
-    return _problem("usage", error.format_message(), NOTHING_RAN, hint=hint)
+    message = error.format_message().replace("valid integer range", "whole number")
+    if isinstance(error, NoSuchOption) and (other := _OTHER_OPTIONS.get(error.option_name)):
+        message = f"No such option {error.option_name!r}. {other}"
+    if "extra argument" in message and _takes_streams(context):
+        hint = f"Streams are named by --stream. {hint}"
+    return _problem("usage", message, NOTHING_RAN, hint=hint)
+
+
+def _takes_streams(context: click.Context | None) -> bool:
+    # `callbacks test` takes the stream of a made-up event.
+    return context is not None and context.command.name != "test" and has_option(context, "--stream")
+
+
+def has_option(context: click.Context, name: str) -> bool:
+    """Tell whether the command of a context has an option."""
+    return any(name in each.opts for each in context.command.params)
 
 
 def _engine(error: BaseException) -> Problem | None:
@@ -90,7 +124,9 @@ def _engine(error: BaseException) -> Problem | None:
         )
     if isinstance(error, SyncError):
         # An unreadable ledger means that the destination cannot be reached; after most other errors nothing ran.
-        return _problem(error.code, str(error), 1 if error.code in ("ledger", "transformer") else NOTHING_RAN)
+        return _problem(
+            error.code, str(error), 1 if error.code in ("ledger", "transformer", "transform") else NOTHING_RAN
+        )
     return None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .completion import complete_words
 from .console import Console
 from .options import common, open_pipeline, split_file, variable_option
 from .run import execute, running_options
@@ -17,7 +18,7 @@ from .run import execute, running_options
 @variable_option
 @click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
 @click.option("--columns", required=True, metavar="C,...", help="Columns, by the source's names, with commas between.")
-@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
 def fill_command(
     console: Console,
     arguments: tuple[str, ...],

@@ -29,7 +29,7 @@ def find_file(file: Path | None) -> Path:
             there = [path.name for path in yaml_files(file.parent)]
             near = nearest_match(file.name, there)
             nearest = None if near is None else str(file.parent / near)
-            raise ConfigError("there is no such pipeline file", path=str(file), nearest=nearest)
+            raise ConfigError(f"there is no such pipeline file{_meant(file)}", path=str(file), nearest=nearest)
         return file
     folder = Path() if file is None else file
     where = "the current folder" if file is None else str(file)
@@ -41,9 +41,24 @@ def find_file(file: Path | None) -> Path:
         names = tuple(sorted(path.name for path in pipelines))
         raise ConfigError(f"{where} holds {len(pipelines)} pipeline files: name one", key="FILE", allowed=names)
     others = f" ({', '.join(path.name for path in files[:5])}: no `source` and `destination`)" if files else ""
-    raise ConfigError(
-        f"{where} holds no pipeline file{others}: name one, or make one with `syncblocks init`", key="FILE"
-    )
+    way = "`syncblocks init`"
+    if any(path.name == "meltano.yml" for path in files):
+        way = f"`syncblocks init --from-meltano {folder / 'meltano.yml'}`"
+    raise ConfigError(f"{where} holds no pipeline file{others}: name one, or make one with {way}", key="FILE")
+
+
+def _meant(file: Path) -> str:
+    """Say which option takes a word that is no file's name, if the command has it."""
+    import click
+
+    from .errors import has_option
+
+    context = click.get_current_context(silent=True)
+    for option, what in (("--run", "a run"), ("--stream", "a stream")):
+        is_number = file.name.isdecimal()
+        if not file.suffix and context and has_option(context, option) and is_number == (option == "--run"):
+            return f"; {what} is named by {option}"
+    return ""
 
 
 def file_words(pipeline: Pipeline) -> str:

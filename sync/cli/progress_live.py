@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..run.tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker
 from . import formatting
-from .console import STATUS_COLORS, Console, clean, indented
+from .console import STATUS_COLORS, Console, clean, fitted, indented
 from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
@@ -66,17 +66,19 @@ class LiveDisplay(Tracker):
     def delivered(self, delivery: Delivery, outcome: Outcome, mark: str) -> None:
         """Show the callback's output, and its error."""
         for line in output_lines(delivery, outcome):
-            self._print(line, "dim")
+            self._print_fitted(line, "dim")
         text = outcome_text(delivery, outcome, mark)
         if text:
             self.message(text, level="error" if mark == "dead" else "warning")
 
     def message(self, text: str, *, level: str = "info") -> None:
         """See `Progress`."""
-        self._print(indented(f"{level}: {text}" if level in _LEVELS else text), _LEVELS.get(level, ""))
+        self._print_fitted(indented(f"{level}: {text}" if level in _LEVELS else text), _LEVELS.get(level, ""))
 
-    def _print(self, text: str, style: str) -> None:
-        self._screen.print(Text(clean(self._console.redactor.redact(text), keep="\n\t"), style=style), soft_wrap=True)
+    def _print_fitted(self, text: str, style: str) -> None:
+        # Masked first: a secret that is broken in two would not be found.
+        shown = fitted(clean(self._console.redactor.redact(text), keep="\n\t"), sys.stderr)
+        self._screen.print(Text(shown, style=style), soft_wrap=True)
 
     # -- the display ---------------------------------------------------------------------------------------------
 

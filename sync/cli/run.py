@@ -247,7 +247,7 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
                     stream.destination_table,
                     stream.status or "not ended",
                     formatting.count(stream.records),
-                    stream.records_rejected or "",
+                    formatting.count(stream.records_rejected or None),
                     formatting.size(stream.size_bytes) if stream.size_bytes else "",
                     formatting.duration(stream.duration_s),
                     formatting.cut(formatting.bookmark(stream.bookmark), 40),
@@ -264,9 +264,9 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
     rejected = sum(stream.records_rejected or 0 for stream in result.streams)
     what = f"{formatting.plural(len(result.streams), 'stream')}, {formatting.plural(records, 'record')}"
     if rejected:
-        what += f", {rejected} rejected"
+        what += f", {rejected:,} rejected"
     if deleted := sum(stream.records_deleted or 0 for stream in result.streams):
-        what += f", {deleted} deleted"
+        what += f", {deleted:,} deleted"
     if duration_s is not None:
         what += f", {formatting.duration(duration_s)}"
     run = "no run" if result.run_id is None else f"run {result.run_id}"

@@ -11,6 +11,7 @@ import click
 from syncblocks.connectors.values import asdict
 
 from . import Group, formatting
+from .completion import complete_first_file
 from .console import Console
 from .options import (
     Variables,
@@ -76,7 +77,7 @@ def list_command(console: Console, file: Path | None, variables: Variables, limi
 @runs_command.command("show")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
 def show_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Show a run (default: the latest): block runs with index and flag, errors, deliveries of callbacks."""
     from ..session.inspection import existing_store
@@ -139,7 +140,7 @@ def retry_command(
 @runs_command.command("cancel")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] [RUN]", shell_complete=complete_first_file)
 def cancel_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Ask the process that runs the pipeline to stop: its streams end as cancelled, callbacks are still delivered."""
     from ..api import cancel_active
@@ -209,6 +210,10 @@ def block_run_document(block_run: BlockRun) -> dict[str, Any]:
     }
 
 
+#: Words for people: `callbacks: 2 due` counts both.
+_STATES = {"ready": "due", "leased": "due, taken"}
+
+
 def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> None:
     """Print deliveries of callbacks with their last error."""
     console.table(
@@ -220,7 +225,7 @@ def show_deliveries(console: Console, deliveries: Sequence[DeliveryRecord]) -> N
                 delivery.parent,
                 delivery.stream,
                 delivery.status,
-                shown_state(delivery),
+                _STATES.get(shown_state(delivery), shown_state(delivery)),
                 delivery.attempts,
                 delivery.key[:12],
                 formatting.cut(last_error(delivery), 80),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import Group, formatting
+from .completion import complete_words
 from .console import Console
 from .options import Variables, common, file_argument, open_pipeline, split_file, variable_option
 from .run import words_of
@@ -84,7 +85,7 @@ def show_command(console: Console, file: Path | None, variables: Variables) -> i
 @state_command.command("set")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM COLUMN=VALUE...", shell_complete=complete_words)
 def set_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Set a stream's bookmark: the next run reads the records at or past it.
 
@@ -107,7 +108,7 @@ def set_command(console: Console, arguments: tuple[str, ...], variables: Variabl
 @state_command.command("adopt")
 @common
 @variable_option
-@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM [COLUMN=VALUE...]")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM [COLUMN=VALUE...]", shell_complete=complete_words)
 def adopt_command(console: Console, arguments: tuple[str, ...], variables: Variables) -> int:
     """Take over a table that another program has written: the next run goes on from its newest bookmark.
 
@@ -146,7 +147,7 @@ def adopt_command(console: Console, arguments: tuple[str, ...], variables: Varia
 @click.option("--by", metavar="AMOUNT", help="What to take off the bookmark: a number, or a time like 1d12h, 30m.")
 @click.option("--run", "run_id", type=int, metavar="N", help="To where run N has left it.")
 @click.option("--files", "glob", metavar="GLOB", help="Of a stream that reads new files: those that match.")
-@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
 def rewind_command(
     console: Console,
     arguments: tuple[str, ...],
@@ -237,7 +238,7 @@ def _selected(session: Session, stream: str) -> SelectedStream:
 @common
 @variable_option
 @click.option("--forget", is_flag=True, help="Delete the ledger row too: the table is no longer this pipeline's.")
-@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM")
+@click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
 def reset_command(console: Console, arguments: tuple[str, ...], variables: Variables, forget: bool) -> int:
     """Delete a stream's bookmark: the next run reads it from scratch. Its table stays unchanged."""
     from ..session.inspection import existing_store, opened

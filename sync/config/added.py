@@ -60,7 +60,7 @@ def _added(column: str, said: Any) -> Added:
     for key in said:
         if key not in _KEYS:
             nearest = nearest_match(str(key), _KEYS)
-            meant = f", do you mean {nearest!r}?" if nearest else ""
+            meant = f", did you mean {nearest!r}?" if nearest else ""
             raise wrong(f"column {column!r}: there is no key {str(key)!r}{meant} (value, type, on_update)")
     on_update = said.get("on_update", "set")
     if on_update not in ("set", "keep"):
@@ -81,7 +81,7 @@ def _of(column: str, value: Any, kind: Any, on_update: str) -> Added:
             kind = "timestamptz" if isinstance(value, Moment) else "string"
     elif kind not in TYPES and not (isinstance(kind, str) and _DECIMAL.fullmatch(kind)):
         nearest = nearest_match(str(kind), TYPES)
-        meant = f", do you mean {nearest!r}?" if nearest else ""
+        meant = f", did you mean {nearest!r}?" if nearest else ""
         raise wrong(f"column {column!r}: there is no such type{meant} (one of {', '.join(TYPES)}, decimal(p,s))")
     if isinstance(value, Moment) and kind in ("timestamp", "date"):  # in UTC, as `ds`
         value = value.removesuffix("+00:00") if kind == "timestamp" else value[:10]

@@ -39,7 +39,7 @@ def _named(allowed: Sequence[str]) -> Any:
                 if name not in allowed and name not in each.parameters:
                     known = [*allowed, *each.parameters]
                     nearest = nearest_match(name, known)
-                    meant = f", do you mean :{nearest}?" if nearest else ""
+                    meant = f", did you mean :{nearest}?" if nearest else ""
                     listed = ", ".join(f":{item}" for item in sorted(known))
                     raise wrong(f"statement {place}: there is no parameter :{name}{meant} ({listed})")
             for name in each.parameters:

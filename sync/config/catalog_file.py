@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.errors import ConnectorConfigError
 
-from ..errors import ConfigError, nearest_match
+from ..errors import ConfigError
 from .pipeline import Pipeline
 from .yaml_document import Document, Loc, describe, read_document
 
@@ -59,7 +59,7 @@ def read_catalog(pipeline: Pipeline) -> Catalog | None:
     path = pipeline.code_path(pipeline.catalog)
     if not path.is_file():
         raise pipeline.error(("catalog",), f"no file {path}: `syncblocks discover --save` writes one")
-    document = read_document(path)
+    document = read_document(path, kind="a catalog file is a mapping: `streams:`")
     for key in document.value:
         if key != "streams":
             raise document.error((key,), f"unknown key {key!r}; a catalog file has `streams:` only")
@@ -90,14 +90,12 @@ def _stream(document: Document, name: str, value: Any) -> CatalogStream:
 
 
 def _demand_type(document: Document, loc: Loc, kind: str) -> None:
-    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
+    from syncblocks.connectors.arrow.type_names import DECIMAL, TYPES, near_type, parse_type  # Arrow takes time to load
 
     try:
         parse_type(kind)
     except ConnectorConfigError:
-        allowed = (*TYPES, "decimal(p,s)")
-        message = f"no type {kind!r}"
-        raise document.error(loc, message, allowed=allowed, nearest=nearest_match(kind, allowed)) from None
+        raise document.error(loc, f"no type {kind!r}", allowed=(*TYPES, DECIMAL), nearest=near_type(kind)) from None
 
 
 def _mapping(document: Document, loc: Loc, value: Any) -> dict[str, Any]:

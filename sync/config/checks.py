@@ -54,7 +54,9 @@ def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
         # The table first: looking for entry points reads the metadata of every installed package.
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
-        if way := way_to(name, role):
+        if name.endswith(".py"):
+            report((role, "connector"), f"a class of your own is named with its file: ./{name.lstrip('./')}:CLASS")
+        elif way := way_to(name, role):
             report((role, "connector"), f"this system has no connector of its own: {way}")
         else:
             report((role, "connector"), f"there is no such {role} connector", allowed=registry.names(role), word=name)

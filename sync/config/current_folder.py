@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import ConfigError
@@ -20,9 +21,19 @@ def current_folder() -> Path:
 
 
 def absolute(path: Path) -> Path:
-    """Return a path from the root on; a relative one starts at the current folder.
+    """Return a path from the root on, without `..`; a relative one starts at the current folder.
+
+    The ledger names files by their paths: they must not depend on the folder where a command is started.
 
     Raises:
         ConfigError: the current folder was deleted.
     """
-    return path if path.is_absolute() else current_folder() / path
+    whole = path if path.is_absolute() else current_folder() / path
+    if ".." not in whole.parts:
+        return whole
+    plain = Path(os.path.normpath(whole))
+    try:
+        is_same = plain.samefile(whole)  # behind a symbolic link `..` leads elsewhere
+    except OSError:
+        is_same = False
+    return plain if is_same else whole.resolve()

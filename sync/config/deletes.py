@@ -43,7 +43,7 @@ def _deletes(given: Any) -> Deletes:
     for key in given:
         if key not in _KEYS:
             nearest = nearest_match(str(key), _KEYS)
-            meant = f", do you mean {nearest!r}?" if nearest else ""
+            meant = f", did you mean {nearest!r}?" if nearest else ""
             raise wrong(f"there is no key {str(key)!r}{meant} (mode, every, limit)")
     if "mode" not in given:
         raise wrong("needs mode: ignore, hard or soft")
@@ -60,7 +60,7 @@ def _mode(given: Any) -> str:
     if given in MODES:
         return str(given)
     nearest = nearest_match(str(given), MODES)
-    meant = f", do you mean {nearest!r}?" if nearest else ""
+    meant = f", did you mean {nearest!r}?" if nearest else ""
     raise wrong(f"there is no mode {given!r}{meant} (ignore, hard, soft)")
 
 

@@ -34,6 +34,9 @@ SCHEMES = {
     "sqlite": "sqlite",
 }
 
+#: Connectors of files, which no scheme of a URL names.
+_FILES = ("arrow", "csv", "json", "jsonl", "parquet")
+
 #: Suffix of a file, or of a folder of files -> connector.
 SUFFIXES = {
     ".csv": "csv",
@@ -106,6 +109,8 @@ def infer(text: str, role: str, folder: Path, environ: Mapping[str, str]) -> End
     if text.startswith("env:"):
         return _from_variable(text.removeprefix("env:"), role, key, environ)
     named, _, rest = text.partition(":")
+    if named in _FILES and rest.startswith("//"):
+        raise ConfigError(f"{_shown(text)!r} is no URL", key=key, nearest=_shown(f"{named}:{rest.removeprefix('//')}"))
     if named in CONNECTORS and rest and not rest.startswith("//"):
         return _as_file(_named(named, rest, key, folder), rest, role, key, folder)
     match = _SCHEME.match(text)
@@ -134,7 +139,8 @@ def joined(places: Sequence[str], folder: Path) -> str:
         there = {path.name for path in (folder / parent).glob(f"*{suffix}")}
         if suffix and there == {path.name for path in paths}:
             return str(parent / f"*{suffix}")
-    raise ConfigError(f"takes one source and one destination, got {len(places) + 1}: put a glob into quotes", key="SRC")
+    message = f"takes one source and one destination, got {len(places) + 1}"
+    raise ConfigError(f"{message}: put a glob into quotes, and name streams by --stream", key="SRC")
 
 
 def _from_variable(name: str, role: str, key: str, environ: Mapping[str, str]) -> Endpoint:
@@ -227,9 +233,8 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
             hint = " Of a workbook, save the sheet as CSV."
         if role == "source" and (archives := _archives(path, text)):
             hint = f" For archives say what is in them, such as csv:{_shown(archives)}."
-        raise ConfigError(
-            f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}", key=key, nearest=near
-        )
+        message = f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}"
+        raise ConfigError(message if near is None else message.removesuffix("."), key=key, nearest=near)
     if role == "source" and not is_glob and not path.exists():
         near = nearest_match(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
         raise ConfigError(f"{_shown(text)!r}: there is no such file or folder", key=key, nearest=near)

@@ -14,6 +14,8 @@ from .values import Moment
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
 _OPERATORS = (*_COMPARING, "is_null")
 _EQUALS = ("=", "in", "is_null")
+#: As other languages write an operator.
+_OTHER_OPERATORS = {"=>": ">=", "=<": "<=", "==": "=", "<>": "!=", "eq": "=", "ne": "!=", "not": "!="}
 _LENGTHS = ("min_length", "max_length")
 
 
@@ -61,8 +63,8 @@ def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]
     if operator in _LENGTHS and operator not in operators:
         raise wrong(f"column {column!r}: {operator!r} is for `checks`; `where` compares values")
     if operator not in operators:
-        nearest = nearest_match(operator, operators)
-        meant = f", do you mean {nearest!r}?" if nearest else ""
+        nearest = _OTHER_OPERATORS.get(operator) or nearest_match(operator, operators)
+        meant = f", did you mean {nearest!r}?" if nearest in operators else ""
         raise wrong(f"column {column!r}: there is no operator {operator!r}{meant} (one of {', '.join(operators)})")
     if operator in _LENGTHS:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:

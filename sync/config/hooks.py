@@ -52,7 +52,9 @@ def _urls(value: Any) -> Any:
 def _command(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if not value or not all(isinstance(item, str) and "\0" not in item for item in value) or not value[0].strip():
-            raise wrong('must be a list of texts, the program first: [curl, "-s", ...]; numbers in quotes')
+            raise wrong(
+                'must be a list of texts, the program first: [curl, "-s", ...]; a number, true and false need quotes'
+            )
         return tuple(str(item) for item in value)
     if not isinstance(value, str):
         raise wrong("must be a command: text for /bin/sh, or a list of the program and its arguments")

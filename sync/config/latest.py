@@ -27,7 +27,7 @@ def _latest_by(given: Any) -> LatestBy:
     for key in said:
         if key not in _KEYS:
             nearest = nearest_match(str(key), _KEYS)
-            meant = f", do you mean {nearest!r}?" if nearest else ""
+            meant = f", did you mean {nearest!r}?" if nearest else ""
             raise wrong(f"there is no key {str(key)!r}{meant} (column, order)")
     column, order = said.get("column"), said.get("order", _ORDERS[0])
     if not isinstance(column, str) or not column.strip():

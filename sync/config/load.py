@@ -26,6 +26,7 @@ from .current_folder import absolute
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
+from .other_words import project_of_others
 from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .query_values import QueryValue, query_values
@@ -184,6 +185,8 @@ class _Loader:
         trigger: str,
     ) -> Pipeline:
         raw = dict(self._document.value)
+        if (path := self._document.path) is not None and (way := project_of_others(raw, path)):
+            raise ConfigError(way, path=path)
         name = self._name(raw)
         self._scope = self._scope.knowing(pipeline={"name": name, "uuid": name})
         variables, references = self._variables(raw.get("variables"), overrides, recorded)
@@ -278,7 +281,7 @@ class _Loader:
         """Return an error. `word` is the file's value; it is shown unless it came from a template."""
         allowed = tuple(allowed)
         if word is not None:
-            nearest = nearest_match(word, allowed)
+            nearest = nearest or nearest_match(word, allowed)
             if loc not in self._templated and len(word) <= 100 and message != "unknown key":
                 message = f"{message}: {word!r}"
         if not safe and loc in self._templated:
@@ -583,4 +586,8 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
 
 def _of_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:
     loc: Loc = (role, "config", *(int(part) if part.isdigit() else part for part in error.key.split(".")))
+    block = pipeline.source if role == "source" else pipeline.destination
+    is_about_all = not error.key and error.message.startswith("config of connector")
+    if is_about_all or (error.key == "url" and "url" not in block.config):  # it names host and database one by one
+        return pipeline.error((role, "config"), error.message)
     return pipeline.error(loc if error.key else (role, "connector"), error.message.removeprefix(f"{error.key}: "))

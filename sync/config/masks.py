@@ -56,7 +56,7 @@ def _rule(column: Any, said: Any) -> ColumnMask:
     if said == HASH:
         return ColumnMask(column=column, how=HASH)
     nearest = nearest_match(str(said), [HASH, KEEP_LAST])
-    meant = f", do you mean {nearest}?" if nearest else ""
+    meant = f", did you mean {nearest}?" if nearest else ""
     raise wrong(f"column {column!r}: there is no such mask{meant} ({_HOW})")
 
 

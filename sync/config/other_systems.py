@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from syncblocks.connectors.registry import CONNECTORS
+
 #: Name that a user may write -> SQLAlchemy's name.
 _DIALECTS = {
     "cockroach": "cockroachdb",
@@ -40,6 +42,8 @@ def way_to(system: str, role: str) -> str:
         role: `source` or `destination`.
     """
     name = system.lower()
+    if name in CONNECTORS:
+        return ""
     if name.startswith(("tap-", "target-")):
         return f"write `connector: singer` with `config: {{{'pip' if role == 'source' else 'target'}: {name}}}`"
     dialect = _DIALECTS.get(name, name)

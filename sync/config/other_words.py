@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from .yaml_document import Loc
 
@@ -47,6 +48,9 @@ _OF_STREAM = {
     "enabled": "`selected`",
     "delete_missing": "`deletes`",
     "mask": "`columns: {mask: ...}`",
+    "rename": "`rename` of an entry of `transformers`",
+    "transforms": "`transformers` of the pipeline",
+    "callbacks": "`callbacks` of the pipeline, with `streams`",
     "hooks": "`before` of the stream, and `callbacks` of the pipeline",
     "schema": "a part of `stream: schema.table`; the destination's is in its `config`",
 }
@@ -80,6 +84,92 @@ _OF_BLOCK = {
 }
 
 
+_OF_STATEMENT = {
+    "source": "`connection: source`, with the statement in `sql`",
+    "destination": "`connection: destination`, with the statement in `sql`",
+    "statement": "`sql`",
+    "query": "`sql`",
+    "on": "`connection`",
+    "side": "`connection`",
+}
+
+
+def project_of_others(raw: Mapping[str, Any], path: str) -> str:
+    """Say what brings a file of another tool over; empty: it is none."""
+    if "source" in raw:
+        return ""
+    if "plugins" in raw:
+        return f"is a Meltano project: `syncblocks init --from-meltano {path}` writes its pipeline files"
+    if "blocks" in raw:
+        return "is a pipeline of Mage: `syncblocks init --from-mage PROJECT` writes its pipeline file"
+    return ""
+
+
+#: Setting -> values of it in other tools -> what they are here.
+_VALUES = {
+    "write_disposition": {
+        "upsert": "merge",
+        "incremental": "merge",
+        "overwrite": "replace",
+        "full-refresh": "replace",
+        "full_refresh": "replace",
+        "truncate": "replace",
+        "insert": "append",
+        "delete-insert": "merge",
+        "delete_insert": "merge",
+        "delete+insert": "replace_range",
+        "scd2": "history",
+        "snapshot": "append",
+    },
+    "replication_method": {
+        "full": "FULL_TABLE",
+        "full-refresh": "FULL_TABLE",
+        "full_refresh": "FULL_TABLE",
+        "snapshot": "FULL_TABLE",
+        "cdc": "LOG_BASED",
+        "key_based": "INCREMENTAL",
+    },
+    "on_schema_change": {"error": "freeze", "fail": "freeze", "add": "evolve", "discard_value": "ignore"},
+    "on_rejected": {"error": "fail", "raise": "fail", "ignore": "keep", "quarantine": "keep", "skip": "keep"},
+    "null_bookmarks": {"raise": "fail", "include": "always", "exclude": "never", "ignore": "never", "skip": "never"},
+}
+
+
+def value_of_others(loc: Loc, word: str | None) -> str | None:
+    """Return what a value of other tools is here; None: it is no such value."""
+    return _VALUES.get(str(loc[-1]), {}).get((word or "").lower())
+
+
+_OF_CALLBACK = {
+    "name": "`block`",
+    "path": "`file`",
+    "python": "`file`",
+    "function": "`file`, whose marked functions are called",
+    "slack": "`notify`",
+    "email": "`notify`",
+    "http": "`webhook`",
+    "url": "`webhook: {url: ...}`",
+    "command": "`shell`",
+    "script": "`file` of Python, or `shell`",
+    "query": "`sql`",
+    "parents": "`on`",
+    "upstream_blocks": "`on`",
+    "events": "`status`",
+    "text": "`message`",
+    "condition": "`when`",
+    "timeout": "`timeout_s`",
+    "retries": "`attempts`",
+}
+
+_OF_TRANSFORMER = {
+    "name": "`block`",
+    "path": "`file`",
+    "python": "`file`",
+    "function": "`file`, whose marked function is called",
+    "condition": "`when`",
+}
+
+
 def words_of_others(loc: Loc) -> Mapping[str, str]:
     """Return other tools' names of the settings at a place -> what they are here."""
     match loc:
@@ -89,6 +179,12 @@ def words_of_others(loc: Loc) -> Mapping[str, str]:
             return _OF_STREAM
         case ("source" | "destination",):
             return _OF_BLOCK
+        case ("callbacks", int()):
+            return _OF_CALLBACK
+        case ("transformers", int()):
+            return _OF_TRANSFORMER
+        case ("before", int()) | ("streams", int(), "before", int()):
+            return _OF_STATEMENT
         case _:
             return {}
 
@@ -104,6 +200,12 @@ def shape_of(loc: Loc) -> str:
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
         case ("streams", int()):
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
+        case ("callbacks", int(), "webhook"):
+            return 'for example `webhook: {url: "https://example.com/events"}`'
+        case ("before", *_) | ("streams", int(), "before", *_):
+            return "for example `before: [{connection: source, sql: analyze orders}]`"
+        case ("streams", int(), "columns"):
+            return "for example `columns: {include: [id, name]}` or `columns: {exclude: [note]}`"
         case ("callbacks" | "transformers", int()):
             return f"for example `- {{block: name, file: {loc[0]}/name.py}}`"
         case _:

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import nearest_match
+from .before import Statement
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
-from .other_words import shape_of, words_of_others
+from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
 from .yaml_document import Loc, describe
 
@@ -22,6 +23,8 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("transformers", 0): TransformerBlock,
     ("streams", 0): StreamEntry,
     ("streams", 0, "columns"): Columns,
+    ("before", 0): Statement,
+    ("streams", 0, "before", 0): Statement,
     ("executor",): ExecutorSettings,
     ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,
@@ -70,7 +73,14 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
         value = _value_at(values, loc)
         allowed = [text.strip().strip("'") for text in str(context["expected"]).replace(" or ", ",").split(",")]
         word = value if isinstance(value, str) else None
-        return {"loc": loc, "message": "has a value that is not allowed", "allowed": allowed, "word": word}
+        nearest = value_of_others(loc, word)
+        return {
+            "loc": loc,
+            "message": "has a value that is not allowed",
+            "allowed": allowed,
+            "word": word,
+            "nearest": nearest if nearest in allowed else None,
+        }
     if kind in _LIMITS:
         words, limit = _LIMITS[kind]
         return {"loc": loc, "message": f"must be {words} {context[limit]:g}"}
@@ -102,13 +112,23 @@ def _nearest_key(loc: Loc) -> str | None:
     return nearest_match(str(loc[-1]), known_keys(loc[:-1]))
 
 
+def _meant_key(loc: Loc) -> str | None:
+    """Return the key that an unknown one stands for: a word of other tools, or a misspelling."""
+    other = words_of_others(loc[:-1]).get(str(loc[-1]))
+    if other is None:
+        return _nearest_key(loc)
+    key = other.partition(";")[0].strip("`")
+    # The value of a callback block's key is written in another way, too.
+    return key if loc[:1] != ("callbacks",) and key in known_keys(loc[:-1]) else None
+
+
 def misspelled(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the errors about unknown keys: because of one another key may seem to be missing."""
     return [error for error in errors if error["type"] == "extra_forbidden"]
 
 
 def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
-    """Return the values with each misspelled key as the nearest known one, and without what is wrong."""
+    """Return the values with each key that is meant for another as that one, and without what is wrong."""
     places = {own_loc(error): error for error in errors}
     values = _copied(values)
     for loc, error in places.items():
@@ -118,7 +138,7 @@ def mended(values: Any, errors: Sequence[Mapping[str, Any]]) -> Any:
         if not loc or not isinstance(owner, dict) or loc[-1] not in owner:
             continue
         value = owner.pop(loc[-1])
-        known = _nearest_key(loc) if error["type"] == "extra_forbidden" else None
+        known = _meant_key(loc) if error["type"] == "extra_forbidden" else None
         if known is not None:
             owner.setdefault(known, value)
     return values

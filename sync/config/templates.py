@@ -264,7 +264,9 @@ class Functions:
             raise TemplateError("variables() cannot be used here: a variable is never made from another one")
         if _text(name, "variables") not in known:
             raise TemplateError(
-                f"there is no variable {name!r}", allowed=tuple(sorted(known)), nearest=nearest_match(name, known)
+                f"there is no variable {name!r}: name it under `variables`, or give it by --variable",
+                allowed=tuple(sorted(known)),
+                nearest=nearest_match(name, known),
             )
         return known[name]
 
@@ -327,6 +329,14 @@ def sandbox(finalize: Callable[[Any], Any], filters: Mapping[str, Any]) -> Immut
 
 
 @lru_cache(maxsize=1)
+def _plain(message: str) -> str:
+    """Return what Jinja says of an expression, without the words of its own grammar."""
+    found = re.fullmatch(r"expected token 'end of print statement', got (.*)", message)
+    if found is None:
+        return message
+    return "two values are compared by `==`, not by `=`" if found[1] == "'='" else f"unexpected {found[1]}"
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     return sandbox(_as_text, _FILTERS)
 
@@ -345,7 +355,7 @@ def parse(text: str, vocabulary: Vocabulary) -> Parsed:
     try:
         tree = _environment().parse(text)
     except TemplateSyntaxError as error:
-        raise TemplateError(f"not a valid template: {error.message}") from None
+        raise TemplateError(f"not a valid template: {_plain(error.message or '')}") from None
     except RecursionError:
         raise TemplateError("not a valid template: nested too deeply") from None
     except ValueError:  # Python refuses to read so many digits

@@ -17,6 +17,7 @@ import yaml
 from msgspec import Struct
 
 from ..errors import ConfigError, nearest_match
+from .yaml_syntax import LINE_BREAK, syntax_error, unquoted
 
 #: Place of a value: keys and list positions, from the top.
 Loc = tuple[str | int, ...]
@@ -27,12 +28,6 @@ MAX_DEPTH = 50
 MAX_VALUES = 50_000
 #: Most digits of a number; a longer one is an identifier without quotes.
 MAX_DIGITS = 40
-
-#: A key, and a template behind it that nothing quotes.
-_UNQUOTED = re.compile(r"([\w-]+):\s+(\{\{.*?\}\})")
-#: Characters of a line in which it is looked for: the search takes the square of them.
-_SEARCHED = 1000
-_PLAIN_CALL = re.compile(r"""\{\{\s*\w+\((['"])\w+\1\)\s*\}\}""")
 
 _Parser = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,7 +40,6 @@ _BYTE_ORDER_MARKS = (
 )
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOT_TEXT = re.compile("[\0\ud800-\udfff]")
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -102,8 +96,8 @@ class Document:
         return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
-def read_document(path: Path, text: str | None = None) -> Document:
-    """Read a YAML file that contains a mapping.
+def read_document(path: Path, text: str | None = None, *, kind: str = "") -> Document:
+    """Read a YAML file that contains a mapping; `kind` says what one is, if it is no pipeline file.
 
     Raises:
         ConfigError: it cannot be read, is not valid YAML, is ambiguous, too large or too deep.
@@ -114,13 +108,14 @@ def read_document(path: Path, text: str | None = None) -> Document:
     try:
         top = composer.document()
     except yaml.YAMLError as error:
-        raise _syntax_error(error, text, shown) from None
+        raise syntax_error(error, text, shown) from None
     lines: dict[Loc, int] = {}
     value = _Expansion(shown, lines).plain(top, (), 0)
     if not isinstance(value, dict):
         what = "is empty" if value is None else f"holds {describe(value)}"
         ways = "`source:`, `destination:`, ...; `syncblocks sync FILE DST` takes a file of data"
-        raise ConfigError(f"{what}; a pipeline file is a mapping: {ways}", path=shown, line=1)
+        is_mapping = kind or f"a pipeline file is a mapping: {ways}"
+        raise ConfigError(f"{what}; {is_mapping}", path=shown, line=1)
     return Document(shown, value, lines)
 
 
@@ -163,7 +158,7 @@ def _read_text(path: Path, shown: str) -> str:
         raise ConfigError("is not UTF-8: save it as plain UTF-8", path=shown, line=line) from None
     found = _NOT_PRINTABLE.search(text)
     if found is not None:
-        line = len(_LINE_BREAK.findall(text, 0, found.start())) + 1
+        line = len(LINE_BREAK.findall(text, 0, found.start())) + 1
         hint = ": is the file UTF-16? Save it as plain UTF-8" if found.group() == "\0" else ""
         raise ConfigError(f"holds the character U+{ord(found.group()):04X}{hint}", path=shown, line=line)
     return text
@@ -181,38 +176,6 @@ def _similar_file(path: Path) -> str | None:
     return nearest_match(path.name, names)
 
 
-def _syntax_error(error: yaml.YAMLError, text: str, shown: str) -> ConfigError:
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return ConfigError("not valid YAML", path=shown)
-    problem = error.problem or "cannot be understood"
-    mark = error.problem_mark or error.context_mark
-    if "end of stream" in problem and error.context_mark is not None:
-        # The place of the opening quote helps more than the end of the file.
-        mark = error.context_mark
-    line = 1 if mark is None else mark.line + 1
-    lines = _LINE_BREAK.split(text)
-    indent = re.match(r"[ \t]*", lines[line - 1]) if line <= len(lines) else None
-    if indent is not None and "\t" in indent.group():
-        depth = indent.group().count("\t") or 1
-        key = re.match(r"(- {1,9})?[\w-]{1,99}:", lines[line - 1].strip())
-        example = f": {'  ' * depth}{key.group()} ..." if key else ""
-        return ConfigError(f"a tab cannot indent YAML: use spaces{example}", path=shown, line=line)
-    if line <= len(lines) and (advice := _unquoted(lines[line - 1])):
-        return ConfigError(advice, path=shown, line=line)
-    context = f"{error.context}: " if error.context else ""
-    return ConfigError(f"not valid YAML: {context}{problem}", path=shown, line=line)
-
-
-def _unquoted(line: str) -> str:
-    """Return how to write a template that lacks its quotes; empty: there is none in the line."""
-    found = _UNQUOTED.search(line[:_SEARCHED])
-    if found is None:
-        return ""
-    # A default may be a secret, so only a template that is a plain call is shown.
-    template = re.sub('"', "'", found[2]) if _PLAIN_CALL.fullmatch(found[2]) else "{{ ... }}"
-    return f'a template needs quotes, else YAML takes its braces for a mapping: {found[1]}: "{template}"'
-
-
 class _Node(Struct):
     #: The value of a scalar, a list of nodes, or key -> (line of the key, node).
     value: Any
@@ -227,7 +190,7 @@ class _Composer:
     def __init__(self, text: str, shown: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
         self._shown = shown
-        self._lines = _LINE_BREAK.split(text)
+        self._lines = LINE_BREAK.split(text)
         self._anchors: dict[str, _Node] = {}
         self._merged = 0
         self._composed = 0
@@ -296,13 +259,17 @@ class _Composer:
                 break
             if not isinstance(event, yaml.ScalarEvent) or not event.value:
                 line = self._lines[_line(event) - 1]
-                raise self._error(_unquoted(line) or "a key must be text", event, loc)
+                raise self._error(unquoted(line) or "a key must be text", event, loc)
             key: str = event.value
             self._refuse_tag(event, "tag:yaml.org,2002:str", (*loc, key))
             if NOT_TEXT.search(key):
                 raise self._error("a key holds a NUL or half a surrogate pair", event, loc)
             line = _line(event)
             value = self._node(next(self._events), (*loc, key))
+            if value.value is None and key.endswith(")") and own and _is_open(*own.values()):
+                cut = next(reversed(own))
+                message = f"a comma ends a value within {{ }}: put the value of {cut!r} in quotes"
+                raise self._error(message, event, (*loc, cut))
             if key == "<<" and event.implicit[0]:
                 merged = {**self._merge(value, event, loc), **merged}
             elif key in own:
@@ -322,6 +289,12 @@ class _Composer:
                 raise self._error(f"merges more than {MAX_VALUES:,} values", event, loc)
             found.update(source.value)
         return found
+
+
+def _is_open(*entries: tuple[int, _Node]) -> bool:
+    """Return whether the last of some values is a text whose parenthesis is not closed, such as `decimal(12`."""
+    text = entries[-1][1].value
+    return isinstance(text, str) and "(" in text.rpartition(")")[2]
 
 
 def _resolve(text: str) -> tuple[Any, str | None]:

@@ -164,13 +164,23 @@ def _storage(column: pa.Array) -> pa.Array:
     return column.storage
 
 
+def _kind(value: Any) -> str:
+    """Return what a function gave in place of a DataFrame, and how it gives one."""
+    package, _, _ = type(value).__module__.partition(".")
+    name = type(value).__name__ if package == "builtins" else f"{package}.{type(value).__name__}"
+    if value is None:
+        return f"{name} (is `return df` missing?)"
+    for method in ("to_pandas", "to_frame"):
+        if hasattr(value, method):
+            return f"{name} (is `.{method}()` missing?)"
+    return f"{name} (is `pd.DataFrame(...)` missing?)" if isinstance(value, list | dict) else name
+
+
 def _check_frame(frame: Any, block: str) -> None:
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
-        kind = type(frame).__name__
-        hint = " (is `return df` missing?)" if frame is None else ""
-        raise TransformError(f"block {block!r} returned {kind} instead of a pandas DataFrame{hint}")
+        raise TransformError(f"block {block!r} returned {_kind(frame)} instead of a pandas DataFrame")
     if not all(isinstance(name, str) for name in frame.columns):
         odd = next(name for name in frame.columns if not isinstance(name, str))
         raise TransformError(f"block {block!r} returned a column named {odd!r}; names must be strings")

@@ -105,6 +105,8 @@ def check_shared_tables(
                 does = "drop" if full_refresh else _ALONE[stream.write_disposition]
                 what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
                 advice = "give another `destination_table`" if is_asked else _START_OVER
+                if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
+                    advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
                 raise stream_error(
                     pipeline,
                     stream,

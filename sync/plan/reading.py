@@ -67,7 +67,9 @@ class Resumption(NamedTuple):
             parts.append(f"read again from {self.lookback:g} below the bookmark")
         elif self.skips_late is not None:
             parts.append(
-                "records that commit late may be skipped" if self.skips_late else "none that commits late is skipped"
+                "records that commit late may be skipped"
+                if self.skips_late
+                else "records that commit late are read as well"
             )
         return "; ".join(parts)
 

@@ -36,6 +36,7 @@ from ..config import (
 from ..config.added import MAGE_COLUMNS
 from ..config.blocks import Columns
 from ..config.conditions import is_met
+from ..config.load import MAX_MISTAKES
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, nearest_match
@@ -225,9 +226,16 @@ def _together(errors: Sequence[ConfigError]) -> ConfigError:
     first = errors[0]
     if len(errors) == 1:
         return first
-    listed = "".join(f"\n  {error.message}" for error in errors)
+    has_places = len({error.line for error in errors}) > 1
+    listed = "".join(f"\n  {_in_a_list(error, has_places)}" for error in errors)
     message = f"{len(errors)} streams cannot be synced like this:{listed}"
     return ConfigError(message, path=first.path, line=first.line, key=first.key)
+
+
+def _in_a_list(error: ConfigError, has_place: bool) -> str:
+    place = f"line {error.line}: " if has_place else ""
+    nearest = "" if error.nearest is None else f"; did you mean {error.nearest!r}?"
+    return f"{place}{error.message}{nearest}"
 
 
 def matching_names(names: Sequence[str], globs: Sequence[str]) -> list[str]:
@@ -296,9 +304,17 @@ def merged_settings(
     entries: dict[str, list[int]] = {}
     if part is not None:
         entries = {name: found for name, stream in by_name.items() if (found := part.entries(stream))}
+    errors: list[ConfigError] = []
     for number, entry in enumerate(pipeline.streams if part is None else ()):
-        for name in _matches(pipeline, number, entry, by_name):
-            entries.setdefault(name, []).append(number)
+        try:
+            for name in _matches(pipeline, number, entry, by_name):
+                entries.setdefault(name, []).append(number)
+        except NoStream as error:
+            errors.append(error)
+    if errors:
+        first, *others = errors[:MAX_MISTAKES]
+        first.others = tuple(others)
+        raise first
     return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
 
 
@@ -352,7 +368,7 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
         if pattern in by_name:
             message += f", here {exact_pattern(pattern)!r}"
     elif not by_name:
-        message = f"{pattern!r} matches no stream: the source has none that this user may read"
+        message = f"{pattern!r} matches no stream: the source has no file, or no table that this user may read"
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"

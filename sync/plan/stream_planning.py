@@ -351,10 +351,9 @@ def _behind_transformers(
     from ..flow.transform import Transformer, TransformError, declared_stream
 
     pipeline, code = planning.pipeline, planning.code
-    declared = declared_stream(
-        stream.stream, [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
-    )
+    renaming = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
     try:
+        declared = declared_stream(stream.stream, renaming)
         declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
     except TransformError as error:
         raise stream_error(pipeline, stream, str(error)) from error

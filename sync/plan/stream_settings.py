@@ -314,15 +314,15 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
     said: Mapping[str, str] = settings.get("types") or {}
     if not said:
         return {}
-    from syncblocks.connectors.arrow.type_names import TYPES, parse_type  # Arrow takes time to load
+    from syncblocks.connectors.arrow.type_names import DECIMAL, TYPES, near_type, parse_type  # Arrow takes time to load
 
     found = {}
     for column, name in said.items():
         try:
             found[column] = pa.string() if length_of(name) else parse_type(name)
         except ConnectorConfigError:
-            allowed = [*TYPES, "decimal(p,s)", "string(n)"]
-            raise fail("types", f"column {column!r}: no type {name!r}", allowed, name) from None
+            allowed = [*TYPES, DECIMAL, "string(n)"]
+            raise fail("types", f"column {column!r}: no type {name!r}", allowed, near_type(name) or name) from None
     return found
 
 
@@ -381,7 +381,7 @@ def _keys(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail
         return stream.key_properties if set(stream.key_properties) <= set(kept) else ()
     for key in configured:
         if key not in kept:
-            raise fail("key_properties", f"{key!r} is no column of the stream", kept, key)
+            raise fail("key_properties", f"{key!r} is no column of the stream, or is excluded", kept, key)
     return tuple(configured)
 
 
@@ -392,7 +392,7 @@ def _unique(
     said: tuple[str, ...] = settings.get("unique_constraints") or ()
     for column in said:
         if column not in kept:
-            raise fail("unique_constraints", f"{column!r} is no column of the stream", kept, column)
+            raise fail("unique_constraints", f"{column!r} is no column of the stream, or is excluded", kept, column)
     if not keys or set(said) == set(keys):
         return keys or said, ()
     return keys, said

@@ -43,11 +43,13 @@ class NotebookProgress(Tracker):
     def stream_ended(self, stream: str, status: str, *, records: int | None, error: str | None) -> None:
         """See `Progress`."""
         super().stream_ended(stream, status, records=records, error=error)
-        self._draw()
+        # The last one may be the last call: a task of one stream does not end the run.
+        self._draw(is_due=all(view.ended is not None for view in self.view.streams.values()))
 
     def run_ended(self, run: PipelineRun) -> None:
         """See `Progress`."""
-        self._draw(is_due=True)
+        if self.has_started:  # not where tasks of their own have carried it out
+            self._draw(is_due=True)
 
     def _draw(self, *, is_due: bool = False) -> None:
         with self.lock:

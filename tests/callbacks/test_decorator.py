@@ -113,6 +113,23 @@ def test_an_unknown_status_names_the_allowed_ones_the_nearest_and_the_line(tmp_p
     assert "did you mean 'success'?" in message
 
 
+def test_a_misspelt_decorator_names_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(CallbackLoadError, match="name 'calback' is not defined; did you mean 'callback'"):
+        load(tmp_path, "@calback('success')\ndef tell(**kwargs): ...\n")
+    with pytest.raises(CallbackLoadError, match=r"name 'requests' is not defined$"):
+        load(tmp_path, "requests.get('x')\n")
+    (tmp_path / "shared_marks.py").write_text("@callback\ndef tell(): ...\n")
+    with pytest.raises(CallbackLoadError, match="imported needs `from syncblocks import callback`"):
+        load(tmp_path, "import shared_marks\n")
+
+
+def test_a_class_is_no_function_but_an_object_of_one_is(tmp_path: Path) -> None:
+    with pytest.raises(CallbackLoadError, match=":1: 'Teller' is a class"):
+        load(tmp_path, "@callback('success')\nclass Teller:\n    def __call__(self, stream): ...\n")
+    text = "class Teller:\n    def __call__(self, stream): ...\n\ntell = callback('success')(Teller())\n"
+    assert [statuses for _, statuses in served(load(tmp_path, text))] == [{"success"}]
+
+
 @pytest.mark.parametrize("mark", ["@callback('failure', 'cancelled')", "@callback(['failure', 'cancelled'])"])
 def test_several_statuses_in_one_mark_are_an_error_that_says_how_to_write_them(tmp_path: Path, mark: str) -> None:
     with pytest.raises(
@@ -121,7 +138,9 @@ def test_several_statuses_in_one_mark_are_an_error_that_says_how_to_write_them(t
         load(tmp_path, f"{mark}\ndef tell(**kwargs): ...\n")
 
 
-@pytest.mark.parametrize("mark", ["@callback(None)", "@callback(7)", "@callback('success', fetch_inputs='no')"])
+@pytest.mark.parametrize(
+    "mark", ["@callback(None)", "@callback(7)", "@callback('success', fetch_inputs='no')", "@callback(on='success')"]
+)
 def test_a_mark_with_a_wrong_argument_is_an_error_at_load(tmp_path: Path, mark: str) -> None:
     with pytest.raises(CallbackLoadError, match="allowed"):
         load(tmp_path, f"{mark}\ndef tell(**kwargs): ...\n")

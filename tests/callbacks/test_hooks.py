@@ -133,8 +133,12 @@ class TestShell:
         ("command", "error"),
         [
             ("exit 3", "shell: the command ended with exit code 3"),
+            ("no_such_program", "shell: the command ended with exit code 127; the shell has not found a program"),
             ("kill -9 $$", "shell: the command was killed by SIGKILL"),
-            (["/no/such/program"], "shell: the command cannot be started: No such file or directory"),
+            (
+                ["/no/such/program"],
+                "shell: the command cannot be started: No such file or directory; is the program on the PATH?",
+            ),
         ],
     )
     def test_a_command_that_fails_is_a_failure(self, command: Any, error: str, tmp_path: Path) -> None:

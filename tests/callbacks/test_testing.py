@@ -52,3 +52,8 @@ def test_what_a_function_raises_is_raised(tmp_path: Path) -> None:
     file.write_text("@callback\ndef tell(**kwargs): raise ValueError('no channel')\n")
     with pytest.raises(ValueError, match="no channel"):
         call(file, "success", make_event())
+
+
+def test_an_event_of_a_status_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown status 'failed'; allowed: success, .*; did you mean 'failure'"):
+        make_event("failed")

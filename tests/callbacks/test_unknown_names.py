@@ -50,6 +50,15 @@ def test_a_first_parameter_has_any_other_name(tmp_path: Path, name: str) -> None
     assert found(tmp_path, f"@callback\ndef tell({name}, **kwargs): ...\n", frozenset({"date"})) == []
 
 
+def test_another_word_for_a_keyword_argument_is_told_what_it_is_called(tmp_path: Path) -> None:
+    text = "@callback\ndef tell(stream, status, err=None, **kwargs):\n    kwargs['run_id']\n"
+    assert found(tmp_path, text) == [
+        (2, "err", "__error"),
+        (2, "status", "block_run.status"),
+        (3, "run_id", "pipeline_run_id"),
+    ]
+
+
 def test_known_names_variables_and_other_dicts_are_left_alone(tmp_path: Path) -> None:
     text = (
         "@callback\ndef tell(frame, **kw):\n    kw['region'], kw['stream'], kw.get('__error')\n"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +22,14 @@ from syncblocks import (
     cancel,
     count,
     discover,
+    finish_run,
     list_streams,
     load_pipeline,
     open_run,
     preview,
     run_pipeline,
     state,
+    sync_stream,
     verify,
 )
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, NotLatest, TryLater
@@ -83,15 +87,17 @@ def test_variables_and_trigger_that_would_not_count_are_refused(shop: Bench) -> 
             run_pipeline(shop.write(), retry=True, **given)
 
 
-def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[str] = []
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Everything that is drawn below the cells of a notebook, as HTML."""
+    drawn: list[str] = []
 
     class Handle:
         def update(self, what: Any) -> None:
-            shown.append(what._repr_html_())
+            drawn.append(what._repr_html_())
 
     def display(what: Any, *, display_id: bool) -> Handle:
-        shown.append(what._repr_html_())
+        drawn.append(what._repr_html_())
         return Handle()
 
     notebook, displays = types.ModuleType("IPython"), types.ModuleType("IPython.display")
@@ -99,6 +105,10 @@ def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monke
     vars(displays).update(display=display)
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     monkeypatch.setitem(sys.modules, "IPython.display", displays)
+    return drawn
+
+
+def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, shown: list[str]) -> None:
     run_pipeline(shop.document)
     assert "0 of 1 streams" in shown[0]
     assert "1 of 1 streams" in shown[-1]
@@ -106,6 +116,38 @@ def test_a_run_in_a_notebook_shows_its_streams_below_the_cell(shop: Bench, monke
     before = len(shown)
     run_pipeline(shop.document, progress=Progress())
     assert len(shown) == before
+
+
+def test_a_task_of_one_stream_in_a_notebook_shows_how_it_has_ended(tmp_path: Path, shown: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    copies = {
+        "pipeline": "copies",
+        "source": {"connector": "csv", "config": {"path": "a.csv"}},
+        "destination": {"connector": "sqlite", "config": {"path": "copies.db"}},
+        "streams": [{"stream": "a"}],
+    }
+    pipeline = load_pipeline(copies, folder=tmp_path)
+    held = open_run(pipeline)
+    sync_stream(pipeline, held.id, "a")
+    assert f"run {held.id}: 1 of 1 streams" in shown[-1]
+    before = len(shown)
+    finish_run(pipeline, held.id)
+    assert len(shown) == before, "tasks of their own have shown the streams"
+
+
+_IN_A_NOTEBOOK = """
+import sys, types
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
+from syncblocks.connectors.duckdb.record_checksums import scratch_database
+with scratch_database() as connection:
+    print(connection.execute("select current_setting('enable_progress_bar')").fetchone())
+"""
+
+
+def test_records_are_compared_in_a_notebook_without_ipywidgets_too() -> None:
+    done = subprocess.run([sys.executable, "-c", _IN_A_NOTEBOOK], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(False,)\n", "")
 
 
 def test_streams_of_a_result_by_place_and_by_name(shop: Bench) -> None:

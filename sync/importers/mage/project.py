@@ -13,6 +13,10 @@ import yaml
 from ...errors import ConfigError
 
 
+def _is_project(folder: Path) -> bool:
+    return (folder / "metadata.yaml").is_file() and (folder / "pipelines").is_dir()
+
+
 class Project:
     """A Mage project on disk."""
 
@@ -24,8 +28,10 @@ class Project:
         """
         self.folder = folder
         self.name = folder.absolute().name
-        if not (folder / "metadata.yaml").is_file() or not (folder / "pipelines").is_dir():
-            raise ConfigError("is no Mage project: it has no metadata.yaml or no folder pipelines", path=str(folder))
+        if not _is_project(folder):
+            message = "is no Mage project: it has no metadata.yaml or no folder pipelines"
+            around = next((str(each) for each in folder.parents if _is_project(each)), None)
+            raise ConfigError(message, path=str(folder), nearest=around)
         self.pipelines = sorted(path.parent.name for path in folder.glob("pipelines/*/metadata.yaml"))
         self._data = data
 

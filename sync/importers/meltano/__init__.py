@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
     """
     project = _load(path)
     for pattern in project.get("include_paths") or ():
-        for file in sorted(path.parent.glob(str(pattern))):
-            if file.resolve() != path.resolve():
+        for file in sorted(_files(path.parent, Path(str(pattern)))):
+            if file.is_file() and file.resolve() != path.resolve():
                 _include(project, _load(file))
     overrides = _environment(project, environment, path)
     pairs = pairs_of(project, path)
@@ -62,6 +62,12 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
             )
         )
     return made
+
+
+def _files(folder: Path, pattern: Path) -> Iterator[Path]:
+    if pattern.is_absolute():
+        return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    return folder.glob(str(pattern))
 
 
 def _load(path: Path) -> dict[str, Any]:

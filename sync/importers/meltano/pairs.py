@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,13 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
         )
     for schedule in entries_of(project.get("schedules")):
         scheduled = list(jobs.get(str(schedule.get("job", "")), ()))
-        if schedule.get("extractor") and schedule.get("loader"):
+        transform = schedule.get("transform")
+        if transform == "only":
+            apart.append(_dbt_alone(schedule))
+        elif schedule.get("extractor") and schedule.get("loader"):
             key = (str(schedule["extractor"]), str(schedule["loader"]))
             scheduled.append(found.setdefault(key, Pair(*key, identifier(str(schedule.get("name", ""))))))
-            if schedule.get("transform") in ("run", "only"):
+            if transform == "run" and "run" not in scheduled[-1].dbt:
                 scheduled[-1].dbt.append("run")
         for pair in scheduled:
             pair.comments += _schedule(schedule)
@@ -103,8 +106,21 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
             path=str(path),
         )
     pairs = list(found.values())
-    pairs[0].notes += apart
+    pairs[0].notes += apart + _unused(project, found)
     return pairs
+
+
+def _unused(project: Mapping[str, Any], pairs: Collection[tuple[str, str]]) -> list[str]:
+    """Name extractors and loaders that no pair has, but for those from which others inherit."""
+    used = {name for pair in pairs for name in pair}
+    found = []
+    for kind in ("extractors", "loaders"):
+        entries = entries_of(at(project, "plugins", kind))
+        parents = {str(entry.get("inherit_from")) for entry in entries}
+        unused = [name for name in names_of(project, kind) if name not in used | parents]
+        if unused:
+            found.append(f"{kind} that no job and no schedule runs are left out: {', '.join(unused)}")
+    return found
 
 
 def _tasks(tasks: Any) -> Iterator[str]:
@@ -126,6 +142,12 @@ def _step(word: str, job: str, pair: Pair, project: Mapping[str, Any]) -> None:
         pair.dbt.append(_command(project, plugin, command) or "run")
     else:
         pair.notes.append(_left_out(word, job))
+
+
+def _dbt_alone(schedule: Mapping[str, Any]) -> str:
+    lines = " ".join(_schedule(schedule)[1:]).strip().replace("syncblocks run THIS_FILE", "dbt run")
+    when = f": {lines.replace('cd THIS_FOLDER', 'cd THIS_FOLDER/transform')}" if lines else ""
+    return f"schedule {schedule.get('name')!r} runs dbt alone (`transform: only`), which cron can do{when}"
 
 
 def _left_out(word: str, job: str) -> str:

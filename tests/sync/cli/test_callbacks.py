@@ -192,6 +192,7 @@ def test_retry_delivers_what_a_short_drain_left_due(run_cli: RunCLI, tmp_path: P
     file.write_text("drain_s: 0\n" + file.read_text())
     assert run_cli(["run"], tmp_path).returncode == 3
     assert states(run_cli, tmp_path) == ["ready"]
+    assert " due " in run_cli(["callbacks", "list", "--run", "1"], tmp_path).stdout, "the word of the summary"
     (key,) = (item["key"] for item in document(run_cli, tmp_path, "callbacks", "list", "--run", "1")["deliveries"])
     assert "still due" in run_cli(["callbacks", "replay", key], tmp_path).stderr
     file.write_text(file.read_text().replace("drain_s: 0\n", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
@@ -230,6 +231,108 @@ def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp
     assert "did you mean 'orders'?" in text
     assert "Traceback" not in text
     assert "Traceback" in run_cli(["plan", "--debug"], tmp_path).stderr
+
+
+def test_all_streams_that_the_source_lacks_are_told_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text().replace("stream: orders", "stream: ordesr") + "  - stream: custmers\n")
+    error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
+    assert (error["code"], error["nearest"]) == ("no_stream", "orders")
+    assert [each["message"].split()[0] for each in error["others"]] == ["'custmers'"]
+
+
+def test_mistakes_of_several_streams_have_their_lines_and_nearest_columns(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    text = file.read_text().replace(
+        "{stream: customers, key_properties: [id]}", "{stream: customers, key_properties: [idd]}"
+    )
+    file.write_text(text.replace("bookmark_properties: [updated_at]", "bookmark_properties: [update_at]"))
+    said = run_cli(["plan"], tmp_path).stderr
+    assert "2 streams cannot be synced like this" in said
+    assert re.search(r"line 5: stream 'customers': 'idd' is no column .* did you mean 'id'\?", said)
+    assert re.search(r"line 8: stream 'orders': 'update_at' is no column .* did you mean 'updated_at'\?", said)
+
+
+def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    for args in (["run", "shop.yaml", "orders"], ["sync", "data", "w.duckdb", "orders"], ["count", "orders"]):
+        done = run_cli(args, tmp_path)
+        assert (done.returncode, "by --stream" in done.stderr) == (2, True)
+    assert "a run is named by --run" in run_cli(["callbacks", "list", "7"], tmp_path).stderr
+
+
+def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    file.write_text(file.read_text() + "transformers:\n  - rename: {customer_id: id}\n")
+    done = run_cli(["plan"], tmp_path)
+    assert done.returncode == 2
+    assert "shop.yaml:6: streams[1]: " in done.stderr
+    assert "rename gives two columns the name 'id'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["retry"], "Did you mean 'runs retry'?"),
+        (["reset", "orders"], "Did you mean 'state reset'?"),
+        (["ingest", "--source-uri", "x"], "Did you mean 'sync'?"),
+        (["version"], "Did you mean '--version'?"),
+        (["runs", "status"], "There are: cancel, list, retry, show."),
+        (["run", "--dry-run"], "`syncblocks plan` shows what a run would do."),
+        (["run", "--select", "orders"], "Streams are named by --stream."),
+        (["run", "--concurrency", "many"], "'many' is not a whole number"),
+        (["sync", "csv://data/orders.csv", "x.duckdb"], "did you mean 'csv:data/orders.csv'?"),
+        (["run", "meltano.yml"], "`syncblocks init --from-meltano meltano.yml` writes its pipeline files"),
+        (["run", "other"], "make one with `syncblocks init --from-meltano other/meltano.yml`"),
+        (["run", "metadata.yaml"], "`syncblocks init --from-mage PROJECT` writes its pipeline file"),
+    ],
+)
+def test_words_and_files_of_other_tools_are_answered(
+    run_cli: RunCLI, tmp_path: Path, args: list[str], said: str
+) -> None:
+    (tmp_path / "other").mkdir()
+    for name in ("meltano.yml", "other/meltano.yml"):
+        (tmp_path / name).write_text("version: 1\nplugins: {extractors: [{name: tap-x}]}\n")
+    (tmp_path / "metadata.yaml").write_text("type: integration\nblocks: []\n")
+    done = run_cli(args, tmp_path)
+    assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
+
+
+def test_a_pipeline_is_the_same_by_every_way_to_its_file(run_cli: RunCLI, tmp_path: Path) -> None:
+    """The path of a source of files is part of the ledger row: `a/../shop` must not make it another source."""
+    write_shop(tmp_path / "shop")
+    (tmp_path / "other" / "below").mkdir(parents=True)
+    assert run_cli(["run"], tmp_path / "shop").returncode == 0
+    ways = (("other", "../shop/shop.yaml"), ("other/below", "../../shop"), (".", "other/../shop/shop.yaml"))
+    for folder, way in ways:
+        done = run_cli(["run", way], tmp_path / folder)
+        assert done.returncode == 0, done.stderr
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")  # link/../.. is not this folder
+    (tmp_path / "deep" / "shop.yaml").write_text((tmp_path / "shop" / "shop.yaml").read_text())
+    done = run_cli(["plan", "link/../shop.yaml"], tmp_path)
+    assert f"{tmp_path / 'deep' / 'data'}: no such file or folder" in done.stderr
+
+
+def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tmp_path: Path) -> None:
+    file = write_shop(tmp_path)
+    assert run_cli(["run"], tmp_path).returncode == 0
+    file.write_text(file.read_text().replace("pipeline: shop", "pipeline: store"))
+    done = run_cli(["run"], tmp_path)
+    assert done.returncode == 2
+    assert "a pipeline that was only renamed keeps its ledger by `pipeline: shop`" in done.stderr
+
+
+def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    for connector in ("duckdb", "sqlite"):
+        text = "source: {connector: csv, config: {path: data}}\ndestination:\n"
+        text += f"  connector: {connector}\n  config: {{path: data}}\nstreams: [{{stream: orders}}]\n"
+        (tmp_path / "folder.yaml").write_text(text)
+        for command in ("plan", "run"):
+            done = run_cli([command, "folder.yaml"], tmp_path)
+            place = f"folder.yaml:4: destination.config.path: {tmp_path / 'data'} is a folder"
+            assert (done.returncode, place in done.stderr) == (2, True)
 
 
 def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_each_connector_can_be_shown(run_cli: RunCLI, tmp_path: Path, name: str)
 def test_an_unknown_connector_names_the_nearest(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli(["connectors", "postgress"], tmp_path)
     assert (done.returncode, "did you mean 'postgres'?" in done.stderr) == (2, True)
+    done = run_cli(["connectors", "DuckDB"], tmp_path)
+    assert (done.returncode, "did you mean 'duckdb'?" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,12 @@ def test_an_unknown_connector_names_the_nearest(run_cli: RunCLI, tmp_path: Path)
         (["connectors", "postg"], ["postgres"]),
         (["callbacks", "test", "shop.yaml", "--block", ""], []),
         (["check", ""], ["shop.yaml"]),
+        (["state", "set", ""], ["shop.yaml", "customers", "orders"]),
+        (["state", "rewind", "shop.yaml", "cu"], ["customers"]),
+        (["state", "set", "shop.yaml", "orders", ""], []),
+        (["fill", "shop.yaml", ""], ["customers", "orders"]),
+        (["runs", "show", ""], ["shop.yaml"]),
+        (["callbacks", "replay", "sh"], ["shop.yaml"]),
     ],
 )
 def test_the_shell_is_offered_names(run_cli: RunCLI, tmp_path: Path, words: list[str], offered: list[str]) -> None:

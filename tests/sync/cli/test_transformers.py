@@ -70,5 +70,14 @@ def test_errors_of_the_function_the_file_and_the_data(tmp_path: Path, run_cli: R
     done = run_cli(["transformers", "test", "mean.py"], tmp_path)
     assert done.returncode == 1
     assert "KeyError: 'amount'" in done.stderr
+    for returned, said in (
+        ("None", "NoneType (is `return df` missing?)"),
+        ("df['id']", "pandas.Series (is `.to_frame()` missing?)"),
+        ("pyarrow.table({})", "pyarrow.Table (is `.to_pandas()` missing?)"),
+        ("df.to_dict('records')", "list (is `pd.DataFrame(...)` missing?)"),
+    ):
+        (tmp_path / "odd.py").write_text(f"import pyarrow\n@transformer\ndef odd(df): return {returned}\n")
+        done = run_cli(["transformers", "test", "odd.py"], tmp_path)
+        assert (done.returncode, f"returned {said} instead" in done.stderr or done.stderr) == (1, True)
     assert run_cli(["transformers", "test", "gone.py"], tmp_path).returncode == 2
     assert run_cli(["transformers", "test", "mean.py", "--data", "rows.xls"], tmp_path).returncode == 2

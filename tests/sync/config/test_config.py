@@ -381,6 +381,14 @@ def test_a_complaint_of_a_connector_gets_its_place(load: Load) -> None:
     error = config_error_from_connector(pipeline, "destination", caught.value)
     assert (error.line, error.key) == (24, "destination.config.pth")
     assert "did you mean 'path'" in str(error)
+    with pytest.raises(ConnectorConfigError, match="did you mean 'path'"):
+        parse_settings(Sample, {"path": "x", "folder": "x"}, "duckdb")
+    no_url = ConnectorConfigError("cannot connect", connector="postgres", key="url")
+    assert config_error_from_connector(pipeline, "destination", no_url).key == "destination.config"
+    url = ConnectorConfigError(
+        "config of connector 'postgres': url must begin with postgresql://", connector="postgres"
+    )
+    assert config_error_from_connector(pipeline, "destination", url).key == "destination.config"
     bare = config_error_from_connector(pipeline, "source", ConnectorConfigError(f"cannot use {ENVIRON['CRM_URL']}"))
     assert (bare.line, bare.key) == (12, "source.connector")
     assert "ss-word" not in str(bare)

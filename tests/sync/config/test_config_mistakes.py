@@ -293,10 +293,71 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
         "not defined",
         None,
     ),
+    # values and operators of other tools
+    (
+        "[id]",
+        "[id]\n    rename: {a: b}",
+        14,
+        "streams[1].rename",
+        "is here `rename` of an entry of `transformers`",
+        None,
+    ),
+    ("[id]", "[id]\n    null_bookmarks: exclude", 14, "streams[1].null_bookmarks", "not allowed", "never"),
+    ("[id]", "[id]\n    on_schema_change: error", 14, "streams[1].on_schema_change", "not allowed", "freeze"),
+    ("pipeline: crm", "before: analyze x", 1, "before", "for example `before: [{connection: source, sql: ", None),
+    ("pipeline: crm", "before: [{conection: source, sql: x}]", 1, "before[0].conection", "unknown key", "connection"),
+    (
+        "connector: duckdb",
+        "connector: mine.py",
+        9,
+        "destination.connector",
+        "named with its file: ./mine.py:CLASS",
+        None,
+    ),
+    ("connector: duckdb", "connector: DuckDB", 9, "destination.connector", "no such destination connector", "duckdb"),
+    ("file: alerts.py", "slack: T/B/x", 15, "callbacks[0].slack", "`slack` of other tools is here `notify`", None),
+    ("file: alerts.py", "webhook: http://x", 15, "callbacks[0].webhook", 'for example `webhook: {url: "https', None),
+    ("[id]", "[id]\n    columns: [id]", 14, "streams[1].columns", "for example `columns: {include: ", None),
+    ("[id]", "[id]\n    write_disposition: upsert", 14, "streams[1].write_disposition", "not allowed", "merge"),
+    ("[id]", "[id]\n    write_disposition: overwrite", 14, "streams[1].write_disposition", "not allowed", "replace"),
+    ("[id]", "[id]\n    replication_method: full", 14, "streams[1].replication_method", "not allowed", "FULL_TABLE"),
+    ("[id]", "[id]\n    where: {a: {'=>': 1}}", 14, "streams[1].where", "did you mean '>='? (one of", None),
+    ("[id]", "[id]\n    where: {a: {'<>': 1}}", 14, "streams[1].where", "did you mean '!='? (one of", None),
+    ("[id]", "[id]\n    when: env = 'prod'", 14, "streams[1].when", "compared by `==`, not by `=`", None),
     # YAML
     ("pipeline: crm", "pipeline: crm\npipeline: x", 2, "pipeline", "given twice, first in line 1", None),
     ("[id]", "[id]\n    key_properties: [x]", 14, "streams[1].key_properties", "given twice", None),
-    ("pipeline: crm", "pipeline: a: b", 1, "", "not valid YAML", None),
+    (
+        "pipeline: crm",
+        "pipeline: a: b",
+        1,
+        "",
+        "not valid YAML: a text that holds a colon and a space needs quotes",
+        None,
+    ),
+    (
+        "  connector: sqlite",
+        "  connector sqlite\n  config: {}",
+        4,
+        "",
+        "not valid YAML: a key needs a colon and a space",
+        None,
+    ),
+    ("  - stream: users", "  -stream: users", 12, "", "a dash and a space (`- item`)", None),
+    (
+        "  connector: sqlite",
+        "  connector: sqlite\n   config: {}",
+        5,
+        "",
+        "this line is indented more than the line above",
+        None,
+    ),
+    ("    key_properties", "   key_properties", 13, "", "the indent of this line fits no line above", None),
+    ("[id]", "[id]\n    types: {a: text\n    limit: 3", 14, "", "a `{` is not closed", None),
+    ("pipeline: crm", 'pipeline: "c:\\data"', 1, "", "in double quotes a backslash begins an escape", None),
+    ("pipeline: crm", 'pipeline: "c:\\xy"', 1, "", "in double quotes a backslash begins an escape", None),
+    ("pipeline: crm", "pipeline: *.csv", 1, "", "begins with `*` or `&` needs quotes", None),
+    ("[id]", "[id]\n    types: {a: decimal(12, 2)}", 14, "streams[1].types.a", "put the value of 'a' in quotes", None),
     (
         "  connector: sqlite",
         "\tconnector: sqlite",
@@ -433,6 +494,13 @@ def test_a_mistake_of_a_key_makes_no_second_one(folder: Path) -> None:
     ):
         (folder / "p.yaml").write_text(BASE.replace(old, new))
         assert failure(folder / "p.yaml").others == ()
+
+
+def test_a_word_of_other_tools_makes_no_second_mistake(folder: Path) -> None:
+    text = BASE.replace("  connector: duckdb", "  type: duckdb").replace("- stream: users", "- name: users")
+    (folder / "p.yaml").write_text(text.replace("source:", "source_:"))
+    error = failure(folder / "p.yaml")
+    assert [each.key for each in (error, *error.others)] == ["source_", "destination.type", "streams[1].name"]
 
 
 def test_a_file_of_mistakes_ends_at_ten(folder: Path) -> None:

@@ -82,7 +82,7 @@ MISTAKES: list[tuple[str, int, str, str, str | None]] = [
     ),
     ('webhook: {url: "https://x", headers: {A: "b\\nc"}}', 1, "callbacks[0].webhook.headers", "line break", None),
     ("shell: []", 1, "callbacks[0].shell.command", "must be a list of texts", None),
-    ("shell: [sleep, 3]", 1, "callbacks[0].shell.command", "numbers in quotes", None),
+    ("shell: [sleep, 3]", 1, "callbacks[0].shell.command", "a number, true and false need quotes", None),
     ("shell: 3", 1, "callbacks[0].shell.command", "must be a command", None),
     ("shell: ''", 1, "callbacks[0].shell.command", "is empty", None),
     ("shell: {command: a, env: {A-B: x}}", 1, "callbacks[0].shell.env", "is not a name of a variable", None),

@@ -471,3 +471,10 @@ def test_one_command_brings_a_project_over_and_it_runs(
         f"{block}-{name}-shelf_{name}.told" for block in ("read_shop", "write_shelf") for name in ("words", "visits")
     }
     assert run_cli(args, tmp_path).returncode == 2
+
+
+def test_a_folder_within_a_project_is_told_the_project(project: Path) -> None:
+    folder = next(path.parent for path in project.glob("pipelines/*/metadata.yaml"))
+    with pytest.raises(ConfigError, match="is no Mage project") as caught:
+        read_mage(folder)
+    assert caught.value.nearest == str(project)

@@ -189,6 +189,32 @@ def test_what_stands_in_included_files_belongs_to_the_project(project: Path) -> 
     whole = [made.text for made in read_meltano(project)]
     project.write_text(text)
     assert [made.text for made in read_meltano(project)] == whole
+    project.write_text(text.replace("./extract", f"{project.parent}/extract"))
+    assert [made.text for made in read_meltano(project)] == whole
+
+
+def test_a_schedule_of_dbt_alone_is_no_run_and_two_of_them_are_no_second_step(project: Path) -> None:
+    archive = "extractor: tap-postgres--archive, loader: target-postgres"
+    of_dbt = "".join(
+        f'  - {{name: s{number}, interval: "@hourly", transform: {what}, {archive}}}\n'
+        for number, what in enumerate(("only", "run", "run"))
+    )
+    project.write_text(PROJECT + of_dbt)
+    first, _, made = read_meltano(project)
+    (callback,) = yaml.safe_load(made.text)["callbacks"]
+    assert callback["shell"] == "cd transform && dbt run"
+    (note,) = [note for note in first.notes if "dbt alone" in note]
+    assert "schedule 's0' runs dbt alone" in note
+    assert note.endswith("0 * * * *  cd THIS_FOLDER/transform && dbt run")
+    assert "'s0'" not in made.text
+
+
+def test_what_no_job_and_no_schedule_runs_is_named(project: Path) -> None:
+    more = "  extractors:\n    - name: tap-base\n    - name: tap-left\n      inherit_from: tap-base\n"
+    project.write_text(PROJECT.replace("  extractors:\n", more) + "")
+    assert "extractors that no job and no schedule runs are left out: tap-left" in read_meltano(project)[0].notes
+    project.write_text(PROJECT)
+    assert not any("no job" in note for made in read_meltano(project) for note in made.notes)
 
 
 def test_values_of_settings_and_what_an_environment_says_of_a_parent_are_kept(project: Path) -> None:

@@ -187,7 +187,7 @@ def test_they_come_after_the_transformers(plain: Bench) -> None:
         ({"Name": "x"}, "the stream has a column 'Name'"),
         ({"_x": {"value": "soon", "type": "date"}}, "the value of column '_x' is no date: write it like"),
         ({"_x": {"value": 1, "type": "integr"}}, "there is no such type"),
-        ({"_x": {"value": 1, "on_updat": "keep"}}, "do you mean 'on_update'"),
+        ({"_x": {"value": 1, "on_updat": "keep"}}, "did you mean 'on_update'"),
         ({"_x": {"type": "date"}}, "needs a value"),
         ({"_x": {"value": None}}, "NULL needs a type"),
         ({"_x": 1, "_X": 2}, "two columns are called"),

@@ -197,7 +197,7 @@ def test_plan_shows_statements_and_runs_none(plain: Bench, run_cli: RunCLI) -> N
         ([{"sql": "select 1"}], {}, "connection"),
         ([{"sql": "select 1", "connection": "nowhere"}], {}, "source.*destination"),
         ([{"sql": "select 1", "connection": "source"}], {}, "source connector 'csv' runs no statements"),
-        ([there("select :straem")], {}, "there is no parameter :straem, do you mean :stream"),
+        ([there("select :straem")], {}, "there is no parameter :straem, did you mean :stream"),
         ([there("select 1", what=1)], {}, "parameter 'what' is not used"),
         ([there("select '{{ ds }}'")], {}, "a template would become SQL: write the value, or bind it"),
         (

@@ -417,7 +417,7 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["lev
         ({"phone": "hash"}, {"types": {"phone": "string"}}, "'phone' is masked, and `types` names it"),
         ({"id": None}, {"key_properties": ["id"]}, "'id' is of the key, and `null` would make one of several"),
         ({"id": {"keep_last": 1}}, {"key_properties": ["id"]}, "mask it by `hash`"),
-        ({"email": "hsah"}, {}, "no such mask, do you mean hash"),
+        ({"email": "hsah"}, {}, "no such mask, did you mean hash"),
         ({"email": {"keep_first": 1}}, {}, r"a mask is hash, \{keep_last: n\} or null"),
         ({"email": {"keep_last": 0}}, {}, "a whole number from 1"),
         ({}, {}, "is empty"),
