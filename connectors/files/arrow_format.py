@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
+from ..arrow.type_names import yaml_text
 from ..arrow.valid import DAMAGE, demand_valid, has_union, is_odd
 from ..errors import FatalConnectorError
 from .formats import plain, sliced
@@ -67,7 +68,7 @@ class ArrowFormat(TypedFormat):
                 raise FatalConnectorError(
                     f"{file.label}: column {shown(union.name)} is {union.type}, and unions are not read: write a "
                     "column for each of its types where the file is made, or leave it out with "
-                    f"`columns: {{exclude: [{union.name}]}}`"
+                    f"`columns: {{exclude: [{yaml_text(union.name)}]}}`"
                 )
             for batch in _batches(file, reader):
                 size = max(1, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1))

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.compute import constant
+from ..arrow.type_names import yaml_text
 
 #: More different values than these are no exceptions.
 _MOST_ODD = 5
@@ -70,8 +71,8 @@ class OddValues:
         listed = ", ".join(map(_quoted, [*nulls, *self._odd]))
         return (
             f"column {column!r} is text: {are} ({named}); `null_values: [{listed}]` in the source's config makes NULL "
-            f"of them (with --full-refresh, if the table is there), `types: {{{column}: string}}` keeps the text and "
-            "this quiet"
+            f"of them (with --full-refresh, if the table is there), `types: {{{yaml_text(column)}: string}}` keeps the text "
+            "and this quiet"
         )
 
 

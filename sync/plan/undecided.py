@@ -8,6 +8,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
+from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import GUESSED, LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
 
@@ -61,7 +62,7 @@ def text_warnings(stream: Stream, names: Mapping[str, str], mapping: ColumnMappi
         column = columns.get(names.get(field.name, ""))
         if UNDECIDED not in (field.metadata or {}) or column is None or column.said is not None:
             continue
-        said = f'`types: {{{field.name}: "decimal(38,9)"}}` makes numbers of it'
+        said = f'`types: {{{yaml_text(field.name)}: "decimal(38,9)"}}` makes numbers of it'
         if not is_decided:
             found.append(f"{stream.name}: the transformer's function gets {field.name} as text; {said}")
         elif column.fidelity is Fidelity.TEXT and column.kept is not None and column.kept.held is not None:

@@ -86,6 +86,13 @@ def test_config_types_win_over_what_the_values_look_like(tmp_path: Path) -> None
     assert records_of(source_of(tmp_path / "t.csv", types={"a": "string", "b": "int64"})) == [{"a": "1", "b": 7}]
 
 
+def test_a_value_that_does_not_fit_advises_a_line_that_names_its_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("'1'\nx\n")
+    source = source_of(tmp_path / "t.csv", types={"'1'": "int64"})
+    with pytest.raises(FatalConnectorError, match=re.escape("""types: {"'1'": string}`""")):
+        records_of(source)
+
+
 def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(ConnectorConfigError, match="no type 'strin'"):
