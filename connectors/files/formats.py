@@ -130,7 +130,15 @@ def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
     try:
         return opened.read(_CHUNK_BYTES)
     except UNREADABLE as error:
-        raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: DataFile, error: Exception) -> FatalConnectorError:
+    """Return the error for a file that cannot be read, or not be decompressed."""
+    said = reason(error)
+    if "sequence of calls to bz2" in said:  # what Arrow says of a member without content that others follow
+        said = "one of the bzip2 files that it is made of is empty: unpack it and compress it anew"
+    return FatalConnectorError(f"{file.label}: cannot be read: {said}")
 
 
 def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:

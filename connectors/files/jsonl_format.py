@@ -72,6 +72,10 @@ _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
+#: What to do with JSON in another encoding.
+SAVE = "save it in UTF-8, as JSON is"
+
+
 class JSONLFormat:
     """One JSON object a line."""
 
@@ -103,9 +107,9 @@ class JSONLFormat:
     def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
         what = shown(text.decode(errors="replace"))
         is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
-        mend = (
-            "; JSON lines have one object a line, `connector: json` reads a document" if is_document else file.packed()
-        )
+        mend = "; JSON lines have one object a line, `connector: json` reads a document"
+        if not is_document:
+            mend = file.kind_of_text(SAVE)
         return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:

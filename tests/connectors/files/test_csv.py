@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import queue
@@ -119,6 +120,14 @@ def test_marks_that_tell_nothing_apart_are_refused(tmp_path: Path, said: dict[st
         source_of(tmp_path / "t.csv", **said)
 
 
+@pytest.mark.parametrize("said", [{"escape": ","}, {"quote": ","}, {"escape": ";"}, {"quote": "'", "escape": "|"}])
+def test_a_found_delimiter_that_is_another_mark_as_well_is_refused(tmp_path: Path, said: dict[str, str]) -> None:
+    mark = list(said.values())[-1]
+    (tmp_path / "t.csv").write_text(f"a{mark}b\n1{mark}2\n")
+    with pytest.raises(FatalConnectorError, match=f"'[{mark}]' is both `config.{list(said)[-1]}` and the delimiter"):
+        source_of(tmp_path / "t.csv", **said).discover()
+
+
 @pytest.mark.parametrize("delimiter", ["§", "\r", '"'])
 def test_a_delimiter_that_cannot_be_written_is_refused(tmp_path: Path, delimiter: str) -> None:
     with pytest.raises(ConnectorConfigError, match="delimiter: "):
@@ -187,6 +196,10 @@ def test_odd_csv_files_are_read_as_meant(
         (b"a,b\n1,2\n\xff,4\n", {}, ["t.csv:3:", "utf-8", "config.encoding"]),
         (b"\xff,b\n1,2\n", {}, ["t.csv:1:", "config.encoding"]),
         ("a,b\n1,2\n".encode("utf-16"), {}, ["t.csv:", "`config.encoding: utf-16`"]),
+        ("a,b\n1,2\n".encode("utf-32"), {}, ["t.csv:", "`config.encoding: utf-32`"]),
+        (codecs.BOM_UTF32_BE + "a,b\n".encode("utf-32-be"), {}, ["t.csv:", "`config.encoding: utf-32`"]),
+        ("a,b\né,2\n".encode("utf-16-le"), {}, ["t.csv:", "`config.encoding: utf-16-le`"]),
+        ("a,b\né,2\n".encode("utf-16-be"), {}, ["t.csv:", "`config.encoding: utf-16-be`"]),
         (b'a,b\n1,2\n3,"x\n4,5\n', {}, ["t.csv:3:", "no end", "4,5", "config.quote"]),
         (b'a\n5\n"x', {}, ["t.csv:3:", "no end", "config.quote"]),
         (b'a,b\n1,"', {}, ["t.csv:2:", "no end"]),
