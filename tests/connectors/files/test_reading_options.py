@@ -20,7 +20,6 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, F
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.json_source import JSONSource
-from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
