@@ -206,6 +206,11 @@ def test_a_document_that_was_cut_off_is_said_to_end_once(tmp_path: Path, text: s
     assert str(caught.value).count("the document ends") == 1, caught.value
 
 
+def test_a_broken_document_that_is_one_record_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(FatalConnectorError, match=r"t\.json: broken JSON: expected ':'"):
+        records_of(document(tmp_path / "t.json", '{"a" 1}'))
+
+
 def test_a_value_that_does_not_fit_is_told_with_its_place_in_the_array(tmp_path: Path) -> None:
     source = document(tmp_path / "t.json", {"data": [{"a": 1}]}, records="data")
     stream = only(source)
