@@ -23,6 +23,9 @@ from ..errors import FatalConnectorError
 #: Reads the text of an array of records at once; None: it is none, or has something that needs more care.
 Whole = Callable[[bytes], "pa.RecordBatch | None"]
 
+#: Most bytes of a record, whatever the memory: the texts of a batch have at most 2 GiB together.
+MOST_BYTES = 2_000_000_000
+
 #: What the parser raises for a value; the last one for a deeply nested one.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -311,9 +314,11 @@ def unended(brackets: Brackets) -> str:
 
 
 def demand_size(size: int, most_bytes: int, where: str) -> None:
-    """Raise `RecordTooWide` for a record that is larger than it may be."""
+    """Raise for a record that is larger than it may be: `RecordTooWide`, if `memory` says so."""
     if size > most_bytes + SLACK_BYTES:
         raise too_wide(f"{where}: a record", most_bytes)
+    if size > MOST_BYTES:
+        raise FatalConnectorError(f"{where}: a record is longer than 2 GB, the most in JSON: write Parquet")
 
 
 def reason_of(error: Exception) -> str:

@@ -21,14 +21,13 @@ import pyarrow.json
 
 from ..arrow.conform import shown
 from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
-from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.undecided import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import find_unfit
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .json_elements import Whole, count_of
+from .json_elements import Whole, count_of, demand_size
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
@@ -523,8 +522,7 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
             cut, is_over = chunk.rfind(b"\n") + 1, not chunk
             begun += chunk if chunk and not cut else memoryview(chunk)[:cut]
             if chunk and not cut:
-                if len(begun) > most_bytes + SLACK_BYTES:
-                    raise too_wide(f"{file.label}:{line}: a record", most_bytes)
+                demand_size(len(begun), most_bytes, f"{file.label}:{line}")
                 continue
             blocks, begun = [begun], bytearray(chunk[cut:])
             del chunk
