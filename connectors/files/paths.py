@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,6 +63,9 @@ _ZEROS = {
     (False, True, False, True): "utf-16-le",
     (True, False, True, False): "utf-16-be",
 }
+
+#: A URL with a query behind the name of a file.
+_QUERIED = re.compile(r"(?P<root>[^?]*)/(?P<name>[^/?]+)\?(?P<query>.*)", re.DOTALL)
 
 #: What reading an opened file raises that is damaged, or not compressed as its name says.
 UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
@@ -315,6 +319,16 @@ def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> 
         if url:
             return open_storage(root, folder, options)
         return LocalStorage(Path(root), Path(where).resolve())
+
+    if url and url_scheme(path) in ("http", "https") and (queried := _QUERIED.fullmatch(where)):
+        storage, name = (
+            open_storage(queried["root"], folder, options, (queried["name"], queried["query"])),
+            queried["name"],
+        )
+        with translated(storage.label(name)):
+            if storage.kind(name) is None:
+                raise ConnectorConfigError(f"path: {storage.label(name)}: no such file", key="path")
+        return Location(storage, "match", name)
 
     root, kind, name = _split(where, opened)
     above, _, base = root.rpartition("/")
