@@ -57,7 +57,7 @@ _MARKS = {
 }
 
 #: Which of the first four bytes are zero, where a text of ASCII has no mark.
-_ZEROS = {
+_ZEROS: dict[tuple[bool, ...], str] = {
     (False, True, True, True): "utf-32-le",
     (True, True, True, False): "utf-32-be",
     (False, True, False, True): "utf-16-le",
@@ -321,10 +321,8 @@ def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> 
         return LocalStorage(Path(root), Path(where).resolve())
 
     if url and url_scheme(path) in ("http", "https") and (queried := _QUERIED.fullmatch(where)):
-        storage, name = (
-            open_storage(queried["root"], folder, options, (queried["name"], queried["query"])),
-            queried["name"],
-        )
+        root, name, query = queried.groups()
+        storage = open_storage(root, folder, options, (name, query))
         with translated(storage.label(name)):
             if storage.kind(name) is None:
                 raise ConnectorConfigError(f"path: {storage.label(name)}: no such file", key="path")
