@@ -62,7 +62,7 @@ class JSONFormat(JSONLFormat):
             return NoDocument(
                 f"{self._place(file, line)} is {found}, and no object: records are objects", key="records"
             )
-        return NoDocument(f"{self._place(file, line)}: broken JSON: {reason_of(error)}", key="path")
+        return NoDocument(f"{self._place(file, line)}: broken JSON: {reason_of(error, text)}", key="path")
 
 
 def _chunks(file: DataFile, opened: BinaryIO) -> Iterator[bytes]:

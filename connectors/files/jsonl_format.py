@@ -27,7 +27,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import find_unfit
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .json_elements import Whole, count_of, demand_size
+from .json_elements import HALF_PAIR, Whole, count_of, demand_size, has_half_pair
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
@@ -107,9 +107,10 @@ class JSONLFormat:
         what = shown(text.decode(errors="replace"))
         is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
         mend = "; JSON lines have one object a line, `connector: json` reads a document"
+        said = HALF_PAIR if has_half_pair(text) else error
         if not is_document:
             mend = file.kind_of_text(SAVE)
-        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
+        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({said}){mend}")
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}

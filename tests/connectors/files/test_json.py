@@ -208,6 +208,14 @@ def test_a_document_that_was_cut_off_is_said_to_end_once(tmp_path: Path, text: s
     assert str(caught.value).count("the document ends") == 1, caught.value
 
 
+@pytest.mark.parametrize("kind", [JSONSource, JSONLSource])
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "\\ud83dx", "\\ud83d\\ud83d"])
+def test_half_a_surrogate_pair_is_told_as_such(tmp_path: Path, kind: type[FileSource], half: str) -> None:
+    (tmp_path / "t.json").write_text(f'{{"a": "{half}"}}\n')
+    with pytest.raises(FatalConnectorError, match="a text holds half a surrogate pair"):
+        records_of(source_of(tmp_path / "t.json", kind))
+
+
 def test_a_record_that_no_column_of_texts_holds_is_told_whatever_the_memory() -> None:
     demand_size(MOST_BYTES, sys.maxsize, "a.json: [3]")
     with pytest.raises(FatalConnectorError, match=re.escape("a.json: [3]: a record is longer than 2 GB")):
