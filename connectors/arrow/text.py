@@ -360,7 +360,8 @@ def _check_years(column: pa.Array, name: str) -> None:
     first, last = ((_FIRST - _EPOCH).days * unit, ((_LAST - _EPOCH).days + 1) * unit)
     if found["min"] < first or found["max"] >= last:
         raise FatalConnectorError(
-            f"column {name!r} holds a date outside of the years 1 to 9999, which text cannot keep; Parquet can"
+            f"column {name!r} holds a date outside of the years 1 to 9999, which text cannot keep; Parquet can; "
+            "`on_rejected: keep` sets such records aside"
         )
 
 

@@ -1,7 +1,8 @@
-"""Names of types, as a pipeline file says them and messages show them."""
+"""Types and columns, as a pipeline file names them and messages show them."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pyarrow as pa
@@ -61,6 +62,9 @@ _OTHER_NAMES = {
     "array": "json",
 }
 
+#: Names that YAML reads as these texts, also within `{}` and `[]`.
+_PLAIN = re.compile(r"(?!(?:null|true|false|yes|no|on|off)\Z)[^\W\d](?:[\w ./+-]*\w)?", re.IGNORECASE)
+
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
 
 
@@ -105,4 +109,12 @@ def type_text(kind: pa.DataType) -> str:
     return type_name(kind) or str(kind)
 
 
-__all__ = ["DECIMAL", "TYPES", "near_type", "parse_type", "type_name", "type_text"]
+def yaml_text(name: str) -> str:
+    """Return a column's name as it is written in a pipeline file: with quotes, if YAML needs them."""
+    if _PLAIN.fullmatch(name):
+        return name
+    quoted = json.dumps(name, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
+
+
+__all__ = ["DECIMAL", "TYPES", "near_type", "parse_type", "type_name", "type_text", "yaml_text"]

@@ -12,7 +12,7 @@ from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
 from ..values import replace
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
-from .type_names import type_text
+from .type_names import type_text, yaml_text
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
@@ -53,17 +53,17 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
 
 
 def _notice(column: str, numbers: Numbers) -> str:
-    digits = numbers.digits
+    digits, name = numbers.digits, yaml_text(column)
     if numbers.special:
         named = ", ".join(f"{value} in {count:,}" for value, count in numbers.special)
         return (
             f"column {column!r} is text: no decimal holds {named} of its records; for numbers without them say "
-            f'`types: {{{column}: double}}`, or `types: {{{column}: "decimal(38,{min(digits.least_fraction, 9)})"}}` '
+            f'`types: {{{name}: double}}`, or `types: {{{name}: "decimal(38,{min(digits.least_fraction, 9)})"}}` '
             "and `on_rejected: keep`, with --full-refresh"
         )
     return (
         f"column {column!r} is text: its numbers have up to {digits.whole} digits before and {digits.least_fraction} "
-        f"after the point, and a decimal has {MOST_DIGITS}; for numbers say `types: {{{column}: double}}`, with "
+        f"after the point, and a decimal has {MOST_DIGITS}; for numbers say `types: {{{name}: double}}`, with "
         "--full-refresh"
     )
 
@@ -113,7 +113,7 @@ def explained(
                 raise FatalConnectorError(
                     f"column {field.name!r}: {shown(value)} does not fit its {type_text(field.type)}, which can "
                     f"be widened to {MOST_DIGITS} digits; "
-                    f"say `types: {{{field.name}: string}}` in this stream, with --full-refresh",
+                    f"say `types: {{{yaml_text(field.name)}: string}}` in this stream, with --full-refresh",
                     stream=stream.name,
                 ) from error
         raise

@@ -12,9 +12,11 @@ import pyarrow.compute as pc
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
+from ..arrow.type_names import yaml_text
 from ..arrow.valid import DAMAGE, demand_valid, has_union, is_odd
 from ..errors import FatalConnectorError
-from .formats import plain, sliced
+from .foreign_types import own_columns
+from .formats import sliced
 from .paths import DataFile
 from .read_rejections import ReadRejections
 from .settings import BLOCK_BYTES
@@ -41,7 +43,7 @@ class ArrowFormat(TypedFormat):
         try:
             odd = next((field for field in schema if is_odd(field.type)), None)
             twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
-            found = flat_schema(plain(schema), file.levels, file.label)
+            found = flat_schema(own_columns(schema), file.levels, file.label)
         except UnicodeDecodeError as error:
             raise FatalConnectorError(f"{file.label}: the name of a column is no text: {error}") from error
         if odd is not None:
@@ -67,7 +69,7 @@ class ArrowFormat(TypedFormat):
                 raise FatalConnectorError(
                     f"{file.label}: column {shown(union.name)} is {union.type}, and unions are not read: write a "
                     "column for each of its types where the file is made, or leave it out with "
-                    f"`columns: {{exclude: [{union.name}]}}`"
+                    f"`columns: {{exclude: [{yaml_text(union.name)}]}}`"
                 )
             for batch in _batches(file, reader):
                 size = max(1, BLOCK_BYTES * batch.num_rows // max(batch.nbytes, 1))

@@ -15,9 +15,9 @@ from typing import BinaryIO, Literal
 
 import pyarrow as pa
 
-from ..arrow.conform import reason
 from ..errors import FatalConnectorError
-from .paths import UNREADABLE, DataFile
+from .formats import unreadable
+from .paths import UNREADABLE, DataFile, marked_encoding
 
 _CHUNK_BYTES = 1 << 16
 _DELIMITERS = (",", ";", "\t", "|")
@@ -75,10 +75,10 @@ class Input(io.RawIOBase):
         self._is_over = False
         #: Lines that were taken from the front.
         self.lines_taken = 0
-        self._have(len(codecs.BOM_UTF8))
-        if self._decoder is None and self._buffer.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        self._have(len(codecs.BOM_UTF32_LE))
+        if self._decoder is None and (marked := marked_encoding(self._buffer)):
             raise FatalConnectorError(
-                f"{file.label}: begins as UTF-16 does: set `config.encoding: utf-16`", key="encoding"
+                f"{file.label}: begins as {marked.upper()} does: set `config.encoding: {marked}`", key="encoding"
             )
         self._buffer = self._buffer.removeprefix(codecs.BOM_UTF8)
 
@@ -219,7 +219,7 @@ class Input(io.RawIOBase):
         except UNREADABLE as error:
             if isinstance(error.__cause__, UnicodeError):
                 raise
-            raise FatalConnectorError(f"{self.file.label}: cannot be read: {reason(error)}") from error
+            raise unreadable(self.file, error) from error
 
     def _check(self, validator: codecs.IncrementalDecoder, chunk: bytes) -> None:
         """Raise `pa.ArrowInvalid`, as the parser does of other records, for bytes that are no UTF-8."""

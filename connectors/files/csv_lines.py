@@ -90,7 +90,11 @@ class Lines:
         return record
 
     def delimiter(self, file: DataFile) -> str:
-        """Return a file's delimiter, from the settings, a line `sep=;`, or the first line."""
+        """Return a file's delimiter, from the settings, a line `sep=;`, or the first line.
+
+        Raises:
+            FatalConnectorError: it is the quote or the escape sign as well.
+        """
         if self._settings.delimiter:
             return self._settings.delimiter
         if file.label not in self._delimiters:
@@ -100,7 +104,15 @@ class Lines:
             with self.input(file) as source:
                 line = next(source.lines(), "")
             self._delimiters.setdefault(file.label, delimiter_of(line, default, self._settings.quote))
-        return self._delimiters[file.label]
+        found = self._delimiters[file.label]
+        for key, mark in (("quote", self._settings.quote), ("escape", self._settings.escape)):
+            if found == mark:
+                raise FatalConnectorError(
+                    f"{file.label}: {found!r} is both `config.{key}` and the delimiter: name another `delimiter`, or "
+                    f"another `{key}`",
+                    key=key,
+                )
+        return found
 
     def _dialect(self, file: DataFile) -> dict[str, Any]:
         quote = self._settings.quote
@@ -174,7 +186,8 @@ class Lines:
 
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label
-        mend = file.packed() or "; `config.encoding` names another one, such as cp1252"
+        mend = file.kind_of_text("set `config.encoding: {}`")
+        mend = mend or "; `config.encoding` names another one, such as cp1252"
         return FatalConnectorError(f"{where}: not encoded in {self._settings.encoding}{mend}", key="encoding")
 
 

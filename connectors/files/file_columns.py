@@ -42,12 +42,21 @@ def numbered(batch: pa.RecordBatch, before: int) -> pa.RecordBatch:
 
 
 def filled(batch: pa.RecordBatch, file: DataFile) -> pa.RecordBatch:
-    """Return a batch with the name and the time of its file in those of the two columns that it has."""
+    """Return a batch with the name and the time of its file in those of the two columns that it has.
+
+    Raises:
+        FatalConnectorError: the name is no text.
+    """
     values = {FILE: file.name, FILE_MODIFIED: file.entry().modified}
     for field in FILE_COLUMNS:
         place = batch.schema.get_field_index(field.name)
         if place >= 0:
-            single = pa.array([values[field.name]], field.type)
+            try:
+                single = pa.array([values[field.name]], field.type)
+            except UnicodeEncodeError as error:
+                raise FatalConnectorError(
+                    f"the name of the file {file.label!r} has bytes that are no UTF-8: rename it", key="file_columns"
+                ) from error
             column = single.take(pa.repeat(pa.scalar(0), batch.num_rows))
             batch = batch.set_column(place, batch.schema.field(place), column)
     return batch

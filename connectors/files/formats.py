@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 
 from ..arrow.conform import plain_type, reason
+from ..arrow.type_names import yaml_text
 from ..errors import FatalConnectorError
 from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
 from .paths import UNREADABLE, DataFile
@@ -129,23 +130,32 @@ def next_chunk(file: DataFile, opened: BinaryIO) -> bytes:
     try:
         return opened.read(_CHUNK_BYTES)
     except UNREADABLE as error:
-        raise FatalConnectorError(f"{file.label}: cannot be read: {reason(error)}") from error
+        raise unreadable(file, error) from error
+
+
+def unreadable(file: DataFile, error: Exception) -> FatalConnectorError:
+    """Return the error for a file that cannot be read, or not be decompressed."""
+    said = reason(error)
+    if "sequence of calls to bz2" in said:  # what Arrow says of a member without content that others follow
+        said = "one of the bzip2 files that it is made of is empty: unpack it and compress it anew"
+    return FatalConnectorError(f"{file.label}: cannot be read: {said}")
 
 
 def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
     """Return the error for a value that does not have its column's type, with the value's place."""
-    mend = f"`config.types: {{{field.name}: string}}` takes it as text"
+    name = yaml_text(field.name)
+    mend = f"`config.types: {{{name}: string}}` takes it as text"
     if not {SAID, GUESSED, UNSEEN, DECIDED}.isdisjoint(field.metadata or ()):
         # The stream's own `types` wins over `config.types`, which may be what the value does not fit.
-        mend = f"`types: {{{field.name}: string}}` in this stream takes it as text"
+        mend = f"`types: {{{name}: string}}` in this stream takes it as text"
     if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
         mend = f"the table's column decides; {mend}, together with --full-refresh"
         if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)):
-            mend = f"the table's column decides; `types: {{{field.name}: bigint}}` of the stream makes it wider"
+            mend = f"the table's column decides; `types: {{{name}: bigint}}` of the stream makes it wider"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:
         mend += ", `config.timezone` is the zone of times without one"
     elif pa.types.is_timestamp(field.type) and ZONED.search(str(value)):
-        mend += f", `{field.name}: timestamptz` takes times with a zone"
+        mend += f", `{name}: timestamptz` takes times with a zone"
     return FatalConnectorError(f"{where}: {no_such(field.name, value, field.type)}; {mend}", key="types")
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ..arrow.times import leaves
+from ..arrow.type_names import yaml_text
 from ..errors import FatalConnectorError
 
 _NS_OF_US = 1000
@@ -81,7 +82,8 @@ def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_
         lost = numbers[0] != numbers[1] * _NS_OF_US if is_micro else numbers[0] // _NS_OF_US != numbers[1]
         if lost.any():
             value = us[int(np.argmax(lost))].cast(pa.string()).as_py()
-            mend = f"no {ns.type}, which ends in 2262; `config.types: {{{name}: timestamp}}` takes it in microseconds"
+            said = f"`config.types: {{{yaml_text(name)}: timestamp}}`"
+            mend = f"no {ns.type}, which ends in 2262; {said} takes it in microseconds"
             if is_micro:
                 mend = "only a part of what is there: it has nanoseconds; leave the column out of `config.types`"
             raise FatalConnectorError(f"{label}: column {name!r}: {value} is {mend}", key="types")

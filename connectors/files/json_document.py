@@ -244,5 +244,5 @@ class JSONDocument:
 
 def place_of(label: str, path: Sequence[str], place: int) -> str:
     """Return where a record is, as jq names it: `export.json: data.items[3]`."""
-    name = ".".join(path)
-    return f"{label}: {name}" + (f"[{place}]" if place != SINGLE else "")
+    name = ".".join(path) + (f"[{place}]" if place != SINGLE else "")
+    return f"{label}: {name}" if name else label

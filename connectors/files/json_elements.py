@@ -6,6 +6,7 @@ of JSON lines.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,11 @@ from ..errors import FatalConnectorError
 
 #: Reads the text of an array of records at once; None: it is none, or has something that needs more care.
 Whole = Callable[[bytes], "pa.RecordBatch | None"]
+
+HALF_PAIR = "a text holds half a surrogate pair, which is no character"
+
+#: Most bytes of a record, whatever the memory: the texts of a batch have at most 2 GiB together.
+MOST_BYTES = 2_000_000_000
 
 #: What the parser raises for a value; the last one for a deeply nested one.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -310,13 +316,30 @@ def unended(brackets: Brackets) -> str:
 
 
 def demand_size(size: int, most_bytes: int, where: str) -> None:
-    """Raise `RecordTooWide` for a record that is larger than it may be."""
+    """Raise for a record that is larger than it may be: `RecordTooWide`, if `memory` says so."""
     if size > most_bytes + SLACK_BYTES:
         raise too_wide(f"{where}: a record", most_bytes)
+    if size > MOST_BYTES:
+        raise FatalConnectorError(f"{where}: a record is longer than 2 GB, the most in JSON: write Parquet")
 
 
-def reason_of(error: Exception) -> str:
-    """Return what the parser says, without its own preface."""
+def has_half_pair(text: bytes | bytearray) -> bool:
+    """Tell whether texts of JSON hold half a surrogate pair, of which the parser says that they are cut off."""
+    if b"\\u" not in text:
+        return False
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def reason_of(error: Exception, text: bytes | bytearray = b"") -> str:
+    """Return what the parser says of a text, without its own preface."""
     if isinstance(error, RecursionError):
         return "values are nested too deeply"
+    if has_half_pair(text):
+        return HALF_PAIR
     return str(error).removeprefix("JSON is malformed: ")

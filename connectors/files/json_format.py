@@ -15,8 +15,8 @@ from ..stream import NOTICE
 from .formats import next_chunk
 from .json_document import SINGLE, JSONDocument, place_of
 from .json_elements import NoDocument, Whole, reason_of
-from .jsonl_format import BOM, JSONLFormat
-from .paths import DataFile
+from .jsonl_format import BOM, SAVE, JSONLFormat
+from .paths import DataFile, kind_of_text
 from .settings import JSONSourceSettings
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -62,11 +62,13 @@ class JSONFormat(JSONLFormat):
             return NoDocument(
                 f"{self._place(file, line)} is {found}, and no object: records are objects", key="records"
             )
-        return NoDocument(f"{self._place(file, line)}: broken JSON: {reason_of(error)}", key="path")
+        return NoDocument(f"{self._place(file, line)}: broken JSON: {reason_of(error, text)}", key="path")
 
 
 def _chunks(file: DataFile, opened: BinaryIO) -> Iterator[bytes]:
     chunk = next_chunk(file, opened).removeprefix(BOM)
+    if said := kind_of_text(chunk, SAVE):
+        raise NoDocument(f"{file.label}: is no JSON document{said}", key="path")
     while chunk:
         yield chunk
         chunk = next_chunk(file, opened)

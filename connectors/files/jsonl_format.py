@@ -21,14 +21,13 @@ import pyarrow.json
 
 from ..arrow.conform import shown
 from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
-from ..arrow.record_size import SLACK_BYTES, too_wide
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.undecided import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..rejected.halving import find_unfit
 from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .json_elements import Whole, count_of
+from .json_elements import HALF_PAIR, Whole, count_of, demand_size, has_half_pair
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
@@ -72,6 +71,10 @@ _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
+#: What to do with JSON in another encoding.
+SAVE = "save it in UTF-8, as JSON is"
+
+
 class JSONLFormat:
     """One JSON object a line."""
 
@@ -103,10 +106,11 @@ class JSONLFormat:
     def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
         what = shown(text.decode(errors="replace"))
         is_document = text.lstrip().startswith(b"[") or text.strip() == b"{"
-        mend = (
-            "; JSON lines have one object a line, `connector: json` reads a document" if is_document else file.packed()
-        )
-        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({error}){mend}")
+        mend = "; JSON lines have one object a line, `connector: json` reads a document"
+        said = HALF_PAIR if has_half_pair(text) else error
+        if not is_document:
+            mend = file.kind_of_text(SAVE)
+        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({said}){mend}")
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
@@ -519,8 +523,7 @@ def _blocks(file: DataFile, most_bytes: int) -> Iterator[tuple[int, bytearray]]:
             cut, is_over = chunk.rfind(b"\n") + 1, not chunk
             begun += chunk if chunk and not cut else memoryview(chunk)[:cut]
             if chunk and not cut:
-                if len(begun) > most_bytes + SLACK_BYTES:
-                    raise too_wide(f"{file.label}:{line}: a record", most_bytes)
+                demand_size(len(begun), most_bytes, f"{file.label}:{line}")
                 continue
             blocks, begun = [begun], bytearray(chunk[cut:])
             del chunk

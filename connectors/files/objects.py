@@ -185,6 +185,35 @@ class ObjectStorage:
         return full.strip("/")[len(self.root.strip("/")) :].lstrip("/")
 
 
+class QueriedFile(ObjectStorage):
+    """One file of a web server whose URL has a query, such as a signature; nothing is looked for beside the file.
+
+    The query may be a secret: no name, label or identity has it.
+    """
+
+    def __init__(self, fs: Any, root: str, url: str, name: str, query: str) -> None:
+        super().__init__(fs, root, url)
+        self._name, self._query = name, query
+
+    def kind(self, name: str) -> str | None:
+        return super().kind(name) if name == self._name else None
+
+    def names(self, folder: str = "") -> list[tuple[str, bool]]:
+        return []
+
+    def listing(self, folder: str = "") -> Listing:
+        return Listing()
+
+    def entry(self, name: str) -> Entry | None:
+        return super().entry(name) if name == self._name else None
+
+    def read_bytes(self, name: str) -> bytes | None:
+        return super().read_bytes(name) if name == self._name else None
+
+    def _full(self, name: str) -> str:
+        return f"{super()._full(name)}?{self._query}"
+
+
 def _has(fs: Any, operation: str) -> bool:
     """Tell whether a file system has an operation of its own; fsspec's own one copies, or raises."""
     for kind in type(fs).__mro__:

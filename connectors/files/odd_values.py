@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.compute import constant
+from ..arrow.type_names import yaml_text
 
 #: More different values than these are no exceptions.
 _MOST_ODD = 5
@@ -67,11 +68,10 @@ class OddValues:
         count = sum(self._odd.values())
         named = ", ".join(f"{text!r} {number:,}" for text, number in self._odd.items())
         are = f"{count:,} of {self._total:,} values {_WORDS[self._kind][count > 1]}"
-        listed = ", ".join(map(_quoted, [*nulls, *self._odd]))
+        listed, said = ", ".join(map(_quoted, [*nulls, *self._odd])), f"`types: {{{yaml_text(column)}: string}}`"
         return (
             f"column {column!r} is text: {are} ({named}); `null_values: [{listed}]` in the source's config makes NULL "
-            f"of them (with --full-refresh, if the table is there), `types: {{{column}: string}}` keeps the text and "
-            "this quiet"
+            f"of them (with --full-refresh, if the table is there), {said} keeps the text and this quiet"
         )
 
 

@@ -35,8 +35,17 @@ DRIVERS = {
 }
 
 
-def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage:
-    """Return the storage whose root is a folder, given as path or URL; the folder may be missing."""
+def open_storage(
+    path: str, folder: Path, options: Mapping[str, Any], queried: tuple[str, str] | None = None
+) -> Storage:
+    """Return the storage whose root is a folder, given as path or URL; the folder may be missing.
+
+    Args:
+        path: the path or URL.
+        folder: where a relative path starts.
+        options: passed to fsspec.
+        queried: the name in it, and the query, of the only file that is to be read.
+    """
     if not is_url(path):
         return LocalStorage(resolve_path(path, folder))
     scheme = url_scheme(path)
@@ -44,7 +53,7 @@ def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage
         return LocalStorage(local_path(path, folder))
     import fsspec.core
 
-    from .objects import ObjectStorage
+    from .objects import ObjectStorage, QueriedFile
 
     try:
         with translated(without_credentials(path)):
@@ -57,7 +66,7 @@ def open_storage(path: str, folder: Path, options: Mapping[str, Any]) -> Storage
             raise ConnectorConfigError(f"{scheme}:// cannot be opened: {error}", key="path") from error
         where = without_credentials(path)
         raise ConnectorConfigError(f"{where} cannot be opened: {type(error).__name__}", key="path") from error
-    return ObjectStorage(fs, root, path)
+    return ObjectStorage(fs, root, path) if queried is None else QueriedFile(fs, root, path, *queried)
 
 
 def local_path(path: str, folder: Path) -> Path:

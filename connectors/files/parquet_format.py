@@ -19,7 +19,8 @@ from ..arrow.text import to_text
 from ..arrow.times import is_fine
 from ..arrow.valid import DAMAGE
 from ..errors import FatalConnectorError
-from .formats import Writer, plain
+from .foreign_types import own_columns, parquet_columns, with_texts
+from .formats import Writer
 from .int96 import fine_columns, has_int96, unit_of
 from .paths import DataFile
 from .ranges import FilePart, part_of
@@ -80,7 +81,7 @@ class ParquetFormat(TypedFormat):
     def footer(self, file: DataFile) -> Footer:
         """Read a file's footer."""
         with _Opened(file) as opened:
-            metadata, schema = opened.metadata, plain(opened.schema_arrow)
+            metadata, schema = opened.metadata, parquet_columns(opened)
         twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
         if twice:
             raise FatalConnectorError(
@@ -96,7 +97,9 @@ class ParquetFormat(TypedFormat):
         source = _Opened(file)
         with source as opened:
             metadata = opened.metadata
-            own = flat_schema(plain(opened.schema_arrow), file.levels, file.label)
+            own = flat_schema(parquet_columns(opened), file.levels, file.label)
+            stored = flat_schema(own_columns(opened.schema_arrow), file.levels, file.label)
+            enums = {field.name for field, other in zip(own, stored, strict=True) if field.type != other.type}
             paths = Paths(list(own))
             present = [".".join(paths.of[name]) for name in wanted.names if name in paths.of]
             self.refuse_other_types(file, own, wanted)
@@ -110,7 +113,7 @@ class ParquetFormat(TypedFormat):
                     reader = source.ahead(opened) if is_ahead else opened
                     batches = reader.iter_batches(batch_size=size, columns=present, row_groups=groups)
                     whole = _whole(batches, metadata, groups)
-                    fitted = (self.fitted(file, _flat(batch, own), wanted) for batch in whole)
+                    fitted = (self.fitted(file, with_texts(_flat(batch, own), own, enums), wanted) for batch in whole)
                     yield from joined(fitted, BLOCK_BYTES, most)
             except DAMAGE as error:
                 raise FatalConnectorError(f"{file.label}: {_unreadable('cannot be read', error)}") from error

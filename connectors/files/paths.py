@@ -8,7 +8,9 @@ names belong to the table.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +47,27 @@ _PACKED = {
     b"PK\x03\x04": "a zip archive: let its name end in .zip",
     b"\xfd7zXZ": "packed by xz: unpack it",
 }
+
+_BEGIN_BYTES = max(map(len, _PACKED))
+
+#: First bytes of texts in other encodings than UTF-8; the mark of UTF-32 begins as that of UTF-16 does.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+#: Which of the first four bytes are zero, where a text of ASCII has no mark.
+_ZEROS: dict[tuple[bool, ...], str] = {
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
+
+#: A URL with a query behind the name of a file.
+_QUERIED = re.compile(r"(?P<root>[^?]*)/(?P<name>[^/?]+)\?(?P<query>.*)", re.DOTALL)
 
 #: What reading an opened file raises that is damaged, or not compressed as its name says.
 UNREADABLE: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
@@ -147,11 +170,10 @@ class DataFile:
             except PermissionError as error:
                 raise FatalConnectorError(f"{self.label}: this user may not read it", key="path") from error
 
-    def packed(self) -> str:
-        """Say what to do with a file that is compressed, though its name does not say so; else empty."""
+    def kind_of_text(self, encoded: str) -> str:
+        """Say what to do with a file that is no text of UTF-8, as `kind_of_text`."""
         with self.open() as content:
-            begin = content.read(max(map(len, _PACKED)))
-        return next((f"; it is {way}" for mark, way in _PACKED.items() if begin.startswith(mark)), "")
+            return kind_of_text(content.read(_BEGIN_BYTES), encoded)
 
     def open(self) -> BinaryIO:
         """Open the file decompressed.
@@ -169,6 +191,24 @@ class DataFile:
         if codec is None:
             return raw
         return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), codec))
+
+
+def kind_of_text(begin: bytes, encoded: str) -> str:
+    """Say what to do with a file that is compressed, or in UTF-16 or UTF-32, though nothing says so; else empty.
+
+    Args:
+        begin: its first bytes.
+        encoded: what to do about the encoding, which is put in the place of `{}`.
+    """
+    way = next((way for mark, way in _PACKED.items() if begin.startswith(mark)), "")
+    if not way and (encoding := marked_encoding(begin) or _ZEROS.get(tuple(byte == 0 for byte in begin[:4]), "")):
+        way = f"{encoding[:6].upper()}: {encoded.format(encoding)}"
+    return way and f"; it is {way}"
+
+
+def marked_encoding(begin: bytes) -> str:
+    """Return the encoding that a byte order mark says, other than UTF-8; else empty."""
+    return next((encoding for mark, encoding in _MARKS.items() if begin.startswith(mark)), "")
 
 
 def expanded(files: Iterable[DataFile], suffixes: Sequence[str]) -> Iterator[DataFile]:
@@ -279,6 +319,14 @@ def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> 
         if url:
             return open_storage(root, folder, options)
         return LocalStorage(Path(root), Path(where).resolve())
+
+    if url and url_scheme(path) in ("http", "https") and (queried := _QUERIED.fullmatch(where)):
+        root, name, query = queried.groups()
+        storage = open_storage(root, folder, options, (name, query))
+        with translated(storage.label(name)):
+            if storage.kind(name) is None:
+                raise ConnectorConfigError(f"path: {storage.label(name)}: no such file", key="path")
+        return Location(storage, "match", name)
 
     root, kind, name = _split(where, opened)
     above, _, base = root.rpartition("/")

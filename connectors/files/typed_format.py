@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..arrow.conform import shown
 from ..arrow.text import checked_json, first_invalid, from_text, is_bytes, is_text, to_text
 from ..arrow.times import counts, first_outside_day
-from ..arrow.type_names import type_text
+from ..arrow.type_names import type_text, yaml_text
 from ..errors import FatalConnectorError
 from .columns import both_held, is_held
 from .formats import plain, unfit
@@ -64,7 +64,7 @@ class TypedFormat(ABC):
                 raise FatalConnectorError(
                     f"{file.label} and the other files of its stream differ in type: column {field.name!r} is "
                     f"{type_text(kind)} there and {type_text(other.type)} here; "
-                    f"`config.types: {{{field.name}: string}}` takes it as text",
+                    f"`config.types: {{{yaml_text(field.name)}: string}}` takes it as text",
                     key="types",
                 ) from error
         return field.with_type(kind).with_nullable(field.nullable or other.nullable)
@@ -143,14 +143,14 @@ def _demand_digits(file: DataFile, field: pa.Field, column: pa.Array) -> None:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
         wider = f"decimal({38 if pa.types.is_decimal128(field.type) else 76},{field.type.scale})"
-        reason = f'{error}; `config.types: {{{field.name}: "{wider}"}}` takes it'
+        reason = f'{error}; `config.types: {{{yaml_text(field.name)}: "{wider}"}}` takes it'
         raise _no_values(file, field, reason, field.type) from error
 
 
 def _no_values(file: DataFile, field: pa.Field, reason: str, kind: pa.DataType) -> FatalConnectorError:
     return FatalConnectorError(
         f"{file.label}: column {field.name!r} holds values that are no {type_text(kind)}: {reason}; mend the file "
-        f"where it is made, or leave the column out with `columns: {{exclude: [{field.name}]}}`",
+        f"where it is made, or leave the column out with `columns: {{exclude: [{yaml_text(field.name)}]}}`",
     )
 
 

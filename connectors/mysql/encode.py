@@ -168,8 +168,9 @@ def _in_years(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         shown = text[pc.index(is_fine, False).as_py()].as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {shown!r} is outside the years 1 to 9999, which MySQL and MariaDB can hold: read the "
-            "column as text (`text_columns` of a PostgreSQL source), or exclude it with `columns`",
+            f"column {column!r}: {shown!r} is outside the years 1 to 9999, which MySQL and MariaDB can hold: "
+            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column as "
+            "text; or exclude it with `columns`",
             connector="mysql",
         )
     return text

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 
+from ..errors import FatalConnectorError
 from ..known_files import KnownFiles
 from ..stream import FileRead, LedgerKey
 from .dialect.dialect import Dialect
@@ -91,9 +92,13 @@ def _batches(key: LedgerKey, run: str, files: Sequence[FileRead]) -> Iterator[pa
         (_hash(key, each.path), *of_row, each.path, each.size_bytes, each.modified, each.etag, run) for each in files
     ]
     columns = zip(*rows, strict=True)
-    yield pa.record_batch(
-        [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
-    )
+    try:
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)]
+    except UnicodeEncodeError as error:
+        raise FatalConnectorError(
+            f"the name of the file {error.object!r} has bytes that are no UTF-8: rename it", key="path"
+        ) from error
+    yield pa.record_batch(arrays, schema=_SCHEMA)
 
 
 def _hash(key: LedgerKey, path: str = "") -> str:

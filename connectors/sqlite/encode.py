@@ -88,8 +88,9 @@ def _of_width(text: pa.Array, width: int, column: str) -> pa.Array:
     if pc.all(is_fine).as_py() is False:
         place = pc.index(is_fine, False).as_py()
         raise FatalConnectorError(
-            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold: read "
-            "the column as text (`text_columns` of a PostgreSQL source), or exclude it with `columns`",
+            f"column {column!r}: {text[place].as_py()!r} is outside the years 1 to 9999, which SQLite can hold: "
+            "`on_rejected: keep` sets such records aside, `text_columns` of a PostgreSQL source reads the column as "
+            "text; or exclude it with `columns`",
             connector="sqlite",
         )
     return text

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.record_size import SLACK_BYTES, megabytes, too_wide
+from syncblocks.connectors.arrow.type_names import yaml_text
 
 #: Most characters of a key's value in a message.
 _SHOWN = 40
@@ -45,7 +46,7 @@ def refuse_wide(event: Any, most_bytes: int, key: Sequence[str]) -> None:
     raise too_wide(
         f"{which} of {megabytes(widest_bytes)}, of which column {name!r} has {megabytes(size_bytes)},",
         most_bytes,
-        f"leave the column out by `columns: {{exclude: [{name}]}}`",
+        f"leave the column out by `columns: {{exclude: [{yaml_text(name)}]}}`",
     )
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
 from syncblocks.connectors.arrow.said import decoded, is_readable, read_as
+from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import (
     BECOMES_TEXT,
@@ -284,8 +285,8 @@ def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) ->
 def _way_without(name: str, rules: Rules) -> list[str]:
     """Say how the column ceases to come, or comes as another type; empty: a history cannot be without it."""
     if name in rules.added:
-        return [f"give it another type with `types: {{{name}: ...}}`"]
-    return [] if name in _OF_HISTORY else [f"leave it out with `columns: {{exclude: [{name}]}}`"]
+        return [f"give it another type with `types: {{{yaml_text(name)}: ...}}`"]
+    return [] if name in _OF_HISTORY else [f"leave it out with `columns: {{exclude: [{yaml_text(name)}]}}`"]
 
 
 def _any_of(*ways: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
+from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import GUESSED, LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import GUESSED, LOOK, SAID, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
 from syncblocks.connectors.values import replace
 
 from .columns import ColumnMapping, Rules
@@ -61,7 +62,7 @@ def text_warnings(stream: Stream, names: Mapping[str, str], mapping: ColumnMappi
         column = columns.get(names.get(field.name, ""))
         if UNDECIDED not in (field.metadata or {}) or column is None or column.said is not None:
             continue
-        said = f'`types: {{{field.name}: "decimal(38,9)"}}` makes numbers of it'
+        said = f'`types: {{{yaml_text(field.name)}: "decimal(38,9)"}}` makes numbers of it'
         if not is_decided:
             found.append(f"{stream.name}: the transformer's function gets {field.name} as text; {said}")
         elif column.fidelity is Fidelity.TEXT and column.kept is not None and column.kept.held is not None:
@@ -106,7 +107,12 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
         return _marked(field, {UNDECIDED: LOOK}) if is_wider else field
     number = kept(pa.field(name, _DECIMAL))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
-    return field if is_text else _marked(field, {UNDECIDED: LOOK})
+    if not is_text:
+        return _marked(field, {UNDECIDED: LOOK})
+    marks = dict(field.metadata or {})
+    if marks.pop(GUESSED, None):  # of a file, whose numbers are taken as they are written
+        marks[SAID] = b"1"
+    return pa.field(field.name, pa.string(), field.nullable, marks)
 
 
 def _marked(field: pa.Field, marks: Mapping[bytes, bytes] | None = None) -> pa.Field:

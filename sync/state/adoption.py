@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.arrow.type_names import type_text
+from syncblocks.connectors.arrow.type_names import type_text, yaml_text
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
@@ -105,7 +105,7 @@ def _renamed(planned: PlannedStream) -> str:
     }
     if not renamed:
         return ""
-    names = ", ".join(f"{name}: {made}" for name, made in renamed.items())
+    names = ", ".join(f"{yaml_text(name)}: {yaml_text(made)}" for name, made in renamed.items())
     return (
         f"table {planned.key.destination_table!r} has {', '.join(renamed.values())} for {', '.join(renamed)}, as Mage "
         "calls columns that are reserved words; copy into the pipeline file, or add the columns by hand: "
@@ -121,7 +121,7 @@ def _unfit(planned: PlannedStream) -> str:
     for column in planned.mapping.columns:
         kept, schema = column.kept, planned.table.schema
         if kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
-            types += [f"{column.name}: {_type_text(schema.field(kept.column).type)}"]
+            types += [f"{yaml_text(column.name)}: {_type_text(schema.field(kept.column).type)}"]
     reasons = "; ".join(planned.mapping.refusals)
     line = f"; or copy into the stream's entry under `streams`: types: {{{', '.join(types)}}}" if types else ""
     return f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}"

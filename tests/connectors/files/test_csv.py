@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import queue
@@ -86,6 +87,13 @@ def test_config_types_win_over_what_the_values_look_like(tmp_path: Path) -> None
     assert records_of(source_of(tmp_path / "t.csv", types={"a": "string", "b": "int64"})) == [{"a": "1", "b": 7}]
 
 
+def test_a_value_that_does_not_fit_advises_a_line_that_names_its_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("'1'\nx\n")
+    source = source_of(tmp_path / "t.csv", types={"'1'": "int64"})
+    with pytest.raises(FatalConnectorError, match=re.escape("""types: {"'1'": string}`""")):
+        records_of(source)
+
+
 def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n")
     with pytest.raises(ConnectorConfigError, match="no type 'strin'"):
@@ -110,6 +118,14 @@ def test_marks_that_tell_nothing_apart_are_refused(tmp_path: Path, said: dict[st
     (tmp_path / "t.csv").write_text('a,b\n1,"x,y"\n2,z\n')
     with pytest.raises(ConnectorConfigError, match=message):
         source_of(tmp_path / "t.csv", **said)
+
+
+@pytest.mark.parametrize("said", [{"escape": ","}, {"quote": ","}, {"escape": ";"}, {"quote": "'", "escape": "|"}])
+def test_a_found_delimiter_that_is_another_mark_as_well_is_refused(tmp_path: Path, said: dict[str, str]) -> None:
+    mark = list(said.values())[-1]
+    (tmp_path / "t.csv").write_text(f"a{mark}b\n1{mark}2\n")
+    with pytest.raises(FatalConnectorError, match=f"'[{mark}]' is both `config.{list(said)[-1]}` and the delimiter"):
+        source_of(tmp_path / "t.csv", **said).discover()
 
 
 @pytest.mark.parametrize("delimiter", ["§", "\r", '"'])
@@ -180,6 +196,10 @@ def test_odd_csv_files_are_read_as_meant(
         (b"a,b\n1,2\n\xff,4\n", {}, ["t.csv:3:", "utf-8", "config.encoding"]),
         (b"\xff,b\n1,2\n", {}, ["t.csv:1:", "config.encoding"]),
         ("a,b\n1,2\n".encode("utf-16"), {}, ["t.csv:", "`config.encoding: utf-16`"]),
+        ("a,b\n1,2\n".encode("utf-32"), {}, ["t.csv:", "`config.encoding: utf-32`"]),
+        (codecs.BOM_UTF32_BE + "a,b\n".encode("utf-32-be"), {}, ["t.csv:", "`config.encoding: utf-32`"]),
+        ("a,b\né,2\n".encode("utf-16-le"), {}, ["t.csv:", "`config.encoding: utf-16-le`"]),
+        ("a,b\né,2\n".encode("utf-16-be"), {}, ["t.csv:", "`config.encoding: utf-16-be`"]),
         (b'a,b\n1,2\n3,"x\n4,5\n', {}, ["t.csv:3:", "no end", "4,5", "config.quote"]),
         (b'a\n5\n"x', {}, ["t.csv:3:", "no end", "config.quote"]),
         (b'a,b\n1,"', {}, ["t.csv:2:", "no end"]),

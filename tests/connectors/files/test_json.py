@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.files.json_document import JSONDocument
+from syncblocks.connectors.files.json_elements import MOST_BYTES, demand_size
 from syncblocks.connectors.files.json_format import JSONFormat
 from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_format import _BlockParser
@@ -204,6 +206,27 @@ def test_a_document_that_was_cut_off_is_said_to_end_once(tmp_path: Path, text: s
         list(records_of(document(tmp_path / "t.json", text, records="x")))
     assert end in str(caught.value)
     assert str(caught.value).count("the document ends") == 1, caught.value
+
+
+@pytest.mark.parametrize("kind", [JSONSource, JSONLSource])
+@pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "\\ud83dx", "\\ud83d\\ud83d"])
+def test_half_a_surrogate_pair_is_told_as_such(tmp_path: Path, kind: type[FileSource], half: str) -> None:
+    (tmp_path / "t.json").write_text(f'{{"a": "{half}"}}\n')
+    with pytest.raises(FatalConnectorError, match="a text holds half a surrogate pair"):
+        records_of(source_of(tmp_path / "t.json", kind))
+
+
+def test_a_record_that_no_column_of_texts_holds_is_told_whatever_the_memory() -> None:
+    demand_size(MOST_BYTES, sys.maxsize, "a.json: [3]")
+    with pytest.raises(FatalConnectorError, match=re.escape("a.json: [3]: a record is longer than 2 GB")):
+        demand_size(MOST_BYTES + 1, sys.maxsize, "a.json: [3]")
+    with pytest.raises(RecordTooWide):
+        demand_size(MOST_BYTES + 1, 64_000_000, "a.json: [3]")
+
+
+def test_a_broken_document_that_is_one_record_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(FatalConnectorError, match=r"t\.json: broken JSON: expected ':'"):
+        records_of(document(tmp_path / "t.json", '{"a" 1}'))
 
 
 def test_a_value_that_does_not_fit_is_told_with_its_place_in_the_array(tmp_path: Path) -> None:

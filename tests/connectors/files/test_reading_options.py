@@ -169,7 +169,7 @@ def numbered(kind: type[FileSource]) -> tuple[str, str]:
     return "jsonl", "".join(f'{{"n": {number}}}\n' for number in range(20_000))
 
 
-@pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
+@pytest.mark.parametrize("kind", [CSVSource, JSONLSource, JSONSource])
 @pytest.mark.parametrize(("pack", "end"), [(gzip.compress, "gz"), (bz2.compress, "bz2")])
 def test_what_is_compressed_and_does_not_say_so_is_told(
     tmp_path: Path, kind: type[FileSource], pack: Callable[[bytes], bytes], end: str
@@ -177,6 +177,14 @@ def test_what_is_compressed_and_does_not_say_so_is_told(
     (tmp_path / "a.txt").write_bytes(pack(b'{"id": 1}\n'))
     with pytest.raises(ConnectorError, match=rf"a\.txt.*let its name end in \.{end}"):
         records_of(source_of(tmp_path / "a.txt", kind))
+
+
+@pytest.mark.parametrize("kind", [JSONLSource, JSONSource])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_json_in_an_encoding_of_wider_signs_is_told(tmp_path: Path, kind: type[FileSource], encoding: str) -> None:
+    (tmp_path / "a.json").write_text('{"id": "é"}\n', encoding)
+    with pytest.raises(FatalConnectorError, match=f"it is {encoding[:6].upper()}: save it in UTF-8, as JSON is"):
+        records_of(source_of(tmp_path / "a.json", kind))
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
@@ -194,12 +202,10 @@ def test_a_damaged_archive_is_an_error_that_names_the_file(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("kind", [CSVSource, JSONLSource])
-def test_an_error_of_a_decoder_that_is_of_no_class_of_its_own_names_the_file(
-    tmp_path: Path, kind: type[FileSource]
-) -> None:
+def test_a_file_of_bzip2_with_an_empty_member_is_told_as_such(tmp_path: Path, kind: type[FileSource]) -> None:
     suffix, text = numbered(kind)
     (tmp_path / f"a.{suffix}.bz2").write_bytes(bz2.compress(text.encode()) + bz2.compress(b"") * 2)
-    with pytest.raises(FatalConnectorError, match=rf"a\.{suffix}\.bz2: cannot be read: "):
+    with pytest.raises(FatalConnectorError, match=rf"a\.{suffix}\.bz2: cannot be read: one of .* empty"):
         records_of(source_of(tmp_path / f"a.{suffix}.bz2", kind))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ftplib
+import gzip
 import logging
 import socket
 import threading
@@ -241,19 +242,44 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_folder_over_http_is_refused_and_a_file_is_read(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.csv").write_text("n\n1\n")
-    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
+@contextmanager
+def web_of(folder: Path) -> Iterator[str]:
+    """Serve a folder, and give its URL."""
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=web.serve_forever, args=(0.01,))
     thread.start()
     try:
-        url = f"http://127.0.0.1:{web.server_port}/data"
-        for folder in (url, f"{url}/"):
-            with pytest.raises(ConnectorConfigError, match="a folder over http cannot be listed"):
-                CSVSource({"path": folder}, tmp_path).discover()
-        assert records_of(CSVSource({"path": f"{url}/a.csv"}, tmp_path)) == [{"n": 1}]
+        yield f"http://127.0.0.1:{web.server_port}"
     finally:
         web.shutdown()
         thread.join()
         web.server_close()
+
+
+def test_a_folder_over_http_is_refused_and_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("n\n1\n")
+    with web_of(tmp_path) as url:
+        for folder in (f"{url}/data", f"{url}/data/"):
+            with pytest.raises(ConnectorConfigError, match="a folder over http cannot be listed"):
+                CSVSource({"path": folder}, tmp_path).discover()
+        assert records_of(CSVSource({"path": f"{url}/data/a.csv"}, tmp_path)) == [{"n": 1}]
+
+
+SIGNED = "X-Amz-Credential=AK/20260101/eu/s3/aws4_request&list=*&X-Amz-Signature=SECRET.x"
+
+
+def test_a_file_over_http_is_called_by_its_name_and_no_query_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n")
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"n\n1\nx\n"))
+    with web_of(tmp_path) as url:
+        source = CSVSource({"path": f"{url}/a.csv?{SIGNED}", "file_columns": True}, tmp_path)
+        assert [stream.name for stream in source.discover()] == ["a"]
+        assert [(record["n"], record["_file"]) for record in records_of(source)] == [(1, "a.csv")]
+        assert source.identity() == CSVSource({"path": f"{url}/a.csv"}, tmp_path).identity()
+        packed = CSVSource({"path": f"{url}/b.csv.gz?{SIGNED}", "types": {"n": "int64"}}, tmp_path)
+        assert [stream.name for stream in packed.discover()] == ["b"]
+        with pytest.raises(FatalConnectorError, match=r"/b\.csv\.gz:3: column 'n'"):
+            records_of(packed)
+        with pytest.raises(ConnectorConfigError, match=r"/gone\.csv: no such file$"):
+            CSVSource({"path": f"{url}/gone.csv?{SIGNED}"}, tmp_path).discover()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.objects import _entry
 from syncblocks.connectors.files.paths import DataFile
@@ -64,3 +68,22 @@ def test_names_and_times_of_any_kind_are_compared() -> None:
     assert found(file_read(torn), file_read(plain)._replace(modified="once")) == [plain.name], "no time that is known"
     assert found(file_read(torn), file_read(plain)._replace(modified="2026-04-01T12:00:00+02:00")) == []
     assert found() == [plain.name, torn.name]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there every name is UTF-8")
+@pytest.mark.parametrize("is_column", [True, False])
+def test_a_name_that_is_no_text_is_told_where_it_is_to_be_kept(tmp_path: Path, is_column: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "torn\udcff.csv").write_text("id\n1\n")
+    tracked = {"replication_method": "INCREMENTAL", "bookmark_properties": ["_file_modified"]}
+    document = {
+        "pipeline": "p",
+        "source": {
+            "connector": "csv",
+            "config": {"path": "data", "streams": {"all": "*.csv"}, "file_columns": is_column},
+        },
+        "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+        "streams": [{"stream": "all", "write_disposition": "append", **({} if is_column else tracked)}],
+    }
+    (stream,) = run_pipeline(load_pipeline(document, folder=tmp_path)).streams
+    assert re.search(r"torn\\udcff\.csv' has bytes that are no UTF-8: rename it", stream.error or ""), stream

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import duckdb
 import pytest
 import yaml
 
-from syncblocks import RunResult, run_pipeline
+from syncblocks import RunResult, load_pipeline, run_pipeline
 from tests.conftest import RunCLI
 
 
@@ -77,6 +80,27 @@ def test_numbers_are_decimals_and_grow_with_later_files(bench: Bench, run_cli: R
     bench.stream |= {"on_rejected": "keep", "max_rejected": 3}
     bench.succeeds()
     assert bench.column()[1][-1] == Decimal(1)
+
+
+@pytest.mark.parametrize("destination", ["sqlite", "csv"])
+@pytest.mark.parametrize("connector", ["csv", "jsonl"])
+def test_a_destination_without_such_decimals_keeps_the_text(tmp_path: Path, connector: str, destination: str) -> None:
+    bench = Bench(tmp_path, connector)
+    document = yaml.safe_load(bench.file().read_text())
+    document["destination"] = {"connector": destination, "config": {"path": "out"}}
+    document["streams"][0]["write_disposition"] = "replace"
+    long = "0." + "1" * 60
+    for values in (["1.50", "", "0.1"], ["1.50", long, "0.10", "-2"]):
+        bench.write(*values)
+        result = run_pipeline(load_pipeline(document, folder=tmp_path))
+        assert (result.status, result.streams[0].error) == ("success", None)
+        if destination == "sqlite":
+            with closing(sqlite3.connect(tmp_path / "out")) as database:
+                found = [value for (value,) in database.execute("select v from t order by id")]
+        else:
+            with (tmp_path / "out" / "t.csv").open() as file:
+                found = [record["v"] or None for record in csv.DictReader(file)]
+        assert found == [value or None for value in values]
 
 
 def test_integers_that_get_fractions_become_a_decimal(bench: Bench) -> None:
