@@ -91,7 +91,7 @@ def root() -> None:
     A pipeline is one YAML file. FILE may be left out where the current folder holds exactly one.
 
     \b
-    Exit codes: 0 done; 1 a stream failed or was cancelled, or source or destination cannot be reached;
+    Exit codes: 0 done; 1 a stream failed or was cancelled, or source, destination or run store cannot be reached;
     2 nothing ran: the configuration or the command is wrong, or the pipeline is already running;
     3 synced, but a callback is dead or still due; 130/143/129 interrupted.
     """

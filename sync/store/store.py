@@ -126,7 +126,8 @@ class Store:
 
         Raises:
             ConfigError: the URL names no store, or its driver is not installed.
-            StateError: it cannot be reached, is damaged, on a network file system, or newer than this program.
+            StoreUnreachable: it cannot be reached or made.
+            StateError: its credentials are wrong, it is damaged, on a network file system, or newer than this program.
         """
         database = open_database(url, clock=clock or Clock(), folder=folder)
         return cls(database, owner or current_owner(), liveness)

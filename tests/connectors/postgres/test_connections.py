@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ from syncblocks.connectors.errors import (
 )
 from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.settings import PostgresSettings
+from syncblocks.connectors.postgres.failures import connect_failure
+from syncblocks.connectors.postgres.settings import PostgresSettings, parse_address
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
@@ -302,6 +304,30 @@ def test_wrong_settings_and_places_that_do_not_exist_are_config_errors(postgres_
         PostgresSource({"url": "postgresql://postgres@127.0.0.1:1/postgres"}, Path()).check()
     with pytest.raises(ConnectorConfigError, match="schema"):
         PostgresSource({"url": postgres_url, "schemas": "x"}, Path())
+
+
+def test_tls_that_the_server_lacks_is_a_config_error_whatever_the_driver() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+
+        def refuse() -> None:
+            for _ in range(2):
+                with server.accept()[0] as connection:
+                    connection.recv(8)
+                    connection.sendall(b"N")
+
+        refusing = thread.submit(refuse)
+        url = f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/db?sslmode=require"
+        with pytest.raises(ConnectorConfigError, match="SSL"):
+            PostgresSource({"url": url}, Path()).check()
+        with pytest.raises(ConnectorConfigError, match="SSL"):
+            AsyncpgSession(PostgresSettings(url=url).address, "begin")
+        refusing.result(10)
+
+
+def test_a_server_whose_name_sounds_like_a_mistake_is_retriable() -> None:
+    text = 'connection to server at "password.invalid" (10.0.0.1), port 5432 failed: Connection refused'
+    address = parse_address("postgresql://me@password.invalid/crm")
+    assert isinstance(connect_failure(OSError(text), address), RetriableError)
 
 
 @pytest.mark.parametrize("role", ["login", "nologin"])
