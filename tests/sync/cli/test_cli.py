@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -463,6 +464,17 @@ def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 0
     assert rows(tmp_path, "select count(*) from customers") == [(CUSTOMERS.count("\n") - 1,)]
+
+
+@pytest.mark.parametrize(("args", "completion"), [(["--help"], ""), (["--version"], ""), ([], "bash_source")])
+def test_help_that_nobody_reads_is_no_error(tmp_path: Path, args: list[str], completion: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = str(Path(sys.executable).with_name("syncblocks"))
+    environment = {**os.environ, "_SYNCBLOCKS_COMPLETE": completion}
+    with os.fdopen(writing, "wb") as stdout:
+        done = subprocess.run([script, *args], env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_missing_folder_is_the_mistake_of_the_block_that_names_it(run_cli: RunCLI, tmp_path: Path) -> None:
