@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 
@@ -28,6 +28,10 @@ class Owner:
     def of_held_run(cls) -> Owner:
         """Return the made-up owner of a held run: no process, so that its lease alone decides whether it lives."""
         return cls(host=socket.gethostname(), boot_id="", pid_namespace="", pid=0, started=secrets.randbits(62))
+
+    def departed(self) -> Owner:
+        """Return the owner of a run that this process has left: no process has it, so that its lease decides."""
+        return replace(self, boot_id="", pid_namespace="")
 
     def encode(self) -> str:
         """Return the form that the store keeps; equal for equal owners."""

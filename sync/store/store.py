@@ -44,6 +44,7 @@ class Store:
         self.standings = runs.standings
         self.is_owner = runs.is_owner
         self.owner_state = runs.owner_state
+        self.leave_run = runs.leave_run
         self.request_cancel = runs.request_cancel
         self.cancel_requested = runs.cancel_requested
         self.finish_run = runs.finish_run
