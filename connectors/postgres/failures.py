@@ -45,7 +45,7 @@ _CONFIG_TEXTS = (
     "unexpected spaces",
     "permission denied",
     "not permitted to log in",
-    "root certificate",
+    "certificate",
     "server does not support SSL",
     "rejected SSL upgrade",  # asyncpg says so
 )

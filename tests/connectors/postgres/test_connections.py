@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -322,6 +323,29 @@ def test_tls_that_the_server_lacks_is_a_config_error_whatever_the_driver() -> No
         with pytest.raises(ConnectorConfigError, match="SSL"):
             AsyncpgSession(PostgresSettings(url=url).address, "begin")
         refusing.result(10)
+
+
+def test_a_certificate_of_another_name_is_a_config_error() -> None:
+    address = parse_address("postgresql://me@127.0.0.1/crm?sslmode=verify-full")
+    for text in (  # of libpq and of asyncpg
+        'server certificate for "localhost" does not match host name "127.0.0.1"',
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: IP address mismatch",
+    ):
+        assert isinstance(connect_failure(OSError(text), address), ConnectorConfigError)
+
+
+def test_a_password_that_is_escaped_in_its_file_is_left_to_libpq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raw wire's driver does not undo the escapes: `check` could log in, and `run` could not."""
+    file = tmp_path / "pgpass"
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    address = parse_address("postgresql://me@db/crm")
+    file.write_text("db:5432:crm:me:plain\n")
+    assert address.is_plain
+    file.write_text("db:5432:crm:me:colon\\:ed\n")
+    assert not address.is_plain
+    assert replace(address, password="given").is_plain
 
 
 def test_a_server_whose_name_sounds_like_a_mistake_is_retriable() -> None:
