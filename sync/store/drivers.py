@@ -265,7 +265,7 @@ class Postgres(Driver):
         """See `Driver`."""
         from syncblocks.connectors.postgres.failures import is_misconfigured
 
-        return is_misconfigured(getattr(error, "sqlstate", None) or "", str(error))
+        return isinstance(error, self._psycopg.Error) and is_misconfigured(error.sqlstate or "", str(error))
 
     def sql(self, statement: str) -> str:
         """Name values in the style of psycopg, and qualify each table with its schema."""
