@@ -53,6 +53,10 @@ class MaskedOutput:
             self._has_bytes = False
             self._stream.flush()
 
+    def close(self) -> None:
+        """Flush: the stream is the engine's, which goes on."""
+        self.flush()
+
     def _put(self, text: str) -> None:
         if not self._has_bytes:
             self._stream.write(self._redact(text))
@@ -87,6 +91,10 @@ class MaskedBytes:
 
     def flush(self) -> None:
         """Write the incomplete line."""
+        self._output.flush()
+
+    def close(self) -> None:
+        """Flush: the stream is the engine's, which goes on."""
         self._output.flush()
 
     def __getattr__(self, name: str) -> Any:

@@ -74,9 +74,15 @@ class ConfigError(SyncError):
 
 
 class StateError(SyncError):
-    """The ledger or the run store cannot be used: another source, a newer version, a table of another program."""
+    """The ledger or the run store cannot be used: another source, a newer version, wrong credentials."""
 
     code: ClassVar[str] = "state"
+
+
+class StoreUnreachable(StateError):
+    """The run store cannot be reached, or fails: its server is down, its disk is full, it may not be written."""
+
+    code: ClassVar[str] = "store"
 
 
 class ExecutorError(SyncError):

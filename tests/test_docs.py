@@ -33,7 +33,7 @@ from syncblocks.sync.config.blocks import (
     TransformerBlock,
 )
 from syncblocks.sync.config.executor import ExecutorSettings, SecuritySettings
-from syncblocks.sync.errors import AlreadyRunning, ConfigError, ExecutorError, StateError
+from syncblocks.sync.errors import AlreadyRunning, ConfigError, ExecutorError, StateError, StoreUnreachable
 from syncblocks.sync.plan.selection import NoStream
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
 
@@ -211,7 +211,8 @@ def test_each_fact_of_a_result_has_a_row(kind: type) -> None:
 
 
 def test_the_codes_of_errors_are_those_of_classes() -> None:
-    kinds = (ConfigError, NoStream, AlreadyRunning, StateError, ExecutorError, PipelineFailed, TryLater)
+    raised = (ConfigError, NoStream, AlreadyRunning, StateError, StoreUnreachable, ExecutorError, TryLater)
+    kinds = (*raised, PipelineFailed)
     assert set(tables(section("docs/python.md", "Errors"))[0]) == {kind.code for kind in kinds}
 
 

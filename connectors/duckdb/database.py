@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,8 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
     try:
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                _make(path)
         root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings, memory_limit))
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
@@ -274,6 +277,18 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
     except duckdb.Error as error:
         raise sort_error(error, path) from error
     return root
+
+
+def _make(path: Path) -> None:
+    """Make a file as a whole: of a full disk, or a kill, DuckDB would leave one that it does not open again."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
+    try:
+        duckdb.connect(str(draft)).close()
+        # Another process may have made it first; and where the file system has no links, DuckDB makes it in its place.
+        with suppress(OSError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _version() -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 
@@ -58,7 +59,26 @@ _OF_A_TRIGGER = {1442, 1644}
 _DENIED = {1142, 1143, 1227}
 
 #: Wrong credentials, database or privileges to connect.
-_CONFIG = {1044, 1045, 1049, 1130, 1251, 1698, 1820, 1862, 2026, 2054, 2059}
+_CONFIG = {
+    _NO_PRIVILEGE := 1044,  # on the database
+    1045,
+    1049,
+    1130,
+    1251,
+    1698,
+    1820,
+    1862,
+    2026,
+    2054,
+    2059,
+    3118,  # account locked
+    3955,  # blocked after failed logins
+    4150,  # the same of MariaDB
+    4151,  # account locked, of MariaDB
+}
+
+#: What the server says of a user without any privilege on the database.
+_DATABASE_DENIED = re.compile(r"user ('.*'@'.*') to database '(.*)'")
 
 #: What a record's values cause; of other errors no record is at fault.
 _OF_A_RECORD = {
@@ -149,6 +169,8 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
         is_config = True
     elif is_broken(error):
         return _as_broken(error, address)
+    if number == _NO_PRIVILEGE and (denied := _DATABASE_DENIED.search(text)):
+        text += f"; an administrator runs at least: grant select on `{denied[2]}`.* to {denied[1]}"
     if is_config:
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
     return RetriableError(f"cannot connect to {place}: {text}", connector="mysql")

@@ -387,11 +387,11 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
 
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
+    arguments = address.driver_arguments()  # also reads the files of certificates
     try:
         connect = pymysql.connect if address.may_get_full_login else pymysql_connection()
-        # Also reads the files of certificates.
         connection = connect(
-            **address.driver_arguments(),
+            **arguments,
             database=database,
             charset="utf8mb4",
             local_infile=False,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pydantic import Field, PositiveInt, SecretStr, model_validator
 
+from ..errors import ConnectorConfigError
 from ..network import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S
 from ..settings import choice
 from ..sql import address as shared
@@ -130,14 +133,26 @@ class Address(shared.Address):
         """
         if not any(name.startswith("ssl_") for name in self.parameters):
             return None
-        context = ssl.create_default_context(cafile=self.parameters.get("ssl_ca"))
+        with self._files_of("ssl_ca"):
+            context = ssl.create_default_context(cafile=self.parameters.get("ssl_ca"))
         # The certificates that MySQL makes for itself would not pass.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.check_hostname = self.is_verified and self._is_on("ssl_verify_identity", True)
         context.verify_mode = ssl.CERT_REQUIRED if self.is_verified else ssl.CERT_NONE
         if "ssl_cert" in self.parameters:
-            context.load_cert_chain(self.parameters["ssl_cert"], self.parameters.get("ssl_key"))
+            with self._files_of("ssl_cert", "ssl_key"):
+                context.load_cert_chain(self.parameters["ssl_cert"], self.parameters.get("ssl_key"))
         return context
+
+    @contextmanager
+    def _files_of(self, *names: str) -> Iterator[None]:
+        """Name the files that cannot be read, which the error does not."""
+        try:
+            yield
+        except OSError as error:
+            files = ", ".join(f"{name}={self.parameters[name]}" for name in names if name in self.parameters)
+            reason = error.strerror or error
+            raise ConnectorConfigError(f"url: {files}: {reason}", connector="mysql", key="url") from error
 
     def driver_arguments(self) -> dict[str, Any]:
         """Return what the driver takes."""
@@ -145,7 +160,8 @@ class Address(shared.Address):
             "host": self.host or "localhost",
             "port": self.port,
             "user": self.user or None,
-            "password": self.password,
+            # Of text the driver would make Latin-1.
+            "password": self.password.encode("utf-8", "surrogateescape"),
             "connect_timeout": self.connect_timeout_s,
         }
         if "unix_socket" in self.parameters:

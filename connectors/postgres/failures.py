@@ -45,9 +45,13 @@ _CONFIG_TEXTS = (
     "unexpected spaces",
     "permission denied",
     "not permitted to log in",
-    "root certificate",
+    "certificate",
     "server does not support SSL",
+    "rejected SSL upgrade",  # asyncpg says so
 )
+
+#: A name in a message, such as that of a host: it may hold any of these texts.
+_QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 
 #: A host without an address: it cannot be reached, like one that refuses; but another try at once cannot help.
 _UNKNOWN_HOST = ("could not translate host name", "Name or service not known")
@@ -83,12 +87,17 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     place = address.identity()
     if not sqlstate and any(part in text for part in _UNKNOWN_HOST):
         return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres")
-    is_config = sqlstate.startswith((*_CONFIG, "42501")) or (
-        not sqlstate and any(part in text for part in _CONFIG_TEXTS)
-    )
-    if is_config and "starting up" not in text:
+    if is_misconfigured(sqlstate, text):
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     return RetriableError(f"cannot connect to {place}: {text}", connector="postgres")
+
+
+def is_misconfigured(sqlstate: str, text: str) -> bool:
+    """Whether a connection was refused for what its settings say; another try cannot help."""
+    if sqlstate:
+        return sqlstate.startswith((*_CONFIG, "42501"))
+    said = _QUOTED.sub("", text)
+    return any(part in said for part in _CONFIG_TEXTS) and "starting up" not in said
 
 
 def failure(error: Exception, address: Address, *, is_lost: bool = False) -> ConnectorError:
@@ -142,4 +151,4 @@ def _text(error: Exception, address: Address) -> str:
     return address.scrub(" ".join(kept).strip())
 
 
-__all__ = ["connect_failure", "failure", "interrupted"]
+__all__ = ["connect_failure", "failure", "interrupted", "is_misconfigured"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -86,7 +88,8 @@ class Address(shared.Address):
     @property
     def is_plain(self) -> bool:
         """Tell whether drivers other than libpq understand all of it."""
-        return "," not in self.host and set(self.parameters) <= _RAW_PARAMETERS
+        is_known = "," not in self.host and set(self.parameters) <= _RAW_PARAMETERS
+        return is_known and (bool(self.password) or not _has_escapes())
 
     @property
     def is_verified(self) -> bool:
@@ -115,6 +118,15 @@ class Address(shared.Address):
         """Return the place without credentials, spelled the same however it was given."""
         port = "" if self.port in ("", "5432") else f":{self.port}"
         return f"postgres://{self.place}{port}/{self.dbname or self.user}"
+
+
+def _has_escapes() -> bool:
+    """Tell whether the file of passwords holds a backslash: asyncpg leaves the escapes in a password."""
+    try:
+        file = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
+        return b"\\" in file.read_bytes()
+    except (OSError, RuntimeError):  # there is none, or no home
+        return False
 
 
 def parse_address(url: str) -> Address:

@@ -160,6 +160,8 @@ class SQLAlchemySettings(Settings):
                 limits |= LIBPQ if _libpq_version(driver) >= LIBPQ_SINCE else {}
         elif driver in _SOCKETS:
             limits = {"connect_timeout": self.connect_timeout_s}
+            if url.password:  # of text the driver would make Latin-1
+                limits["password"] = url.password.encode("utf-8", "surrogateescape")
             if not self._is_verified_mysql(url):
                 limits["auth_plugin_map"] = pymysql_plugins()
         return {name: value for name, value in limits.items() if name not in url.query} | {

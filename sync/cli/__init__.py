@@ -120,7 +120,7 @@ def root() -> None:
     \b
     Exit codes:
       0  done
-      1  a stream failed or was cancelled, or a side cannot be reached
+      1  a stream failed or was cancelled, or a database cannot be reached
       2  nothing ran: the configuration or the command is wrong,
          or the pipeline is already running
       3  synced, but a callback is dead or still due
@@ -131,9 +131,16 @@ def root() -> None:
 def invoke(args: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     console = Console(is_json="--json" in args, is_debug="--debug" in args)
+    stdout = sys.stdout
     try:
         returned: Any = root.main(list(args), prog_name="syncblocks", standalone_mode=False, obj=console)
         code = returned if isinstance(returned, int) else 0
+    except BrokenPipeError:  # click writes completions
+        code = 0
+    except SystemExit:  # click writes help; if nobody reads it, it replaces the stream and raises this
+        if sys.stdout is stdout:
+            raise
+        code = 0
     except Exception as error:  # each error becomes one message and an exit code
         code = console.fail(error)
     except KeyboardInterrupt as error:

@@ -123,10 +123,9 @@ def _engine(error: BaseException) -> Problem | None:
             details=_place(error) | ({"others": others} if others else {}),
         )
     if isinstance(error, SyncError):
-        # An unreadable ledger means that the destination cannot be reached; after most other errors nothing ran.
-        return _problem(
-            error.code, str(error), 1 if error.code in ("ledger", "transformer", "transform") else NOTHING_RAN
-        )
+        # Ledger or run store cannot be reached, or a tested function raised; after most other errors nothing ran.
+        exit_code = 1 if error.code in ("ledger", "store", "transformer", "transform") else NOTHING_RAN
+        return _problem(error.code, str(error), exit_code)
     return None
 
 

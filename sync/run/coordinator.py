@@ -9,9 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 
 from syncblocks.connectors.incremental.bookmarks import values
 
+from ..errors import SyncError
 from ..flow.feed import Budget
 from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
 from ..plan.plan import Plan, PlannedStream
@@ -59,6 +61,7 @@ class Coordinator:
         self._memory = budget_bytes(self._pipeline.memory)
         budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
         self._is_refused = False
+        self._is_interrupted = False
         self._stop_reason = ""
         self._has_failed = False
         planned = {stream.name: stream for stream in plan.streams}
@@ -83,9 +86,16 @@ class Coordinator:
         self._is_remote = not isinstance(self._executor, Threads)
 
     def execute(self, concurrency: int | None) -> None:
-        """Run every stream to its end, or until the run is stopped."""
+        """Run every stream to its end, or until the run is stopped.
+
+        What is raised here was caused by no stream, such as the exit of a signal handler: the streams in flight are
+        ended first.
+        """
         try:
             self._execute(concurrency)
+        except BaseException:
+            self._end_streams()
+            raise
         finally:
             self._executor.close()
 
@@ -195,7 +205,7 @@ class Coordinator:
         return not self._pipeline.allow_blocks_to_fail and (self._has_failed or _has_failed(self._members()))
 
     def _is_asked(self) -> bool:
-        return self._is_stopping() or self._lease.is_cancelled
+        return self._is_interrupted or self._is_stopping() or self._lease.is_cancelled
 
     def _stop(self) -> None:
         """Stop claiming, and cancel the streams in flight."""
@@ -204,7 +214,7 @@ class Coordinator:
             self._store.request_stop(self._run.id)
         except LostRun:
             self._lease.lose()
-        for member in self._members():
+        for member in self._open_members():
             member.cancel(self._stop_reason)
 
     def _reason(self) -> str:
@@ -217,6 +227,22 @@ class Coordinator:
             return f"another stream failed: {failed[0]}"
         late = [run.name for run in self.runs if run.has_ended and run.status == CANCELLED]
         return f"another stream timed out: {', '.join(late[:1])}"
+
+    def _end_streams(self) -> None:
+        """Stop the run, and end the streams in flight as far as source, destination and run store answer in time."""
+        self._is_interrupted = True
+        self._waiting.clear()
+        with suppress(SyncError):
+            self._stop()
+        end = time.monotonic() + GRACE_S
+        while (left := self._open_members()) and time.monotonic() < end:
+            time.sleep(0.02)
+        for member in left:
+            self._abandon(member)
+        wait(self._abandoned.values(), timeout=STOP_S - GRACE_S)
+
+    def _open_members(self) -> list[Member]:
+        return [member for member in self.runs if not member.has_ended]
 
     def _give_up(self) -> None:
         """End the streams in flight without whoever runs them, and wait until each is closed.

@@ -54,7 +54,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
         try:
             bookmarks[run.name] = run.begin(attempt)
             run.fill()
-        except Exception as error:  # an error of a connector ends this stream only
+        except BaseException as error:  # an error of a connector ends this stream only
             errors[run.name] = error
     ready = [run for run in runs if run.name not in errors]
     if not ready:
@@ -130,7 +130,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
                 feed = Feed(stream.name, run.context.budget, stream.key_properties)
                 start_reading_ranges(opened, reading.readers, feed)
                 run.load(feed)
-    except Exception as error:  # decided in StreamRun.end
+    except BaseException as error:  # decided in StreamRun.end
         errors[run.name] = error
     else:
         errors[run.name] = None
@@ -140,7 +140,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
 def _try_load(run: StreamRun, feed: Feed, errors: dict[str, BaseException | None]) -> None:
     try:
         run.load(feed)
-    except Exception as error:  # decided in StreamRun.end
+    except BaseException as error:  # decided in StreamRun.end; an exit ends no thread either
         errors[run.name] = error
     else:
         errors[run.name] = None

@@ -38,7 +38,7 @@ from .executors.threads import Threads
 from .lease import Lease
 from .masked_output import masked_output
 from .progress import GuardedProgress, Progress
-from .recovery.leftovers import clear_leftovers, recover
+from .recovery.leftovers import clear_leftovers, close_left_streams, leave, recover
 from .recovery.takeover import ASK_AGAIN_S
 from .results import RunResult, StreamResult, StreamResults
 from .run_options.options import RunOptions, plan_with_options
@@ -212,12 +212,15 @@ class Runner:
         self.session = open_session(pipeline)
         self.session.prepare()
         self.signals: list[int] = [] if signals is None else signals
-        self.session.is_stopping = lambda: bool(self.signals)
+        self.session.is_stopping = self.is_stopping
         self._is_inline = inline_callbacks
         self._store: Store | None = None
         self._outbox: Outbox | None = None
         self._dispatcher: Dispatcher | NullDispatcher | None = None
         self.run_ids: list[int] = []
+        #: The run that this process has and has not finished.
+        self._unfinished_run: PipelineRun | None = None
+        self._is_interrupted = False
         self._watch: Watch | None = None
         self._engine: OpenedEngine | None = None
         self._stack = ExitStack()
@@ -233,11 +236,19 @@ class Runner:
                 self._dispatcher.close(grace_s=self._grace_s)
             if self._outbox is not None:
                 self._outbox.close()
+            if self._unfinished_run is not None:
+                leave(self.store, self._unfinished_run)
             self.session.close()
             if self._store is not None:
                 self._store.close()
             if self._engine is not None:
                 self._engine.close()
+        if error[0] is None:
+            self.progress.raise_exit()
+
+    def is_stopping(self) -> bool:
+        """Whether a signal, an exit of the progress or an interruption stops the run."""
+        return bool(self.signals) or self._is_interrupted or self.progress.exit is not None
 
     @property
     def _grace_s(self) -> float:
@@ -270,7 +281,7 @@ class Runner:
             if Store.exists(self.pipeline.store_url):
                 self.open_store()
                 self.clear_up()
-            if self.signals:
+            if self.is_stopping():
                 return self.result(None, CANCELLED, ())
             latest = self._latest()
             plan = self.make_plan(self._chosen())
@@ -288,25 +299,48 @@ class Runner:
 
     def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
         with Lease(self.store, run.id) as lease:
-            if isinstance(plan, ErrorInfo):
-                return self._fail_before_first(run, plan)
             try:
-                order = self.order
-                is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
-                clear_leftovers(
-                    self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.given.full_refresh
-                )
-            except (ConnectorError, LedgerUnreadable) as error:
-                return self._fail_before_first(run, self._error_info(error))
-            if self.pipeline.before and self.order.repairs is None:
-                from .before import run_before_pipeline  # few pipelines need it
+                return self._executed(run, plan, lease)
+            except BaseException as error:
+                self._end_interrupted(run, self._reason(plan, error))
+                raise
 
-                try:
-                    run_before_pipeline(self.session, lambda: bool(self.signals) or lease.is_cancelled)
-                except ConnectorError as error:
-                    return self._fail_before_first(run, self._error_info(error))
-            self.progress.run_started(run, plan)
-            return self.run_streams(run, plan, lease)
+    def _reason(self, plan: Plan | ErrorInfo, error: BaseException) -> ErrorInfo | None:
+        """Return why a run that was interrupted has failed; None: it was cancelled, by the exit of a signal handler."""
+        if isinstance(plan, ErrorInfo):
+            return plan
+        return self._error_info(error) if isinstance(error, Exception) else None
+
+    def _end_interrupted(self, run: PipelineRun, reason: ErrorInfo | None) -> None:
+        """End a run in which something was raised that no stream has caused; its events get one try each."""
+        self._is_interrupted = True
+        try:
+            self.store.request_stop(run.id)
+            close_left_streams(self.store, run, self.session.destination, is_crash=False)
+            self.deliver(self.store.end_attempt(run.id, error=reason), (), None)
+        except (SyncError, ConnectorError) as second:
+            log.warning("run %s stays open, the next start recovers it: %s", run.id, second)
+
+    def _executed(self, run: PipelineRun, plan: Plan | ErrorInfo, lease: Lease) -> RunResult:
+        if isinstance(plan, ErrorInfo):
+            return self._fail_before_first(run, plan)
+        try:
+            order = self.order
+            is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
+            clear_leftovers(
+                self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.given.full_refresh
+            )
+        except (ConnectorError, LedgerUnreadable) as error:
+            return self._fail_before_first(run, self._error_info(error))
+        if self.pipeline.before and self.order.repairs is None:
+            from .before import run_before_pipeline  # few pipelines need it
+
+            try:
+                run_before_pipeline(self.session, lambda: self.is_stopping() or lease.is_cancelled)
+            except ConnectorError as error:
+                return self._fail_before_first(run, self._error_info(error))
+        self.progress.run_started(run, plan)
+        return self.run_streams(run, plan, lease)
 
     def run_streams(self, run: PipelineRun, plan: Plan, lease: Lease) -> RunResult:
         """Run what is planned, to the last callback."""
@@ -318,7 +352,7 @@ class Runner:
             self.progress,
             lease,
             notify=self.dispatcher.notify,
-            is_stopping=lambda: bool(self.signals),
+            is_stopping=self.is_stopping,
             make_executor=self._make_executor(lease),
         )
         coordinator.execute(self.order.concurrency)
@@ -387,17 +421,19 @@ class Runner:
             self.drain(self.pipeline.drain_s)
             return None
         self.run_ids.append(recovered.id)
+        self._unfinished_run = recovered
         with Lease(self.store, recovered.id):
             self.dispatcher.notify()
             self.drain(self.pipeline.drain_s)
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
+            self._unfinished_run = None
         with suppress(SyncError):  # what a dead process offered to workers; a claim that stays is in nobody's way
             self.store.forget_ranges()
         return recovered
 
     def _recover(self) -> PipelineRun | None:
-        while not self.signals:
+        while not self.is_stopping():
             try:
                 return recover(self.store, self.pipeline.pipeline, self.session.destination, self.progress)
             except AlreadyRunning as error:
@@ -457,7 +493,7 @@ class Runner:
                     only=only,
                 )
             except RetriableError as error:  # such as a database file that another start has locked for its own plan
-                if not waits_s or self.signals:
+                if not waits_s or self.is_stopping():
                     raise
                 wait_s = waits_s.pop(0)
                 if len(waits_s) < retries:
@@ -466,7 +502,7 @@ class Runner:
 
     def _pause(self, wait_s: float) -> None:
         end_s = time.monotonic() + wait_s
-        while not self.signals and (left_s := end_s - time.monotonic()) > 0:
+        while not self.is_stopping() and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(left_s, 0.2))
 
     def _begin(self, planned: Plan | ErrorInfo) -> PipelineRun:
@@ -488,6 +524,7 @@ class Runner:
                 plan=recorded,
             )
         self.run_ids.append(run.id)
+        self._unfinished_run = run
         return run
 
     def worker_order(self, plan: Plan) -> dict[str, Any] | None:
@@ -520,17 +557,17 @@ class Runner:
     def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
-            reason = "not every stream could be ended in time" if self.signals else _UNREADABLE
+            reason = "not every stream could be ended in time" if self.is_stopping() else _UNREADABLE
             message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
-            if self.signals:
+            if self.is_stopping():
                 self.drain(SIGNAL_DRAIN_S)
             return self.result(run, FAILURE, results, message)
         if lease.is_lost:
             return self.result(run, FAILURE, results, "another process took this run over")
         ended = self.store.end_attempt(run.id)
         self.progress.run_ended(ended)
-        if self.order.repairs is None and not self.signals:  # `verify --repair` compares by itself
+        if self.order.repairs is None and not self.is_stopping():  # `verify --repair` compares by itself
             results = verified(results, runs, self.session, self.store, self.progress)
         return self.deliver(ended, results, None)
 
@@ -544,6 +581,7 @@ class Runner:
         # Closed before due deliveries are counted: a running call may still end.
         self.dispatcher.close(grace_s=self._grace_s)
         self.store.finish_run(run.id)
+        self._unfinished_run = None
         return self.result(run, run.status, results, error)
 
     def drain(self, limit_s: float) -> None:
@@ -551,13 +589,13 @@ class Runner:
         signals = len(self.signals)
         if signals > 1:
             return
-        if signals == 1:
+        if self.is_stopping():
             if self._watch is not None:
                 self._watch.allow(SIGNAL_DRAIN_S + END_S)
             self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
             return
-        is_empty = self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > signals)
-        if not is_empty and len(self.signals) > signals:
+        is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping)
+        if not is_empty and self.is_stopping():
             self.drain(SIGNAL_DRAIN_S)
 
     def result(

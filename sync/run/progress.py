@@ -55,11 +55,16 @@ class Progress:
 
 
 class GuardedProgress(Progress):
-    """Hands calls on to another progress; of the errors of each of its methods the first one is a warning."""
+    """Hands calls on to another progress; of the errors of each of its methods the first one is a warning.
+
+    What is no `Exception`, such as SystemExit, stops the run; whoever owns the run raises it when the run has ended.
+    """
 
     def __init__(self, inner: Progress) -> None:
         self._inner = inner
         self._told = set[str]()
+        #: The first exit, if a method has raised one.
+        self.exit: BaseException | None = None
 
     def _hand_on(self, method: str, *args: Any, **kwargs: Any) -> None:
         try:
@@ -69,6 +74,13 @@ class GuardedProgress(Progress):
                 self._told.add(method)
                 name = f"{type(self._inner).__name__}.{method}"
                 log.warning("progress: %s: %s: %s", name, type(error).__name__, error, exc_info=log.isEnabledFor(10))
+        except BaseException as error:  # it may have been raised in a thread that must end its stream first
+            self.exit = self.exit or error
+
+    def raise_exit(self) -> None:
+        """Raise the exit, if there was one."""
+        if self.exit is not None:
+            raise self.exit
 
 
 def _handing_on(method: str) -> Callable[..., None]:

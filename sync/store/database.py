@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..clock import Clock
-from ..errors import StateError
+from ..errors import StateError, StoreUnreachable
 from ..failpoints import failpoint
 from . import migrations
 from .connection import Conflict, Connection
@@ -45,7 +45,7 @@ class Database:
 
         Raises:
             Conflict: there is a row of the same key.
-            StateError: the database fails.
+            StoreUnreachable: the database fails.
         """
         self._check_process()
         failpoint(f"store.{name}.before")
@@ -60,7 +60,7 @@ class Database:
         """Open a short transaction that only reads.
 
         Raises:
-            StateError: the database fails.
+            StoreUnreachable: the database fails.
         """
         self._check_process()
         with self._errors(), self._transaction(is_writing=False) as connection:
@@ -119,7 +119,9 @@ class Database:
         except self.driver.conflicts as error:
             raise Conflict(str(error).strip()) from error
         except self.driver.errors as error:
-            raise StateError(f"run store {self.url}: {str(error).strip()}") from error
+            is_wrong = not self._pool.has_connected and self.driver.is_misconfigured(error)
+            kind = StateError if is_wrong else StoreUnreachable
+            raise kind(f"run store {self.url}: {str(error).strip()}") from error
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:
@@ -127,14 +129,15 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
 
     Raises:
         ConfigError: the URL names no store, or its driver is not installed.
-        StateError: it cannot be reached, is damaged, on a network file system, or newer than this program.
+        StoreUnreachable: it cannot be reached or made.
+        StateError: its credentials are wrong, it is damaged, on a network file system, or newer than this program.
     """
     place = locate(url, folder)
     if place.path is not None:
         try:
             ensure_file(place.path, lambda draft: _create(draft, clock))
         except OSError as error:
-            raise StateError(f"run store {place.path}: {error.strerror or error}") from error
+            raise StoreUnreachable(f"run store {place.path}: {error.strerror or error}") from error
     database = _database(place, clock)
     try:
         _migrate_if_needed(database)

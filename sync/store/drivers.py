@@ -85,6 +85,10 @@ class Driver(ABC):
         """Whether it was not connected because others have all connections."""
         return False
 
+    def is_misconfigured(self, error: BaseException) -> bool:
+        """Whether it was not connected for what the URL says, such as credentials or the name of a database."""
+        return False
+
     @abstractmethod
     def sql(self, statement: str) -> str:
         """Translate a statement (see `Connection`) into the dialect of the database."""
@@ -256,6 +260,12 @@ class Postgres(Driver):
         if not isinstance(error, self._psycopg.OperationalError):
             return False
         return error.sqlstate == "53300" or any(part in str(error) for part in _CROWDED)
+
+    def is_misconfigured(self, error: BaseException) -> bool:
+        """See `Driver`."""
+        from syncblocks.connectors.postgres.failures import is_misconfigured
+
+        return isinstance(error, self._psycopg.Error) and is_misconfigured(error.sqlstate or "", str(error))
 
     def sql(self, statement: str) -> str:
         """Name values in the style of psycopg, and qualify each table with its schema."""

@@ -12,11 +12,11 @@ from syncblocks.callbacks.protocols import Callbacks, Delivery, LeaseResult, Not
 from ..failpoints import failpoint
 from .connection import Answer, Connection, Row
 from .deliveries import Deliveries, write_try
-from .delivery_backoff import backoff_s
+from .delivery_backoff import BACKOFF_LAST_S, backoff_s
 from .event_kwargs import ask_event
 from .plans import Plans
 from .prefetch import Prefetch, Slot
-from .queue_sql import DUE, LEASED, LOOK, RIPEN
+from .queue_sql import DUE, LEASED, LOOK, RIPEN, RIPEN_STRAYED
 from .statements import update
 from .table_names import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
@@ -30,6 +30,7 @@ _ANY = 2**31 - 1
 LEASE_GRACE_S = 30.0
 #: When to look again for an event without a known time: a claim, a gate, another process.
 LOOK_AGAIN_S = 1.0
+_LONGEST = timedelta(seconds=BACKOFF_LAST_S)
 
 _LEASED_LOCKED = f"{LEASED} FOR UPDATE"
 _LEASE = update(
@@ -116,7 +117,8 @@ class Outbox:
             if row.is_leased or row.is_ready:
                 return None
             now = None if row.earliest is None else self._transactions.now(connection)
-            return None if now is not None and row.earliest <= now else _idle(row, now)
+            is_ripe = now is not None and not now < row.earliest <= now + _LONGEST
+            return None if is_ripe else _idle(row, now)
 
     def _lease(self, callback_block: str, slot: Slot) -> LeaseResult:
         queue = self._queue(callback_block)
@@ -135,6 +137,8 @@ class Outbox:
                     continue
                 void(connection, held, now, is_lost=not is_mine)
             delivery = self._lease_due(connection, queue, now)
+            if delivery is None and connection.changed(RIPEN_STRAYED, {**queue, "earliest": now + _LONGEST}):
+                delivery = self._lease_due(connection, queue, now)
             found = _idle(self._ask_look(connection, queue)(), now) if delivery is None else delivery
         slot.called = None if delivery is None else delivery.key
         return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.values import asdict, replace
 
 
 class Owner(Struct, frozen=True, kw_only=True):
@@ -30,6 +30,10 @@ class Owner(Struct, frozen=True, kw_only=True):
     def of_held_run(cls) -> Owner:
         """Return the made-up owner of a held run: no process, so that its lease alone decides whether it lives."""
         return cls(host=socket.gethostname(), boot_id="", pid_namespace="", pid=0, started=secrets.randbits(62))
+
+    def departed(self) -> Owner:
+        """Return the owner of a run that this process has left: no process has it, so that its lease decides."""
+        return replace(self, boot_id="", pid_namespace="")
 
     def encode(self) -> str:
         """Return the form that the store keeps; equal for equal owners."""

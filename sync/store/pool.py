@@ -40,7 +40,8 @@ class Pool:
         #: Idle, in use, and about to be opened.
         self._open = 0
         self._is_closed = False
-        self._has_connected = False
+        #: Whether any connection was made.
+        self.has_connected = False
         #: Since when the server has refused, and how often; no try before `_again`. Monotonic times.
         self._refused_since: float | None = None
         self._refusals = 0
@@ -71,7 +72,7 @@ class Pool:
                         raise
             else:
                 with self._changed:
-                    self._has_connected = True
+                    self.has_connected = True
                     self._refused_since, self._refusals = None, 0
                 return raw, None
 
@@ -105,7 +106,7 @@ class Pool:
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since, self._said = now, now - SAY_AGAIN_S
-        if not self._has_connected and now - self._refused_since > START_S:
+        if not self.has_connected and now - self._refused_since > START_S:
             return False
         pause_s = min(PAUSE_LAST_S, PAUSE_FIRST_S * 2.0 ** min(self._refusals, 30)) * random.uniform(0.5, 1.0)
         self._refusals += 1

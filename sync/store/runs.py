@@ -53,6 +53,10 @@ _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
 _STATUSES = f"SELECT attempt, stream, status FROM {STREAM_RUN} WHERE run_id = :run_id ORDER BY attempt, position"
 
 
+#: Keys of the runs that this process has left, and could not tell the store.
+_LEFT: set[str] = set()
+
+
 class Runs:
     """A run is active from its beginning until its callbacks are delivered. A pipeline has one active run."""
 
@@ -160,7 +164,21 @@ class Runs:
             if run.owner != me:
                 void_leases(connection, run.pipeline, run.owner, run.now)
             self._plans.forget(run_id)
+            _LEFT.discard(run.key)
         return self.run(run_id)
+
+    def leave_run(self, run: PipelineRun) -> None:
+        """Be the owner of a run no more that stays open: to the next start it is one of a dead process. Idempotent.
+
+        This process takes it for one even if the store does not answer.
+        """
+        _LEFT.add(run.key)
+        with self._transactions.write("leave") as connection:
+            locked = self._transactions.lock(connection, run.id)
+            if locked.owner == self._transactions.owner and locked.is_active:
+                left = self._transactions.me.departed().encode()
+                set_run(connection, run.id, owner=left, lease_until=locked.now)
+        _LEFT.discard(run.key)
 
     def renew(self, run_ids: Collection[int]) -> frozenset[int]:
         """Extend the leases of this process's runs; return of which.
@@ -196,6 +214,8 @@ class Runs:
             row = connection.row(_OWNER, {"run_id": run.id})
             if row is None:
                 raise StateError(f"the run store knows no run {run.id}")
+            if run.key in _LEFT and row.owner == self._transactions.owner:
+                return "dead"
             return (
                 "alive"
                 if self._transactions.is_alive(row.owner, row.lease_until, self._transactions.now(connection))

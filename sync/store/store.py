@@ -44,6 +44,7 @@ class Store:
         self.standings = runs.standings
         self.is_owner = runs.is_owner
         self.owner_state = runs.owner_state
+        self.leave_run = runs.leave_run
         self.request_cancel = runs.request_cancel
         self.cancel_requested = runs.cancel_requested
         self.finish_run = runs.finish_run
@@ -126,7 +127,8 @@ class Store:
 
         Raises:
             ConfigError: the URL names no store, or its driver is not installed.
-            StateError: it cannot be reached, is damaged, on a network file system, or newer than this program.
+            StoreUnreachable: it cannot be reached or made.
+            StateError: its credentials are wrong, it is damaged, on a network file system, or newer than this program.
         """
         database = open_database(url, clock=clock or Clock(), folder=folder)
         return cls(database, owner or current_owner(), liveness)

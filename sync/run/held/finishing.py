@@ -87,7 +87,7 @@ class Finisher(Runner):
         self.run_ids.append(run.id)
         if not self._take(run):
             return self._finished_before(run)
-        run = self.store.run(run.id)
+        run = self._unfinished_run = self.store.run(run.id)
         with Lease(self.store, run.id):
             close_left_streams(self.store, run, self.session.destination)
             ended = self.store.end_attempt(run.id)

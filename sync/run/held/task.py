@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 
@@ -90,7 +91,9 @@ def sync_stream(
     order = _Order(pipeline, run.id, stream, told, [] if signals is None else signals)
     with ExitStack() as stack:
         task = Task(order, stack, is_retry=retry)
-        return task.run()
+        result = task.run()
+    told.raise_exit()
+    return result
 
 
 class _Order(Struct, frozen=True):
@@ -99,7 +102,7 @@ class _Order(Struct, frozen=True):
     pipeline: Pipeline
     run_id: int
     stream: str
-    progress: Progress
+    progress: GuardedProgress
     signals: list[int]
 
 
@@ -279,7 +282,7 @@ class Task:
 class ClaimedStream:
     """A stream that this process has claimed under a nonce."""
 
-    def __init__(self, attempt: OpenedAttempt, nonce: str, name: str, progress: Progress) -> None:
+    def __init__(self, attempt: OpenedAttempt, nonce: str, name: str, progress: GuardedProgress) -> None:
         self._attempt = attempt
         self._name = name
         self._progress = progress
@@ -313,7 +316,7 @@ class ClaimedStream:
         with TaskWatch(store, self._reference, current_owner(), member):
             work = in_thread(lambda: run_group([member]), f"stream-{self._name}")
             try:
-                _follow(member, work, signals)
+                _follow(member, work, lambda: bool(signals) or self._progress.exit is not None)
             except BaseException:  # an orchestrator interrupts its tasks so
                 _stop(member, work)
                 raise
@@ -329,12 +332,12 @@ class ClaimedStream:
         return self._attempt.store.holds_claim(self._reference.run_id, self._name, self._reference.nonce)
 
 
-def _follow(member: StreamRun, work: Future[None], signals: list[int]) -> None:
-    """Wait for a stream's end; cancel it after a signal and when its time is over, and leave a thread that hangs."""
+def _follow(member: StreamRun, work: Future[None], is_stopping: Callable[[], bool]) -> None:
+    """Wait for a stream's end; cancel it when it is to stop or its time is over, and leave a thread that hangs."""
     limit_s, ending, asked_at = member.planned.selected.timeout_s, None, None
     while not work.done():
         wait([work] if ending is None else [work, ending], timeout=0.2)
-        if signals:
+        if is_stopping():
             member.cancel("the task was stopped")
         elif limit_s is not None and time.monotonic() - member.started >= limit_s:
             member.cancel(f"timeout_s={limit_s:g} is over")

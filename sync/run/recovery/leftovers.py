@@ -10,7 +10,7 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerRow
 
-from ...errors import AlreadyRunning
+from ...errors import AlreadyRunning, SyncError
 from ...plan.plan import Connectors, Plan
 from ...store import Store
 from ...store.model import AttemptPlan, PipelineRun, StreamPlan
@@ -38,6 +38,24 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     if store.owner_state(run) == "alive":
         raise AlreadyRunning(pipeline, run.id, run.holder)
     was_held, run = run.hold_s is not None, store.take_over_run(run.id)
+    try:
+        return _end(store, run, destination, progress, was_held=was_held)
+    except BaseException:
+        leave(store, run)
+        raise
+
+
+def leave(store: Store, run: PipelineRun) -> None:
+    """Leave a run that stays open to the next start, also while this process lives."""
+    try:
+        store.leave_run(run)
+    except SyncError as error:
+        log.debug("run %s: that this process has left it is known to this process only", run.id, exc_info=error)
+
+
+def _end(
+    store: Store, run: PipelineRun, destination: Destination, progress: Progress, *, was_held: bool
+) -> PipelineRun:
     left = "was held for tasks that have not come" if was_held else f"was left by a dead process ({run.owner.host})"
     progress.message(f"run {run.id} {left}; recovering it", level="warning")
     close_left_streams(store, run, destination)
@@ -45,12 +63,18 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
     error = None if was_held and run.cancel_requested else process_died(died)
     run = store.end_attempt(run.id, error=error, is_crash=error is not None)
     destination.close()
-    store.outbox(pipeline).release_gate(run.id)
+    store.outbox(run.pipeline).release_gate(run.id)
     return run
 
 
-def close_left_streams(store: Store, run: PipelineRun, destination: Destination) -> None:
+def close_left_streams(store: Store, run: PipelineRun, destination: Destination, *, is_crash: bool = True) -> None:
     """Close the streams that dead processes have left of this process's run, as the ledger decides.
+
+    Args:
+        store: the run store.
+        run: this process's.
+        destination: where the ledger is.
+        is_crash: False: no process has died, the run was cancelled.
 
     Raises:
         LedgerUnreadable: the destination cannot be asked; what is open stays so.
@@ -59,7 +83,7 @@ def close_left_streams(store: Store, run: PipelineRun, destination: Destination)
     if plan is None:
         return
     for stream in store.open_streams(run.id):
-        _close_stream(store, run, plan, stream, destination)
+        _close_stream(store, run, plan, stream, destination, is_crash=is_crash)
     drop_staging(destination, run, plan.streams)
 
 
@@ -78,7 +102,9 @@ def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[S
         log.warning("what the dead process had staged stays where it is: %s", error)
 
 
-def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination) -> None:
+def _close_stream(
+    store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination, *, is_crash: bool
+) -> None:
     """Close one stream of a dead process; the destination's ledger decides how it ended."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
     error = process_died(
@@ -86,8 +112,8 @@ def _close_stream(store: Store, run: PipelineRun, plan: AttemptPlan, stream: str
         stream=stream,
         block=planned.blocks[-1].block,
     )
-    owner = f"recovery of run {run.id}"
-    store.close_stream(run.id, lost_outcome(store, run, plan, stream, destination, owner=owner, error=error))
+    owner, shown = f"recovery of run {run.id}", error if is_crash else None
+    store.close_stream(run.id, lost_outcome(store, run, plan, stream, destination, owner=owner, error=shown))
 
 
 def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:

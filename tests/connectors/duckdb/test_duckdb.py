@@ -53,6 +53,7 @@ from tests.connectors.duckdb.duckdb_files import (
 )
 from tests.connectors.duckdb.duckdb_files import destination as destination
 from tests.connectors.duckdb.duckdb_files import path as path
+from tests.file_limit import file_limit
 
 
 def test_a_missing_file_is_an_empty_destination_and_no_source(path: Path, destination: DuckDBDestination) -> None:
@@ -63,6 +64,16 @@ def test_a_missing_file_is_an_empty_destination_and_no_source(path: Path, destin
     with pytest.raises(ConnectorConfigError, match=r"house\.duckdb"):
         source.check()
     assert not path.exists()
+
+
+def test_a_new_file_for_which_there_is_no_room_is_not_there(path: Path, destination: DuckDBDestination) -> None:
+    """DuckDB leaves an empty one, and takes it for no database: every later run failed, too."""
+    key = LedgerKey(pipeline="p", stream="people", destination_table="people")
+    with file_limit(4096), pytest.raises(ConnectorError, match="too large"):
+        destination.take_over(key, token="0" * 32, owner="me")
+    assert list(path.parent.iterdir()) == []
+    assert destination.take_over(key, token="0" * 32, owner="me").token == "0" * 32
+    assert [file.name for file in path.parent.iterdir() if file.suffix != ".wal"] == [path.name]
 
 
 OPEN = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('create or replace table mine (i int)')"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
 import pytest
@@ -468,6 +471,58 @@ def test_an_interrupt_ends_a_statement_that_waits_for_a_lock(mariadb_url: str) -
     destination.close()
     assert [type(error) for error in caught] == [Interrupted]
     assert query(mariadb_url, "select name from people")[1] == [("a",)]
+
+
+@pytest.fixture
+def user(mariadb_url: str) -> Iterator[Callable[..., str]]:
+    """Makes a user whose password is full of special characters; returns the URL with it."""
+    name = f"u_{uuid.uuid4().hex[:8]}"
+    password = "p@ss:w/o?r#d&%25 +\"'`{}=;,[]\u00e9\u20ac\\"
+
+    def url(options: str, *, has_privileges: bool = True) -> str:
+        quoted = password.replace("\\", "\\\\").replace("'", "''")
+        query(mariadb_url, f"create user {name} identified by '{quoted}' {options}")
+        if has_privileges:
+            query(mariadb_url, f"grant all on `{urlsplit(mariadb_url).path[1:]}`.* to {name}")
+        return urlunsplit(urlsplit(mariadb_url)._replace(netloc=f"{name}:{quote(password, safe='')}@127.0.0.1"))
+
+    yield url
+    query(mariadb_url, f"drop user {name}")
+
+
+def test_a_password_may_have_any_character(mariadb_url: str, user: Callable[..., str]) -> None:
+    url = user("")
+    make_destination("mysql", {"url": url}, Path.cwd()).check()
+    make_source("sqlalchemy", {"url": url.replace("mysql://", "mysql+pymysql://")}, Path.cwd()).check()
+    alone = {"url": mariadb_url, "user": urlsplit(url).username, "password": unquote(urlsplit(url).password or "")}
+    make_destination("mysql", alone, Path.cwd()).check()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("account lock", "locked"),
+        ("password expire", "SET PASSWORD"),
+        ("require x509", "Access denied"),
+    ],
+)
+def test_a_user_who_may_not_log_in_is_a_config_error(user: Callable[..., str], options: str, said: str) -> None:
+    with pytest.raises(ConnectorConfigError, match=said):
+        make_destination("mysql", {"url": user(options)}, Path.cwd()).check()
+
+
+def test_a_user_without_privileges_is_told_which_one_lets_it_in(user: Callable[..., str]) -> None:
+    grant = r"an administrator runs at least: grant select on `.*`\.\* to 'u_.*'@'%'"
+    with pytest.raises(ConnectorConfigError, match=grant):
+        make_destination("mysql", {"url": user("", has_privileges=False)}, Path.cwd()).check()
+
+
+def test_a_file_of_certificates_that_cannot_be_read_is_named(mariadb_url: str, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for options in ("ssl_ca=/not/there.pem", f"ssl_ca={tmp_path}/ca.pem", "ssl_cert=/not/there.pem&ssl_key=/k.pem"):
+        named = re.escape(options.partition("&")[0])
+        with pytest.raises(ConnectorConfigError, match=named):
+            make_destination("mysql", {"url": f"{mariadb_url}?{options}"}, Path.cwd()).check()
 
 
 def test_wrong_settings_are_named_and_secrets_are_not(mariadb_url: str) -> None:

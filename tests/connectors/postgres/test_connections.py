@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,10 +25,12 @@ from syncblocks.connectors.errors import (
 )
 from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.postgres.settings import PostgresSettings
+from syncblocks.connectors.postgres.failures import connect_failure
+from syncblocks.connectors.postgres.settings import PostgresSettings, parse_address
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
+from syncblocks.connectors.values import replace
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, copy, find, order, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_proxy import proxy
@@ -302,6 +305,53 @@ def test_wrong_settings_and_places_that_do_not_exist_are_config_errors(postgres_
         PostgresSource({"url": "postgresql://postgres@127.0.0.1:1/postgres"}, Path()).check()
     with pytest.raises(ConnectorConfigError, match="schema"):
         PostgresSource({"url": postgres_url, "schemas": "x"}, Path())
+
+
+def test_tls_that_the_server_lacks_is_a_config_error_whatever_the_driver() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+
+        def refuse() -> None:
+            for _ in range(2):
+                with server.accept()[0] as connection:
+                    connection.recv(8)
+                    connection.sendall(b"N")
+
+        refusing = thread.submit(refuse)
+        url = f"postgresql://me@127.0.0.1:{server.getsockname()[1]}/db?sslmode=require"
+        with pytest.raises(ConnectorConfigError, match="SSL"):
+            PostgresSource({"url": url}, Path()).check()
+        with pytest.raises(ConnectorConfigError, match="SSL"):
+            AsyncpgSession(PostgresSettings(url=url).address, "begin")
+        refusing.result(10)
+
+
+def test_a_certificate_of_another_name_is_a_config_error() -> None:
+    address = parse_address("postgresql://me@127.0.0.1/crm?sslmode=verify-full")
+    for text in (  # of libpq and of asyncpg
+        'server certificate for "localhost" does not match host name "127.0.0.1"',
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: IP address mismatch",
+    ):
+        assert isinstance(connect_failure(OSError(text), address), ConnectorConfigError)
+
+
+def test_a_password_that_is_escaped_in_its_file_is_left_to_libpq(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The raw wire's driver does not undo the escapes: `check` could log in, and `run` could not."""
+    file = tmp_path / "pgpass"
+    monkeypatch.setenv("PGPASSFILE", str(file))
+    address = parse_address("postgresql://me@db/crm")
+    file.write_text("db:5432:crm:me:plain\n")
+    assert address.is_plain
+    file.write_text("db:5432:crm:me:colon\\:ed\n")
+    assert not address.is_plain
+    assert replace(address, password="given").is_plain
+
+
+def test_a_server_whose_name_sounds_like_a_mistake_is_retriable() -> None:
+    text = 'connection to server at "password.invalid" (10.0.0.1), port 5432 failed: Connection refused'
+    address = parse_address("postgresql://me@password.invalid/crm")
+    assert isinstance(connect_failure(OSError(text), address), RetriableError)
 
 
 @pytest.mark.parametrize("role", ["login", "nologin"])

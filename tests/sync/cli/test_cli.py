@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sqlite3
 import subprocess
@@ -16,8 +17,12 @@ import pytest
 import yaml
 
 from syncblocks.sync.cli.console import Console
+from syncblocks.sync.cli.errors import describe
 from syncblocks.sync.cli.logs import _Handler
+from syncblocks.sync.errors import StoreUnreachable
+from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
+from tests.file_limit import file_limit
 from tests.sync.cli.cli_pipelines import CUSTOMERS, names, rows, write_callback, write_shop, write_sqlite
 
 
@@ -217,6 +222,30 @@ def test_a_mistake_in_the_file_exits_with_2_and_creates_nothing(run_cli: RunCLI,
     assert document["error"]["code"]
     assert named in json.dumps(document["error"])
     assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["run", "check", "runs list"])
+def test_a_run_store_that_cannot_be_reached_is_1_and_one_that_is_named_wrong_is_2(
+    run_cli: RunCLI, tmp_path: Path, postgres_url: str, command: str
+) -> None:
+    (tmp_path / "full").write_text("")
+    wrong = postgres_url.rpartition("/")[0] + "/not_there"
+    for store, code in (
+        ("postgresql://me@127.0.0.1:1/db", 1),
+        ("postgresql://me@no-such-host.invalid/db", 1),
+        ("sqlite:///full/store.db", 1 if command == "run" else 0),  # looking makes no store
+        (wrong, 2),
+        (f"{postgres_url}?sslmode=never", 2),
+    ):
+        write_shop(tmp_path, extra=f"store: {json.dumps(store)}\n")
+        done = run_cli(command.split(), tmp_path)
+        assert (store, done.returncode) == (store, code), done.stderr
+
+
+def test_a_run_store_without_room_is_no_mistake_of_the_file(tmp_path: Path) -> None:
+    with file_limit(8192), pytest.raises(StoreUnreachable) as caught:
+        Store.open(f"sqlite:///{tmp_path}/store.db")
+    assert describe(caught.value).exit_code == 1
 
 
 def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp_path: Path) -> None:
@@ -538,6 +567,17 @@ def test_output_that_nobody_reads_does_not_stop_a_run(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 0
     assert rows(tmp_path, "select count(*) from customers") == [(CUSTOMERS.count("\n") - 1,)]
+
+
+@pytest.mark.parametrize(("args", "completion"), [(["--help"], ""), (["--version"], ""), ([], "bash_source")])
+def test_help_that_nobody_reads_is_no_error(tmp_path: Path, args: list[str], completion: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = str(Path(sys.executable).with_name("syncblocks"))
+    environment = {**os.environ, "_SYNCBLOCKS_COMPLETE": completion}
+    with os.fdopen(writing, "wb") as stdout:
+        done = subprocess.run([script, *args], env=environment, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_missing_folder_is_the_mistake_of_the_block_that_names_it(run_cli: RunCLI, tmp_path: Path) -> None:

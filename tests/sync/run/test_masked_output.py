@@ -63,3 +63,12 @@ def test_a_process_without_streams_and_one_that_exchanges_them(monkeypatch: pyte
         assert sys.stderr is None
         monkeypatch.setattr(sys, "stdout", own)
     assert sys.stdout is own
+
+
+def test_closing_it_leaves_the_stream_of_the_engine_open(capfd: pytest.CaptureFixture[str]) -> None:
+    with masked_output(Redactor([])):
+        for stream in (sys.stdout.buffer, sys.stdout):
+            print("written", end=" ")  # noqa: T201
+            stream.close()
+    print("open still")  # noqa: T201
+    assert capfd.readouterr().out == "written written open still\n"

@@ -239,6 +239,21 @@ def test_a_failed_try_is_passed_over_by_others_and_waited_for_by_the_last(store_
         assert labels(deliver_all(outbox)) == ["tell@export:c", "tell@pipeline"]
 
 
+def test_a_retry_waits_no_longer_because_the_clock_went_back(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with Store.open(f"sqlite:///{tmp_path}/clocked.db", clock=clock) as store:
+        clock.move(30 * 86400)  # of a machine that has started with a wrong one
+        done_run(store, attempt_plan([A], ["stream"]))
+        outbox = store.outbox("p", CALLBACKS)
+        first = outbox.lease("alerts")
+        assert isinstance(first, Delivery)
+        outbox.mark(first, RAISED)
+        clock.move(-30 * 86400)
+        again = outbox.lease("alerts")
+        assert isinstance(again, Delivery)
+        assert again.key == first.key
+
+
 def test_the_last_event_goes_ahead_once_the_others_are_dead(store: Store, no_backoff: None) -> None:
     run = done_run(store, attempt_plan([A, B], ["stream"]))
     outbox = store.outbox("p", AnyCallbacks(2))

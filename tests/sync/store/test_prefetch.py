@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,8 @@ def test_order_is_the_queue_s_own_also_ahead(store: Store, store_url: str) -> No
     store.close_stream(run, outcome(A))
     first = outbox.lease("alerts")
     assert outbox.mark(first, RAISED) == "retry"
-    query_later = "update _syncblocks_delivery set not_before = '2999-01-01 00:00:00+00:00'"
-    query(store_url, query_later)
+    later = datetime.now(UTC) + timedelta(minutes=4)  # the longest pause has five
+    query(store_url, f"update _syncblocks_delivery set not_before = '{later:%Y-%m-%d %H:%M:%S}+00:00'")
     assert not isinstance(outbox.lease("alerts"), Delivery)
     store.close_stream(run, outcome(B))
     assert [row[:2] for row in states(store_url)] == [("a", "ready"), ("b", "leased")]
