@@ -92,6 +92,9 @@ class SQLiteWrites(Writes):
         is_text = kind is None or kind.form in (Form.TEXT, Form.LOOSE_TEXT)
         return f"cast({expression} as text) collate binary" if is_text else expression
 
+    def _spelled(self, expression: str) -> str:
+        return f"cast({expression} as text) collate binary"
+
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
         """Raise for moments of other zones than UTC: their texts do not follow each other as they do."""
         kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"
