@@ -9,7 +9,17 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import GUESSED, LOOK, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    GUESSED,
+    INEXACT,
+    LOOK,
+    SAID,
+    UNDECIDED,
+    WIDENS,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 
 from .columns import ColumnMapping, Rules
 
@@ -35,9 +45,11 @@ def settled(stream: Stream, names: Mapping[str, str], rules: Rules, *, is_decide
             name = names[field.name]
             is_of_file = GUESSED in (field.metadata or {})
             types = rules.types if name not in rules.said and (is_decided or is_of_file) else None
-            field = _marked(field)
+            otherwise = _as_written(field) if field.metadata[UNDECIDED] == INEXACT else _marked(field)
             if types is not None:
-                field = _settled(field, name, stream, rules, types, is_new=is_new)
+                field = _settled(_marked(field), otherwise, name, stream, rules, types, is_new=is_new)
+            else:
+                field = _marked(field) if name in rules.said else otherwise
         fields.append(field)
     return replace(stream, schema=pa.schema(fields))
 
@@ -88,7 +100,18 @@ def turned_to_text(mapping: ColumnMapping, table: TableState) -> list[str]:
     return found
 
 
-def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: StatesTypes, *, is_new: bool) -> pa.Field:
+def _settled(
+    field: pa.Field,
+    otherwise: pa.Field,
+    name: str,
+    stream: Stream,
+    rules: Rules,
+    types: StatesTypes,
+    *,
+    is_new: bool,
+) -> pa.Field:
+    """Return a field as the table's column decides; `otherwise`: there is none, and the table has no decimals."""
+
     def kept(kind: pa.Field) -> Kept:
         one = replace(stream, schema=pa.schema([kind]), key_properties=(), bookmark_properties=())
         return types.keeps(one, rules.table, WriteDisposition.REPLACE)[0]
@@ -106,7 +129,13 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
         return _marked(field, {UNDECIDED: LOOK}) if is_wider else field
     number = kept(pa.field(name, _DECIMAL))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
-    return field if is_text else _marked(field, {UNDECIDED: LOOK})
+    return otherwise if is_text else _marked(field, {UNDECIDED: LOOK})
+
+
+def _as_written(field: pa.Field) -> pa.Field:
+    """Return numbers of a file of which no double holds all as texts."""
+    kept = {key: value for key, value in field.metadata.items() if key not in (GUESSED, UNDECIDED)}
+    return field.with_type(pa.string()).with_metadata({**kept, SAID: b"1"})
 
 
 def _marked(field: pa.Field, marks: Mapping[bytes, bytes] | None = None) -> pa.Field:
