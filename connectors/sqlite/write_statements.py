@@ -26,6 +26,10 @@ class SQLiteWrites(Writes):
         """Become the one writer, if no data came that made it so."""
         cast("SQLiteSession", session).write()
 
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Leave a value to its column: to CAST most declared types are numbers, and it makes 2024 of a date."""
+        return expression
+
     def merge(
         self,
         target: Table,

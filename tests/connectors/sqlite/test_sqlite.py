@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -304,6 +305,34 @@ def test_a_collation_of_another_program_hides_no_table(path: Path, destination: 
         connection.execute("create table people (id integer primary key, name text collate theirs)")
     load(destination, "people", MERGE, [people((1, "a")), FINAL], PEOPLE, ["id"])
     assert query(path, "select id, name from people") == [(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "more"),
+    [
+        (MERGE, ""),
+        (
+            MERGE,
+            "create unique index by_id on people (id); create trigger tr after update on people begin select 1; end",
+        ),
+        (REPLACE, "create index by_day on people (day)"),
+    ],
+)
+def test_values_reach_a_table_that_spells_its_types_in_its_own_way(
+    disposition: WriteDisposition, more: str, path: Path, destination: SQLiteDestination
+) -> None:
+    """A CAST to most of them makes a number of a text, as 2024 of a date."""
+    script(path, f"create table people (id bigint, day date, at datetime, code uuid, hour time); {more}")
+    at = datetime.fromisoformat("2024-02-03 04:00")
+    record = {"id": 1, "day": at.date(), "at": at, "code": b"\xab" * 16, "hour": at.time()}
+    kinds = [pa.int64(), pa.date32(), pa.timestamp("us"), pa.uuid(), pa.time64("us")]
+    schema = pa.schema([pa.field(name, kind) for name, kind in zip(record, kinds, strict=True)])
+    for _ in range(2):
+        load(destination, "people", disposition, [pa.RecordBatch.from_pylist([record], schema), FINAL], schema, ["id"])
+    code = "abababab-abab-abab-abab-abababababab"
+    assert query(path, "select * from people") == [
+        (1, "2024-02-03", "2024-02-03 04:00:00.000000", code, "04:00:00.000000")
+    ]
 
 
 @pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])
