@@ -51,6 +51,10 @@ class Types(ABC):
         """
         return before if before == after else None
 
+    def changes_values(self, held: str) -> bool:
+        """Tell whether a column of the table changes some values, so that they are checked in its own type."""
+        return False
+
     def to_double(self, before: str, after: str) -> str | None:
         """Return `after` where it is a double and the table has integers, which may become doubles.
 

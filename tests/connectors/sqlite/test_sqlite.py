@@ -335,6 +335,19 @@ def test_values_reach_a_table_that_spells_its_types_in_its_own_way(
     ]
 
 
+@pytest.mark.parametrize("disposition", [APPEND, MERGE])
+def test_a_text_that_sqlite_makes_another_number_of_is_refused(
+    disposition: WriteDisposition, path: Path, destination: SQLiteDestination
+) -> None:
+    """A column declared STRING has numbers for what looks like one: 007 would be 7."""
+    script(path, "create table people (id integer, name string)")
+    for name in ("007", "1.50", "1e5", " 5", "-0"):
+        with pytest.raises(FatalConnectorError, match=f"makes a number of '{name}' in a column declared string"):
+            load(destination, "people", disposition, [people((1, "a"), (2, name)), FINAL], PEOPLE, ["id"])
+    load(destination, "people", disposition, [people((1, "7"), (2, "-12"), (3, "x7")), FINAL], PEOPLE, ["id"])
+    assert query(path, "select name from people order by id") == [(7,), (-12,), ("x7",)]
+
+
 @pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])
 @pytest.mark.parametrize("key", ["integer", "text"])
 def test_merge_leaves_alone_what_never_arrives_and_cannot_be_null(
