@@ -65,8 +65,8 @@ def refuse_numbers(array: pa.Array, column: str, declared: str) -> None:
     if pc.any(is_changed).as_py():
         text = array[pc.index(is_changed, True).as_py()].as_py()
         raise FatalConnectorError(
-            f"column {column!r}: SQLite makes a number of {text!r} in a column declared {declared}, which is no text to "
-            "it: declare the column TEXT, or exclude it with `columns`",
+            f"column {column!r}: SQLite makes a number of {text!r} in a column declared {declared}, which is no text "
+            "to it: declare the column TEXT, or exclude it with `columns`",
             connector="sqlite",
         )
 
