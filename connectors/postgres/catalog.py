@@ -417,7 +417,9 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             has_default=has_default,
             base=base or "",
             equality=(own and own[1]) or "",
-            is_folded=is_exact == "false" or bool(own and own[1] and own[1] != "pg_catalog"),
+            is_folded=is_exact == "false"
+            or (base or native) == "bpchar"  # blanks at the end do not count; one of a length has all of them
+            or bool(own and own[1] and own[1] != "pg_catalog"),
         )
         for column, native, is_required, is_generated, has_default, base, own, is_exact, _ in details["columns"] or ()
     )

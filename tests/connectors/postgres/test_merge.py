@@ -192,3 +192,13 @@ def test_a_replace_in_place_refuses_two_keys_that_are_one_to_the_table(
     with pytest.raises(FatalConnectorError, match="t takes the keys 'A' and 'a'"):
         write(destination, [batch], "t", WriteDisposition.REPLACE, key=["id"])
     assert rows(postgres_url, "select id::text, v from t") == [("a", "old")]
+
+
+def test_two_keys_that_differ_by_blanks_at_the_end_are_refused(
+    postgres_url: str, destination: PostgresDestination
+) -> None:
+    script(postgres_url, "create table t (id bpchar primary key, v text); insert into t values ('a', 'old')")
+    with pytest.raises(FatalConnectorError, match="t takes the keys 'a' and 'a ' "):
+        write(destination, [batch_of({"id": ["a", "a "], "v": ["1", "2"]})], "t", WriteDisposition.MERGE, key=["id"])
+    write(destination, [batch_of({"id": ["a "], "v": ["2"]})], "t", WriteDisposition.MERGE, key=["id"])
+    assert rows(postgres_url, "select octet_length(id), v from t") == [(2, "2")]
