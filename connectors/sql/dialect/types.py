@@ -51,8 +51,8 @@ class Types(ABC):
         """
         return before if before == after else None
 
-    def changes_values(self, held: str) -> bool:
-        """Tell whether a column of the table changes some values, so that they are checked in its own type."""
+    def gives_form(self, held: str) -> bool:
+        """Tell whether values that a column of the table holds travel in its type, which says how they are written."""
         return False
 
     def to_double(self, before: str, after: str) -> str | None:

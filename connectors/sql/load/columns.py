@@ -71,7 +71,7 @@ class StreamColumns:
     def _type_of(self, field: pa.Field) -> str:
         held = self._held.get(self.names[field.name], "")
         own, types = self._dialect.types.column_type(field), self._dialect.types
-        if held and (yields_to_table(field) or (types.changes_values(held) and types.widen(held, own) == held)):
+        if held and (yields_to_table(field) or (types.gives_form(held) and types.widen(held, own) == held)):
             return held
         return own
 

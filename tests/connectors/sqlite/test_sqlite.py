@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -333,6 +334,15 @@ def test_values_reach_a_table_that_spells_its_types_in_its_own_way(
     assert query(path, "select * from people") == [
         (1, "2024-02-03", "2024-02-03 04:00:00.000000", code, "04:00:00.000000")
     ]
+
+
+def test_a_key_with_fewer_digits_than_its_column_finds_its_record(path: Path, destination: SQLiteDestination) -> None:
+    """Decimals of more than 15 digits are texts: 1.1 and 1.1000 would be two keys."""
+    for number, (digits, scale) in enumerate([(30, 4), (28, 2), (30, 4)]):
+        schema = pa.schema([pa.field("id", pa.decimal128(digits, scale), nullable=False), ("n", pa.int64())])
+        batch = pa.RecordBatch.from_pylist([{"id": Decimal("1.1"), "n": number}], schema)
+        load(destination, "people", MERGE, [batch, FINAL], schema, ["id"])
+        assert query(path, "select * from people") == [("1.1000", number)]
 
 
 @pytest.mark.parametrize("disposition", [APPEND, MERGE])
