@@ -59,6 +59,9 @@ UNDECIDED = b"undecided"
 #: holds them.
 LOOK = b"look"
 
+#: Value of `UNDECIDED`: no double holds all of the numbers, so that a column whose type nobody decides is a text.
+INEXACT = b"inexact"
+
 #: Key in the metadata of a decimal: a number with more digits makes the column wider, up to 38 digits.
 WIDENS = b"widens"
 

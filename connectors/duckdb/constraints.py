@@ -147,12 +147,12 @@ class Violations(Struct, frozen=True, kw_only=True):
             types: of them.
         """
         naming = self.naming
-        # Indexes know no collations.
-        exact = [
-            f"({value}) collate c" if kind == "VARCHAR" else value for value, kind in zip(values, types, strict=True)
+        shown = [
+            f"{exact(value, kind)} as {_VALUE}{place}"
+            for place, (value, kind) in enumerate(zip(values, types, strict=True))
         ]
-        shown = [f"{value} as {_VALUE}{place}" for place, value in enumerate(exact)]
-        listed = ", ".join([*(f"{naming.quote(name)} as {_KEY}{place}" for place, name in enumerate(self.key)), *shown])
+        keys = [f"{self._exact(naming.quote(name), name)} as {_KEY}{place}" for place, name in enumerate(self.key)]
+        listed = ", ".join([*keys, *shown])
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
         staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
         # Only the last record of each key is written.
@@ -183,13 +183,26 @@ class Violations(Struct, frozen=True, kw_only=True):
         """Select the target's record of the same key."""
         quote = self.naming.quote
         own = [f"{names}{place}" if names else quote(name) for place, name in enumerate(self.key)]
-        same = " and ".join(f"t.{quote(name)} = {alias}.{mine}" for name, mine in zip(self.key, own, strict=True))
+        held = [self._exact(f"t.{quote(name)}", name) for name in self.key]
+        same = " and ".join(f"{each} = {alias}.{mine}" for each, mine in zip(held, own, strict=True))
         return f"select 1 from {self.naming.table(self.target.name)} as t where {same}"
 
     def _same(self, names: Sequence[str], alias: str, staged: Sequence[str]) -> str:
         quote = self.naming.quote
         pairs = zip(names, staged, strict=True)
-        return " and ".join(f"{alias}.{quote(name)} = s.{quote(own)}" for name, own in pairs)
+        return " and ".join(
+            f"{exact(f'{alias}.{quote(name)}', self.staged[own])} = s.{quote(own)}" for name, own in pairs
+        )
+
+    def _exact(self, value: str, name: str) -> str:
+        """Write a value of one of the target's columns as `exact` does."""
+        column = self.target.column(name)
+        return value if column is None else exact(value, column.type)
+
+
+def exact(value: str, kind: str) -> str:
+    """Write a value so that the collation of its column does not count: DuckDB's indexes know none."""
+    return f"({value}) collate c" if kind.upper() == "VARCHAR" else value
 
 
 def _null(column: Column) -> str:
@@ -200,4 +213,4 @@ def _null(column: Column) -> str:
 _ORDER = {"UNIQUE": 1, "PRIMARY KEY": 1, "FOREIGN KEY": 2}
 
 
-__all__ = ["UniqueIndex", "Violations"]
+__all__ = ["UniqueIndex", "Violations", "exact"]

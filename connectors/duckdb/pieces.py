@@ -7,6 +7,7 @@ a vector earlier. Records that are appended after a checkpoint begin a new row g
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import pyarrow as pa
 
@@ -46,6 +47,16 @@ class Pieces:
     def has_more(self) -> bool:
         """Tell whether the last piece was cut; the next one may be empty all the same."""
         return not self._is_over
+
+    def is_wide(self) -> bool:
+        """Wait for the first batch, and tell by its records whether what comes will be cut."""
+        first = next(self._batches, None)
+        if first is None:
+            return False
+        self._batches = chain([first], self._batches)
+        need = self._empty()
+        need.add(first)
+        return self._is_cut and need.vector_bytes >= self._database.piece_bytes
 
     def piece(self) -> Iterator[pa.RecordBatch]:
         """Yield batches up to where they must be committed, or to the end."""

@@ -56,6 +56,8 @@ class DuckDBSession:
         self._has_more_memory = False
         #: Committed staging tables, to be dropped at the end of the transaction however it ends.
         self._settled: list[str] = []
+        #: Those of which a piece was committed.
+        self._published: set[str] = set()
         #: Memory that the transaction's staged records need when they are inserted into the target.
         self._staged_bytes = 0
         #: `_staged_bytes` is more than the memory of a load: the commit writes everything to the file.
@@ -169,20 +171,19 @@ class DuckDBSession:
         is_cut = self._database.cuts_pieces and table.name.startswith(STAGING_PREFIX) and not self._holds_lock
         pieces = Pieces(map(_arrow, data), plain, self._database, is_cut=is_cut)
         ends = self._ends.setdefault(table, [])
-        before = ends[-1] if ends else 0
-        count = self._insert(sql, plain, pieces.piece())
+        before, count = ends[-1] if ends else 0, 0
+        if pieces.is_wide():
+            self._commit_staging(into)
+            count = self._insert_collected(sql, plain, pieces)
+        else:
+            count = self._insert(sql, plain, pieces.piece())
         ends.append(before + count)
         while pieces.has_more():
             self._publish(into, pieces)
-            # Without an open transaction: the checkpoint of another load's piece would wait for it.
-            batches = list(pieces.piece())
-            if batches:
-                self._acquire()
-                batches.reverse()
-                count += self._insert(sql, plain, (batches.pop() for _ in range(len(batches))))
+            added = self._insert_collected(sql, plain, pieces)
+            if added:
+                count += added
                 ends.append(before + count)
-                if not pieces.has_more():
-                    self._unlock()
         self._staged_bytes = max(self._staged_bytes, pieces.whole_bytes)
         return count
 
@@ -197,10 +198,30 @@ class DuckDBSession:
         except duckdb.Error as error:
             raise sort_error(error, self._database.path) from error
 
+    def _insert_collected(self, sql: str, schema: pa.Schema, pieces: Pieces) -> int:
+        """Collect a piece without an open transaction, for which the checkpoint of another load's piece would wait."""
+        batches = list(pieces.piece())
+        if not batches:
+            return 0
+        self._acquire()
+        batches.reverse()
+        count = self._insert(sql, schema, (batches.pop() for _ in range(len(batches))))
+        if not pieces.has_more():
+            self._unlock()
+        return count
+
+    def _commit_staging(self, into: str) -> None:
+        """Commit a staging table before its first piece is collected."""
+        if into not in self._settled:
+            self._settled.append(into)
+        self._run("commit")
+        self._run("begin transaction")
+
     def _publish(self, into: str, pieces: Pieces) -> None:
         """Commit a piece of a staging table and have it written into the file, where it leaves memory."""
-        is_first, has_pending = into not in self._settled, pieces.has_pending
-        if is_first:
+        is_first, has_pending = into not in self._published, pieces.has_pending
+        self._published.add(into)
+        if into not in self._settled:
             self._settled.append(into)
         if not self._holds_lock and not self._acquire_now():
             has_pending = True
@@ -240,6 +261,7 @@ class DuckDBSession:
         self._staged_bytes, self._is_wide, self._has_pending = 0, False, False
         self._numbers.clear()
         self._ends.clear()
+        self._published.clear()
 
     def rollback(self) -> None:
         """End the transaction; drop committed staging tables, and delete the records of an unfinished append."""

@@ -14,7 +14,7 @@ from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
 from .catalog import constraints_by_table, unique_indexes
-from .constraints import Violations
+from .constraints import Violations, exact
 from .session import DuckDBSession
 from .unfinished import MARK
 
@@ -72,11 +72,15 @@ class DuckDBWrites(Writes, InsertsInPieces):
         is_text = column.type.upper().startswith(("VARCHAR", "ENUM"))
         return f"encode(cast({expression} as varchar))" if is_text else expression
 
+    def equals(self, left: str, right: str, column: Column) -> str:
+        """Compare texts by their characters, whatever the collation of the table's column."""
+        return f"{exact(left, column.type)} = {right}"
+
     def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
-        """Compare values, but intervals as texts: a month is no 30 days."""
+        """Compare values, texts as `equals` does, but intervals as texts: a month is no 30 days."""
         parts = []
         for column in columns:
-            pair = [f"t.{self._quote(column.name)}", self._value(column, staged)]
+            pair = [exact(f"t.{self._quote(column.name)}", column.type), self._value(column, staged)]
             if column.type.upper() == "INTERVAL":
                 pair = [f"{each}::varchar" for each in pair]
             parts.append("{} is distinct from {}".format(*pair))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import GUESSED, NOTICE, UNDECIDED, UNSEEN, WHOLE
+from ..stream import GUESSED, INEXACT, NOTICE, UNDECIDED, UNSEEN, WHOLE
 from .odd_values import OddValues, without_empty
 
 _PATTERNS = {
@@ -165,7 +165,8 @@ class Guess:
     def marks(self, kind: pa.DataType, *, is_exact: bool) -> dict[bytes, bytes]:
         """Return the marks of a field of that type."""
         is_undecided = is_exact and (pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale > 0))
-        return {GUESSED: self.guessed, **({UNDECIDED: b"1"} if is_undecided else {})}
+        is_inexact = pa.types.is_floating(kind) and pa.types.is_string(self.type())
+        return {GUESSED: self.guessed, **({UNDECIDED: INEXACT if is_inexact else b"1"} if is_undecided else {})}
 
     @property
     def guessed(self) -> bytes:

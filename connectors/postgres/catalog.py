@@ -61,12 +61,16 @@ _BASE = """case y.typtype when 'd' then (
         from b join pg_catalog.pg_type d on d.oid = b.oid and d.typtype = 'd')
       select pg_catalog.format_type(b.oid, b.mod) from b order by b.depth desc limit 1) end"""
 
-#: Columns of a table; for a domain, its base type; and whether it has a collation of its own.
+#: `false` for a column whose collation takes some texts for equal, which PostgreSQL has since 12; else NULL or `true`.
+_IS_EXACT = """(select pg_catalog.json_extract_path_text(pg_catalog.row_to_json(k), 'collisdeterministic')
+      from pg_catalog.pg_collation k where k.oid = a.attcollation)"""
+
+#: Columns of a table; for a domain, its base type; and whether its collation tells all texts apart.
 _COLUMNS = f"""(
   select pg_catalog.json_agg(pg_catalog.json_build_array(
     a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> '',
     a.atthasdef or a.attidentity <> '',
-    {_BASE}, {_OWN_TYPE}, a.attcollation operator(pg_catalog.<>) y.typcollation, a.attnum)
+    {_BASE}, {_OWN_TYPE}, {_IS_EXACT}, a.attnum)
     order by a.attnum)
   from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)"""
@@ -413,10 +417,11 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
             has_default=has_default,
             base=base or "",
             equality=(own and own[1]) or "",
-            is_folded=bool(has_collation or (own and own[1])),
+            is_folded=is_exact == "false"
+            or (base or native) == "bpchar"  # blanks at the end do not count; one of a length has all of them
+            or bool(own and own[1] and own[1] != "pg_catalog"),
         )
-        for column, native, is_required, is_generated, has_default, base, own, has_collation, _ in details["columns"]
-        or ()
+        for column, native, is_required, is_generated, has_default, base, own, is_exact, _ in details["columns"] or ()
     )
     return Table(
         name=name,

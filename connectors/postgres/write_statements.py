@@ -107,7 +107,7 @@ class PostgresWrites(Writes):
     def ordered(self, expression: str, column: Column) -> str:
         """Order texts by their bytes, whatever a collation says."""
         is_text = Name.parse(column.base or column.type).base in TEXTS
-        return f'(cast({expression} as text) collate pg_catalog."C")' if is_text else expression
+        return self._spelled(expression) if is_text else expression
 
     def carry(
         self,
@@ -125,12 +125,15 @@ class PostgresWrites(Writes):
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
     def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
-        """Compare texts of a type with an equality of its own (citext) as they are written."""
-        if not column.equality:
+        """Compare texts of a type or a collation that folds as they are written."""
+        if not column.is_folded:
             return super().delete_values(target, column, staged)
-        held, arriving = (f"cast({each}.{self._quote(column.name)} as text)" for each in "ts")
+        held, arriving = (self._spelled(f"{each}.{self._quote(column.name)}") for each in "ts")
         source = f"(select distinct {self._quote(column.name)} from {self._table(staged[0])})"
         return self._delete_joined(target, source, f"{held} operator(pg_catalog.=) {arriving}")
+
+    def _spelled(self, expression: str) -> str:
+        return f'(cast({expression} as text) collate pg_catalog."C")'
 
     def _compared(self, left: str, operator: str, right: str) -> str:
         return f"{left} operator(pg_catalog.{operator}) {right}"

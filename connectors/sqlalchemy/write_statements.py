@@ -89,13 +89,23 @@ class SQLAlchemyWrites(Writes):
         return self._compiled(sa.select(_one()).where(condition).limit(1))
 
     def refuse_equal_keys(
-        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
     ) -> None:
         """Raise for staged keys that are other texts than one that the system takes for the same."""
         texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
         if texts:
-            held, staged = self._part(target.name, key, "t"), self._part(staging, key, "s")
-            refuse_colliding_keys(own_session(session), target.name, held, staged, texts)
+            held, arriving = self._part(target.name, key, "t"), self._part(staging, key, "s")
+            refuse_colliding_keys(own_session(session), target.name, held, arriving, texts)
+
+    def refuse_equal_values(self, session: Session, target: Table, staging: TableName, column: Column) -> None:
+        """Raise for staged texts that are others than one that the system takes for the same."""
+        self.refuse_equal_keys(session, target, staging, [column], {}, [column.name])
 
     def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one key that several staged records have."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -123,6 +123,11 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
         named,
     ):
         triggers.setdefault(str(table).casefold(), []).append(_trigger(str(trigger), str(sql)))
+    collated = "select name from sqlite_master where type = 'table' and instr(lower(sql), 'collate')"
+    folded = {
+        str(table): _folded_columns(session, str(table), [column for column, *_ in columns.get(str(table), [])])
+        for (table,) in session.query(collated + of_name, named)
+    }
     return [
         _table(
             str(table),
@@ -132,9 +137,25 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
             columns.get(str(table), []),
             indexes.get(str(table), []),
             triggers.get(str(table).casefold(), []),
+            folded.get(str(table), set()),
         )
         for table, kind in tables
     ]
+
+
+def _folded_columns(session: Session, table: str, columns: Sequence[str]) -> set[str]:
+    """Return the columns for which some texts are equal that differ; no pragma says their collation."""
+    found = set()
+    for column in columns:
+        # The column stands first: it says how all are compared.
+        texts = f"select {quote(column)} as c from {quote(table)} where 0 union all values ('a'), ('A'), ('a ')"
+        try:
+            ((count,),) = session.query(f"select count(distinct c) from ({texts})")
+        except FatalConnectorError:  # a collation of another program's
+            count = 0
+        if count < 3:
+            found.add(column)
+    return found
 
 
 #: What stands behind a trigger's name.
@@ -160,6 +181,7 @@ def _table(
     columns: Sequence[_Column],
     indexes: Sequence[_Index],
     triggers: Sequence[Trigger],
+    folded: Collection[str],
 ) -> Table:
     key = [column for column, _, _, place, *_ in sorted(columns, key=lambda column: column[3]) if place]
     unique: dict[str, set[str | None]] = {}
@@ -170,7 +192,7 @@ def _table(
     # hold NULL, unless declared NOT NULL (or the table has no row ids, or is strict).
     is_own = len(key) == 1 and not any(origin == "pk" for _, _, origin, *_ in indexes)
     is_numbered = {name for name, declared, _, place, *_ in columns if place and is_own and _is_number(declared)}
-    folded = {column for *_, column, collation in indexes if collation != "BINARY"}
+    folded = {*folded, *(column for *_, column, collation in indexes if column and collation != "BINARY")}
     complete = [frozenset(cast("set[str]", names)) for names in unique.values() if None not in names]
     return Table(
         name=TableName("", name),

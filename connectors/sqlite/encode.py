@@ -52,6 +52,25 @@ def stored(array: pa.Array, column: str) -> pa.Array:
     return array
 
 
+#: What SQLite stores as a number in a column that is not declared as text; an integer in its shortest form is read back
+#: as it was.
+_NUMBER = r"^\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*$"
+_SHORTEST = r"^(?:0|-?[1-9][0-9]{0,17})$"
+
+
+def refuse_numbers(array: pa.Array, column: str, declared: str) -> None:
+    """Raise for texts that would become numbers which are written otherwise, such as 007."""
+    is_number = pc.match_substring_regex(array, _NUMBER)
+    is_changed = pc.and_(is_number, pc.invert(pc.match_substring_regex(array, _SHORTEST)))
+    if pc.any(is_changed).as_py():
+        text = array[pc.index(is_changed, True).as_py()].as_py()
+        raise FatalConnectorError(
+            f"column {column!r}: SQLite makes a number of {text!r} in a column declared {declared}, which is no text "
+            "to it: declare the column TEXT, or exclude it with `columns`",
+            connector="sqlite",
+        )
+
+
 def _json_text(array: pa.Array, column: str) -> pa.Array:
     try:
         return json_text(array)

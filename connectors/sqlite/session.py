@@ -28,8 +28,10 @@ from ..errors import (
 )
 from ..named import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
+from ..sql.session import COLUMN_TYPE
 from ..stream import Block
-from .encode import stored
+from .encode import refuse_numbers, stored
+from .types import Form, kind_of
 
 T = TypeVar("T")
 
@@ -152,10 +154,14 @@ class SQLiteSession:
         marks = ", ".join("?" for _ in names)
         listed = ", ".join(quote(name) for name in names)
         sql = f"insert into {quote(table.name)} ({listed}) values ({marks})"
+        declared = {field.name: (field.metadata or {}).get(COLUMN_TYPE, b"").decode() for field in schema}
+        loose = [name for name, kind in declared.items() if (known := kind_of(kind)) and known.form is Form.LOOSE_TEXT]
         records = 0
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):
                 raise FatalConnectorError("SQLite takes Arrow batches only", connector="sqlite")
+            for name in loose:
+                refuse_numbers(batch.column(names.index(name)), name, declared[name])
             columns = [stored(batch.column(place), name) for place, name in enumerate(names)]
             try:
                 for first in range(0, batch.num_rows, _PIECE_RECORDS):

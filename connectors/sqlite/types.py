@@ -251,6 +251,11 @@ class SQLiteTypes(Types):
         """Return the column's type if it holds the new values: SQLite does not alter types."""
         return before if _holds(before, after) else None
 
+    def gives_form(self, held: str) -> bool:
+        """Tell of decimals as texts, which have their column's digits, and of STRING, which makes numbers of some."""
+        kind = kind_of(held)
+        return kind is not None and kind.form in (Form.LOOSE_TEXT, Form.DECIMAL_TEXT)
+
     def text_of(self, column_type: str, name: str) -> str | None:
         """Write the texts of integers, booleans, decimals and what is stored as text; not of floats."""
         kind = kind_of(column_type)

@@ -26,6 +26,10 @@ class SQLiteWrites(Writes):
         """Become the one writer, if no data came that made it so."""
         cast("SQLiteSession", session).write()
 
+    def cast(self, expression: str, column_type: str, staged_type: str) -> str:
+        """Leave a value to its column: to CAST most declared types are numbers, and it makes 2024 of a date."""
+        return expression
+
     def merge(
         self,
         target: Table,
@@ -91,6 +95,9 @@ class SQLiteWrites(Writes):
             return normal_timestamp(expression, kind.arrow)
         is_text = kind is None or kind.form in (Form.TEXT, Form.LOOSE_TEXT)
         return f"cast({expression} as text) collate binary" if is_text else expression
+
+    def _spelled(self, expression: str) -> str:
+        return f"cast({expression} as text) collate binary"
 
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
         """Raise for moments of other zones than UTC: their texts do not follow each other as they do."""

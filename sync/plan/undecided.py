@@ -9,7 +9,17 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import GUESSED, LOOK, SAID, UNDECIDED, WIDENS, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    GUESSED,
+    INEXACT,
+    LOOK,
+    SAID,
+    UNDECIDED,
+    WIDENS,
+    Stream,
+    TableState,
+    WriteDisposition,
+)
 from syncblocks.connectors.values import replace
 
 from .columns import ColumnMapping, Rules
@@ -36,9 +46,11 @@ def settled(stream: Stream, names: Mapping[str, str], rules: Rules, *, is_decide
             name = names[field.name]
             is_of_file = GUESSED in (field.metadata or {})
             types = rules.types if name not in rules.said and (is_decided or is_of_file) else None
-            field = _marked(field)
+            is_inexact = field.metadata[UNDECIDED] == INEXACT and name not in rules.said
             if types is not None:
-                field = _settled(field, name, stream, rules, types, is_new=is_new)
+                field = _settled(_marked(field), name, stream, rules, types, is_new=is_new)
+            else:
+                field = _as_written(field) if is_inexact else _marked(field)
         fields.append(field)
     return replace(stream, schema=pa.schema(fields))
 
@@ -107,12 +119,14 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
         return _marked(field, {UNDECIDED: LOOK}) if is_wider else field
     number = kept(pa.field(name, _DECIMAL))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
-    if not is_text:
-        return _marked(field, {UNDECIDED: LOOK})
-    marks = dict(field.metadata or {})
-    if marks.pop(GUESSED, None):  # of a file, whose numbers are taken as they are written
-        marks[SAID] = b"1"
-    return pa.field(field.name, pa.string(), field.nullable, marks)
+    return _as_written(field) if is_text else _marked(field, {UNDECIDED: LOOK})
+
+
+def _as_written(field: pa.Field) -> pa.Field:
+    """Return numbers as texts; those of a file are taken as they are written."""
+    kept = {key: value for key, value in (field.metadata or {}).items() if key not in (GUESSED, UNDECIDED)}
+    said = {SAID: b"1"} if GUESSED in (field.metadata or {}) else {}
+    return field.with_type(pa.string()).with_metadata({**kept, **said})
 
 
 def _marked(field: pa.Field, marks: Mapping[bytes, bytes] | None = None) -> pa.Field:

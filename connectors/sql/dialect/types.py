@@ -51,6 +51,10 @@ class Types(ABC):
         """
         return before if before == after else None
 
+    def gives_form(self, held: str) -> bool:
+        """Tell whether values that a column of the table holds travel in its type, which says how they are written."""
+        return False
+
     def to_double(self, before: str, after: str) -> str | None:
         """Return `after` where it is a double and the table has integers, which may become doubles.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ...errors import FatalConnectorError
 from ...stream import ConflictMethod
 from ..actions import Action, Reread
 from ..identifiers import SEQUENCE, Naming, TableName
@@ -79,9 +80,63 @@ class Writes:
         return f"select {names} from {self._table(staging)} group by {names} having count(*) > 1 limit 1"
 
     def refuse_equal_keys(
-        self, session: Session, target: Table, staging: TableName, columns: Sequence[Column], key: Sequence[str]
+        self,
+        session: Session,
+        target: Table,
+        staging: TableName,
+        columns: Sequence[Column],
+        staged: Mapping[str, str],
+        key: Sequence[str],
     ) -> None:
-        """Raise for different staged keys that the system takes for equal; default: the statements tell them apart."""
+        """Raise for different staged keys that the target takes for one: of their records only the last would stay.
+
+        Args:
+            session: whose transaction it is.
+            target: as it stands now.
+            staging: the records.
+            columns: those that are staged, with the target's types.
+            staged: column -> type in the staging table.
+            key: columns that identify a record.
+
+        Raises:
+            FatalConnectorError: two keys are one to the target.
+        """
+        folded = [column for column in columns if column.name in key and column.is_folded]
+        if not folded:
+            return
+        # The target's columns stand first: the staged values are compared by their collations.
+        keys = [column for column in target.columns if column.name in key]
+        held = [self._quote(column.name) for column in keys] + [self._spelled(self._quote(c.name)) for c in folded]
+        arriving = [self._value(column, staged) for column in keys]
+        arriving += [self._spelled(f"s.{self._quote(column.name)}") for column in folded]
+        names = [f"k{place}" for place in range(len(held))]
+        grouped, spelled = names[: len(keys)], names[len(keys) :]
+        listed = ", ".join(f"{value} as {name}" for value, name in zip(held, names, strict=True))
+        both = (
+            f"select {listed} from {self._table(target.name)} where 1 = 0 "
+            f"union all select {', '.join(arriving)} from {self._table(staging)} s"
+        )
+        ends = ", ".join(f"min({name}), max({name})" for name in spelled)
+        differs = " or ".join(f"min({name}) <> max({name})" for name in spelled)
+        found = session.query(
+            f"select {ends} from ({both}) as r group by {', '.join(grouped)} having {differs} limit 1"
+        )
+        for (*values,) in found:
+            pairs = zip(folded, values[::2], values[1::2], strict=True)
+            column, one, other = next(pair for pair in pairs if pair[1] != pair[2])
+            raise FatalConnectorError(
+                f"{target.name} takes the keys {one!r} and {other!r} (column {column.name!r}) for one, and only one of "
+                "their records would be kept: give the column a type or a collation that tells them apart, choose "
+                "other key_properties, or make both alike in a transformer or a query if they are one",
+                connector=self._naming.name,
+            )
+
+    def refuse_equal_values(self, session: Session, target: Table, staging: TableName, column: Column) -> None:
+        """Raise for values of which `delete_values` would delete those of another one; default: it tells them apart."""
+
+    def _spelled(self, expression: str) -> str:
+        """Write a value as a text that is compared by its characters; of systems with `Column.is_folded`."""
+        raise NotImplementedError
 
     def violations(
         self,

@@ -70,7 +70,10 @@ class StreamColumns:
 
     def _type_of(self, field: pa.Field) -> str:
         held = self._held.get(self.names[field.name], "")
-        return held if held and yields_to_table(field) else self._dialect.types.column_type(field)
+        own, types = self._dialect.types.column_type(field), self._dialect.types
+        if held and (yields_to_table(field) or (types.gives_form(held) and types.widen(held, own) == held)):
+            return held
+        return own
 
     def required(self, columns: Sequence[Column]) -> list[Column]:
         """Return columns of which those of keys refuse NULL as well."""

@@ -113,11 +113,11 @@ class History(Strategy):
         if staged is None or writes is None:
             return
         target.lock_late()
-        own = [column.name for column in versions.key]
+        own, into = [column.name for column in versions.key], staged.written_to(table)
+        context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, own)
         keep_latest(context, table, staged, own, is_new=is_empty, current=versions.valid_to.name)
         if self._history.is_whole:
             self.records -= self._reject_unlike(staged, versions)
-        context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, staged.written_to(table), own)
 
         def statements(source: TableName) -> Sequence[Action]:
             if self._history.has_versions:

@@ -55,6 +55,11 @@ class Versions(Struct, frozen=True, kw_only=True):
         return [*self.compared, *self.renewed]
 
     @property
+    def respelled(self) -> list[Column]:
+        """Columns of the key in which equal values may differ: the current row has the one that arrived last."""
+        return [column for column in self.key if column.is_folded]
+
+    @property
     def renewed(self) -> list[Column]:
         """Those in which a version is kept up to date, without becoming another one."""
         return [column for column in self.in_place if column not in self.kept]
@@ -91,7 +96,7 @@ class HistoryStatements:
         versions, writes = self._versions, self._dialect.writes
         found = self._working(1)
         is_new, differs = f"t.{self._first_key} is null", writes.changed(versions.compared)
-        is_other = f"{is_new} or {differs} or {writes.changed(versions.renewed)}"
+        is_other = f"{is_new} or {differs} or {writes.changed([*versions.renewed, *versions.respelled])}"
         kind = (
             f"case when {is_new} then {_NEXT} when ({differs}) and t.{self._from} < s.{self._from} then {_NEXT} "
             f"else {_SAME} end"
@@ -106,7 +111,7 @@ class HistoryStatements:
             f"from {self._last(source, [*versions.key])} s left join {self._into_target} t on {current} "
             f"where {is_other}",
             *self._carried(found),
-            *self._updated(versions.updated, found, f"{current} and s.{self._rank} = {_SAME}"),
+            *self._updated([*versions.respelled, *versions.updated], found, f"{current} and s.{self._rank} = {_SAME}"),
             writes.update_from(
                 self._target, found, {versions.valid_to.name: f"s.{self._from}"}, f"{current} and {follows}"
             ),

@@ -63,13 +63,13 @@ class Merge(Strategy):
             return
         into, method = staged.written_to(table), context.load.conflict_method
         target.lock_late()
+        dialect.writes.refuse_equal_keys(session, table, staged.name, into, staged.types, key)
         keep_latest(context, table, staged, key, is_new=before is None)
         if method is ConflictMethod.UPDATE_ONLY:
             target.run([dialect.writes.drop_new(table, staged.name, staged.types, key)])
             method = ConflictMethod.UPDATE
         if carried := self._kept(before, into, method):
             target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
-        dialect.writes.refuse_equal_keys(session, table, staged.name, into, key)
 
         with deleting(context, table, staged, key) as deletes, self._explained(primary, key):
 

@@ -279,6 +279,8 @@ class Replace(Strategy):
         is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
         is_checked_first = context.rejected is not None and not dialect.facts.has_savepoints
         count = 0
+        if by_key is not None or (is_unique and context.rejected is None):
+            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, key)
         if not is_unique or by_key == dialect.writes.replace_changed or is_checked_first:
             count = self._reject_repeated_keys(staged, key)
 

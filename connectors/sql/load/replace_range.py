@@ -64,8 +64,8 @@ class ReplaceRange(Strategy):
             return
         into = staged.written_to(table)
         if key:
+            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, key)
             keep_latest(context, table, staged, key, is_new=True)  # the table's records of these keys go anyway
-            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, key)
             target.run([dialect.writes.delete_arriving(table, table.columns, (staged.name, staged.types), key)])
             is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints
             if context.rejected is None or dialect.facts.arrival or not is_found_late:
@@ -99,7 +99,7 @@ class ReplaceRange(Strategy):
 
     def _delete_values(self, table: Table, column: Column, values: tuple[TableName, Mapping[str, str]]) -> Action:
         writes = self.context.dialect.writes
-        writes.refuse_equal_keys(self.context.session, table, values[0], [column], [column.name])
+        writes.refuse_equal_values(self.context.session, table, values[0], column)
         return writes.delete_values(table, column, values)
 
     def _bounds(

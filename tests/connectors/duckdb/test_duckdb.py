@@ -30,6 +30,7 @@ from syncblocks.connectors.errors import (
 from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
+    ConflictMethod,
     Event,
     LedgerKey,
     Load,
@@ -356,6 +357,38 @@ def test_values_that_compare_as_equal_tie_by_their_bytes(path: Path) -> None:
     with closing(connect(path)) as connection:
         connection.execute("insert into t values (5, 'b'), (6, 'c')")
     assert read_new(path, bookmark)[0] == [5, 6]
+
+
+@pytest.mark.parametrize("made", ["id varchar collate nocase", "id varchar collate nocase primary key", "referenced"])
+@pytest.mark.parametrize("conflict", [ConflictMethod.UPDATE, ConflictMethod.IGNORE], ids=str)
+def test_keys_that_a_collation_takes_for_one_are_two_in_a_merge(
+    path: Path, destination: DuckDBDestination, made: str, conflict: ConflictMethod
+) -> None:
+    """As for DuckDB's indexes: else one of them would overwrite the other, or `deletes` take what has changed."""
+    column = "id varchar collate nocase primary key" if made == "referenced" else made
+    query(path, f"create table t ({column}, v varchar collate nocase)")
+    if made == "referenced":
+        query(path, "create table children (parent varchar references t (id))")
+    query(path, "insert into t values ('a', 'old'), ('b', 'old')")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("v", pa.string())])
+    for value, keys in (("new", ["A", "b"]), ("NEW", ["A"])):
+        batch = pa.RecordBatch.from_pylist([{"id": key, "v": value} for key in keys], schema)
+        load(destination, "t", MERGE, [batch, FINAL], schema, ["id"], conflict=conflict)
+    is_ignored = conflict is ConflictMethod.IGNORE
+    expected = [("A", "new"), ("a", "old"), ("b", "old")] if is_ignored else [("A", "NEW"), ("a", "old"), ("b", "new")]
+    assert sorted(query(path, "select * from t")) == expected
+
+
+def test_a_replace_in_place_writes_what_a_collation_takes_for_the_same(
+    path: Path, destination: DuckDBDestination
+) -> None:
+    query(path, "create table t (id varchar collate nocase primary key, v varchar collate nocase)")
+    query(path, "create table children (parent varchar references t (id))")
+    query(path, "insert into t values ('a', 'old'), ('b', 'old')")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("v", pa.string())])
+    batch = pa.RecordBatch.from_pylist([{"id": key, "v": "OLD"} for key in ("a", "A", "b")], schema)
+    load(destination, "t", REPLACE, [batch, FINAL], schema, ["id"])
+    assert sorted(query(path, "select * from t")) == [("A", "OLD"), ("a", "OLD"), ("b", "OLD")]
 
 
 def test_a_union_is_compared_as_the_text_that_it_arrives_as(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -338,6 +339,38 @@ def test_two_loads_of_one_file_take_turns(path: Path) -> None:
     for table in ("docs", "others"):
         found = look(path, f"select id, md5(doc) from {table} order by id")
         assert found == [*before[:1], *digests(table, 60)]
+
+
+def test_a_load_that_reads_its_first_piece_slowly_does_not_keep_another_ones_in_memory(path: Path) -> None:
+    look(path, "create table others as from docs")
+    before, destination = held(path), make(path)
+    has_begun, is_done = threading.Event(), threading.Event()
+
+    def slowly(owner: str) -> Iterator[Event]:
+        for place, event in enumerate(documents(owner)):
+            if place == 2:
+                has_begun.set()
+                assert is_done.wait(60), "the other load did not end"
+            yield event
+
+    def load_one(table: str) -> None:
+        how = order("append", table)
+        how = replace(how, key=replace(KEY, stream=table, destination_table=table))
+        destination.take_over(how.key, token=table, owner=table, source="test://")
+        list(destination.load(how, slowly(table) if table == "others" else documents(table)))
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(load_one, "others")
+        try:
+            assert has_begun.wait(60)
+            load_one("docs")
+        finally:
+            is_done.set()
+        slow.result()
+    destination.close()
+    for table in ("docs", "others"):
+        found = look(path, f"select id, md5(doc) from {table} order by all")
+        assert found == sorted([*before, *digests(table)])
 
 
 def test_what_fits_is_one_transaction(path: Path) -> None:

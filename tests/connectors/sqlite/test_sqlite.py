@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -238,6 +240,122 @@ def test_a_merge_into_a_key_that_knows_no_case_writes_it_as_it_arrives(
     arriving = pa.RecordBatch.from_pylist([{"id": "A", "name": "new"}], schema)
     load(destination, "people", MERGE, [arriving, FINAL], schema, ["id"])
     assert sorted(query(path, "select * from people")) == [("A", "new"), ("b", "other")]
+
+
+def test_a_key_that_knows_no_case_is_written_as_it_arrives_without_an_index_too(
+    path: Path, destination: SQLiteDestination
+) -> None:
+    script(path, "create table people (id text collate nocase, name text); insert into people values ('a', 'old')")
+    script(path, "create trigger tr after update on people begin select 1; end")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("name", pa.string())])
+    arriving = pa.RecordBatch.from_pylist([{"id": "A", "name": "new"}], schema)
+    load(destination, "people", MERGE, [arriving, FINAL], schema, ["id"])
+    assert query(path, "select * from people") == [("A", "new")]
+
+
+#: Tables of which a key takes two texts for one, and what else is made.
+FOLDING = {
+    "index": ("id text collate nocase primary key", ""),
+    "trigger": ("id text collate nocase primary key", "create trigger tr after update on people begin select 1; end"),
+    "no index": ("id text collate nocase", ""),
+    "blanks": ("id text collate rtrim primary key", "create index by_name on people (name)"),
+}
+
+
+@pytest.mark.parametrize("table", FOLDING)
+@pytest.mark.parametrize("disposition", [MERGE, REPLACE])
+def test_two_keys_that_are_one_to_the_table_are_refused(
+    disposition: WriteDisposition, table: str, path: Path, destination: SQLiteDestination
+) -> None:
+    """Else the last of them would have overwritten the other without a word."""
+    column, more = FOLDING[table]
+    script(path, f"create table people ({column}, house integer, name text); {more}")
+    script(path, "insert into people values ('a', 1, 'old')")
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False), ("house", pa.int64()), ("name", pa.string())])
+    twin = "a " if table == "blanks" else "A"
+
+    def write(*keys: str) -> None:
+        records = [{"id": key, "house": 1, "name": "new"} for key in keys]
+        load(destination, "people", disposition, [pa.RecordBatch.from_pylist(records, schema), FINAL], schema, ["id"])
+
+    if disposition is MERGE or table in ("trigger", "blanks"):
+        with pytest.raises(
+            FatalConnectorError, match=f"people takes the keys '{min('a', twin)}' and '{max('a', twin)}'"
+        ):
+            write("a", "z", twin)
+        assert query(path, "select * from people") == [("a", 1, "old")]
+    write("a", "z", "a") if disposition is MERGE else write("a", "z")
+    assert sorted(query(path, "select * from people")) == [("a", 1, "new"), ("z", 1, "new")]
+
+
+def test_keys_are_no_twins_where_another_column_of_the_key_differs(path: Path, destination: SQLiteDestination) -> None:
+    script(path, "create table people (house integer, id text collate nocase, name text, primary key (house, id))")
+    schema = pa.schema([("house", pa.int64()), ("id", pa.string()), ("name", pa.string())])
+    apart = [{"house": 1, "id": "a", "name": "x"}, {"house": 2, "id": "A", "name": "y"}]
+    key = ["house", "id"]
+    load(destination, "people", MERGE, [pa.RecordBatch.from_pylist(apart, schema), FINAL], schema, key)
+    assert sorted(query(path, "select * from people")) == [(1, "a", "x"), (2, "A", "y")]
+    twins = [*apart, {"house": 2, "id": "a", "name": "z"}]
+    with pytest.raises(FatalConnectorError, match=r"people takes the keys 'A' and 'a' .column 'id'. for one"):
+        load(destination, "people", MERGE, [pa.RecordBatch.from_pylist(twins, schema), FINAL], schema, key)
+
+
+def test_a_collation_of_another_program_hides_no_table(path: Path, destination: SQLiteDestination) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_collation("theirs", lambda one, other: (one > other) - (one < other))
+        connection.execute("create table people (id integer primary key, name text collate theirs)")
+    load(destination, "people", MERGE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    assert query(path, "select id, name from people") == [(1, "a")]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "more"),
+    [
+        (MERGE, ""),
+        (
+            MERGE,
+            "create unique index by_id on people (id); create trigger tr after update on people begin select 1; end",
+        ),
+        (REPLACE, "create index by_day on people (day)"),
+    ],
+)
+def test_values_reach_a_table_that_spells_its_types_in_its_own_way(
+    disposition: WriteDisposition, more: str, path: Path, destination: SQLiteDestination
+) -> None:
+    """A CAST to most of them makes a number of a text, as 2024 of a date."""
+    script(path, f"create table people (id bigint, day date, at datetime, code uuid, hour time); {more}")
+    at = datetime.fromisoformat("2024-02-03 04:00")
+    record = {"id": 1, "day": at.date(), "at": at, "code": b"\xab" * 16, "hour": at.time()}
+    kinds = [pa.int64(), pa.date32(), pa.timestamp("us"), pa.uuid(), pa.time64("us")]
+    schema = pa.schema([pa.field(name, kind) for name, kind in zip(record, kinds, strict=True)])
+    for _ in range(2):
+        load(destination, "people", disposition, [pa.RecordBatch.from_pylist([record], schema), FINAL], schema, ["id"])
+    code = "abababab-abab-abab-abab-abababababab"
+    assert query(path, "select * from people") == [
+        (1, "2024-02-03", "2024-02-03 04:00:00.000000", code, "04:00:00.000000")
+    ]
+
+
+def test_a_key_with_fewer_digits_than_its_column_finds_its_record(path: Path, destination: SQLiteDestination) -> None:
+    """Decimals of more than 15 digits are texts: 1.1 and 1.1000 would be two keys."""
+    for number, (digits, scale) in enumerate([(30, 4), (28, 2), (30, 4)]):
+        schema = pa.schema([pa.field("id", pa.decimal128(digits, scale), nullable=False), ("n", pa.int64())])
+        batch = pa.RecordBatch.from_pylist([{"id": Decimal("1.1"), "n": number}], schema)
+        load(destination, "people", MERGE, [batch, FINAL], schema, ["id"])
+        assert query(path, "select * from people") == [("1.1000", number)]
+
+
+@pytest.mark.parametrize("disposition", [APPEND, MERGE])
+def test_a_text_that_sqlite_makes_another_number_of_is_refused(
+    disposition: WriteDisposition, path: Path, destination: SQLiteDestination
+) -> None:
+    """A column declared STRING has numbers for what looks like one: 007 would be 7."""
+    script(path, "create table people (id integer, name string)")
+    for name in ("007", "1.50", "1e5", " 5", "-0"):
+        with pytest.raises(FatalConnectorError, match=f"makes a number of '{name}' in a column declared string"):
+            load(destination, "people", disposition, [people((1, "a"), (2, name)), FINAL], PEOPLE, ["id"])
+    load(destination, "people", disposition, [people((1, "7"), (2, "-12"), (3, "x7")), FINAL], PEOPLE, ["id"])
+    assert query(path, "select name from people order by id") == [(7,), (-12,), ("x7",)]
 
 
 @pytest.mark.parametrize("trigger", ["", "create trigger tr after update on people begin select 1; end"])

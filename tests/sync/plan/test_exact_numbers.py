@@ -19,11 +19,12 @@ from tests.conftest import RunCLI
 
 
 class Bench:
-    """A file `t` of numbers that is appended to DuckDB."""
+    """A file `t` of numbers that is appended to DuckDB, unless told."""
 
     def __init__(self, folder: Path, connector: str) -> None:
         self.folder, self.connector = folder, connector
         self.stream: dict[str, Any] = {"stream": "t", "write_disposition": "append"}
+        self.destination: dict[str, Any] = {"connector": "duckdb", "config": {"path": "out.duckdb"}}
         self.config: dict[str, Any] = {"path": f"t.{connector}", "numbers": "exact"}
 
     def write(self, *values: str) -> None:
@@ -36,7 +37,7 @@ class Bench:
         document = {
             "pipeline": "exact",
             "source": {"connector": self.connector, "config": self.config},
-            "destination": {"connector": "duckdb", "config": {"path": "out.duckdb"}},
+            "destination": self.destination,
             "streams": [self.stream],
         }
         file = self.folder / "exact.yaml"
@@ -126,3 +127,15 @@ def test_what_no_decimal_holds_makes_a_text_that_says_so(bench: Bench, run_cli: 
     assert bench.column()[0] == "DECIMAL(18,2)"
     document = json.loads(run_cli(["plan", bench.file(), "--json"], bench.folder).stdout)
     assert document["streams"][0]["columns"]["v"] == "decimal128(18, 2)"
+
+
+def test_sqlite_keeps_the_text_of_numbers_of_which_no_double_holds_all(bench: Bench) -> None:
+    """With an exponent they would be doubles, and a table without decimals decides nothing at its first load."""
+    bench.destination = {"connector": "sqlite", "config": {"path": "out.db"}}
+    bench.stream["write_disposition"] = "replace"
+    for values in (["1e-7", "0.12345678901234567890"], ["1e400", "12345678901234567890.5", ""], ["1.50", "1e-7"]):
+        bench.write(*values)
+        bench.succeeds()
+        with closing(sqlite3.connect(bench.folder / "out.db")) as connection:
+            found = connection.execute("select v from t order by id").fetchall()
+        assert found == [(value or None,) for value in values]

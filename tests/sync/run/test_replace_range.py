@@ -388,6 +388,19 @@ def test_values_of_texts_are_compared_as_they_are_written(tmp_path: Path, mariad
     assert (table.written(), table.ids()) == (1, [1, 2, 3])
 
 
+def test_values_of_a_folding_collation_are_compared_as_they_are_written(tmp_path: Path, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    destination = {"connector": "postgres", "config": {"url": postgres_url}}
+    table = Table(tmp_path, destination, range_column="word")
+    table.fill((1, "2026-01-01", "00:00"))
+    table.written()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("alter table t alter word type text collate ci")
+        connection.execute("insert into t (id, word) values (2, 'W 1')")
+    assert (table.written(), table.ids()) == (1, [1, 2])
+
+
 def test_plan_and_verify_say_what_they_are_about(tmp_path: Path, run_cli: RunCLI) -> None:
     table = Table(tmp_path, range_column="day", key_properties=["id"])
     table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-02", "01:00"))
