@@ -110,8 +110,16 @@ def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> N
 
 
 def _check_store(pipeline: Pipeline) -> None:
+    from ..errors import StoreUnreachable
     from ..session.inspection import existing_store
+    from ..store import Store
 
+    # First: what a store lacks to be read may be among them.
+    if missing := Store.missing_privileges(pipeline.store_url):
+        statements = "\n".join(f"{statement};" for statement in missing)
+        raise StoreUnreachable(
+            f"the user of the run store lacks privileges that a run needs; an administrator runs:\n{statements}"
+        )
     with existing_store(pipeline) as store:
         if store is not None:
             store.latest_run(pipeline.pipeline)

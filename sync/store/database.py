@@ -160,6 +160,19 @@ def store_exists(url: str, folder: Path | None = None) -> bool:
         database.close()
 
 
+def missing_privileges(url: str, folder: Path | None = None) -> list[str]:
+    """Return the statements that give the store's user what a run needs; writes nothing. A file has no privileges."""
+    place = locate(url, folder)
+    if place.path is not None:
+        return []
+    database = _database(place, Clock())
+    try:
+        with database.read() as connection:
+            return database.driver.missing_privileges(connection)
+    finally:
+        database.close()
+
+
 def _database(place: Location, clock: Clock) -> Database:
     if place.path is None:
         return Database(place.shown, share(place.uri, lambda: Pool(Postgres(place.uri), place.shown)))

@@ -20,7 +20,7 @@ from ..clock import Clock
 from ..errors import ConfigError
 from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
-from .table_names import PREFIX, VERSION_TABLE
+from .table_names import PREFIX, TABLES, VERSION_TABLE
 
 #: A connection that was idle for longer is asked for a sign of life: what lies between may have dropped it silently.
 ASK_AFTER_S = 5.0
@@ -48,6 +48,28 @@ _LIST = re.compile(r"= ANY\((:[a-z_]+)\)")
 _OUR_SCHEMA = f"""SELECT coalesce((
     SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relname = '{VERSION_TABLE}' AND pg_catalog.pg_table_is_visible(c.oid)), pg_catalog.current_schema())"""
+
+
+_NAMES = ", ".join(f"'{name}'" for name in TABLES)
+_SEQUENCES = ", ".join(f"'{name}_id_seq'" for name in TABLES)
+
+#: What a role lacks for a run, as the statements that give it.
+_LACKING = f"""SELECT pg_catalog.format('alter role %I set default_transaction_read_only = off', current_user)
+    AS statement WHERE pg_catalog.current_setting('default_transaction_read_only') = 'on'
+UNION ALL SELECT pg_catalog.format('grant usage, create on schema %I to %I', n.nspname, current_user)
+    FROM pg_catalog.pg_namespace n WHERE n.nspname = :schema
+    AND NOT (pg_catalog.has_schema_privilege(n.oid, 'usage') AND (pg_catalog.has_schema_privilege(n.oid, 'create')
+    OR EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname = '{VERSION_TABLE}')))
+UNION ALL SELECT pg_catalog.format('grant %s on %I.%I to %I',
+    CASE c.relkind WHEN 'S' THEN 'usage' ELSE 'select, insert, update, delete' END,
+    n.nspname, c.relname, current_user)
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND CASE c.relkind
+        WHEN 'S' THEN c.relname IN ({_SEQUENCES}) AND NOT pg_catalog.has_sequence_privilege(c.oid, 'usage')
+        WHEN 'r' THEN c.relname IN ({_NAMES}) AND NOT (pg_catalog.has_table_privilege(c.oid, 'select')
+            AND pg_catalog.has_table_privilege(c.oid, 'insert') AND pg_catalog.has_table_privilege(c.oid, 'update')
+            AND pg_catalog.has_table_privilege(c.oid, 'delete'))
+        ELSE FALSE END"""
 
 
 class Driver(ABC):
@@ -96,6 +118,10 @@ class Driver(ABC):
     @abstractmethod
     def has_table(self, connection: Connection, name: str) -> bool:
         """Whether a table exists."""
+
+    def missing_privileges(self, connection: Connection) -> list[str]:
+        """Return the statements that give the user what a run needs in the store."""
+        return []
 
     def now(self, connection: Connection) -> datetime:
         """Return the time by which all processes measure leases."""
@@ -278,8 +304,15 @@ class Postgres(Driver):
             "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.relname = :name AND n.nspname = :schema"
         )
-        schema = self._schema[1:-1].replace('""', '"')
-        return connection.value(statement, {"name": name, "schema": schema}) is not None
+        return connection.value(statement, {"name": name, "schema": self._schema_name}) is not None
+
+    def missing_privileges(self, connection: Connection) -> list[str]:
+        """See `Driver`."""
+        return [row.statement for row in connection.rows(_LACKING, {"schema": self._schema_name})]
+
+    @property
+    def _schema_name(self) -> str:
+        return self._schema[1:-1].replace('""', '"')
 
     def ask_now(self, connection: Connection) -> Callable[[], datetime]:
         """Ask for the server's time."""

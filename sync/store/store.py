@@ -11,7 +11,7 @@ from ..clock import Clock
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
-from .database import Database, open_database, store_exists
+from .database import Database, missing_privileges, open_database, store_exists
 from .event_kwargs import run_kwargs
 from .held import Held
 from .model import ErrorInfo, PipelineRun
@@ -137,6 +137,11 @@ class Store:
     def exists(url: str, folder: Path | None = None) -> bool:
         """Whether a store is there; creates nothing."""
         return store_exists(url, folder)
+
+    @staticmethod
+    def missing_privileges(url: str) -> list[str]:
+        """Return the statements that give the store's user what a run needs; writes nothing."""
+        return missing_privileges(url)
 
     @property
     def url(self) -> str:

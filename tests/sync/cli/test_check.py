@@ -12,6 +12,7 @@ import psycopg
 import pymysql
 import pytest
 
+from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.cli.cli_pipelines import CUSTOMERS, write_shop
 
@@ -116,6 +117,24 @@ def test_a_role_that_gets_what_is_printed_can_run_postgres(
     granted = grant_what_is_printed(run_cli, tmp_path, admin)
     assert any('on "public"."Kept"' in statement and "insert" in statement for statement in granted), granted
     assert any(statement.startswith("alter table") for statement in granted), granted
+    done = run_cli(["run", "pipeline.yaml"], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_role_that_gets_what_is_printed_has_a_run_store(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], postgres_url: str, is_there: bool
+) -> None:
+    admin, url = postgres_role
+    if is_there:  # somebody else's
+        Store.open(postgres_url).close()
+    admin(f'alter role "{urlsplit(url).username}" set default_transaction_read_only = on')
+    write_to(tmp_path, "duckdb", url, "merged")
+    document = json.loads((tmp_path / "pipeline.yaml").read_text())
+    document |= {"store": url, "destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}}
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    granted = grant_what_is_printed(run_cli, tmp_path, admin)
+    assert any("._syncblocks_pipeline_run to" in statement for statement in granted) is is_there
     done = run_cli(["run", "pipeline.yaml"], tmp_path)
     assert done.returncode == 0, done.stderr
 
