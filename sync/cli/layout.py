@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Columns of a terminal between two columns of a table.
 GAP = 2
@@ -73,8 +73,7 @@ def cell_lines(text: str, width: int) -> list[str]:
     return [shortened(line, width) for line in wrapped(text, width)] if text_width(text) > width else [text]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Columns of a table that stand side by side."""
 
     #: Place of a column -> its width.
