@@ -21,12 +21,12 @@ from .verify.verification import StreamVerification, verify_streams
 
 
 @checks_arguments
-def discover(pipeline: AnyPipeline, *, streams: Sequence[str] = ()) -> tuple[Stream, ...]:
+def discover(pipeline: AnyPipeline, *, streams: Sequence[str] | None = None) -> tuple[Stream, ...]:
     """Return the streams of the source with columns and keys, also those that the pipeline does not select.
 
     Args:
         pipeline: the pipeline.
-        streams: names or globs; empty: all.
+        streams: names or globs; default: all.
 
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
@@ -34,24 +34,26 @@ def discover(pipeline: AnyPipeline, *, streams: Sequence[str] = ()) -> tuple[Str
     """
     with opened(_loaded(pipeline)) as session:
         offered = {stream.name: stream for stream in session.discover()}
-    return tuple(offered[name] for name in matching_names(list(offered), streams))
+    return tuple(offered[name] for name in matching_names(list(offered), streams or ()))
 
 
 @checks_arguments
-def list_streams(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> tuple[str, ...]:
+def list_streams(
+    pipeline: AnyPipeline, *, streams: Sequence[str] | None = None, tags: Sequence[str] | None = None
+) -> tuple[str, ...]:
     """Return the names of the streams that the pipeline selects, in run order.
 
     Args:
         pipeline: the pipeline.
-        streams: names or globs, only these; empty: all.
-        tags: only streams that have one of them; empty: all.
+        streams: names or globs, only these; default: all.
+        tags: only streams that have one of them; default: all.
 
     Raises:
         ConfigError: the pipeline is wrong, or a glob matches nothing.
         ConnectorError: the source cannot be reached.
     """
     with opened(_loaded(pipeline)) as session:
-        return session.select(streams, tags=tags).wanted
+        return session.select(streams or (), tags=tags or ()).wanted
 
 
 @checks_arguments
@@ -67,7 +69,7 @@ def preview(pipeline: AnyPipeline, stream: str, *, limit: int = 10) -> Preview:
 
 
 @checks_arguments
-def count(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
+def count(pipeline: AnyPipeline, *, streams: Sequence[str] | None = None, tags: Sequence[str] | None = None) -> Counts:
     """Count the records of each selected stream and of its destination table; arguments as of `list_streams`.
 
     Raises:
@@ -75,7 +77,7 @@ def count(pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[
         ConnectorError: the source cannot be reached.
     """
     with opened(_loaded(pipeline)) as session:
-        return count_streams(session, streams, tags)
+        return count_streams(session, streams or (), tags or ())
 
 
 @checks_arguments
@@ -92,7 +94,11 @@ def state(pipeline: AnyPipeline) -> State:
 
 @checks_arguments
 def verify(
-    pipeline: AnyPipeline, *, streams: Sequence[str] = (), tags: Sequence[str] = (), repair: bool = False
+    pipeline: AnyPipeline,
+    *,
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+    repair: bool = False,
 ) -> tuple[StreamVerification, ...]:
     """Compare source and destination by checksums; with `repair` sync the ranges that differ, and compare again.
 
@@ -104,10 +110,10 @@ def verify(
         PipelineFailed: the repair failed.
     """
     pipeline = _loaded(pipeline)
-    found = compared(pipeline, streams, tags, with_repairs=repair).streams
+    found = compared(pipeline, streams or (), tags or (), with_repairs=repair).streams
     if repairs := {each.stream: each.repair for each in found if each.repair is not None}:
         run_pipeline(pipeline, repairs=repairs).raise_for_status()
-        found = compared(pipeline, streams, tags, with_repairs=False).streams
+        found = compared(pipeline, streams or (), tags or (), with_repairs=False).streams
     return found
 
 

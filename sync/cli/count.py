@@ -43,7 +43,7 @@ def count_command(
     from ..plan.selection import left_out_by_when
 
     pipeline = open_pipeline(console, file, variables, **moments._asdict())
-    counts = counted(pipeline, streams=streams, tags=tags)
+    counts = counted(pipeline, streams=streams or None, tags=tags or None)
     if console.is_json:
         found = [asdict(count) for count in counts.streams]
         more = {"note": counts.note, "left_out": dict(counts.left_out), "absent": dict(counts.absent)}

@@ -42,7 +42,7 @@ def discover_command(
     from ..api import discover
 
     pipeline = open_pipeline(console, file, variables)
-    found = discover(pipeline, streams=streams)
+    found = discover(pipeline, streams=streams or None)
     if save:
         return _save(console, pipeline, found)
     if console.is_json:

@@ -119,7 +119,8 @@ def run_command(
     given = given_bookmarks(bookmarks)
     more |= {"full_refresh": full_refresh, "drop_history": drop_history}
     more |= {"deletes": deletes, "allow_deletes": allow_deletes}
-    return execute(console, pipeline, streams=streams, tags=tags, bookmarks=given, event=event, **more)
+    more |= {"streams": streams or None, "tags": tags or None}
+    return execute(console, pipeline, bookmarks=given, event=event, **more)
 
 
 def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:

@@ -134,7 +134,7 @@ def retry_command(
     """Run the latest run again: the streams that did not succeed or never started, as a new attempt."""
     pipeline = open_pipeline(console, file, variables)
     more: dict[str, Any] = {"concurrency": concurrency, "inline_callbacks": inline_callbacks, "executor": executor}
-    return execute(console, pipeline, retry=True, streams=streams, tags=tags, **more)
+    return execute(console, pipeline, retry=True, streams=streams or None, tags=tags or None, **more)
 
 
 @runs_command.command("cancel")

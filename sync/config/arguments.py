@@ -34,6 +34,9 @@ _RANGES = {
     "tick": (1, _MOST),
 }
 
+#: Lists that select streams: an empty one is taken for a computed one that has found none, and never for all of them.
+_SELECTING = ("streams", "tags")
+
 #: Arguments that may hold secrets: an error shows no value of theirs.
 _HIDDEN = ("given", "pipeline", "variables", "environ", "recorded", "event", "text")
 
@@ -67,6 +70,8 @@ def _taken(name: str, annotation: str, value: Any) -> Any:
             taken = kind.take(value)
         except TypeError:
             continue
+        if taken == () and name in _SELECTING:
+            raise ConfigError("is empty and selects no stream; leave it out for all streams", key=name)
         if kind.take is not _whole_number or _RANGES[name][0] <= taken <= _RANGES[name][1]:
             return taken
     if isinstance(value, str) and any(kind.take is _texts for kind in kinds):

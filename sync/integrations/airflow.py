@@ -43,8 +43,8 @@ class SyncOperator(BaseOperator):
         self,
         *,
         pipeline: PipelineFile,
-        streams: Sequence[str] = (),
-        tags: Sequence[str] = (),
+        streams: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         full_refresh: bool = False,
         variables: Mapping[str, Any] | None = None,
         event: Mapping[str, Any] | None = None,
@@ -55,8 +55,8 @@ class SyncOperator(BaseOperator):
 
         Args:
             pipeline: the pipeline file, or a mapping.
-            streams: names or globs, only these; empty: all.
-            tags: only streams that have one of them; empty: all.
+            streams: names or globs, only these; default: all.
+            tags: only streams that have one of them; default: all.
             full_refresh: replace every table and ignore every bookmark.
             variables: runtime variables, before those of the file.
             event: JSON values that callbacks get as `event`; default: the DAG run's conf.
@@ -154,8 +154,8 @@ class OpenRunOperator(_OfHeldRun):
     def __init__(
         self,
         *,
-        streams: Sequence[str] = (),
-        tags: Sequence[str] = (),
+        streams: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         full_refresh: bool = False,
         variables: Mapping[str, Any] | None = None,
         event: Mapping[str, Any] | None = None,
@@ -275,8 +275,8 @@ def sync_task_group(
     group_id: str = "sync",
     *,
     pipeline: PipelineFile,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
@@ -289,8 +289,8 @@ def sync_task_group(
     Args:
         group_id: name of the group.
         pipeline: the pipeline file, or a mapping.
-        streams: names or globs, only these; empty: all.
-        tags: only streams that have one of them; empty: all.
+        streams: names or globs, only these; default: all.
+        tags: only streams that have one of them; default: all.
         full_refresh: replace every table and ignore every bookmark.
         variables: runtime variables, before those of the file.
         event: JSON values that callbacks get as `event`; default: the DAG run's conf.

@@ -29,8 +29,8 @@ _RETRIES = ("dagster/retry_number", "dagster/is_resume_retry", "dagster/is_asset
 def syncblocks_assets(
     pipeline: PipelineFile,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     name: str | None = None,
     group_name: str | None = None,
     asset_key: Callable[[str], dg.AssetKey] | None = None,
@@ -44,8 +44,8 @@ def syncblocks_assets(
 
     Args:
         pipeline: the pipeline file, or a mapping.
-        streams: names or globs, only these; empty: all.
-        tags: only streams that have one of them; empty: all.
+        streams: names or globs, only these; default: all.
+        tags: only streams that have one of them; default: all.
         name: of the operation; default: the pipeline's.
         group_name: of the assets; default: the pipeline's.
         asset_key: stream -> its asset; default: the pipeline's name, then the parts of the stream's.
@@ -148,15 +148,15 @@ def _execute(
     context: dg.AssetExecutionContext,
     assets: _Assets,
     pipeline: Pipeline,
-    streams: Sequence[str],
-    tags: Sequence[str],
+    streams: Sequence[str] | None,
+    tags: Sequence[str] | None,
 ) -> Iterator[Any]:
     selected = [assets.streams[key] for key in context.selected_asset_keys]
     if not selected:  # only checks
         yield from _verified(context, assets, pipeline)
         return
     if len(selected) < len(assets.streams):
-        streams, tags = [exact_pattern(name) for name in selected], ()
+        streams, tags = [exact_pattern(name) for name in selected], None
     task = Task(pipeline=pipeline, streams=streams, tags=tags, is_retry=_is_retry(context))
     # Closed with this generator: a run whose task is interrupted ends first.
     with closing(events_of(task)) as events:

@@ -48,16 +48,16 @@ class Declared:
 def declare(
     given: PipelineFile,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> Declared:
     """Return the streams of a pipeline. Connects to nothing, and reads no secret.
 
     Args:
         given: the pipeline file, or a mapping.
-        streams: names or globs, only these; empty: all.
-        tags: only streams that have one of them; empty: all.
+        streams: names or globs, only these; default: all.
+        tags: only streams that have one of them; default: all.
         folder: of a mapping: where its relative paths start.
 
     Raises:
@@ -76,7 +76,7 @@ def declare(
         Stream(name=name, schema=pa.schema([]), key_properties=each.key_properties, is_view=each.is_view)
         for name, each in known.items()
     ]
-    names = select_names(pipeline, offered, streams, tags=tags).wanted
+    names = select_names(pipeline, offered, streams or (), tags=tags or ()).wanted
     _, settings = merged_settings(pipeline, {stream.name: stream for stream in offered})
     found = (_declared(pipeline, name, known[name], settings[name]) for name in names)
     return Declared(pipeline=pipeline.pipeline, streams=tuple(found))

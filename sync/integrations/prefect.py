@@ -55,8 +55,8 @@ def _may_help(_task: Any, _run: Any, state: Any) -> bool:
 def sync(
     pipeline: PipelineFile,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
@@ -67,8 +67,8 @@ def sync(
 
     Args:
         pipeline: the pipeline file, or a mapping.
-        streams: names or globs, only these; empty: all.
-        tags: only streams that have one of them; empty: all.
+        streams: names or globs, only these; default: all.
+        tags: only streams that have one of them; default: all.
         full_refresh: replace every table and ignore every bookmark.
         variables: runtime variables, before those of the file.
         event: JSON values that callbacks get as `event`.
@@ -77,7 +77,7 @@ def sync(
         ConfigError: the file is wrong.
         PipelineFailed: a stream failed or was cancelled.
     """
-    tries, trigger = _order(tuple(streams), tuple(tags), full_refresh)
+    tries, trigger = _order(tuple(streams or ()), tuple(tags or ()), full_refresh)
     logger = get_run_logger()
     loaded = load_pipeline(pipeline, variables=variables, trigger=trigger)
     order = Task(
@@ -119,8 +119,8 @@ def sync_flow(
 
     @flow(name=name or load_names(pipeline).pipeline, **options)
     def synced(
-        streams: Sequence[str] = (),
-        tags: Sequence[str] = (),
+        streams: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         full_refresh: bool = False,
         variables: dict[str, Any] | None = None,
         event: dict[str, Any] | None = None,
@@ -137,8 +137,8 @@ def sync_flow(
 def open_held(
     pipeline: PipelineFile,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
@@ -150,7 +150,7 @@ def open_held(
         ConfigError: the file is wrong, or its streams cannot run in tasks of their own.
         PipelineFailed: the run failed before its first stream.
     """
-    tries, trigger = _order(tuple(streams), tuple(tags), full_refresh)
+    tries, trigger = _order(tuple(streams or ()), tuple(tags or ()), full_refresh)
     loaded = load_pipeline(pipeline, variables=variables, trigger=trigger)
     run = _worked(
         lambda progress, signals: open_run(
@@ -242,8 +242,8 @@ def streams_flow(
 
     @flow(name=name or load_names(pipeline).pipeline, **options)
     def synced(
-        streams: Sequence[str] = (),
-        tags: Sequence[str] = (),
+        streams: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
         full_refresh: bool = False,
         variables: dict[str, Any] | None = None,
         event: dict[str, Any] | None = None,

@@ -94,9 +94,9 @@ class Task:
     """What an orchestrator's task is about."""
 
     pipeline: Pipeline
-    #: Names or globs; empty: all.
-    streams: Sequence[str] = ()
-    tags: Sequence[str] = ()
+    #: Names or globs; None: all.
+    streams: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
     full_refresh: bool = False
     event: Mapping[str, Any] | None = None
     #: Whether the orchestrator repeats a try of this task, whose run has the pipeline's trigger.
@@ -174,7 +174,7 @@ def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
     with existing_store(task.pipeline) as store:
         has_planned = store is not None and bool(store.stream_statuses(before.id))
     # Without streams it has failed before its first one: its next attempt takes those of the task.
-    streams, tags = ((), ()) if has_planned else (task.streams, task.tags)
+    streams, tags = (None, None) if has_planned else (task.streams, task.tags)
     try:
         return run_pipeline(
             task.pipeline,
@@ -196,14 +196,14 @@ def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
             if not left and store.run(before.id).status == SUCCESS:
                 return _succeeded(task, before)
         # Without streams it has failed before its first one.
-        return _run_anew(task, progress, left or task.streams, () if left else task.tags)
+        return _run_anew(task, progress, left or task.streams, None if left else task.tags)
 
 
 def _succeeded(task: Task, before: PipelineRun) -> RunResult:
     return RunResult(run_id=before.id, pipeline=task.pipeline.pipeline, status=SUCCESS)
 
 
-def _run_anew(task: Task, progress: Told, streams: Sequence[str], tags: Sequence[str]) -> RunResult:
+def _run_anew(task: Task, progress: Told, streams: Sequence[str] | None, tags: Sequence[str] | None) -> RunResult:
     return run_pipeline(
         task.pipeline,
         streams=streams,

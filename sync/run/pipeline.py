@@ -65,8 +65,8 @@ _UNREADABLE = "the destination's ledger could not be read"
 def run_pipeline(
     pipeline: AnyPipeline,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     full_refresh: bool = False,
     drop_history: bool = False,
     variables: Mapping[str, Any] | None = None,
@@ -91,8 +91,8 @@ def run_pipeline(
 
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-        streams: globs; empty: all selected streams.
-        tags: only streams that have one of these `tags`; empty: all.
+        streams: globs; default: all selected streams.
+        tags: only streams that have one of these `tags`; default: all.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories (`write_disposition: history`) as well, which begin anew.
         variables: runtime variables, before those of the file (not with a loaded pipeline); with `retry` the run's own
@@ -131,8 +131,8 @@ def run_pipeline(
         pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
     order = Order(
-        streams=list(map(exact_pattern, fills)) if fills else streams,
-        tags=tags,
+        streams=list(map(exact_pattern, fills)) if fills else streams or (),
+        tags=tags or (),
         given=RunOptions(
             full_refresh=full_refresh,
             drop_history=drop_history,

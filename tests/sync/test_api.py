@@ -218,6 +218,23 @@ def test_one_text_in_place_of_a_list_of_streams_is_an_error_that_writes_the_list
             take(shop.document, streams="a")
 
 
+def test_an_empty_list_of_streams_is_an_error_and_not_all_of_them(shop: Bench) -> None:
+    """A list that a program computes may be empty: that ran, compared and counted all streams."""
+    takers: list[Any] = [run_pipeline, open_run, list_streams, count, verify, discover]
+    for take in takers:
+        for empty in ([], (), iter([])):
+            with pytest.raises(
+                ConfigError, match="streams: is empty and selects no stream; leave it out for all streams"
+            ):
+                take(shop.document, streams=empty)
+        if take is not discover:
+            with pytest.raises(ConfigError, match="tags: is empty and selects no stream; leave it out for all streams"):
+                take(shop.document, tags=[])
+    assert cancel(shop.document) is None, "nothing was begun"
+    assert list_streams(shop.document, streams=None, tags=None) == ("a",), "None is as good as nothing"
+    assert [stream.stream for stream in run_pipeline(shop.document, streams=None, tags=None).streams] == ["a"]
+
+
 def test_an_argument_of_another_type_is_an_error_that_names_it(shop: Bench) -> None:
     """Each of these was an error of Python, or was taken: `repair="no"` repaired."""
     loaded = load_pipeline(shop.document)
@@ -225,7 +242,7 @@ def test_an_argument_of_another_type_is_an_error_that_names_it(shop: Bench) -> N
     for name, argument, value, message in (
         ("run_pipeline", "concurrency", 0, "concurrency: takes a whole number from 1 to 1000, not 0"),
         ("run_pipeline", "concurrency", True, "concurrency: takes a whole number from 1 to 1000, not True"),
-        ("run_pipeline", "streams", None, "streams: takes a list of texts, not None"),
+        ("run_pipeline", "streams", 1, "streams: takes a list of texts, not 1"),
         ("run_pipeline", "streams", [1], "streams: takes a list of texts, not [1]"),
         ("run_pipeline", "tags", "nightly", "tags: takes a list: write ['nightly']"),
         ("run_pipeline", "full_refresh", "no", "full_refresh: takes True or False, not 'no'"),

@@ -42,8 +42,8 @@ class HeldRun:
 def open_run(
     pipeline: AnyPipeline,
     *,
-    streams: Sequence[str] = (),
-    tags: Sequence[str] = (),
+    streams: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
     full_refresh: bool = False,
     variables: Mapping[str, Any] | None = None,
     event: JsonObject | None = None,
@@ -62,8 +62,8 @@ def open_run(
 
     Args:
         pipeline: what `load_pipeline` returned, or what it takes: a pipeline file, or a mapping.
-        streams: globs; empty: all selected streams.
-        tags: only streams that have one of these `tags`; empty: all.
+        streams: globs; default: all selected streams.
+        tags: only streams that have one of these `tags`; default: all.
         full_refresh: replace every table and ignore every bookmark.
         variables: runtime variables, before those of the file (not with a loaded pipeline).
         event: JSON values that callbacks get as `event`.
@@ -85,8 +85,8 @@ def open_run(
     pipeline = with_executor(pipeline, THREADS)
     order = Order(
         order_key=order_key,
-        streams=streams,
-        tags=tags,
+        streams=streams or (),
+        tags=tags or (),
         given=RunOptions(full_refresh=full_refresh),
         event=event or {},
         wait_for_other=wait_for_other,
