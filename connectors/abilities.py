@@ -30,6 +30,7 @@ from .protocols import (
     KeepsHistory,
     KeepsLatest,
     KeepsRejected,
+    KnowsLimits,
     KnowsPlace,
     KnowsPrivileges,
     ListsStreams,
@@ -63,6 +64,7 @@ class Abilities:
 
     prepares: Prepares | None = None
     verifies_server: VerifiesServer | None = None
+    knows_limits: KnowsLimits | None = None
     knows_place: KnowsPlace | None = None
     holds_memory: HoldsMemory | None = None
     bounds_records: BoundsRecords | None = None

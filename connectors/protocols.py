@@ -480,6 +480,15 @@ class VerifiesServer(Protocol):
 
 
 @runtime_checkable
+class KnowsLimits(Protocol):
+    """Knows what its server allows its user. Both a source's and a destination's ability. Without: a run finds out."""
+
+    def limit_warnings(self, connections: int) -> Sequence[str]:
+        """Return the limits that may end a run which opens so many connections, and how they are lifted."""
+        ...
+
+
+@runtime_checkable
 class ForgetsRuns(Protocol):
     """Knows whether each run replaces what earlier runs have written, whatever the disposition says."""
 

@@ -305,6 +305,8 @@ class Stream:
     absent: str = ""
     #: Its files have no columns now: these are those of the table that it was written to before.
     is_emptied: bool = False
+    #: Why its source may show only some of its records, with the mend; empty: it shows them all, as far as it says.
+    hidden_by: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
     #: Only records that meet all of them are read, counted and compared.

@@ -145,6 +145,9 @@ _PARENTS = """(
   join pg_catalog.pg_namespace n on n.oid = p.relnamespace
   where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid)"""
 
+#: The role, where policies choose the records that it sees; NULL: it sees them all.
+_HIDDEN_FROM = "case when c.relrowsecurity and pg_catalog.row_security_active(c.oid) then current_user::text end"
+
 # By the statistics, which wait for no lock on the table, as its size would.
 _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
     pg_catalog.pg_stat_get_live_tuples(c.oid) + pg_catalog.pg_stat_get_dead_tuples(c.oid)) end)"""
@@ -166,7 +169,7 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't' and pg_catalog.starts_with(c.relname::text, '{STAGING_PREFIX}')"""
 
 _STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages, c.oid::bigint,
-  pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY})::text
+  pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'hidden_from', {_HIDDEN_FROM})::text
 from {{tables}}
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
   and n.nspname <> 'information_schema' and not pg_catalog.starts_with(n.nspname::text, 'pg_')
@@ -254,6 +257,7 @@ def streams(
                 name=str(name),
                 schema=pa.schema(fields),
                 key_properties=key,
+                hidden_by=_hidden_by(described["hidden_from"]),
                 is_view=kind not in _TABLE_KINDS and kind != "f",
                 estimated_records=estimate if estimate > 0 or (estimate == 0 and kind == "r") else None,
                 locator={
@@ -272,6 +276,16 @@ def streams(
             key="text_columns",
         )
     return found
+
+
+def _hidden_by(role: str | None) -> str:
+    """Say why some records of a table may not be read; empty: all are."""
+    if role is None:
+        return ""
+    return (
+        f"policies of row level security decide which records role {role!r} sees, and only those are read, counted and "
+        f"compared; `alter role {quote(role)} bypassrls` by an administrator shows it all"
+    )
 
 
 def described(session: Session, columns: Sequence[ResultColumn], system: str) -> list[pa.Field]:

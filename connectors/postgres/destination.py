@@ -17,6 +17,7 @@ from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
 from .catalog import PostgresCatalog
 from .dialect import dialect
+from .limits import limit_warnings
 from .privileges import missing_privileges
 from .settings import VERIFYING, PostgresSettings
 from .source import is_raw
@@ -68,6 +69,12 @@ class PostgresDestination(SqlDestination):
     def place(self) -> Place:
         """Tell whether every machine reaches this server by its address."""
         return self._settings.address.reach()
+
+    def limit_warnings(self, connections: int) -> Sequence[str]:
+        """See `KnowsLimits`."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return limit_warnings(lease.session, self.dialect.naming, connections)
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""

@@ -31,6 +31,7 @@ from .asyncpg_session import AsyncpgSession
 from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
+from .limits import limit_warnings
 from .numbers import look
 from .settings import VERIFYING, PostgresSettings
 from .type_names import Name
@@ -92,6 +93,12 @@ class PostgresSource(QuerySource):
     def place(self) -> Place:
         """Tell whether every machine reaches this server by its address."""
         return self._settings.address.reach()
+
+    def limit_warnings(self, connections: int) -> Sequence[str]:
+        """See `KnowsLimits`."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return limit_warnings(lease.session, self.dialect.naming, connections)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

@@ -409,6 +409,11 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_destination_says_whether_it_verifies_its_server(self, destination: Destination) -> None:
         assert isinstance(self.can(destination, "verifies_server").unverified_server(), str)
 
+    def test_a_destination_says_which_limits_may_end_a_run(self, destination: Destination) -> None:
+        knows = self.can(destination, "knows_limits")
+        assert all(isinstance(each, str) for each in knows.limit_warnings(1))
+        assert knows.limit_warnings(1) == knows.limit_warnings(1)
+
     def test_a_destination_says_from_where_its_place_is_reached(self, destination: Destination) -> None:
         assert self.can(destination, "knows_place").place() in ("anywhere", "host", "process")
 

@@ -161,6 +161,11 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
     def test_a_source_says_whether_it_verifies_its_server(self, place: Any, source: Source) -> None:
         assert isinstance(self.can(source, "verifies_server").unverified_server(), str)
 
+    def test_a_source_says_which_limits_may_end_a_run(self, place: Any, source: Source) -> None:
+        knows = self.can(source, "knows_limits")
+        assert all(isinstance(each, str) for each in knows.limit_warnings(1))
+        assert knows.limit_warnings(1) == knows.limit_warnings(1)
+
     def test_a_source_says_from_where_its_place_is_reached(self, place: Any, source: Source) -> None:
         assert self.can(source, "knows_place").place() in ("anywhere", "host", "process")
 

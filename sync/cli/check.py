@@ -35,9 +35,11 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
     with opened(pipeline) as session:
         places = _places(pipeline, session)
         results = [_result(name, place, check) for name, place, check in places]
-        if all(result["ok"] for result in results):
-            results += _needs_of_a_run(session)
         warnings = list(session.code.misspelt)
+        if all(result["ok"] for result in results):
+            needs, more = _needs_of_a_run(session)
+            results += needs
+            warnings += more
     is_ok = all(result["ok"] for result in results)
     code = max((result.pop("exit_code") for result in results), default=0)
     if console.is_json:
@@ -68,20 +70,28 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
     ]
 
 
-def _needs_of_a_run(session: Session) -> list[dict[str, Any]]:
-    """Check what a run needs beyond connections; after a mistake, what comes behind it would fail for the same one."""
+def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
+    """Check what a run needs beyond connections, and return warnings of what it may miss.
+
+    After a mistake, what comes behind it would fail for the same one.
+    """
     from ..errors import ConfigError
+    from ..plan.reading import hidden_warnings
+    from ..run.limits import limit_warnings
     from ..session.inspection import existing_store, selected_streams
     from ..session.session import make_plan
 
     pipeline = session.pipeline
     selected: list[SelectedStream] = []
+    warnings = list[str]()
 
     def check_plan() -> None:
         with existing_store(pipeline) as store:
-            refused = [each for each in make_plan(session, store, is_of_run=False).streams if each.refusal]
-        if refused:
+            plan = make_plan(session, store, is_of_run=False)
+        if refused := [each for each in plan.streams if each.refusal]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
+        warnings.extend(hidden_warnings([each.selected for each in plan.streams]))
+        warnings.extend(limit_warnings(session, plan))
 
     results = list[dict[str, Any]]()
     for name, place, check in (
@@ -92,7 +102,7 @@ def _needs_of_a_run(session: Session) -> list[dict[str, Any]]:
         results.append(_result(name, place, check))
         if not results[-1]["ok"]:
             break
-    return results
+    return results, warnings
 
 
 def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> None:

@@ -24,7 +24,14 @@ from .order import Order, cycle_warnings, in_order
 from .part import Part
 from .placement import checked_placement
 from .plan import Connectors, Plan, PlannedStream
-from .reading import late_warnings, limit_warnings, query_warnings, unknown_type_warnings, unused_warnings
+from .reading import (
+    hidden_warnings,
+    late_warnings,
+    limit_warnings,
+    query_warnings,
+    unknown_type_warnings,
+    unused_warnings,
+)
 from .replaced_settings import replaced_warnings
 from .selected_stream import SelectedStream
 from .shapes import Shape
@@ -139,6 +146,7 @@ def _warnings(
     warnings += computed_warnings({planned.name: planned.mapping for planned in streams})
     warnings += cycle_warnings(order)
     warnings += limit_warnings(selected)
+    warnings += hidden_warnings(selected)
     warnings += query_warnings(selected, connectors.source_can)
     warnings += unknown_type_warnings(selected)
     warnings += unused_warnings(pipeline, selected)

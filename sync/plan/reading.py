@@ -127,6 +127,15 @@ def unknown_type_warnings(selected: Sequence[SelectedStream]) -> list[str]:
     return found
 
 
+def hidden_warnings(selected: Sequence[SelectedStream]) -> list[str]:
+    """Warn of streams of which the source may not show all records; one warning for each reason."""
+    found: dict[str, list[str]] = {}
+    for stream in selected:
+        if stream.stream.hidden_by:
+            found.setdefault(stream.stream.hidden_by, []).append(stream.name)
+    return [f"{', '.join(names)}: {why}" for why, names in found.items()]
+
+
 #: Settings that say where an INCREMENTAL stream goes on.
 _OF_BOOKMARKS = ("bookmark_property_operators", "lookback", "null_bookmarks")
 

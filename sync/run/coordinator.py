@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import time
@@ -15,7 +14,7 @@ from syncblocks.connectors.incremental.bookmarks import values
 
 from ..errors import SyncError
 from ..flow.feed import Budget
-from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes, streams_at_once
+from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..session.session import Session
 from ..store import Store
@@ -25,6 +24,7 @@ from .ended import stream_result
 from .executors.protocol import MakeExecutor, Member, Reference
 from .executors.threads import Threads, in_thread
 from .lease import Lease
+from .limits import most_at_once
 from .progress import Progress
 from .signals import STOP_S
 from .store_calls import StoreCalls
@@ -58,8 +58,8 @@ class Coordinator:
         self._is_stopping = is_stopping
         self._lease = lease
         session.use_store(store, run.id)
-        self._memory = budget_bytes(self._pipeline.memory)
-        budget = Budget(in_flight_bytes(self._memory), record_bytes(self._memory))
+        memory = budget_bytes(self._pipeline.memory)
+        budget = Budget(in_flight_bytes(memory), record_bytes(memory))
         self._is_refused = False
         self._is_interrupted = False
         self._stop_reason = ""
@@ -105,7 +105,7 @@ class Coordinator:
             while self._claimed:
                 self._start([self._claimed.popleft()])
             # Asked each time: workers may come and go.
-            limit = self._limit(concurrency)
+            limit = most_at_once(self._session, concurrency, self._executor.slots)
             places = self._executor.places(limit)
             while len(self._active) < places and not self._must_stop():
                 if not (groups := self._batch(limit)):
@@ -280,20 +280,6 @@ class Coordinator:
     def _members(self) -> list[Member]:
         # A copy, made in one step: the threads of streams call this, too.
         return [member for group in list(self._active.values()) for member in group]
-
-    def _limit(self, concurrency: int | None) -> int:
-        """Return how many streams, or groups of them, may run at once."""
-        wanted, offered = concurrency or self._pipeline.concurrency, self._executor.slots
-        usual = min(8, 2 * (os.cpu_count() or 1)) if offered is None else offered
-        limits = (
-            usual if wanted == "auto" else int(wanted),
-            self._session.destination.max_loads,
-            self._pipeline.source.concurrency,
-            self._pipeline.destination.concurrency,
-            # Elsewhere, each worker has memory of its own.
-            streams_at_once(self._memory) if offered is None else offered,
-        )
-        return max(1, min(limit for limit in limits if limit is not None))
 
     def _close(self, outcome: StreamOutcome) -> None:
         """Close a stream, and claim the next group in the same transaction."""

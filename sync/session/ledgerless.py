@@ -186,6 +186,7 @@ PASSED_ON = frozenset(
         "keeps_first",
         "keeps_latest",
         "keeps_rejected",
+        "knows_limits",
         "knows_place",
         "lists_streams",
         "looks_at_times",

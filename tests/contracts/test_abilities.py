@@ -87,6 +87,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     ),
     "postgres": (
         {
+            "knows_limits",
             "knows_place",
             "verifies_server",
             "prepares",
@@ -98,7 +99,15 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "filters_records",
             "computes_checksums",
         },
-        {"verifies_server", "prepares", "loads_ranges", "loads_shared_ranges", "knows_privileges", *_HISTORY},
+        {
+            "knows_limits",
+            "verifies_server",
+            "prepares",
+            "loads_ranges",
+            "loads_shared_ranges",
+            "knows_privileges",
+            *_HISTORY,
+        },
     ),
     "singer": ({"finds_types"}, {"forgets_runs"}),
     "sqlalchemy": ({"knows_place", "skips_late", "reads_queries", "filters_records"}, _HISTORY),

@@ -180,3 +180,82 @@ def test_a_user_who_gets_what_is_printed_can_run_mariadb(
     assert len(granted) == 1, granted
     done = run_cli(["run", "pipeline.yaml"], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("is_source_too", [False, True])
+def test_limits_of_a_role_that_may_end_a_run_are_warnings(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], is_source_too: bool
+) -> None:
+    """A role with one connection, or with 50 ms for a statement, was "ok", and the run failed."""
+    admin, url = postgres_role
+    role, database = urlsplit(url).username, urlsplit(url).path[1:]
+    admin(f'grant create, temporary on database "{database}" to "{role}"')
+    admin(f'grant usage, create on schema public to "{role}"')
+    write_to(tmp_path, "postgres", url, "merged")
+    document = json.loads((tmp_path / "pipeline.yaml").read_text()) | {"concurrency": 2}
+    if is_source_too:
+        for name in ("new", "merged", "whole"):
+            admin(f"create table public.{name} (id int primary key)")
+            admin(f'grant select on public.{name} to "{role}"')
+        document["source"] = {"connector": "postgres", "config": {"url": url, "schema": "public"}}
+        document["streams"] = [{"stream": f"public.{name}"} for name in ("new", "merged", "whole")]
+        document["destination"]["config"]["schema"] = "copies"
+    (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+    quiet = run_cli(["check", "pipeline.yaml", "--json"], tmp_path)
+    assert (quiet.returncode, json.loads(quiet.stdout)["warnings"]) == (0, []), quiet.stderr
+
+    needed = 8 if is_source_too else 4
+    admin(f'alter role "{role}" connection limit {needed - 1}')
+    admin(f'alter role "{role}" set statement_timeout = 50')
+    admin(f'alter database "{database}" connection limit {needed - 2}')
+    done = run_cli(["check", "pipeline.yaml", "--json"], tmp_path)
+    warnings = json.loads(done.stdout)["warnings"]
+    assert done.returncode == 0, done.stderr
+    assert [(f"up to {needed} connections" in each, f'alter role "{role}"' in each) for each in warnings] == [
+        (True, True),
+        (True, False),
+        (False, True),
+    ]
+    assert f"{role!r} may have {needed - 1} connections at a time" in warnings[0]
+    assert f'alter database "{database}" connection limit' in warnings[1]
+    assert "ends after 50ms" in warnings[-1]
+    assert "set statement_timeout = 0" in warnings[-1]
+    shown = run_cli(["check", "pipeline.yaml"], tmp_path)
+    assert "warning: " in shown.stderr
+
+
+def test_records_that_policies_may_hide_from_the_role_are_a_warning(
+    run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], postgres_url: str
+) -> None:
+    """They were filtered in silence, and a comparison of both sides found nothing."""
+    admin, url = postgres_role
+    role = urlsplit(url).username
+    for name in ("hidden", "whole", "left_out"):
+        admin(f"create table public.{name} (id int primary key)")
+        admin(f"insert into public.{name} values (1), (2)")
+    for name in ("hidden", "left_out"):
+        admin(f"alter table public.{name} enable row level security")
+    admin(f'create policy one on public.hidden to "{role}" using (id = 1)')
+    admin(f'grant usage on schema public to "{role}"')
+    admin(f'grant select on all tables in schema public to "{role}"')
+
+    def warned(by: str) -> list[str]:
+        document = {
+            "source": {"connector": "postgres", "config": {"url": by}},
+            "destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}},
+            "streams": [{"stream": "public.hidden"}, {"stream": "public.whole"}],
+        }
+        (tmp_path / "pipeline.yaml").write_text(json.dumps(document))
+        found = []
+        for command in ("check", "plan"):
+            done = run_cli([command, "pipeline.yaml", "--json"], tmp_path)
+            assert done.returncode == 0, done.stderr
+            found.append([each for each in json.loads(done.stdout)["warnings"] if "row level security" in each])
+        assert found[0] == found[1]
+        return found[0]
+
+    (warning,) = warned(url)
+    assert warning.startswith("public.hidden: ")
+    assert warned(postgres_url) == [], "its owner sees all"
+    admin(f'alter role "{role}" bypassrls')
+    assert warned(url) == []
