@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 from msgspec import Struct
 
-from .errors import CallbackLoadError, nearest
+from .errors import CallbackLoadError, choice
 from .kwargs import STATUSES
 
 #: Name of the list of marks in the namespace of a user's file.
@@ -89,7 +89,7 @@ def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = 
     if not isinstance(status, str) or status not in STATUSES:
         raise _error(
             caller,
-            f"unknown callback status {status!r}; allowed: {', '.join(STATUSES)}{nearest(str(status), STATUSES)}",
+            f"unknown callback status {status!r}{choice(str(status), STATUSES)}",
         )
     if fetch_inputs not in (None, True, False):
         raise _error(caller, f"fetch_inputs is {fetch_inputs!r}; allowed: True, False")

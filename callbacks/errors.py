@@ -51,3 +51,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(word.lower(), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def choice(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'? Allowed: ...` for a word that is none of the known ones."""
+    allowed = list(known)
+    near = nearest(word, allowed)
+    return f"{near}{' Allowed: ' if near else '; allowed: '}{', '.join(allowed)}"

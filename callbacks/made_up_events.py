@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import nearest
+from .errors import choice
 from .kwargs import RESERVED, STATUSES, STATUSES_WITH_ERROR, build_kwargs
 
 #: Word of `on` -> the block of its made-up events.
@@ -35,7 +35,7 @@ def make_event(
         ValueError: there is no such status.
     """
     if status not in STATUSES:
-        raise ValueError(f"unknown status {status!r}; allowed: {', '.join(STATUSES)}{nearest(status, STATUSES)}")
+        raise ValueError(f"unknown status {status!r}{choice(status, STATUSES)}")
     block = PARENT_BLOCKS.get(parent, parent)
     variables = {name: value for name, value in overrides.items() if name not in RESERVED}
     date = overrides.get("execution_date") or _MOMENT

@@ -97,10 +97,10 @@ def _mistake(error: ErrorDetails, known: Sequence[str], connector: str) -> Conne
 
 
 def choice(word: str, known: Iterable[str]) -> str:
-    """Return `; allowed: ...; did you mean 'x'?` for a word that is none of the known ones."""
+    """Return `; did you mean 'x'? Allowed: ...` for a word that is none of the known ones."""
     allowed = sorted(known)
     near = _near(word, allowed)
-    return f"; allowed: {', '.join(allowed)}" + (f"; did you mean {near!r}?" if near else "")
+    return (f"; did you mean {near!r}? Allowed: " if near else "; allowed: ") + ", ".join(allowed)
 
 
 def _near(word: str, known: Sequence[str]) -> str | None:

@@ -57,7 +57,7 @@ class ConfigError(SyncError):
         self.others = tuple(others)
 
     def __str__(self) -> str:
-        """Return `file:line: key: message; allowed: ...; did you mean ...?`; of several mistakes a line each."""
+        """Return `file:line: key: message; did you mean ...? Allowed: ...`; of several mistakes a line each."""
         if not self.others:
             return self._line()
         found = (self, *self.others)
@@ -68,9 +68,11 @@ class ConfigError(SyncError):
     def _line(self, with_allowed: bool = True) -> str:
         where = "" if self.path is None else f"{self.path}:{'' if self.line is None else f'{self.line}:'} "
         key = f"{self.key}: " if self.key else ""
-        allowed = f"; allowed: {', '.join(self.allowed)}" if self.allowed and with_allowed else ""
+        # First, since the list may be long.
         nearest = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
-        return f"{where}{key}{self.message}{allowed}{nearest}"
+        label = " Allowed: " if nearest else "; allowed: "
+        allowed = f"{label}{', '.join(self.allowed)}" if self.allowed and with_allowed else ""
+        return f"{where}{key}{self.message}{nearest}{allowed}"
 
 
 class StateError(SyncError):

@@ -92,8 +92,8 @@ def parse_type(name: str) -> pa.DataType:
             return (pa.decimal128 if precision <= 38 else pa.decimal256)(precision, scale)
     if key not in TYPES:
         near = near_type(name)
-        meant = f"; did you mean {near!r}?" if near else ""
-        raise ConnectorConfigError(f"no type {name!r}; known: {', '.join(TYPES)}, {DECIMAL}{meant}", key="types")
+        meant = f"; did you mean {near!r}? Known" if near else "; known"
+        raise ConnectorConfigError(f"no type {name!r}{meant}: {', '.join(TYPES)}, {DECIMAL}", key="types")
     return TYPES[key]
 
 

@@ -49,7 +49,7 @@ def _columns(error: BaseException, columns: Sequence[str]) -> str:
         return ""
     shown = ", ".join(columns[:MOST_COLUMNS]) + (", ..." if len(columns) > MOST_COLUMNS else "")
     near = nearest_match(name, columns) if isinstance(name, str) else None
-    return f"; the columns are: {shown}" + (f"; did you mean {near!r}?" if near else "")
+    return (f"; did you mean {near!r}? The" if near else "; the") + f" columns are: {shown}"
 
 
 def _is_of_pandas(error: BaseException) -> bool:

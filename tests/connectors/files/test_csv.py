@@ -96,7 +96,7 @@ def test_a_value_that_does_not_fit_advises_a_line_that_names_its_column(tmp_path
 
 def test_an_unknown_type_or_column_in_config_types_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a\n1\n")
-    with pytest.raises(ConnectorConfigError, match="no type 'strin'"):
+    with pytest.raises(ConnectorConfigError, match=r"no type 'strin'; did you mean 'string'\? Known: "):
         source_of(tmp_path / "t.csv", types={"a": "strin"})
     with pytest.raises(ConnectorConfigError, match="'zpi'"):
         source_of(tmp_path / "t.csv", types={"zpi": "string"}).discover()

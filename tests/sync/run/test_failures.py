@@ -85,8 +85,8 @@ def test_a_failed_function_is_told_with_type_place_and_the_columns_at_hand(bench
     bench.document["callbacks"] = [{"file": "told.py"}]
     (stream,) = bench.run().streams
     expected = (
-        f"block 'clean': KeyError: 'totl', at {path}:8: return df[df['totl'] > 0]; the columns are: id, total, new; "
-        "did you mean 'total'?"
+        f"block 'clean': KeyError: 'totl', at {path}:8: return df[df['totl'] > 0]; did you mean 'total'? "
+        "The columns are: id, total, new"
     )
     assert stream.error == expected
     kind, message, *traceback = (bench.folder / "told.py.log").read_text().splitlines()
