@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from .layout import GAP, Part, cell_lines, parts_of, text_width, wrapped
+from ..text_width import text_width
+from .layout import GAP, Part, cell_lines, parts_of, wrapped
 
 if TYPE_CHECKING:
     from ..secrets import Redactor

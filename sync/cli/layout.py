@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
+
+from ..text_width import beginning, char_width, text_width
 
 #: Columns of a terminal between two columns of a table.
 GAP = 2
@@ -15,37 +16,15 @@ _SHORTEST = 12
 _WORD = re.compile(r"(?:`[^`\n]*`|\S)+")
 
 
-def text_width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_char_width, text))
-
-
-def _char_width(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
 def shortened(text: str, width: int) -> str:
     """Return a text of at most so many columns, with `…` in its middle if it is longer."""
     if text_width(text) <= width:
         return text
     tail = (width - 1) // 2
-    end = _beginning(text[::-1], tail)[::-1]
-    while end and not _char_width(end[0]):
+    end = beginning(text[::-1], tail)[::-1]
+    while end and not char_width(end[0]):
         end = end[1:]  # a mark without its letter
-    return f"{_beginning(text, width - 1 - tail)}…{end}"
-
-
-def _beginning(text: str, width: int) -> str:
-    taken = 0
-    for place, char in enumerate(text):
-        taken += _char_width(char)
-        if taken > width:
-            return text[:place]
-    return text
+    return f"{beginning(text, width - 1 - tail)}…{end}"
 
 
 def wrapped(text: str, width: int, *, indent: str = "") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex, overload
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
 
 from ..errors import PipelineFailed, nearest_match
+from ..text_width import beginning, text_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +121,8 @@ class RunResult:
     def __repr__(self) -> str:
         """Return a line about the run and a table of its streams."""
         rows = [_COLUMNS, *map(_cells, self.streams)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(_padded, row, widths)).rstrip() for row in rows]
         return "\n".join([self._headline, *(lines if self.streams else ())])
 
     def _repr_html_(self) -> str:
@@ -143,7 +144,7 @@ class RunResult:
 
 #: Columns of the table that shows a result.
 _COLUMNS = ("stream", "destination table", "status", "records", "rejected", "time", "bookmark", "error")
-#: Most characters of a cell.
+#: Most columns of a terminal that a cell takes.
 _MAX_CELL = 80
 
 
@@ -164,4 +165,8 @@ def _cells(stream: StreamResult) -> tuple[str, ...]:
 def _cell(text: str) -> str:
     """Return one line without control characters, which a name from a database may hold."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return line if len(line) <= _MAX_CELL else f"{line[: _MAX_CELL - 1]}…"
+    return line if text_width(line) <= _MAX_CELL else f"{beginning(line, _MAX_CELL - 1)}…"
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - text_width(cell))

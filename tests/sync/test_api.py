@@ -202,6 +202,21 @@ def test_a_table_holds_no_control_character_and_no_long_error() -> None:
     assert max(map(len, repr(result).splitlines())) < 200
 
 
+def test_columns_of_wide_characters_stand_below_each_other() -> None:
+    from syncblocks.sync.run.results import StreamResult, StreamResults
+    from syncblocks.sync.text_width import text_width
+
+    streams = [
+        StreamResult(stream=name, destination_table=name, status="success", records=1, error=error)
+        for name, error in (("顧客", ""), ("orders", "値" * 200), ("cafe\u0301", "no"))
+    ]
+    result = RunResult(run_id=1, pipeline="p", status="success", streams=StreamResults(streams))
+    _, *lines = repr(result).splitlines()
+    assert len({text_width(line.partition("success")[0]) for line in lines[1:]}) == 1
+    assert text_width(lines[0].partition("status")[0]) == text_width(lines[1].partition("success")[0])
+    assert max(map(text_width, lines)) < 200
+
+
 def test_a_difference_after_the_run_raises(shop: Bench) -> None:
     from syncblocks.sync.run.results import StreamResult, StreamResults
 

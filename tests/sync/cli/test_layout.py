@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.sync.cli.layout import cell_lines, parts_of, shortened, text_width, wrapped
+from syncblocks.sync.cli.layout import cell_lines, parts_of, shortened, wrapped
+from syncblocks.sync.text_width import text_width
 from tests.conftest import RunCLI
 
 from .test_runs import run_on_terminal
