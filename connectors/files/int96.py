@@ -81,9 +81,12 @@ def _demand_same(label: str, name: str, fine: pa.Array, coarse: pa.Array, *, is_
         numbers = [_numbers(leaf) for leaf in (ns, us)]
         lost = numbers[0] != numbers[1] * _NS_OF_US if is_micro else numbers[0] // _NS_OF_US != numbers[1]
         if lost.any():
-            value = us[int(np.argmax(lost))].cast(pa.string()).as_py()
+            moment = np.datetime64(int(numbers[1][np.argmax(lost)]), "us")  # Arrow writes no year past 32767
+            value = str(moment).replace("T", " ")
             said = f"`config.types: {{{yaml_text(name)}: timestamp}}`"
             mend = f"no {ns.type}, which ends in 2262; {said} takes it in microseconds"
+            if not 1 <= moment.astype("datetime64[Y]").astype(int) + 1970 <= 9999:
+                mend += "; where the destination holds the years 1 to 9999 only, `on_rejected: keep` sets it aside"
             if is_micro:
                 mend = "only a part of what is there: it has nanoseconds; leave the column out of `config.types`"
             raise FatalConnectorError(f"{label}: column {name!r}: {value} is {mend}", key="types")

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from syncblocks import load_pipeline
+from syncblocks import StreamResult, load_pipeline
 from syncblocks import run_pipeline as run_file
 from syncblocks.connectors.arrow.said import read_as
 from syncblocks.connectors.errors import FatalConnectorError
@@ -303,6 +303,30 @@ def test_old_timestamps_of_parquet_come_as_they_are_or_not_at_all(tmp_path: Path
         read_in("deep")
     with pytest.raises(FatalConnectorError, match=r"digits\.parquet: column 'digits': 1970.* has nanoseconds"):
         read_in("digits", digits="timestamp")
+
+
+def test_what_the_error_of_an_old_timestamp_says_can_be_done(tmp_path: Path) -> None:
+    """Of a year past 9999 it named `types` only, which SQLite and texts refuse as well."""
+    path = tmp_path / "t.parquet"
+    far = pa.array([9_089_348_884_560_000_000, 0], pa.timestamp("us"))
+    pyarrow.parquet.write_table(pa.table({"at": far}), path, use_deprecated_int96_timestamps=True)
+
+    def run(said: dict[str, Any], **stream: str) -> StreamResult:
+        document = {
+            "pipeline": "p",
+            "source": {"connector": "parquet", "config": {"path": "t.parquet", **said}},
+            "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+            "streams": [{"stream": "t", **stream}],
+        }
+        (result,) = run_file(load_pipeline(document, folder=tmp_path)).streams
+        return result
+
+    error = str(run({}).error)
+    assert "290000-01-01 06:36:00.000000 is no timestamp[ns]" in error
+    assert "`config.types: {at: timestamp}`" in error
+    assert "`on_rejected: keep`" in error
+    done = run({"types": {"at": "timestamp"}}, on_rejected="keep")
+    assert (done.status, done.records, done.records_rejected) == ("success", 1, 1)
 
 
 @pytest.mark.parametrize("text", ["2024-01-01T10:00:00Z", "2024-01-01 10:00:00+02:00"])
