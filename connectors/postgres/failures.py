@@ -66,6 +66,9 @@ _WAYS_OUT = {
     "25006": "; `default_transaction_read_only` is on for this user or database, or the server is a standby",
 }
 
+#: What the server says of a COPY with a date or time before its first one, and of which column.
+_TOO_EARLY = re.compile(r"(date|timestamp) out of range CONTEXT: +COPY .*, line \d+, column (.+)")
+
 #: Classes of what a record's values cause: data, constraints, CHECK OPTION of a view, RAISE of a trigger, and what is
 #: too large or unknown to a type.
 _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
@@ -106,6 +109,12 @@ def failure(error: Exception, address: Address, *, is_lost: bool = False) -> Con
         return error
     sqlstate = getattr(error, "sqlstate", None) or ""
     text = _text(error, address)
+    if sqlstate == "22008" and (early := _TOO_EARLY.fullmatch(text)):
+        kind, column = early.groups()
+        text = (
+            f"column {column!r}: a {kind} before 4713 BC, where those of PostgreSQL begin: `on_rejected: keep` sets "
+            "such records aside; or exclude the column with `columns`"
+        )
     if sqlstate:
         text += f" (SQLSTATE {sqlstate})"
     if sqlstate in _NUL and _NUL[sqlstate] in text:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.batches import FETCH_RECORDS
+from ..arrow.encoded_size import widest_values
 from ..errors import (
     ConnectorConfigError,
     ConnectorError,
@@ -168,6 +169,9 @@ class SQLiteSession:
                     values = [_values(column.slice(first, _PIECE_RECORDS)) for column in columns]
                     self._connection.executemany(sql, zip(*values, strict=True))
                     del values  # the next piece takes its memory
+            except sqlite3.DataError as error:
+                most = self._connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+                raise _too_large(names, columns, first, most) or sort_error(error, self._path) from error
             except (sqlite3.Error, UnicodeError, OverflowError) as error:
                 raise sort_error(error, self._path) from error
             records += batch.num_rows
@@ -314,6 +318,30 @@ def _values(array: pa.Array) -> list[Any]:
     if pa.types.is_floating(array.type) and pc.any(pc.is_nan(array)).as_py():
         return ["NaN" if value != value else value for value in values]  # SQLite would make it NULL
     return values
+
+
+def _too_large(
+    names: Sequence[str], columns: Sequence[pa.Array], first: int, most_bytes: int
+) -> FatalConnectorError | None:
+    """Name the largest value of a piece with a record that SQLite does not take; None: there is no such record."""
+    pieces = (column.slice(first, _PIECE_RECORDS) for column in columns)
+    widest = {name: _widest(piece) for name, piece in zip(names, pieces, strict=True)}
+    if sum(widest.values()) <= most_bytes:
+        return None
+    name = max(widest, key=widest.__getitem__)
+    return FatalConnectorError(
+        f"column {name!r}: a value of {widest[name]:,} bytes in a record of which SQLite holds {most_bytes:,} bytes at "
+        "most: `on_rejected: keep` sets such records aside; or exclude the column with `columns`",
+        connector="sqlite",
+    )
+
+
+def _widest(values: pa.Array) -> int:
+    """Return the bytes of the longest text or blob; 0: they are numbers."""
+    kind, types = values.type, pa.types
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return int(pc.max(pc.binary_length(values)).as_py() or 0)
+    return widest_values(values)
 
 
 def sort_error(error: BaseException, path: Path) -> ConnectorError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from syncblocks import load_pipeline, run_pipeline
@@ -412,3 +413,29 @@ def test_arrays_are_json_where_told_also_of_domains_and_of_several_dimensions(
     assert (tmp_path / "out/q.jsonl").read_text() == '{"n":[1,null]}\n'
     with opened(pipeline) as session, Store.open(session.pipeline.store_url) as store:
         assert [each.verdict for each in verify_streams(session, make_plan(session, store))] == [EQUAL, EQUAL]
+
+
+@pytest.mark.parametrize("is_incremental", [False, True])
+@pytest.mark.parametrize("kind", ["date", "timestamp"])
+def test_a_time_before_the_first_of_postgresql_names_its_column_and_a_way_out(
+    tmp_path: Path, postgres_url: str, kind: str, is_incremental: bool
+) -> None:
+    """The error was the server's own, with the name of a table that nobody knows."""
+    days = pa.array([-2_500_000, 0], pa.int32()).cast(pa.date32())
+    at = days if kind == "date" else days.cast(pa.timestamp("us"))
+    pq.write_table(pa.table({"id": [1, 2], "the day, or so": at}), tmp_path / "t.parquet")
+    incremental = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "key_properties": ["id"]}
+    stream = {"stream": "t", **(incremental if is_incremental else {})}
+    document = {
+        "pipeline": "p",
+        "source": {"connector": "parquet", "config": {"path": "t.parquet"}},
+        "destination": {"connector": "postgres", "config": {"url": postgres_url}},
+        "streams": [stream],
+    }
+    (result,) = run_pipeline(load_pipeline(document, folder=tmp_path)).streams
+    assert f"column 'the day, or so': a {kind} before 4713 BC" in str(result.error)
+    assert "`on_rejected: keep`" in str(result.error)
+    assert "_syncblocks" not in str(result.error)
+    document["streams"] = [{**stream, "on_rejected": "keep"}]
+    (result,) = run_pipeline(load_pipeline(document, folder=tmp_path)).streams
+    assert (result.status, result.records, result.records_rejected) == ("success", 1, 1)

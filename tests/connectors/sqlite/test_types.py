@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -17,8 +18,10 @@ import pytest
 from syncblocks.connectors.errors import (
     FatalConnectorError,
 )
+from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.encode import stored
+from syncblocks.connectors.sqlite.session import SQLiteSession
 from syncblocks.connectors.stream import Rejected
 from syncblocks.connectors.values import replace
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
@@ -259,3 +262,18 @@ def test_views_and_computed_columns(path: Path) -> None:
     source.close()
     assert read_all(path).to_pylist() == [{"a": 1, "b": 2, "c": "x"}]
     assert read_all(path, "v").to_pylist() == [{"a": 1, "d": "x!", "e": 1.5, "n": 1, "f": "1"}]
+
+
+def test_the_column_of_a_value_that_sqlite_has_no_room_for_is_named(tmp_path: Path) -> None:
+    """Its limit is a thousand million bytes a record, which a test lowers: it said `string or blob too big`."""
+    with closing(SQLiteSession(tmp_path / "d.db", is_writer=True)) as session:
+        session._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+        session.begin()
+        session.execute("create table t (id integer, note text, body text)")
+        columns = {"id": [1, 2], "note": ["n" * 300, None], "body": ["b", "é" * 600]}
+        batch = pa.RecordBatch.from_pydict(columns)
+        with pytest.raises(FatalConnectorError) as caught:
+            session.ingest(TableName("", "t"), batch.schema, iter([batch]), "arrow")
+        assert "column 'body': a value of 1,200 bytes" in str(caught.value)
+        assert "1,000 bytes" in str(caught.value)
+        assert "`on_rejected: keep`" in str(caught.value)
