@@ -159,7 +159,7 @@ def cancel_command(console: Console, arguments: tuple[str, ...], variables: Vari
     elif is_alive:
         console.echo(f"run {run.id} was asked to stop: {run.holder}")
     else:
-        console.echo(f"run {run.id} was left by a dead process ({run.owner}): the next start ends and recovers it")
+        console.echo(f"run {run.id} was left by {run.left_by}: the next start ends and recovers it")
     return 0
 
 
@@ -315,7 +315,9 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
 
 def _status(run: PipelineRun, owner_state: str | None) -> str:
     if owner_state == "dead":
-        return "left by a dead process" if run.status == "running" else f"{run.status}, callbacks left undelivered"
+        if run.status != "running":
+            return f"{run.status}, callbacks left undelivered"
+        return "left by its process" if run.owner.has_departed else "left by a dead process"
     if run.is_active and run.status != "running":
         return f"{run.status}, delivering callbacks"
     return run.status

@@ -69,7 +69,7 @@ def redeliver(
         _drain(pipeline, outbox, store, keys, progress or Progress())
     left = None
     if len(keys) < len(wanted) and active is not None:
-        left = f"run {active.id} was left by a dead process: the next start recovers it and delivers its events"
+        left = f"run {active.id} was left by {active.left_by}: the next start recovers it and delivers its events"
     return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=left)
 
 

@@ -246,6 +246,11 @@ class PipelineRun:
         """Who has it, in words."""
         return holder_text(self.owner, self.hold_s, self.lease_until)
 
+    @property
+    def left_by(self) -> str:
+        """Of a run that no living process has: who has left it, in words. A process that has left it may live."""
+        return str(self.owner) if self.owner.has_departed else f"a dead process ({self.owner})"
+
 
 def holder_text(owner: Owner, hold_s: int | None, lease_until: datetime) -> str:
     """Return in words who has a run: a process, or the tasks for which it is held, and until when."""

@@ -35,6 +35,11 @@ class Owner(Struct, frozen=True, kw_only=True):
         """Return the owner of a run that this process has left: no process has it, so that its lease decides."""
         return replace(self, boot_id="", pid_namespace="")
 
+    @property
+    def has_departed(self) -> bool:
+        """Whether its process, which may live, has left the run; true of all where the system tells no boot."""
+        return not (self.boot_id or self.pid_namespace) or self == current_owner()
+
     def encode(self) -> str:
         """Return the form that the store keeps; equal for equal owners."""
         return json.dumps(asdict(self), sort_keys=True)

@@ -37,9 +37,9 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
         return None
     if store.owner_state(run) == "alive":
         raise AlreadyRunning(pipeline, run.id, run.holder)
-    was_held, run = run.hold_s is not None, store.take_over_run(run.id)
+    former, run = run, store.take_over_run(run.id)
     try:
-        return _end(store, run, destination, progress, was_held=was_held)
+        return _end(store, run, destination, progress, former=former)
     except BaseException:
         leave(store, run)
         raise
@@ -54,12 +54,17 @@ def leave(store: Store, run: PipelineRun) -> None:
 
 
 def _end(
-    store: Store, run: PipelineRun, destination: Destination, progress: Progress, *, was_held: bool
+    store: Store, run: PipelineRun, destination: Destination, progress: Progress, *, former: PipelineRun
 ) -> PipelineRun:
-    left = "was held for tasks that have not come" if was_held else f"was left by a dead process ({run.owner.host})"
+    was_held = former.hold_s is not None
+    left = "was held for tasks that have not come" if was_held else f"was left by {former.left_by}"
     progress.message(f"run {run.id} {left}; recovering it", level="warning")
     close_left_streams(store, run, destination)
-    died = "the tasks of this held run did not end it" if was_held else "the process of this run died before it ended"
+    died = "the process of this run died before it ended"
+    if was_held:
+        died = "the tasks of this held run did not end it"
+    elif former.owner.has_departed:
+        died = "its process has left this run before it ended"
     error = None if was_held and run.cancel_requested else process_died(died)
     run = store.end_attempt(run.id, error=error, is_crash=error is not None)
     destination.close()
@@ -108,7 +113,7 @@ def _close_stream(
     """Close one stream of a dead process; the destination's ledger decides how it ended."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
     error = process_died(
-        "the process died while this stream was running; records that it had not committed are read again",
+        "its process did not end this stream; records that it had not committed are read again",
         stream=stream,
         block=planned.blocks[-1].block,
     )

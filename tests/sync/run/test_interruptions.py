@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from syncblocks import Progress
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.store import Store
+from tests.conftest import RunCLI
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 from tests.sync.store.store_helpers import DATE
@@ -122,6 +125,32 @@ def test_a_run_that_a_living_process_has_left_open_is_recovered_by_the_next_star
         assert store.owner_state(run) == "dead"
         assert store.take_over_run(run.id).owner == run.owner
         assert store.owner_state(run) == "alive"
+
+
+def test_a_run_that_a_living_process_has_left_open_is_not_called_one_of_a_dead_process(
+    bench: Bench, run_cli: RunCLI
+) -> None:
+    """Such as the run of a notebook that could not be ended, as its store did not answer."""
+    bench.seed("a", 1)
+    file = bench.write()
+    with Store.open(f"sqlite:///{bench.folder}/.syncblocks/store.db") as store:
+        run = store.begin_run("bench", execution_date=DATE)
+        store.leave_run(run)
+    mine = f"process {os.getpid()} on {socket.gethostname()}"
+    assert "left by its process" in run_cli(["runs", "list", str(file)], bench.folder).stdout
+    assert "left by its process" in run_cli(["runs", "show", str(file)], bench.folder).stdout
+    assert f"run 1 was left by {mine}:" in run_cli(["runs", "cancel", str(file)], bench.folder).stdout
+    told = list[str]()
+
+    class Told(Progress):
+        def message(self, text: str, *, level: str = "info") -> None:
+            told.append(text)
+
+    assert bench.run(Told()).status == "success"
+    assert f"run 1 was left by {mine}; recovering it" in told
+    error = run_cli(["runs", "show", str(file), "1"], bench.folder).stdout
+    assert "died" not in error
+    assert "its process has left this run before it ended" in error
 
 
 def test_a_run_is_left_also_if_its_store_cannot_be_told(tmp_path: Path) -> None:
