@@ -21,6 +21,9 @@ from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
 
+#: What became of the process of a run that is still open.
+_DIED, _LEFT = "the process of this run died", "the process of this run left it"
+
 
 def recover(store: Store, pipeline: str, destination: Destination, progress: Progress) -> PipelineRun | None:
     """End and return the run that a dead process of this pipeline left; None if there is none.
@@ -59,20 +62,19 @@ def _end(
     was_held = former.hold_s is not None
     left = "was held for tasks that have not come" if was_held else f"was left by {former.left_by}"
     progress.message(f"run {run.id} {left}; recovering it", level="warning")
-    close_left_streams(store, run, destination)
-    died = "the process of this run died before it ended"
-    if was_held:
-        died = "the tasks of this held run did not end it"
-    elif former.owner.has_departed:
-        died = "its process has left this run before it ended"
-    error = None if was_held and run.cancel_requested else process_died(died)
+    has_died = was_held or not former.owner.has_departed
+    close_left_streams(store, run, destination, has_died=has_died)
+    why = "the tasks of this held run did not end it" if was_held else f"{_DIED if has_died else _LEFT} before it ended"
+    error = None if was_held and run.cancel_requested else process_died(why)
     run = store.end_attempt(run.id, error=error, is_crash=error is not None)
     destination.close()
     store.outbox(run.pipeline).release_gate(run.id)
     return run
 
 
-def close_left_streams(store: Store, run: PipelineRun, destination: Destination, *, is_crash: bool = True) -> None:
+def close_left_streams(
+    store: Store, run: PipelineRun, destination: Destination, *, is_crash: bool = True, has_died: bool = True
+) -> None:
     """Close the streams that dead processes have left of this process's run, as the ledger decides.
 
     Args:
@@ -80,6 +82,7 @@ def close_left_streams(store: Store, run: PipelineRun, destination: Destination,
         run: this process's.
         destination: where the ledger is.
         is_crash: False: no process has died, the run was cancelled.
+        has_died: False: the process has left the run, and may live.
 
     Raises:
         LedgerUnreadable: the destination cannot be asked; what is open stays so.
@@ -88,7 +91,7 @@ def close_left_streams(store: Store, run: PipelineRun, destination: Destination,
     if plan is None:
         return
     for stream in store.open_streams(run.id):
-        _close_stream(store, run, plan, stream, destination, is_crash=is_crash)
+        _close_stream(store, run, plan, stream, destination, is_crash=is_crash, has_died=has_died)
     drop_staging(destination, run, plan.streams)
 
 
@@ -108,12 +111,19 @@ def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[S
 
 
 def _close_stream(
-    store: Store, run: PipelineRun, plan: AttemptPlan, stream: str, destination: Destination, *, is_crash: bool
+    store: Store,
+    run: PipelineRun,
+    plan: AttemptPlan,
+    stream: str,
+    destination: Destination,
+    *,
+    is_crash: bool,
+    has_died: bool,
 ) -> None:
     """Close one stream of a dead process; the destination's ledger decides how it ended."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
     error = process_died(
-        "its process did not end this stream; records that it had not committed are read again",
+        f"{_DIED if has_died else _LEFT} while this stream was running; records that it had not committed are read again",
         stream=stream,
         block=planned.blocks[-1].block,
     )

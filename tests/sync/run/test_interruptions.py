@@ -150,7 +150,7 @@ def test_a_run_that_a_living_process_has_left_open_is_not_called_one_of_a_dead_p
     assert f"run 1 was left by {mine}; recovering it" in told
     error = run_cli(["runs", "show", str(file), "1"], bench.folder).stdout
     assert "died" not in error
-    assert "its process has left this run before it ended" in error
+    assert "the process of this run left it before it ended" in error
 
 
 def test_a_run_is_left_also_if_its_store_cannot_be_told(tmp_path: Path) -> None:
