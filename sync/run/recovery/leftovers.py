@@ -122,8 +122,9 @@ def _close_stream(
 ) -> None:
     """Close one stream of a dead process; the destination's ledger decides how it ended."""
     planned = next(planned for planned in plan.streams if planned.stream == stream)
+    what = _DIED if has_died else _LEFT
     error = process_died(
-        f"{_DIED if has_died else _LEFT} while this stream was running; records that it had not committed are read again",
+        f"{what} while this stream was running; records that it had not committed are read again",
         stream=stream,
         block=planned.blocks[-1].block,
     )
