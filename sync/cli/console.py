@@ -39,6 +39,8 @@ class Console:
     def __init__(self, *, is_json: bool = False, is_debug: bool = False) -> None:
         self.is_json = is_json
         self.is_debug = is_debug
+        #: Of the command, once its options are read.
+        self.context: click.Context | None = None
         self._redactor: Redactor | None = None
         self._json: IO[str] | None = None
         self._has_lost = False
@@ -154,7 +156,7 @@ class Console:
         """Show an error and return its exit code."""
         from .errors import describe
 
-        problem = describe(error)
+        problem = describe(error, self.context)
         code = problem.exit_code if exit_code is None else exit_code
         if self.is_debug and not isinstance(error, click.ClickException | click.Abort | KeyboardInterrupt):
             self._write_traceback(error)

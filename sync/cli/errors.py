@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,13 +54,13 @@ class Problem(Struct, frozen=True, kw_only=True):
     hint: str = ""
 
 
-def describe(error: BaseException) -> Problem:
-    """Return code, exit code and texts of an error."""
+def describe(error: BaseException, context: click.Context | None = None) -> Problem:
+    """Return code, exit code and texts of an error; `context`: of the command that it ended."""
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return _problem("interrupted", "interrupted", INTERRUPTED)
     if isinstance(error, click.ClickException):
         return _usage(error)
-    for sort in (_engine, _connector, _callbacks):
+    for sort in (partial(_config, context=context), _engine, _connector, _callbacks):
         problem = sort(error)
         if problem is not None:
             return problem
@@ -95,8 +98,8 @@ def _usage(error: click.ClickException) -> Problem:
     message = error.format_message().replace("valid integer range", "whole number")
     if isinstance(error, NoSuchOption) and (other := _OTHER_OPTIONS.get(error.option_name)):
         message = f"No such option {error.option_name!r}. {other}"
-    if "extra argument" in message and _takes_streams(context):
-        hint = f"Streams are named by --stream. {hint}"
+    if "extra argument" in message and context is not None and _takes_streams(context):
+        hint = f"{_expanded(context) or 'Streams are named by --stream.'} {hint}"
     return _problem("usage", message, NOTHING_RAN, hint=hint)
 
 
@@ -105,28 +108,60 @@ def _takes_streams(context: click.Context | None) -> bool:
     return context is not None and context.command.name != "test" and has_option(context, "--stream")
 
 
+def _expanded(context: click.Context | None, message: str = "") -> str:
+    """Say that the shell has replaced a pattern, where a named stream (that the message speaks of) is a file's name."""
+    if context is None or not has_option(context, "--stream"):
+        return ""
+    name = next(each.name for each in context.command.params if "--stream" in each.opts)
+    given = context.params.get(name or "") or ()
+    for value in [given] if isinstance(given, str) else given:
+        if value and Path(value).exists() and (not message or repr(value) in message):
+            pattern = shlex.quote(f"{value[0]}*")
+            return (
+                f"{value!r} is a file in this folder: the shell puts file names in the place of a pattern that is not "
+                f"quoted. Write --stream {pattern}."
+            )
+    return ""
+
+
 def has_option(context: click.Context, name: str) -> bool:
     """Tell whether the command of a context has an option."""
     return any(name in each.opts for each in context.command.params)
 
 
-def _engine(error: BaseException) -> Problem | None:
-    from ..errors import ConfigError, SyncError
+def _config(error: BaseException, context: click.Context | None) -> Problem | None:
+    from ..errors import ConfigError
 
-    if isinstance(error, ConfigError):
-        others = [{"message": other.message, **_place(other)} for other in error.others]
-        return Problem(
-            code=error.code,
-            message=error.message,
-            exit_code=NOTHING_RAN,
-            text=str(error),
-            details=_place(error) | ({"others": others} if others else {}),
-        )
+    if not isinstance(error, ConfigError):
+        return None
+    others = [{"message": other.message, **_place(other)} for other in error.others]
+    return Problem(
+        code=error.code,
+        message=error.message,
+        exit_code=NOTHING_RAN,
+        text=str(error),
+        details=_place(error) | ({"others": others} if others else {}),
+        hint=_hint(error, context),
+    )
+
+
+def _engine(error: BaseException) -> Problem | None:
+    from ..errors import SyncError
+
     if isinstance(error, SyncError):
         # Ledger or run store cannot be reached, or a tested function raised; after most other errors nothing ran.
         exit_code = 1 if error.code in ("ledger", "store", "transformer", "transform") else NOTHING_RAN
         return _problem(error.code, str(error), exit_code)
     return None
+
+
+def _hint(error: ConfigError, context: click.Context | None) -> str:
+    if error.key == "--stream":
+        return _expanded(context, error.message)
+    file = None if context is None else context.params.get("file")
+    # The second name that the shell has put there is taken for the pipeline file.
+    is_other = isinstance(file, Path) and file.suffix not in (".yaml", ".yml") and error.path == str(file)
+    return _expanded(context) if is_other else ""
 
 
 def _place(error: ConfigError) -> dict[str, Any]:

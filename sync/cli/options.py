@@ -53,6 +53,7 @@ def common(function: Command) -> Command:
         from .logs import show_logs
 
         console.is_json, console.is_debug = as_json, debug
+        console.context = click.get_current_context()
         if as_json:
             console.claim_stdout()
         show_logs(console)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from syncblocks.sync.cli.errors import describe
+from tests.conftest import RunCLI
+from tests.sync.cli.cli_pipelines import write_shop
 
 
 def test_a_machine_without_room_is_no_bug_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +34,28 @@ def test_what_nobody_expects_is_called_a_bug() -> None:
     problem = describe(RuntimeError("a thread is gone"))
     assert problem.code == "internal"
     assert "--debug" in problem.hint
+
+
+def test_a_pattern_that_the_shell_has_expanded_is_told(run_cli: RunCLI, tmp_path: Path) -> None:
+    """`--stream o*` beside files that begin with o: the error spoke of a stream or of an argument that nobody wrote."""
+    file = str(write_shop(tmp_path))
+    (tmp_path / "orders.csv").touch()
+    (tmp_path / "out.txt").touch()
+    hint = "'orders.csv' is a file in this folder"
+    for command in (
+        ["run", file, "--stream", "orders.csv"],
+        ["preview", file, "--stream", "orders.csv"],
+        ["run", file, "--stream", "orders.csv", "out.txt"],
+        ["run", "--stream", "orders.csv", "out.txt"],
+    ):
+        done = run_cli(command, tmp_path)
+        assert (done.returncode, hint in done.stderr, "--stream 'o*'" in done.stderr) == (2, True, True), done.stderr
+    (tmp_path / "customers").mkdir()
+    for command in (
+        ["run", file, "--stream", "orders.cvs"],
+        ["run", file, "--stream", "nothing*"],
+        ["run", file, "--stream", "customers", "--tag", "no-tag"],
+        ["run", file, "--stream", "customers", "--stream", "nothing"],
+    ):
+        done = run_cli(command, tmp_path)
+        assert (done.returncode, "is a file" in done.stderr) == (2, False), done.stderr
