@@ -608,10 +608,10 @@ def test_preview_and_debug_show_where_a_function_failed(run_cli: RunCLI, tmp_pat
     write_shop(tmp_path, extra=extra, files={"clean.py": text})
     done = run_cli(["preview", "shop.yaml", "--stream", "customers"], tmp_path)
     assert done.returncode == 1
-    assert f"KeyError: 'nme', at {tmp_path}/clean.py:3: return df.assign(x=df['nme']); the columns are: id, name; " in (
+    assert f"KeyError: 'nme', at {tmp_path}/clean.py:3: return df.assign(x=df['nme']); did you mean 'name'? The" in (
         done.stderr
     )
-    assert "did you mean 'name'?" in done.stderr
+    assert "The columns are: id, name" in done.stderr
     assert "bug of" not in done.stderr
     for command in (["preview", "shop.yaml", "--stream", "customers"], ["run"]):
         assert "Traceback" in run_cli([*command, "--debug"], tmp_path).stderr
