@@ -151,22 +151,23 @@ class AsyncpgSession:
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
         # With each block: whether it is the last one.
-        queue: asyncio.Queue[tuple[bytes | bytearray, bool]] = asyncio.Queue(1)
-        held = bytearray()
+        queue: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue(1)
+        held: list[bytes] = []
+        size = 0
 
         async def sink(data: bytes) -> None:
-            nonlocal held
-            if len(data) >= BLOCK_BYTES and not held:
-                await queue.put((data, False))  # a wide record is a block by itself: it is not copied
-                return
-            held += data
-            if len(held) >= BLOCK_BYTES:
-                block, held = held, bytearray()
+            nonlocal size
+            held.append(data)
+            size += len(data)
+            if size >= BLOCK_BYTES:
+                block = b"".join(held)  # of one alone this is no copy
+                held.clear()
+                size = 0
                 await queue.put((block, False))
 
         async def copy() -> None:
             await self._connection.copy_from_query(_checked(sql), output=sink, format="binary")
-            await queue.put((held, True))
+            await queue.put((b"".join(held), True))
 
         copying = self._loop.create_task(copy())
         is_over = False
