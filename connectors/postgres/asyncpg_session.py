@@ -126,12 +126,14 @@ class AsyncpgSession:
             return asyncio.create_task(self._connection.copy_to_table(source=source(), **where))
 
         copying = self._run(start())
+        # Whoever waits to put a block must not wait for a COPY that has ended.
+        copying.add_done_callback(lambda _: _drain(queue))
         try:
             for block in blocks:
-                self._run(_put(queue, block, copying))
-                if self._connection.is_closed():
+                self._run(queue.put(block))
+                if copying.done() or self._connection.is_closed():
                     break  # the result says why
-            self._run(_put(queue, None, copying))
+            self._run(queue.put(None))
             return self._run(_result(copying))
         except BaseException as error:
             self._abandon(copying, queue, error)
@@ -140,8 +142,7 @@ class AsyncpgSession:
     def _abandon(self, copying: asyncio.Task[str], queue: asyncio.Queue[Any], error: BaseException) -> None:
         """End a COPY that will get no more data, so that the transaction can be rolled back."""
         if not copying.done():
-            while not queue.empty():
-                queue.get_nowait()
+            _drain(queue)
             queue.put_nowait(RuntimeError(f"given up: {type(error).__name__}"))
             if isinstance(error, Interrupted):
                 copying.cancel()
@@ -150,8 +151,8 @@ class AsyncpgSession:
 
     def copy_out(self, sql: str) -> Iterator[Block]:
         """Yield the result in COPY's binary format, in blocks of about a megabyte."""
-        # With each block: whether it is the last one.
-        queue: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue(1)
+        # Blocks, and in the end an error or None.
+        queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
         held: list[bytes] = []
         size = 0
 
@@ -163,19 +164,24 @@ class AsyncpgSession:
                 block = b"".join(held)  # of one alone this is no copy
                 held.clear()
                 size = 0
-                await queue.put((block, False))
+                await queue.put(block)
 
         async def copy() -> None:
-            await self._connection.copy_from_query(_checked(sql), output=sink, format="binary")
-            await queue.put((b"".join(held), True))
+            try:
+                await self._connection.copy_from_query(_checked(sql), output=sink, format="binary")
+            except Exception as error:
+                await queue.put(error)
+            else:
+                await queue.put(b"".join(held))
+                await queue.put(None)
 
         copying = self._loop.create_task(copy())
         is_over = False
         try:
-            while not is_over:
-                block, is_over = self._run(_take(queue, copying))
+            while (block := self._run(_take(queue))) is not None:
                 if block:
                     yield block
+            is_over = True
         finally:
             if not is_over:
                 copying.cancel()
@@ -258,29 +264,17 @@ def _gathered(blocks: Iterator[pa.RecordBatch | Block]) -> Iterator[Block]:
         yield b"".join(held)
 
 
-async def _put(queue: asyncio.Queue[T], item: T, copying: asyncio.Task[Any]) -> None:
-    """Pass a block on; if the COPY has ended already, raise why."""
-    await _unless_over(asyncio.ensure_future(queue.put(item)), copying)
+async def _take(queue: asyncio.Queue[T | Exception]) -> T:
+    """Wait for what comes next; raise it if it is an error."""
+    found = await queue.get()
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-async def _take(queue: asyncio.Queue[tuple[T, bool]], copying: asyncio.Task[Any]) -> tuple[T, bool]:
-    """Wait for a block; if the COPY has failed, raise why."""
-    getting = asyncio.ensure_future(queue.get())
-    await _unless_over(getting, copying)
-    block, is_last = await getting
-    if is_last:
-        await copying
-    return block, is_last
-
-
-async def _unless_over(step: asyncio.Future[Any], copying: asyncio.Task[Any]) -> None:
-    try:
-        await asyncio.wait({step, copying}, return_when=asyncio.FIRST_COMPLETED)
-        if copying.done():
-            copying.result()
-    except BaseException:
-        step.cancel()
-        raise
+def _drain(queue: asyncio.Queue[Any]) -> None:
+    while not queue.empty():
+        queue.get_nowait()
 
 
 async def _result(copying: asyncio.Task[str]) -> str:
