@@ -234,6 +234,38 @@ def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow |
     ]
 
 
+def renamed_warnings(
+    stream: SelectedStream, table: TableState, key: LedgerKey, start: Start, *, source: str, names: Collection[str]
+) -> list[str]:
+    """Warn of an append from scratch to what a stream has appended that is gone: it may be the same under another name.
+
+    Args:
+        stream: the stream, and its destination table, ledger key and start.
+        table: see `stream`.
+        key: see `stream`.
+        start: see `stream`.
+        source: the source as ledgers name it.
+        names: all streams of the source and of the pipeline, those that are not in this run among them.
+    """
+    is_append = stream.write_disposition is WriteDisposition.APPEND
+    is_append = is_append and stream.stream.replication_method is ReplicationMethod.INCREMENTAL
+    if not is_append or table.is_empty or start.bookmark is not None or ledger_row(table, key) is not None:
+        return []
+    gone = [
+        row.key.stream
+        for row in table.ledger
+        if row.key.pipeline == key.pipeline and row.committed_at and row.bookmark and _is_of(row.source, {source})
+    ]
+    named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    return [
+        f"{stream.name}: table {stream.destination_table!r} holds records that stream {name!r} has appended, which is "
+        f"not in this pipeline any more. If it was {stream.name} under another name, they are appended once more: "
+        f"`syncblocks state set {stream.name} {named}` makes the next run go on there, and `state show` has the value"
+        for name in gone
+        if name not in names
+    ]
+
+
 def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
     what, ways = " and ".join(_WORDS[name] for name in altered), "or give the stream another name"
     has = "has" if len(altered) == 1 and altered != ["masks"] else "have"
