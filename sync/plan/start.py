@@ -167,7 +167,7 @@ def starting_point(
         is_replaced = full_refresh or stream.write_disposition is WriteDisposition.REPLACE
         if table.is_empty and not is_replaced:
             return Start(bookmark=None, reason="empty table of another program, used as it is", is_unclaimed=True)
-        return not_ours(stream)
+        return not_ours(stream, is_adoptable=table.is_adoptable)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     written = _rows_of_stream(stream, table, sources)
@@ -336,18 +336,19 @@ def _comes_anew(stream: SelectedStream, altered: str) -> bool:
     return is_whole and stream.write_disposition is not WriteDisposition.APPEND
 
 
-def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
+def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
     """Say why another program's table is not written, and what to do.
 
     Args:
         stream: the selected stream.
         changes: what the stream would change in an empty table.
+        is_adoptable: whether `state adopt` can take it over.
     """
+    adopted = f"`syncblocks state adopt {stream.name}` takes it over with its records, " if is_adoptable else ""
     why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
     return (
         f"table {stream.destination_table!r} exists{why}, and no pipeline of syncblocks has written it; "
-        f"`syncblocks state adopt {stream.name}` takes it over with its records, `write_disposition: replace` in this "
-        "stream replaces it, or give another `destination_table`"
+        f"{adopted}`write_disposition: replace` in this stream replaces it, or give another `destination_table`"
     )
 
 
