@@ -128,9 +128,8 @@ class Table:
                 return TableState(ledger=manifest.rows, is_table=False)
             schema = manifest.schema if self.has_files(manifest) else None
             strangers = self.strangers() if manifest.schema is None else []
-            if manifest.schema is None:
-                files = [DataFile(self.storage, name) for name in strangers]
-                schema = self.format.schema(files, 1) if files else None
+            if strangers:
+                schema = self._schema_of(strangers)
         # A source that reads the folder calls files of others without their dots.
         name = self.name if manifest.schema is not None else self.name.replace(".", "_")
         name = "" if schema is None else name
@@ -141,6 +140,13 @@ class Table:
             refuses=self._refuses(manifest, strangers),
             is_adoptable=False,
         )
+
+    def _schema_of(self, strangers: Sequence[str]) -> pa.Schema:
+        """Return the schema of files that the manifest does not name; of such as cannot be read, no column."""
+        try:
+            return self.format.schema([DataFile(self.storage, name) for name in strangers], 1)
+        except FatalConnectorError:
+            return pa.schema([])
 
     def _refuses(self, manifest: Manifest, strangers: Sequence[str]) -> Mapping[WriteDisposition, str]:
         """Refuse to add to files that were written in another way, or that no ledger names."""

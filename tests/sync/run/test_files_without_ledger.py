@@ -85,3 +85,20 @@ def test_files_of_another_program_are_not_said_to_be_adopted(tmp_path: Path, set
         bench.run()
     assert "adopt" not in str(caught.value)
     assert (tmp_path / "out" / "t.csv").read_text() == "id,n\n7,7\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1junkPAR1", b"\x00\xff"])
+@pytest.mark.parametrize("connector", ["csv", "jsonl", "parquet"])
+def test_a_file_of_another_program_that_cannot_be_read_is_refused_or_replaced_like_any(
+    tmp_path: Path, connector: str, content: bytes
+) -> None:
+    bench = Bench(tmp_path, connector, **FULL)
+    stranger = tmp_path / "out" / f"t.{connector}"
+    stranger.parent.mkdir()
+    stranger.write_bytes(content)
+    with pytest.raises(ConfigError, match="no pipeline of syncblocks has written it"):
+        bench.run()
+    assert stranger.read_bytes() == content
+    bench.document["streams"][0]["write_disposition"] = "replace"
+    assert bench.run() == 2
+    assert stranger.read_bytes() != content
