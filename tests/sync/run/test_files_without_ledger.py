@@ -102,3 +102,19 @@ def test_a_file_of_another_program_that_cannot_be_read_is_refused_or_replaced_li
     bench.document["streams"][0]["write_disposition"] = "replace"
     assert bench.run() == 2
     assert stranger.read_bytes() != content
+
+
+def test_a_merge_into_a_table_that_lacks_a_file_has_a_way_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "parquet", **MERGE)
+    bench.document["destination"]["config"]["file_records"] = 1
+    bench.run()
+    gone = sorted((tmp_path / "out" / "t").iterdir())[0]
+    gone.unlink()
+    bench.write(1, 2, 3)
+    result = run_pipeline(bench.document)
+    assert (result.exit_code, str(result.streams["t"].error)) == (
+        1,
+        f"{gone}: the file is gone, and records of table 't' with it: put it back, or write the table anew with "
+        "--full-refresh",
+    )
+    assert bench.run(full_refresh=True) == 3
