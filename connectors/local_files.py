@@ -72,7 +72,7 @@ def demand_writable(path: Path, *beside: Path) -> None:
 
 def unwritable(path: Path, *beside: Path) -> Path | None:
     """Return what this process may not write of a file, those beside it and the nearest folder; None: nothing."""
-    nearest = path if path.is_dir() else path.parent
+    nearest = path if _is_there(path) and path.is_dir() else path.parent
     while not _is_there(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     files = [(file, os.W_OK) for file in (path, *beside)]

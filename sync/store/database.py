@@ -134,12 +134,8 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
     """
     place = locate(url, folder)
     if place.path is not None:
-        try:
+        with _file_errors(place.path):
             ensure_file(place.path, lambda draft: _create(draft, clock))
-        except OSError as error:
-            raise StoreUnreachable(
-                f"run store {place.path}: {error.strerror or error}{permission_hint(place.path)}"
-            ) from error
     database = _database(place, clock)
     try:
         _migrate_if_needed(database)
@@ -150,16 +146,29 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
 
 
 def store_exists(url: str, folder: Path | None = None) -> bool:
-    """Whether a store exists; creates nothing."""
+    """Whether a store exists; creates nothing.
+
+    Raises:
+        StoreUnreachable: this user may not enter its folder, or the server cannot be reached.
+    """
     place = locate(url, folder)
     if place.path is not None:
-        return place.path.exists()
+        with _file_errors(place.path):
+            return place.path.exists()
     database = _database(place, Clock())
     try:
         with database.read() as connection:
             return migrations.version(connection, database.driver) is not None
     finally:
         database.close()
+
+
+@contextlib.contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnreachable(f"run store {path}: {error.strerror or error}{permission_hint(path)}") from error
 
 
 def missing_privileges(url: str, folder: Path | None = None) -> list[str]:

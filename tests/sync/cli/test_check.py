@@ -191,6 +191,7 @@ def test_a_run_store_that_cannot_be_made_is_an_error(capsys: pytest.CaptureFixtu
         (folder / "out").mkdir()
         for name, mode in {"data": 0o755, "out": 0o777}.items():
             (folder / name).chmod(mode)
+        folder.chmod(0o555)
         invoke(["check", str(file)])  # reads what nobody could not
         with as_nobody():
             code = invoke(["check", str(file)])

@@ -321,6 +321,7 @@ def test_a_thread_that_was_given_up_leaves_no_connection_open(tmp_path: Path) ->
 
 def test_a_folder_that_may_not_be_written_is_named_with_the_ways_out() -> None:
     with open_folder() as folder:
+        folder.chmod(0o555)
         url = f"sqlite:///{folder}/.syncblocks/store.db"
         way_out = f"this user may not write {folder}: give the permission, or set `store` to another place"
         with as_nobody(), pytest.raises(StoreUnreachable, match=way_out):
@@ -334,10 +335,26 @@ def test_a_store_that_may_not_be_written_is_named_with_the_ways_out() -> None:
         file = folder / "store.db"
         with Store.open(f"sqlite:///{file}"):
             pass
-        file.chmod(0o444)
+        file.chmod(0o400 if os.geteuid() else 0o444)  # an owner's own file is taken back from all others
         with (
             as_nobody(),
             pytest.raises(StoreUnreachable, match=f"this user may not write {file}: give the permission, or set"),
             Store.open(f"sqlite:///{file}") as store,
         ):
             store.begin_run("p", execution_date=DATE)
+
+
+def test_a_store_in_a_folder_of_another_user_is_named_with_the_ways_out() -> None:
+    with open_folder() as folder:
+        private = folder / ".syncblocks"
+        url = f"sqlite:///{private}/store.db"
+        with Store.open(url):
+            pass
+        private.chmod(0o000)
+        for look in (Store.exists, Store.open, Store.demand_writable):
+            with (
+                as_nobody(),
+                pytest.raises(StoreUnreachable, match=f"this user may not write {private}: give the perm"),
+            ):
+                look(url)
+        private.chmod(0o700)
