@@ -154,6 +154,9 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
         table.validate()
         table = without_odd_times(table, note)
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    except FileNotFoundError:
+        note(f"the parent's data is not there any more, so it is None: it is deleted after the last delivery ({path})")
+        return None
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
         return None

@@ -58,20 +58,41 @@ def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO
     raise RetriableError(f"{path}: replaced while it was being opened")
 
 
-def demand_writable(path: Path) -> None:
+def demand_writable(path: Path, *beside: Path) -> None:
     """Raise if this process may not write a file, or not create it; creates nothing, neither file nor folder.
 
-    A folder is one in which files are to be created.
+    A folder is one in which files are to be created. `beside` are files that are written with it where they are there.
 
     Raises:
-        ConnectorConfigError: the file, or the nearest folder around it that exists, may not be written.
+        ConnectorConfigError: a file, or the nearest folder around the first that exists, may not be written.
     """
-    nearest = path if path.is_dir() else path.parent
-    while not nearest.exists():
+    if (closed := unwritable(path, *beside)) is not None:
+        raise ConnectorConfigError(f"{closed}: no permission to write there", key="path")
+
+
+def unwritable(path: Path, *beside: Path) -> Path | None:
+    """Return what this process may not write of a file, those beside it and the nearest folder; None: nothing."""
+    nearest = path if _is_there(path) and path.is_dir() else path.parent
+    while not _is_there(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
-    for needed, mode in ((path, os.W_OK), (nearest, os.W_OK | os.X_OK)):
-        if needed.exists() and not os.access(needed, mode, effective_ids=os.access in os.supports_effective_ids):
-            raise ConnectorConfigError(f"{needed}: no permission to write there", key="path")
+    files = [(file, os.W_OK) for file in (path, *beside)]
+    for needed, mode in (*files, (nearest, os.W_OK | os.X_OK)):
+        if _is_there(needed) and not os.access(needed, mode, effective_ids=os.access in os.supports_effective_ids):
+            return needed
+    return None
+
+
+def sqlite_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that SQLite keeps beside a database while it is written; few are there at a time."""
+    return tuple(path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm", "journal"))
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether a path exists; one below a folder that this user may not enter does not."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def create_file(path: Path, mode: int = 0o666) -> BinaryIO:

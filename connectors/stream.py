@@ -436,6 +436,8 @@ class TableState:
     stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
     refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
+    #: Whether `state adopt` can take over the table of another program.
+    is_adoptable: bool = True
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.
     triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
     #: False: the destination cannot describe its tables (a Singer target); `schema` is None then.

@@ -448,6 +448,11 @@ class TableLoad:
             for file in manifest.files:
                 assert manifest.schema is not None
                 data = self._table.data_file(file, manifest.schema)
+                if self._table.storage.kind(data.place) != "file":
+                    raise FatalConnectorError(
+                        f"{data.label}: the file is gone, and records of table {self._table.name!r} with it: put it "
+                        "back, or write the table anew with --full-refresh"
+                    )
                 yield from self._table.batches(data, schema)
 
         return batches

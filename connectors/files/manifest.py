@@ -154,18 +154,26 @@ def read_manifest(storage: Storage, name: str) -> Manifest | None:
     """Read a manifest; None: there is none.
 
     Raises:
-        FatalConnectorError: the file is no manifest.
+        FatalConnectorError: the file is no manifest, or one of a newer version.
     """
     raw = storage.read_bytes(name)
     if raw is None:
         return None
     try:
-        return _parse(json.loads(raw))
+        document = json.loads(raw)
+        is_newer = isinstance(document["version"], int) and document["version"] > VERSION
+        parsed = None if is_newer else _parse(document)
     except (ValueError, KeyError, TypeError, binascii.Error, pa.ArrowException) as error:
         raise FatalConnectorError(
             f"{storage.label(name)} is damaged ({type(error).__name__}): restore it from a backup, or delete it; then "
             "the table's files are a stranger's, which only `write_disposition: replace` writes"
         ) from error
+    if parsed is None:
+        raise FatalConnectorError(
+            f"{storage.label(name)} was written by a newer version of syncblocks, which alone can go on with it: run "
+            "that one"
+        )
+    return parsed
 
 
 def write_manifest(storage: Storage, name: str, manifest: Manifest) -> None:

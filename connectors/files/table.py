@@ -127,22 +127,41 @@ class Table:
             if self.storage.kind(self.stem + self.extension) == "other":
                 return TableState(ledger=manifest.rows, is_table=False)
             schema = manifest.schema if self.has_files(manifest) else None
-            if manifest.schema is None:
-                strangers = self.strangers()
-                files = [DataFile(self.storage, name) for name in strangers]
-                schema = self.format.schema(files, 1) if files else None
+            strangers = self.strangers() if manifest.schema is None else []
+            if strangers:
+                schema = self._schema_of(strangers)
         # A source that reads the folder calls files of others without their dots.
         name = self.name if manifest.schema is not None else self.name.replace(".", "_")
         name = "" if schema is None else name
-        return TableState(schema=schema, ledger=manifest.rows, stream_name=name, refuses=self._refuses(manifest))
+        return TableState(
+            schema=schema,
+            ledger=manifest.rows,
+            stream_name=name,
+            refuses=self._refuses(manifest, strangers),
+            is_adoptable=False,
+        )
 
-    def _refuses(self, manifest: Manifest) -> Mapping[WriteDisposition, str]:
-        """Refuse to add to files that were written in another way."""
+    def _schema_of(self, strangers: Sequence[str]) -> pa.Schema:
+        """Return the schema of files that the manifest does not name; of such as cannot be read, no column."""
+        try:
+            return self.format.schema([DataFile(self.storage, name) for name in strangers], 1)
+        except FatalConnectorError:
+            return pa.schema([])
+
+    def _refuses(self, manifest: Manifest, strangers: Sequence[str]) -> Mapping[WriteDisposition, str]:
+        """Refuse to add to files that were written in another way, or that no ledger names."""
         before, now = manifest.written, self.written
-        if manifest.schema is None or before == now:
+        if strangers:
+            why = (
+                f"has files that no ledger names ({self.storage.label(strangers[0])}), and nothing is added to them: "
+                "put back the `_syncblocks_ledger` that belongs to them, move them away (the next run writes all "
+                "records anew), say `write_disposition: replace` in this stream, or give another `destination_table`"
+            )
+        elif manifest.schema is None or before == now:
             return {}
-        changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
-        why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
+        else:
+            changed = ", ".join(f"`{key}`" for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+            why = f"was written with another {changed}: put it back, or replace the table once with --full-refresh"
         return {disposition: why for disposition in WriteDisposition if disposition is not WriteDisposition.REPLACE}
 
     def has_files(self, manifest: Manifest) -> bool:

@@ -193,6 +193,11 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     if number in _TOO_LARGE:
         message += "; raise the server's max_allowed_packet"
         return FatalConnectorError(message, connector="mysql")
+    if text.startswith("Incorrect string value"):
+        message += (
+            "; the character set of the column lacks such letters: `alter table ... convert to character set utf8mb4` "
+            "of the table lets it have all"
+        )
     if number in _DENIED:
         message += "; `syncblocks check` prints what a destination's user lacks"
     if number in NO_SUCH_TABLE:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from ..local_files import demand_writable
+from ..local_files import demand_writable, sqlite_files
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
@@ -41,7 +41,7 @@ class SQLiteDestination(SqlDestination):
 
     def check(self) -> None:
         """Prove that the file can be read and written; a journal comes beside it."""
-        demand_writable(self._path)
+        demand_writable(self._path, *sqlite_files(self._path))
         super().check()
 
     def identity(self) -> str:

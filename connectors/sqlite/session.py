@@ -27,6 +27,7 @@ from ..errors import (
     StatementRefused,
     TakenOver,
 )
+from ..local_files import sqlite_files, unwritable
 from ..named import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from ..sql.session import COLUMN_TYPE
@@ -368,6 +369,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if f"no such table: {LEDGER_TABLE}" in text:
         return TakenOver(first, connector="sqlite")
     is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
+    if "readonly database" in first and (closed := unwritable(path, *sqlite_files(path))) is not None:
+        first += f": this user may not write {closed}"
     result = (StatementRefused if is_refusal else FatalConnectorError)(f"{path}: {first}", connector="sqlite")
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         result.raised_in = ("*",)

@@ -130,6 +130,7 @@ def _check_store(pipeline: Pipeline) -> None:
         raise StoreUnreachable(
             f"the user of the run store lacks privileges that a run needs; an administrator runs:\n{statements}"
         )
+    Store.demand_writable(pipeline.store_url)
     with existing_store(pipeline) as store:
         if store is not None:
             store.latest_run(pipeline.pipeline)

@@ -60,11 +60,17 @@ def complete_files(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [CompletionItem(incomplete, type="file")]
 
 
+def complete_paths(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer what the shell finds: files and folders."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def _pipeline(ctx: click.Context) -> Pipeline | None:
     from ..config import load_pipeline
 
     with suppress(Exception):  # a mistake in the file is shown when the command runs
-        file = ctx.params.get("file")
+        # An option whose value is still to come ends click's parsing: what stands before it is left in `args`.
+        file = ctx.params.get("file") or next(iter(ctx.args), None)
         return load_pipeline(find_file(None if file is None else Path(file)))
     return None
 

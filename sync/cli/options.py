@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .completion import complete_files, complete_streams
+from .completion import complete_files, complete_paths, complete_streams
 from .console import Console
 from .pipeline_file import SUFFIXES, find_file
 
@@ -93,6 +93,7 @@ def _read_event(_ctx: click.Context, _param: click.Parameter, place: str | None)
 event_option = click.option(
     "--event",
     callback=_read_event,
+    shell_complete=complete_paths,
     metavar="FILE|-",
     help="JSON object that callbacks get as `event`; - reads stdin.",
 )

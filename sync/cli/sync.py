@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .completion import complete_paths
 from .console import Console
 from .options import common
 
@@ -42,7 +43,7 @@ _OPTIONS = {
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
-@click.argument("places", nargs=-1, metavar="SRC DST")
+@click.argument("places", nargs=-1, metavar="SRC DST", shell_complete=complete_paths)
 def sync_command(
     console: Console,
     places: tuple[str, ...],

@@ -211,7 +211,8 @@ def timed(
                 pipeline,
                 stream,
                 f"the execution date {at.isoformat()} is older than {newest}, from which on the newest versions in "
-                f"table {stream.destination_table!r} are valid: a history only goes on",
+                f"table {stream.destination_table!r} are valid: a history only goes on. `run "
+                "--execution-date` takes a later one; where the clock of another machine was ahead, wait until then",
             )
         at = datetime.fromisoformat(newest)
     named = replace(

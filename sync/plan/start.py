@@ -167,7 +167,7 @@ def starting_point(
         is_replaced = full_refresh or stream.write_disposition is WriteDisposition.REPLACE
         if table.is_empty and not is_replaced:
             return Start(bookmark=None, reason="empty table of another program, used as it is", is_unclaimed=True)
-        return not_ours(stream)
+        return not_ours(stream, is_adoptable=table.is_adoptable)
     if full_refresh:
         return Start(bookmark=None, reason="full refresh")
     written = _rows_of_stream(stream, table, sources)
@@ -231,6 +231,38 @@ def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow |
         f"{stream.name}: table {stream.destination_table!r} is empty, and the stream goes on at its bookmark: records "
         f"below it are not read. If they are missing, `syncblocks state reset {stream.name}` makes the next run read "
         "all of them again"
+    ]
+
+
+def renamed_warnings(
+    stream: SelectedStream, table: TableState, key: LedgerKey, start: Start, *, source: str, names: Collection[str]
+) -> list[str]:
+    """Warn of an append from scratch to what a stream has appended that is gone: it may be the same under another name.
+
+    Args:
+        stream: the stream, and its destination table, ledger key and start.
+        table: see `stream`.
+        key: see `stream`.
+        start: see `stream`.
+        source: the source as ledgers name it.
+        names: all streams of the source and of the pipeline, those that are not in this run among them.
+    """
+    is_append = stream.write_disposition is WriteDisposition.APPEND
+    is_append = is_append and stream.stream.replication_method is ReplicationMethod.INCREMENTAL
+    if not is_append or table.is_empty or start.bookmark is not None or ledger_row(table, key) is not None:
+        return []
+    gone = [
+        row.key.stream
+        for row in table.ledger
+        if row.key.pipeline == key.pipeline and row.committed_at and row.bookmark and _is_of(row.source, {source})
+    ]
+    named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    return [
+        f"{stream.name}: table {stream.destination_table!r} holds records that stream {name!r} has appended, which is "
+        f"not in this pipeline any more. If it was {stream.name} under another name, they are appended once more: "
+        f"`syncblocks state set {stream.name} {named}` makes the next run go on there, and `state show` has the value"
+        for name in gone
+        if name not in names
     ]
 
 
@@ -304,18 +336,19 @@ def _comes_anew(stream: SelectedStream, altered: str) -> bool:
     return is_whole and stream.write_disposition is not WriteDisposition.APPEND
 
 
-def not_ours(stream: SelectedStream, changes: Sequence[str] = ()) -> str:
+def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
     """Say why another program's table is not written, and what to do.
 
     Args:
         stream: the selected stream.
         changes: what the stream would change in an empty table.
+        is_adoptable: whether `state adopt` can take it over.
     """
+    adopted = f"`syncblocks state adopt {stream.name}` takes it over with its records, " if is_adoptable else ""
     why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
     return (
         f"table {stream.destination_table!r} exists{why}, and no pipeline of syncblocks has written it; "
-        f"`syncblocks state adopt {stream.name}` takes it over with its records, `write_disposition: replace` in this "
-        "stream replaces it, or give another `destination_table`"
+        f"{adopted}`write_disposition: replace` in this stream replaces it, or give another `destination_table`"
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ from ..plan.selection import (
     without_absent,
     without_columns,
 )
-from ..plan.start import ledger_row, place_mark
+from ..plan.start import ledger_row, place_mark, renamed_warnings
 from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
@@ -448,9 +449,22 @@ def make_plan(
         skipped = ()
     texts = tuple(f"stream {name!r} is skipped: {reasons[name]}" for name in skipped)
     texts += (*unnamed, *existing)
+    if selection.is_whole and not full_refresh:
+        texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
     warnings = (*plan.warnings, *texts, *session.notes)
     return replace(plan, skipped=texts, left_out=selection.left_out, warnings=warnings)
+
+
+def _renamed(session: Session, selection: Selection, plan: Plan) -> tuple[str, ...]:
+    """Warn of streams that may be former ones under another name."""
+    names = {*(stream.name for stream in selection.catalog), *selection.selected}
+    source = session.source_name
+    found = (
+        renamed_warnings(each.selected, each.table, each.key, each.start, source=source, names=names)
+        for each in plan.streams
+    )
+    return tuple(chain.from_iterable(found))
 
 
 def _nameable(

@@ -15,7 +15,7 @@ from ..failpoints import failpoint
 from . import migrations
 from .connection import Conflict, Connection
 from .drivers import Postgres, Sqlite
-from .location import Location, ensure_file, locate
+from .location import Location, ensure_file, locate, permission_hint
 from .pool import Pool, release, share
 
 
@@ -121,7 +121,7 @@ class Database:
         except self.driver.errors as error:
             is_wrong = not self._pool.has_connected and self.driver.is_misconfigured(error)
             kind = StateError if is_wrong else StoreUnreachable
-            raise kind(f"run store {self.url}: {str(error).strip()}") from error
+            raise kind(f"run store {self.url}: {str(error).strip()}{self.driver.way_out()}") from error
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:
@@ -134,10 +134,8 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
     """
     place = locate(url, folder)
     if place.path is not None:
-        try:
+        with _file_errors(place.path):
             ensure_file(place.path, lambda draft: _create(draft, clock))
-        except OSError as error:
-            raise StoreUnreachable(f"run store {place.path}: {error.strerror or error}") from error
     database = _database(place, clock)
     try:
         _migrate_if_needed(database)
@@ -148,16 +146,29 @@ def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Data
 
 
 def store_exists(url: str, folder: Path | None = None) -> bool:
-    """Whether a store exists; creates nothing."""
+    """Whether a store exists; creates nothing.
+
+    Raises:
+        StoreUnreachable: this user may not enter its folder, or the server cannot be reached.
+    """
     place = locate(url, folder)
     if place.path is not None:
-        return place.path.exists()
+        with _file_errors(place.path):
+            return place.path.exists()
     database = _database(place, Clock())
     try:
         with database.read() as connection:
             return migrations.version(connection, database.driver) is not None
     finally:
         database.close()
+
+
+@contextlib.contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnreachable(f"run store {path}: {error.strerror or error}{permission_hint(path)}") from error
 
 
 def missing_privileges(url: str, folder: Path | None = None) -> list[str]:
@@ -171,6 +182,17 @@ def missing_privileges(url: str, folder: Path | None = None) -> list[str]:
             return database.driver.missing_privileges(connection)
     finally:
         database.close()
+
+
+def demand_writable(url: str, folder: Path | None = None) -> None:
+    """Raise if this user may not write or make the file of a store; makes nothing. A server has privileges instead.
+
+    Raises:
+        StoreUnreachable: the file, one beside it, or the nearest folder that exists may not be written.
+    """
+    place = locate(url, folder)
+    if place.path is not None and (hint := permission_hint(place.path)):
+        raise StoreUnreachable(f"run store {place.path} cannot be written{hint}")
 
 
 def _database(place: Location, clock: Clock) -> Database:

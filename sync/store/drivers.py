@@ -20,6 +20,7 @@ from ..clock import Clock
 from ..errors import ConfigError
 from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
+from .location import permission_hint
 from .table_names import PREFIX, TABLES, VERSION_TABLE
 
 #: A connection that was idle for longer is asked for a sign of life: what lies between may have dropped it silently.
@@ -111,6 +112,10 @@ class Driver(ABC):
         """Whether it was not connected for what the URL says, such as credentials or the name of a database."""
         return False
 
+    def way_out(self) -> str:
+        """Return what is to be done about an error, where more can be said than the database does, else nothing."""
+        return ""
+
     @abstractmethod
     def sql(self, statement: str) -> str:
         """Translate a statement (see `Connection`) into the dialect of the database."""
@@ -162,6 +167,10 @@ class Sqlite(Driver):
         with _closed_on_error(raw):
             raw.execute("PRAGMA synchronous=FULL")
         return raw
+
+    def way_out(self) -> str:
+        """See `Driver`."""
+        return permission_hint(self._path)
 
     @contextlib.contextmanager
     def transaction(self, raw: Any, *, is_writing: bool) -> Iterator[None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncblocks.connectors.local_files import make_private_folder
+from syncblocks.connectors.local_files import make_private_folder, sqlite_files, unwritable
 from syncblocks.connectors.values import replace
 
 from ..errors import ConfigError, StateError
@@ -96,6 +96,14 @@ def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
     status = path.stat()
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         path.chmod(0o600)
+
+
+def permission_hint(path: Path) -> str:
+    """Return what SQLite's file lacks to be written by this user, with the ways out; nothing if it lacks nothing."""
+    closed = unwritable(path, *sqlite_files(path))
+    if closed is None:
+        return ""
+    return f"; this user may not write {closed}: give the permission, or set `store` to another place"
 
 
 def _create(path: Path, create: Callable[[Path], None]) -> None:

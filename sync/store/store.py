@@ -11,7 +11,7 @@ from ..clock import Clock
 from .attempts import Attempts
 from .claims import Claims
 from .close import Closing
-from .database import Database, missing_privileges, open_database, store_exists
+from .database import Database, demand_writable, missing_privileges, open_database, store_exists
 from .event_kwargs import run_kwargs
 from .held import Held
 from .model import ErrorInfo, PipelineRun
@@ -142,6 +142,15 @@ class Store:
     def missing_privileges(url: str) -> list[str]:
         """Return the statements that give the store's user what a run needs; writes nothing."""
         return missing_privileges(url)
+
+    @staticmethod
+    def demand_writable(url: str) -> None:
+        """Raise if the store is a file that this user may not write or make; makes nothing.
+
+        Raises:
+            StoreUnreachable: it may not; the message names the file or folder.
+        """
+        demand_writable(url)
 
     @property
     def url(self) -> str:

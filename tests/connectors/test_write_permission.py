@@ -1,43 +1,24 @@
-"""`check` of destinations on local disk tells a file or folder that this user may not write."""
+"""Files and folders of destinations on local disk that this user may not write: `check` and errors name them."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.registry import make_destination
-
-NOBODY = 65534
+from syncblocks.connectors.sqlite.session import sort_error
+from tests.nobody import as_nobody, open_folder
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own ones are closed."""
-    with tempfile.TemporaryDirectory() as made:
-        path = Path(made)
-        path.chmod(0o755)
-        yield path
-        path.chmod(0o755)
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Give up the rights of root, who may write everywhere."""
-    own = os.geteuid()
-    if own:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(own)
+    with open_folder() as made:
+        yield made
 
 
 @pytest.mark.parametrize(("connector", "name"), [("sqlite", "x.db"), ("duckdb", "x.duckdb"), ("csv", "out")])
@@ -53,3 +34,34 @@ def test_a_place_without_permission_is_an_error_of_check(
         destination.check()
     destination.close()
     assert str(folder / name if is_there and connector != "csv" else folder) in str(caught.value)
+
+
+@pytest.fixture
+def left_behind(folder: Path) -> Path:
+    """Return a database that may be written, beside an index of its WAL that may not: SQLite leaves such a one."""
+    file = folder / "x.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("create table t (a)")
+    file.chmod(0o666)
+    (folder / "x.db-wal").touch(mode=0o666)
+    (folder / "x.db-shm").touch(mode=0o444)
+    (folder / "x.db-wal").chmod(0o666)
+    folder.chmod(0o777)
+    return file
+
+
+def test_check_names_a_file_that_sqlite_has_left_beside_the_database(left_behind: Path) -> None:
+    destination = make_destination("sqlite", {"path": str(left_behind)}, left_behind.parent)
+    with as_nobody(), pytest.raises(ConnectorConfigError, match=r"x\.db-shm: no permission to write there"):
+        destination.check()
+    destination.close()
+
+
+def test_the_error_of_a_database_that_cannot_be_written_names_what_may_not_be(left_behind: Path) -> None:
+    with as_nobody(), closing(sqlite3.connect(left_behind)) as connection:
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            connection.execute("insert into t values (1)")
+        assert str(sort_error(caught.value, left_behind)) == (
+            f"{left_behind}: attempt to write a readonly database: this user may not write {left_behind}-shm"
+        )

@@ -16,10 +16,16 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted, TakenOver
+from syncblocks.connectors.errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    TakenOver,
+)
 from syncblocks.connectors.mysql import session
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import ConflictMethod, Event
+from syncblocks.connectors.stream import ConflictMethod, Event, WriteDisposition
 from syncblocks.connectors.values import replace
 from tests.connectors.mysql.mysql_databases import connect, database, is_mariadb, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
@@ -312,6 +318,20 @@ def test_records_are_removed_by_a_key_of_which_more_is_said(mariadb_url: str, ke
     write(destination, load_of(schema, MERGE, removed=removed), [*arriving.to_batches(), FINAL])
     destination.close()
     assert query(mariadb_url, "select id + 0, name from people order by id")[1] == [(2, "new"), (3, "c")]
+
+
+@pytest.mark.parametrize("disposition", [APPEND, MERGE], ids=str)
+def test_a_text_that_the_character_set_of_a_table_lacks_is_an_error_with_a_way_out(
+    mariadb_url: str, disposition: WriteDisposition
+) -> None:
+    run(mariadb_url, "create table people (id bigint primary key, name varchar(200)) character set latin1")
+    run(mariadb_url, "insert into people values (1, 'old')")
+    destination = destination_of(mariadb_url)
+    with pytest.raises(FatalConnectorError, match="set of the column lacks") as caught:
+        write(destination, load_of(PEOPLE, disposition), [people((2, "łoś")), FINAL])
+    destination.close()
+    assert "`alter table ... convert to character set utf8mb4`" in str(caught.value)
+    assert query(mariadb_url, "select * from people")[1] == [(1, "old")]
 
 
 @pytest.mark.thinned(1)

@@ -12,8 +12,10 @@ import psycopg
 import pymysql
 import pytest
 
+from syncblocks.sync.cli import invoke
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
+from tests.nobody import as_nobody, open_folder
 from tests.sync.cli.cli_pipelines import CUSTOMERS, write_shop
 
 Admin = Callable[[str], object]
@@ -259,3 +261,21 @@ def test_records_that_policies_may_hide_from_the_role_are_a_warning(
     assert warned(postgres_url) == [], "its owner sees all"
     admin(f'alter role "{role}" bypassrls')
     assert warned(url) == []
+
+
+def test_a_run_store_that_cannot_be_made_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_folder() as folder:
+        file = write_shop(folder)
+        file.write_text(file.read_text().replace("warehouse.duckdb", "out/warehouse.duckdb"))
+        (folder / "out").mkdir()
+        for name, mode in {"data": 0o755, "out": 0o777}.items():
+            (folder / name).chmod(mode)
+        folder.chmod(0o555)
+        invoke(["check", str(file)])  # reads what nobody could not
+        with as_nobody():
+            code = invoke(["check", str(file)])
+        said = capsys.readouterr()
+    assert (code, f"error: run store: run store {folder}/.syncblocks/store.db cannot be written" in said.err) == (
+        1,
+        True,
+    )

@@ -67,10 +67,34 @@ def test_an_unknown_connector_names_the_nearest(run_cli: RunCLI, tmp_path: Path)
 )
 def test_the_shell_is_offered_names(run_cli: RunCLI, tmp_path: Path, words: list[str], offered: list[str]) -> None:
     write_shop(tmp_path)
+    assert complete(run_cli, tmp_path, words)[1::3] == offered
+
+
+@pytest.mark.parametrize("words", [["--stream", ""], ["--stream", "lon"], ["--json", "--stream=l"]])
+def test_the_shell_is_offered_the_streams_of_the_file_that_stands_before(
+    run_cli: RunCLI, tmp_path: Path, words: list[str]
+) -> None:
+    shop = write_shop(tmp_path)
+    (tmp_path / "other.yaml").write_text(
+        shop.read_text().replace("stream: customers", "stream: lonely").replace("stream: orders", "stream: lonelier")
+    )
+    assert complete(run_cli, tmp_path, ["run", "other.yaml", *words])[1::3] == ["lonelier", "lonely"]
+    shop.unlink()  # other.yaml is the only file of this folder now, and none of them is meant
+    write_shop(tmp_path / "sub")
+    assert complete(run_cli, tmp_path, ["run", "sub/shop.yaml", "--stream", "o"])[1::3] == ["orders"]
+
+
+@pytest.mark.parametrize("words", [["sync", "da"], ["sync", "data/orders.csv", ""], ["run", "--event", "e"]])
+def test_the_shell_is_offered_files_where_files_are_named(run_cli: RunCLI, tmp_path: Path, words: list[str]) -> None:
+    write_shop(tmp_path)
+    assert complete(run_cli, tmp_path, words)[:2] == ["file", words[-1]]
+
+
+def complete(run_cli: RunCLI, folder: Path, words: list[str]) -> list[str]:
+    """Return what zsh would be told: for each offer its type, value and help."""
     env = {
         "_SYNCBLOCKS_COMPLETE": "zsh_complete",
         "COMP_WORDS": " ".join(["syncblocks", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    done = run_cli([], tmp_path, env=env, is_warm=False)
-    assert done.stdout.splitlines()[1::3] == offered
+    return run_cli([], folder, env=env, is_warm=False).stdout.splitlines()

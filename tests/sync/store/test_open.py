@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from syncblocks.sync.clock import Clock
-from syncblocks.sync.errors import ConfigError, StateError
+from syncblocks.sync.errors import ConfigError, StateError, StoreUnreachable
 from syncblocks.sync.store import Store, migrations
 from syncblocks.sync.store.drivers import Sqlite
 from syncblocks.sync.store.location import file_system
@@ -22,6 +22,7 @@ from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
 from syncblocks.sync.store.pool import Pool
 from tests.file_limit import file_limit
+from tests.nobody import as_nobody, open_folder
 from tests.sync.store.store_helpers import DATE, STORES, query, store_url_of
 
 
@@ -316,3 +317,44 @@ def test_a_thread_that_was_given_up_leaves_no_connection_open(tmp_path: Path) ->
     pool.give(raw)
     with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
         raw.execute("select 1")
+
+
+def test_a_folder_that_may_not_be_written_is_named_with_the_ways_out() -> None:
+    with open_folder() as folder:
+        folder.chmod(0o555)
+        url = f"sqlite:///{folder}/.syncblocks/store.db"
+        way_out = f"this user may not write {folder}: give the permission, or set `store` to another place"
+        with as_nobody(), pytest.raises(StoreUnreachable, match=way_out):
+            Store.open(url)
+        with as_nobody(), pytest.raises(StoreUnreachable, match=way_out):
+            Store.demand_writable(url)
+
+
+def test_a_store_that_may_not_be_written_is_named_with_the_ways_out() -> None:
+    with open_folder() as folder:
+        file = folder / "store.db"
+        with Store.open(f"sqlite:///{file}"):
+            pass
+        file.chmod(0o400 if os.geteuid() else 0o444)  # an owner's own file is taken back from all others
+        with (
+            as_nobody(),
+            pytest.raises(StoreUnreachable, match=f"this user may not write {file}: give the permission, or set"),
+            Store.open(f"sqlite:///{file}") as store,
+        ):
+            store.begin_run("p", execution_date=DATE)
+
+
+def test_a_store_in_a_folder_of_another_user_is_named_with_the_ways_out() -> None:
+    with open_folder() as folder:
+        private = folder / ".syncblocks"
+        url = f"sqlite:///{private}/store.db"
+        with Store.open(url):
+            pass
+        private.chmod(0o000)
+        for look in (Store.exists, Store.open, Store.demand_writable):
+            with (
+                as_nobody(),
+                pytest.raises(StoreUnreachable, match=f"this user may not write {private}: give the perm"),
+            ):
+                look(url)
+        private.chmod(0o700)
