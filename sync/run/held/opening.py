@@ -18,10 +18,11 @@ from ..executors.opening import with_executor
 from ..lease import Lease
 from ..notebook import default_progress
 from ..ordered import carries_out, is_latest, ordered_run, patterns_of_unfinished
-from ..pipeline import Order, Runner, loaded_with
+from ..pipeline import loaded_with
 from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
+from ..runner import Order, Runner
 
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
