@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from ..sql.actions import Action, LiftMemoryLimit
+from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session
@@ -22,7 +22,7 @@ from .unfinished import MARK
 _PIECE = "_piece"
 
 
-class DuckDBWrites(Writes, InsertsInPieces):
+class DuckDBWrites(ComparingWrites, InsertsInPieces):
     """Merges by DELETE and INSERT."""
 
     def __init__(self, naming: Naming, facts: Facts, *, is_limited: bool) -> None:
