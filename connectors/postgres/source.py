@@ -310,8 +310,11 @@ class PostgresSource(QuerySource):
             return False
         return catalog.is_indexed(lease.session, self.table(stream), stream.bookmark_properties[0])
 
-    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
-        """Yield COPY's binary format."""
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
+        """Return COPY's binary format."""
+        return self._copied(lease, stream) if wire == "pgcopy" else None
+
+    def _copied(self, lease: Lease, stream: Stream) -> Iterator[Block]:
         session: AsyncpgSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.naming.names(stream.schema.names)
         for block in session.copy_out(f"select {columns} from {self.whole(stream)}"):
