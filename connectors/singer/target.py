@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections import deque
@@ -21,7 +20,7 @@ from pydantic import Field, model_validator
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..file_classes import absolute
 from ..incremental.bookmarks import values
-from ..settings import parse_settings, resolve_path
+from ..settings import parse_settings
 from ..stream import (
     Block,
     Bookmark,
@@ -35,9 +34,9 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
-from .environments import installed, package_name, program_name
+from .environments import package_name, program_name, program_of
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
-from .process import Plugin, environment, run, secrets_in
+from .process import Plugin, environment, run, secrets_of
 from .raw_lines import WIRE, Lines, addressed, first_version
 from .settings import PluginSettings
 from .target_process import Target, TargetProcess
@@ -215,31 +214,12 @@ class SingerDestination:
             label=self._label,
             folder=self._folder,
             env=environment(settings.env, str(program)),
-            secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
+            secrets=secrets_of(settings),
             hang_timeout_s=settings.hang_timeout_s,
         )
 
     def _program(self) -> Path:
-        """Return the target's program; install the target if it is missing."""
-        settings = self._settings
-        if settings.requirement:
-            return installed(
-                settings.requirement,
-                program=self.name,
-                python=settings.python,
-                folder=self._folder,
-                timeout_s=settings.install_timeout_s,
-                env=settings.env,
-            )
-        is_path = "/" in settings.executable
-        found = shutil.which(str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable)
-        if found is None:
-            raise ConnectorConfigError(
-                f"config of connector 'singer': executable: no program {settings.executable!r}",
-                connector="singer",
-                key="executable",
-            )
-        return Path(found)
+        return program_of(self._settings, self._settings.requirement, self.name, self._folder)
 
 
 class _Sent(Struct, frozen=True):
