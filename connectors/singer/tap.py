@@ -43,10 +43,9 @@ class SingerSource:
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = settings = parse_settings(SingerSourceSettings, config, "singer")
-        if bool(settings.pip) == bool(settings.executable):
-            raise ConnectorConfigError("config of connector 'singer' needs one of: pip, executable", key="pip")
         self._folder = folder
-        self.name = settings.tap or program_name(settings.pip) or Path(settings.executable).name
+        in_process = settings.class_.rpartition(":")[2]
+        self.name = settings.tap or in_process or program_name(settings.pip) or Path(settings.executable).name
         self._label = f"tap {self.name}"
         self._lock = threading.Lock()
         self._catalog_lock = threading.Lock()

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..run.tracker import StreamView, Tracker
+from .callback_output import outcome_text, output_lines
 from .console import Console
-from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome
