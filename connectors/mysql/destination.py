@@ -38,8 +38,8 @@ class MySQLDestination(SqlDestination):
             creates_schemas=self._settings.create_schemas,
         )
         self._ledger = MySQLLedger(self.dialect)
-        #: Database -> staging tables that were there when it was last swept, and still are: of a token that the ledger
-        #: has, or in use. Databases without an entry were not swept since the last connection was opened.
+        #: Database -> abandoned staging tables that stay: the ledger has their token, or they are in use.
+        #: A database without an entry was not looked at since the last connection was opened.
         self._left: dict[str, list[TableName]] = {}
 
     def connect(self) -> MySQLSession:

@@ -152,7 +152,7 @@ class PostgresSource(QuerySource):
             lease.session.execute("set local search_path to default; set local jit to default")
 
     def begin_read(self, lease: Lease, stream: Stream) -> None:
-        """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""
+        """Lock a table that is read as a whole before the snapshot is taken; queries and INCREMENTAL reads begin at once."""
         if stream.query or stream.replication_method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:

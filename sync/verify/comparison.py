@@ -48,7 +48,7 @@ MAX_RECORDS = 1000
 PIECES_AT_ONCE = 64
 SPLIT_AT_ONCE = 32
 
-#: Pieces that differ hold at most this part of all records, one in so many: then all of their records are read at once.
+#: If the pieces that differ hold at most one in so many of all records, all of their records are read at once.
 FEW = 10
 
 T = TypeVar("T")

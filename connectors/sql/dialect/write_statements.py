@@ -205,7 +205,7 @@ class Writes(ABC):
         return session.query(f"select {number}, {names} from {self._table(staging)} where {number} in {numbers}")
 
     def shown(self, name: str, column_type: str) -> str:
-        """Write a staged column as its values are read to be shown; default: the driver makes something of them all."""
+        """Write a staged column in a form that the driver can read, to show its values; default: as it is."""
         return self._quote(name)
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
