@@ -152,7 +152,7 @@ class PostgresSource(QuerySource):
             lease.session.execute("set local search_path to default; set local jit to default")
 
     def begin_read(self, lease: Lease, stream: Stream) -> None:
-        """Lock a table that is read as a whole before the snapshot is taken; queries and INCREMENTAL reads begin at once."""
+        """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
         if stream.query or stream.replication_method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:
