@@ -17,12 +17,13 @@ from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.address import OnServer
 from ..sql.identifiers import literal
 from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import WIDENS, Block, Bookmark, Event, Place, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, Event, ReplicationMethod, Stream
 from ..values import replace
 from . import catalog, ranges
 from .adbc_driver import Database
@@ -32,7 +33,7 @@ from .describe import describe
 from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .numbers import look
-from .settings import VERIFYING, PostgresSettings
+from .settings import Address, PostgresSettings
 from .type_names import Name
 from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
@@ -58,7 +59,7 @@ _MEND = (
 )
 
 
-class PostgresSource(QuerySource):
+class PostgresSource(OnServer, QuerySource):
     """Tables and views of one database, each read by one COPY."""
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -81,17 +82,10 @@ class PostgresSource(QuerySource):
         """Open a connection."""
         return self._database.connect(BEGIN, self._settings.batch_size_bytes)
 
-    def identity(self) -> str:
-        """Return host, port and database."""
-        return self._settings.address.identity()
-
-    def unverified_server(self) -> str:
-        """Say what would verify it."""
-        return self._settings.address.unverified(VERIFYING)
-
-    def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
-        return self._settings.address.reach()
+    @property
+    def address(self) -> Address:
+        """See `OnServer`."""
+        return self._settings.address
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
