@@ -106,7 +106,7 @@ def _refuse_between(mapped: Sequence[str], unknown: Sequence[str], path: Path) -
         )
     if unknown:
         raise ConfigError(
-            f"what stands between an extractor and its loader is no loader and no mapping of this file: "
+            "between an extractor and its loader a job names something that is neither a loader nor a mapping of this file: "
             f"{', '.join(unknown)}",
             path=str(path),
             key="jobs",

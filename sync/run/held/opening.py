@@ -197,8 +197,7 @@ def _check(session: Session, plan: Plan) -> None:
         name = pipeline.source.connector if role == "source" else pipeline.destination.connector
         raise pipeline.error(
             (role, "connector"),
-            "a task for each stream is a process for each, and what "
-            f"{name!r} has is one process's at a time: {way_out}",
+            f"a task for each stream is a process for each, and only one process at a time can use {name!r}: {way_out}",
         )
     if not session.destination.has_ledger:
         raise pipeline.error(
