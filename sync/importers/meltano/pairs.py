@@ -106,7 +106,7 @@ def _refuse_between(mapped: Sequence[str], unknown: Sequence[str], path: Path) -
         )
     if unknown:
         raise ConfigError(
-            "between an extractor and its loader a job names something that is neither a loader nor a mapping of this file: "
+            "between extractor and loader, a job names what is neither a loader nor a mapping of this file: "
             f"{', '.join(unknown)}",
             path=str(path),
             key="jobs",
