@@ -55,8 +55,10 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
         """
         first = [] if self._is_limited else [LiftMemoryLimit()]
-        if method is ConflictMethod.IGNORE or target.is_referenced:
+        if method is ConflictMethod.IGNORE:
             return [*first, *super().merge(target, staging, columns, staged, key, method)]
+        if target.is_referenced:  # a foreign key refuses to delete, and an update of a list deletes and inserts
+            return [*first, *self._write_changed(target, self.latest(staging, key), columns, staged, key)]
         same = self._same_key(target.columns, staged, key)
         names = self._names([column.name for column in columns])
         values = ", ".join(self._value(column, staged) for column in columns)

@@ -24,12 +24,17 @@ class ComparingWrites(Writes):
         """See `Writes`; a record that is the same is not written."""
         source = self._table(staging)
         same = self._same_key(target.columns, staged, key)
-        update = self._update(target, source, columns, staged, key, self._differ(target, columns, staged))
         return [
             self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
-            *([update] if update else []),
-            self._insert_new(target, source, columns, staged, key),
+            *self._write_changed(target, source, columns, staged, key),
         ]
+
+    def _write_changed(
+        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
+    ) -> Sequence[str]:
+        """Write UPDATE of the records that have changed, if there is something to set, and INSERT of the new ones."""
+        update = self._update(target, source, columns, staged, key, self._differ(target, columns, staged))
+        return [*([update] if update else []), self._insert_new(target, source, columns, staged, key)]
 
     def replace_changed(
         self,
