@@ -434,7 +434,8 @@ def test_a_file_that_duckdb_cannot_read_is_named_with_a_way_out(
     if damage is None:
         del content[place:]
     else:
-        content[place : place + 1] = damage
+        # The first byte is one of a checksum over random numbers: one file in 256 has it already.
+        content[place : place + 1] = b"\1" if content[place : place + 1] == damage else damage
     if damage == b"\xe8":  # a version, under DuckDB's own checksum
         words = struct.unpack("<511Q", content[8:4096])
         total = reduce(xor, (word * 0xBF58476D1CE4E5B9 % 2**64 for word in words), 5381)
