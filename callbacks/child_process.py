@@ -1,6 +1,6 @@
 """A child process for callback functions, seen from the engine: start, call with a deadline, end and reap.
 
-`worker` is the code that runs inside of the child.
+`child_main` is the code that runs in the child.
 """
 
 from __future__ import annotations

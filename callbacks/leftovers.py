@@ -26,7 +26,8 @@ def since_boot_s() -> float:
 def kill_marked(mark: str, call: int, began_s: float) -> None:
     """Kill the processes that a call has started; it began at `began_s` (see `since_boot_s`).
 
-    One that was forked without an exec has no number: the time of its start decides, which is known to one tick.
+    A process that was forked without an exec does not have the call's number in its environment: it is killed if it
+    has started since. The kernel tells the start to one tick.
     """
     earliest_s = began_s - 1 / os.sysconf("SC_CLK_TCK")
     for _ in range(_ROUNDS):

@@ -22,6 +22,8 @@ from typing import Any, Literal, NoReturn
 
 from msgspec import Struct
 
+from syncblocks.user_files import executing, helpers_beside
+
 from .binding import Binding, BindingError, bind
 from .decorator import DECORATORS, MARKS, Mark
 from .errors import CallbackLoadError, first_line, nearest
@@ -29,9 +31,6 @@ from .kwargs import RESERVED, STATUSES_WITH_DATA, TRANSFORMER_KWARGS, fillable
 from .mage import mage_modules
 
 _NAMES_INPUT = re.compile(rb"(?<![0-9A-Za-z_])__input(?![0-9A-Za-z_])")
-
-#: One file is executed at a time: sys.path and sys.modules belong to the process.
-_executing = threading.RLock()
 
 
 class CallbackFunction(Struct, frozen=True, kw_only=True):
@@ -130,7 +129,7 @@ def execute(path: Path) -> ExecutedFile:
     namespace["__file__"] = str(path)
     namespace[MARKS] = marks
     namespace |= DECORATORS
-    with _executing, _helpers_beside(path), mage_modules(), _no_exit():
+    with executing, helpers_beside(path), mage_modules(), _no_exit():
         # Dataclasses and type hints of the user's file look up their module here.
         sys.modules[module.__name__] = module
         try:
@@ -300,28 +299,6 @@ def _body(function: Callable[..., Any]) -> Any:
     return type(function).__call__ if is_object else function
 
 
-@contextmanager
-def _helpers_beside(path: Path) -> Iterator[None]:
-    """Allow the file to import modules beside it; remove these modules afterwards.
-
-    They are removed so that the engine does not mix up helper modules of different folders. A child process serves one
-    file and keeps the folder in its path; then nothing is removed.
-    """
-    folder = str(path.parent)
-    if folder in sys.path:
-        yield
-        return
-    before = set(sys.modules)
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if _lies_in(path.parent, name.partition(".")[0]):
-                del sys.modules[name]
-
-
 class ExitCalled(BaseException):
     """The file called `os._exit`."""
 
@@ -344,12 +321,6 @@ def _no_exit() -> Iterator[None]:
         yield
     finally:
         os._exit = ends
-
-
-def _lies_in(folder: Path, top_level: str) -> bool:
-    """Tell whether a module is directly in this folder, not in a virtual environment below it."""
-    file = getattr(sys.modules.get(top_level), "__file__", None)
-    return file is not None and folder in (Path(file).parent, Path(file).parent.parent)
 
 
 def _load_error(path: Path, error: BaseException) -> CallbackLoadError:

@@ -6,14 +6,14 @@ import hashlib
 import inspect
 import re
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from syncblocks.user_files import executing, helpers_beside
 
 from .errors import ConnectorConfigError
 from .settings import choice, resolve_path
@@ -23,8 +23,6 @@ _FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^:/\\]*)")
 #: What a class of each role has at least; the protocols say what its methods promise.
 _METHODS = {"source": ("discover", "read", "close"), "destination": ("describe", "load", "close")}
 
-#: One file is executed at a time: sys.path and sys.modules belong to the process.
-_executing = threading.RLock()
 #: Path, time and size of a file -> its module: a file that was changed is executed anew.
 _modules: dict[tuple[Path, int, int], ModuleType] = {}
 
@@ -82,7 +80,7 @@ def _module(path: Path, connector: str) -> ModuleType:
         key = (path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise ConnectorConfigError(f"{path} cannot be read: {error.strerror}", connector=connector) from error
-    with _executing:
+    with executing:
         if key not in _modules:
             _modules[key] = _executed(path, connector)
         return _modules[key]
@@ -97,7 +95,7 @@ def _executed(path: Path, connector: str) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look their module up there
     try:
-        with _helpers_beside(path):
+        with helpers_beside(path):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
@@ -107,34 +105,6 @@ def _executed(path: Path, connector: str) -> ModuleType:
         text = f"{where} does not load: {type(error).__name__}: {error}"
         raise ConnectorConfigError(text, connector=connector) from error
     return module
-
-
-@contextmanager
-def _helpers_beside(path: Path) -> Iterator[None]:
-    """Allow the file to import modules beside it; remove them afterwards, since another folder may have the same names.
-
-    All other modules come first.
-    """
-    folder = str(path.parent)
-    if folder in sys.path:
-        yield
-        return
-    before = set(sys.modules)
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-        for name in set(sys.modules) - before:
-            if _lies_in(path.parent, name.partition(".")[0]):
-                del sys.modules[name]
-
-
-def _lies_in(folder: Path, top_level: str) -> bool:
-    """Tell whether a module is directly in this folder, not in a virtual environment below it."""
-    module = sys.modules.get(top_level)
-    file = None if module is None else vars(module).get("__file__")
-    return file is not None and folder in (Path(file).parent, Path(file).parent.parent)
 
 
 __all__ = ["absolute", "class_of_file", "file_of", "is_of_file", "lacks", "short_name"]

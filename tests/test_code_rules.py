@@ -34,7 +34,6 @@ BY_NAME = {
     ("sync/run/notebook.py", "kernel"): "only the shell of a notebook has one",
     ("connectors/singer/lines.py", "isoformat"): "whatever a column holds",
     ("connectors/singer/lines.py", "months"): "whatever a column holds",
-    ("connectors/singer/source.py", "class_"): "one of two settings models",
     ("connectors/sql/read/source.py", "isoformat"): "whatever a column holds",
     ("connectors/sqlalchemy/write_statements.py", "read"): "large objects of drivers",
     ("connectors/sqlalchemy/failures.py", "args"): "whatever a driver raises",

@@ -85,7 +85,7 @@ def test_each_wheel_holds_the_same_files(wheels: dict[str, Path]) -> None:
         f"syncblocks/{name}"
         for name in tracked.splitlines()
         if name.startswith(("sync/", "connectors/", "callbacks/")) and (REPOSITORY / name).exists()
-    } | {"syncblocks/__init__.py", "syncblocks/__main__.py", "syncblocks/py.typed"}
+    } | {"syncblocks/__init__.py", "syncblocks/__main__.py", "syncblocks/py.typed", "syncblocks/user_files.py"}
     assert modules(wheels["clone"]) == expected
     assert modules(wheels["sdist"]) == expected
 

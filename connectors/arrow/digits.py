@@ -14,7 +14,7 @@ from .decimals import bounded
 #: Most digits of a decimal that every destination takes.
 MOST_DIGITS = 38
 
-#: Digits of a decimal that every destination keeps in 8 bytes, and how many of them are left for larger numbers.
+#: Digits of a decimal that every destination keeps in 8 bytes, and how many stay free for larger numbers.
 USUAL_DIGITS, SPARE_DIGITS = 18, 3
 
 

@@ -1,4 +1,4 @@
-"""How wide values get that are in memory once and in many records: of dictionaries, run ends and views."""
+"""Size of the widest value of an encoded column: dictionary, run ends or views hold a value once for many records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 
 def widest_values(column: pa.Array) -> int:
-    """Return the bytes of a column's widest value without its encoding; 0: each value is in memory as it is."""
+    """Return the size in bytes of a column's widest value, decoded; 0: the column is not encoded."""
     kind = column.type
     types = pa.types
     if types.is_dictionary(kind):

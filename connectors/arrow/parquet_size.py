@@ -68,8 +68,8 @@ def fitting_records(
 def _columns(opened: pyarrow.parquet.ParquetFile, group: int) -> list[pyarrow.parquet.ColumnChunkMetaData]:
     """Return what the footer says of a row group's columns.
 
-    The library ends the process if what it says of a column contradicts itself. A reader looks at the same columns and
-    raises, so it is made before, for batches of no records: it reads no byte, and takes microseconds a column.
+    If the footer of a column contradicts itself, pyarrow's metadata objects end the process, and a reader raises. So a
+    reader is made first, for batches of no records: it reads no byte, and takes microseconds a column.
     """
     count = opened.metadata.num_columns
     if count:  # a reader of no columns divides by the size of a batch

@@ -85,7 +85,7 @@ def is_past_day(array: pa.Array) -> bool:
 
 
 def first_outside_day(array: pa.Array) -> int | None:
-    """Return the place of the first time below 0:00 or past 24:00, which is a time nowhere; None: there is none."""
+    """Return the place of the first time below 0:00 or past 24:00, which no system takes; None: there is none."""
     ticks = counts(array)
     least, most = pc.min(ticks).as_py(), pc.max(ticks).as_py()
     if least is None or (least >= 0 and most <= _day(array.type)):

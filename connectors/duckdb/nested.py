@@ -1,4 +1,4 @@
-"""Lists, structs and maps as JSON in DuckDB's SQL, for checksums: word for word as `files.text.to_json` writes them."""
+"""Lists, structs and maps as JSON in DuckDB's SQL, for checksums: word for word as `arrow.text.to_json` writes them."""
 
 from __future__ import annotations
 

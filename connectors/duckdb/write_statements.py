@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from ..sql.actions import Action, LiftMemoryLimit
+from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session
@@ -22,7 +22,7 @@ from .unfinished import MARK
 _PIECE = "_piece"
 
 
-class DuckDBWrites(Writes, InsertsInPieces):
+class DuckDBWrites(ComparingWrites, InsertsInPieces):
     """Merges by DELETE and INSERT."""
 
     def __init__(self, naming: Naming, facts: Facts, *, is_limited: bool) -> None:
@@ -55,8 +55,10 @@ class DuckDBWrites(Writes, InsertsInPieces):
         Under a small memory limit a merge of some million records fails: not all of it can spill to disk.
         """
         first = [] if self._is_limited else [LiftMemoryLimit()]
-        if method is ConflictMethod.IGNORE or target.is_referenced:
+        if method is ConflictMethod.IGNORE:
             return [*first, *super().merge(target, staging, columns, staged, key, method)]
+        if target.is_referenced:  # a foreign key refuses to delete, and an update of a list deletes and inserts
+            return [*first, *self._write_changed(target, self.latest(staging, key), columns, staged, key)]
         same = self._same_key(target.columns, staged, key)
         names = self._names([column.name for column in columns])
         values = ", ".join(self._value(column, staged) for column in columns)

@@ -39,7 +39,7 @@ _open: weakref.WeakSet[Input] = weakref.WeakSet()
 
 
 def mark_before(data: bytes | bytearray) -> bytes:
-    """Return the byte order mark that the parser may pass over, in place of one that belongs to the data."""
+    """Return a second byte order mark if the data begin with one: the parser drops the first that it meets."""
     return codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
 
 

@@ -185,7 +185,7 @@ class _Syntax:
         self._escaped_quoted = re.compile(b"(?:%b(?=%b)|%b)(.)" % (mark, mark, escaped), re.DOTALL)
 
     def fields(self, record: bytearray, most: int) -> list[_Field]:
-        """Return the fields of a record; some other number of them where there are more, or it is none."""
+        """Return the fields of a record: `most` + 1 of them if it has more than `most`, none if it is malformed."""
         found: list[_Field] = []
         place = 0
         while len(found) <= most and (match := self._field.match(record, place)):

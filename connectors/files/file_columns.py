@@ -1,11 +1,15 @@
-"""The columns `_file`, `_file_modified` and `_file_row` of a stream of files."""
+"""Columns whose values are not in the files: of folders' names, and `_file`, `_file_modified` and `_file_row`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
+from ..arrow.text import from_text
 from ..errors import FatalConnectorError
-from ..stream import FILE, FILE_MODIFIED, FILE_ROW, IS_ROW, OF_FILE
+from ..stream import FILE, FILE_MODIFIED, FILE_ROW, IN_PATH, IS_ROW, OF_FILE
+from .formats import unfit
 from .paths import DataFile
 from .settings import FileSourceSettings
 
@@ -59,4 +63,40 @@ def filled(batch: pa.RecordBatch, file: DataFile) -> pa.RecordBatch:
                 ) from error
             column = single.take(pa.repeat(pa.scalar(0), batch.num_rows))
             batch = batch.set_column(place, batch.schema.field(place), column)
+    return batch
+
+
+def marked_in_paths(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
+    """Return the columns; those of folders' names are marked."""
+    in_paths = {name for file in files for name, _ in file.partitions}
+    if in_paths.isdisjoint(schema.names):
+        return schema
+    fields = [
+        field.with_metadata({**(field.metadata or {}), IN_PATH: b"1"}) if field.name in in_paths else field
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
+def with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str]) -> pa.RecordBatch:
+    """Return a batch with the values of its folders' names in the columns that the file itself lacks.
+
+    Args:
+        file: the batch's.
+        batch: with a column for each folder's name, or without.
+        own: names of the columns that the file has; empty: not known.
+
+    Raises:
+        FatalConnectorError: a value is none of its column's type.
+    """
+    for name, value in file.partitions:
+        place = batch.schema.get_field_index(name)
+        if place < 0 or name in own or (not own and batch.column(place).null_count < batch.num_rows):
+            continue
+        field = batch.schema.field(place)
+        try:
+            single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
+        except (ValueError, pa.ArrowException) as error:
+            raise unfit(file.label, field, value) from error
+        batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
     return batch

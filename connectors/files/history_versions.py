@@ -58,14 +58,14 @@ class Versions:
         count, total = len(arrived.key), len(held)
         #: When the versions of the table end now.
         self.ended = held.ended.copy()
-        #: Versions of the table that arriving records replace: their number; -1: it stays.
+        #: For each version of the table, the number of the arriving record that replaces it; -1: it stays.
         self.replaced_by = np.full(total, -1)
         #: The arriving records that become versions, and when these begin and end.
         self.is_written = np.zeros(count, bool)
         self.begun, self.ends = arrived.begun.copy(), np.full(count, NEVER)
-        #: Whose values such a version keeps: a place in `held`, an arrived record's behind these; -1: nobody's.
+        #: For each of them, the version whose values it keeps: a place in `held`, behind these in `arrived`; -1: none.
         self.kept_from = np.full(count, -1)
-        #: It takes the columns that did not arrive from there, too.
+        #: Whether it also takes from there the columns that did not arrive.
         self.is_update = np.zeros(count, bool)
         self._current = np.full(keys, -1)
         is_current = np.flatnonzero(held.ended == NEVER)

@@ -63,7 +63,7 @@ def nested_schema(columns: Sequence[tuple[Path, pa.DataType]]) -> pa.Schema | No
 
 
 def tree_of(columns: Sequence[tuple[Path, Any]]) -> dict[str, Any] | None:
-    """Return names with what stands for their values, a dict for objects; None: one name stands for both."""
+    """Return name -> kind of its values, or a dict for an object; None: a name is both a value and an object."""
     tree: dict[str, Any] = {}
     for path, kind in columns:
         inner: Any = tree

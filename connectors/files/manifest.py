@@ -15,7 +15,6 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 from unicodedata import is_normalized
-from urllib.parse import unquote
 
 import pyarrow as pa
 from msgspec import Struct, field
@@ -138,11 +137,6 @@ def file_stem(table: str) -> str:
         for place, letter in enumerate(table)
     )
     return readable if len(readable.encode()) <= MAX_NAME_BYTES else quoted
-
-
-def unquote_name(quoted: str) -> str:
-    """Turn a file name made by `quote` back into the table's name."""
-    return unquote(quoted, errors="replace")
 
 
 def manifest_name(table: str, suffix: str) -> str:

@@ -110,7 +110,7 @@ class DataFile:
         """The columns that the path adds, with their texts.
 
         Raises:
-            FatalConnectorError: a folder has a name that is none, or two folders name one column.
+            FatalConnectorError: a folder's name is no UTF-8, or two folders name one column.
         """
         if not self.folders:
             return ()

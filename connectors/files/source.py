@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from ..arrow.digits import DigitsSeen
 from ..arrow.flatten import flat_schema, marked, path_of
-from ..arrow.text import from_text
 from ..arrow.type_names import parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
@@ -22,7 +21,6 @@ from ..ranges import OpenRanges, Range, RangesRefused, SnapshotLost, how_many
 from ..settings import choice, parse_settings
 from ..stream import (
     FILES,
-    IN_PATH,
     SAID,
     Block,
     Bookmark,
@@ -34,8 +32,8 @@ from ..stream import (
     Stream,
 )
 from ..values import replace
-from .file_columns import filled, numbered, with_file_columns
-from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns, unfit
+from .file_columns import filled, marked_in_paths, numbered, with_file_columns, with_partitions
+from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns
 from .interrupts import Call, Calls
 from .paths import (
     DataFile,
@@ -350,7 +348,7 @@ class FileSource:
             schema = pa.schema([self._as_said(field) for field in schema])
             if len(schema):
                 schema = with_file_columns(found.name, schema, self._settings)
-            schema = _marked(united(known or pa.schema([]), schema), found.files)
+            schema = marked_in_paths(united(known or pa.schema([]), schema), found.files)
             footers = self._footers(found.files)
         locator: dict[str, Any] = {"columns": schema.names, "files": len(found.files), "schema": schema}
         locator |= sizes(found.files, self._unit)
@@ -513,7 +511,7 @@ class FileSource:
         self, batch: pa.RecordBatch, file: DataFile, names: Sequence[str] | None, before: int
     ) -> pa.RecordBatch:
         """Return a batch with what its file's name and time say; `before`: records of the file before it."""
-        batch = _with_partitions(file, batch, frozenset(names or ()))
+        batch = with_partitions(file, batch, frozenset(names or ()))
         batch = numbered(batch, before) if self._settings.file_rows else batch
         return filled(batch, file) if self._settings.file_columns else batch
 
@@ -599,18 +597,6 @@ def _no_levels(_: str) -> int:
     return 0
 
 
-def _marked(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
-    """Return the columns; those of folders' names are marked."""
-    in_paths = {name for file in files for name, _ in file.partitions}
-    if in_paths.isdisjoint(schema.names):
-        return schema
-    fields = [
-        field.with_metadata({**(field.metadata or {}), IN_PATH: b"1"}) if field.name in in_paths else field
-        for field in schema
-    ]
-    return pa.schema(fields)
-
-
 def _said(made: Format) -> dict[bytes, bytes]:
     """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
     return {} if isinstance(made, TypedFormat) else {SAID: b"1"}
@@ -631,17 +617,3 @@ def _located(stream: str, connector: str) -> Iterator[None]:
             raise _GoneFile(str(error), stream=stream, connector=connector) from error
         error.stream, error.connector = error.stream or stream, error.connector or connector
         raise
-
-
-def _with_partitions(file: DataFile, batch: pa.RecordBatch, own: frozenset[str]) -> pa.RecordBatch:
-    for name, value in file.partitions:
-        place = batch.schema.get_field_index(name)
-        if place < 0 or name in own or (not own and batch.column(place).null_count < batch.num_rows):
-            continue
-        field = batch.schema.field(place)
-        try:
-            single = from_text(pa.array([value], pa.string()), field.type, is_empty_null=True)
-        except (ValueError, pa.ArrowException) as error:
-            raise unfit(file.label, field, value) from error
-        batch = batch.set_column(place, field, single.take(pa.repeat(0, batch.num_rows)))
-    return batch

@@ -128,11 +128,11 @@ def sizes(files: Sequence[DataFile], unit: Callable[[DataFile], Unit]) -> dict[s
 
 
 def expected_ranges(locator: Mapping[str, Any], count: int) -> int | None:
-    """Return into how many ranges files are split; None: that is not known yet.
+    """Return the number of ranges into which files are split; None: it is not known yet.
 
     Args:
         locator: of the stream: number of `files`, what `sizes` has returned, and row `groups` of Parquet.
-        count: into how many so many bytes are split, in one file that can be.
+        count: how many ranges that many bytes make, if all of them can be split.
     """
     if "whole" not in locator:
         return None

@@ -342,13 +342,13 @@ def refuse_incomplete(records: pa.RecordBatch, stream: Stream) -> None:
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S = 86_400
 
-#: Types with an order and a JSON form; `null` is a column that has no value yet.
 _BINARY = (
     pa.types.is_binary,
     pa.types.is_large_binary,
     pa.types.is_fixed_size_binary,
     pa.types.is_binary_view,
 )
+#: Types with an order and a JSON form; `null` is a column that has no value yet.
 _ORDERED = (
     pa.types.is_integer,
     pa.types.is_floating,

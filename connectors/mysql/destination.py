@@ -10,20 +10,21 @@ from typing import Any, ClassVar
 
 from ..errors import ConnectorError, TakenOver
 from ..settings import parse_settings
+from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, Place, WriteDisposition
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, WriteDisposition
 from . import catalog, swaps
 from .dialect import dialect
 from .ledger import MySQLLedger
 from .privileges import missing_privileges
 from .server import Server
 from .session import MySQLSession
-from .settings import VERIFYING, MySQLSettings
+from .settings import Address, MySQLSettings
 
 
-class MySQLDestination(SqlDestination):
+class MySQLDestination(OnServer, SqlDestination):
     """Tables of one database; data and ledger row in one InnoDB transaction."""
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
@@ -38,8 +39,8 @@ class MySQLDestination(SqlDestination):
             creates_schemas=self._settings.create_schemas,
         )
         self._ledger = MySQLLedger(self.dialect)
-        #: Database -> staging tables that were there when it was last swept, and still are: of a token that the ledger
-        #: has, or in use. Databases without an entry were not swept since the last connection was opened.
+        #: Database -> abandoned staging tables that stay: the ledger has their token, or they are in use.
+        #: A database without an entry was not looked at since the last connection was opened.
         self._left: dict[str, list[TableName]] = {}
 
     def connect(self) -> MySQLSession:
@@ -61,17 +62,10 @@ class MySQLDestination(SqlDestination):
         """The server's own name."""
         return "MariaDB" if self._server.is_mariadb else "MySQL"
 
-    def identity(self) -> str:
-        """Return host, port and database."""
-        return self._settings.address.identity()
-
-    def unverified_server(self) -> str:
-        """Say what would verify it."""
-        return self._settings.address.unverified(VERIFYING)
-
-    def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
-        return self._settings.address.reach()
+    @property
+    def address(self) -> Address:
+        """See `OnServer`."""
+        return self._settings.address
 
     def refusal(self, key: LedgerKey) -> str:
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""

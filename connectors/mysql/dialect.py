@@ -21,7 +21,6 @@ _FACTS = Facts(
     appends_directly=False,
     adopts_staging=False,
     alters_at_once=True,
-    compares=True,
     max_columns=1016,
 )
 

@@ -32,7 +32,7 @@ _ENDS, _TEXT_ENDS, _END = 0x01, 0xFE, 0xFE
 Buffer = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
 
-#: First byte of an error, and how many bytes one has at least; as many as what else ends the result has at most.
+#: First byte of an error packet, the fewest bytes that it has, and the most that a packet at the end of a result has.
 _ERROR, _LEAST_ERROR, _MOST_END = 0xFF, 3, 8
 
 _length_at = struct.Struct("<I").unpack_from
@@ -47,7 +47,7 @@ class Packets:
         It returns 0 where the connection was closed. `is_text`: records are texts, not in the binary protocol.
         """
         self._read_into = read_into
-        # A text whose length begins like that is in a packet that is full, and looked at by nobody.
+        # A text whose length begins with this byte fills its packet, and such packets are not looked at.
         self._ends = _TEXT_ENDS if is_text else _ENDS
         #: First byte of a record in several packets, at most.
         self._most = _TEXT_ENDS if is_text else _ENDS - 1

@@ -43,12 +43,12 @@ _BYTES = 63
 _SHORT = 0xFA
 _LENGTHS = ((0xFC, "<u2", 0xFFFF, 2), (0xFD, "<u4", 0xFFFFFF, 3), (0xFE, "<i8", -1, 8))
 
-#: Stands for NULL where a text's length would.
+#: Byte that stands in the place of a text's length, and means NULL.
 _NULL = 0xFB
-#: Is the first byte of no length.
+#: Byte with which no length begins.
 _NO_LENGTH = 0xFF
 
-#: How many bytes a date or moment, and a time, may have: tables by that number.
+#: Length in bytes -> whether a date or timestamp, and a time, may have it.
 _MOMENT_SIZES, _TIME_SIZES = np.isin(np.arange(256), (0, 4, 7, 11)), np.isin(np.arange(256), (0, 8, 12))
 
 #: More days than a time has in any server, and few enough for its microseconds.

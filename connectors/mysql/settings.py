@@ -32,9 +32,6 @@ _PORT = 3306
 
 _TRUE = ("1", "true", "yes", "on")
 
-#: What verifies a server, for a warning.
-VERIFYING = "`ssl_ca` (a file), or `ssl_verify_identity=true` for the system's authorities, in `url`"
-
 
 class MySQLSettings(ServerSettings):
     """Config of a MySQL or MariaDB source or destination."""
@@ -100,6 +97,8 @@ class MySQLSettings(ServerSettings):
 @dataclass(frozen=True, kw_only=True)
 class Address(shared.Address):
     """Parts of a URL, decoded; and how long to wait."""
+
+    verifying = "`ssl_ca` (a file), or `ssl_verify_identity=true` for the system's authorities, in `url`"
 
     host: str = "localhost"
     port: int = _PORT

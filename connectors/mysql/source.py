@@ -14,12 +14,13 @@ import pyarrow as pa
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.address import OnServer
 from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session
-from ..stream import Bookmark, Place, Stream
+from ..stream import Bookmark, Stream
 from ..values import replace
 from . import catalog, decode, ranges
 from .dialect import dialect
@@ -27,7 +28,7 @@ from .horizon import may_look, settle
 from .kinds import Kind, declared
 from .server import Server
 from .session import MySQLSession
-from .settings import VERIFYING, MySQLSettings
+from .settings import Address, MySQLSettings
 from .types import arrow_of, selected, zero_as_null
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _BEGIN = "start transaction with consistent snapshot, read only"
 
 
-class MySQLSource(QuerySource):
+class MySQLSource(OnServer, QuerySource):
     """Tables and views of one database, each read by one SELECT in one snapshot."""
 
     settings: ClassVar[type[MySQLSettings]] = MySQLSettings
@@ -62,17 +63,10 @@ class MySQLSource(QuerySource):
         self._server.adapt(session)
         return session
 
-    def identity(self) -> str:
-        """Return host, port and database."""
-        return self._settings.address.identity()
-
-    def unverified_server(self) -> str:
-        """Say what would verify it."""
-        return self._settings.address.unverified(VERIFYING)
-
-    def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
-        return self._settings.address.reach()
+    @property
+    def address(self) -> Address:
+        """See `OnServer`."""
+        return self._settings.address
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""

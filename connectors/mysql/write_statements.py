@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..sql.actions import Action, SwapAfterCommit, TakeNamedLock
+from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import Writes
 from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
@@ -17,7 +17,7 @@ from .session import MySQLSession
 from .types import geometry_of
 
 
-class MySQLWrites(Writes):
+class MySQLWrites(ComparingWrites):
     """Texts are compared by their characters, whatever a table's own collation takes for the same."""
 
     def __init__(self, naming: Naming, facts: Facts, server: Server) -> None:

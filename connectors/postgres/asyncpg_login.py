@@ -8,7 +8,7 @@ from typing import Any
 
 from ..sql.clear_text import REFUSED
 
-#: Message of the server's about logging in; its codes for "done" and for "send the password as it is".
+#: Type of the server's messages about the login; their codes for "done" and for "send the password in clear text".
 _AUTHENTICATION, _DONE, _CLEAR_TEXT = b"R", 0, 3
 #: Type and length of a message.
 _HEAD_BYTES = 5

@@ -39,7 +39,7 @@ def connect(address: Address, begin: str) -> AsyncpgSession:
 class _Selector(selectors.DefaultSelector):
     """Selector that mostly skips the system call, which releases the interpreter's lock and waits to get it back."""
 
-    #: Steps of the loop since it asked; it must ask now and then, or a COPY would not hear that it has failed.
+    #: Steps of the loop since the last system call; without one now and then a COPY would not learn that it has failed.
     _steps = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

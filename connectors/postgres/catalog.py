@@ -184,13 +184,13 @@ _NAMED = """pg_catalog.json_to_recordset(cast($2 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t"""
 
-#: A table, which is locked by this against being altered; `{found}` of it.
+#: Selects `{found}` of a table, and so locks the table against being altered.
 _LOCKED = (
     "select {found} from pg_catalog.pg_class c "
     "where c.oid = pg_catalog.to_regclass({name})::oid and not exists (select 1 from {table} where false)"
 )
 
-# Of a table with that condition as well; without what takes a domain apart, which is most of the work.
+# The columns of a table, locked in the same way. Domains are not resolved: that would be most of the work.
 _COLUMNS_NOW = """select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::int,
   y.typtype = 'd', a.attrelid::bigint
 from pg_catalog.pg_attribute a join pg_catalog.pg_type y on y.oid = a.atttypid

@@ -103,7 +103,7 @@ def _interval(value: str) -> str:
 
 
 def _list(column: str, compared: Compared) -> str:
-    """Write an array as `files.text.to_json` writes a list."""
+    """Write an array as `arrow.text.to_json` writes a list."""
     item = _item(compared)
     if not item:
         return f"array_to_json({column})::text"

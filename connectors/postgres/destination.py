@@ -9,9 +9,10 @@ from typing import Any, ClassVar, cast
 
 from ..ranges import Range, RangeReads, SharedReads
 from ..settings import parse_settings
+from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Commit, LedgerKey, Load, Place, ReplicationMethod, Stream, TableState, WriteDisposition
+from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, TableState, WriteDisposition
 from .adbc_driver import Database
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
@@ -19,11 +20,11 @@ from .catalog import PostgresCatalog
 from .dialect import dialect
 from .limits import limit_warnings
 from .privileges import missing_privileges
-from .settings import VERIFYING, PostgresSettings
+from .settings import Address, PostgresSettings
 from .source import is_raw
 
 
-class PostgresDestination(SqlDestination):
+class PostgresDestination(OnServer, SqlDestination):
     """Tables of one database; data and ledger row in one transaction, by COPY.
 
     What is loaded as a whole goes over asyncpg and pgpq, which take less of the processor than the ADBC driver's own
@@ -58,17 +59,10 @@ class PostgresDestination(SqlDestination):
             self._has_enums = True
         return super().describe(tables)
 
-    def identity(self) -> str:
-        """Return host, port and database."""
-        return self._settings.address.identity()
-
-    def unverified_server(self) -> str:
-        """Say what would verify it."""
-        return self._settings.address.unverified(VERIFYING)
-
-    def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
-        return self._settings.address.reach()
+    @property
+    def address(self) -> Address:
+        """See `OnServer`."""
+        return self._settings.address
 
     def limit_warnings(self, connections: int) -> Sequence[str]:
         """See `KnowsLimits`."""

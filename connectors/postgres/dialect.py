@@ -13,12 +13,12 @@ from .write_statements import PostgresWrites
 _FACTS = Facts(
     has_savepoints=True,
     check_now="set constraints all immediate",
+    spelled='(cast({} as text) collate pg_catalog."C")',
     arrival="ctid",
     keeps_spelling=False,
     refill_bytes=1 << 20,
     joins_statements=True,
     commits_alone=True,
-    compares=True,
     max_columns=1599,
 )
 

@@ -157,7 +157,7 @@ def _wide(columns: Sequence[_Column], arrays: Sequence[pa.Array]) -> Iterator[Bl
 
 
 def _views(column: _Column, array: pa.Array) -> Callable[[int], Iterator[Block]]:
-    """Return what yields one text or binary value of a column with its length, uncopied: a scalar would be a copy."""
+    """Return a function that yields a text or binary value of the column, its length first. No value is copied."""
     is_valid = array.is_valid().to_pylist()
     _, offsets, data = array.buffers()
     ends = memoryview(offsets).cast("i")[array.offset :]

@@ -77,13 +77,13 @@ select least(pg_catalog.pg_snapshot_xmax(s)::text::bigint, (
   where x::xid::text <> all (string_to_array({elsewhere}, ','))))
 from s"""
 
-#: Records of a range, and those that no transaction older than `then` wrote. Numbers below 3 are of records as old as
-#: the database.
+#: Counts the records of a range, and those that were written by the transaction `then` or a later one. Transaction ids
+#: below 3 mark records that are older than all of them.
 _YOUNGER = """select count(*), count(*) filter (where t.xmin::text::bigint > 2
   and mod(mod({now} - t.xmin::text::bigint, 4294967296) + 4294967296, 4294967296) <= {now} - {then})
 from {table} as t where {where}"""
 
-#: Past half of their circle, numbers of transactions mean nothing.
+#: Transaction ids wrap around: two that are further apart than this cannot be compared.
 _CIRCLE = 1 << 31
 
 
@@ -100,7 +100,7 @@ class PageRanges(Struct):
     snapshot: str = ""
     #: The answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
     facts: str = ""
-    #: What `_OLDEST` said before it was taken, and the first transaction that had not begun.
+    #: The answer to `_OLDEST` before the snapshot was taken, and the first transaction that had not begun.
     oldest: int = 0
     end: int = 0
 

@@ -24,10 +24,6 @@ _RAW_PARAMETERS = {
 }
 
 
-#: What verifies a server, for a warning.
-VERIFYING = "`sslmode=verify-full` and `sslrootcert` in `url`"
-
-
 class PostgresSettings(ServerSettings):
     """Config of a PostgreSQL source or destination."""
 
@@ -81,6 +77,8 @@ class PostgresSettings(ServerSettings):
 @dataclass(frozen=True, kw_only=True)
 class Address(shared.Address):
     """Parts of a URL, decoded."""
+
+    verifying = "`sslmode=verify-full` and `sslrootcert` in `url`"
 
     port: str = ""
     dbname: str = ""

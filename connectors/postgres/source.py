@@ -17,12 +17,13 @@ from ..errors import FatalConnectorError
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
+from ..sql.address import OnServer
 from ..sql.identifiers import literal
 from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import WIDENS, Block, Bookmark, Event, Place, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, Event, ReplicationMethod, Stream
 from ..values import replace
 from . import catalog, ranges
 from .adbc_driver import Database
@@ -33,7 +34,7 @@ from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .limits import limit_warnings
 from .numbers import look
-from .settings import VERIFYING, PostgresSettings
+from .settings import Address, PostgresSettings
 from .type_names import Name
 from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
@@ -59,7 +60,7 @@ _MEND = (
 )
 
 
-class PostgresSource(QuerySource):
+class PostgresSource(OnServer, QuerySource):
     """Tables and views of one database, each read by one COPY."""
 
     settings: ClassVar[type[PostgresSettings]] = PostgresSettings
@@ -82,17 +83,10 @@ class PostgresSource(QuerySource):
         """Open a connection."""
         return self._database.connect(BEGIN, self._settings.batch_size_bytes)
 
-    def identity(self) -> str:
-        """Return host, port and database."""
-        return self._settings.address.identity()
-
-    def unverified_server(self) -> str:
-        """Say what would verify it."""
-        return self._settings.address.unverified(VERIFYING)
-
-    def place(self) -> Place:
-        """Tell whether every machine reaches this server by its address."""
-        return self._settings.address.reach()
+    @property
+    def address(self) -> Address:
+        """See `OnServer`."""
+        return self._settings.address
 
     def limit_warnings(self, connections: int) -> Sequence[str]:
         """See `KnowsLimits`."""
@@ -159,7 +153,7 @@ class PostgresSource(QuerySource):
             lease.session.execute("set local search_path to default; set local jit to default")
 
     def begin_read(self, lease: Lease, stream: Stream) -> None:
-        """Let a whole table's snapshot be taken once the table is locked; what is read with others needs one moment."""
+        """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
         if stream.query or stream.replication_method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:
@@ -317,8 +311,11 @@ class PostgresSource(QuerySource):
             return False
         return catalog.is_indexed(lease.session, self.table(stream), stream.bookmark_properties[0])
 
-    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
-        """Yield COPY's binary format."""
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
+        """Return COPY's binary format."""
+        return self._copied(lease, stream) if wire == "pgcopy" else None
+
+    def _copied(self, lease: Lease, stream: Stream) -> Iterator[Block]:
         session: AsyncpgSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.naming.names(stream.schema.names)
         for block in session.copy_out(f"select {columns} from {self.whole(stream)}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..sql.dialect.write_statements import Writes
+from ..sql.dialect.comparing import ComparingWrites
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.tables import Column, Table
 from ..stream import ConflictMethod
@@ -21,7 +21,7 @@ _FOR_MERGES = (
 )
 
 
-class PostgresWrites(Writes):
+class PostgresWrites(ComparingWrites):
     """Merges by DELETE and INSERT, ON CONFLICT, or UPDATE and INSERT, whichever the table allows."""
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
@@ -131,9 +131,6 @@ class PostgresWrites(Writes):
         held, arriving = (self._spelled(f"{each}.{self._quote(column.name)}") for each in "ts")
         source = f"(select distinct {self._quote(column.name)} from {self._table(staged[0])})"
         return self._delete_joined(target, source, f"{held} operator(pg_catalog.=) {arriving}")
-
-    def _spelled(self, expression: str) -> str:
-        return f'(cast({expression} as text) collate pg_catalog."C")'
 
     def _compared(self, left: str, operator: str, right: str) -> str:
         return f"{left} operator(pg_catalog.{operator}) {right}"

@@ -36,7 +36,7 @@ from .versions import VERSION, OlderVersions, version_column
 #: Records of a stream in one load; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
 
-#: What singer-sdk raises for a message that is none, or does not hold to its SCHEMA.
+#: Errors of singer-sdk for a line that is no message, and for a record that does not match its SCHEMA.
 UNREADABLE = (SyncError, SingerReadError)
 
 #: Connectors with schemas: there, a tap's `schema-table` names schema and table.

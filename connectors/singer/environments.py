@@ -23,7 +23,9 @@ from msgspec import Struct
 
 from ..errors import ConnectorConfigError, RetriableError
 from ..local_files import create_file, make_private_folder
+from ..settings import resolve_path
 from .process import environment, way_out
+from .settings import PluginSettings
 
 log = logging.getLogger("syncblocks")
 
@@ -62,6 +64,37 @@ def program_name(pip: str) -> str:
     name = package_name(pip)
     place = re.search(r"(?:^|-)((?:tap|target)-.+)$", name)
     return place[1] if place else name
+
+
+def program_of(settings: PluginSettings, requirement: str, name: str, folder: Path) -> Path:
+    """Return the program of a tap or target: one that is there already, or else the one that a requirement brings.
+
+    Args:
+        settings: of the plugin.
+        requirement: what to install, as for pip; empty: `executable` names the program.
+        name: of the program that the requirement brings.
+        folder: the pipeline file's folder.
+
+    Raises:
+        ConnectorConfigError: there is no such program, or it cannot be installed.
+        RetriableError: the installation takes too long.
+    """
+    if requirement:
+        return installed(
+            requirement,
+            program=name,
+            python=settings.python,
+            folder=folder,
+            timeout_s=settings.install_timeout_s,
+            env=settings.env,
+        )
+    found = shutil.which(settings.executable) if "/" not in settings.executable else None
+    path = Path(found) if found else resolve_path(settings.executable, folder)
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise ConnectorConfigError(
+            f"config of connector 'singer': executable: no program {path}", connector="singer", key="executable"
+        )
+    return path
 
 
 def installed(

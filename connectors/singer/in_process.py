@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -69,7 +70,7 @@ def _class(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class _Worker:
+class _Worker(ABC):
     """A thread that runs a plugin, and the plugin's error."""
 
     def __init__(self, label: str) -> None:
@@ -88,9 +89,9 @@ class _Worker:
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
+    @abstractmethod
     def work(self) -> None:
         """Run the plugin."""
-        raise NotImplementedError
 
     def _body(self) -> None:
         try:

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..secret_texts import masked
+from .settings import PluginSettings
 
 log = logging.getLogger("syncblocks")
 
@@ -75,6 +76,8 @@ _KEPT_VARIABLES = frozenset(
     }
 )
 _SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url|conn", re.IGNORECASE)
+#: Shorter values are not masked: they stand in other words as well.
+_SECRET_CHARACTERS = 6
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 _TAIL_LINES = 20
@@ -157,15 +160,21 @@ def environment(own: Mapping[str, str], program: str) -> dict[str, str]:
     return {**kept, **own}
 
 
-def secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
+def secrets_of(settings: PluginSettings) -> list[str]:
+    """Return what is masked in a plugin's output: texts of its config that look like secrets, and all its variables."""
+    own = [value for value in settings.env.values() if len(value) >= _SECRET_CHARACTERS]
+    return [*_secrets_in(settings.config), *own]
+
+
+def _secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
     """Yield the texts of a config whose keys look like secrets."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from secrets_in(value, is_secret=is_secret or _SECRET_KEY.search(str(key)) is not None)
+            yield from _secrets_in(value, is_secret=is_secret or _SECRET_KEY.search(str(key)) is not None)
     elif isinstance(config, list | tuple):
         for value in config:
-            yield from secrets_in(value, is_secret=is_secret)
-    elif is_secret and isinstance(config, str) and len(config) >= 6:
+            yield from _secrets_in(value, is_secret=is_secret)
+    elif is_secret and isinstance(config, str) and len(config) >= _SECRET_CHARACTERS:
         yield config
 
 

@@ -1,10 +1,10 @@
-"""Settings of a Singer tap as a source."""
+"""Settings of Singer taps as sources, and of targets as destinations."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
 from ..settings import Settings
@@ -29,7 +29,7 @@ class PluginSettings(Settings):
 
 
 class SingerSourceSettings(PluginSettings):
-    """Settings of a Singer tap."""
+    """Config of `connector: singer` as a source."""
 
     tap: str = Field(default="", description="name of the tap's program: `tap-jsonl`; default: the first of `pip`")
     catalog: str = Field(default="", description="path of a catalog, for a tap that cannot discover")
@@ -56,3 +56,53 @@ class SingerSourceSettings(PluginSettings):
     discovery_cache_s: float = Field(default=900, ge=0, description="seconds for which a discovered catalog is kept")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two commits")
     checkpoint_s: float = Field(default=CHECKPOINT_S, ge=0, description="seconds after which a commit comes earlier")
+    class_: str = Field(
+        default="",
+        alias="class",
+        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        description="`package.module:TapX` or `./file.py:TapX`: a class of singer-sdk that is installed here, or in a "
+        "file of the project, run in this process",
+    )
+
+    @model_validator(mode="after")
+    def _names_one_tap(self) -> SingerSourceSettings:
+        if sum(map(bool, (self.pip, self.executable, self.class_))) != 1:
+            raise ValueError("needs one of: pip, executable, class")
+        return self
+
+
+class SingerTargetSettings(PluginSettings):
+    """Config of `connector: singer` as a destination."""
+
+    target: str = Field(
+        default="", description="name of the target's program: `target-jsonl`; default: the first of `pip`"
+    )
+    class_: str = Field(
+        default="",
+        alias="class",
+        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
+        description="`package.module:TargetX` or `./file.py:TargetX`: a class of singer-sdk that is installed here, or "
+        "in a file of the project, run in this process",
+    )
+    activate_version: bool = Field(
+        default=True,
+        description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
+    )
+
+    max_loads: int = Field(
+        default=1,
+        ge=1,
+        description="targets that run at once, one a stream; several make one schema or lock one file, and most cannot "
+        "bear that",
+    )
+
+    @model_validator(mode="after")
+    def _names_one_target(self) -> SingerTargetSettings:
+        if sum(map(bool, (self.requirement, self.executable, self.class_))) != 1:
+            raise ValueError("needs one of: pip, executable, class")
+        return self
+
+    @property
+    def requirement(self) -> str:
+        """Return the requirement; the default is the target's name."""
+        return self.pip or ("" if self.executable or self.class_ else self.target)

@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from pydantic import Field
 
 from ..errors import ConnectorConfigError
 from ..file_classes import absolute
-from ..settings import parse_settings
 from ..stream import Block, Event, Stream
 from .catalog import parse_catalog, selected_catalog
 from .reader import Reader
-from .settings import SingerSourceSettings
 from .tap import SingerSource
-
-
-class TapSettings(SingerSourceSettings):
-    """Config of `connector: singer` as a source."""
-
-    class_: str = Field(
-        default="",
-        alias="class",
-        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
-        description="`package.module:TapX` or `./file.py:TapX`: a class of singer-sdk that is installed here, or in a "
-        "file of the project, run in this process",
-    )
 
 
 class TapSource(SingerSource):
     """A tap: a program, or a class in this process."""
 
-    settings = TapSettings
-
-    def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
-        if "class" not in config:
-            super().__init__(config, folder)
-            return
-        self._settings: TapSettings = parse_settings(TapSettings, config, "singer")
-        if self._settings.pip or self._settings.executable:
-            raise ConnectorConfigError(
-                "config of connector 'singer' needs one of: pip, executable, class", connector="singer", key="class"
-            )
-        self._folder = folder
-        self.name = self._settings.tap or self._settings.class_.rpartition(":")[2]
-        self._label = f"tap {self.name}"
-        self._lock = threading.Lock()
-        self._catalog_lock = threading.Lock()
-        self._entries = None
-        self._reads = []
-
     @property
     def _class(self) -> str:
-        return absolute(getattr(self._settings, "class_", ""), self._folder)
+        return absolute(self._settings.class_, self._folder)
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         """See `SingerSource`.
@@ -103,4 +66,4 @@ class TapSource(SingerSource):
             yield from reader.read(thread.blocks())
 
 
-__all__ = ["TapSettings", "TapSource"]
+__all__ = ["TapSource"]

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -23,8 +21,8 @@ from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
 from ..values import replace
 from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
-from .environments import installed, plugins_folder, program_name
-from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_in
+from .environments import plugins_folder, program_name, program_of
+from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_of
 from .raw_lines import WIRE, RawReader
 from .reader import Reader
 from .settings import SingerSourceSettings
@@ -45,10 +43,9 @@ class SingerSource:
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = settings = parse_settings(SingerSourceSettings, config, "singer")
-        if bool(settings.pip) == bool(settings.executable):
-            raise ConnectorConfigError("config of connector 'singer' needs one of: pip, executable", key="pip")
         self._folder = folder
-        self.name = settings.tap or program_name(settings.pip) or Path(settings.executable).name
+        in_process = settings.class_.rpartition(":")[2]
+        self.name = settings.tap or in_process or program_name(settings.pip) or Path(settings.executable).name
         self._label = f"tap {self.name}"
         self._lock = threading.Lock()
         self._catalog_lock = threading.Lock()
@@ -194,29 +191,13 @@ class SingerSource:
             command,
             folder=self._folder,
             env=environment(settings.env, command[0]),
-            secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
+            secrets=secrets_of(settings),
             hang_timeout_s=settings.hang_timeout_s,
             is_quiet=is_quiet,
         )
 
     def _program(self) -> Path:
-        settings = self._settings
-        if settings.pip:
-            return installed(
-                settings.pip,
-                program=self.name,
-                python=settings.python,
-                folder=self._folder,
-                timeout_s=settings.install_timeout_s,
-                env=settings.env,
-            )
-        found = shutil.which(settings.executable) if "/" not in settings.executable else None
-        path = Path(found) if found else resolve_path(settings.executable, self._folder)
-        if not path.is_file() or not os.access(path, os.X_OK):
-            raise ConnectorConfigError(
-                f"config of connector 'singer': executable: no program {path}", connector="singer", key="executable"
-            )
-        return path
+        return program_of(self._settings, self._settings.pip, self.name, self._folder)
 
     def _flags(self, program: Path) -> Sequence[str]:
         """Return the options of the tap, asked once for each program and kept."""

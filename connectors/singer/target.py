@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections import deque
@@ -16,12 +15,11 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 from msgspec import Struct
-from pydantic import Field, model_validator
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..file_classes import absolute
 from ..incremental.bookmarks import values
-from ..settings import parse_settings, resolve_path
+from ..settings import parse_settings
 from ..stream import (
     Block,
     Bookmark,
@@ -35,11 +33,11 @@ from ..stream import (
     TableState,
     WriteDisposition,
 )
-from .environments import installed, package_name, program_name
+from .environments import package_name, program_name, program_of
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
-from .process import Plugin, environment, run, secrets_in
+from .process import Plugin, environment, run, secrets_of
 from .raw_lines import WIRE, Lines, addressed, first_version
-from .settings import PluginSettings
+from .settings import SingerTargetSettings
 from .target_process import Target, TargetProcess
 
 log = logging.getLogger("syncblocks")
@@ -54,43 +52,6 @@ _BEGINS_ANEW = {
 
 #: Key in a STATE that identifies the checkpoint, whatever the target changes in the rest.
 CHECKPOINT = "syncblocks_checkpoint"
-
-
-class SingerTargetSettings(PluginSettings):
-    """Config of `connector: singer` as a destination."""
-
-    target: str = Field(
-        default="", description="name of the target's program: `target-jsonl`; default: the first of `pip`"
-    )
-    class_: str = Field(
-        default="",
-        alias="class",
-        pattern=r"^$|^[\w.]+:\w+$|^.+\.py:\w+$",
-        description="`package.module:TargetX` or `./file.py:TargetX`: a class of singer-sdk that is installed here, or "
-        "in a file of the project, run in this process",
-    )
-    activate_version: bool = Field(
-        default=True,
-        description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
-    )
-
-    max_loads: int = Field(
-        default=1,
-        ge=1,
-        description="targets that run at once, one a stream; several make one schema or lock one file, and most cannot "
-        "bear that",
-    )
-
-    @model_validator(mode="after")
-    def _names_one_target(self) -> SingerTargetSettings:
-        if sum(map(bool, (self.requirement, self.executable, self.class_))) != 1:
-            raise ValueError("needs one of: pip, executable, class")
-        return self
-
-    @property
-    def requirement(self) -> str:
-        """Return the requirement; the default is the target's name."""
-        return self.pip or ("" if self.executable or self.class_ else self.target)
 
 
 class SingerDestination:
@@ -215,31 +176,12 @@ class SingerDestination:
             label=self._label,
             folder=self._folder,
             env=environment(settings.env, str(program)),
-            secrets=[*secrets_in(settings.config), *(value for value in settings.env.values() if len(value) >= 6)],
+            secrets=secrets_of(settings),
             hang_timeout_s=settings.hang_timeout_s,
         )
 
     def _program(self) -> Path:
-        """Return the target's program; install the target if it is missing."""
-        settings = self._settings
-        if settings.requirement:
-            return installed(
-                settings.requirement,
-                program=self.name,
-                python=settings.python,
-                folder=self._folder,
-                timeout_s=settings.install_timeout_s,
-                env=settings.env,
-            )
-        is_path = "/" in settings.executable
-        found = shutil.which(str(resolve_path(settings.executable, self._folder)) if is_path else settings.executable)
-        if found is None:
-            raise ConnectorConfigError(
-                f"config of connector 'singer': executable: no program {settings.executable!r}",
-                connector="singer",
-                key="executable",
-            )
-        return Path(found)
+        return program_of(self._settings, self._settings.requirement, self.name, self._folder)
 
 
 class _Sent(Struct, frozen=True):
@@ -366,4 +308,4 @@ class _Load:
         self._bytes += len(data)
 
 
-__all__ = ["SingerDestination", "SingerTargetSettings"]
+__all__ = ["SingerDestination"]

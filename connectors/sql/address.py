@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
 from pydantic import Field, PositiveInt, SecretStr
@@ -49,13 +50,20 @@ def check_url(url: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class Address(ABC):
     """Parts of a URL, decoded; a subclass adds port and database."""
+
+    #: Settings by which the server is verified, for a warning.
+    verifying: ClassVar[str]
 
     host: str = ""
     user: str = ""
     password: str = field(default="", repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return the place without credentials, spelled the same however it was given."""
 
     @property
     def place(self) -> str:
@@ -92,17 +100,39 @@ class Address:
         """Tell from where this address leads to the same server."""
         return "host" if self.is_on_this_machine else "anywhere"
 
-    def unverified(self, settings: str) -> str:
+    def unverified(self) -> str:
         """Return a warning for a server that anybody on the way may stand in for; empty: it is verified, or local."""
         if self.is_verified or self.is_on_this_machine:
             return ""
         return (
-            f"the server at {self.host} is not verified: whoever is on the way to it can take its place; set {settings}"
+            f"the server at {self.host} is not verified: whoever is on the way to it can take its place; "
+            f"set {self.verifying}"
         )
 
     def scrub(self, text: str) -> str:
         """Take the password out of a text, as it is and as a URL spells it."""
         return masked(text, (self.password, quote(self.password, safe=""), quote(self.password)))
+
+
+class OnServer(ABC):
+    """A source or destination on a database server: what its address tells, with nothing opened."""
+
+    @property
+    @abstractmethod
+    def address(self) -> Address:
+        """The server's address, out of the settings."""
+
+    def identity(self) -> str:
+        """Return host, port and database."""
+        return self.address.identity()
+
+    def unverified_server(self) -> str:
+        """Say what would verify the server; see `VerifiesServer`."""
+        return self.address.unverified()
+
+    def place(self) -> Place:
+        """Tell whether every machine reaches this server by its address."""
+        return self.address.reach()
 
 
 class UrlParts(NamedTuple):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
+from ..values import replace
 from .dialect.dialect import Dialect
 from .identifiers import LEDGER_TABLE, TableName
 from .session import Lease, Session
@@ -45,22 +46,10 @@ class AbstractLedger(ABC):
         """Write the token, waiting for whoever holds the row; return the row as it then stands."""
 
     @abstractmethod
-    def record(
-        self,
-        session: Session,
-        ledger: TableName,
-        key: LedgerKey,
-        token: str,
-        *,
-        bookmark: Bookmark | None,
-        completed_by: str | None,
-        rows: int,
-        columns: Mapping[str, str],
-        history: Mapping[str, Any],
-        compared_at: datetime | None,
-        filling: Sequence[str],
-    ) -> None:
-        """Write what a commit makes true.
+    def record(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
+        """Write what a commit makes true into the row of this key and token.
+
+        Source and owner stay as `take_over` has written them. Without `completed_by`, so do that and `rows`.
 
         Raises:
             TakenOver: the row carries another token, or is gone; the caller rolls back.
@@ -139,27 +128,13 @@ class Ledger(AbstractLedger):
         )
         return row_of(rows[0])
 
-    def record(
-        self,
-        session: Session,
-        ledger: TableName,
-        key: LedgerKey,
-        token: str,
-        *,
-        bookmark: Bookmark | None,
-        completed_by: str | None,
-        rows: int,
-        columns: Mapping[str, str],
-        history: Mapping[str, Any],
-        compared_at: datetime | None,
-        filling: Sequence[str],
-    ) -> None:
+    def record(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
         """Update the row where it carries the token."""
         quote = self._dialect.naming.quote
-        values: list[Any] = [*_key(key), token]
-        changes: dict[str, Any] = {"bookmark": state_text(bookmark, columns, history, compared_at, filling)}
-        if completed_by is not None:
-            changes |= {"completed_by": completed_by, "rows": rows}
+        values: list[Any] = [*_key(row.key), row.token]
+        changes: dict[str, Any] = {"bookmark": state_text(row)}
+        if row.completed_by is not None:
+            changes |= {"completed_by": row.completed_by, "rows": row.rows}
         assignments = [f"{quote('committed_at')} = {self._dialect.facts.now}"]
         assignments += [f"{quote(name)} = {self._parameter(values, value)}" for name, value in changes.items()]
         changed = session.execute(
@@ -168,7 +143,7 @@ class Ledger(AbstractLedger):
             values,
         )
         if changed != 1:
-            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+            raise TakenOver(f"stream {row.key.stream!r}: another run has taken over", stream=row.key.stream)
 
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Write the owner again; some systems say of such an update that it changed nothing."""
@@ -190,7 +165,7 @@ class Ledger(AbstractLedger):
         token = secrets.token_hex(16)
         row = self.take_over(session, ledger, key, token=token, owner="set by hand", source=None)
         values: list[Any] = [*_key(key)]
-        text = state_text(bookmark, row.columns, row.history, row.compared_at, row.filling)
+        text = state_text(replace(row, bookmark=bookmark))
         named, number = map(self._dialect.naming.quote, ("bookmark", "rows"))
         forgets_rows = f", {number} = null" if bookmark is None else ""
         session.execute(
@@ -247,24 +222,19 @@ def _key(key: LedgerKey) -> tuple[str, str, str]:
     return (key.pipeline, key.stream, key.destination_table)
 
 
-def state_text(
-    bookmark: Bookmark | None,
-    columns: Mapping[str, str],
-    history: Mapping[str, Any],
-    compared_at: datetime | None,
-    filling: Sequence[str],
-) -> str | None:
-    """Return what a row's `bookmark` holds.
+def state_text(row: LedgerRow) -> str | None:
+    """Return what the column `bookmark` holds of a row.
 
     Names of columns, what a history keeps, the time of the last comparison, and columns that are being filled stand in
     the same JSON, in the few rows that have any: ledgers of earlier versions have no column for them, and the user may
     not be allowed to alter a ledger.
     """
-    more: dict[str, Any] = {_HISTORY: dict(history)} if history else {}
-    if compared_at is not None:
-        more[_COMPARED] = compared_at.isoformat()
-    more |= {_FILLING: list(filling)} if filling else {}
-    state = {_NAMES: dict(columns), **more, "bookmark": bookmark} if columns or more else bookmark
+    more: dict[str, Any] = {_HISTORY: dict(row.history)} if row.history else {}
+    if row.compared_at is not None:
+        more[_COMPARED] = row.compared_at.isoformat()
+    more |= {_FILLING: list(row.filling)} if row.filling else {}
+    has_more = bool(row.columns or more)
+    state = {_NAMES: dict(row.columns), **more, "bookmark": row.bookmark} if has_more else row.bookmark
     return None if state is None else json.dumps(state, ensure_ascii=False)
 
 

@@ -120,7 +120,6 @@ def dialect(naming: SQLAlchemyNaming, types: SQLAlchemyTypes) -> Dialect:
         adopts_staging=False,
         renames=False,
         keeps_not_null=naming.engine.dialect.name in KEEP_NOT_NULL,
-        slices=True,
         makes_in_transaction=False,
         timestamp_type="timestamptz",
         inserts_many=naming.engine.dialect.supports_multivalues_insert,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -19,6 +19,7 @@ from ..sql.ledger import AbstractLedger, row_of, state_text
 from ..sql.session import Session
 from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
+from ..values import replace
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 
@@ -144,46 +145,34 @@ class SQLAlchemyLedger(AbstractLedger):
                 session.begin()
         raise AssertionError("the last attempt returns or raises")
 
-    def record(
-        self,
-        session: Session,
-        ledger: TableName,
-        key: LedgerKey,
-        token: str,
-        *,
-        bookmark: Bookmark | None,
-        completed_by: str | None,
-        rows: int,
-        columns: Mapping[str, str],
-        history: Mapping[str, Any],
-        compared_at: datetime | None,
-        filling: Sequence[str],
-    ) -> None:
+    def record(self, session: Session, ledger: TableName, row: LedgerRow) -> None:
         """Update the row where it carries the token."""
-        own, row = _own(session), self._row(ledger)
+        own, columns = _own(session), self._row(ledger)
         # The token too: some systems see a conflict only where two write the same columns.
         values: dict[str, Any] = {
-            "token": token,
+            "token": row.token,
             "committed_at": datetime.now(UTC).isoformat(),
-            "bookmark": state_text(bookmark, columns, history, compared_at, filling),
+            "bookmark": state_text(row),
         }
-        if completed_by is not None:
-            values |= {"completed_by": completed_by, "rows": rows}
-        mine = sa.and_(row["id"] == _id(key), row["token"] == token)
+        if row.completed_by is not None:
+            values |= {"completed_by": row.completed_by, "rows": row.rows}
+        mine = sa.and_(columns["id"] == _id(row.key), columns["token"] == row.token)
         try:
             changed = own.change(
-                sa.update(row["id"].table).where(mine).values({row[name]: value for name, value in values.items()})
+                sa.update(columns["id"].table)
+                .where(mine)
+                .values({columns[name]: value for name, value in values.items()})
             )
             if changed < 0:
-                changed = len(own.rows(sa.select(row["id"]).where(mine)))
+                changed = len(own.rows(sa.select(columns["id"]).where(mine)))
         except ConnectorError:
             session.rollback()
             session.begin()
             if not self._dialect.catalog.exists(session, ledger):
-                raise TakenOver("the ledger is gone", stream=key.stream) from None
+                raise TakenOver("the ledger is gone", stream=row.key.stream) from None
             raise
         if changed != 1:
-            raise TakenOver(f"stream {key.stream!r}: another run has taken over", stream=key.stream)
+            raise TakenOver(f"stream {row.key.stream!r}: another run has taken over", stream=row.key.stream)
 
     def hold(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
         """Write the token again."""
@@ -201,7 +190,7 @@ class SQLAlchemyLedger(AbstractLedger):
             own.change(sa.delete(row["id"].table).where(row["id"] == _id(key)))
             return
         found = self.take_over(session, ledger, key, token=secrets.token_hex(16), owner="set by hand", source=None)
-        text = state_text(bookmark, found.columns, found.history, found.compared_at, found.filling)
+        text = state_text(replace(found, bookmark=bookmark))
         changes = {row["bookmark"]: text} | ({row["rows"]: None} if bookmark is None else {})
         own.change(sa.update(row["id"].table).where(row["id"] == _id(key)).values(changes))
 

@@ -52,7 +52,7 @@ def has_hash_comments(engine: Engine) -> bool:
 
 
 class AlchemySession:
-    """A connection with one transaction at a time; implements `ReadSession`, for clauses as well as for text.
+    """A connection with one transaction at a time; implements `Session`, and streams clauses.
 
     Staging tables that it made are dropped at the end of the transaction, whichever end that is.
     """
@@ -275,10 +275,6 @@ class AlchemySession:
         return failure(error, self._url, self._place)
 
     # -------------------------------------------------------------------- data
-    def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """Not used: the source streams clauses, whose columns have types."""
-        raise NotImplementedError
-
     def stream(self, clause: Any, schema: pa.Schema, stream: str) -> Generator[pa.RecordBatch]:
         """Yield a SELECT's result in batches of the schema; closing the iterator ends it."""
         options = {"stream_results": True, "max_row_buffer": FETCH_RECORDS}

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ..errors import FatalConnectorError
 from ..sql.actions import Action, LockByRow
 from ..sql.dialect.facts import Facts
-from ..sql.dialect.write_statements import BOUNDS, Writes
+from ..sql.dialect.write_statements import BOUNDS, SlicesStaging, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, ColumnTest, Table
@@ -21,7 +21,7 @@ from .session import AlchemySession
 from .types import Kind, sqlalchemy_type
 
 
-class SQLAlchemyWrites(Writes):
+class SQLAlchemyWrites(Writes, SlicesStaging):
     """Statements that every system has."""
 
     def __init__(self, naming: SQLAlchemyNaming, facts: Facts) -> None:

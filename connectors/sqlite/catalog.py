@@ -87,42 +87,10 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
     of_name = "" if name is None else " and name = $1 collate nocase"
     identities = "select name, rowid || ' at ' || rootpage from sqlite_master where type = 'table'"
     places = {str(table): str(place) for table, place in session.query(identities + of_name, named)}
-    columns: dict[str, list[_Column]] = {}
-    for table, *column in session.query(
-        f"select l.name, {_COLUMNS} from {listed} l, pragma_table_xinfo(l.name, 'main') c "
-        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid",
-        named,
-    ):
-        columns.setdefault(str(table), []).append(cast("_Column", tuple(column)))
-    for table, kind in tables:
-        if kind == "view":
-            # One by one: a view of something that is gone has no columns, and must not hide the others.
-            with suppress(FatalConnectorError):
-                rows = session.query(
-                    f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (table,)
-                )
-                columns[str(table)] = cast("list[_Column]", rows)
-    indexes: dict[str, list[_Index]] = {}
-    for table, *index in session.query(
-        f'select l.name, i.name, i."unique", i.origin, i.partial, c.name, c.coll from {listed} l, '
-        "pragma_index_list(l.name, 'main') i, pragma_index_xinfo(i.name, 'main') c where l.schema = 'main' and c.key",
-        named,
-    ):
-        indexes.setdefault(str(table), []).append(cast("_Index", tuple(index)))
-    parents: dict[str, set[TableName]] = {}
-    for table, parent in session.query(
-        f"select l.name, k.\"table\" from {listed} l, pragma_foreign_key_list(l.name, 'main') k "
-        "where l.schema = 'main' and l.name <> k.\"table\" collate nocase",
-        named,
-    ):
-        parents.setdefault(str(table), set()).add(TableName("", str(parent)))
-    triggers: dict[str, list[Trigger]] = {}
-    for table, trigger, sql in session.query(
-        "select tbl_name, name, sql from sqlite_master where type = 'trigger' "
-        f"{'' if name is None else 'and tbl_name = $1 collate nocase '}order by name",
-        named,
-    ):
-        triggers.setdefault(str(table).casefold(), []).append(_trigger(str(trigger), str(sql)))
+    columns = _columns(session, listed, named, [str(table) for table, kind in tables if kind == "view"])
+    indexes = _indexes(session, listed, named)
+    parents = _parents(session, listed, named)
+    triggers = _triggers(session, name)
     collated = "select name from sqlite_master where type = 'table' and instr(lower(sql), 'collate')"
     folded = {
         str(table): _folded_columns(session, str(table), [column for column, *_ in columns.get(str(table), [])])
@@ -141,6 +109,65 @@ def read_catalog(session: Session, name: str | None = None) -> list[Table]:
         )
         for table, kind in tables
     ]
+
+
+def _columns(session: Session, listed: str, named: Sequence[str], views: Sequence[str]) -> dict[str, list[_Column]]:
+    """Return table or view -> its columns; a view of something that is gone is left out.
+
+    Args:
+        session: in its transaction.
+        listed: the pragma that lists the tables.
+        named: parameters of the pragma.
+        views: names of the views among them.
+    """
+    found: dict[str, list[_Column]] = {}
+    for table, *column in session.query(
+        f"select l.name, {_COLUMNS} from {listed} l, pragma_table_xinfo(l.name, 'main') c "
+        "where l.schema = 'main' and l.type <> 'view' and c.hidden <> 1 order by l.name, c.cid",
+        named,
+    ):
+        found.setdefault(str(table), []).append(cast("_Column", tuple(column)))
+    for view in views:
+        # One by one: a view of something that is gone has no columns, and must not hide the others.
+        with suppress(FatalConnectorError):
+            rows = session.query(f"select {_COLUMNS} from pragma_table_xinfo($1, 'main') c order by c.cid", (view,))
+            found[view] = cast("list[_Column]", rows)
+    return found
+
+
+def _indexes(session: Session, listed: str, named: Sequence[str]) -> dict[str, list[_Index]]:
+    """Return table -> the columns of its indexes."""
+    found: dict[str, list[_Index]] = {}
+    for table, *index in session.query(
+        f'select l.name, i.name, i."unique", i.origin, i.partial, c.name, c.coll from {listed} l, '
+        "pragma_index_list(l.name, 'main') i, pragma_index_xinfo(i.name, 'main') c where l.schema = 'main' and c.key",
+        named,
+    ):
+        found.setdefault(str(table), []).append(cast("_Index", tuple(index)))
+    return found
+
+
+def _parents(session: Session, listed: str, named: Sequence[str]) -> dict[str, set[TableName]]:
+    """Return table -> the tables that its foreign keys point at, but for itself."""
+    found: dict[str, set[TableName]] = {}
+    for table, parent in session.query(
+        f"select l.name, k.\"table\" from {listed} l, pragma_foreign_key_list(l.name, 'main') k "
+        "where l.schema = 'main' and l.name <> k.\"table\" collate nocase",
+        named,
+    ):
+        found.setdefault(str(table), set()).add(TableName("", str(parent)))
+    return found
+
+
+def _triggers(session: Session, name: str | None) -> dict[str, list[Trigger]]:
+    """Return table, casefolded -> its triggers, in the order of their names."""
+    of_name, named = ("", ()) if name is None else ("and tbl_name = $1 collate nocase ", (name,))
+    found: dict[str, list[Trigger]] = {}
+    for table, trigger, sql in session.query(
+        f"select tbl_name, name, sql from sqlite_master where type = 'trigger' {of_name}order by name", named
+    ):
+        found.setdefault(str(table).casefold(), []).append(_trigger(str(trigger), str(sql)))
+    return found
 
 
 def _folded_columns(session: Session, table: str, columns: Sequence[str]) -> set[str]:

@@ -16,8 +16,8 @@ _FACTS = Facts(
     now="strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')",
     text_type="TEXT",
     bigint_type="INTEGER",
+    spelled="cast({} as text) collate binary",
     keeps_nanoseconds=True,
-    compares=True,
     max_columns=1999,
     alters_types=False,
     # To rename a table, SQLite reads the definition of every table of the file.

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError
 from ..sql.actions import Action
-from ..sql.dialect.write_statements import BOUNDS, Writes
+from ..sql.dialect.comparing import ComparingWrites
+from ..sql.dialect.write_statements import BOUNDS
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, ColumnTest, Table
@@ -19,7 +20,7 @@ from .session import SQLiteSession
 from .types import Form, kind_of
 
 
-class SQLiteWrites(Writes):
+class SQLiteWrites(ComparingWrites):
     """Merges over the target's unique index, where it has one."""
 
     def begin_commit(self, session: Session, staging: TableName | None) -> None:
@@ -95,9 +96,6 @@ class SQLiteWrites(Writes):
             return normal_timestamp(expression, kind.arrow)
         is_text = kind is None or kind.form in (Form.TEXT, Form.LOOSE_TEXT)
         return f"cast({expression} as text) collate binary" if is_text else expression
-
-    def _spelled(self, expression: str) -> str:
-        return f"cast({expression} as text) collate binary"
 
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
         """Raise for moments of other zones than UTC: their texts do not follow each other as they do."""

@@ -6,12 +6,13 @@ import json
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..run.tracker import StreamView, Tracker
+from .callback_output import outcome_text, output_lines
 from .console import Console
-from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _PLAIN = re.compile(r"[^\s\"=\\]+")
 
 
-class _Lines(Tracker):
+class _Lines(Tracker, ABC):
     """Base: one line for each event, written by `_line`."""
 
     #: Least seconds between two lines of figures of a stream.
@@ -33,8 +34,9 @@ class _Lines(Tracker):
         self._console = console
         self._shown: dict[str, float] = {}
 
+    @abstractmethod
     def _line(self, event: str, level: str = "info", /, **facts: Any) -> None:
-        raise NotImplementedError
+        """Write the line of an event."""
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:
         """See `Progress`."""

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ..run.tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker
 from . import formatting
+from .callback_output import outcome_text, output_lines
 from .console import STATUS_COLORS, Console, clean, fitted, indented
-from .progress import outcome_text, output_lines
 
 if TYPE_CHECKING:
     from syncblocks.callbacks.protocols import Delivery, Outcome

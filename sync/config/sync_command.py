@@ -50,7 +50,6 @@ def quick_pipeline(
     write_disposition: str | None = None,
     incremental: Sequence[str] = (),
     keys: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
 ) -> Quick:
     """Return a pipeline from one place to another; writes nothing and connects to nothing.
 
@@ -64,12 +63,11 @@ def quick_pipeline(
         write_disposition: for all streams.
         incremental: bookmark_properties; empty: FULL_TABLE.
         keys: key_properties; empty: the source's keys.
-        environ: environment variables; default: the process's.
 
     Raises:
         ConfigError: something cannot be inferred, or the file exists with other content.
     """
-    known = os.environ if environ is None else environ
+    known = os.environ
     left = infer(source, "source", folder, known)
     right = infer(destination, "destination", folder, {**known, **left.environment})
     path = _free_path(left, right, folder) if save is None else folder / save

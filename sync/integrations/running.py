@@ -20,9 +20,10 @@ from ..errors import NothingToRetry, NotLatest
 from ..run.held.opening import HeldRun
 from ..run.held.recorded import recorded_result
 from ..run.ordered import ordered_run, patterns_of_unfinished
-from ..run.pipeline import SIGNAL_DRAIN_S, run_pipeline
+from ..run.pipeline import run_pipeline
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
+from ..run.runner import SIGNAL_DRAIN_S
 from ..run.signals import END_S
 from ..session.inspection import existing_store
 from ..store.model import DATA_EXPORTER, SUCCESS

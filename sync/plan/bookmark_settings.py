@@ -19,6 +19,8 @@ from syncblocks.connectors.stream import (
 from ..config.deletes import Deletes
 from .selected_stream import Failer
 
+_OWN_BOOKMARK = "the source keeps its own bookmark, and decides by itself which records it sends"
+
 
 def bookmarks_of(
     stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], method: ReplicationMethod, fail: Failer
@@ -84,7 +86,7 @@ def null_bookmarks_of(
     if configured is None or method is not ReplicationMethod.INCREMENTAL:
         return NullBookmarks.FAIL
     if stream.keeps_own_bookmark:
-        raise fail("null_bookmarks", "the source keeps its own bookmark, and decides by itself which records it sends")
+        raise fail("null_bookmarks", _OWN_BOOKMARK)
     if configured == "always" and disposition == "append":
         raise fail(
             "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
@@ -100,7 +102,7 @@ def lookback_of(
     if lookback is None or (not bookmarks and not stream.keeps_own_bookmark):
         return None
     if stream.keeps_own_bookmark:
-        raise fail("lookback", "the source keeps its own bookmark, and decides by itself which records it sends")
+        raise fail("lookback", _OWN_BOOKMARK)
     if disposition == "append":
         raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
     kind = stream.schema.field(bookmarks[0]).type
@@ -118,7 +120,7 @@ def is_above(
     if not operators or (not bookmarks and not stream.keeps_own_bookmark):
         return False
     if stream.keeps_own_bookmark:
-        raise fail(key, "the source keeps its own bookmark, and decides by itself which records it sends")
+        raise fail(key, _OWN_BOOKMARK)
     for name in operators:
         if name not in bookmarks:
             raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)

@@ -1,4 +1,4 @@
-"""A part of a plan that was made before, as a worker plans it again: a few streams, whatever the number of others."""
+"""Some streams of a plan, planned again by a worker: what that costs does not grow with the number of all streams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESERVED_PREFIX = "_syncblocks"
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """What is the same for each part of one plan. What is about all of its streams was checked when it was made."""
+    """What all parts of one plan share. Checks across streams are not repeated: the plan has passed them."""
 
     #: Destination tables, each by its one name -> the streams of the whole plan that write it.
     writers: Mapping[str, Sequence[str]]
@@ -32,7 +32,7 @@ class Part(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, pipeline: Pipeline, tables: Mapping[str, str], names: NamesTables | None) -> Part:
-        """Return what parts of a plan need.
+        """Return what the parts of a plan share.
 
         Args:
             pipeline: as it was planned.

@@ -59,8 +59,8 @@ def checked_placement(
         if can is None or can.place() == "process":
             raise pipeline.error(
                 (role, "connector"),
-                f"`executor: {{dask: ...}}` runs streams in other processes, and what {connector!r} has is one "
-                "process's at a time: take `executor: threads`",
+                f"`executor: {{dask: ...}}` runs streams in other processes, and only one process at a time can use "
+                f"{connector!r}: take `executor: threads`",
             )
     if not has_ledger:
         raise pipeline.error(

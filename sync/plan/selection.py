@@ -282,7 +282,7 @@ def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigErr
     return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
 
 
-def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[str, ...]:
+def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str]) -> tuple[str, ...]:
     """Return the wanted streams without columns that only globs match, such as an empty file.
 
     Such a stream is an error if the file names it, or if it was written before.

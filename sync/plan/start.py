@@ -152,11 +152,7 @@ def starting_point(
     if refusal and table.is_table:
         return f"table {stream.destination_table!r} {refusal}"
     if table.schema is None and table.is_described:
-        # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
-        if committed is not None and committed.committed_at is None and not full_refresh:
-            start = Start(bookmark=committed.bookmark, reason="bookmark set before the first run")
-            return _of_other_properties(stream, committed.bookmark) or start
-        return Start(bookmark=None, reason="no destination table")
+        return _without_table(stream, None if full_refresh else committed)
     if not table.is_table:
         return (
             f"{stream.destination_table!r} is no table of the destination, but a view or the like; give the stream "
@@ -174,33 +170,54 @@ def starting_point(
     if written and (refusal := _other_naming(stream, _naming_of(written[-1].source))):
         return refusal
     if committed is not None:
-        named = [source_of(source, stream) for source in sources]
-        is_same = _is_of(committed.source, sources)
-        if is_same and (refusal := _other_naming(stream, _naming_of(committed.source))):
-            return refusal
-        if is_same and (levels := _nested_of(committed.source)) != stream.nested:
-            return (
-                f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
-                f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
-                f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
-                f"{start_over(stream.write_disposition)}"
-            )
-        if is_same and committed.source not in named:
-            altered = _altered(committed.source, named[0])
-            if refused := [name for name in altered if not _comes_anew(stream, name)]:
-                return _refused_change(stream, refused)
-        if not is_same:
-            return (
-                f"table {stream.destination_table!r} was last written from another source ({committed.source}, now "
-                f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "
-                f"{start_over(stream.write_disposition)}"
-            )
-        if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
-            return Start(bookmark=None, reason="FULL_TABLE")
-        if committed.bookmark is None:
-            return _appended_without_bookmark(stream, committed) or Start(bookmark=None, reason="no bookmark yet")
-        start = Start(bookmark=committed.bookmark, reason="bookmark")
-        return _of_other_properties(stream, committed.bookmark) or start
+        return _refused_row(stream, committed, sources) or _from_row(stream, committed)
+    return _without_row(stream, written, is_known=is_known)
+
+
+def _without_table(stream: SelectedStream, row: LedgerRow | None) -> Start | str:
+    """Start where there is no table: at the bookmark of a row that no commit has written, else from scratch."""
+    # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
+    if row is None or row.committed_at is not None:
+        return Start(bookmark=None, reason="no destination table")
+    start = Start(bookmark=row.bookmark, reason="bookmark set before the first run")
+    return _of_other_properties(stream, row.bookmark) or start
+
+
+def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str]) -> str:
+    """Say why a stream must not go on from its ledger row; empty: it may."""
+    if not _is_of(row.source, sources):
+        return (
+            f"table {stream.destination_table!r} was last written from another source ({row.source}, now "
+            f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "
+            f"{start_over(stream.write_disposition)}"
+        )
+    if refusal := _other_naming(stream, _naming_of(row.source)):
+        return refusal
+    if (levels := _nested_of(row.source)) != stream.nested:
+        return (
+            f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
+            f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
+            f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
+            f"{start_over(stream.write_disposition)}"
+        )
+    named = [source_of(source, stream) for source in sources]
+    if row.source in named:
+        return ""
+    refused = [name for name in _altered(row.source, named[0]) if not _comes_anew(stream, name)]
+    return _refused_change(stream, refused) if refused else ""
+
+
+def _from_row(stream: SelectedStream, row: LedgerRow) -> Start | str:
+    """Start where the ledger row of the stream says."""
+    if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
+        return Start(bookmark=None, reason="FULL_TABLE")
+    if row.bookmark is None:
+        return _appended_without_bookmark(stream, row) or Start(bookmark=None, reason="no bookmark yet")
+    return _of_other_properties(stream, row.bookmark) or Start(bookmark=row.bookmark, reason="bookmark")
+
+
+def _without_row(stream: SelectedStream, written: Sequence[LedgerRow], *, is_known: bool) -> Start | str:
+    """Start from scratch in a table that is ours, but for an append of records that the table may hold already."""
     method = stream.stream.replication_method
     if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
         if is_known:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     Stream,
     WriteDisposition,
+    WrittenRange,
 )
 from syncblocks.connectors.values import replace
 
@@ -88,51 +89,10 @@ def configure(
     stream, said = with_types(stream, _said(settings, fail))
     stream, decode = _decode(stream, own_settings, fail)
     said = {**said, **dict.fromkeys(decode, pa.binary())}
-    kept = _kept_columns(stream, settings)
-    if not kept and not stream.unreadable:
-        raise fail("columns", "no column is left", stream.schema.names)
-    # The source's own settings (a Singer tap's catalog) are the defaults.
-    disposition = settings.get("write_disposition")
-    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
-    if not settings.get("replication_method") and disposition in ("replace", "replace_range"):
-        method = ReplicationMethod.FULL_TABLE
-    if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
-        # As a tap does, the source knows by itself up to where it was read.
-        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
-        settings = {**settings, "bookmark_properties": None}
-    keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
-    keys, unique = _unique(keys, settings, kept, fail)
-    if disposition is None:
-        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
-    _check_disposition(settings, method, disposition, keys, unique, kept, fail)
-    _check_one_file(pipeline, settings, method, disposition, fail)
-    latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
-    written = written_range_of(pipeline, stream, settings, kept, method, fail)
-    masks = masks_of(pipeline, stream, own_settings, keys, fail)
-    policy = null_bookmarks_of(stream, settings, disposition, method, fail)
-    lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
-    read = replace(
-        stream,
-        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
-        key_properties=keys,
-        unique_properties=unique,
-        latest_by=latest,
-        latest_is_lowest=is_lowest,
-        deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
-        replication_method=method,
-        bookmark_properties=bookmarks,
-        null_bookmarks=policy,
-        lookback=lookback,
-        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
-        is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
-        limit=_limit(settings, method, disposition, fail),
-        masks=masks,
-        may_repeat=disposition in ("merge", "history"),
-        changed_files=changed_files_of(stream, settings, disposition, fail),
-        names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
-        max_rejected=_max_rejected(stream, settings, fail),
-    )
+    stream, settings, chosen = _chosen(pipeline, stream, settings, fail)
+    method, disposition, kept = chosen.method, chosen.disposition, chosen.kept
+    masks = masks_of(pipeline, stream, own_settings, chosen.keys, fail)
+    read = _read(pipeline, stream, settings, chosen, masks, fail)
     _check_alone(read, fail)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
@@ -152,7 +112,7 @@ def configure(
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
         verify=_first(settings.get("verify"), pipeline.verify),
-        has_own_key=bool(keys) and not unique and set(keys) == set(stream.key_properties),
+        has_own_key=bool(chosen.keys) and not chosen.unique and set(chosen.keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         decode=decode,
@@ -172,8 +132,84 @@ def configure(
         before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
-        written_range=written,
+        written_range=chosen.written,
         query_said=_query_said(pipeline, stream, settings, method, fail),
+    )
+
+
+class _Chosen(NamedTuple):
+    """What the settings of a stream say of it, else the source, else the defaults."""
+
+    #: Names of the columns that are read.
+    kept: Sequence[str]
+    method: ReplicationMethod
+    disposition: str
+    keys: tuple[str, ...]
+    unique: tuple[str, ...]
+    bookmarks: tuple[str, ...]
+    written: WrittenRange | None
+
+
+def _chosen(
+    pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], fail: Failer
+) -> tuple[Stream, Mapping[str, Any], _Chosen]:
+    """Choose columns, method, keys and disposition; return stream and settings as well, adapted to the method."""
+    kept = _kept_columns(stream, settings)
+    if not kept and not stream.unreadable:
+        raise fail("columns", "no column is left", stream.schema.names)
+    # The source's own settings (a Singer tap's catalog) are the defaults.
+    disposition = settings.get("write_disposition")
+    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    if not settings.get("replication_method") and disposition in ("replace", "replace_range"):
+        method = ReplicationMethod.FULL_TABLE
+    if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
+        # As a tap does, the source knows by itself up to where it was read.
+        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        settings = {**settings, "bookmark_properties": None}
+    keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
+    keys, unique = _unique(keys, settings, kept, fail)
+    if disposition is None:
+        disposition = "replace" if method is ReplicationMethod.FULL_TABLE else "merge" if keys else "append"
+    _check_disposition(settings, method, disposition, keys, unique, kept, fail)
+    _check_one_file(pipeline, settings, method, disposition, fail)
+    written = written_range_of(pipeline, stream, settings, kept, method, fail)
+    return stream, settings, _Chosen(kept, method, disposition, keys, unique, bookmarks, written)
+
+
+def _read(
+    pipeline: Pipeline,
+    stream: Stream,
+    settings: Mapping[str, Any],
+    chosen: _Chosen,
+    masks: Masks | None,
+    fail: Failer,
+) -> Stream:
+    """Return the stream as it is read: columns, keys, bookmarks and filters filled in."""
+    kept, method, disposition, written = chosen.kept, chosen.method, chosen.disposition, chosen.written
+    keys, unique, bookmarks = chosen.keys, chosen.unique, chosen.bookmarks
+    latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
+    lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
+    return replace(
+        stream,
+        schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
+        key_properties=keys,
+        unique_properties=unique,
+        latest_by=latest,
+        latest_is_lowest=is_lowest,
+        deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
+        replication_method=method,
+        bookmark_properties=bookmarks,
+        null_bookmarks=null_bookmarks_of(stream, settings, disposition, method, fail),
+        lookback=lookback,
+        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
+        is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
+        where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
+        limit=_limit(settings, method, disposition, fail),
+        masks=masks,
+        may_repeat=disposition in ("merge", "history"),
+        changed_files=changed_files_of(stream, settings, disposition, fail),
+        names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
+        max_rejected=_max_rejected(stream, settings, fail),
     )
 
 

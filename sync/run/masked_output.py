@@ -13,9 +13,9 @@ from syncblocks.callbacks.masked_output import MaskedOutput
 from ..secrets import Redactor
 
 _lock = threading.Lock()
-#: Of the runs under way.
+#: Redactors of the runs under way.
 _active: list[Redactor] = []
-#: Name of a stream -> what stood in its place before the first of them, and what stands there now.
+#: `stdout` or `stderr` -> the stream that was there before the first run, and the masked one that is there now.
 _exchanged: dict[str, tuple[TextIO, MaskedOutput]] = {}
 
 

@@ -9,8 +9,8 @@ from ..config import Pipeline, load_pipeline
 from ..config.arguments import AnyPipeline, checks_arguments
 from ..store import Store
 from ..store.model import PipelineRun
-from .pipeline import Order, Runner
 from .progress import Progress
+from .runner import Order, Runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from syncblocks.callbacks.protocols import Delivery, Outcome
@@ -73,9 +72,7 @@ def redeliver(
     return Redelivered(revived=revived, counts=_counts(outbox, wanted), note=left)
 
 
-def replay(
-    pipeline: Pipeline, store: Store, start: str, *, inline: bool = False, data: Path | None = None
-) -> tuple[DeliveryRecord, Outcome]:
+def replay(pipeline: Pipeline, store: Store, start: str, *, inline: bool = False) -> tuple[DeliveryRecord, Outcome]:
     """Call the function of a done or dead delivery again with the recorded event; the delivery keeps its state.
 
     The pipeline file decides what is called. Event, data and idempotency key are the recorded ones.
@@ -85,7 +82,6 @@ def replay(
         store: its run store.
         start: beginning of the idempotency key.
         inline: call in this process, for a debugger.
-        data: path of an Arrow IPC file in place of the parent's data.
 
     Raises:
         StateError: no delivery or several deliveries have such a key, or it is still due.
@@ -94,8 +90,6 @@ def replay(
     record = outbox.deliveries.find(start)
     recorded, number = outbox.deliveries.begin_replay(record.key)
     delivery = replace(recorded, wants_value=True)
-    if data is not None:
-        delivery = replace(delivery, data=str(data))
     # `when` is not asked: somebody wants this call.
     settings = call_settings(pipeline, Redactor(pipeline.secret_values), store)
     outcome = deliver_once(replace(delivery, when=None), inline=inline, **settings)

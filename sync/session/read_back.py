@@ -1,4 +1,4 @@
-"""The destination's connector as a source of the same place."""
+"""Make the source that reads what a pipeline's destination holds. Opens nothing."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Session(Struct, kw_only=True):
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
     def parts(self, tables: Mapping[str, str]) -> Part | None:
-        """Return what parts of a plan need that was made before; None: such a source is planned as a whole.
+        """Return what workers need to plan some streams again; None: the source is planned as a whole only.
 
         Args:
             tables: streams of the plan -> their destination tables.

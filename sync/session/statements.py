@@ -1,4 +1,4 @@
-"""Which side of a pipeline runs statements of the user's, and the source's connector as one that does."""
+"""Which side of a pipeline runs the user's statements, and what runs them at the source."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..config import Pipeline
 from ..config.before import Statement
 from ..config.yaml_document import Loc
 
-#: Sources that open their file for reading only, which another connection of this process cannot write then.
+#: Sources that open their file for reading only: no other connection of this process can write it then.
 _READ_ONLY = frozenset({"duckdb"})
 
 
 def source_runner(pipeline: Pipeline) -> RunsStatements:
-    """Return the source's place as what runs statements; the caller closes it.
+    """Make the connector that runs statements in the source's database; the caller closes it.
 
     Raises:
-        ConnectorConfigError: the source is no database that does.
+        ConnectorConfigError: the source is no database that runs statements.
     """
     block = pipeline.source
     if block.connector not in names("destination") or block.connector in _READ_ONLY:

@@ -252,13 +252,13 @@ class Postgres(Driver):
         return raw
 
     def check(self, raw: Any, idle_s: float) -> None:
-        """See `Driver`. What a server sends unasked is its farewell."""
+        """See `Driver`. A server that sends something unasked has closed the connection."""
         if idle_s > ASK_AFTER_S or select.select([raw.fileno()], [], [], 0)[0]:
             raw.execute("SELECT 1")
 
     @contextlib.contextmanager
     def transaction(self, raw: Any, *, is_writing: bool) -> Iterator[Any]:
-        """See `Driver`. What only reads needs none: each statement of one would see a snapshot of its own, too."""
+        """See `Driver`. Reading needs no transaction: even in one, each statement would see a snapshot of its own."""
         if not is_writing:
             yield None
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -22,8 +22,6 @@ RUNNING, UNCLAIMED = "running", "unclaimed"
 #: Parents of events that are no block.
 STREAM, PIPELINE = "stream", "pipeline"
 DATA_EXPORTER = "data_exporter"
-
-Status = Literal["success", "failure", "cancelled"]
 
 
 class LostRun(SyncError):

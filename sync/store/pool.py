@@ -49,7 +49,7 @@ class Pool:
         self._said = 0.0
 
     def take(self) -> tuple[Any, float | None]:
-        """Return a connection for one user, and for how long it was idle, in seconds; None: it is new."""
+        """Lend a connection; return it and the seconds that it was idle, None for a new one."""
         while True:
             with self._changed:
                 while not self._idle:

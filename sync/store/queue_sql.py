@@ -51,7 +51,7 @@ DUE = f"""SELECT * FROM ({_NEXT}) ready
 RIPEN = f"""UPDATE {DELIVERY} SET not_before = NULL WHERE pipeline = :pipeline AND callback_block = :callback_block
     AND state = 'ready' AND not_before IS NOT NULL AND not_before <= :now"""
 
-#: The same for those that wait for longer than any retry does, until after `earliest`: the clock went back since.
+#: The same for deliveries that wait until after `earliest`, longer than any retry does: the clock was set back.
 RIPEN_STRAYED = f"""UPDATE {DELIVERY} SET not_before = NULL
     WHERE pipeline = :pipeline AND callback_block = :callback_block AND state = 'ready' AND not_before > :earliest"""
 

@@ -49,7 +49,7 @@ class Ages:
             number = read_float(text)
             return (3,) if math.isnan(number) else (2, number)
         if self._form in _TIMES:
-            # Written with digits of the same number, but for years before 1 and after 9999, and infinity.
+            # All texts are equally long, except for years before 1 and after 9999, and infinity.
             edges = {"-infinity": (1,), "infinity": (3,)}
             return edges.get(text, (1, 1) if text.endswith(" BC") else (2, len(text), text))
         return (2, text.encode())

@@ -21,13 +21,13 @@ from .ages import Ages
 #: Ranges with at most this many records are not split; their records are compared.
 LEAF_RECORDS = 1000
 
-#: The same where only keys are looked for: they cost less than the passes over a table that find smaller ranges.
+#: The same where only keys are compared: to read more keys costs less than another pass over the table.
 LEAF_KEYS = 64
 
-#: A range is split for its keys only if at most one in so many is then left to read: a split passes over it twice.
+#: A range of keys is split only if that leaves at most one in so many to read: a split passes over the range twice.
 PAYING_KEYS = 4
 
-#: Parts of ranges that one step looks for, where only keys are: a statement names all of them.
+#: Parts of ranges in one step where only keys are compared: a statement names all of them.
 PARTS_AT_ONCE = 4096
 
 #: Most pieces of a split range; two levels lead from four million records to a thousand.
@@ -37,7 +37,7 @@ PIECES = 64
 #: few of them, and all other records are hashed once.
 FIRST_RANGES, DRAWN = 128, 16
 
-#: The same where only keys are looked for: a key that is gone leads to few others, without another pass over the table.
+#: The same where only keys are compared: a missing key leads to a small range, without another pass over the table.
 FIRST_KEY_RANGES, DRAWN_KEYS = 2048, 8
 
 #: Most records that are named one by one; beyond it, ranges are named.
@@ -48,7 +48,7 @@ MAX_RECORDS = 1000
 PIECES_AT_ONCE = 64
 SPLIT_AT_ONCE = 32
 
-#: Pieces that differ hold at most this part of all records, one in so many: then all of their records are read at once.
+#: If the pieces that differ hold at most one in so many of all records, all of their records are read at once.
 FEW = 10
 
 T = TypeVar("T")

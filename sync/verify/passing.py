@@ -26,7 +26,7 @@ from ..session.session import Session
 
 
 def passing(session: Session, planned: PlannedStream) -> Session:
-    """Return the session as a comparison of one stream is to see it: its source without what is not written."""
+    """Return a session to compare one stream with: its source leaves out the records that are not written."""
     if not (planned.checks or planned.arriving.deleted_when) or not planned.is_schema_decided:
         return session
     source = cast(Source, PassingSource(session.source, planned))
@@ -45,7 +45,7 @@ class PassingSource:
         own = dict(zip(arriving, stream.schema.names, strict=True))
         self._deleted_when = planned.arriving.deleted_when
         conditions = [*planned.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
-        #: Names as they arrive of the conditions' columns -> names at the source.
+        #: Columns of the conditions: name as it arrives -> name at the source.
         self._names = {each.field.name: own[each.field.name] for each in conditions}
         fields = [planned.mapping.arriving.schema.field(name) for name in self._names]
         self._mapping = replace(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import make_url
 
-from syncblocks.connectors.sql.address import Address
+from syncblocks.connectors.mysql.settings import Address
 from syncblocks.connectors.sqlalchemy.settings import scrub
 
 SAID = 'database "shop" at p%40ss-word: domain main already exists, with p@ss-word and x'

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from syncblocks.connectors.stream import LedgerRow
 
 
 def token_is_not_checked() -> None:
     """The ledger row is written whoever owns it: a zombie's commit is kept."""
     from syncblocks.connectors.sql.ledger import Ledger
+    from syncblocks.connectors.values import replace
 
     genuine = Ledger.record
 
-    def record(self: Any, session: Any, ledger: Any, key: Any, token: str, **values: Any) -> None:
-        held = self.read(session, ledger, key)[0].token
-        genuine(self, session, ledger, key, held, **values)
+    def record(self: Any, session: Any, ledger: Any, row: LedgerRow) -> None:
+        held = self.read(session, ledger, row.key)[0].token
+        genuine(self, session, ledger, replace(row, token=held))
 
     Ledger.record = record  # type: ignore[method-assign]
 
@@ -25,10 +29,10 @@ def ledger_is_written_after_the_data() -> None:
 
     genuine = Ledger.record
 
-    def record(self: Any, session: Any, *rest: Any, **values: Any) -> None:
+    def record(self: Any, session: Any, ledger: Any, row: LedgerRow) -> None:
         session.commit()
         session.begin()
-        genuine(self, session, *rest, **values)
+        genuine(self, session, ledger, row)
 
     Ledger.record = record  # type: ignore[method-assign]
 

@@ -24,8 +24,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     keeps_spelling: bool = True
     #: A savepoint can undo what statements did within the transaction.
     has_savepoints: bool = False
-    #: Statements can read a range of a numbered staging table (`Writes.slice`); False: the range is copied.
-    slices: bool = False
     #: Tables are made within the transaction that uses them; False: a load makes its working tables before it.
     makes_in_transaction: bool = True
     #: Makes constraints that are checked at the commit be checked at once; empty: there are none.
@@ -57,8 +55,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     alters_at_once: bool = False
     #: ALTER TABLE changes the type of a column; False: the column is copied into one of the other type.
     alters_types: bool = True
-    #: `Writes.differs` tells records apart by what they hold.
-    compares: bool = False
+    #: Form of a text that is compared by its characters, whatever the column's collation; of systems that have columns
+    #: which are `Column.is_folded`.
+    spelled: str = "{}"
     #: Intervals hold nanoseconds; False: microseconds.
     keeps_nanoseconds: bool = False
     #: Dates and timestamps may be infinite, by the numbers that DuckDB takes for that.

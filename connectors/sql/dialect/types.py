@@ -76,7 +76,7 @@ class Types(ABC):
         return None
 
     def widen_key(self, before: str, after: str, columns: int) -> str | None:
-        """Do as `widen` for one of a key's columns, of so many; default: an index takes what any column takes."""
+        """Do as `widen` for a column of a key of some columns; default: an index takes each type that a table takes."""
         return self.widen(before, after)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,15 @@ from .facts import Facts
 BOUNDS = ("range_start", "range_end")
 
 
-class Writes:
+class SlicesStaging(ABC):
+    """What the dialect of a system adds whose statements can read a range of a staging table as it is."""
+
+    @abstractmethod
+    def slice(self, staging: TableName, first: int, last: int) -> TableName:
+        """Return a name for the staged records from a number to another; the staging table is numbered."""
+
+
+class Writes(ABC):
     """Methods that return SQL touch nothing; those that take a session run inside its transaction."""
 
     def __init__(self, naming: Naming, facts: Facts) -> None:
@@ -47,7 +56,7 @@ class Writes:
         """Release the savepoint, and keep what was done since."""
         session.execute("release savepoint _syncblocks_batch")
 
-    def begin_commit(self, session: Session, staging: TableName | None) -> None:
+    def begin_commit(self, session: Session, staging: TableName | None) -> None:  # noqa: B027 -- most need nothing
         """Get ready to write target and ledger: all data of a commit has arrived, in `staging` if anywhere."""
 
     def any_record(self, table: Table) -> str:
@@ -131,12 +140,14 @@ class Writes:
                 connector=self._naming.name,
             )
 
-    def refuse_equal_values(self, session: Session, target: Table, staging: TableName, column: Column) -> None:
+    def refuse_equal_values(  # noqa: B027 -- most need nothing
+        self, session: Session, target: Table, staging: TableName, column: Column
+    ) -> None:
         """Raise for values of which `delete_values` would delete those of another one; default: it tells them apart."""
 
     def _spelled(self, expression: str) -> str:
-        """Write a value as a text that is compared by its characters; of systems with `Column.is_folded`."""
-        raise NotImplementedError
+        """Write a value as a text that is compared by its characters."""
+        return self._facts.spelled.format(expression)
 
     def violations(
         self,
@@ -178,10 +189,6 @@ class Writes:
         everything = self.insert_from(part, staging, [*columns, number], types)
         return f"{everything} where s.{self._quote(SEQUENCE)} between {first} and {last}"
 
-    def slice(self, staging: TableName, first: int, last: int) -> TableName:
-        """Return a name for staged records, from a number to another; of systems with `Facts.slices`."""
-        raise NotImplementedError
-
     def staged_records(
         self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
     ) -> Sequence[tuple[Any, ...]]:
@@ -198,7 +205,7 @@ class Writes:
         return session.query(f"select {number}, {names} from {self._table(staging)} where {number} in {numbers}")
 
     def shown(self, name: str, column_type: str) -> str:
-        """Write a staged column as its values are read to be shown; default: the driver makes something of them all."""
+        """Write a staged column in a form that the driver can read, to show its values; default: as it is."""
         return self._quote(name)
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
@@ -393,6 +400,7 @@ class Writes:
         condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
         return self._delete_joined(target, self._table(name), condition)
 
+    @abstractmethod
     def delete_meeting(
         self,
         target: Table,
@@ -408,22 +416,10 @@ class Writes:
             arrived: staging table to whose keys it is limited, and the types of its columns; None: all records.
             key: its columns.
         """
-        if arrived is None:
-            return self._delete(target, self._meets(test))
-        name, types = arrived
-        return self._delete_joined(
-            target, self._table(name), f"{self._same_key(target.columns, types, key)} and {self._meets(test)}"
-        )
 
-    def _meets(self, test: ColumnTest) -> str:
-        """Write the condition that a record `t` meets a test."""
-        if test.values is None:
-            return f"t.{self._quote(test.column.name)} is {'null' if test.is_null else 'not null'}"
-        name, types = test.values
-        equal = f"not ({self.differs([test.column], types)})"
-        return f"exists (select 1 from {self._table(name)} as s where {equal})"
-
-    def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:
+    def refuse_unordered(  # noqa: B027 -- most need nothing
+        self, session: Session, target: Table, column: Column
+    ) -> None:
         """Raise for times in a column that the system does not order as they follow each other; default: it does."""
 
     def _compared(self, left: str, operator: str, right: str) -> str:
@@ -459,6 +455,7 @@ class Writes:
         """Write DELETE of the target's records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"
 
+    @abstractmethod
     def replace_in_place(
         self,
         target: Table,
@@ -468,53 +465,13 @@ class Writes:
         key: Sequence[str],
     ) -> Sequence[str]:
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
-        source = self._table(staging)
-        same = self._same_key(target.columns, staged, key)
-        changed = self._differ(target, columns, staged) if self._facts.compares else ""
-        update = self._update(target, source, columns, staged, key, changed)
-        return [
-            self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
-            *([update] if update else []),
-            self._insert_new(target, source, columns, staged, key),
-        ]
 
-    def replace_changed(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
-        """Write the statements that delete the records that are not staged as they are, and insert what is missing.
-
-        Of systems with `Facts.compares`; no two staged records have the same key.
-        """
-        source = self._table(staging)
-        same = f"{self._same_key(target.columns, staged, key)} and not ({self._differ(target, columns, staged)})"
-        return [
-            self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
-            self._insert_new(target, source, columns, staged, key),
-        ]
-
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
-        """Write the condition that a record `t` and a staged one `s` are not the very same, never NULL.
-
-        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same.
-        """
-        raise NotImplementedError
-
-    def _differ(self, target: Table, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
-        """Write the condition that an update would change a record, columns that no longer arrive included."""
-        emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, columns)]
-        return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
-
+    @abstractmethod
     def changed(self, columns: Sequence[Column]) -> str:
         """Write the condition that a record `t` and another one `s` of the same types differ by value, never NULL.
 
         1.0 and 1.00 are one value, `a` and `A` are two.
         """
-        return self.differs(columns, {column.name: column.type for column in columns}) if columns else "1 = 0"
 
     def update_from(self, target: Table, source: TableName, values: Mapping[str, str], condition: str) -> str:
         """Write UPDATE of records `t` by those of a staging table `s`, of which one at most meets the condition."""
@@ -609,4 +566,4 @@ class Writes:
         return f"delete from {self._table(target.name)}"
 
 
-__all__ = ["BOUNDS", "Writes"]
+__all__ = ["BOUNDS", "SlicesStaging", "Writes"]

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...stream import ADDED, ENDS, VALID_FROM, VALID_TO
+from ...values import replace
 from ..actions import Action
 from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName, staging_name
 from ..ledger import commit
@@ -57,19 +58,8 @@ class History(Strategy):
         context = self.context
         ledger, load, session = context.ledger.table(context.target.name), context.load, context.session
         (row,) = context.ledger.read(session, ledger, load.key)
-        context.ledger.record(
-            session,
-            ledger,
-            load.key,
-            load.token,
-            bookmark=row.bookmark,
-            completed_by=None,
-            rows=0,
-            columns=row.columns,
-            history=self.kept_history(is_final=False),
-            compared_at=row.compared_at,
-            filling=row.filling,
-        )
+        row = replace(row, token=load.token, completed_by=None, history=self.kept_history(is_final=False))
+        context.ledger.record(session, ledger, row)
         commit(session, context.dialect)
 
     def kept_history(self, *, is_final: bool) -> Mapping[str, Any]:

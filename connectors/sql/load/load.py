@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ...errors import ConnectorError, TakenOver
 from ...failpoints import failpoint
-from ...stream import Checkpoint, Commit, Rejected, Stream, WriteDisposition
+from ...stream import Checkpoint, Commit, LedgerRow, Rejected, Stream, WriteDisposition
 from ..ledger import commit
 from ..tables import StagingTable, Table
 from .context import LoadContext
@@ -79,11 +79,10 @@ class TableLoad:
         try:
             strategy.finish(is_final=checkpoint.is_final)
             self._written += strategy.records
-            context.ledger.record(
-                session,
-                context.ledger.table(target.name),
-                load.key,
-                load.token,
+            row = LedgerRow(
+                key=load.key,
+                source="",
+                token=load.token,
                 bookmark=checkpoint.bookmark,
                 completed_by=load.run if checkpoint.is_final else None,
                 rows=load.records_before + self._written,
@@ -92,6 +91,7 @@ class TableLoad:
                 compared_at=load.compared_at,
                 filling=load.filling,
             )
+            context.ledger.record(session, context.ledger.table(target.name), row)
         except TakenOver:
             raise self.taken_over() from None
         if context.files is not None:

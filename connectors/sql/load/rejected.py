@@ -16,6 +16,7 @@ from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, reje
 from ...stream import Block, Load, RejectedRecord
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
+from ..dialect.write_statements import SlicesStaging
 from ..identifiers import SEQUENCE, TableName
 from ..ledger import commit
 from ..session import Lease, Session
@@ -337,7 +338,7 @@ class _Insert(Struct, kw_only=True):
             return []
         dialect, query = self.dialect, self.lease.session.query
         source = self.staged.name if self.staged.is_numbered else self._numbered()
-        part = None if dialect.facts.slices else self._named(_PART)
+        part = None if isinstance(dialect.writes, SlicesStaging) else self._named(_PART)
         if part is not None:
             self._execute(dialect.tables.create_staging(part, self.staged.own_columns(), numbered=True))
         number = dialect.naming.quote(SEQUENCE)
@@ -383,10 +384,11 @@ class _Insert(Struct, kw_only=True):
         return table
 
     def _copied(self, source: TableName, part: TableName | None, some: _Range) -> TableName:
-        """Return a table of some of the records."""
+        """Return a table of some of the records: a name for them, or `part` with copies of them."""
         last = some.first + some.num_rows - 1
-        if part is None:
+        if isinstance(self.dialect.writes, SlicesStaging):
             return self.dialect.writes.slice(source, some.first, last)
+        assert part is not None
         self._execute(self.dialect.writes.empty(Table(name=part)))
         self._execute(self.dialect.writes.insert_range(part, source, self.staged.own_columns(), some.first, last))
         return part

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError
 from ...values import replace
+from ..dialect.comparing import ComparingWrites
 from ..identifiers import CONVERTED_SUFFIX, TableName
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
@@ -281,7 +282,9 @@ class Replace(Strategy):
         count = 0
         if by_key is not None or (is_unique and context.rejected is None):
             dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, key)
-        if not is_unique or by_key == dialect.writes.replace_changed or is_checked_first:
+        # `replace_changed` inserts what is not there as it is: two records of a key would both be inserted.
+        inserts_all = by_key not in (None, dialect.writes.replace_in_place)
+        if not is_unique or inserts_all or is_checked_first:
             count = self._reject_repeated_keys(staged, key)
 
         def statements(source: TableName) -> Sequence[str]:
@@ -322,8 +325,9 @@ class Replace(Strategy):
             return self.context.dialect.writes.replace_in_place
         # Records are rejected by what the table's index refuses, which would not see those that are skipped.
         is_rejecting = self.context.rejected is not None and not self.context.dialect.facts.arrival
-        if key and table.triggers and self.context.dialect.facts.compares and not is_rejecting:
-            return self.context.dialect.writes.replace_changed
+        writes = self.context.dialect.writes
+        if key and table.triggers and isinstance(writes, ComparingWrites) and not is_rejecting:
+            return writes.replace_changed
         return None
 
 

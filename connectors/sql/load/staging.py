@@ -10,6 +10,7 @@ from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod, WriteDisposition
 from ...values import replace
 from ..actions import Action
+from ..dialect.write_statements import SlicesStaging
 from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
@@ -22,11 +23,12 @@ def planned_staging(context: LoadContext) -> StagingTable:
     planned, load = context.columns.planned(), context.load
     is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
     is_by_age = load.write_disposition is WriteDisposition.REPLACE_RANGE and bool(load.stream.latest_by)
+    slices = load.stream.max_rejected is not None and isinstance(context.dialect.writes, SlicesStaging)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
         types={name: wire.type for name, (_, wire) in planned.items()},
         columns={name: column for name, (column, _) in planned.items()},
-        is_numbered=is_merge or is_by_age or (load.stream.max_rejected is not None and context.dialect.facts.slices),
+        is_numbered=is_merge or is_by_age or slices,
     )
 
 

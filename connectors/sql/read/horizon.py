@@ -78,7 +78,7 @@ def wait(
 
 
 def begin_of_oldest(moment: datetime, kind: pa.DataType, newest: Values) -> Values:
-    """Return the begin of the oldest that still runs in the column's type, or the newest values if they are older."""
+    """Return when the oldest running transaction began, in the column's type; the newest values if they are older."""
     value = moment.date() if pa.types.is_date(kind) else None
     oldest = pa.scalar(value, kind) if value else pc.cast(pa.scalar(moment, pa.timestamp("us", kind.tz)), kind)
     return newest if is_above((oldest,), newest[:1]) else (oldest,)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import pyarrow as pa
 
@@ -59,7 +59,7 @@ class ReadSession(Session, Protocol):
 
 
 class SqlSource(ABC):
-    """Source over `ReadSession`s; each stream is one SELECT."""
+    """Source over sessions of a database; each stream is one SELECT."""
 
     #: Name of the connector, for errors.
     connector: ClassVar[str]
@@ -82,8 +82,8 @@ class SqlSource(ABC):
 
     # ------------------------------------------------------------ a subclass's
     @abstractmethod
-    def connect(self) -> ReadSession:
-        """Open a connection for reading."""
+    def connect(self) -> Session:
+        """Open a connection for reading: a `ReadSession`, unless the source has `_batches` of its own."""
 
     @abstractmethod
     def identity(self) -> str:
@@ -370,12 +370,13 @@ class SqlSource(ABC):
 
     def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
         """Yield the records of a stream that is read as a whole, in the lease's transaction."""
-        if wire != "arrow":
-            yield from self.blocks(lease, stream, wire)
-        else:
-            bad: list[RejectedRecord] = []
-            changed: list[Stream] = []
-            yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
+        blocks = self.blocks(lease, stream, wire)
+        if blocks is not None:
+            yield from blocks
+            return
+        bad: list[RejectedRecord] = []
+        changed: list[Stream] = []
+        yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
 
     def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
         """Look at all numbers of some columns, in the lease's transaction; default: nobody can, they stay texts."""
@@ -385,9 +386,9 @@ class SqlSource(ABC):
         """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
         return True
 
-    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block]:
-        """Yield a stream in another wire format than "arrow", if the source offers one."""
-        raise NotImplementedError(wire)
+    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
+        """Return a stream in a wire format of the source's own; None (default): it is read as Arrow batches."""
+        return None
 
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
         """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
@@ -413,7 +414,7 @@ class SqlSource(ABC):
             self.begin_read(lease, stream)
             if wire != "arrow":
                 self.agree(lease, stream, wire)
-                yield from self.blocks(lease, stream, wire)
+                yield from self.read_leased(lease, stream, wire)
                 return
             bad: list[RejectedRecord] = []
             changed: list[Stream] = []
@@ -458,8 +459,7 @@ class SqlSource(ABC):
 
     def rows(self, lease: Lease, sql: str) -> Iterator[pa.RecordBatch]:
         """Stream a result."""
-        session: ReadSession = lease.session  # type: ignore[assignment]  # `connect` makes no others
-        yield from session.fetch(sql)
+        yield from cast("ReadSession", lease.session).fetch(sql)
 
     def _batches(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,31 @@ class Pair(Struct):
 
 
 def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
+    found: dict[tuple[str, str], Pair] = {}
+    jobs, apart = _jobs(project, found, path)
+    apart += _schedules(project, jobs, found)
+    extractors, loaders = names_of(project, "extractors"), names_of(project, "loaders")
+    if not found and len(loaders) == 1:
+        for extractor in extractors:
+            name = f"{identifier(extractor)}_to_{identifier(loaders[0])}"
+            found[extractor, loaders[0]] = Pair(extractor, loaders[0], name)
+    if not found:
+        raise ConfigError(
+            "no job and no schedule runs an extractor with a loader, and there is not exactly one loader: "
+            "nothing says which extractor and loader belong together",
+            path=str(path),
+        )
+    pairs = list(found.values())
+    pairs[0].notes += apart + _unused(project, found)
+    return pairs
+
+
+def _jobs(
+    project: Mapping[str, Any], found: dict[tuple[str, str], Pair], path: Path
+) -> tuple[dict[str, list[Pair]], list[str]]:
+    """Add the pairs of the jobs to `found`; return each job's, and what jobs without a pair do."""
     extractors, loaders = names_of(project, "extractors"), names_of(project, "loaders")
     mappings = _mappings(project)
-    found: dict[tuple[str, str], Pair] = {}
     jobs: dict[str, list[Pair]] = {}
     mapped: list[str] = []
     unknown: list[str] = []
@@ -67,6 +89,12 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
         if jobs[name]:
             jobs[name][0].notes += before
         apart += [] if jobs[name] else before
+    _refuse_between(mapped, unknown, path)
+    return jobs, apart
+
+
+def _refuse_between(mapped: Sequence[str], unknown: Sequence[str], path: Path) -> None:
+    """Raise for what stands between an extractor and its loader: mappers, and words that nothing explains."""
     if mapped:
         raise ConfigError(
             f"mappers change records on their way, and nothing here stands for them, so that columns meant to be "
@@ -78,11 +106,18 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
         )
     if unknown:
         raise ConfigError(
-            f"what stands between an extractor and its loader is no loader and no mapping of this file: "
+            "between extractor and loader, a job names what is neither a loader nor a mapping of this file: "
             f"{', '.join(unknown)}",
             path=str(path),
             key="jobs",
         )
+
+
+def _schedules(
+    project: Mapping[str, Any], jobs: Mapping[str, Sequence[Pair]], found: dict[tuple[str, str], Pair]
+) -> list[str]:
+    """Add the pairs of the schedules to `found`, and to all when they run; return what schedules of dbt alone do."""
+    apart: list[str] = []
     for schedule in entries_of(project.get("schedules")):
         scheduled = list(jobs.get(str(schedule.get("job", "")), ()))
         transform = schedule.get("transform")
@@ -95,19 +130,7 @@ def pairs_of(project: Mapping[str, Any], path: Path) -> list[Pair]:
                 scheduled[-1].dbt.append("run")
         for pair in scheduled:
             pair.comments += _schedule(schedule)
-    if not found and len(loaders) == 1:
-        for extractor in extractors:
-            name = f"{identifier(extractor)}_to_{identifier(loaders[0])}"
-            found[extractor, loaders[0]] = Pair(extractor, loaders[0], name)
-    if not found:
-        raise ConfigError(
-            "no job and no schedule runs an extractor with a loader, and there is not exactly one loader: "
-            "nothing says which extractor and loader belong together",
-            path=str(path),
-        )
-    pairs = list(found.values())
-    pairs[0].notes += apart + _unused(project, found)
-    return pairs
+    return apart
 
 
 def _unused(project: Mapping[str, Any], pairs: Collection[tuple[str, str]]) -> list[str]:

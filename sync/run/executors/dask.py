@@ -67,7 +67,7 @@ class DaskEngine:
         self._workers: dict[str, int] = {}
         #: Addresses of machines whose workers may run streams; None: all. A worker that starts again has another port.
         self._allowed: list[str] | None = None
-        #: Calls that have not ended, by key: the workers that may run them, and what gives them up.
+        #: Key of a call that has not ended -> the workers that may run it, and the function that gives it up.
         self._calls: dict[str, tuple[frozenset[str], Callable[[], None]]] = {}
         self._is_registered = False
         self._answered(self._count_workers)

@@ -21,11 +21,12 @@ class Reference(Struct, frozen=True, kw_only=True):
     attempt: int
     #: Groups, to be run one after another; the streams of a group are those that one read yields together.
     groups: tuple[tuple[str, ...], ...]
-    #: Of the claim in the run store: who finds another one there does nothing. Empty: the group stays in this process.
+    #: Nonce of the claim in the run store: a worker that finds another one there does nothing. Empty: the groups stay
+    #: in this process.
     nonce: str = ""
     #: How many workers have died in this attempt while they ran these streams.
     losses: int = 0
-    #: Of a range of the one stream that it names: its number. The nonce is that of the range. None: it is no range.
+    #: Number of a range of the stream, the only one that it names; the nonce is the range's. None: whole streams.
     place: int | None = None
 
     @property

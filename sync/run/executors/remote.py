@@ -241,7 +241,7 @@ class Remote:
             self._notify()
 
     def _look_after(self, flight: Flight, member: RemoteStream, *, is_alive: bool) -> None:
-        """Decide whether to go on waiting for a stream that is open, but for those that no worker has."""
+        """Take over an open stream whose worker will not end it; one without a worker only if it is to stop."""
         answer = flight.answer or {}
         if member.due_end is not None:
             self._take_over(flight, member, member.due_end.error)

@@ -18,10 +18,11 @@ from ...store.model import FAILURE, SUCCESS, UNCLAIMED, LostRun, PipelineRun
 from ..executors.opening import with_executor
 from ..lease import Lease
 from ..notebook import default_progress
-from ..pipeline import Order, Runner, as_of_run
+from ..pipeline import as_of_run
 from ..progress import Progress
 from ..recovery.leftovers import close_left_streams
 from ..results import RunResult, StreamResults
+from ..runner import Order, Runner
 from .recorded import recorded_results
 
 #: Seconds between two looks whether tasks still run.

@@ -18,10 +18,11 @@ from ..executors.opening import with_executor
 from ..lease import Lease
 from ..notebook import default_progress
 from ..ordered import carries_out, is_latest, ordered_run, patterns_of_unfinished
-from ..pipeline import Order, Runner, loaded_with
+from ..pipeline import loaded_with
 from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
+from ..runner import Order, Runner
 
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
@@ -196,8 +197,7 @@ def _check(session: Session, plan: Plan) -> None:
         name = pipeline.source.connector if role == "source" else pipeline.destination.connector
         raise pipeline.error(
             (role, "connector"),
-            "a task for each stream is a process for each, and what "
-            f"{name!r} has is one process's at a time: {way_out}",
+            f"a task for each stream is a process for each, and only one process at a time can use {name!r}: {way_out}",
         )
     if not session.destination.has_ledger:
         raise pipeline.error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -113,3 +114,8 @@ def wait_until_hanging(folder: Path) -> None:
 def names(folder: Path) -> set[str]:
     """Everything below a folder, as relative paths."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def documents(text: str) -> list[dict[str, Any]]:
+    """Return the JSON documents of an output, one a line."""
+    return [json.loads(line) for line in text.splitlines()]

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from syncblocks.sync.cli.console import Console
-from syncblocks.sync.cli.errors import describe
 from syncblocks.sync.cli.logs import _Handler
-from syncblocks.sync.errors import StoreUnreachable
-from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
-from tests.file_limit import file_limit
-from tests.sync.cli.cli_pipelines import CUSTOMERS, names, rows, write_callback, write_shop, write_sqlite
-
-
-def documents(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+from tests.sync.cli.cli_pipelines import CUSTOMERS, documents, rows, write_callback, write_shop, write_sqlite
 
 
 def modules_after(folder: Path, *args: str) -> set[str]:
@@ -195,138 +185,6 @@ def test_callbacks_run_inside_the_engine_for_a_debugger(run_cli: RunCLI, tmp_pat
     assert {path.read_text() for path in tmp_path.glob("*.pid")} == {str(os.getpid())}
 
 
-MISTAKES = {
-    "unknown key": ("pipeline: shop", "pipelin: shop", "pipelin"),
-    "unknown connector": ("connector: duckdb", "connector: duckdbb", "duckdb"),
-    "unknown stream": ("stream: orders", "stream: ordesr", "orders"),
-    "unknown column": ("bookmark_properties: [updated_at]", "bookmark_properties: [updated]", "updated_at"),
-    "no bookmark": ("    bookmark_properties: [updated_at]\n", "", "bookmark_properties"),
-    "no source": ("path: data", "path: dta", "dta"),
-    "no callback file": ("pipeline: shop", "callbacks: [{file: nowhere.py}]", "callbacks[0].file"),
-    "unresolved": ("path: data", "path: \"{{ env_var('NOT_SET_ANYWHERE') }}\"", "NOT_SET_ANYWHERE"),
-    "shared table": ("destination_table: fact_orders", "destination_table: customers", "customers"),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_the_file_exits_with_2_and_creates_nothing(run_cli: RunCLI, tmp_path: Path, mistake: str) -> None:
-    right, wrong, named = MISTAKES[mistake]
-    file = write_shop(tmp_path)
-    text = file.read_text()
-    assert right in text
-    file.write_text(text.replace(right, wrong))
-    before = names(tmp_path)
-    done = run_cli(["run", "shop.yaml", "--json"], tmp_path)
-    (document,) = documents(done.stdout)
-    assert (done.returncode, document["type"], document["exit_code"]) == (2, "error", 2)
-    assert document["error"]["code"]
-    assert named in json.dumps(document["error"])
-    assert names(tmp_path) == before
-
-
-@pytest.mark.parametrize("command", ["run", "check", "runs list"])
-def test_a_run_store_that_cannot_be_reached_is_1_and_one_that_is_named_wrong_is_2(
-    run_cli: RunCLI, tmp_path: Path, postgres_url: str, command: str
-) -> None:
-    (tmp_path / "full").write_text("")
-    wrong = postgres_url.rpartition("/")[0] + "/not_there"
-    for store, code in (
-        ("postgresql://me@127.0.0.1:1/db", 1),
-        ("postgresql://me@no-such-host.invalid/db", 1),
-        ("sqlite:///full/store.db", 1 if command == "run" else 0),  # looking makes no store
-        (wrong, 2),
-        (f"{postgres_url}?sslmode=never", 2),
-    ):
-        write_shop(tmp_path, extra=f"store: {json.dumps(store)}\n")
-        done = run_cli(command.split(), tmp_path)
-        assert (store, done.returncode) == (store, code), done.stderr
-
-
-def test_a_run_store_without_room_is_no_mistake_of_the_file(tmp_path: Path) -> None:
-    with file_limit(8192), pytest.raises(StoreUnreachable) as caught:
-        Store.open(f"sqlite:///{tmp_path}/store.db")
-    assert describe(caught.value).exit_code == 1
-
-
-def test_an_error_names_file_line_key_and_the_nearest_match(run_cli: RunCLI, tmp_path: Path) -> None:
-    file = write_shop(tmp_path)
-    file.write_text(file.read_text().replace("stream: orders", "stream: ordesr"))
-    error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
-    assert (error["line"], error["key"], error["nearest"]) == (6, "streams[1].stream", "orders")
-    assert error["path"].endswith("shop.yaml")
-    text = run_cli(["run"], tmp_path).stderr
-    assert "\nerror[" in text
-    assert "shop.yaml:6: streams[1].stream: " in text
-    assert "did you mean 'orders'?" in text
-    assert "Traceback" not in text
-    assert "Traceback" in run_cli(["plan", "--debug"], tmp_path).stderr
-
-
-def test_all_streams_that_the_source_lacks_are_told_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
-    file = write_shop(tmp_path)
-    file.write_text(file.read_text().replace("stream: orders", "stream: ordesr") + "  - stream: custmers\n")
-    error = documents(run_cli(["plan", "--json"], tmp_path).stdout)[0]["error"]
-    assert (error["code"], error["nearest"]) == ("no_stream", "orders")
-    assert [each["message"].split()[0] for each in error["others"]] == ["'custmers'"]
-
-
-def test_mistakes_of_several_streams_have_their_lines_and_nearest_columns(run_cli: RunCLI, tmp_path: Path) -> None:
-    file = write_shop(tmp_path)
-    text = file.read_text().replace(
-        "{stream: customers, key_properties: [id]}", "{stream: customers, key_properties: [idd]}"
-    )
-    file.write_text(text.replace("bookmark_properties: [updated_at]", "bookmark_properties: [update_at]"))
-    said = run_cli(["plan"], tmp_path).stderr
-    assert "2 streams cannot be synced like this" in said
-    assert re.search(r"line 5: stream 'customers': 'idd' is no column .* did you mean 'id'\?", said)
-    assert re.search(r"line 8: stream 'orders': 'update_at' is no column .* did you mean 'updated_at'\?", said)
-
-
-def test_a_stream_behind_the_file_is_told_how_it_is_named(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    for args in (["run", "shop.yaml", "orders"], ["sync", "data", "w.duckdb", "orders"], ["count", "orders"]):
-        done = run_cli(args, tmp_path)
-        assert (done.returncode, "by --stream" in done.stderr) == (2, True)
-    assert "a run is named by --run" in run_cli(["callbacks", "list", "7"], tmp_path).stderr
-
-
-def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_path: Path) -> None:
-    file = write_shop(tmp_path)
-    file.write_text(file.read_text() + "transformers:\n  - rename: {customer_id: id}\n")
-    done = run_cli(["plan"], tmp_path)
-    assert done.returncode == 2
-    assert "shop.yaml:6: streams[1]: " in done.stderr
-    assert "rename gives two columns the name 'id'" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["retry"], "Did you mean 'runs retry'?"),
-        (["reset", "orders"], "Did you mean 'state reset'?"),
-        (["ingest", "--source-uri", "x"], "Did you mean 'sync'?"),
-        (["version"], "Did you mean '--version'?"),
-        (["runs", "status"], "There are: cancel, list, retry, show."),
-        (["run", "--dry-run"], "`syncblocks plan` shows what a run would do."),
-        (["run", "--select", "orders"], "Streams are named by --stream."),
-        (["run", "--concurrency", "many"], "'many' is not a whole number"),
-        (["sync", "csv://data/orders.csv", "x.duckdb"], "did you mean 'csv:data/orders.csv'?"),
-        (["run", "meltano.yml"], "`syncblocks init --from-meltano meltano.yml` writes its pipeline files"),
-        (["run", "other"], "make one with `syncblocks init --from-meltano other/meltano.yml`"),
-        (["run", "metadata.yaml"], "`syncblocks init --from-mage PROJECT` writes its pipeline file"),
-    ],
-)
-def test_words_and_files_of_other_tools_are_answered(
-    run_cli: RunCLI, tmp_path: Path, args: list[str], said: str
-) -> None:
-    (tmp_path / "other").mkdir()
-    for name in ("meltano.yml", "other/meltano.yml"):
-        (tmp_path / name).write_text("version: 1\nplugins: {extractors: [{name: tap-x}]}\n")
-    (tmp_path / "metadata.yaml").write_text("type: integration\nblocks: []\n")
-    done = run_cli(args, tmp_path)
-    assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
-
-
 def test_a_pipeline_is_the_same_by_every_way_to_its_file(run_cli: RunCLI, tmp_path: Path) -> None:
     """The path of a source of files is part of the ledger row: `a/../shop` must not make it another source."""
     write_shop(tmp_path / "shop")
@@ -352,18 +210,6 @@ def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tm
     assert "a pipeline that was only renamed keeps its ledger by `pipeline: shop`" in done.stderr
 
 
-def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    for connector in ("duckdb", "sqlite"):
-        text = "source: {connector: csv, config: {path: data}}\ndestination:\n"
-        text += f"  connector: {connector}\n  config: {{path: data}}\nstreams: [{{stream: orders}}]\n"
-        (tmp_path / "folder.yaml").write_text(text)
-        for command in ("plan", "run"):
-            done = run_cli([command, "folder.yaml"], tmp_path)
-            place = f"folder.yaml:4: destination.config.path: {tmp_path / 'data'} is a folder"
-            assert (done.returncode, place in done.stderr) == (2, True)
-
-
 def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:
     fails = "@transformer\ndef fails(df):\n    return {}['no such thing']\n"
     write_shop(tmp_path, extra="transformers: [{file: fails.py}]\n", files={"fails.py": fails})
@@ -373,25 +219,6 @@ def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunC
         shown = done.stderr if "--json" not in args else "".join(map(str, documents(done.stdout)))
         assert "Traceback" in shown
         assert "return {}['no such thing']" in shown.replace("\\'", "'")
-
-
-def test_looking_creates_nothing(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    before = names(tmp_path)
-    for args in (
-        ["plan"],
-        ["check"],
-        ["discover"],
-        ["preview", "--stream", "orders"],
-        ["count"],
-        ["runs", "list"],
-        ["state", "show"],
-        ["callbacks", "list"],
-        ["callbacks", "retry"],
-    ):
-        done = run_cli(args, tmp_path)
-        assert done.returncode == 0, (args, done.stderr)
-        assert names(tmp_path) == before, args
 
 
 def test_json_is_one_document_even_if_user_code_prints(run_cli: RunCLI, tmp_path: Path) -> None:
@@ -425,19 +252,6 @@ def test_the_file_may_be_left_out_where_there_is_one_pipeline(run_cli: RunCLI, t
     assert "second.yml, shop.yaml" in done.stderr
 
 
-def test_a_folder_without_pipeline_points_to_init(run_cli: RunCLI, tmp_path: Path) -> None:
-    done = run_cli(["run"], tmp_path)
-    assert done.returncode == 2
-    assert "syncblocks init" in done.stderr
-
-
-def test_a_misspelt_file_names_the_nearest(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    done = run_cli(["run", "shpo.yaml"], tmp_path)
-    assert done.returncode == 2
-    assert "did you mean 'shop.yaml'?" in done.stderr
-
-
 def test_paths_count_from_the_pipeline_file_wherever_the_command_is_started(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path / "pipelines")
     done = run_cli(["run", "pipelines/shop.yaml"], tmp_path)
@@ -445,92 +259,11 @@ def test_paths_count_from_the_pipeline_file_wherever_the_command_is_started(run_
     assert {path.name for path in tmp_path.iterdir()} == {"pipelines"}
 
 
-def test_init_writes_a_pipeline_that_runs_at_once(run_cli: RunCLI, tmp_path: Path) -> None:
-    done = run_cli(["init"], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "syncblocks run" in done.stdout
-    assert run_cli(["plan"], tmp_path).stderr == ""
-    first = run_cli(["run"], tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert "success, 2 streams, 6 records" in first.stdout
-    assert "last stream of" in first.stderr
-    assert "success, 2 streams, 3 records" in run_cli(["run"], tmp_path).stdout
-    assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
-
-
-def test_init_never_overwrites(run_cli: RunCLI, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/orders.csv").write_text("mine")
-    done = run_cli(["init"], tmp_path)
-    assert done.returncode == 2
-    assert "data/orders.csv" in done.stderr
-    assert names(tmp_path) == {"data", "data/orders.csv"}
-    assert run_cli(["init", "new/place"], tmp_path).returncode == 0
-    assert (tmp_path / "new/place/pipeline.yaml").exists()
-
-
-def test_discover_shows_columns_types_and_keys(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_sqlite(tmp_path)
-    (stream,) = json.loads(run_cli(["discover", "--json"], tmp_path).stdout)["streams"]
-    assert (stream["stream"], stream["key_properties"]) == ("users", ["id"])
-    assert [(column["name"], column["nullable"]) for column in stream["columns"]] == [("id", False), ("name", False)]
-    done = run_cli(["discover", "--stream", "user"], tmp_path)
-    assert done.returncode == 2
-    assert "did you mean 'users'?" in done.stderr
-
-
 def test_a_sqlite_pipeline_runs(run_cli: RunCLI, tmp_path: Path) -> None:
     write_sqlite(tmp_path)
     done = run_cli(["run"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "select id, name from users order by id") == [(1, "Ada"), (2, "Grace")]
-
-
-def test_preview_shows_records_as_they_would_arrive(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(
-        tmp_path,
-        extra="transformers:\n  - {block: up, file: up.py, streams: [customers], rename: {id: customer_id}}\n",
-        files={
-            "up.py": "@transformer\ndef up(df, stream):\n    return df.assign(name=df['name'].str.upper(), at=stream)\n"
-        },
-    )
-    found = json.loads(run_cli(["preview", "--stream", "customers", "--limit", "1", "--json"], tmp_path).stdout)
-    assert found["records"] == [{"customer_id": 1, "name": "ADA", "at": "customers"}]
-    assert [column["name"] for column in found["columns"]] == ["customer_id", "name", "at"]
-    text = run_cli(["preview", "--stream", "customers"], tmp_path).stdout
-    assert "GRACE" in text
-    assert not (tmp_path / "warehouse.duckdb").exists()
-
-
-def test_preview_shows_control_characters_and_sends_none_to_the_terminal(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path, files={"data/customers.csv": "id,name\n1,\x1b[31mred\n"})
-    text = run_cli(["preview", "--stream", "customers"], tmp_path).stdout
-    assert "\x1b" not in text
-    assert "\\x1b[31mred" in text
-
-
-def test_count_compares_both_sides(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    before = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]
-    assert [(stream["source"], stream["destination"]) for stream in before] == [(2, None), (3, None)]
-    run_cli(["run"], tmp_path)
-    with (tmp_path / "data/customers.csv").open("a") as file:
-        file.write("3,Linus\n")
-    after = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]
-    assert [(stream["source"], stream["destination"]) for stream in after] == [(3, 2), (3, 3)]
-
-
-def test_plan_says_where_each_stream_starts_and_what_changes(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    run_cli(["run"], tmp_path)
-    (tmp_path / "data/orders.csv").write_text("id,customer_id,updated_at,note\n9,1,2024-02-01T00:00:00,hi\n")
-    planned = {
-        stream["stream"]: stream for stream in json.loads(run_cli(["plan", "--json"], tmp_path).stdout)["streams"]
-    }
-    assert planned["orders"]["bookmark"] == {"updated_at": "2024-01-03T09:15:00"}
-    assert planned["orders"]["changes"] == ["add column note"]
-    assert planned["customers"]["changes"] == ["replace table"]
-    assert "add column note" in run_cli(["plan"], tmp_path).stdout
 
 
 def test_secrets_are_masked_in_every_output(run_cli: RunCLI, tmp_path: Path) -> None:
@@ -580,41 +313,11 @@ def test_help_that_nobody_reads_is_no_error(tmp_path: Path, args: list[str], com
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_missing_folder_is_the_mistake_of_the_block_that_names_it(run_cli: RunCLI, tmp_path: Path) -> None:
-    path = write_shop(tmp_path)
-    path.write_text(path.read_text().replace("path: data", "path: dta"))
-    done = run_cli(["plan"], tmp_path)
-    assert done.returncode == 2
-    assert "source.config.path" in done.stderr
-
-
-def test_an_empty_file_is_said_to_be_empty(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path, files={"data/customers.csv": ""})
-    done = run_cli(["plan"], tmp_path)
-    assert done.returncode == 2
-    assert "is it empty?" in done.stderr
-
-
 def test_without_a_command_the_help_is_shown_and_nothing_else(run_cli: RunCLI, tmp_path: Path) -> None:
     done = run_cli([], tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: syncblocks")
     assert "..." not in done.stderr.partition("Commands:")[2]  # no sentence is cut off
-
-
-def test_preview_and_debug_show_where_a_function_failed(run_cli: RunCLI, tmp_path: Path) -> None:
-    text = "@transformer\ndef clean(df):\n    return df.assign(x=df['nme'])\n"
-    extra = "transformers:\n  - {file: clean.py, streams: [customers]}\n"
-    write_shop(tmp_path, extra=extra, files={"clean.py": text})
-    done = run_cli(["preview", "shop.yaml", "--stream", "customers"], tmp_path)
-    assert done.returncode == 1
-    assert f"KeyError: 'nme', at {tmp_path}/clean.py:3: return df.assign(x=df['nme']); did you mean 'name'? The" in (
-        done.stderr
-    )
-    assert "The columns are: id, name" in done.stderr
-    assert "bug of" not in done.stderr
-    for command in (["preview", "shop.yaml", "--stream", "customers"], ["run"]):
-        assert "Traceback" in run_cli([*command, "--debug"], tmp_path).stderr
 
 
 def test_a_failure_is_said_once_with_what_to_do_about_it(run_cli: RunCLI, tmp_path: Path) -> None:
@@ -654,72 +357,6 @@ def test_a_run_says_at_once_what_it_does_and_at_its_end_how_long_it_took(run_cli
     assert "reading the catalog" in done.stderr.splitlines()[0]
     assert done.stdout.splitlines()[-1].startswith("shop: run 1: success, 2 streams, 5 records, ")
     assert done.stdout.splitlines()[-1].endswith(" s")
-
-
-def test_preview_without_a_stream_shows_the_only_one_or_lists_them(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    done = run_cli(["preview"], tmp_path)
-    assert (done.returncode, "There are: customers, orders" in done.stderr) == (2, True), done.stderr
-    (tmp_path / "data" / "orders.csv").unlink()
-    (tmp_path / "shop.yaml").write_text(
-        (tmp_path / "shop.yaml").read_text().partition("streams:")[0] + "streams: [{stream: '*'}]\n"
-    )
-    assert "Ada" in run_cli(["preview"], tmp_path).stdout
-
-
-def test_a_difference_names_the_repair(run_cli: RunCLI, tmp_path: Path) -> None:
-    write_shop(tmp_path)
-    run_cli(["run"], tmp_path)
-    (tmp_path / "data/customers.csv").write_text(CUSTOMERS.replace("Ada", "Eva"))
-    done = run_cli(["verify"], tmp_path)
-    assert (done.returncode, done.stdout.count("`syncblocks verify --repair`")) == (1, 1), done.stdout
-    assert "--repair" not in run_cli(["verify", "--stream", "orders"], tmp_path).stdout
-
-
-def test_a_difference_of_a_range_names_what_mends_it(run_cli: RunCLI, tmp_path: Path) -> None:
-    range_of_ids = "  - {stream: customers, key_properties: [id], write_disposition: replace_range, range_column: id}"
-    file = write_shop(tmp_path)
-    file.write_text(file.read_text().partition("streams:")[0] + f"streams:\n{range_of_ids}\n")
-    run_cli(["run"], tmp_path)
-    (tmp_path / "data/customers.csv").write_text(CUSTOMERS.replace("Ada", "Eva"))
-    done = run_cli(["verify"], tmp_path)
-    assert "next: customers: a run writes the records of each id that it reads anew" in done.stdout, done.stdout
-    assert "--repair" not in done.stdout
-
-
-def test_plan_says_what_becomes_of_files_and_objects(run_cli: RunCLI, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/events.jsonl").write_text('{"id": 1, "a": {"b": 1}}\n')
-    document = {
-        "source": {"connector": "jsonl", "config": {"path": "in"}, "nested": {"flatten": 2}},
-        "destination": {"connector": "csv", "config": {"path": "out", "partition_by": ["id"], "file_records": 1000}},
-        "streams": [{"stream": "*"}],
-    }
-    (tmp_path / "files.yaml").write_text(json.dumps(document))
-    done = run_cli(["plan", "files.yaml"], tmp_path)
-    shown = done.stdout
-    assert done.returncode == 0, done.stderr
-    assert "the destination's files: a folder for each id (`partition_by`); at most 1,000 records in each" in shown, (
-        shown
-    )
-    assert "events: the values of objects are columns, down to 2 levels" in shown
-    found = json.loads(run_cli(["plan", "files.yaml", "--json"], tmp_path).stdout.splitlines()[-1])
-    assert found["files"] == {"partition_by": ["id"], "file_records": 1000}
-    assert found["streams"][0]["nested"] == 2
-
-
-@pytest.mark.parametrize(
-    "written", ["write_disposition: history", "write_disposition: replace_range, range_column: name"]
-)
-def test_what_a_run_alone_mends_is_told_of_no_repair(written: str, run_cli: RunCLI, tmp_path: Path) -> None:
-    file = write_sqlite(tmp_path)
-    file.write_text(file.read_text().replace("stream: users", f"stream: users, {written}"))
-    assert run_cli(["run"], tmp_path).returncode == 0
-    with closing(sqlite3.connect(tmp_path / "crm.sqlite")) as crm, crm:
-        crm.execute("insert into users values (3, 'Linus')")
-    done = run_cli(["verify"], tmp_path)
-    assert (done.returncode, "--repair" in done.stdout) == (1, False), done.stdout
-    assert "next: users: " in done.stdout
 
 
 def test_a_tag_chooses_streams_in_every_command_that_takes_streams(run_cli: RunCLI, tmp_path: Path) -> None:

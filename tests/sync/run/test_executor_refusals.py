@@ -51,7 +51,7 @@ def refusal(folder: Path, **more: Any) -> str:
         ({"store": "postgresql://me:hush-hush@db/x"}, ("store", "executor", "a secret is written in the file")),
         (
             {"destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}},
-            ("destination.connector", "executor", "'duckdb'", "one process's at a time", "executor: threads"),
+            ("destination.connector", "executor", "'duckdb'", "only one process at a time", "executor: threads"),
         ),
         (
             {"source": {"connector": "memory", "config": {"database": "here"}}},

@@ -465,7 +465,7 @@ def test_a_server_that_does_not_answer_yet_is_asked_again_as_often_as_retries_sa
                 listener.listen()
                 threading.Thread(target=late.serve, daemon=True).start()
 
-    monkeypatch.setattr("syncblocks.sync.run.pipeline.ASK_AGAIN_S", ())
+    monkeypatch.setattr("syncblocks.sync.run.runner.ASK_AGAIN_S", ())
     bench.seed("a", 1)
     bench.document["destination"] = {"connector": "postgres", "config": {"url": late.url}}
     bench.document |= {"retries": retries, "retry_delay_s": 0.01}

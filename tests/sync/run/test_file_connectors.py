@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks import load_pipeline, run_pipeline
+from syncblocks.callbacks.loader import load_file
 from syncblocks.connectors.registry import connector_class, settings_model
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.session import open_session
@@ -128,3 +129,30 @@ def test_a_class_that_cannot_be_made_is_an_error_of_that_class(tmp_path: Path, m
     )
     with pytest.raises(ConfigError, match=rf"class Made\(config, folder\) cannot be made: {said}"):
         open_session(load_pipeline(tmp_path / "p.yaml"))
+
+
+def test_a_connector_does_not_get_the_helpers_of_a_callback_file_that_loads_at_the_same_time(tmp_path: Path) -> None:
+    for folder in ("callbacks", "connectors"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "helper_of_both.py").write_text(f"NAME = {folder!r}\n")
+    (tmp_path / "connectors" / "mine.py").write_text(
+        "import helper_of_both\nclass Mine:\n    helper = helper_of_both.NAME\n"
+    )
+    alerts = tmp_path / "callbacks" / "alerts.py"
+    alerts.write_text(
+        "import threading\n"
+        "from pathlib import Path\n"
+        "import helper_of_both\n"
+        "from syncblocks.connectors.file_classes import class_of_file\n"
+        "found = []\n"
+        f"loading = lambda: found.append(class_of_file('mine.py:Mine', Path({str(tmp_path / 'connectors')!r})))\n"
+        "other = threading.Thread(target=loading)\n"
+        "other.start()\n"
+        "other.join(0.2)  # it waits until this file is executed\n"
+        "@callback\n"
+        "def tell(**kwargs):\n"
+        "    other.join()\n"
+        "    return found[0].helper\n"
+    )
+    (tell,) = load_file(alerts).functions
+    assert tell.function() == "connectors"

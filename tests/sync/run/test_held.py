@@ -350,7 +350,10 @@ def test_as_many_tasks_run_at_once_as_the_file_allows(bench: HeldBench) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}}, "'duckdb' has is one process's"),
+        (
+            {"destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}},
+            "only one process at a time can use 'duckdb'",
+        ),
         ({"source": {"connector": "singer", "config": {"command": "tap"}}}, "one process's|together|tap"),
     ],
 )

@@ -36,7 +36,7 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
     budget: Budget
     #: Its recorded streams by name.
     then: Mapping[str, StreamPlan]
-    #: With which a few streams are planned again; None: only all of them are.
+    #: What is needed to plan a few of the streams again; None: they can be planned all together only.
     part: Part | None
 
     @property

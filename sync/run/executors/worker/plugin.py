@@ -1,4 +1,4 @@
-"""What runs in a Dask worker besides the streams: the plugin that brings the code, and short questions."""
+"""What runs in a Dask worker beside streams: the plugin that brings the code, and functions that look at a worker."""
 
 from __future__ import annotations
 

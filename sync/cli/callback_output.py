@@ -1,4 +1,4 @@
-"""What all progress displays say of a callback's call."""
+"""What a callback has printed, and the message about a call that failed, as every progress display shows them."""
 
 from __future__ import annotations
 
