@@ -59,7 +59,7 @@ BY_NAME = {
 }
 
 #: Files that may change `sys.modules`.
-CHANGES_MODULES = {"callbacks/loader.py", "callbacks/mage.py", "connectors/file_classes.py"}
+CHANGES_MODULES = {"callbacks/loader.py", "callbacks/mage.py", "connectors/file_classes.py", "syncblocks/user_files.py"}
 
 #: One file a driver may import another project's private modules.
 PRIVATE = {"connectors/mysql/results.py", "connectors/postgres/adbc_driver.py"}
@@ -149,6 +149,7 @@ RULES: dict[str, Callable[[str, ast.AST], Iterator[Found]]] = {
 def product_trees() -> dict[str, ast.AST]:
     """Return the syntax tree of each file, by its path from the root."""
     paths = [path for top in ("callbacks", "connectors", "sync") for path in sorted((ROOT / top).rglob("*.py"))]
+    paths += sorted((ROOT / "syncblocks").glob("*.py"))
     return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
