@@ -23,7 +23,26 @@ _OPTIONS = {
     "write_disposition": "--mode",
     "bookmark_properties": "--incremental",
     "key_properties": "--key",
+    "destination_table": "--destination-table",
 }
+
+
+class _Modes(click.Choice[str]):
+    """The dispositions; a word of other tools is answered with ours."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the disposition."""
+        if value not in self.choices:
+            from ..config.other_words import value_of_others
+
+            ours = value_of_others(("write_disposition",), value)
+            if value.lower() == "incremental":
+                self.fail("--incremental COLUMN reads only what is new, in place of a mode.", param, ctx)
+            if ours in self.choices:
+                self.fail(f"{value!r}; did you mean {ours!r}?", param, ctx)
+            if ours:
+                self.fail(f"{value!r} is `write_disposition: {ours}` of a pipeline file.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
@@ -33,13 +52,14 @@ _OPTIONS = {
     "--mode",
     "--write-disposition",
     "write_disposition",
-    type=click.Choice(["append", "replace", "merge", "history"]),
+    type=_Modes(["append", "replace", "merge", "history"]),
     help="How tables are written; default: replace, with --incremental merge by keys, else append.",
 )
 @click.option(
     "--incremental", multiple=True, metavar="COLUMN", help="Read only what is new, by a column that only grows."
 )
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
+@click.option("--destination-table", metavar="TABLE", help="Table to write, of one stream; may name a schema.")
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.argument("places", nargs=-1, metavar="SRC DST")
@@ -50,6 +70,7 @@ def sync_command(
     write_disposition: str | None,
     incremental: tuple[str, ...],
     keys: tuple[str, ...],
+    destination_table: str | None,
     save: Path | None,
     yes: bool,
 ) -> int:
@@ -77,9 +98,10 @@ def sync_command(
         write_disposition=write_disposition,
         incremental=incremental,
         keys=keys,
+        destination_table=destination_table,
     )
     console.hide(quick.pipeline.secret_values)
-    _show_plan(console, quick, has_streams=bool(streams))
+    _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
     is_asked = not yes and not console.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if is_asked and not click.confirm("Run it?", default=True):
         console.echo("nothing was run or written")
@@ -90,7 +112,7 @@ def sync_command(
     return execute(console, quick.pipeline, inline_callbacks=False)
 
 
-def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
+def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination_table: str | None) -> None:
     from ..errors import ConfigError
     from ..plan.checks import SharedTable
     from ..session.inspection import existing_store, opened
@@ -101,6 +123,11 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
         with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:
             plan: Plan = make_plan(session, store)
     except SharedTable as error:
+        if destination_table:
+            raise ConfigError(
+                f"{destination_table} is one table, and the source has several streams: name one of them with --stream",
+                key="--destination-table",
+            ) from error
         if not quick.file:
             raise
         folder = f"{quick.pipeline.destination.connector}:folder"

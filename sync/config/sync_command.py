@@ -50,6 +50,7 @@ def quick_pipeline(
     write_disposition: str | None = None,
     incremental: Sequence[str] = (),
     keys: Sequence[str] = (),
+    destination_table: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Quick:
     """Return a pipeline from one place to another; writes nothing and connects to nothing.
@@ -64,6 +65,7 @@ def quick_pipeline(
         write_disposition: for all streams.
         incremental: bookmark_properties; empty: FULL_TABLE.
         keys: key_properties; empty: the source's keys.
+        destination_table: the table of the one stream; None: named after the stream.
         environ: environment variables; default: the process's.
 
     Raises:
@@ -80,6 +82,10 @@ def quick_pipeline(
         options["key_properties"] = list(keys)
     if write_disposition:
         options["write_disposition"] = write_disposition
+    if destination_table:
+        options["destination_table"] = destination_table
+    if right.table and destination_table:
+        raise ConfigError(f"{destination} is one file, and its name the table's", key="--destination-table")
     if right.table:
         _refuse_in_one_file(destination, incremental, write_disposition)
         options["destination_table"] = right.table

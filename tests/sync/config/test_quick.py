@@ -260,6 +260,20 @@ def test_options_are_written_down(run_cli: RunCLI, folder: Path) -> None:
     assert run_cli(["run", "sub/p.yaml"], folder).returncode == 0
 
 
+def test_a_table_may_have_another_name(run_cli: RunCLI, folder: Path) -> None:
+    args = ["sync", "shop", "w.duckdb", "--stream", "orders", "--destination-table", "raw.sales"]
+    done = run_cli(args, folder)
+    assert done.returncode == 0, done.stderr
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        assert connection.sql("from raw.sales").fetchall() == [(1, 2.5)]
+    for args, said in (
+        (["shop", "x.duckdb"], "name one of them with --stream"),
+        (["shop", "x.csv", "--stream", "orders"], "is one file"),
+    ):
+        done = run_cli(["sync", *args, "--destination-table", "raw.sales"], folder)
+        assert (done.returncode, "--destination-table: " in done.stderr, said in done.stderr) == (2, True, True)
+
+
 def test_a_mistake_writes_nothing(run_cli: RunCLI, folder: Path) -> None:
     before = {path.name for path in folder.iterdir()}
     for args in (["shop", "w.duckdb", "--stream", "nothing"], ["shop", "w.duckdb", "--incremental", "at"], ["shop"]):
