@@ -60,6 +60,11 @@ class _Modes(click.Choice[str]):
 )
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
 @click.option("--destination-table", metavar="TABLE", help="Table to write, of one stream; may name a schema.")
+@click.option(
+    "--on-lossy",
+    type=click.Choice(["fail", "cast", "text"]),
+    help="Columns that the destination cannot keep exactly; default: fail.",
+)
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.argument("places", nargs=-1, metavar="SRC DST")
@@ -71,6 +76,7 @@ def sync_command(
     incremental: tuple[str, ...],
     keys: tuple[str, ...],
     destination_table: str | None,
+    on_lossy: str | None,
     save: Path | None,
     yes: bool,
 ) -> int:
@@ -99,6 +105,7 @@ def sync_command(
         incremental=incremental,
         keys=keys,
         destination_table=destination_table,
+        on_lossy=on_lossy,
     )
     console.hide(quick.pipeline.secret_values)
     _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
@@ -142,6 +149,9 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination
         # There is no such file yet: what was typed is what has to be mended.
         error.path = error.line = None
         error.key = _typed(error.key or "", has_streams=has_streams)
+        for each in (error, *error.others):
+            in_command = each.message.replace("`on_lossy: text` in this stream", "--on-lossy text")
+            each.message = in_command.replace("`on_lossy: cast`", "--on-lossy cast")
         raise
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ def quick_pipeline(
     incremental: Sequence[str] = (),
     keys: Sequence[str] = (),
     destination_table: str | None = None,
+    on_lossy: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Quick:
     """Return a pipeline from one place to another; writes nothing and connects to nothing.
@@ -66,11 +68,13 @@ def quick_pipeline(
         incremental: bookmark_properties; empty: FULL_TABLE.
         keys: key_properties; empty: the source's keys.
         destination_table: the table of the one stream; None: named after the stream.
+        on_lossy: of the pipeline.
         environ: environment variables; default: the process's.
 
     Raises:
         ConfigError: something cannot be inferred, or the file exists with other content.
     """
+    _refuse_queries(source, streams)
     known = os.environ if environ is None else environ
     left = infer(source, "source", folder, known)
     right = infer(destination, "destination", folder, {**known, **left.environment})
@@ -93,6 +97,7 @@ def quick_pipeline(
         "pipeline": path.stem,
         "source": _block(left, folder, path),
         "destination": _block(right, folder, path),
+        **({"on_lossy": on_lossy} if on_lossy else {}),
         "streams": [{"stream": each, **options} for each in streams or ("*",)],
     }
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
@@ -132,6 +137,13 @@ def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
     if "path" in config and path.parent.resolve() != folder.resolve() and "://" not in config["path"]:
         config["path"] = str(resolve_path(config["path"], folder))
     return {"connector": endpoint.connector, "config": config}
+
+
+def _refuse_queries(source: str, streams: Sequence[str]) -> None:
+    """Refuse a SELECT, which other tools take in the place of a stream."""
+    for key, text in (("SRC", source), *(("--stream", stream) for stream in streams)):
+        if re.match(r"query:|\s*(select|with)\s", text, re.IGNORECASE):
+            raise ConfigError("a query is `query` of a stream in a pipeline file, not of this command", key=key)
 
 
 def _refuse_in_one_file(place: str, incremental: Sequence[str], write_disposition: str | None) -> None:

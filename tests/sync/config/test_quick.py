@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -119,6 +120,8 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("postgres://u:p@w3rd@x/y@db", "source", "%40"),
         ("postgres://db/x?password=w3rd", "source", "env:NAME"),
         ("s3://key:w3rd@bucket/x.csv", "source", "storage_options"),
+        ("-", "source", "standard input is not read: write it to a file"),
+        ("warehouse", "destination", "a file (x.csv, x.jsonl, x.parquet, x.duckdb, x.db)"),
         ("out.json", "destination", "x.jsonl"),
         ("json:out", "destination", "x.jsonl"),
         ("https://host/x.parquet?X-Amz-Signature=w3rd", "source", "storage_options"),
@@ -272,6 +275,34 @@ def test_a_table_may_have_another_name(run_cli: RunCLI, folder: Path) -> None:
     ):
         done = run_cli(["sync", *args, "--destination-table", "raw.sales"], folder)
         assert (done.returncode, "--destination-table: " in done.stderr, said in done.stderr) == (2, True, True)
+
+
+def test_what_the_destination_cannot_keep_is_decided_on_the_command_line(run_cli: RunCLI, folder: Path) -> None:
+    """There is no file yet in which `on_lossy` could be said."""
+    moments = pa.array([1_700_000_000_123_456_789], pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table({"at": moments}), folder / "t.parquet")
+    done = run_cli(["sync", "t.parquet", "w.duckdb"], folder)
+    assert (done.returncode, "say --on-lossy text" in done.stderr) == (2, True), done.stderr
+    assert "in this stream" not in done.stderr
+    done = run_cli(["sync", "t.parquet", "w.duckdb", "--on-lossy", "text"], folder)
+    assert done.returncode == 0, done.stderr
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        ((text,),) = connection.sql("from t").fetchall()
+    assert text.startswith("2023-11-14T22:13:20.123456789")
+    assert run_cli(["run"], folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["shop", "w.duckdb", "--stream", "query:select 1"],
+        ["shop", "w.duckdb", "--stream", "SELECT * from orders"],
+        ["select * from orders", "w.duckdb"],
+    ],
+)
+def test_a_query_in_a_command_is_told_where_it_belongs(run_cli: RunCLI, folder: Path, args: list[str]) -> None:
+    done = run_cli(["sync", *args], folder)
+    assert (done.returncode, "a query is `query` of a stream in a pipeline file" in done.stderr) == (2, True)
 
 
 def test_a_mistake_writes_nothing(run_cli: RunCLI, folder: Path) -> None:
