@@ -171,7 +171,22 @@ _OF_PIPELINE = {
     "logging": "`syncblocks run --debug`",
 }
 
-_OF_BLOCK = {
+#: Keys of Mage's blocks that each block of ours does without.
+_OF_MAGE = {
+    "uuid": "`block`",
+    "language": _NOTHING,
+    "color": _NOTHING,
+    "executor_type": _NOTHING,
+    "executor_config": _NOTHING,
+    "has_callback": _NOTHING,
+    "all_upstream_blocks_executed": _NOTHING,
+    "downstream_blocks": "nothing: leave it out; blocks run in the order of the file",
+    "upstream_blocks": "nothing: leave it out; blocks run in the order of the file",
+    "callback_blocks": "`callbacks` of the pipeline, whose `on` names the block",
+    "retry_config": "`retries` and `retry_delay_s` of the pipeline",
+}
+
+_OF_BLOCK = _OF_MAGE | {
     "type": "`connector`",
     "name": "`connector`; the block's own name is `block`",
     "credentials": "`config`",
@@ -281,7 +296,12 @@ def value_of_others(loc: Loc, word: str | None) -> str | None:
     return _VALUES.get(str(loc[-1]), {}).get((word or "").lower())
 
 
-_OF_CALLBACK = {
+_OF_CALLBACK = _OF_MAGE | {
+    "type": _NOTHING,
+    "webhook_url": "`webhook: {url: ...}`",
+    "on_success": "`status: [success]`",
+    "on_failure": "`status: [failure]`",
+    "retry_config": "`attempts`",
     "name": "`block`",
     "path": "`file`",
     "python": "`file`",
@@ -302,7 +322,9 @@ _OF_CALLBACK = {
     "retries": "`attempts`",
 }
 
-_OF_TRANSFORMER = {
+_OF_TRANSFORMER = _OF_MAGE | {
+    "type": _NOTHING,
+    "upstream_blocks": "nothing: leave it out; transformers run in the order of the list",
     "name": "`block`",
     "path": "`file`",
     "python": "`file`",
