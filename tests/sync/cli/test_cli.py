@@ -366,6 +366,16 @@ def test_words_and_files_of_other_tools_are_answered(
     assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["discover", "run"])
+@pytest.mark.parametrize("place", ["postgresql://u:w3rd@db/crm", "env:CRM_URL", "shop.db", "shop.duckdb"])
+def test_a_place_is_no_pipeline_file(run_cli: RunCLI, tmp_path: Path, command: str, place: str) -> None:
+    """The URL was shown as a path that is not there, with its password."""
+    (tmp_path / "shop.db").write_bytes(b"SQLite format 3\0\xff")
+    done = run_cli([command, place], tmp_path)
+    said = "FILE: is a place of data, not a pipeline file: `syncblocks sync SRC DST` shows its streams"
+    assert (done.returncode, said in done.stderr or done.stderr, "w3rd" in done.stderr) == (2, True, False)
+
+
 def test_a_pipeline_is_the_same_by_every_way_to_its_file(run_cli: RunCLI, tmp_path: Path) -> None:
     """The path of a source of files is part of the ledger row: `a/../shop` must not make it another source."""
     write_shop(tmp_path / "shop")
