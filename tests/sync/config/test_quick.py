@@ -292,6 +292,19 @@ def test_what_the_destination_cannot_keep_is_decided_on_the_command_line(run_cli
     assert run_cli(["run"], folder).returncode == 0
 
 
+def test_a_table_of_another_program_is_replaced_by_an_option(run_cli: RunCLI, folder: Path) -> None:
+    """There is no file yet in which `write_disposition` could be said, and none that `state adopt` could read."""
+    with duckdb.connect(str(folder / "named.db")) as connection:
+        connection.execute("create table orders as select 7 as id")
+    args = ["sync", "shop", "named.db", "--stream", "orders"]
+    done = run_cli(args, folder)
+    ways = "--mode replace replaces it, or give another table by --destination-table"
+    assert (done.returncode, ways in done.stderr, "state adopt" in done.stderr) == (2, True, False), done.stderr
+    assert run_cli([*args, "--mode", "replace"], folder).returncode == 0
+    with duckdb.connect(str(folder / "named.db"), read_only=True) as connection:
+        assert connection.sql("from orders").fetchall() == [(1, 2.5)]
+
+
 @pytest.mark.parametrize(
     "args",
     [
