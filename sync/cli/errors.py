@@ -26,6 +26,9 @@ _TABLE = "Did you mean '--destination-table'?"
 _KEY = "Did you mean '--key'?"
 _BOOKMARK = "Did you mean '--incremental'?"
 _MODE = "Did you mean '--mode'?"
+_SCHEMA = (
+    "Of one stream, `--destination-table SCHEMA.TABLE`; of all, `schema` of the destination's `config` in the file."
+)
 _CONCURRENCY = "Did you mean '--concurrency'?"
 
 #: Options of other tools -> what to say instead.
@@ -67,6 +70,12 @@ _OTHER_OPTIONS_OF_SYNC = {
     "--update-key": _BOOKMARK,
     "--incremental-strategy": _MODE,
     "--strategy": _MODE,
+    "--append": _MODE,
+    "--replace": _MODE,
+    "--replication-method": _BOOKMARK,
+    "--schema": _SCHEMA,
+    "--dest-schema": _SCHEMA,
+    "--dataset-name": _SCHEMA,
     "--full-refresh": "A table is replaced by default; of a file, `syncblocks run FILE --full-refresh`.",
     "--interval-start": "`syncblocks run FILE --interval-start` has it, with the file that `sync` writes.",
     "--interval-end": "`syncblocks run FILE --interval-end` has it, with the file that `sync` writes.",

@@ -45,7 +45,8 @@ class _Modes(click.Choice[str]):
         if value not in self.choices:
             from ..config.other_words import value_of_others
 
-            ours = value_of_others(("write_disposition",), value)
+            is_other_case = value.lower() in self.choices
+            ours = value.lower() if is_other_case else value_of_others(("write_disposition",), value)
             if value.lower() == "incremental":
                 self.fail("--incremental COLUMN reads only what is new, in place of a mode.", param, ctx)
             if ours in self.choices:
