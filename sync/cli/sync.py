@@ -33,7 +33,7 @@ _WAYS = (
     (r"`on_lossy: cast`", "--on-lossy cast"),
     (r"`syncblocks state adopt [^`]*` takes it over with its records, ", ""),
     (r"`write_disposition: replace` in this stream", "--mode replace"),
-    (r"another `destination_table`", "another table by --destination-table"),
+    (r"give another `destination_table`", "give another table by --destination-table"),
 )
 
 
@@ -163,6 +163,8 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination
         for each in (error, *error.others):
             for in_file, in_command in _WAYS:
                 each.message = re.sub(in_file, in_command, each.message)
+            if quick.file:  # its name is the table's
+                each.message = each.message.replace("give another table by --destination-table", "name another file")
         raise
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})

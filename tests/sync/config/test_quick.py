@@ -206,7 +206,7 @@ def test_other_places_of_the_same_names_get_a_file_of_their_own(run_cli: RunCLI,
         (["shop", "out.csv"], "--stream"),
         (["shop/orders.csv", "out.csv", "--incremental", "id"], "leave out --incremental"),
         (["shop/orders.csv", "out.csv", "--mode", "append"], "csv:folder"),
-        (["shop/orders.csv", "taken.csv"], "write_disposition: replace"),
+        (["shop/orders.csv", "taken.csv"], "--mode replace replaces it, or name another file"),
     ],
 )
 def test_a_file_as_destination_takes_one_whole_stream(
@@ -218,6 +218,9 @@ def test_a_file_as_destination_takes_one_whole_stream(
     assert (done.returncode, hint in done.stderr) == (2, True), done.stderr
     assert {path.name for path in folder.iterdir()} == before
     assert (folder / "taken.csv").read_text() == "mine\n1\n"
+    if "taken.csv" in args:
+        assert run_cli(["sync", *args, "--mode", "replace"], folder).returncode == 0
+        assert (folder / "taken.csv").read_text() == "id,total\n1,2.5\n"
 
 
 def test_a_file_is_compressed_by_its_name_and_a_folder_stays_one(run_cli: RunCLI, folder: Path) -> None:
