@@ -31,23 +31,36 @@ FILE_SCHEMES = frozenset(
 
 #: What other tools call a setting -> what it is called here.
 _OTHER_WORDS = {
-    "database": "dbname",
-    "db": "dbname",
-    "hostname": "host",
-    "server": "host",
-    "username": "user",
-    "passwd": "password",
-    "connection_string": "url",
-    "connection_url": "url",
-    "dsn": "url",
-    "uri": "url",
-    "file": "path",
-    "filename": "path",
-    "folder": "path",
-    "directory": "path",
-    "bucket": "path",
-    "separator": "delimiter",
-    "sep": "delimiter",
+    "database": ("dbname", "path"),
+    "db": ("dbname", "database", "path"),
+    "dbname": ("database", "path"),
+    "hostname": ("host",),
+    "server": ("host",),
+    "username": ("user",),
+    "passwd": ("password",),
+    "connection_string": ("url",),
+    "connection_url": ("url",),
+    "sqlalchemy_url": ("url",),
+    "credentials": ("url",),
+    "dsn": ("url",),
+    "uri": ("url",),
+    "instance": ("path",),
+    "file": ("path",),
+    "file_path": ("path",),
+    "filename": ("path",),
+    "folder": ("path",),
+    "directory": ("path",),
+    "destination_path": ("path",),
+    "bucket": ("path",),
+    "bucket_url": ("path",),
+    "files": ("streams",),
+    "file_glob": ("streams",),
+    "jsonpath": ("records",),
+    "jmespath": ("records",),
+    "default_target_schema": ("schema",),
+    "dataset_name": ("schema",),
+    "separator": ("delimiter",),
+    "sep": ("delimiter",),
 }
 
 
@@ -89,7 +102,9 @@ def _place(error: ErrorDetails, config: Mapping[str, Any]) -> tuple[int | str, .
 
 def _mistake(error: ErrorDetails, known: Sequence[str], connector: str) -> ConnectorConfigError:
     key = ".".join(str(part) for part in error["loc"])
-    reason = error["msg"].removeprefix("Value error, ")
+    reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if error["type"] == "missing":
+        reason = "is required"
     message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
     if error["type"] == "extra_forbidden":
         message = f"config of connector {connector!r} has no key {key!r}{choice(key, known)}"
@@ -106,8 +121,8 @@ def choice(word: str, known: Iterable[str]) -> str:
 def _near(word: str, known: Sequence[str]) -> str | None:
     import difflib
 
-    other = _OTHER_WORDS.get(word.lower())
-    return other if other in known else next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    other = next((each for each in _OTHER_WORDS.get(word.lower(), ()) if each in known), None)
+    return other or next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
 
 
 def resolve_path(path: str, folder: Path) -> Path:

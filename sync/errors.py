@@ -136,8 +136,8 @@ class PipelineFailed(SyncError):
     code: ClassVar[str] = "pipeline_failed"
 
 
-def nearest_match(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word most similar to `word`, ignoring case; None if none is similar."""
+def nearest_match(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known word most similar to `word`, ignoring case; None if none is as similar as `cutoff` (0 to 1)."""
     import difflib  # here: most runs do not need it
 
     by_lower: dict[str, str] = {}
@@ -146,5 +146,5 @@ def nearest_match(word: str, known: Iterable[str]) -> str | None:
     # A long text (a file pasted as a name) is not a misspelling, and comparing it takes seconds.
     if len(word) > 200:
         return None
-    matches = difflib.get_close_matches(word.lower(), list(by_lower)[:1000], n=1)
+    matches = difflib.get_close_matches(word.lower(), list(by_lower)[:1000], n=1, cutoff=cutoff)
     return by_lower[matches[0]] if matches else None

@@ -41,28 +41,40 @@ COMMANDS = {
 
 #: Commands of other tools, and of a group that is left out -> the command.
 _OTHER_WORDS = {
+    "add": "init",
     "adopt": "state adopt",
     "cancel": "runs cancel",
+    "config": "check",
+    "conns": "check",
     "copy": "sync",
+    "el": "sync",
     "elt": "sync",
     "help": "--help",
     "history": "runs list",
+    "info": "state show",
     "ingest": "sync",
+    "invoke": "run",
     "list": "runs list",
     "load": "sync",
     "logs": "runs show",
+    "pipeline": "state show",
     "replay": "callbacks replay",
     "replicate": "sync",
     "reset": "state reset",
     "retry": "runs retry",
     "rewind": "state rewind",
+    "select": "discover",
     "show": "runs show",
     "status": "runs show",
+    "start": "run",
     "streams": "discover",
     "test": "callbacks test",
     "validate": "check",
     "version": "--version",
 }
+
+#: The same of commands in a group.
+_OTHER_WORDS_IN = {"state": {"clear": "reset", "edit": "set", "get": "show", "list": "show", "ls": "show"}}
 
 
 class Group(click.Group):
@@ -77,7 +89,8 @@ class Group(click.Group):
             known = self.list_commands(ctx)
             import difflib
 
-            other = _OTHER_WORDS.get(name) if ctx.parent is None else None
+            words = _OTHER_WORDS if ctx.parent is None else _OTHER_WORDS_IN.get(self.name or "", {})
+            other = words.get(name)
             near = [other] if other else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {name!r}.{hint} There are: {', '.join(known)}.", ctx)

@@ -19,22 +19,74 @@ NOTHING_RAN = 2
 INTERRUPTED = 130
 
 
+_STREAMS = "Streams are named by --stream."
+_FILE = "The pipeline file has no option before it: `syncblocks run FILE`."
+_PLACES = "Both places have no option before them: `syncblocks sync SRC DST`."
+_TABLE = "Did you mean '--destination-table'?"
+_KEY = "Did you mean '--key'?"
+_BOOKMARK = "Did you mean '--incremental'?"
+_MODE = "Did you mean '--mode'?"
+_SCHEMA = (
+    "Of one stream, `--destination-table SCHEMA.TABLE`; of all, `schema` of the destination's `config` in the file."
+)
+_CONCURRENCY = "Did you mean '--concurrency'?"
+
 #: Options of other tools -> what to say instead.
 _OTHER_OPTIONS = {
     "--dry-run": "`syncblocks plan` shows what a run would do.",
     "-n": "`syncblocks plan` shows what a run would do.",
-    "--select": "Streams are named by --stream.",
-    "--table": "Streams are named by --stream.",
-    "--tables": "Streams are named by --stream.",
+    "--select": _STREAMS,
+    "--streams": _STREAMS,
+    "--source-table": _STREAMS,
+    "--src-stream": _STREAMS,
+    "--table": _STREAMS,
+    "--tables": _STREAMS,
     "--verbose": "--debug shows more.",
     "-v": "--debug shows more.",
     "-y": "Did you mean '--yes'?",
-    "--config": "The pipeline file has no option before it: `syncblocks run FILE`.",
-    "-c": "The pipeline file has no option before it: `syncblocks run FILE`.",
-    "-f": "The pipeline file has no option before it: `syncblocks run FILE`.",
-    "--file": "The pipeline file has no option before it: `syncblocks run FILE`.",
-    "--source-uri": "Both places have no option before them: `syncblocks sync SRC DST`.",
-    "--src-conn": "Both places have no option before them: `syncblocks sync SRC DST`.",
+    "--config": _FILE,
+    "-c": _FILE,
+    "-f": _FILE,
+    "-r": _FILE,
+    "--file": _FILE,
+    "--replication": _FILE,
+    "--source-uri": _PLACES,
+    "--dest-uri": _PLACES,
+    "--src-conn": _PLACES,
+    "--tgt-conn": _PLACES,
+    "--threads": _CONCURRENCY,
+    "--workers": _CONCURRENCY,
+    "--log-level": "--debug shows more.",
+}
+
+#: The same of `sync`, in whose file the rest can be said.
+_OTHER_OPTIONS_OF_SYNC = {
+    "--dest-table": _TABLE,
+    "--target-table": _TABLE,
+    "--tgt-object": _TABLE,
+    "--primary-key": _KEY,
+    "--cursor": _BOOKMARK,
+    "--incremental-key": _BOOKMARK,
+    "--update-key": _BOOKMARK,
+    "--incremental-strategy": _MODE,
+    "--strategy": _MODE,
+    "--append": _MODE,
+    "--replace": _MODE,
+    "--replication-method": _BOOKMARK,
+    "--schema": _SCHEMA,
+    "--dest-schema": _SCHEMA,
+    "--dataset-name": _SCHEMA,
+    "--full-refresh": "A table is replaced by default; of a file, `syncblocks run FILE --full-refresh`.",
+    "--interval-start": "`syncblocks run FILE --interval-start` has it, with the file that `sync` writes.",
+    "--interval-end": "`syncblocks run FILE --interval-end` has it, with the file that `sync` writes.",
+    "--columns": "Say `types` of the stream in the file that `sync` writes.",
+    "--sql-exclude-columns": "Say `columns` of the stream in the file that `sync` writes.",
+    "--limit": "Say `limit` of the stream in the file that `sync` writes.",
+    "--sql-limit": "Say `limit` of the stream in the file that `sync` writes.",
+    "--query": "Say `query` of the stream in the file that `sync` writes.",
+    "--where": "Say `where` of the stream in the file that `sync` writes.",
+    "--src-options": "Say it in `config` of `source` in the file that `sync` writes.",
+    "--tgt-options": "Say it in `config` of `destination` in the file that `sync` writes.",
 }
 
 
@@ -96,11 +148,20 @@ def _usage(error: click.ClickException) -> Problem:
         return Problem(code="usage", message="a command is missing", exit_code=NOTHING_RAN, text=error.format_message())
     hint = "" if context is None else f"Try '{context.command_path} --help'."
     message = error.format_message().replace("valid integer range", "whole number")
-    if isinstance(error, NoSuchOption) and (other := _OTHER_OPTIONS.get(error.option_name)):
+    if isinstance(error, NoSuchOption) and (other := _other_option(error.option_name, context)):
         message = f"No such option {error.option_name!r}. {other}"
-    if "extra argument" in message and context is not None and _takes_streams(context):
-        hint = f"{_expanded(context) or 'Streams are named by --stream.'} {hint}"
+    if "extra argument" in message and "(target-" in message:
+        hint = f"Tap and target are `connector: singer` of a pipeline file: `syncblocks init` writes one. {hint}"
+    elif "extra argument" in message and context is not None and _takes_streams(context):
+        hint = f"{_expanded(context) or _STREAMS} {hint}"
     return _problem("usage", message, NOTHING_RAN, hint=hint)
+
+
+def _other_option(name: str, context: click.Context | None) -> str:
+    """Return what to say of an option of other tools; empty: it is none."""
+    if context is not None and context.command.name == "sync" and name in _OTHER_OPTIONS_OF_SYNC:
+        return _OTHER_OPTIONS_OF_SYNC[name]
+    return _OTHER_OPTIONS.get(name, "")
 
 
 def _takes_streams(context: click.Context | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from ..config import Pipeline
 
 __all__ = ["SUFFIXES", "file_words", "find_file", "pipeline_files"]
+
+#: A URL, of which a path keeps one slash, the variable of one, or the file of a database.
+_PLACE = re.compile(r"^(?:[A-Za-z][\w+.-]+:/|env:)|\.(?:db|duckdb|sqlite|sqlite3)$")
 
 
 def find_file(file: Path | None) -> Path:
@@ -24,6 +28,11 @@ def find_file(file: Path | None) -> Path:
     from ..errors import ConfigError, nearest_match
 
     current_folder()
+    if file is not None and _PLACE.search(str(file)):
+        raise ConfigError(
+            "is a place of data, not a pipeline file: `syncblocks sync SRC DST` shows its streams, and writes the file",
+            key="FILE",
+        )
     if file is not None and not file.is_dir():
         if not file.exists() and (file.parent.is_dir()):
             there = [path.name for path in yaml_files(file.parent)]

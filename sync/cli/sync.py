@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,36 @@ _OPTIONS = {
     "write_disposition": "--mode",
     "bookmark_properties": "--incremental",
     "key_properties": "--key",
+    "destination_table": "--destination-table",
 }
+
+#: What a message of the plan tells to write in a file -> the option that says it, where there is no file yet.
+_WAYS = (
+    (r"`on_lossy: text` in this stream", "--on-lossy text"),
+    (r"`on_lossy: cast`", "--on-lossy cast"),
+    (r"`syncblocks state adopt [^`]*` takes it over with its records, ", ""),
+    (r"`write_disposition: replace` in this stream", "--mode replace"),
+    (r"give another `destination_table`", "give another table by --destination-table"),
+)
+
+
+class _Modes(click.Choice[str]):
+    """The dispositions; a word of other tools is answered with ours."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the disposition."""
+        if value not in self.choices:
+            from ..config.other_words import value_of_others
+
+            is_other_case = value.lower() in self.choices
+            ours = value.lower() if is_other_case else value_of_others(("write_disposition",), value)
+            if value.lower() == "incremental":
+                self.fail("--incremental COLUMN reads only what is new, in place of a mode.", param, ctx)
+            if ours in self.choices:
+                self.fail(f"{value!r}; did you mean {ours!r}?", param, ctx)
+            if ours:
+                self.fail(f"{value!r} is `write_disposition: {ours}` of a pipeline file.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.command("sync", short_help="Sync SRC into DST; no pipeline file needed.")
@@ -34,13 +64,19 @@ _OPTIONS = {
     "--mode",
     "--write-disposition",
     "write_disposition",
-    type=click.Choice(["append", "replace", "merge", "history"]),
+    type=_Modes(["append", "replace", "merge", "history"]),
     help="How tables are written; default: replace, with --incremental merge by keys, else append.",
 )
 @click.option(
     "--incremental", multiple=True, metavar="COLUMN", help="Read only what is new, by a column that only grows."
 )
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
+@click.option("--destination-table", metavar="TABLE", help="Table to write, of one stream; may name a schema.")
+@click.option(
+    "--on-lossy",
+    type=click.Choice(["fail", "cast", "text"]),
+    help="Columns that the destination cannot keep exactly; default: fail.",
+)
 @click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The file to write.")
 @click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
 @click.argument("places", nargs=-1, metavar="SRC DST", shell_complete=complete_paths)
@@ -51,6 +87,8 @@ def sync_command(
     write_disposition: str | None,
     incremental: tuple[str, ...],
     keys: tuple[str, ...],
+    destination_table: str | None,
+    on_lossy: str | None,
     save: Path | None,
     yes: bool,
 ) -> int:
@@ -78,9 +116,11 @@ def sync_command(
         write_disposition=write_disposition,
         incremental=incremental,
         keys=keys,
+        destination_table=destination_table,
+        on_lossy=on_lossy,
     )
     console.hide(quick.pipeline.secret_values)
-    _show_plan(console, quick, has_streams=bool(streams))
+    _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
     is_asked = not yes and not console.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if is_asked and not click.confirm("Run it?", default=True):
         console.echo("nothing was run or written")
@@ -91,7 +131,7 @@ def sync_command(
     return execute(console, quick.pipeline, inline_callbacks=False)
 
 
-def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
+def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination_table: str | None) -> None:
     from ..errors import ConfigError
     from ..plan.checks import SharedTable
     from ..session.inspection import existing_store, opened
@@ -102,6 +142,11 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
         with opened(quick.pipeline) as session, existing_store(quick.pipeline) as store:
             plan: Plan = make_plan(session, store)
     except SharedTable as error:
+        if destination_table:
+            raise ConfigError(
+                f"{destination_table} is one table, and the source has several streams: name one of them with --stream",
+                key="--destination-table",
+            ) from error
         if not quick.file:
             raise
         folder = f"{quick.pipeline.destination.connector}:folder"
@@ -116,6 +161,11 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool) -> None:
         # There is no such file yet: what was typed is what has to be mended.
         error.path = error.line = None
         error.key = _typed(error.key or "", has_streams=has_streams)
+        for each in (error, *error.others):
+            for in_file, in_command in _WAYS:
+                each.message = re.sub(in_file, in_command, each.message)
+            if quick.file:  # its name is the table's
+                each.message = each.message.replace("give another table by --destination-table", "name another file")
         raise
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})

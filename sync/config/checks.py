@@ -15,6 +15,7 @@ from .blocks import RESERVED_PARENTS, StreamEntry
 from .globs import exact_name, glob_matches, is_glob
 from .masks import HASH
 from .other_systems import way_to
+from .other_words import table_of_others
 from .pipeline import Pipeline
 from .yaml_document import Loc
 
@@ -153,6 +154,8 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
             if entry.stream in queries:
                 report((*loc, "query"), "another entry has a query of this name: give this stream another name")
             queries.add(entry.stream)
+        if entry.destination_table is not None and (ours := table_of_others(entry.destination_table)):
+            report((*loc, "destination_table"), ours)
         if entry.replication_method == "LOG_BASED":
             report(
                 (*loc, "replication_method"),

@@ -70,11 +70,15 @@ _CREDENTIALS = re.compile(r"(://[^/@?#\s]*?:)([^/?#\s]*)(@)")
 _SECRET_PARAMETER = re.compile(
     r"[?&;](?:[\w-]*(?:passw|pwd|secret|token|credential|signature)[\w-]*|sig|key)=", re.IGNORECASE
 )
-_FORMS = (
-    "postgresql://..., mysql://..., mariadb://..., a file (x.csv, x.parquet, x.jsonl, x.json, x.arrow, x.duckdb, "
-    "x.db), a folder or glob of such files, env:NAME for a URL in an environment variable, or connector:path such as "
-    "parquet:out"
-)
+_FORMS_OF_SERVERS = "postgresql://..., mysql://..., mariadb://..."
+_FORMS_OF_ALL = "env:NAME for a URL in an environment variable, or connector:path such as parquet:out"
+#: Role -> what a place may be.
+_FORMS = {
+    "source": f"{_FORMS_OF_SERVERS}, a file (x.csv, x.parquet, x.jsonl, x.json, x.arrow, x.duckdb, x.db), a folder or "
+    f"glob of such files, {_FORMS_OF_ALL}",
+    "destination": f"{_FORMS_OF_SERVERS}, a file (x.csv, x.jsonl, x.parquet, x.duckdb, x.db), a folder of such files, "
+    f"{_FORMS_OF_ALL}",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +237,9 @@ def _path(text: str, role: str, key: str, folder: Path) -> Endpoint:
             hint = " Of a workbook, save the sheet as CSV."
         if role == "source" and (archives := _archives(path, text)):
             hint = f" For archives say what is in them, such as csv:{_shown(archives)}."
-        message = f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS}.{hint}"
+        if text == "-":
+            raise ConfigError("standard input is not read: write it to a file", key=key)
+        message = f"{_shown(text)!r}: {is_there}its kind is unknown. Known are: {_FORMS[role]}.{hint}"
         raise ConfigError(message if near is None else message.removesuffix("."), key=key, nearest=near)
     if role == "source" and not is_glob and not path.exists():
         near = nearest_match(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])

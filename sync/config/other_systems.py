@@ -27,6 +27,24 @@ _URLS = {
 _ONLY_READ = ("bigquery", "clickhouse", "clickhousedb", "databricks", "druid", "trino")
 
 
+#: Places of files, for which other tools have one connector.
+_FILES = frozenset(["filesystem", "file", "files", "local", "s3", "gcs", "gs", "azure", "azure_blob_storage", "sftp"])
+
+_FILES_WAY = {
+    "source": "write that of the files' format, such as `connector: csv`, with `path: data` or `path: s3://BUCKET/FOLDER`",
+    "destination": "write that of the format, such as `connector: parquet`, with `path: out` or `path: s3://BUCKET/FOLDER`",
+}
+
+#: Services for which other tools have a connector.
+_SERVICES = frozenset(
+    [
+        *("airtable", "amplitude", "api", "asana", "facebook_ads", "freshdesk", "github", "gitlab", "google_ads"),
+        *("google_analytics", "google_sheets", "hubspot", "intercom", "jira", "kafka", "mixpanel", "mongodb", "notion"),
+        *("rest_api", "salesforce", "sendgrid", "shopify", "slack", "stripe", "twitter_ads", "zendesk", "zoom"),
+    ]
+)
+
+
 def package_of(dialect: str) -> str:
     """Return the package that a dialect of SQLAlchemy comes with; empty: it is not known."""
     from syncblocks.connectors.sqlalchemy.settings import PACKAGES
@@ -46,6 +64,17 @@ def way_to(system: str, role: str) -> str:
         return ""
     if name.startswith(("tap-", "target-")):
         return f"write `connector: singer` with `config: {{{'pip' if role == 'source' else 'target'}: {name}}}`"
+    if name in _FILES:
+        return _FILES_WAY[role]
+    if name in ("excel", "xlsx", "xls"):
+        return "save the sheet as CSV, and write `connector: csv`"
+    if name in ("sql_database", "sql", "database", "db"):
+        return "write that of the database, such as `connector: postgres`, else `connector: sqlalchemy` with a URL"
+    if name in _SERVICES:
+        of_it = "NAME" if name in ("api", "rest_api") else name.replace("_", "-")
+        plugin = f"pip: tap-{of_it}" if role == "source" else f"target: target-{of_it}"
+        kind = "tap" if role == "source" else "target"
+        return f"write `connector: singer` with `config: {{{plugin}}}`, if there is such a Singer {kind}"
     dialect = _DIALECTS.get(name, name)
     package = package_of(dialect)
     if not package:

@@ -50,6 +50,9 @@ _EXPECTED = {
 }
 #: Marks of pydantic for the members of a union, such as `int | float`.
 _MEMBERS = ("int", "float")
+#: A word is a misspelling of one of other tools only if it is as similar: `files` is no `filter`.
+_SIMILAR = 0.8
+
 _LIMITS = {
     "greater_than": ("more than", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -71,6 +74,8 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
         return {"loc": loc, "message": "is required"}
     if kind == "literal_error":
         value = _value_at(values, loc)
+        if isinstance(value, dict | list):
+            return {"loc": loc, "message": f"must be {context['expected']}, not {describe(value)}"}
         allowed = [text.strip().strip("'") for text in str(context["expected"]).replace(" or ", ",").split(",")]
         word = value if isinstance(value, str) else None
         nearest = value_of_others(loc, word)
@@ -96,20 +101,30 @@ def _unknown(loc: Loc) -> dict[str, Any]:
     is_block = loc[:-1] in (("source",), ("destination",))
     if _nearest_key(loc) is None:
         # In a block a word near theirs is rather a setting of the connector: `dbname`, not a misspelt `name`.
-        other = word if word in theirs or is_block else nearest_match(word, theirs)
+        other = word if word in theirs or is_block else nearest_match(word, theirs, _SIMILAR)
         if other is not None and other in theirs:
             return {"loc": loc, "message": f"unknown key; `{other}` of other tools is here {theirs[other]}"}
         if is_block:
             hint = "settings of the connector go into `config`: `config: {" + word + ": ...}`"
             return {"loc": loc, "message": f"unknown key; {hint}"}
+        if _is_of_stream(loc):
+            return {"loc": loc, "message": "unknown key; it belongs into an entry of `streams`"}
+        if loc[:1] == ("streams",) and loc[2:-1] == ("columns",):
+            types = f"`types: {{{word}: ...}}`"
+            return {"loc": loc, "message": f"unknown key; a column's type is said by {types} of the stream"}
     return {"loc": loc, "message": "unknown key", "allowed": known, "word": word}
 
 
 def _nearest_key(loc: Loc) -> str | None:
     """Return the known key that an unknown one may be a misspelling of; None for a word of other tools."""
-    if loc[-1] in words_of_others(loc[:-1]):
+    if loc[-1] in words_of_others(loc[:-1]) or _is_of_stream(loc):
         return None
     return nearest_match(str(loc[-1]), known_keys(loc[:-1]))
+
+
+def _is_of_stream(loc: Loc) -> bool:
+    """Tell whether an unknown key of the pipeline is one of its streams."""
+    return len(loc) == 1 and loc[0] in StreamEntry.model_fields
 
 
 def _meant_key(loc: Loc) -> str | None:

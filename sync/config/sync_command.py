@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ def quick_pipeline(
     write_disposition: str | None = None,
     incremental: Sequence[str] = (),
     keys: Sequence[str] = (),
+    destination_table: str | None = None,
+    on_lossy: str | None = None,
 ) -> Quick:
     """Return a pipeline from one place to another; writes nothing and connects to nothing.
 
@@ -63,10 +66,13 @@ def quick_pipeline(
         write_disposition: for all streams.
         incremental: bookmark_properties; empty: FULL_TABLE.
         keys: key_properties; empty: the source's keys.
+        destination_table: the table of the one stream; None: named after the stream.
+        on_lossy: of the pipeline.
 
     Raises:
         ConfigError: something cannot be inferred, or the file exists with other content.
     """
+    _refuse_queries(source, streams)
     known = os.environ
     left = infer(source, "source", folder, known)
     right = infer(destination, "destination", folder, {**known, **left.environment})
@@ -78,6 +84,10 @@ def quick_pipeline(
         options["key_properties"] = list(keys)
     if write_disposition:
         options["write_disposition"] = write_disposition
+    if destination_table:
+        options["destination_table"] = destination_table
+    if right.table and destination_table:
+        raise ConfigError(f"{destination} is one file, and its name the table's", key="--destination-table")
     if right.table:
         _refuse_in_one_file(destination, incremental, write_disposition)
         options["destination_table"] = right.table
@@ -85,6 +95,7 @@ def quick_pipeline(
         "pipeline": path.stem,
         "source": _block(left, folder, path),
         "destination": _block(right, folder, path),
+        **({"on_lossy": on_lossy} if on_lossy else {}),
         "streams": [{"stream": each, **options} for each in streams or ("*",)],
     }
     body = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
@@ -124,6 +135,13 @@ def _block(endpoint: Endpoint, folder: Path, path: Path) -> dict[str, Any]:
     if "path" in config and path.parent.resolve() != folder.resolve() and "://" not in config["path"]:
         config["path"] = str(resolve_path(config["path"], folder))
     return {"connector": endpoint.connector, "config": config}
+
+
+def _refuse_queries(source: str, streams: Sequence[str]) -> None:
+    """Refuse a SELECT, which other tools take in the place of a stream."""
+    for key, text in (("SRC", source), *(("--stream", stream) for stream in streams)):
+        if re.match(r"query:|\s*(select|with)\s", text, re.IGNORECASE):
+            raise ConfigError("a query is `query` of a stream in a pipeline file, not of this command", key=key)
 
 
 def _refuse_in_one_file(place: str, incremental: Sequence[str], write_disposition: str | None) -> None:

@@ -10,10 +10,20 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
+from syncblocks.connectors.arrow.said import is_readable
 from syncblocks.connectors.arrow.type_names import type_text, yaml_text
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
-from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, TableRecords, TableState, WriteDisposition
+from syncblocks.connectors.stream import (
+    DECIDED,
+    GUESSED,
+    SAID,
+    LedgerRow,
+    ReplicationMethod,
+    TableRecords,
+    TableState,
+    WriteDisposition,
+)
 from syncblocks.connectors.values import replace
 
 from ..errors import StateError
@@ -118,13 +128,21 @@ def _unfit(planned: PlannedStream) -> str:
     if not planned.mapping.refusals:
         return ""
     types = list[str]()
+    arriving = dict(zip(planned.mapping.declared.schema.names, planned.selected.stream.schema, strict=False))
     for column in planned.mapping.columns:
-        kept, schema = column.kept, planned.table.schema
+        kept, schema, own = column.kept, planned.table.schema, arriving.get(column.name)
         if kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
-            types += [f"{yaml_text(column.name)}: {_type_text(schema.field(kept.column).type)}"]
+            kind = schema.field(kept.column).type
+            if own is None or _is_of_text(own) or is_readable(own.type, kind):
+                types += [f"{yaml_text(column.name)}: {_type_text(kind)}"]
     reasons = "; ".join(planned.mapping.refusals)
     line = f"; or copy into the stream's entry under `streams`: types: {{{', '.join(types)}}}" if types else ""
     return f"stream {planned.name!r} does not fit table {planned.key.destination_table!r}: {reasons}{line}"
+
+
+def _is_of_text(field: pa.Field) -> bool:
+    """Tell whether a column is read from texts, which `types` may take for anything."""
+    return not {GUESSED, DECIDED, SAID}.isdisjoint(field.metadata or {})
 
 
 def _type_text(kind: pa.DataType) -> str:

@@ -134,6 +134,43 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["run", "meltano.yml"], "`syncblocks init --from-meltano meltano.yml` writes its pipeline files"),
         (["run", "other"], "make one with `syncblocks init --from-meltano other/meltano.yml`"),
         (["run", "metadata.yaml"], "`syncblocks init --from-mage PROJECT` writes its pipeline file"),
+        (["run", "pipelines/shop/metadata.yaml"], "`syncblocks init --from-mage .` writes its pipeline file"),
+        (["run", "project.yaml"], "`syncblocks init --from-mage .` writes pipeline files"),
+        (["run", "io_config.yaml"], "each is here the `config` of `source` or `destination`"),
+        (["run", "loader.yaml"], "is a block of a Mage pipeline: `syncblocks init --from-mage PROJECT`"),
+        (["run", "replication.yaml"], "is a replication of Sling"),
+        (["run", "tap-github", "target-jsonl"], "`connector: singer` of a pipeline file"),
+        (["run", "-r", "shop.yaml"], "`syncblocks run FILE`"),
+        (["run", "--streams", "a"], "Streams are named by --stream."),
+        (["run", "--threads", "4"], "Did you mean '--concurrency'?"),
+        (["conns", "test"], "Did you mean 'check'?"),
+        (["add", "extractor", "tap-x"], "Did you mean 'init'?"),
+        (["pipeline", "x", "info"], "Did you mean 'state show'?"),
+        (["state", "list"], "Did you mean 'show'?"),
+        (["state", "clear"], "Did you mean 'reset'?"),
+        (["sync", "--dest-uri", "duckdb:///x.duckdb"], "`syncblocks sync SRC DST`"),
+        (["sync", "--tgt-conn", "X"], "`syncblocks sync SRC DST`"),
+        (["sync", "a", "b", "--source-table", "t"], "Streams are named by --stream."),
+        (["sync", "a", "b", "--src-stream", "t"], "Streams are named by --stream."),
+        (["sync", "a", "b", "--dest-table", "t"], "Did you mean '--destination-table'?"),
+        (["sync", "a", "b", "--tgt-object", "t"], "Did you mean '--destination-table'?"),
+        (["sync", "a", "b", "--primary-key", "id"], "Did you mean '--key'?"),
+        (["sync", "a", "b", "--incremental-key", "at"], "Did you mean '--incremental'?"),
+        (["sync", "a", "b", "--update-key", "at"], "Did you mean '--incremental'?"),
+        (["sync", "a", "b", "--incremental-strategy", "merge"], "Did you mean '--mode'?"),
+        (["sync", "a", "b", "--full-refresh"], "`syncblocks run FILE --full-refresh`"),
+        (["sync", "a", "b", "--interval-start", "2024-01-01"], "`syncblocks run FILE --interval-start`"),
+        (["sync", "a", "b", "--columns", "a:bigint"], "`types` of the stream in the file"),
+        (["sync", "a", "b", "--sql-limit", "3"], "`limit` of the stream in the file"),
+        (["sync", "a", "b", "--mode", "incremental"], "--incremental COLUMN reads only what is new"),
+        (["sync", "a", "b", "--mode", "full-refresh"], "did you mean 'replace'?"),
+        (["sync", "a", "b", "--mode", "upsert"], "did you mean 'merge'?"),
+        (["sync", "a", "b", "--mode", "MERGE"], "did you mean 'merge'?"),
+        (["sync", "a", "b", "--replace"], "Did you mean '--mode'?"),
+        (["sync", "a", "b", "--replication-method", "INCREMENTAL"], "Did you mean '--incremental'?"),
+        (["sync", "a", "b", "--schema", "raw"], "`--destination-table SCHEMA.TABLE`"),
+        (["sync", "a", "b", "--mode", "scd2"], "did you mean 'history'?"),
+        (["sync", "a", "b", "--mode", "delete+insert"], "`write_disposition: replace_range` of a pipeline file"),
     ],
 )
 def test_words_and_files_of_other_tools_are_answered(
@@ -142,9 +179,25 @@ def test_words_and_files_of_other_tools_are_answered(
     (tmp_path / "other").mkdir()
     for name in ("meltano.yml", "other/meltano.yml"):
         (tmp_path / name).write_text("version: 1\nplugins: {extractors: [{name: tap-x}]}\n")
-    (tmp_path / "metadata.yaml").write_text("type: integration\nblocks: []\n")
+    (tmp_path / "pipelines" / "shop").mkdir(parents=True)
+    for name in ("metadata.yaml", "pipelines/shop/metadata.yaml"):
+        (tmp_path / name).write_text("type: integration\nblocks: []\n")
+    (tmp_path / "project.yaml").write_text("project_type: standalone\nvariables_dir: ~/data\n")
+    (tmp_path / "io_config.yaml").write_text("version: 0.1.1\ndefault: {POSTGRES_HOST: db}\n")
+    (tmp_path / "loader.yaml").write_text("source: postgresql\nconfig: {host: db}\n")
+    (tmp_path / "replication.yaml").write_text("source: A\ntarget: B\nstreams:\n  main.orders:\n")
     done = run_cli(args, tmp_path)
     assert (done.returncode, said in done.stderr or done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["discover", "run"])
+@pytest.mark.parametrize("place", ["postgresql://u:w3rd@db/crm", "env:CRM_URL", "shop.db", "shop.duckdb"])
+def test_a_place_is_no_pipeline_file(run_cli: RunCLI, tmp_path: Path, command: str, place: str) -> None:
+    """The URL was shown as a path that is not there, with its password."""
+    (tmp_path / "shop.db").write_bytes(b"SQLite format 3\0\xff")
+    done = run_cli([command, place], tmp_path)
+    said = "FILE: is a place of data, not a pipeline file: `syncblocks sync SRC DST` shows its streams"
+    assert (done.returncode, said in done.stderr or done.stderr, "w3rd" in done.stderr) == (2, True, False)
 
 
 def test_a_folder_as_the_path_of_a_database_is_a_mistake_of_the_file(run_cli: RunCLI, tmp_path: Path) -> None:

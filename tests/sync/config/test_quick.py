@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -119,6 +120,8 @@ def test_a_password_becomes_a_reference(folder: Path, url: str, reference: str, 
         ("postgres://u:p@w3rd@x/y@db", "source", "%40"),
         ("postgres://db/x?password=w3rd", "source", "env:NAME"),
         ("s3://key:w3rd@bucket/x.csv", "source", "storage_options"),
+        ("-", "source", "standard input is not read: write it to a file"),
+        ("warehouse", "destination", "a file (x.csv, x.jsonl, x.parquet, x.duckdb, x.db)"),
         ("out.json", "destination", "x.jsonl"),
         ("json:out", "destination", "x.jsonl"),
         ("https://host/x.parquet?X-Amz-Signature=w3rd", "source", "storage_options"),
@@ -203,7 +206,7 @@ def test_other_places_of_the_same_names_get_a_file_of_their_own(run_cli: RunCLI,
         (["shop", "out.csv"], "--stream"),
         (["shop/orders.csv", "out.csv", "--incremental", "id"], "leave out --incremental"),
         (["shop/orders.csv", "out.csv", "--mode", "append"], "csv:folder"),
-        (["shop/orders.csv", "taken.csv"], "write_disposition: replace"),
+        (["shop/orders.csv", "taken.csv"], "--mode replace replaces it, or name another file"),
     ],
 )
 def test_a_file_as_destination_takes_one_whole_stream(
@@ -215,6 +218,9 @@ def test_a_file_as_destination_takes_one_whole_stream(
     assert (done.returncode, hint in done.stderr) == (2, True), done.stderr
     assert {path.name for path in folder.iterdir()} == before
     assert (folder / "taken.csv").read_text() == "mine\n1\n"
+    if "taken.csv" in args:
+        assert run_cli(["sync", *args, "--mode", "replace"], folder).returncode == 0
+        assert (folder / "taken.csv").read_text() == "id,total\n1,2.5\n"
 
 
 def test_a_file_is_compressed_by_its_name_and_a_folder_stays_one(run_cli: RunCLI, folder: Path) -> None:
@@ -258,6 +264,61 @@ def test_options_are_written_down(run_cli: RunCLI, folder: Path) -> None:
     # Relative paths count from the file's folder.
     assert document["source"]["config"]["path"] == str(folder / "shop")
     assert run_cli(["run", "sub/p.yaml"], folder).returncode == 0
+
+
+def test_a_table_may_have_another_name(run_cli: RunCLI, folder: Path) -> None:
+    args = ["sync", "shop", "w.duckdb", "--stream", "orders", "--destination-table", "raw.sales"]
+    done = run_cli(args, folder)
+    assert done.returncode == 0, done.stderr
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        assert connection.sql("from raw.sales").fetchall() == [(1, 2.5)]
+    for args, said in (
+        (["shop", "x.duckdb"], "name one of them with --stream"),
+        (["shop", "x.csv", "--stream", "orders"], "is one file"),
+    ):
+        done = run_cli(["sync", *args, "--destination-table", "raw.sales"], folder)
+        assert (done.returncode, "--destination-table: " in done.stderr, said in done.stderr) == (2, True, True)
+
+
+def test_what_the_destination_cannot_keep_is_decided_on_the_command_line(run_cli: RunCLI, folder: Path) -> None:
+    """There is no file yet in which `on_lossy` could be said."""
+    moments = pa.array([1_700_000_000_123_456_789], pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table({"at": moments}), folder / "t.parquet")
+    done = run_cli(["sync", "t.parquet", "w.duckdb"], folder)
+    assert (done.returncode, "say --on-lossy text" in done.stderr) == (2, True), done.stderr
+    assert "in this stream" not in done.stderr
+    done = run_cli(["sync", "t.parquet", "w.duckdb", "--on-lossy", "text"], folder)
+    assert done.returncode == 0, done.stderr
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as connection:
+        ((text,),) = connection.sql("from t").fetchall()
+    assert text.startswith("2023-11-14T22:13:20.123456789")
+    assert run_cli(["run"], folder).returncode == 0
+
+
+def test_a_table_of_another_program_is_replaced_by_an_option(run_cli: RunCLI, folder: Path) -> None:
+    """There is no file yet in which `write_disposition` could be said, and none that `state adopt` could read."""
+    with duckdb.connect(str(folder / "named.db")) as connection:
+        connection.execute("create table orders as select 7 as id")
+    args = ["sync", "shop", "named.db", "--stream", "orders"]
+    done = run_cli(args, folder)
+    ways = "--mode replace replaces it, or give another table by --destination-table"
+    assert (done.returncode, ways in done.stderr, "state adopt" in done.stderr) == (2, True, False), done.stderr
+    assert run_cli([*args, "--mode", "replace"], folder).returncode == 0
+    with duckdb.connect(str(folder / "named.db"), read_only=True) as connection:
+        assert connection.sql("from orders").fetchall() == [(1, 2.5)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["shop", "w.duckdb", "--stream", "query:select 1"],
+        ["shop", "w.duckdb", "--stream", "SELECT * from orders"],
+        ["select * from orders", "w.duckdb"],
+    ],
+)
+def test_a_query_in_a_command_is_told_where_it_belongs(run_cli: RunCLI, folder: Path, args: list[str]) -> None:
+    done = run_cli(["sync", *args], folder)
+    assert (done.returncode, "a query is `query` of a stream in a pipeline file" in done.stderr) == (2, True)
 
 
 def test_a_mistake_writes_nothing(run_cli: RunCLI, folder: Path) -> None:

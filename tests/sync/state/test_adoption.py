@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import yaml
 
@@ -190,6 +191,22 @@ def test_what_does_not_fit_is_told_also_where_a_transformer_decides_the_columns(
         assert shop.state("adopt", "orders", "moved=2024-01-02T10:00:00Z") == 0
         assert "adopted to moved=2024-01-02T10:00:00+00:00" in capfd.readouterr().out
         assert run_pipeline(shop.write()).streams["orders"].rows == 2
+
+
+def test_no_types_are_told_in_which_the_source_cannot_be_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Who copied `types: {moved: timestamp}` was told the same again."""
+    with open_target("duckdb", tmp_path) as target:
+        shop = Shop(tmp_path, target)
+        target.query("create table orders (id bigint primary key, v varchar, moved timestamp)")
+        with duckdb.connect(str(tmp_path / "crm.duckdb")) as connection:
+            connection.execute("create table orders (id bigint primary key, v varchar, moved timestamptz)")
+        shop.more["source"] = {"connector": "duckdb", "config": {"path": "crm.duckdb"}}
+        assert shop.state("adopt", "orders", "moved=2024-01-01T00:00:00Z") == 2
+        said = capfd.readouterr().err
+        assert "change the table's column by hand" in said
+        assert "copy into" not in said
 
 
 def test_a_bookmark_has_the_type_that_the_table_decides(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
