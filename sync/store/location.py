@@ -100,10 +100,13 @@ def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
 
 def permission_hint(path: Path) -> str:
     """Return what SQLite's file lacks to be written by this user, with the ways out; nothing if it lacks nothing."""
-    closed = unwritable(path, *sqlite_files(path))
+    files = (path, *sqlite_files(path))
+    closed = unwritable(*files)
     if closed is None:
         return ""
-    return f"; this user may not write {closed}: give the permission, or set `store` to another place"
+    if closed in files or closed.is_dir():
+        return f"; this user may not write {closed}: give the permission, or set `store` to another place"
+    return f"; {closed} is no folder: move it away, or set `store` to another place"
 
 
 def _create(path: Path, create: Callable[[Path], None]) -> None:

@@ -53,13 +53,15 @@ def test_a_run_store_that_cannot_be_reached_is_1_and_one_that_is_named_wrong_is_
     for store, code in (
         ("postgresql://me@127.0.0.1:1/db", 1),
         ("postgresql://me@no-such-host.invalid/db", 1),
-        ("sqlite:///full/store.db", 1 if command == "run" else 0),  # looking makes no store
+        ("sqlite:///full/store.db", 0 if command == "runs list" else 1),  # looking makes no store
         (wrong, 2),
         (f"{postgres_url}?sslmode=never", 2),
     ):
         write_shop(tmp_path, extra=f"store: {json.dumps(store)}\n")
         done = run_cli(command.split(), tmp_path)
         assert (store, done.returncode) == (store, code), done.stderr
+        if "full" in store and code:
+            assert "/full is no folder: move it away" in done.stderr
 
 
 def test_a_run_store_without_room_is_no_mistake_of_the_file(tmp_path: Path) -> None:
