@@ -241,6 +241,8 @@ def delimiter_of(line: str, default: str, quote: str) -> str:
     """Return the delimiter of a file's first line: the default, unless only another one finds several fields."""
 
     def count(delimiter: str) -> int:
+        if delimiter == quote:  # which Python's parser refuses since 3.13; at the begin of a line it is the quote
+            return 1 if line.startswith(quote) else line.count(quote) + 1
         row = next(csv.reader([line], delimiter=delimiter, quotechar=quote or None, quoting=_quoting(quote)), [])
         return len(row)
 

@@ -40,7 +40,7 @@ def rejection(record: Any, reason: str, place: str = "") -> RejectedRecord:
     """
     if isinstance(record, bytes):
         record = record.decode("utf-8", "backslashreplace")
-    text = json.dumps(_plain(record))
+    text = json.dumps(_shallow(record))
     if len(text) > MAX_RECORD:
         text = json.dumps({"cut": text[:MAX_RECORD]})
     return RejectedRecord(record=text, reason=_storable(reason[:MAX_REASON]), place=_storable(place))
@@ -78,8 +78,33 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
+def _shallow(record: Any) -> Any:
+    """Return a record as a JSON value; of one that is nested too deeply for Python its deep columns as their text."""
+    try:
+        return _plain(record)
+    except RecursionError:
+        if isinstance(record, Mapping):
+            return {str(name): _plain_or_text(value) for name, value in record.items()}
+        return _plain_or_text(record)
+
+
+def _plain_or_text(value: Any) -> Any:
+    try:
+        return _plain(value)
+    except RecursionError:
+        pass
+    try:
+        return json.dumps(value, default=str)  # it counts levels as the parser does that has read the value
+    except RecursionError:
+        return "... (nested too deeply)"
+
+
 def _plain(value: Any) -> Any:
-    """Return a JSON value; what JSON lacks becomes text."""
+    """Return a JSON value; what JSON lacks becomes text.
+
+    Raises:
+        RecursionError: it is nested in some hundred levels.
+    """
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .inferred import check_inferred
+from .inferred import check_inferred, check_levels
 
 #: A user's functions: a DataFrame of one row -> the DataFrame that they return.
 Call = Callable[[Any], Any]
@@ -44,7 +44,8 @@ def by_record(batch: pa.RecordBatch, json_columns: Collection[str], call: Call) 
 
     Raises:
         SecondRow: more than one row was returned for a record; none leaves the record out.
-        pa.ArrowException: a column has values of mixed types.
+        pa.ArrowInvalid, pa.ArrowTypeError: a column has values of mixed types.
+        pa.ArrowException: a column has values for which there is no type.
     """
     import pandas as pd
 
@@ -94,6 +95,7 @@ class _Known:
 
 
 def _inferred(values: list[Any]) -> pa.Array:
+    check_levels(values)
     column = pa.array(values)
     check_inferred(values, column.type)
     return column

@@ -15,7 +15,7 @@ from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
 from .failed_function import FunctionFailed
-from .inferred import check_inferred
+from .inferred import check_inferred, check_levels
 
 #: A user's function with its keyword arguments bound: DataFrame -> DataFrame.
 Function = Callable[[Any], Any]
@@ -115,8 +115,13 @@ class Transformer:
                 f"block {self.block!r} returned {error.rows} rows for one record: with `frames: record` it returns one "
                 "row, or none, which leaves the record out. With `frames: batch` it gets many and returns any number"
             ) from None
-        except (pa.ArrowException, OverflowError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TransformError(f"block {self.block!r}: a column holds values of mixed types: {error}") from error
+        except (pa.ArrowException, OverflowError) as error:
+            raise TransformError(
+                f"block {self.block!r}: a column holds values for which there is no type: {error}; "
+                "`json.dumps` or `str` makes them text"
+            ) from error
         return _restored(columns, batch.schema)
 
     def _called(self, frame: Any) -> Any:
@@ -199,11 +204,14 @@ def _to_table(frame: Any, before: pa.Schema, block: str) -> pa.Table:
     """Convert back to Arrow; an unchanged column keeps its field and so its native type."""
     columns = {}
     for name in frame.columns:
+        is_untyped = frame[name].dtype == object
         try:
+            if is_untyped:
+                check_levels(frame[name])
             column = pa.Array.from_pandas(frame[name])
             if isinstance(column.type, pa.BaseExtensionType) and column.type.extension_name.startswith("pandas."):
                 raise pa.ArrowNotImplementedError(str(frame[name].dtype))  # beneath it are ordinals of periods
-            if frame[name].dtype == object:
+            if is_untyped:
                 check_inferred(frame[name], column.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise TransformError(f"block {block!r}: column {name!r} holds values of mixed types: {error}") from error

@@ -144,16 +144,17 @@ def events_while(work: Callable[[Told], Result], signals: list[int]) -> Generato
 
     thread = threading.Thread(target=run, name="syncblocks", daemon=True)
     thread.start()
+    has_ended = False
     try:
-        while True:
+        while not has_ended:
             event = events.get()
+            has_ended = isinstance(event, BaseException | Result)
             if isinstance(event, BaseException):
                 raise event
             yield event
-            if isinstance(event, Result):
-                return
     finally:
-        if thread.is_alive():
+        # Work that has ended may have its thread for a moment; a signal would stop the next try with the same list.
+        if not has_ended and thread.is_alive():
             if not signals:
                 signals.append(signal.SIGTERM)
             # As long as after a signal; what is not closed by then the next start recovers.

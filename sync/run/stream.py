@@ -306,6 +306,8 @@ class StreamRun:
                 send_final=self.send_final,
             )
             stream, arriving = events.read(feed)
+            # A transformer's first batch may have outlasted the stream, whose connections were closed then.
+            self.check()
             for commit in self.context.destination.load(self.load_order(stream), arriving, self.planned.wire):
                 self.note_commit(commit)
         finally:

@@ -128,6 +128,12 @@ def test_a_found_delimiter_that_is_another_mark_as_well_is_refused(tmp_path: Pat
         source_of(tmp_path / "t.csv", **said).discover()
 
 
+@pytest.mark.parametrize(("text", "wanted"), [("|a|\n|1|\n", {"a": 1}), ("|a|;|b|\n|1|;|2|\n", {"a": 1, "b": 2})])
+def test_a_quote_that_could_be_a_delimiter_is_a_quote(tmp_path: Path, text: str, wanted: dict[str, int]) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    assert records_of(source_of(tmp_path / "t.csv", quote="|")) == [wanted]
+
+
 @pytest.mark.parametrize("delimiter", ["§", "\r", '"'])
 def test_a_delimiter_that_cannot_be_written_is_refused(tmp_path: Path, delimiter: str) -> None:
     with pytest.raises(ConnectorConfigError, match="delimiter: "):

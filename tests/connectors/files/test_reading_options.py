@@ -294,6 +294,23 @@ def test_each_record_with_a_value_that_does_not_fit_is_rejected_once(
         list(source.read([replace(only(source), max_rejected=6)], {}))
 
 
+@pytest.mark.parametrize("levels", [700, 5_000])  # Python 3.11 parses the first, later ones both
+def test_a_rejected_record_is_kept_however_deeply_it_is_nested(tmp_path: Path, levels: int) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "v": []}\n')
+    source = source_of(path, JSONLSource, types={"id": "int64", "v": "json"})
+    stream = replace(only(source), max_rejected=1)
+    deep = "[" * levels + "]" * levels
+    path.write_text(f'{{"id": 1, "v": []}}\n{{"id": "x", "v": {deep}}}\n{{"id": 3, "v": []}}\n')
+    events = [event for _, event in source.read([stream], {})]
+    kept = [record["id"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
+    (rejected,) = [each for event in events if isinstance(event, Rejected) for each in event.records]
+    assert kept == [1, 3]
+    assert rejected.place.endswith("a.jsonl:2")
+    assert deep in rejected.record.replace(", ", "")
+    assert "x" in rejected.record
+
+
 @pytest.mark.parametrize("end", ["csv", "jsonl", "json"])
 def test_times_without_a_zone_are_times_of_the_zone_that_is_said(tmp_path: Path, end: str) -> None:
     texts = ["2024-07-01 12:00:00", "2024-01-01T12:00:00.5", "2024-01-01T12:00:00+00:00", "2024-10-27 02:30:00"]

@@ -70,6 +70,18 @@ def test_bad_lines_are_set_aside_with_their_numbers_and_the_others_kept() -> Non
     assert "is no JSON" in found[2].reason
 
 
+@pytest.mark.parametrize("levels", [700, 5_000])  # Python 3.11 parses the first, later ones both
+def test_a_bad_line_is_set_aside_however_deeply_it_is_nested(levels: int) -> None:
+    deep = "[" * levels + "]" * levels
+    bad = b'{"type": "RECORD", "stream": "orders", "record": {"id": 2, "n": %s}}' % deep.encode()
+    messages = [schema("orders", SPEC), record("orders", id=1, n=1), bad, record("orders", id=3, n=3)]
+    events = read(lines(*messages), streams=[keeping()])
+    assert [each["id"] for each in records(events, "orders")] == [1, 3]
+    (found,) = rejected(events)
+    assert found.place == "tap tap-x:3"
+    assert deep in found.record
+
+
 def test_what_was_set_aside_comes_before_its_checkpoint() -> None:
     events = read(lines(*MESSAGES), streams=[keeping(10, "stamp")], checkpoint_records=1)
     kinds = [type(event) for _, event in events if isinstance(event, Rejected | Checkpoint)]

@@ -204,3 +204,24 @@ def test_dates_with_nothing_among_them_are_dates() -> None:
 def test_a_value_without_a_type_names_block_and_column(value: Any) -> None:
     with pytest.raises(TransformError, match=r"block '.*': column 'odd' holds values for which there is no type"):
         applied(lambda frame: frame.assign(odd=pd.Series([value])), pa.record_batch({"id": [1]}))
+
+
+@pytest.mark.parametrize("through", [applied, by_record])
+@pytest.mark.parametrize("as_item", [lambda inner: [inner], lambda inner: {"a": inner}, lambda inner: (inner,)])
+def test_values_nested_too_deeply_for_a_type_are_an_error(
+    through: Callable[..., list[pa.RecordBatch]], as_item: Callable[[Any], Any]
+) -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 1
+        for _ in range(levels):
+            value = as_item(value)
+        return value
+
+    def function(levels: int) -> Callable[[Any], Any]:
+        return lambda frame: frame.assign(deep=pd.Series([nested(levels)] * len(frame), dtype=object))
+
+    (batch,) = through(function(100), pa.record_batch({"id": [1, 2]}))
+    assert batch["deep"][1].is_valid
+    for levels in (101, 9_900):  # at so many levels Arrow's own recursion would end the process
+        with pytest.raises(TransformError, match="no type: lists or objects in more than 100 levels"):
+            through(function(levels), pa.record_batch({"id": [1, 2]}))

@@ -298,3 +298,31 @@ def test_a_trigger_id_has_only_characters_of_a_partition() -> None:
     assert trigger_of("airflow", "a/b", "scheduled__2026-01-01T00:00:00+00:00") == (
         "airflow-a_b-scheduled__2026-01-01T00:00:00+00:00"
     )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_work_that_has_ended_gets_no_signal_while_its_thread_is_still_there(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+
+    class Lingering(threading.Thread):
+        def run(self) -> None:
+            super().run()
+            may_end.wait()
+
+    def work(progress: Any) -> RunResult:
+        if fails:
+            raise KeyError("gone")
+        return RunResult(run_id=1, pipeline="shop", status="success")
+
+    monkeypatch.setattr(threading, "Thread", Lingering)
+    signals: list[int] = []  # the next try of a task has the same list
+    events = events_while(work, signals)
+    if fails:
+        with pytest.raises(KeyError, match="gone"):
+            next(events)
+    else:
+        assert [event.status for event in events if isinstance(event, RunResult)] == ["success"]
+    assert signals == []
+    may_end.set()

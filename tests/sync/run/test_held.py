@@ -24,6 +24,7 @@ from syncblocks import (
     run_pipeline,
     sync_stream,
 )
+from syncblocks.connectors.sqlite.destination import SQLiteDestination
 from syncblocks.connectors.values import replace
 from syncblocks.sync.api import cancel
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
@@ -307,6 +308,27 @@ def test_a_task_that_runs_is_stopped(bench: HeldBench, how: str, monkeypatch: py
             bench.sync(run, "a", retry=True)
         assert bench.sync(run, "b") is None
         assert bench.run().status == "success"  # nothing of it lives: the next start ends it
+    assert bench.end(run) == "cancelled"
+
+
+def test_a_stream_that_was_left_behind_opens_no_connection_that_nobody_closes(
+    bench: HeldBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "GRACE_S", 0.2)
+    bench.slow_down()
+    bench.document["streams"][0]["timeout_s"] = 0.1
+    opened: list[str] = []
+    connect = SQLiteDestination.connect
+    monkeypatch.setattr(
+        SQLiteDestination, "connect", lambda self: (opened.append(threading.current_thread().name), connect(self))[1]
+    )
+    run = bench.open()
+    with bench.running(run) as found:
+        (left,) = (each for each in threading.enumerate() if each.name == "stream-a")
+        _wait_for(lambda: bool(found))
+        opened.clear()
+    left.join()
+    assert (found, opened) == (["cancelled"], [])
     assert bench.end(run) == "cancelled"
 
 
