@@ -157,7 +157,8 @@ class Parser:
         is_long = b"0" * LONG_RUN in numerals
         if is_long and self._decimals and b"0" * self._room in numerals:
             return None
-        if (self._decimals or is_long) and has_tiny(block):
+        # What is tiny has an exponent, so the search for those spares most blocks another one.
+        if (has_powers if self._decimals else is_long) and has_tiny(block):
             return None
         has_large = has_powers and (b"0e0" in numerals or b"0e+" in numerals)
         numbers = self._numbers if is_long else []
