@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 #: Memory to allow for one stream; the budget divided by this limits the streams at once.
@@ -13,8 +14,9 @@ STREAM_BYTES = 64_000_000
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
+@cache
 def machine_bytes() -> int:
-    """Return the memory of this machine, or the limit of its container."""
+    """Return the memory of this machine, or the limit of its container, as it was when it was first asked."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in _LIMITS:
         with suppress(OSError, ValueError):  # no such file, or "max"
