@@ -66,9 +66,7 @@ class PostgresDestination(OnServer, SqlDestination):
 
     def limit_warnings(self, connections: int) -> Sequence[str]:
         """See `KnowsLimits`."""
-        with self._sessions.lease() as lease:
-            lease.begin()
-            return limit_warnings(lease.session, self.dialect.naming, connections)
+        return limit_warnings(self._sessions, self.dialect.naming, connections)
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
         """Take raw COPY where every column is made with the very type it comes in; what differs is cast later."""

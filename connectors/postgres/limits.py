@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..sql.identifiers import Naming
-from ..sql.session import Session
+from ..sql.session import Sessions
 
 # Superusers open more connections than the limits say.
 _LIMITS = """select r.rolname::text, d.datname::text,
@@ -13,9 +13,11 @@ from pg_catalog.pg_roles r, pg_catalog.pg_database d
 where r.rolname = session_user and d.datname = pg_catalog.current_database()"""
 
 
-def limit_warnings(session: Session, naming: Naming, connections: int) -> list[str]:
+def limit_warnings(sessions: Sessions, naming: Naming, connections: int) -> list[str]:
     """Say which limits may end a run that opens so many connections, and how an administrator lifts them."""
-    ((role, database, of_role, of_database, timeout),) = session.query(_LIMITS)
+    with sessions.lease() as lease:
+        lease.begin()
+        ((role, database, of_role, of_database, timeout),) = lease.session.query(_LIMITS)
     texts = []
     for kind, name, limit in (("role", role, of_role), ("database", database, of_database)):
         if 0 <= limit < connections:

@@ -90,9 +90,7 @@ class PostgresSource(OnServer, QuerySource):
 
     def limit_warnings(self, connections: int) -> Sequence[str]:
         """See `KnowsLimits`."""
-        with self._sessions.lease() as lease:
-            lease.begin()
-            return limit_warnings(lease.session, self.dialect.naming, connections)
+        return limit_warnings(self._sessions, self.dialect.naming, connections)
 
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog."""
