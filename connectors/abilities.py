@@ -5,8 +5,9 @@ No other code asks a connector with `isinstance`: a wrapper around a connector w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Any
+
+from msgspec import Struct
 
 from . import protocols
 from .protocols import (
@@ -56,10 +57,10 @@ from .protocols import (
     UpdatesOnly,
     VerifiesServer,
 )
+from .values import names_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
+class Abilities(Struct, frozen=True, kw_only=True):
     """One field for each optional protocol: the connector where it has the protocol's methods, else None."""
 
     prepares: Prepares | None = None
@@ -114,13 +115,12 @@ def protocol_of(name: str) -> Any:
 
 def abilities_of(connector: Source | Destination) -> Abilities:
     """Return the abilities of a connector; open nothing."""
-    names = [field.name for field in fields(Abilities)]
-    return Abilities(**{name: connector for name in names if isinstance(connector, protocol_of(name))})
+    return Abilities(**{name: connector for name in names_of(Abilities) if isinstance(connector, protocol_of(name))})
 
 
 def abilities_of_class(connector: type[Any]) -> dict[str, str]:
     """Return the abilities of a connector's class, each with what it means."""
-    protocols_of = {field.name: protocol_of(field.name) for field in fields(Abilities)}
+    protocols_of = {name: protocol_of(name) for name in names_of(Abilities)}
     return {
         name: str(protocol.__doc__).partition("\n")[0]
         for name, protocol in protocols_of.items()

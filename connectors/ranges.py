@@ -8,8 +8,9 @@ the source can, one loader takes all ranges from a queue; if the source cannot, 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from .errors import ConnectorError, RetriableError
 from .stream import Block, Checkpoint, Event
@@ -33,8 +34,7 @@ class SnapshotLost(RetriableError):
     """The snapshot of all ranges is gone: only the whole stream can be read again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
+class Range(Struct, frozen=True, kw_only=True):
     """A part of a stream that one reader reads."""
 
     #: From 0, in the order in which readers take them.
@@ -42,7 +42,7 @@ class Range:
     #: For messages: `pages 0 to 2047`.
     label: str
     #: Where the range is. Only the source reads it.
-    locator: Mapping[str, Any] = field(default_factory=dict)
+    locator: Mapping[str, Any] = {}
 
 
 class OpenRanges(Protocol):

@@ -9,6 +9,9 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
+from msgspec import Struct
+
+from .values import text_without
 
 #: Bookmark of one stream: JSON values only, so that it survives every store unchanged.
 Bookmark = Mapping[str, Any]
@@ -196,8 +199,7 @@ ASKING = ("is_null", "is_not_null")
 MEASURING = ("min_length", "max_length")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class Condition(Struct, frozen=True, kw_only=True):
     """A condition on one column of a record; the column need not be one of those that are read.
 
     Texts are compared by their bytes, NaN is above all numbers, and NULL meets `is_null` only.
@@ -225,8 +227,7 @@ class Condition:
 HASH, KEEP_LAST, NULL = "hash", "keep_last", "null"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskRule:
+class MaskRule(Struct, frozen=True, kw_only=True):
     """A mask of the columns that a name or a glob matches."""
 
     column: str
@@ -251,8 +252,7 @@ class Masks:
     fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
+class Stream(Struct, frozen=True, kw_only=True):
     """One named set of records.
 
     `Source.discover` returns it as the source offers it; a destination gets it as the records arrive, with columns
@@ -318,7 +318,7 @@ class Stream:
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
-    query_values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    query_values: Mapping[str, Any] = {}
     #: Its source reads the query as it stands, and cannot put a condition around it.
     is_query_alone: bool = False
     #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.
@@ -328,11 +328,14 @@ class Stream:
     #: Rough number of records, if the source knows it without counting.
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.
-    locator: Mapping[str, Any] = field(default_factory=dict)
+    locator: Mapping[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Leave out the values of a query, which may be secrets."""
+        return text_without(self, "query_values")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True, kw_only=True):
     """A point up to which the records may be committed; it may be delayed, never advanced. Source: Flink."""
 
     #: Where the next run starts; None: from scratch (FULL_TABLE has no bookmark).
@@ -344,8 +347,7 @@ class Checkpoint:
     files: tuple[FileRead, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedRecord:
+class RejectedRecord(Struct, frozen=True, kw_only=True):
     """A record that does not fit, in the form in which it is kept."""
 
     #: JSON in ASCII: an object of the record's values, or the text of a line that is no record.
@@ -355,8 +357,7 @@ class RejectedRecord:
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(Struct, frozen=True, kw_only=True):
     """Rejected records; only of a stream with `max_rejected`."""
 
     records: tuple[RejectedRecord, ...]
@@ -366,8 +367,7 @@ class Rejected:
 Event = pa.RecordBatch | Checkpoint | Stream | Rejected
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerKey:
+class LedgerKey(Struct, frozen=True, kw_only=True):
     """Key of a row of a destination's ledger: pipeline, stream and destination table."""
 
     pipeline: str
@@ -376,8 +376,7 @@ class LedgerKey:
     destination_table: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
+class LedgerRow(Struct, frozen=True, kw_only=True):
     """Position of one stream, kept in the destination and written in the transaction of the data."""
 
     key: LedgerKey
@@ -396,17 +395,16 @@ class LedgerRow:
     committed_at: datetime | None = None
     #: Column of the stream -> column of the table, where the table's name is not the usual one: two columns had the
     #: same name for the system, or the table spells the name in another way.
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = {}
     #: What HISTORY keeps, see `HistoryLoad`; empty: the table was not written so.
-    history: Mapping[str, Any] = field(default_factory=dict)
+    history: Mapping[str, Any] = {}
     #: When the table's keys were last compared with those of the source (`deletes`); None: never.
     compared_at: datetime | None = None
     #: Columns of the stream whose values older records are given; until that is done, a run begins with it.
     filling: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trigger:
+class Trigger(Struct, frozen=True, kw_only=True):
     """A trigger of a destination's table."""
 
     name: str
@@ -421,8 +419,7 @@ class Trigger:
         return f"{self.name!r} ({self.timing} {', '.join(self.events)})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableState:
+class TableState(Struct, frozen=True, kw_only=True):
     """State of one destination table before a run."""
 
     #: None: no such table.
@@ -435,11 +432,11 @@ class TableState:
     #: the other write dispositions.
     stays: bool = False
     #: Write disposition that cannot write the table as it is -> why; follows the table's name in a message.
-    refuses: Mapping[WriteDisposition, str] = field(default_factory=dict)
+    refuses: Mapping[WriteDisposition, str] = {}
     #: Whether `state adopt` can take over the table of another program.
     is_adoptable: bool = True
     #: Write disposition -> the triggers that it fires; empty where the system does not tell.
-    triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = field(default_factory=dict)
+    triggers: Mapping[WriteDisposition, tuple[Trigger, ...]] = {}
     #: False: the destination cannot describe its tables (a Singer target); `schema` is None then.
     is_described: bool = True
     #: Whether it is known to have no record; looked up only where the ledger has no row of the table, or a bookmark.
@@ -453,11 +450,10 @@ class TableState:
     #: Differs for another table that is made under the same name; empty where the system does not tell.
     identity: str = ""
     #: `LedgerRow.columns` of the stream that is planned for the table; `describe` leaves it empty.
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRecords:
+class TableRecords(Struct, frozen=True, kw_only=True):
     """What the records of a table say about its key and its bookmark."""
 
     #: Values of the bookmark's columns in the newest record, in order; None: no record has them all.
@@ -472,8 +468,7 @@ class TableRecords:
     unique: tuple[tuple[str, ...], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenRange:
+class WrittenRange(Struct, frozen=True, kw_only=True):
     """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
 
     #: Column of `Load.stream` that decides whether a record is within.
@@ -486,8 +481,7 @@ class WrittenRange:
     source_column: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryLoad:
+class HistoryLoad(Struct, frozen=True, kw_only=True):
     """What a load of HISTORY has to know beside its stream.
 
     The stream has `VALID_FROM`, which is the last of its key properties, and `VALID_TO`, which arrives as NULL.
@@ -503,11 +497,14 @@ class HistoryLoad:
     #: The history that is there is dropped with the first commit.
     starts_over: bool = False
     #: What the ledger is to keep (`LedgerRow.history`); `ADDED` are of runs that did not complete the stream.
-    known: Mapping[str, Any] = field(default_factory=dict)
+    known: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+def _announce_nothing(_checkpoint: Checkpoint | None, _changes: Sequence[Mapping[str, Any]]) -> None:
+    """Stand for nobody who has to know."""
+
+
+class Load(Struct, frozen=True, kw_only=True):
     """What `Destination.load` is to do with one stream; constant during the call."""
 
     key: LedgerKey
@@ -521,13 +518,13 @@ class Load:
     run: str
     #: MERGE into a destination that `RemovesRecords`: keys (columns of `stream`'s key, as the destination reads them
     #: back). The final commit removes their records, except those that arrived; None: none.
-    removed: pa.Table | None = field(default=None, compare=False, repr=False)
+    removed: pa.Table | None = None
     #: MERGE into a destination that `MarksRecords`: such keys with a column `DELETED_AT`, which `stream` has too. The
     #: final commit writes its values into the records of these keys, and changes nothing else of them; None: no keys.
     #: HISTORY with `ENDS`: keys without `VALID_FROM`, which stands beside `VALID_TO`. A current version ends at
     #: `VALID_TO`, or as it begins, if that is later. NULL there says that the key is back: if no version is current,
     #: the last one is so again from its end on, or from `VALID_FROM`, if that is later.
-    marked: pa.Table | None = field(default=None, compare=False, repr=False)
+    marked: pa.Table | None = None
     #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
     kept: tuple[str, ...] = ()
     #: Of REPLACE_RANGE: what is deleted.
@@ -536,7 +533,7 @@ class Load:
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None
     #: `LedgerRow.columns`, as `take_over` returned it.
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = {}
     #: `LedgerRow.compared_at` as each commit writes it.
     compared_at: datetime | None = None
     #: `LedgerRow.filling` as each commit writes it.
@@ -555,13 +552,14 @@ class Load:
     forgets_files: bool = False
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
-    announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = field(
-        default=lambda _checkpoint, _changes: None, compare=False, repr=False
-    )
+    announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = _announce_nothing
+
+    def __repr__(self) -> str:
+        """Leave out tables and the function."""
+        return text_without(self, "removed", "marked", "announce")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(Struct, frozen=True, kw_only=True):
     """Result of one commit of a destination."""
 
     checkpoint: Checkpoint

@@ -1,7 +1,7 @@
-"""What is done with values of either kind: Structs of the engine, and dataclasses.
+"""What is done with values of either kind: Structs, and dataclasses.
 
-What Python programs, callbacks and connectors of users get is a dataclass; so is what hides a field from its text. All
-other values are Structs, which take less than a tenth of the time to define.
+What Python programs and callbacks get is a dataclass; so are the few values that leave a field out of a comparison.
+All other values are Structs, which take less than a tenth of the time to define.
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ def names_of(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
+def text_without(value: Struct, *hidden: str) -> str:
+    """Return the text of a Struct without some of its fields: secrets, and what nobody would read."""
+    kind = type(value)
+    shown = (f"{name}={getattr(value, name)!r}" for name in kind.__struct_fields__ if name not in hidden)
+    return f"{kind.__qualname__}({', '.join(shown)})"
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Struct) or dataclasses.is_dataclass(value):
         return asdict(value)  # type: ignore[arg-type]  # a Struct, as above
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
-__all__ = ["asdict", "names_of", "replace"]
+__all__ = ["asdict", "names_of", "replace", "text_without"]

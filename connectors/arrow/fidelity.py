@@ -7,11 +7,11 @@ engine refuses a lossy column before a run, unless the pipeline decides about it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+from msgspec import Struct
 
 from ..errors import FatalConnectorError
 from .type_names import type_text
@@ -30,8 +30,7 @@ class Fidelity(StrEnum):
     LOSSY = "lossy"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(Struct, frozen=True, kw_only=True):
     """How a destination stores one column of a stream."""
 
     #: Name in the table; may be shortened, or changed where two names are the same to the system.

@@ -330,7 +330,7 @@ class _Tracker:
         keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
         if keeps_incomplete:
             is_wanted = pc.or_(is_wanted, pc.invert(is_complete))
-        return batch if pc.all(is_wanted).as_py() else pc.filter(batch, is_wanted)
+        return _those(batch, is_wanted)
 
     def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Drop the records that were committed before."""
@@ -341,7 +341,7 @@ class _Tracker:
         may_be = self._may_be_committed(batch)
         if not pc.any(may_be).as_py():
             return batch
-        found, boundary = pc.filter(batch, may_be), self._boundary
+        found, boundary = _those(batch, may_be), self._boundary
         keys: Iterable[bytes | None] = itertools.repeat(None, found.num_rows)
         if self._keys:
             keys = self._hashed(found, self._keys, by_value=boundary.by_value)
@@ -370,7 +370,7 @@ class _Tracker:
 
     # --------------------------------------------------------------- what is noted
     def _note(self, batch: pa.RecordBatch) -> None:
-        known = pc.filter(batch, has_bookmark(batch, self._names))
+        known = _those(batch, has_bookmark(batch, self._names))
         is_late = self.has_checkpoint and known.num_rows < batch.num_rows
         if is_late and self._stream.null_bookmarks is not NullBookmarks.ALWAYS:
             raise FatalConnectorError(
@@ -403,7 +403,7 @@ class _Tracker:
         for limit in (self._start, self._horizon.settled):
             if limit is not None:
                 is_settled = pc.or_(is_settled, below_or_at(known, self._names, limit))
-        return pc.filter(known, is_settled), pc.filter(known, pc.invert(is_settled))
+        return _those(known, is_settled), _those(known, pc.invert(is_settled))
 
     def _note_settled(self, known: pa.RecordBatch) -> None:
         high = self._highest(known)
@@ -459,6 +459,13 @@ class _Tracker:
                     stream=self._stream.name,
                 ) from error
         return tuple(batch.column(name)[place] for name in self._names)
+
+
+def _those(batch: pa.RecordBatch, mask: pa.Array) -> pa.RecordBatch:
+    """Return the records for which a mask is true; a copy is made only where they are some of the batch."""
+    if pc.all(mask, skip_nulls=False).as_py():
+        return batch
+    return pc.filter(batch, mask) if pc.any(mask).as_py() else batch.slice(0, 0)
 
 
 __all__ = ["Horizon", "incremental"]

@@ -6,7 +6,6 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -94,8 +93,7 @@ class MySQLSettings(ServerSettings):
         return replace(address, **changes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address(shared.Address):
+class Address(shared.Address, frozen=True, kw_only=True):
     """Parts of a URL, decoded; and how long to wait."""
 
     verifying = "`ssl_ca` (a file), or `ssl_verify_identity=true` for the system's authorities, in `url`"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,7 @@ class PostgresSettings(ServerSettings):
         return replace(address, **changes).limited(self.connect_timeout_s, self.network_timeout_s)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address(shared.Address):
+class Address(shared.Address, frozen=True, kw_only=True):
     """Parts of a URL, decoded."""
 
     verifying = "`sslmode=verify-full` and `sslrootcert` in `url`"

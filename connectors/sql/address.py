@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
+from msgspec import Struct, StructMeta
 from pydantic import Field, PositiveInt, SecretStr
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
@@ -16,6 +16,7 @@ from ..ranges import RANGE_BYTES
 from ..secret_texts import masked
 from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
+from ..values import text_without
 
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
@@ -49,8 +50,11 @@ def check_url(url: str) -> None:
         raise ValueError("url holds a space or line break; write it as %20, and check for a stray line end")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Address(ABC):
+class _AbstractStruct(StructMeta, ABCMeta):
+    """Class of Structs with abstract methods."""
+
+
+class Address(Struct, metaclass=_AbstractStruct, frozen=True, kw_only=True):
     """Parts of a URL, decoded; a subclass adds port and database."""
 
     #: Settings by which the server is verified, for a warning.
@@ -58,8 +62,12 @@ class Address(ABC):
 
     host: str = ""
     user: str = ""
-    password: str = field(default="", repr=False)
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    password: str = ""
+    parameters: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        """Leave out the password."""
+        return text_without(self, "password")
 
     @abstractmethod
     def identity(self) -> str:

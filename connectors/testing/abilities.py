@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from ..abilities import Abilities, abilities_of, protocol_of
 from ..protocols import Destination, Source
+from ..values import names_of
 from .promises import Promises
 
-ABILITIES = tuple(field.name for field in fields(Abilities))
+ABILITIES = names_of(Abilities)
 
 
 def methods_of(protocol: type[Any]) -> set[str]:

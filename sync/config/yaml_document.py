@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from msgspec import Struct
+
+from syncblocks.connectors.values import text_without
 
 from ..errors import ConfigError, nearest_match
 from .yaml_syntax import LINE_BREAK, syntax_error, unquoted
@@ -66,14 +67,17 @@ def key_of(loc: Loc) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """The values of a YAML file or a mapping (JSON types only) and their line numbers."""
 
     #: None: a mapping was given in place of a file.
     path: str | None
-    value: dict[str, Any] = field(repr=False)
-    lines: Mapping[Loc, int] = field(repr=False)
+    value: dict[str, Any]
+    lines: Mapping[Loc, int]
+
+    def __repr__(self) -> str:
+        """Leave out the values, which may be secrets."""
+        return text_without(self, "value", "lines")
 
     def line(self, loc: Loc) -> int:
         """Return the line of a place, or of the nearest place around it."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from syncblocks.callbacks.errors import CallbackLoadError
+from syncblocks.connectors.values import text_without
 
 from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
 from ..errors import nearest_match
@@ -22,8 +22,7 @@ STREAM, PIPELINE = "stream", "pipeline"
 FLAG = "is_last_block_run"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallbackSpec:
+class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a callback block calls. The run store keeps its name and digest."""
 
     block: str
@@ -34,9 +33,13 @@ class CallbackSpec:
     timeout_s: float = 60.0
     attempts: int = 5
     #: The hook in place of functions, see `hooks.hook_of`.
-    hook: Mapping[str, Any] | None = field(default=None, repr=False)
+    hook: Mapping[str, Any] | None = None
     #: Condition over the event.
     when: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave out the hook, which may hold secrets."""
+        return text_without(self, "hook")
 
 
 class UserCode(msgspec.Struct, frozen=True, kw_only=True):

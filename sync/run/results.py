@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, overload
@@ -127,6 +126,8 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         """Return the same for a notebook."""
+        import html
+
         rows = [
             f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in _cells(each))}</tr>" for each in self.streams
         ]

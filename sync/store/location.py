@@ -7,11 +7,12 @@ import glob
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from syncblocks.connectors.local_files import make_private_folder, sqlite_files, unwritable
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.values import replace, text_without
 
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
@@ -25,8 +26,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
 SQLITE_HEADER = b"SQLite format 3\x00"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+class Location(Struct, frozen=True, kw_only=True):
     """Where a store is."""
 
     #: The URL without its password.
@@ -34,7 +34,11 @@ class Location:
     #: SQLite's file, absolute; None: a PostgreSQL server.
     path: Path | None = None
     #: The server's address, with credentials.
-    uri: str = field(default="", repr=False)
+    uri: str = ""
+
+    def __repr__(self) -> str:
+        """Leave out the credentials."""
+        return text_without(self, "uri")
 
 
 def locate(url: str, folder: Path | None = None) -> Location:

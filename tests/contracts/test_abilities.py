@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from syncblocks.connectors import protocols
 from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
 from syncblocks.connectors.registry import CONNECTORS, connector_class
+from syncblocks.connectors.values import names_of
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
 ROLES = ("source", "destination")
-ABILITIES = tuple(field.name for field in fields(Abilities))
+ABILITIES = names_of(Abilities)
 
 _FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "shares_ranges"}
 _FILES = {
