@@ -61,6 +61,11 @@ _OPTIONS = {
 SOCKET_PARAMETERS = frozenset({"keepalives", *_OPTIONS})
 
 
+def is_unix(connected: Any) -> bool:
+    """Tell whether a driver's socket is one in the file system of this machine."""
+    return bool(connected.family == getattr(socket, "AF_UNIX", None))
+
+
 def limit_socket(connected: Any, parameters: Mapping[str, str]) -> None:
     """Set the options on a driver's socket that libpq sets on its own; leave a Unix socket as it is.
 
@@ -68,7 +73,7 @@ def limit_socket(connected: Any, parameters: Mapping[str, str]) -> None:
         connected: the socket, or an object with its methods.
         parameters: as in libpq's URLs; others have no effect.
     """
-    if connected.family == getattr(socket, "AF_UNIX", None):
+    if is_unix(connected):
         return
     is_probed = parameters.get("keepalives", "1") != "0"
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(is_probed))
@@ -127,6 +132,7 @@ __all__ = [
     "SOCKET_PARAMETERS",
     "Canceller",
     "Keepalive",
+    "is_unix",
     "keepalive",
     "libpq_parameters",
     "limit_socket",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, limit_socket
+from ..network import CONNECT_TIMEOUT_S, SOCKET_PARAMETERS, is_unix, limit_socket
 from ..sql.identifiers import TableName, quote
 from ..stream import Block
 from . import encode
@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 #: Bytes gathered before a block is yielded.
 BLOCK_BYTES = 1 << 20
+
+#: A read over TCP that brings less is followed by a pause, in which the server goes on: each read costs a tenth of a
+#: millisecond, whatever it brings. A Unix socket's buffer is too small for that.
+_FEW_BYTES, _PAUSE_S = 128 << 10, 0.001
 
 _COUNT = re.compile(r"(\d+)$")
 
@@ -67,7 +71,8 @@ class AsyncpgSession:
         self._connection: Any = None
         try:
             self._connection = self._loop.run_until_complete(asyncpg.connect(**_arguments(address)))
-            limit_socket(self._connection._transport.get_extra_info("socket"), address.parameters)
+            self._socket = self._connection._transport.get_extra_info("socket")
+            limit_socket(self._socket, address.parameters)
             protocol = self._connection._protocol
             # A COPY that waits to write would wait for ever once the connection is gone.
             self._connection.add_termination_listener(lambda _: protocol.resume_writing())
@@ -155,16 +160,20 @@ class AsyncpgSession:
         queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(1)
         held: list[bytes] = []
         size = 0
+        is_large = False
+        few_bytes = 0 if is_unix(self._socket) else _FEW_BYTES
 
         async def sink(data: bytes) -> None:
-            nonlocal size
+            nonlocal size, is_large
             held.append(data)
             size += len(data)
             if size >= BLOCK_BYTES:
                 block = b"".join(held)  # of one alone this is no copy
                 held.clear()
-                size = 0
+                size, is_large = 0, True
                 await queue.put(block)
+            elif is_large and len(data) < few_bytes:
+                await asyncio.sleep(_PAUSE_S)
 
         async def copy() -> None:
             try:
