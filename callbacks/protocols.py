@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from .child_process import CallEnd
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One event for one function; it is leased, and its attempt is counted.
 
     The run store gives the event and the names of block and function. `file`, `attempts`, `timeout_s`, `when`, `hook`
@@ -46,9 +44,13 @@ class Delivery:
     #: Condition over the event; if false, the delivery is done without a call.
     when: str | None = None
     #: The hook in place of a function: `kind` and its settings, templates unfilled.
-    hook: Mapping[str, Any] | None = field(default=None, repr=False)
+    hook: Mapping[str, Any] | None = None
     #: Why there is nothing to call; the delivery is then dead.
     missing: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave out arguments and hook, which may hold secrets."""
+        return f"Delivery({self.key!r}, {self.label!r}, {self.callback_block!r}, attempt={self.attempt})"
 
 
 class LocalCall(Protocol):

@@ -1,10 +1,12 @@
 """The optional abilities of a connector, asked for once and handed on as values.
 
-No other code asks a connector with `isinstance`: a wrapper around a connector would lose abilities in silence.
+No other code asks whether a connector has a method: a wrapper around a connector would lose abilities in silence.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from inspect import isfunction
 from typing import Any
 
 from msgspec import Struct
@@ -115,7 +117,18 @@ def protocol_of(name: str) -> Any:
 
 def abilities_of(connector: Source | Destination) -> Abilities:
     """Return the abilities of a connector; open nothing."""
-    return Abilities(**{name: connector for name in names_of(Abilities) if isinstance(connector, protocol_of(name))})
+    found: dict[str, Any] = {name: connector for name in names_of(Abilities) if _has_all(connector, _methods_of(name))}
+    return Abilities(**found)
+
+
+def _has_all(connector: Source | Destination, methods: tuple[str, ...]) -> bool:
+    return all(hasattr(connector, method) for method in methods)
+
+
+@cache
+def _methods_of(name: str) -> tuple[str, ...]:
+    """Return the methods of an ability; `isinstance` would look for them anew with each connector."""
+    return tuple(method for method, value in vars(protocol_of(name)).items() if isfunction(value) and method[0] != "_")
 
 
 def abilities_of_class(connector: type[Any]) -> dict[str, str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from .pipeline_file import find_file, pipeline_files
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..config import Pipeline
 
 
@@ -34,9 +35,9 @@ def complete_words(ctx: click.Context, param: click.Parameter, incomplete: str) 
     given: tuple[str, ...] = ctx.params.get(param.name or "") or ()
     if not given:
         streams = complete_streams(ctx, param, incomplete)
-        return [*complete_files(ctx, param, incomplete), *map(CompletionItem, streams)]
+        return [*complete_files(ctx, param, incomplete), *map(_item, streams)]
     ctx.params["file"] = given[0]
-    return [CompletionItem(name) for name in complete_streams(ctx, param, incomplete) if len(given) == 1]
+    return [_item(name) for name in complete_streams(ctx, param, incomplete) if len(given) == 1]
 
 
 def complete_first_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -56,13 +57,19 @@ def complete_files(_ctx: click.Context, _param: click.Parameter, incomplete: str
     with suppress(OSError):
         found = _beginning(incomplete, {str(path) for path in pipeline_files(folder)})
         if found:
-            return [CompletionItem(name) for name in found]
-    return [CompletionItem(incomplete, type="file")]
+            return [_item(name) for name in found]
+    return [_item(incomplete, kind="file")]
 
 
 def complete_paths(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer what the shell finds: files and folders."""
-    return [CompletionItem(incomplete, type="file")]
+    return [_item(incomplete, kind="file")]
+
+
+def _item(value: str, kind: str = "plain") -> CompletionItem:
+    from click.shell_completion import CompletionItem  # which no command needs
+
+    return CompletionItem(value, type=kind)
 
 
 def _pipeline(ctx: click.Context) -> Pipeline | None:
