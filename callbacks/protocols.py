@@ -52,6 +52,10 @@ class Delivery(Struct, frozen=True, kw_only=True):
         """Leave out arguments and hook, which may hold secrets."""
         return f"Delivery({self.key!r}, {self.label!r}, {self.callback_block!r}, attempt={self.attempt})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return the same for rich."""
+        return [("key", self.key), ("label", self.label), ("callback_block", self.callback_block)]
+
 
 class LocalCall(Protocol):
     """A call that the engine makes itself, on the queue's thread."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 from msgspec import Struct
 
-from .values import text_without
+from .values import Guarded
 
 #: Bookmark of one stream: JSON values only, so that it survives every store unchanged.
 Bookmark = Mapping[str, Any]
@@ -252,12 +252,14 @@ class Masks:
     fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
 
 
-class Stream(Struct, frozen=True, kw_only=True):
+class Stream(Guarded, frozen=True, kw_only=True):
     """One named set of records.
 
     `Source.discover` returns it as the source offers it; a destination gets it as the records arrive, with columns
     renamed, dropped or added. As an event between two batches it says that the schema has changed.
     """
+
+    _hidden = ("query_values",)
 
     #: `schema.table` for databases with schemas, `table` for SQLite and DuckDB's main schema, the stem for files.
     name: str
@@ -329,10 +331,6 @@ class Stream(Struct, frozen=True, kw_only=True):
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.
     locator: Mapping[str, Any] = {}
-
-    def __repr__(self) -> str:
-        """Leave out the values of a query, which may be secrets."""
-        return text_without(self, "query_values")
 
 
 class Checkpoint(Struct, frozen=True, kw_only=True):
@@ -504,8 +502,10 @@ def _announce_nothing(_checkpoint: Checkpoint | None, _changes: Sequence[Mapping
     """Stand for nobody who has to know."""
 
 
-class Load(Struct, frozen=True, kw_only=True):
+class Load(Guarded, frozen=True, kw_only=True):
     """What `Destination.load` is to do with one stream; constant during the call."""
+
+    _hidden = ("removed", "marked", "announce")
 
     key: LedgerKey
     #: The stream as it arrives: after renames and transformers.
@@ -553,10 +553,6 @@ class Load(Struct, frozen=True, kw_only=True):
     #: Called before a commit that adds or changes columns, so that a crash in the commit does not lose that news.
     #: Arguments: the commit's checkpoint, or None for a change before the commit; the `Commit.schema_changes`.
     announce: Callable[[Checkpoint | None, Sequence[Mapping[str, Any]]], None] = _announce_nothing
-
-    def __repr__(self) -> str:
-        """Leave out tables and the function."""
-        return text_without(self, "removed", "marked", "announce")
 
 
 class Commit(Struct, frozen=True, kw_only=True):

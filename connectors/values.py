@@ -7,7 +7,7 @@ All other values are Structs, which take less than a tenth of the time to define
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct, structs
 
@@ -32,11 +32,19 @@ def names_of(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def text_without(value: Struct, *hidden: str) -> str:
-    """Return the text of a Struct without some of its fields: secrets, and what nobody would read."""
-    kind = type(value)
-    shown = (f"{name}={getattr(value, name)!r}" for name in kind.__struct_fields__ if name not in hidden)
-    return f"{kind.__qualname__}({', '.join(shown)})"
+class Guarded(Struct, frozen=True, kw_only=True):
+    """A Struct whose text leaves some of its fields out: secrets, and what nobody would read."""
+
+    #: Names of these fields.
+    _hidden: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        """Return the text."""
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what rich shows, as in a traceback with local variables."""
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name not in self._hidden]
 
 
 def _plain(value: Any) -> Any:
@@ -45,4 +53,4 @@ def _plain(value: Any) -> Any:
     return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
-__all__ = ["asdict", "names_of", "replace", "text_without"]
+__all__ = ["Guarded", "asdict", "names_of", "replace"]

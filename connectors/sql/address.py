@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
-from msgspec import Struct, StructMeta
+from msgspec import StructMeta
 from pydantic import Field, PositiveInt, SecretStr
 
 from ..incremental.bookmarks import CHECKPOINT_RECORDS, CHECKPOINT_S
@@ -16,7 +16,7 @@ from ..ranges import RANGE_BYTES
 from ..secret_texts import masked
 from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
-from ..values import text_without
+from ..values import Guarded
 
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
@@ -54,8 +54,10 @@ class _AbstractStruct(StructMeta, ABCMeta):
     """Class of Structs with abstract methods."""
 
 
-class Address(Struct, metaclass=_AbstractStruct, frozen=True, kw_only=True):
+class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
     """Parts of a URL, decoded; a subclass adds port and database."""
+
+    _hidden = ("password",)
 
     #: Settings by which the server is verified, for a warning.
     verifying: ClassVar[str]
@@ -64,10 +66,6 @@ class Address(Struct, metaclass=_AbstractStruct, frozen=True, kw_only=True):
     user: str = ""
     password: str = ""
     parameters: Mapping[str, str] = {}
-
-    def __repr__(self) -> str:
-        """Leave out the password."""
-        return text_without(self, "password")
 
     @abstractmethod
     def identity(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from syncblocks.connectors.values import text_without
+from syncblocks.connectors.values import Guarded
 
 from ..errors import ConfigError, nearest_match
 from .yaml_syntax import LINE_BREAK, syntax_error, unquoted
@@ -67,17 +67,15 @@ def key_of(loc: Loc) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-class Document(Struct, frozen=True):
+class Document(Guarded, frozen=True):
     """The values of a YAML file or a mapping (JSON types only) and their line numbers."""
+
+    _hidden = ("value", "lines")
 
     #: None: a mapping was given in place of a file.
     path: str | None
     value: dict[str, Any]
     lines: Mapping[Loc, int]
-
-    def __repr__(self) -> str:
-        """Leave out the values, which may be secrets."""
-        return text_without(self, "value", "lines")
 
     def line(self, loc: Loc) -> int:
         """Return the line of a place, or of the nearest place around it."""

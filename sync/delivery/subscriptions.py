@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from syncblocks.callbacks.errors import CallbackLoadError
-from syncblocks.connectors.values import text_without
+from syncblocks.connectors.values import Guarded
 
 from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
 from ..errors import nearest_match
@@ -22,8 +22,10 @@ STREAM, PIPELINE = "stream", "pipeline"
 FLAG = "is_last_block_run"
 
 
-class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True):
+class CallbackSpec(Guarded, frozen=True, kw_only=True):
     """What a callback block calls. The run store keeps its name and digest."""
+
+    _hidden = ("hook",)
 
     block: str
     #: See `hooks.block_digest`.
@@ -36,10 +38,6 @@ class CallbackSpec(msgspec.Struct, frozen=True, kw_only=True):
     hook: Mapping[str, Any] | None = None
     #: Condition over the event.
     when: str | None = None
-
-    def __repr__(self) -> str:
-        """Leave out the hook, which may hold secrets."""
-        return text_without(self, "hook")
 
 
 class UserCode(msgspec.Struct, frozen=True, kw_only=True):

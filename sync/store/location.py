@@ -9,10 +9,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from msgspec import Struct
-
 from syncblocks.connectors.local_files import make_private_folder, sqlite_files, unwritable
-from syncblocks.connectors.values import replace, text_without
+from syncblocks.connectors.values import Guarded, replace
 
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
@@ -26,8 +24,10 @@ NETWORK_FILE_SYSTEMS = frozenset(
 SQLITE_HEADER = b"SQLite format 3\x00"
 
 
-class Location(Struct, frozen=True, kw_only=True):
+class Location(Guarded, frozen=True, kw_only=True):
     """Where a store is."""
+
+    _hidden = ("uri",)
 
     #: The URL without its password.
     shown: str
@@ -35,10 +35,6 @@ class Location(Struct, frozen=True, kw_only=True):
     path: Path | None = None
     #: The server's address, with credentials.
     uri: str = ""
-
-    def __repr__(self) -> str:
-        """Leave out the credentials."""
-        return text_without(self, "uri")
 
 
 def locate(url: str, folder: Path | None = None) -> Location:

@@ -7,10 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from msgspec import Struct
+from rich.pretty import pretty_repr
 
+from syncblocks.callbacks.protocols import Delivery
+from syncblocks.connectors.mysql import settings as mysql
+from syncblocks.connectors.postgres import settings as postgres
+from syncblocks.connectors.stream import LedgerKey, Load, Stream, WriteDisposition
 from syncblocks.connectors.values import asdict, names_of, replace
+from syncblocks.sync.config.yaml_document import Document
+from syncblocks.sync.delivery.subscriptions import CallbackSpec
+from syncblocks.sync.store.location import Location
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -52,3 +61,47 @@ def test_the_fields_hold_those_of_values_within(kind: Callable[..., Any]) -> Non
 
 def test_users_may_ask_dataclasses_for_theirs() -> None:
     assert dataclasses.asdict(Users(name="a")) == {"name": "a", "parts": ()}
+
+
+SECRET = "hunter2"
+
+
+def _stream() -> Stream:
+    return Stream(name="people", schema=pa.schema([]), query_values={"token": SECRET})
+
+
+def _load() -> Load:
+    key = LedgerKey(pipeline="p", stream="people", destination_table="people")
+    removed = pa.table({"id": [SECRET]})
+    disposition = WriteDisposition.MERGE
+    return Load(key=key, stream=_stream(), write_disposition=disposition, token="t", run="r:1", removed=removed)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _stream(),
+        _load(),
+        postgres.Address(host="db", password=SECRET),
+        mysql.Address(host="db", password=SECRET),
+        Location(shown="postgresql://db/store", uri=f"postgresql://me:{SECRET}@db/store"),
+        CallbackSpec(block="notify", digest="d", hook={"url": SECRET}),
+        Document("p.yaml", {"password": SECRET}, {}),
+        Delivery(
+            key="k",
+            callback_block="notify",
+            function="f",
+            attempt=1,
+            kwargs={"a": SECRET},
+            data=None,
+            label="a:b",
+            hook={"url": SECRET},
+        ),
+    ],
+    ids=lambda value: type(value).__module__ + "." + type(value).__name__,
+)
+def test_the_text_of_a_value_tells_no_secret(value: Struct) -> None:
+    assert SECRET not in repr(value)
+    assert SECRET not in f"{value}"
+    assert SECRET not in pretty_repr(value)
+    assert type(value).__name__ in repr(value)
