@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from .child_process import CallEnd
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
     """One event for one function; it is leased, and its attempt is counted.
 
     The run store gives the event and the names of block and function. `file`, `attempts`, `timeout_s`, `when`, `hook`
@@ -30,7 +32,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attempts: int = 1
     timeout_s: float = 60.0
     #: All keyword arguments in recorded form (plain JSON), runtime variables as references.
-    kwargs: Mapping[str, Any]
+    kwargs: Mapping[str, Any] = field(repr=False)
     #: Path of an Arrow IPC file with the parent's output.
     data: str | None
     #: For logs: `<block>:<stream>`.
@@ -44,17 +46,9 @@ class Delivery(Struct, frozen=True, kw_only=True):
     #: Condition over the event; if false, the delivery is done without a call.
     when: str | None = None
     #: The hook in place of a function: `kind` and its settings, templates unfilled.
-    hook: Mapping[str, Any] | None = None
+    hook: Mapping[str, Any] | None = field(default=None, repr=False)
     #: Why there is nothing to call; the delivery is then dead.
     missing: str | None = None
-
-    def __repr__(self) -> str:
-        """Leave out arguments and hook, which may hold secrets."""
-        return f"Delivery({self.key!r}, {self.label!r}, {self.callback_block!r}, attempt={self.attempt})"
-
-    def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the same for rich."""
-        return [("key", self.key), ("label", self.label), ("callback_block", self.callback_block)]
 
 
 class LocalCall(Protocol):

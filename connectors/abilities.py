@@ -115,30 +115,26 @@ def protocol_of(name: str) -> Any:
     return getattr(protocols, "".join(word.capitalize() for word in name.split("_")))
 
 
+@cache
+def methods_of(protocol: type[Any]) -> frozenset[str]:
+    """Return the public methods that a protocol names itself; `isinstance` would look for them anew each time."""
+    return frozenset(name for name, value in vars(protocol).items() if isfunction(value) and not name.startswith("_"))
+
+
 def abilities_of(connector: Source | Destination) -> Abilities:
     """Return the abilities of a connector; open nothing."""
-    found: dict[str, Any] = {name: connector for name in names_of(Abilities) if _has_all(connector, _methods_of(name))}
+    found: dict[str, Any] = dict.fromkeys(_names(connector), connector)
     return Abilities(**found)
-
-
-def _has_all(connector: Source | Destination, methods: tuple[str, ...]) -> bool:
-    return all(hasattr(connector, method) for method in methods)
-
-
-@cache
-def _methods_of(name: str) -> tuple[str, ...]:
-    """Return the methods of an ability; `isinstance` would look for them anew with each connector."""
-    return tuple(method for method, value in vars(protocol_of(name)).items() if isfunction(value) and method[0] != "_")
 
 
 def abilities_of_class(connector: type[Any]) -> dict[str, str]:
     """Return the abilities of a connector's class, each with what it means."""
-    protocols_of = {name: protocol_of(name) for name in names_of(Abilities)}
-    return {
-        name: str(protocol.__doc__).partition("\n")[0]
-        for name, protocol in protocols_of.items()
-        if issubclass(connector, protocol)
-    }
+    return {name: str(protocol_of(name).__doc__).partition("\n")[0] for name in _names(connector)}
 
 
-__all__ = ["Abilities", "abilities_of", "abilities_of_class", "protocol_of"]
+def _names(connector: Any) -> list[str]:
+    """Return the abilities of a connector, or of its class: it has all methods of each."""
+    return [name for name in names_of(Abilities) if all(hasattr(connector, it) for it in methods_of(protocol_of(name)))]
+
+
+__all__ = ["Abilities", "abilities_of", "abilities_of_class", "methods_of", "protocol_of"]

@@ -1,7 +1,7 @@
 """What is done with values of either kind: Structs, and dataclasses.
 
-What Python programs and callbacks get is a dataclass; so are the few values that leave a field out of a comparison.
-All other values are Structs, which take less than a tenth of the time to define.
+What Python programs and callbacks get is a dataclass; so are the few values that leave a field out of a comparison,
+and what hides one in `callbacks`. All other values are Structs, which take less than a tenth of the time to define.
 """
 
 from __future__ import annotations

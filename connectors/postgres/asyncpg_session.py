@@ -28,8 +28,8 @@ T = TypeVar("T")
 #: Bytes gathered before a block is yielded.
 BLOCK_BYTES = 1 << 20
 
-#: A read over TCP that brings less is followed by a pause, in which the server goes on: each read costs a tenth of a
-#: millisecond, whatever it brings. A Unix socket's buffer is too small for that.
+#: A read over TCP that brings less is followed by a pause, in which the server goes on: each read costs the same,
+#: whatever it brings. A Unix socket's buffer is too small for that.
 _FEW_BYTES, _PAUSE_S = 128 << 10, 0.001
 
 _COUNT = re.compile(r"(\d+)$")

@@ -9,17 +9,12 @@ from typing import Any
 
 import pytest
 
-from ..abilities import Abilities, abilities_of, protocol_of
+from ..abilities import Abilities, abilities_of, methods_of, protocol_of
 from ..protocols import Destination, Source
 from ..values import names_of
 from .promises import Promises
 
 ABILITIES = names_of(Abilities)
-
-
-def methods_of(protocol: type[Any]) -> set[str]:
-    """Return the public methods that a protocol names itself."""
-    return {name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")}
 
 
 def _signature(method: Callable[..., Any]) -> inspect.Signature:
@@ -41,7 +36,7 @@ class AbilityPromises(Promises):
             pytest.skip(f"lacks the ability {name}")
         return found
 
-    def _methods(self, connector: Any) -> Iterator[tuple[str, Any, set[str]]]:
+    def _methods(self, connector: Any) -> Iterator[tuple[str, Any, frozenset[str]]]:
         """Yield the name of each ability, its protocol, and the methods that no other protocol asks for."""
         for name in ABILITIES:
             protocol = protocol_of(name)

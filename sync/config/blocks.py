@@ -3,8 +3,10 @@
 Editors show the description of each key.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
@@ -148,7 +150,7 @@ class TransformerBlock(Defaulting):
     )
 
     @model_validator(mode="after")
-    def _does_something(self) -> Self:
+    def _does_something(self) -> TransformerBlock:
         if self.file is None and not self.rename:
             raise wrong("needs file or rename")
         if "block" not in self.model_fields_set:
@@ -389,7 +391,7 @@ class CallbackBlock(Defaulting):
     attempts: Attempts = Field(default=5, description="How often a delivery is tried before it is dead.")
 
     @model_validator(mode="after")
-    def _has_one_kind(self) -> Self:
+    def _has_one_kind(self) -> CallbackBlock:
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if not given:
             raise wrong(f"needs one of {', '.join(KINDS)}")

@@ -16,7 +16,7 @@ from syncblocks.callbacks.protocols import Delivery
 from syncblocks.connectors.mysql import settings as mysql
 from syncblocks.connectors.postgres import settings as postgres
 from syncblocks.connectors.stream import LedgerKey, Load, Stream, WriteDisposition
-from syncblocks.connectors.values import asdict, names_of, replace
+from syncblocks.connectors.values import Guarded, asdict, names_of, replace
 from syncblocks.sync.config.yaml_document import Document
 from syncblocks.sync.delivery.subscriptions import CallbackSpec
 from syncblocks.sync.store.location import Location
@@ -100,8 +100,15 @@ def _load() -> Load:
     ],
     ids=lambda value: type(value).__module__ + "." + type(value).__name__,
 )
-def test_the_text_of_a_value_tells_no_secret(value: Struct) -> None:
+def test_the_text_of_a_value_tells_no_secret(value: object) -> None:
     assert SECRET not in repr(value)
     assert SECRET not in f"{value}"
     assert SECRET not in pretty_repr(value)
     assert type(value).__name__ in repr(value)
+
+
+def test_what_is_hidden_is_a_field() -> None:
+    kinds = [kind for base in (Guarded, *Guarded.__subclasses__()) for kind in base.__subclasses__()]
+    assert len(kinds) >= 7
+    for kind in kinds:
+        assert set(kind._hidden) <= set(names_of(kind)), kind
