@@ -28,6 +28,8 @@ FILE_SCHEMES = frozenset(
     ]
 )
 
+#: Those of them that are opened by `sftp.py`, and nowhere else: it alone looks at the server's key.
+SFTP_SCHEMES = frozenset({"sftp", "ssh"})
 
 #: What other tools call a setting -> what it is called here.
 _OTHER_WORDS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectorConfigError
-from ..settings import is_installed, is_url, resolve_path, url_scheme
+from ..settings import SFTP_SCHEMES, is_installed, is_url, resolve_path, url_scheme
 from .local import LocalStorage
 from .storage import Storage, translated, without_credentials
 
@@ -43,7 +43,7 @@ def open_storage(
     Args:
         path: the path or URL.
         folder: where a relative path starts.
-        options: passed to fsspec.
+        options: passed to fsspec; of sftp as `open_sftp` takes them.
         queried: the name in it, and the query, of the only file that is to be read.
     """
     if not is_url(path):
@@ -57,7 +57,12 @@ def open_storage(
 
     try:
         with translated(without_credentials(path)):
-            fs, root = fsspec.core.url_to_fs(path, **options)
+            if scheme in SFTP_SCHEMES:
+                from ..sftp import open_sftp
+
+                fs, root = open_sftp(path, options, folder)
+            else:
+                fs, root = fsspec.core.url_to_fs(path, **options)
     except (ImportError, ValueError, TypeError) as error:
         module, command = DRIVERS.get(scheme, ("", ""))
         if module and not is_installed(module):

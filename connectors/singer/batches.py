@@ -19,7 +19,7 @@ import pyarrow as pa
 from ..arrow.valid import DAMAGE, demand_valid
 from ..errors import ConnectorError
 from ..local_files import open_inside
-from ..settings import is_url, resolve_path, url_scheme
+from ..settings import SFTP_SCHEMES, is_url, resolve_path, url_scheme
 from .values import shown
 
 BLOCK_BYTES = 4 << 20
@@ -112,7 +112,12 @@ class BatchFiles:
         import fsspec.core
 
         # The name is not opened as a URL: fsspec takes `a::b` for a chain of file systems.
-        fs, root_path = fsspec.core.url_to_fs(root_url)
+        if url_scheme(root_url) in SFTP_SCHEMES:
+            from ..sftp import open_sftp
+
+            fs, root_path = open_sftp(root_url, {}, self._folder)
+        else:
+            fs, root_path = fsspec.core.url_to_fs(root_url)
         return fs.open(f"{root_path.rstrip('/')}/{name}", "rb")
 
 

@@ -96,10 +96,10 @@ def _wait_for(url: str) -> None:
 @contextmanager
 def sftp_folder(root: Path) -> Iterator[dict[str, Any]]:
     """Serve a folder over sftp; yields host, port, username and password."""
-    from tests.connectors.files.test_servers import sftp_server
+    from tests.connectors.files.sftp_files import sftp_server
 
-    with sftp_server(root) as url:
-        place = urlsplit(url)
+    with sftp_server(root) as served:
+        place = urlsplit(served.url)
         yield {
             "host": place.hostname,
             "port": place.port,

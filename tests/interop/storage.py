@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .servers import KEYS, s3_store, sftp_folder
+from .servers import KEYS, s3_store
 from .stage import Act, Failed, Stage
 
 RECORDS = 3000
@@ -95,11 +95,13 @@ def object_store_cases() -> list[tuple[str, Act]]:
 
 def sftp_case(stage: Stage) -> str:
     """Write CSV over sftp, killed once."""
+    from tests.connectors.files.sftp_files import PASSWORD, USER, sftp_server
+
     root = stage.folder / "remote"
     root.mkdir()
-    with sftp_folder(root) as server:
-        options = {"username": server["username"], "password": server["password"]}
-        place = {"path": f"sftp://{server['host']}:{server['port']}/lake", "storage_options": options}
+    with sftp_server(root) as served:
+        options = {"username": USER, "password": PASSWORD, "host_key": served.host_keys[0]}
+        place = {"path": f"sftp://127.0.0.1:{served.port}/lake", "storage_options": options}
         _pipeline(stage, "csv", "append", place)
 
         def read() -> Mapping[str, bytes]:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import paramiko
 
+USER, PASSWORD = "someone", "s3cret-canary"
+
 
 class Login(paramiko.ServerInterface):
-    """Lets one user in."""
+    """Lets one user in, and notes what it is asked."""
 
-    def __init__(self, user: str, password: str) -> None:
+    def __init__(self, user: str, password: str, asked: list[str]) -> None:
         self._known = (user, password)
+        self._asked = asked
+
+    def check_auth_none(self, username: str) -> int:
+        self._asked.append("none")
+        return paramiko.AUTH_FAILED
+
+    def check_auth_publickey(self, username: str, key: Any) -> int:
+        self._asked.append("publickey")
+        return paramiko.AUTH_FAILED
 
     def check_auth_password(self, username: str, password: str) -> int:
+        self._asked.append("password")
         return paramiko.AUTH_SUCCESSFUL if (username, password) == self._known else paramiko.AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
@@ -77,3 +93,64 @@ class Files(paramiko.SFTPServerInterface):
 
     def rmdir(self, path: str) -> int:
         return self._done(self._path(path).rmdir)
+
+
+class Served(NamedTuple):
+    """A folder that is served."""
+
+    #: With user and password.
+    url: str
+    #: Each `kind base64`.
+    host_keys: list[str]
+    #: The logins that were tried.
+    asked: list[str]
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def name(self) -> str:
+        """Return what lines of `known_hosts` call the server."""
+        return f"[127.0.0.1]:{self.port}"
+
+    def make_known(self, file: Path) -> None:
+        """Add the keys to a file as OpenSSH has it."""
+        file.parent.mkdir(exist_ok=True)
+        with file.open("a") as lines:
+            lines.writelines(f"{self.name} {key}\n" for key in self.host_keys)
+
+
+@contextmanager
+def sftp_server(root: Path, *kinds: type) -> Iterator[Served]:
+    """Serve a folder by paramiko's sftp server, which is told where the files are; it has a key of each kind."""
+    keys = [paramiko.RSAKey.generate(1024) if kind is paramiko.RSAKey else kind.generate() for kind in kinds]
+    keys = keys or [paramiko.ECDSAKey.generate()]
+    listener = socket.create_server(("127.0.0.1", 0))
+    transports: list[Any] = []
+    asked: list[str] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            transport = paramiko.Transport(connection)
+            for key in keys:
+                transport.add_server_key(key)
+            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files, root)
+            transport.start_server(server=Login(USER, PASSWORD, asked), event=threading.Event())
+            transports.append(transport)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        url = f"sftp://{USER}:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}"
+        yield Served(url, [f"{key.get_name()} {key.get_base64()}" for key in keys], asked)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for transport in transports:
+            transport.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ftplib
 import gzip
 import logging
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,19 +21,20 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, F
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.storage import translated
+from syncblocks.connectors.sftp import CheckedSFTP
 from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
 from syncblocks.connectors.values import replace
 from syncblocks.sync.run.recovery.leftovers import drop_staging
 from syncblocks.sync.store import Store
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of
+from tests.connectors.files.sftp_files import PASSWORD, USER, sftp_server
 from tests.sync.store.store_helpers import attempt_plan, begin, stream_plan
 
 #: Of the server from `pyftpdlib`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*async(ore|hat):DeprecationWarning")
 
 FINAL = Checkpoint(is_final=True)
-USER, PASSWORD = "someone", "s3cret-canary"
 
 
 @contextmanager
@@ -67,48 +67,20 @@ def ftp_server(root: Path) -> Iterator[str]:
         server.close_all()
 
 
-@contextmanager
-def sftp_server(root: Path) -> Iterator[str]:
-    """Serve a folder by paramiko's sftp server, which is told where the files are."""
-    import paramiko
-
-    from tests.connectors.files.sftp_files import Files, Login
-
-    key = paramiko.RSAKey.generate(1024)
-    listener = socket.create_server(("127.0.0.1", 0))
-    transports: list[Any] = []
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            transport = paramiko.Transport(connection)
-            transport.add_server_key(key)
-            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files, root)
-            transport.start_server(server=Login(USER, PASSWORD))
-            transports.append(transport)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"sftp://{USER}:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        for transport in transports:
-            transport.close()
-
-
 @pytest.fixture(params=[ftp_server, sftp_server], ids=["ftp", "sftp"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+def server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, Path]]:
     root = tmp_path / "served"
     root.mkdir()
-    with request.param(root) as url:
+    with request.param(root) as served:
+        url = served if isinstance(served, str) else served.url
+        if url != served:
+            monkeypatch.setenv("HOME", str(tmp_path))
+            served.make_known(tmp_path / ".ssh" / "known_hosts")
         yield url, root
         fsspec.get_filesystem_class(url.partition(":")[0]).clear_instance_cache()
+        CheckedSFTP.clear_instance_cache()
 
 
 def test_file_servers_keep_the_promises_of_a_folder(tmp_path: Path, server: tuple[str, Path]) -> None:
