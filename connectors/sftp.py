@@ -125,14 +125,14 @@ class _HostKeys:
         elif self._known:
             why = f"is not the known one, {' or '.join(map(str, self._known))}"
             way_out = (
-                "Somebody may have taken the server's place, or it has a new key: ask whoever runs it. Only then put the "
-                f"new one in the place of the known one: {line}"
+                "Somebody may have taken the server's place, or it has a new key: ask whoever runs it. Only then put "
+                f"the new one in the place of the known one: {line}"
             )
         else:
             why = f"is not in {' or '.join(map(str, self._files))}"
             way_out = (
-                f"Ask whoever runs it whether this is its key. Then add the line {line} to {self._files[0]}, or give its "
-                "last two words as `host_key` in `storage_options`"
+                f"Ask whoever runs it whether this is its key. Then add the line {line} to {self._files[0]}, or give "
+                "its last two words as `host_key` in `storage_options`"
             )
         raise ConnectorConfigError(
             f"the key of {self._name} {why}, so nothing was sent to the server, which shows {key.get_name()} "

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from syncblocks.connectors.settings import SFTP_SCHEMES
+
 from ..failpoints import failpoint
 
 
@@ -22,6 +24,8 @@ class SharedSpool:
 
         self._url = url.rstrip("/")
         scheme = url.partition("://")[0]
+        if scheme.lower().rpartition("::")[2] in SFTP_SCHEMES:
+            raise ValueError(f"{scheme}:// is no place for it: name an object store, or a folder that is mounted")
         try:
             found = fsspec.core.url_to_fs(self._url)
         except ImportError as error:

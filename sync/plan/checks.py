@@ -272,10 +272,17 @@ class Unplannable(ConfigError):
 
 
 def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilities) -> list[str]:
-    """Return a warning for each end whose server is not verified."""
+    """Return a warning for each end whose server is not verified, and for such a cluster."""
     ends = ((pipeline.source, source), (pipeline.destination, destination))
     found = ((end, can.verifies_server.unverified_server()) for end, can in ends if can.verifies_server is not None)
-    return [f"{end.block} ({end.connector}): {warning}" for end, warning in found if warning]
+    warnings = [f"{end.block} ({end.connector}): {warning}" for end, warning in found if warning]
+    dask = pipeline.executor.dask or ""
+    if dask.startswith(("tcp://", "ws://")):
+        warnings.append(
+            f"executor: {dask} has no certificates: whoever reaches the scheduler or a worker runs code there and "
+            "reads the workers' secrets; use tls:// with `security`"
+        )
+    return warnings
 
 
 def stream_error(

@@ -302,18 +302,13 @@ def _why(error: Exception) -> str:
 
 
 def _local_cluster(settings: ExecutorSettings) -> Any:
-    try:
-        security = distributed.Security.temporary()  # else every user of this machine could give it work
-    except ImportError:
-        security = None
-        log.warning("cryptography is not installed: other users of this machine can reach the local Dask cluster")
     return distributed.LocalCluster(
         n_workers=settings.workers or DEFAULT_WORKERS,
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        security=security,
+        security=distributed.Security.temporary(),  # else every user of this machine could give it work
         silence_logs=logging.ERROR,
         memory_limit=0,
     )

@@ -99,9 +99,11 @@ def open_engine(session: Session, given: ExecutorOption) -> OpenedEngine | None:
 
         return FuturesEngine(given, pipeline)
     try:
+        if pipeline.executor.is_local:
+            import cryptography  # noqa: F401 (without TLS every user of this machine could give the workers code)
         import distributed  # noqa: F401 (few runs need it, and it takes a second)
     except ModuleNotFoundError as error:
-        message = "executor `dask` needs distributed: pip install 'syncblocks[dask]'"
+        message = f"executor `{pipeline.executor}` needs {error.name}: pip install 'syncblocks[dask]'"
         raise ConfigError(message, key="executor") from error
     from .dask import open_dask
 

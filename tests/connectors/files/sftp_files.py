@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -124,6 +125,7 @@ class Served(NamedTuple):
 @contextmanager
 def sftp_server(root: Path, *kinds: type) -> Iterator[Served]:
     """Serve a folder by paramiko's sftp server, which is told where the files are; it has a key of each kind."""
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # clients that refuse a key hang up
     keys = [paramiko.RSAKey.generate(1024) if kind is paramiko.RSAKey else kind.generate() for kind in kinds]
     keys = keys or [paramiko.ECDSAKey.generate()]
     listener = socket.create_server(("127.0.0.1", 0))

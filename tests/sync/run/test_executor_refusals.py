@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError, ExecutorError
 from syncblocks.sync.run.executors.bundle import open_bundle, pack, unpack, unpacked
-from syncblocks.sync.run.executors.opening import with_executor
+from syncblocks.sync.run.executors.opening import open_engine, with_executor
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 
@@ -66,6 +67,10 @@ def refusal(folder: Path, **more: Any) -> str:
             {"callbacks": [{"file": "tell.py"}], "executor": {"dask": "tcp://a:1", "spool": "sftp://me:hush-hush@h/y"}},
             ("executor.spool", "holds a password"),
         ),
+        (
+            {"callbacks": [{"file": "tell.py"}], "executor": {"dask": "tcp://a:1", "spool": "sftp://127.0.0.1:1/y"}},
+            ("executor.spool", "sftp:// is no place for it", "object store"),
+        ),
         ({"transformers": [{"file": "../clean.py"}]}, ("transformers[0].file", "executor", "put the file below it")),
     ],
 )
@@ -88,6 +93,29 @@ def test_plan_says_where_streams_run(tmp_path: Path) -> None:
     for executor, words in (("threads", ""), ({"dask": "local"}, "dask: local, on workers of this machine")):
         with opened(load_pipeline(document(executor=executor), folder=tmp_path)) as session:
             assert make_plan(session, None).elsewhere == words
+
+
+def test_workers_here_are_refused_where_every_user_could_give_them_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with (
+        opened(load_pipeline(document(executor={"dask": "local"}), folder=tmp_path)) as session,
+        pytest.raises(ConfigError, match=r"`dask: local` needs cryptography: pip install 'syncblocks\[dask\]'"),
+    ):
+        open_engine(session, None)
+
+
+def test_plan_warns_of_a_cluster_without_certificates(tmp_path: Path) -> None:
+    for executor, is_open in (
+        ({"dask": "tcp://a:1"}, True),
+        ({"dask": "tls://a:1"}, False),
+        ({"dask": "local"}, False),
+    ):
+        with opened(load_pipeline(document(executor=executor), folder=tmp_path)) as session:
+            warned = [each for each in make_plan(session, None).warnings if each.startswith("executor")]
+        assert len(warned) == is_open
+        assert all("tcp://a:1" in each and "tls://" in each for each in warned)
 
 
 def test_a_pipeline_that_can_run_elsewhere_is_planned(tmp_path: Path) -> None:
