@@ -44,7 +44,7 @@ from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forwar
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
 from .partitions import parse_partitions
-from .paths import identity, reach
+from .paths import identity, reach, unverified
 from .settings import (
     CSVDestinationSettings,
     CSVSourceSettings,
@@ -82,6 +82,10 @@ class FileDestination:
     def place(self) -> Place:
         """Tell a URL from a path of this machine."""
         return reach(self._settings.path)
+
+    def unverified_server(self) -> str:
+        """Warn of ftp and http; the keys of sftp and the certificates of https are checked."""
+        return unverified(self._settings.path)
 
     def check(self) -> None:
         storage = self._storage()

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pyarrow as pa
@@ -304,6 +304,19 @@ def identity(connector: str, path: str, folder: Path) -> str:
 def reach(path: str) -> Place:
     """Tell from where a path or URL leads to the same files."""
     return "anywhere" if is_url(path) and url_scheme(path) not in ("file", "local") else "host"
+
+
+def unverified(path: str) -> str:
+    """Return a warning of a server that anybody on the way may stand in for; empty: it is verified, or local."""
+    if not is_url(path) or url_scheme(path) not in ("ftp", "http"):
+        return ""
+    host = urlsplit(path).hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    return (
+        f"the server at {host} is not verified: whoever is on the way to it can take its place, and read and change "
+        "all that is sent; use sftp:// or https://"
+    )
 
 
 def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> Location:

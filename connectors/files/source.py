@@ -47,6 +47,7 @@ from .paths import (
     list_matches,
     locate,
     reach,
+    unverified,
 )
 from .ranges import FilePart, Seen, part_of
 from .read_rejections import ReadRejections
@@ -96,6 +97,10 @@ class FileSource:
     def place(self) -> Place:
         """Tell a URL from a path of this machine."""
         return reach(self._settings.path)
+
+    def unverified_server(self) -> str:
+        """Warn of ftp and http; the keys of sftp and the certificates of https are checked."""
+        return unverified(self._settings.path)
 
     def check(self) -> None:
         """Resolve the path and open one file."""

@@ -17,7 +17,15 @@ from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledg
 ROLES = ("source", "destination")
 ABILITIES = names_of(Abilities)
 
-_FILE_SOURCE = {"knows_place", "lists_streams", "has_former_names", "tracks_files", "reads_ranges", "shares_ranges"}
+_FILE_SOURCE = {
+    "verifies_server",
+    "knows_place",
+    "lists_streams",
+    "has_former_names",
+    "tracks_files",
+    "reads_ranges",
+    "shares_ranges",
+}
 _FILES = {
     "knows_place",
     "states_types",
@@ -30,7 +38,7 @@ _FILES = {
     "drops_deleted",
     "updates_only",
 }
-_FILE_DESTINATION = {*_FILES, "keeps_history", "marks_records"}
+_FILE_DESTINATION = {*_FILES, "verifies_server", "keeps_history", "marks_records"}
 _SERVER_SOURCE = {
     "knows_place",
     "verifies_server",

@@ -154,6 +154,23 @@ def test_recovery_goes_on_where_nothing_can_be_moved_any_more(tmp_path: Path, ca
     assert "stays where it is" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "is_warned"),
+    [
+        ("ftp://me@files.example/out", True),
+        ("http://files.example/a.csv", True),
+        ("http://127.0.0.1:1/a.csv", False),
+        ("https://files.example/a.csv", False),
+        ("sftp://files.example/out", False),
+        ("s3://bucket/out", False),
+        ("out", False),
+    ],
+)
+def test_the_plan_warns_of_a_server_that_is_not_verified(tmp_path: Path, path: str, is_warned: bool) -> None:
+    for part in (CSVSource, CSVDestination):
+        assert ("files.example is not verified" in part({"path": path}, tmp_path).unverified_server()) == is_warned
+
+
 # Errors
 
 DEAD_STORE = {
