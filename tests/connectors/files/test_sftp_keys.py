@@ -172,7 +172,7 @@ def test_plan_refuses_a_server_whose_key_is_unknown(
 
 def test_files_of_a_batch_come_from_a_known_server(home: Path, server: Served) -> None:
     files = BatchFiles([server.url], home)
-    with pytest.raises(BadBatch, match="so nothing was sent"):
+    with pytest.raises(BadBatch, match="so no login was sent"):
         list(files.read_lines(f"{server.url}/a.jsonl", {}))
     assert server.asked == []
     server.make_known(home / ".ssh" / "known_hosts")
