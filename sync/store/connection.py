@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from syncblocks.connectors.values import names_of
 
+from ..errors import StoreUnreachable
 from .codecs import Codec
 
 log = logging.getLogger("syncblocks")
@@ -27,8 +28,8 @@ Answer = Callable[[], list[Row]]
 T = TypeVar("T")
 
 
-class Conflict(Exception):
-    """A row with the same key exists already."""
+class Conflict(StoreUnreachable):
+    """A row with the same key exists already: another process was faster, or the store is damaged."""
 
 
 class Connection:

@@ -117,11 +117,11 @@ class Database:
         try:
             yield
         except self.driver.conflicts as error:
-            raise Conflict(str(error).strip()) from error
+            raise Conflict(f"run store {self.url}: {str(error).strip()}{self.driver.way_out(error)}") from error
         except self.driver.errors as error:
             is_wrong = not self._pool.has_connected and self.driver.is_misconfigured(error)
             kind = StateError if is_wrong else StoreUnreachable
-            raise kind(f"run store {self.url}: {str(error).strip()}{self.driver.way_out()}") from error
+            raise kind(f"run store {self.url}: {str(error).strip()}{self.driver.way_out(error)}") from error
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:

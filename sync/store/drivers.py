@@ -20,7 +20,7 @@ from ..clock import Clock
 from ..errors import ConfigError
 from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
 from .connection import Connection
-from .location import permission_hint
+from .location import DAMAGED, permission_hint
 from .table_names import PREFIX, TABLES, VERSION_TABLE
 
 #: A connection that was idle for longer is asked for a sign of life: what lies between may have dropped it silently.
@@ -112,7 +112,7 @@ class Driver(ABC):
         """Whether it was not connected for what the URL says, such as credentials or the name of a database."""
         return False
 
-    def way_out(self) -> str:
+    def way_out(self, error: BaseException) -> str:
         """Return what is to be done about an error, where more can be said than the database does, else nothing."""
         return ""
 
@@ -168,8 +168,16 @@ class Sqlite(Driver):
             raw.execute("PRAGMA synchronous=FULL")
         return raw
 
-    def way_out(self) -> str:
+    def is_misconfigured(self, error: BaseException) -> bool:
+        """See `Driver`; the file at that path is no database."""
+        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+
+    def way_out(self, error: BaseException) -> str:
         """See `Driver`."""
+        # The lower byte: the rest says where SQLite found it.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, self.conflicts):
+            return f": {DAMAGED}"
         return permission_hint(self._path)
 
     @contextlib.contextmanager

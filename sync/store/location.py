@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,11 @@ NETWORK_FILE_SYSTEMS = frozenset(
     | {"fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.davfs", "fuse.cephfs"}
 )
 
-SQLITE_HEADER = b"SQLite format 3\x00"
+#: What to do about a file that SQLite cannot read, or whose rows do not fit together.
+DAMAGED = (
+    "it is damaged. Put a copy back, or move it and its `-wal` away to start without history (bookmarks are in the "
+    "destination's ledger)"
+)
 
 
 class Location(Guarded, frozen=True, kw_only=True):
@@ -85,15 +90,13 @@ def ensure_file(path: Path, create: Callable[[Path], None]) -> None:
         # The folder may hold secrets beside the store: it is for its owner only.
         make_private_folder(path.parent)
         _create(path, create)
-    with path.open("rb") as file:
-        header = file.read(len(SQLITE_HEADER))
-    if header != SQLITE_HEADER:
-        what = "is empty" if not header else "is no SQLite database"
-        raise StateError(
-            f"run store {path} {what}: it is damaged. Put a copy back, or move it away to start without history "
-            "(bookmarks are in the destination's ledger)"
-        )
+    # By its status alone: whoever opens and closes the file drops the locks that this process has on it. What no SQLite
+    # database is shows at the first statement (`Sqlite.way_out`).
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise StateError(f"run store {path} is no file: set `store` to another place")
+    if status.st_size < 2:  # SQLite takes one byte for none, and makes a database of either
+        raise StateError(f"run store {path} is empty: {DAMAGED}")
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         path.chmod(0o600)
 

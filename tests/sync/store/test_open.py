@@ -208,13 +208,30 @@ def test_sqlite_is_opened_durable(tmp_path: Path) -> None:
         assert connection.value("PRAGMA synchronous") == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"id,name\n1,a\n", b"SQLite format 3\x00" + b"\xff" * 5000])
+@pytest.mark.parametrize("content", [b"", b"x", b"id,name\n1,a\n", b"SQLite format 3\x00" + b"\xff" * 5000])
 def test_a_damaged_file_is_an_error_and_never_an_empty_history(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "store.db"
     path.write_bytes(content)
-    with pytest.raises(StateError, match=r"store\.db"):
+    with pytest.raises(StateError, match=r"store\.db.* it is damaged\. Put a copy back, or move it") as caught:
         Store.open(f"sqlite:///{path}")
+    assert caught.value.code == "state"
     assert path.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "store.db")
+    with pytest.raises(StateError, match=r"store\.db is no file"):
+        Store.open(f"sqlite:///{tmp_path}/store.db")
+
+
+def test_a_damaged_page_is_told_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        store.begin_run("p", execution_date=DATE)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    with pytest.raises(StoreUnreachable, match=r"malformed: it is damaged\. Put a copy back, or move it"):
+        Store.open(f"sqlite:///{path}").close()
 
 
 @pytest.mark.parametrize(
