@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from .database_files import is_used
 from .errors import ConnectorConfigError, RetriableError
 
 #: How often a file is opened that somebody replaces meanwhile.
@@ -46,6 +47,8 @@ def open_inside(path: Path, root: Path, allowed: Path | None = None) -> BinaryIO
         real = inside(path, root, allowed)
         if not stat.S_ISREG(real.stat().st_mode):  # opening a pipe would wait for its writer
             raise ConnectorConfigError(f"{path}: not a regular file", key="path")
+        if is_used(real):  # closing it would drop the database's locks
+            raise ConnectorConfigError(f"{path} is a database that this process has open: read it as one", key="path")
         descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         file = os.fdopen(descriptor, "rb", buffering=0)
         try:

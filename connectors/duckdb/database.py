@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 
+from ..database_files import add_user
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 from .unfinished import MARK, delete_unfinished
@@ -69,6 +70,7 @@ def open_database(path: Path) -> Database:
         database = _registry.get(real)
         if database is None:
             database = _registry[real] = Database(path)
+            add_user(database, path)
         return database
 
 

@@ -11,7 +11,8 @@ import random
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
 from ..arrow.batches import FETCH_RECORDS
+from ..database_files import opening
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
 from ..named import placed
 from ..network import Canceller
@@ -44,6 +46,13 @@ _CREATE = re.compile(rf"create table ([^(]*{STAGING_PREFIX}[^ (]*) \(", re.IGNOR
 
 #: Methods by which another thread cancels a driver's connection: the first that it has.
 _CANCELS = ("cancel_safe", "cancel", "interrupt", "cancel_operation")
+
+
+def _opening(url: URL) -> AbstractContextManager[None]:
+    """Guard the file of a SQLite database while Python's driver opens it."""
+    file = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and file not in ("", ":memory:") and not file.startswith("file:")
+    return opening(Path(file)) if is_file else nullcontext()
 
 
 def has_hash_comments(engine: Engine) -> bool:
@@ -73,7 +82,8 @@ class AlchemySession:
         self._savepoint: Any = None
         self._canceller = Canceller()
         try:
-            self.connection = engine.connect()
+            with _opening(engine.url):
+                self.connection = engine.connect()
             if is_writer and "READ COMMITTED" in _levels(self.connection):
                 # Each statement sees what others have committed. Some dialects say they can, and cannot.
                 with suppress(AttributeError, NotImplementedError):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from ..database_files import add_user
 from ..local_files import demand_writable, sqlite_files
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
 from ..sql.session import Lease, Session
 from ..stream import Place
 from .dialect import dialect
-from .reader import add_writer
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
 from .types import EXACT_DIGITS
@@ -32,7 +32,7 @@ class SQLiteDestination(SqlDestination):
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._config, self._path = read_settings(config, folder)
-        add_writer(self, self._path)
+        add_user(self, self._path)
         super().__init__(dialect())
 
     def connect(self) -> SQLiteSession:

@@ -2,15 +2,12 @@
 
 The driver brings its own SQLite, and two SQLite libraries must not have one file open in one process: whichever
 closes it drops the other's locks, since POSIX locks belong to the process. So this reader is for files that nobody
-else in the process has open, and `open_reader` gives Python's own driver for the others.
+else in the process has open (`database_files`), and `open_reader` gives Python's own driver for the others.
 Source: SQLite, How To Corrupt An SQLite Database File, 2.2.1.
 """
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from urllib.parse import quote as quote_url
 
 import pyarrow as pa
 
+from .. import database_files
 from ..arrow.batches import FETCH_RECORDS
 from ..arrow.compute import constant
 from ..errors import ConnectorError, FatalConnectorError, Interrupted
@@ -33,49 +31,13 @@ except ModuleNotFoundError:
 else:
     HAS_DRIVER = True
 
-#: Where the process's open files are listed; on other systems (Windows) locks belong to the handle.
-_OPEN_FILES = Path("/dev/fd")
-
-#: Opening and closing; a failed opening closes.
-_lock = threading.RLock()
-
-#: Open files of readers, by file number; whatever else is open on the same file belongs to another library.
-_ours: set[int] = set()
-
-#: Destinations on a file: they open it with Python's driver, perhaps later.
-_writers: weakref.WeakKeyDictionary[object, Path] = weakref.WeakKeyDictionary()
-
-
-def add_writer(writer: object, path: Path) -> None:
-    """Note that a destination on this file lives."""
-    with _lock:
-        _writers[writer] = path.resolve()
-
 
 def open_reader(path: Path) -> SQLiteReader | SQLiteSession:
     """Open a file for reading, by the faster driver if that is installed and safe."""
-    with _lock:
-        if not HAS_DRIVER or path.resolve() in _writers.values() or _open_files(path) - _ours:
-            return SQLiteSession(path, is_writer=False)
-        before = _open_files(path)
-        reader = SQLiteReader(path)
-        reader.files = _open_files(path) - before
-        _ours.update(reader.files)
-        return reader
-
-
-def _open_files(path: Path) -> set[int]:
-    """Return the numbers under which this process has the file open."""
-    wanted = path.stat()
-    found = set()
-    for name in os.listdir(_OPEN_FILES) if _OPEN_FILES.exists() else ():  # noqa: PTH208 -- names, without looking
-        try:
-            held = os.fstat(int(name))
-        except OSError:  # the listing itself, or closed meanwhile
-            continue
-        if (held.st_dev, held.st_ino) == (wanted.st_dev, wanted.st_ino):
-            found.add(int(name))
-    return found
+    with database_files.lock:
+        if HAS_DRIVER and database_files.takes_fast_reader(path):
+            return SQLiteReader(path)
+        return SQLiteSession(path, is_writer=False)
 
 
 class SQLiteReader:
@@ -88,11 +50,12 @@ class SQLiteReader:
         self._path = path
         self._is_cancelled = False
         self._is_begun = False
-        self.files: set[int] = set()
         try:
             uri = f"file:{quote_url(str(path))}?mode=ro"
-            self._database = adbc_driver_manager.AdbcDatabase(driver=adbc_driver_sqlite._driver_path(), uri=uri)
-            self._connection = adbc_driver_manager.AdbcConnection(self._database)
+            with database_files.lock:
+                self._database = adbc_driver_manager.AdbcDatabase(driver=adbc_driver_sqlite._driver_path(), uri=uri)
+                self._connection = adbc_driver_manager.AdbcConnection(self._database)
+                self._inode: tuple[int, int] | None = database_files.add_fast_reader(path)
         except adbc_driver_manager.Error as error:
             raise sort_error(error, path) from error
         try:
@@ -157,14 +120,15 @@ class SQLiteReader:
 
     def close(self) -> None:
         """Close the connection."""
-        with _lock:
+        with database_files.lock:
             try:
                 self._connection.close()
                 self._database.close()
             except adbc_driver_manager.Error as error:
                 raise sort_error(error, self._path) from error
-            finally:
-                _ours.difference_update(self.files)
+            if self._inode is not None:
+                database_files.remove_fast_reader(self._inode)
+                self._inode = None
 
 
 def _bind(statement: Any, values: Sequence[Any]) -> None:
@@ -175,4 +139,4 @@ def _bind(statement: Any, values: Sequence[Any]) -> None:
     statement.bind(array, schema)
 
 
-__all__ = ["SQLiteReader", "add_writer", "open_reader"]
+__all__ = ["SQLiteReader", "open_reader"]

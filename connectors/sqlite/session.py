@@ -16,6 +16,7 @@ from urllib.parse import quote as quote_url
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .. import database_files
 from ..arrow.batches import FETCH_RECORDS
 from ..arrow.encoded_size import widest_values
 from ..errors import (
@@ -92,9 +93,10 @@ class SQLiteSession:
         try:
             if is_writer:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=POLL_S, isolation_level=None, check_same_thread=False
-            )
+            with database_files.opening(path):
+                self._connection = sqlite3.connect(
+                    uri, uri=True, timeout=POLL_S, isolation_level=None, check_same_thread=False
+                )
         except sqlite3.Error as error:
             raise sort_error(error, path) from error
         except OSError as error:
@@ -380,8 +382,7 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
 def _why_not_opened(path: Path) -> str:
     """Say what a file lacks that SQLite cannot open: it has the same words for all of it."""
     try:
-        with path.open("rb") as file:
-            is_wal = file.read(_WAL_VERSION_AT + 1)[_WAL_VERSION_AT:] == b"\2"
+        is_wal = database_files.first_bytes(path, _WAL_VERSION_AT + 1)[_WAL_VERSION_AT:] == b"\2"
     except FileNotFoundError:
         return f"; it is not there, and cannot be made: may this user write {path.parent}?"
     except OSError as error:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from syncblocks.connectors.database_files import opening
+from syncblocks.connectors.errors import RetriableError
 from syncblocks.connectors.sql.clear_text import LIBPQ_SINCE
 
 from ..clock import Clock
@@ -148,7 +150,7 @@ class Driver(ABC):
 class Sqlite(Driver):
     """A file, with one writer at a time."""
 
-    errors = (sqlite3.Error,)
+    errors = (sqlite3.Error, RetriableError)
     conflicts = (sqlite3.IntegrityError,)
     serial = "INTEGER PRIMARY KEY AUTOINCREMENT"
     codecs = SQLITE_CODECS
@@ -163,7 +165,8 @@ class Sqlite(Driver):
     def connect(self) -> Any:
         """Open the file."""
         # `transaction` begins transactions, not the driver. A connection has one user at a time, in any thread.
-        raw = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        with opening(self._path):
+            raw = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         with _closed_on_error(raw):
             raw.execute("PRAGMA synchronous=FULL")
         return raw

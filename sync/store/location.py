@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from syncblocks.connectors.database_files import add_store
 from syncblocks.connectors.local_files import make_private_folder, sqlite_files, unwritable
 from syncblocks.connectors.values import Guarded, replace
 
@@ -77,6 +78,7 @@ def locate(url: str, folder: Path | None = None) -> Location:
         from ..config.current_folder import absolute  # opening a store needs no YAML
 
         path = absolute((folder or Path()) / path)
+    add_store(path)
     return Location(shown=f"sqlite:///{path}", path=path)
 
 

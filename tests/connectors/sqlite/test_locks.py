@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from syncblocks.connectors.errors import (
     ConnectorConfigError,
@@ -22,9 +23,12 @@ from syncblocks.connectors.errors import (
     RetriableError,
     TakenOver,
 )
+from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.connectors.registry import make_destination
+from syncblocks.connectors.sqlalchemy.session import AlchemySession
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.reader import SQLiteReader, open_reader
-from syncblocks.connectors.sqlite.session import SQLiteSession
+from syncblocks.connectors.sqlite.session import SQLiteSession, sort_error
 from syncblocks.connectors.stream import (
     Checkpoint,
     Event,
@@ -32,9 +36,12 @@ from syncblocks.connectors.stream import (
     Load,
     Stream,
 )
+from syncblocks.sync.errors import StoreUnreachable
+from syncblocks.sync.store import Store
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of
 from tests.connectors.sqlite.sqlite_files import destination as destination
 from tests.connectors.sqlite.sqlite_files import path as path
+from tests.posix_locks import locks, on_linux
 
 
 def test_another_process_that_writes_is_waited_for_and_then_worth_a_repetition(
@@ -189,6 +196,54 @@ def test_the_fast_reader_keeps_off_files_that_another_library_has_open(path: Pat
     assert isinstance(reader, SQLiteSession), "a destination may open it at any moment"
     reader.close()
     del destination
+
+
+@on_linux
+def test_a_file_that_the_fast_reader_has_open_is_opened_by_no_other_library(path: Path) -> None:
+    path = path.with_name("plain.db")
+    script(path, "create table t (v integer); insert into t values (1)")
+    first, second, third = open_reader(path), open_reader(path), open_reader(path)
+    first.begin()
+    assert first.query("select v from t") == [(1,)]
+    second.close()  # its descriptor stays open as long as the first one has a lock
+    fourth = open_reader(path)
+    assert isinstance(fourth, SQLiteReader)
+    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
+    for opened in (
+        lambda: SQLiteSession(path, is_writer=True),
+        lambda: AlchemySession(engine, "x", is_writer=False),
+        lambda: Store.open(f"sqlite:///{path}"),
+    ):
+        with pytest.raises((RetriableError, StoreUnreachable), match="is read by another pipeline of this process"):
+            opened()
+    assert len(locks(path)) == 1
+    for reader in (first, third, fourth):
+        reader.close()
+        reader.close()
+    SQLiteSession(path, is_writer=True).close()
+
+
+@on_linux
+def test_a_file_that_is_open_is_not_opened_again_to_explain_an_error(path: Path) -> None:
+    script(path, "pragma journal_mode = wal; create table t (v integer)")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("begin immediate")
+        held = locks(path)
+        assert held
+        assert "Its journal mode is WAL" in str(sort_error(sqlite3.OperationalError("unable to open database"), path))
+        assert locks(path) == held
+
+
+@pytest.mark.parametrize("connector", ["sqlite", "duckdb"])
+def test_a_source_of_files_leaves_a_database_alone_that_is_open(path: Path, connector: str) -> None:
+    place = path.with_name("place.csv")
+    destination = make_destination(connector, {"path": str(place)}, path.parent)
+    destination.check()
+    place.touch()
+    source = CSVSource({"path": str(place)}, path.parent)
+    with pytest.raises(ConnectorConfigError, match=r"place\.csv is a database that this process has open"):
+        list(source.discover())
+    destination.close()
 
 
 def test_source_and_destination_share_one_file(path: Path, destination: SQLiteDestination) -> None:
