@@ -23,6 +23,7 @@ from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
 from .ticks import Ticks
+from .torn import Torn
 from .transactions import Transactions
 
 
@@ -99,6 +100,7 @@ class Store:
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
         self.causes_of = ticks.causes_of
+        self.mend = Torn(self._transactions, self._plans).mend
         states = States(self._transactions)
         self.save_state = states.save_state
         self.delete_state = states.delete_state

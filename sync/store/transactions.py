@@ -127,7 +127,11 @@ class Transactions:
 
         def locked() -> LockedRun:
             for run in runs():
-                (attempt,) = attempts()  # written with the run
+                attempt = next(iter(attempts()), None)
+                if attempt is None:  # written with the run
+                    raise StateError(
+                        f"run store {self.database.url}: run {run_id} was torn; `recover` ends what is left"
+                    )
                 connection.now = now()
                 return LockedRun(
                     key=run.run_key,

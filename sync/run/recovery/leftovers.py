@@ -35,6 +35,8 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
         AlreadyRunning: the run's process is alive.
         LedgerUnreadable: the destination cannot be asked; the run stays open.
     """
+    for wrong in store.mend(pipeline):
+        progress.message(f"run store {store.url} was torn: {wrong}", level="warning")
     run = store.active_run(pipeline)
     if run is None:
         return None
