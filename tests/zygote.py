@@ -204,6 +204,13 @@ class Zygote:
         traced = "" if trace is None else str(trace)
         return self._run(request | {"module": name, "failpoint": failpoint, "trace": traced}, "", 60.0)
 
+    def start_module(self, folder: Path, name: str, *arguments: str) -> Process:
+        """Start `python -m NAME ARGUMENTS` in a folder."""
+        self._count += 1
+        output = str(folder / f"run-{self._count}")
+        request = {"folder": str(folder), "arguments": list(arguments), "environment": self._environment}
+        return self._fork(request | {"module": name, "output": output})
+
     def _run(self, request: Mapping[str, Any], stdin: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory(prefix="syncblocks-zygote-") as made:
             output = Path(made, "output")

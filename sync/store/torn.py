@@ -42,7 +42,11 @@ _COUNTER = insert(TYPE_COUNTER, "run_id attempt block_type open ended unclaimed 
 _UNDELIVERABLE = f"""UPDATE {DELIVERY} SET state = 'dead', is_open = FALSE WHERE is_open = TRUE AND (run_id > :last OR
     (run_id = :run_id AND NOT EXISTS (SELECT 1 FROM {EVENT} e WHERE e.run_id = :run_id AND e.seq = {DELIVERY}.seq)))"""
 #: Only SQLite has this table; the number of a run whose row is lost is not given to another.
-_SEQUENCE = f"UPDATE sqlite_sequence SET seq = :last WHERE name = '{PIPELINE_RUN}' AND seq < :last"
+_SEQUENCES = (
+    f"DELETE FROM sqlite_sequence WHERE name = '{PIPELINE_RUN}' AND seq < :last",
+    f"""INSERT INTO sqlite_sequence (name, seq) SELECT '{PIPELINE_RUN}', :last
+        WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = '{PIPELINE_RUN}')""",
+)
 
 
 class Found:
@@ -154,7 +158,8 @@ class Torn:
 
     def _mend(self, connection: Connection, found: Found | None) -> None:
         last = _last_run(connection)
-        connection.run(_SEQUENCE, {"last": last})
+        for statement in _SEQUENCES:
+            connection.run(statement, {"last": last})
         run_id = 0 if found is None else found.run.id
         connection.run(_UNDELIVERABLE, {"last": connection.value(_LAST_RUN) or 0, "run_id": run_id})
         if found is None:
