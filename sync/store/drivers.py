@@ -38,6 +38,9 @@ _CROWDED = (
     "max_client_conn",
 )
 
+#: What SQLite says of a file that it cannot read.
+_DAMAGES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
 #: How long a writer waits for another process.
 BUSY_S = 60
 
@@ -173,13 +176,15 @@ class Sqlite(Driver):
 
     def is_misconfigured(self, error: BaseException) -> bool:
         """See `Driver`; the file at that path is no database."""
-        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        return (
+            isinstance(error, sqlite3.DatabaseError)
+            and _is_damage(error)
+            and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB
+        )
 
     def way_out(self, error: BaseException) -> str:
         """See `Driver`."""
-        # The lower byte: the rest says where SQLite found it.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, self.conflicts):
+        if isinstance(error, self.conflicts) or _is_damage(error):
             return f": {DAMAGED}"
         return permission_hint(self._path)
 
@@ -348,6 +353,12 @@ class Postgres(Driver):
         lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0)) AS is_mine"
         answer = connection.ask(lock, {"name": name})
         return lambda: bool(answer()[0].is_mine)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Tell whether SQLite cannot read its file; the other errors that it raises itself have classes of their own."""
+    # The lower byte: the rest says where SQLite found it.
+    return type(error) is sqlite3.DatabaseError and error.sqlite_errorcode & 0xFF in _DAMAGES
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from syncblocks.sync.api import cancel, list_streams, state
 
 def mapped(file: Path) -> str:
     """Be all tasks of a mapped run, one after the other."""
-    run = open_run(file)
+    run = open_run(file, hold_s=10)
     for stream in run.streams:
         with suppress(TryLater):
             sync_stream(file, run.id, stream)

@@ -61,6 +61,8 @@ class Soak:
             self.shop.write()
             (folder / "pipeline.yaml").rename(folder / file)
         self.living: list[tuple[Process, tuple[str, ...]]] = []
+        #: Processes that have the store open without a lock -> since when.
+        self.lockless: dict[int, float] = {}
         self.found: list[str] = []
         self.started = self.killed = 0
         #: Runs that ended with exit code 0.
@@ -93,13 +95,11 @@ class Soak:
             if process.has_ended():
                 self.living.remove(each)
                 self._ended(process, arguments)
-            elif self._has_no_lock(process.pid):
-                # It may be opening or closing the file just now.
-                self.zygote.read_until(
-                    lambda ended=process: ended.code is not None or not self._has_no_lock(ended.pid), 2
-                )
-                if not process.has_ended() and self._has_no_lock(process.pid):
-                    self.found.append(f"{arguments}: process {process.pid} has the store open, and no lock on it")
+            elif not self._has_no_lock(process.pid):
+                self.lockless.pop(process.pid, None)
+            # It may be opening or closing the file just now.
+            elif time.monotonic() - self.lockless.setdefault(process.pid, time.monotonic()) > 5:
+                self.found.append(f"{arguments}: process {process.pid} has the store open, and no lock on it")
 
     def _has_no_lock(self, pid: int) -> bool:
         try:
