@@ -55,6 +55,7 @@ _WAYS_OUT = {
     "DATABASE`)",
     "encrypted database": "encrypted files are not supported: copy the tables into one that is not (`ATTACH "
     "'plain.duckdb'; COPY FROM DATABASE`)",
+    "sqlite_scanner": "it is a SQLite database: use `connector: sqlite`",
     "Corrupt database file": _DAMAGED,
     "Could not read enough bytes": _DAMAGED,
 }
@@ -267,6 +268,10 @@ def _connect(path: Path, settings: DuckDBSettings, memory_limit: str, *, read_on
             if not path.exists():
                 _make(path)
         root = duckdb.connect(str(path), read_only=read_only, config=configuration(settings, memory_limit))
+        is_file = "select path is not null from duckdb_databases() where database_name = current_database()"
+        if root.execute(is_file).fetchone() != (True,):
+            root.close()
+            raise _no_database(path)
         root.execute("set global TimeZone = 'UTC'")
         # Off, or a table that is missing would be looked for among our Python variables.
         root.execute("set global python_enable_replacements = false")
@@ -291,6 +296,16 @@ def _make(path: Path) -> None:
             path.hardlink_to(draft)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _no_database(path: Path) -> ConnectorConfigError:
+    """Return the error for a CSV, JSON or Parquet file, which DuckDB opens as views of a database in memory."""
+    return ConnectorConfigError(
+        f"{path} is a file of records, not a DuckDB database: DuckDB would keep in memory what is written. Use the "
+        "connector of its format (csv, json, jsonl or parquet), or name another file",
+        connector="duckdb",
+        key="path",
+    )
 
 
 def _version() -> tuple[int, ...]:
@@ -319,6 +334,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
         )
     if "same database file with a different configuration" in text:
         return RetriableError(f"{path} is open elsewhere in this process, differently configured", connector="duckdb")
+    if "Cannot launch in-memory database in read-only mode" in text:
+        return _no_database(path)
     if isinstance(error, duckdb.TransactionException) and "onflict" in text:
         return RetriableError(f"{path}: {first}", connector="duckdb")
     if "not a valid DuckDB database file" in text or "Cannot open file" in text or "Cannot open database" in text:

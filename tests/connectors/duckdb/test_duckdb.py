@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -445,6 +446,46 @@ def test_a_file_that_duckdb_cannot_read_is_named_with_a_way_out(
         DuckDBSource({"path": str(path)}, tmp_path).discover()
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["lake.csv", "lake.json", "lake.parquet"])
+def test_a_file_of_records_is_refused_before_the_first_write(tmp_path: Path, name: str) -> None:
+    """DuckDB opens it as views in memory: all was written there, each run was a success, and nothing was kept."""
+    path = tmp_path / name
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"copy (select 1 as x) to '{path}'")
+    before = path.read_bytes()
+    said = rf"{name} is a file of records, not a DuckDB database: .* connector of its format \(csv, json, jsonl or parq"
+    source, destination = (made({"path": name}, tmp_path) for made in (DuckDBSource, DuckDBDestination))
+    key = LedgerKey(pipeline="p", stream="people", destination_table="people")
+    for attempt in (source.discover, destination.check, lambda: destination.take_over(key, token="0" * 32, owner="me")):
+        with pytest.raises(ConnectorConfigError, match=said):
+            attempt()
+    destination.close()
+    with pytest.raises(ConnectorConfigError, match=said):
+        DuckDBSource({"path": name}, tmp_path).discover()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_database_may_be_called_like_a_file_of_records(tmp_path: Path) -> None:
+    key = LedgerKey(pipeline="p", stream="people", destination_table="people")
+    for _ in range(2):
+        destination = DuckDBDestination({"path": "lake.csv"}, tmp_path)
+        assert destination.take_over(key, token="0" * 32, owner="me").token == "0" * 32
+        destination.close()
+    assert DuckDBSource({"path": "lake.csv"}, tmp_path).discover() == []
+
+
+def test_a_sqlite_file_names_the_connector_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where DuckDB looks for extensions
+    path = tmp_path / "lake.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table t (i integer)")
+    with pytest.raises(
+        ConnectorConfigError, match=r"lake\.db cannot be read: .*it is a SQLite database: use `connector: "
+    ):
+        DuckDBDestination({"path": "lake.db"}, tmp_path).check()
 
 
 def test_an_encrypted_file_is_told_as_such(tmp_path: Path) -> None:
