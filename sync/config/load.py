@@ -119,7 +119,8 @@ def load_pipeline(
             **interval_values(*(_NO_INTERVAL if interval is None else _checked(interval))),
         },
     )
-    return _Loader(document, scope, code_folder).load(variables or {}, recorded or {}, moment, interval, trigger_id)
+    loader, is_dated = _Loader(document, scope, code_folder), execution_date is not None
+    return loader.load(variables or {}, recorded or {}, moment, interval, trigger_id, is_dated=is_dated)
 
 
 def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
@@ -183,6 +184,8 @@ class _Loader:
         moment: datetime,
         interval: tuple[datetime, datetime] | None,
         trigger: str,
+        *,
+        is_dated: bool,
     ) -> Pipeline:
         raw = dict(self._document.value)
         if (path := self._document.path) is not None and (way := project_of_others(raw, path)):
@@ -219,6 +222,7 @@ class _Loader:
             document=self._document,
             scope=self._scope,
             execution_date=moment,
+            is_dated=is_dated,
             interval=interval,
             of_interval=tuple(self._of_interval),
             query_values=self._query_values,

@@ -35,6 +35,8 @@ class Origin(NamedTuple):
     document: Document
     scope: Scope
     execution_date: datetime
+    #: Whether the caller has given it: else it is when the file was loaded.
+    is_dated: bool
     interval: tuple[datetime, datetime] | None
     #: Where a template uses it.
     of_interval: tuple[Loc, ...]
@@ -168,6 +170,11 @@ class Pipeline(Defaulting):
     def execution_date(self) -> datetime:
         """When the pipeline run started: aware, UTC."""
         return self._origin.execution_date
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the execution date was given, and is not just when the file was loaded."""
+        return self._origin.is_dated
 
     @property
     def interval(self) -> tuple[datetime, datetime] | None:

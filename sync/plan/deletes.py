@@ -46,6 +46,8 @@ class PlannedDeletes(Struct, frozen=True, kw_only=True):
     is_of_history: bool = False
     #: Whether more may be deleted than the limit, also if the source is empty (`run --allow-deletes`).
     is_allowed: bool = False
+    #: What a person should know, in sentences.
+    notices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         becomes = f"are marked in {DELETED_AT}" if self.setting.is_soft else "are deleted"
@@ -83,15 +85,29 @@ class Ends(Protocol):
 
 
 def plan_deletes(
-    stream: SelectedStream, row: LedgerRow | None, ends: Ends, moment: datetime, *, full_refresh: bool
+    stream: SelectedStream,
+    row: LedgerRow | None,
+    ends: Ends,
+    moment: datetime,
+    *,
+    full_refresh: bool,
+    now: datetime,
 ) -> PlannedDeletes | None:
-    """Decide whether a run compares the keys of a stream; None: the stream says no `deletes`."""
+    """Decide whether a run compares the keys of a stream; None: the stream says no `deletes`.
+
+    A last comparison that is later than now says nothing of when it was: the keys are compared.
+    """
     setting = stream.deletes
     if setting is None:
         return None
-    why, before = "", None if row is None else row.compared_at
+    why, before, notices = "", None if row is None else row.compared_at, tuple[str, ...]()
     if full_refresh:
         why = "not in this run, which replaces the table"
+    elif before is not None and setting.every_s is not None and before > max(moment, now):
+        notices = (
+            f"the last comparison of keys for `deletes` was at {before.isoformat()}, which is later than now "
+            f"({now.isoformat()}): the clock of that run was ahead, or its --execution-date; keys are compared now",
+        )
     elif before is not None and setting.every_s is not None:
         due = before + timedelta(seconds=setting.every_s)
         why = "" if moment >= due else f"not due before {due.isoformat(timespec='seconds')}"
@@ -101,6 +117,7 @@ def plan_deletes(
         why=why or _how(stream, ends),
         moment=moment,
         is_of_history=stream.write_disposition is WriteDisposition.HISTORY,
+        notices=notices,
     )
 
 

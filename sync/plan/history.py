@@ -195,24 +195,25 @@ def timed(
         row: its ledger row.
         names: column of the source -> its name behind the transformers.
         drop_history: there will be no older version.
-        may_be_late: the run was due before it began (a tick), and takes the newest time that was used.
+        may_be_late: nobody has given the run its execution date, or it was due before it began (a tick): it takes the
+            newest time that was used.
 
     Raises:
-        ConfigError: the run's execution date is older than one that was used before.
+        ConfigError: the execution date that the run was given is older than one that was used before.
     """
     history = stream.added.history
     if history is None:
         return stream
-    newest = "" if row is None or drop_history else str(row.history.get(NEWEST, ""))
     at = history.at
-    if newest and not history.bookmark and at < datetime.fromisoformat(newest):
+    if row is not None and not drop_history and falls_behind(stream, row):
+        newest = str(row.history[NEWEST])
         if not may_be_late:
             raise stream_error(
                 pipeline,
                 stream,
                 f"the execution date {at.isoformat()} is older than {newest}, from which on the newest versions in "
-                f"table {stream.destination_table!r} are valid: a history only goes on. `run "
-                "--execution-date` takes a later one; where the clock of another machine was ahead, wait until then",
+                f"table {stream.destination_table!r} are valid: a history only goes on. Give `run --execution-date` a "
+                "later one, or leave it out",
             )
         at = datetime.fromisoformat(newest)
     named = replace(
@@ -222,6 +223,25 @@ def timed(
         marks=tuple(names.get(mark, mark) for mark in history.marks),
     )
     return replace(stream, added=replace(stream.added, history=named))
+
+
+def not_yet(stream: SelectedStream, now: datetime) -> tuple[str, ...]:
+    """Warn of versions that begin later than now: until then, no run makes a version with a time of its own."""
+    history = stream.added.history
+    if history is None or history.bookmark or history.at <= now:
+        return ()
+    return (
+        f"new versions are valid from {history.at.isoformat()}, which is later than now ({now.isoformat()}): the clock "
+        "of this run or of an earlier one was ahead, or its --execution-date. Until then later runs take that time, "
+        "too, and a record that changes again replaces its newest version; `run --full-refresh --drop-history` begins "
+        "the history anew",
+    )
+
+
+def falls_behind(stream: SelectedStream, row: LedgerRow) -> bool:
+    """Tell whether the time of a run's versions is older than the ledger's newest one."""
+    history, newest = stream.added.history, str(row.history.get(NEWEST, ""))
+    return bool(newest) and history is not None and not history.bookmark and history.at < datetime.fromisoformat(newest)
 
 
 def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over: bool) -> HistoryLoad | None:
@@ -249,4 +269,4 @@ def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over:
     )
 
 
-__all__ = ["check_history", "history_load", "history_of", "timed"]
+__all__ = ["check_history", "falls_behind", "history_load", "history_of", "not_yet", "timed"]

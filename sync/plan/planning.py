@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from syncblocks.connectors.stream import LedgerKey, TableState
 from syncblocks.connectors.values import replace
@@ -51,6 +52,7 @@ def plan_streams(
     code: UserCode,
     *,
     connectors: Connectors,
+    now: datetime,
     full_refresh: bool = False,
     drop_history: bool = False,
     may_be_late: bool = False,
@@ -65,9 +67,10 @@ def plan_streams(
         known: (stream, destination table) of each state in the run store -> the stream's shape.
         code: the user's functions.
         connectors: gives groups, wires and abilities.
+        now: by the clock of this machine.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.
-        may_be_late: the run was due before it began (a tick).
+        may_be_late: the run may take a later time than its execution date, see `timed`.
         part: of the plan of which these streams are a part; None: they are the whole plan.
 
     Raises:
@@ -93,6 +96,7 @@ def plan_streams(
             full_refresh=full_refresh,
             drop_history=drop_history,
             may_be_late=may_be_late,
+            now=now,
         )
         check_own_source(pipeline, stream, planning.table, connectors.source, connectors.destination)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -50,7 +51,7 @@ from .evolution import (
 )
 from .filling import columns_to_fill, why_no_filling
 from .guessed import decided
-from .history import check_history, timed
+from .history import check_history, not_yet, timed
 from .latest import check_latest
 from .masks import refuse_masked_folders
 from .nanoseconds import in_microseconds
@@ -83,6 +84,8 @@ class StreamPlanning(Struct, frozen=True, kw_only=True):
     full_refresh: bool
     drop_history: bool
     may_be_late: bool
+    #: By the clock of this machine.
+    now: datetime
 
     def disposition(self, stream: SelectedStream) -> WriteDisposition:
         """Return the disposition of this run: a full refresh replaces."""
@@ -236,7 +239,8 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         raise stream_error(pipeline, stream, f"`deletes` {reason}")
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     rules = _rules(planning, stream)
-    stream = timed(pipeline, stream, row, names, drop_history=full_refresh, may_be_late=planning.may_be_late)
+    is_anew = full_refresh or planning.table.schema is None
+    stream = timed(pipeline, stream, row, names, drop_history=is_anew, may_be_late=planning.may_be_late)
     rules = replace(
         rules,
         said={names[name]: kind for name, kind in stream.said.items() if name in names},
@@ -393,6 +397,9 @@ def _planned(
     written = _checked(planning, arrival, mapping)
     reading, wire = _reading(planning, arrival, mapping, arriving)
     fills = _fills(planning, arrival, mapping, row, start)
+    deletes = plan_deletes(
+        stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh, now=planning.now
+    )
     return PlannedStream(
         selected=stream,
         key=planning.key,
@@ -426,9 +433,14 @@ def _planned(
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         drops_history=full_refresh and stream.added.history is not None,
-        deletes=plan_deletes(stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh),
+        deletes=deletes,
         fills=fills,
-        notices=(*notices_of(stream.stream.schema), *turned_to_text(mapping, planning.table)),
+        notices=(
+            *notices_of(stream.stream.schema),
+            *turned_to_text(mapping, planning.table),
+            *not_yet(stream, planning.now),
+            *(() if deletes is None else deletes.notices),
+        ),
         warnings=(
             *(f"{stream.name}: {each}" for each in stream.differences),
             *text_warnings(arrival.offered, names, mapping, is_decided=is_decided),

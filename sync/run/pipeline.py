@@ -96,7 +96,7 @@ def run_pipeline(
         given=RunOptions(
             full_refresh=full_refresh,
             drop_history=drop_history,
-            is_late=tick is not None,
+            is_late=tick is not None or retried is not None or not pipeline.is_dated,
             bookmarks={name: dict(texts) for name, texts in (bookmarks or {}).items()},
             deletes=deletes,
             allow_deletes=list(allow_deletes),

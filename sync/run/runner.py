@@ -173,8 +173,8 @@ class Runner:
             if self._engine is None and isinstance(plan, Plan):
                 self._engine = open_engine(self.session, self.order.executor)
             self.open_store()  # only now: a mistake in the file creates nothing
-            if isinstance(plan, ErrorInfo) and self._latest() != latest:
-                continue  # another run, which may have blocked the connection, has ended meanwhile
+            if self._latest() != latest:
+                continue  # another run has begun meanwhile: the plan, or the connection that failed, was before its end
             try:
                 run = self._begin(plan)
             except AlreadyRunning as error:  # another run began while this process was planning

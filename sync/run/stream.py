@@ -31,7 +31,7 @@ from syncblocks.connectors.values import replace
 from ..errors import SyncError
 from ..failpoints import failpoint
 from ..flow.feed import Feed
-from ..plan.history import history_load
+from ..plan.history import falls_behind, history_load
 from ..plan.plan import PlannedStream
 from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
@@ -200,6 +200,8 @@ class StreamRun:
         row = context.destination.take_over(
             self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
+        if self._has_moved(row) and falls_behind(self.planned.selected, row):
+            raise SyncError("another run has written newer versions since this one was planned: run it again")
         self._columns, self._known_history, self._compared_at = row.columns, row.history, row.compared_at
         return row
 

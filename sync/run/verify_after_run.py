@@ -27,7 +27,7 @@ def verified(
 
     verdicts: dict[str, str] = {}
     try:
-        for found in verify_streams(session, make_plan(session, store, only=names, may_be_late=True, is_of_run=False)):
+        for found in verify_streams(session, make_plan(session, store, only=names, is_of_run=False)):
             verdicts[found.stream] = found.verdict
             notes = "".join(f"; {session.redactor.redact(note)}" for note in found.notes)
             hint = ", `syncblocks verify` names what" if found.verdict == DIFFERS else ""

@@ -20,6 +20,7 @@ from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 from syncblocks.connectors.values import replace
 
+from ..clock import Clock
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..config.nested import flattening_place, nested_levels
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
@@ -73,6 +74,7 @@ class Session(Struct, kw_only=True):
     read_back: str | None = ""
     #: Tells whether to give up waiting for the source's catalog.
     is_stopping: Callable[[], bool] = lambda: False
+    clock: Clock = field(default_factory=Clock)
     #: What `discover` has found, if it is kept.
     _catalog: Sequence[Stream] | None = None
 
@@ -395,7 +397,7 @@ def make_plan(
         tags: of `--tag`; empty: all selected streams.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.
-        may_be_late: the run was due before it began (a tick).
+        may_be_late: the run may take a later time than its execution date, see `timed`.
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
         part: of the plan of which `only` are a part, see `Session.parts`; what that has checked is not checked again.
@@ -437,7 +439,8 @@ def make_plan(
             connectors=session.connectors,
             full_refresh=full_refresh,
             drop_history=drop_history,
-            may_be_late=may_be_late,
+            now=session.clock.now(),
+            may_be_late=may_be_late or not (is_of_run and pipeline.is_dated),
             part=part,
         )
     except ConnectorConfigError as error:

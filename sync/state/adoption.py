@@ -98,7 +98,8 @@ def _planned(session: Session, selected: SelectedStream, table: TableState) -> P
     """Plan the stream as if its table had a ledger row."""
     row = LedgerRow(key=key_of(session, selected), source=session.source_name, token="")
     tables = {selected.destination_table: replace(table, ledger=(row,))}
-    plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors)
+    now = session.clock.now()
+    plan = plan_streams(session.pipeline, [selected], tables, {}, session.code, connectors=session.connectors, now=now)
     return plan.streams[0]
 
 

@@ -88,7 +88,7 @@ def open_run(
         order_key=order_key,
         streams=streams or (),
         tags=tags or (),
-        given=RunOptions(full_refresh=full_refresh),
+        given=RunOptions(full_refresh=full_refresh, is_late=not pipeline.is_dated),
         event=event or {},
         wait_for_other=wait_for_other,
     )

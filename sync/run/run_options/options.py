@@ -16,7 +16,7 @@ class RunOptions(NamedTuple):
 
     full_refresh: bool = False
     drop_history: bool = False
-    #: The run was due before it began (a tick).
+    #: Nobody has given the run its execution date, or it was due before it began: a tick, or a further attempt.
     is_late: bool = False
     #: Stream -> a value, as text, for each of its bookmark_properties.
     bookmarks: Mapping[str, Mapping[str, str]] = {}

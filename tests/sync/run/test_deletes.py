@@ -24,6 +24,7 @@ from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_helpers import full_table, record, schema, small
 from tests.golden.systems import mysql_connection
+from tests.sync.store.store_helpers import FixedClock
 from tests.thinned import only_full
 
 MONDAY = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -300,6 +301,32 @@ def test_every_spares_comparisons_until_it_is_over_or_somebody_asks(plain: Bench
     plain.source.write(people(1))
     at_once = plain.run(TUESDAY + timedelta(hours=1), **daily, more={"deletes": True})
     assert (at_once.streams[0].records_deleted, plain.ids()) == (1, [1])
+
+
+def test_a_comparison_later_than_now_spares_none(plain: Bench) -> None:
+    """One run whose clock was a year ahead stopped all comparisons until then."""
+    daily = {**NEW, "deletes": {"mode": "hard", "every": "1d"}}
+    plain.source.write(people(1, 2, 3))
+    plain.run(TUESDAY, **daily)
+    pipeline = load_pipeline(plain.document(**daily), folder=plain.folder, execution_date=MONDAY)
+    with opened(pipeline) as session, existing_store(pipeline) as store:
+        session.clock = clock = FixedClock()
+        # A run that waited for the other one has an older date, and the comparison is none of the future.
+        for now, is_due, notices in (MONDAY, True, 1), (TUESDAY, False, 0):
+            clock.time = now
+            (planned,) = make_plan(session, store).streams
+            assert planned.deletes is not None
+            assert (planned.deletes.is_due, len(planned.notices)) == (is_due, notices)
+    plain.run(datetime(2999, 1, 1, tzinfo=UTC), **daily)
+    plain.source.write(people(1, 2))
+    for hour, deleted in (1, 1), (2, None):
+        result = plain.run(TUESDAY + timedelta(hours=hour), **daily)
+        assert result.streams[0].records_deleted == deleted
+        with existing_store(pipeline) as store:
+            assert store is not None
+            assert result.run_id is not None
+            (block, *_) = store.block_runs(result.run_id)
+        assert ["later than now" in each for each in block.notices] == [True] * (deleted or 0)
 
 
 def test_a_record_that_no_longer_matches_the_filter_goes_and_one_past_the_bookmark_stays(plain: Bench) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,24 @@ import duckdb
 import psycopg
 import pytest
 
-from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks import Pipeline, RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.plan.plan import PlannedStream
+from syncblocks.sync.plan.plan import Plan, PlannedStream
+from syncblocks.sync.run.progress import Progress
 from syncblocks.sync.session.inspection import count_streams, existing_store, opened
 from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.store.model import PipelineRun
 from syncblocks.sync.verify.verification import DIFFERS, EQUAL, StreamVerification, verify_streams
 from tests.conftest import RunCLI
 from tests.golden.systems import mysql_connection
+from tests.sync.store.store_helpers import FixedClock
 
 HISTORY = {"write_disposition": "history", "key_properties": ["id"]}
 BY_TIME = {"replication_method": "INCREMENTAL", "bookmark_properties": ["ts"]}
 
 EVERYWHERE = ("postgres", "mysql", "duckdb", "sqlite", "parquet")
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 #: Key, begin and end of a version as days of January 2026, and its name.
 Rows = list[tuple[Any, ...]]
@@ -61,14 +66,31 @@ class Bench:
         pipeline = load_pipeline(self.document(**stream), folder=self.folder, execution_date=january(day))
         return run_pipeline(pipeline, **options)
 
+    def undated(self, **stream: Any) -> Pipeline:
+        """Load the pipeline as a command without --execution-date does."""
+        return load_pipeline(self.document(**stream), folder=self.folder)
+
     def run(self, day: int, **stream: Any) -> int:
         """Run at a day of January; return the records."""
         result = self.start(day, **stream)
         assert result.status == "success", result.streams[0].error
         return result.streams[0].records
 
-    def plan(self, day: int = 1, *, options: Mapping[str, Any] = {}, **stream: Any) -> PlannedStream:
-        pipeline = load_pipeline(self.document(**stream), folder=self.folder, execution_date=january(day))
+    def times(self) -> list[datetime]:
+        """Return when the versions begin, in DuckDB."""
+        with closing(duckdb.connect(self.folder / "out.db")) as database:
+            sql = "select epoch_us(_valid_from) from people order by _valid_from"
+            return [EPOCH + timedelta(microseconds=us) for (us,) in database.execute(sql).fetchall()]
+
+    def newest(self) -> datetime:
+        """Return the newest time that the ledger keeps."""
+        with opened(self.undated()) as session:
+            (row,) = session.destination.describe(["people"])["people"].ledger
+        return datetime.fromisoformat(row.history["newest"])
+
+    def plan(self, day: int | None = 1, *, options: Mapping[str, Any] = {}, **stream: Any) -> PlannedStream:
+        date = None if day is None else january(day)
+        pipeline = load_pipeline(self.document(**stream), folder=self.folder, execution_date=date)
         with opened(pipeline) as session, existing_store(pipeline) as store:
             return make_plan(session, store, **options).streams[0]
 
@@ -510,13 +532,126 @@ def test_a_history_only_goes_on(bench: Bench) -> None:
     bench.execute("insert into people values (1, 'Ann', null)")
     bench.run(3)
     bench.run(5)
-    with pytest.raises(ConfigError, match=r"is older than 2026-01-05.*`run --execution-date` takes a later one"):
+    with pytest.raises(ConfigError, match=r"is older than 2026-01-05.*`run --execution-date` a later one"):
         bench.plan(4)
     bench.execute("update people set name = 'Anna'")
     # A run that was due before, and had to wait, takes the newest time.
     assert str(bench.plan(4, options={"may_be_late": True}).selected.added.history).endswith(
         "2026-01-05T00:00:00+00:00"
     )
+
+
+def test_a_run_that_waited_without_a_date_takes_the_newest_time(bench: Bench) -> None:
+    """Its own time was before the wait: if another run had come first, it ended with exit 2."""
+    bench.execute("insert into people values (1, 'Ann', null)")
+    waiting, first = bench.undated(), bench.undated()
+    assert run_pipeline(first).status == "success"
+    bench.execute("update people set name = 'Anna'", "insert into people values (2, 'Bob', null)")
+    assert run_pipeline(waiting).status == "success"
+    assert bench.times() == [first.execution_date] * 2
+
+
+def test_a_further_attempt_takes_the_newest_time(bench: Bench) -> None:
+    flag = bench.folder / "fails"
+    (bench.folder / "flag.py").write_text(
+        f"import os\n@transformer\ndef f(df, **kw):\n    assert not os.path.exists({str(flag)!r})\n    return df\n"
+    )
+    bench.more = {"transformers": [{"file": "flag.py"}]}
+    bench.execute("insert into people values (1, 'Ann', null)")
+    waiting, first = bench.undated(), bench.undated()
+    assert run_pipeline(first).status == "success"
+    bench.execute("insert into people values (2, 'Bob', null)")
+    flag.touch()
+    assert run_pipeline(waiting).status == "failure"
+    flag.unlink()
+    assert run_pipeline(bench.undated(), retry=True).status == "success"
+    assert bench.times() == [first.execution_date] * 2
+
+
+def test_a_clock_that_was_ahead_once_stops_no_later_run(bench: Bench) -> None:
+    bench.execute("insert into people values (1, 'Ann', null)")
+    ahead = datetime(2999, 1, 1, tzinfo=UTC)
+    run_pipeline(load_pipeline(bench.document(), folder=bench.folder, execution_date=ahead)).raise_for_status()
+    bench.execute("insert into people values (2, 'Bob', null)")
+    assert bench.verify().verdict == DIFFERS
+    (notice,) = bench.plan(None).notices
+    assert notice.startswith("new versions are valid from 2999-01-01T00:00:00+00:00, which is later than now (")
+    run_pipeline(bench.undated()).raise_for_status()
+    assert bench.times() == [ahead] * 2
+    with pytest.raises(ConfigError, match="is older than 2999"):
+        bench.plan(4)
+
+
+def test_versions_are_told_of_only_while_they_begin_later_than_now(bench: Bench) -> None:
+    bench.execute("insert into people values (1, 'Ann', null)")
+    bench.run(9)
+    pipeline = load_pipeline(bench.document(), folder=bench.folder, execution_date=january(9))
+    with opened(pipeline) as session, existing_store(pipeline) as store:
+        session.clock = clock = FixedClock()
+        for day, notices in (8, 1), (9, 0):
+            clock.time = january(day)
+            assert len(make_plan(session, store).streams[0].notices) == notices
+
+
+def test_a_table_that_is_gone_has_no_newest_time(bench: Bench) -> None:
+    bench.execute("insert into people values (1, 'Ann', null)")
+    bench.run(9)
+    with closing(duckdb.connect(bench.folder / "out.db")) as database:
+        database.execute("drop table people")
+    bench.run(8)
+    assert bench.rows() == [(1, 8, None, "Ann")]
+    bench.run(9)
+
+
+class Meanwhile(Progress):
+    """Lets another run of the pipeline come first."""
+
+    def __init__(self, act: Callable[[], Any], when: str) -> None:
+        self.act: Callable[[], Any] | None = act
+        self.when = when
+
+    def _once(self) -> None:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+    def run_started(self, run: PipelineRun, plan: Plan) -> None:
+        if self.when == "started":
+            self._once()
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        if self.when in text:
+            self._once()
+
+
+def test_a_run_whose_plan_is_from_before_another_run_plans_again(bench: Bench) -> None:
+    """Versions got the older time, and those that they replaced an end before their begin."""
+    more = {"on_schema_change": "ignore"}
+    bench.execute("insert into people values (1, 'Ann', null)")
+    run_pipeline(bench.undated(**more)).raise_for_status()
+    bench.execute("alter table people add column late int", "update people set name = 'Anna'")
+    slow, quick = bench.undated(**more), bench.undated(**more)
+    progress = Meanwhile(lambda: run_pipeline(quick).raise_for_status(), "late")
+    result = run_pipeline(slow, progress=progress)
+    assert progress.act is None
+    assert result.status == "success"
+    assert bench.times()[-1] == quick.execution_date
+    assert bench.newest() == quick.execution_date
+
+
+def test_a_run_in_another_store_that_came_first_is_not_overwritten(bench: Bench) -> None:
+    bench.execute("insert into people values (1, 'Ann', null)")
+    run_pipeline(bench.undated()).raise_for_status()
+    slow = bench.undated()
+    bench.more = {"store": "sqlite:///other.db"}
+    quick = bench.undated()
+    bench.execute("update people set name = 'Anna'")
+    progress = Meanwhile(lambda: run_pipeline(quick).raise_for_status(), "started")
+    (stream,) = run_pipeline(slow, progress=progress).streams
+    assert stream.status == "failure"
+    assert "another run has written newer versions since this one was planned: run it again" in str(stream.error)
+    run_pipeline(slow).raise_for_status()
+    assert bench.newest() == quick.execution_date
 
 
 @systems("mysql", "parquet")
