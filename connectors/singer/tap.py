@@ -247,7 +247,7 @@ class SingerSource:
     def _from_tap(self, *, is_fresh: bool) -> list[dict[str, Any]]:
         program, kept = self._program(), self._catalog_file()
         with contextlib.suppress(OSError):
-            if not is_fresh and time.time() - kept.stat().st_mtime < self._settings.discovery_cache_s:
+            if not is_fresh and 0 <= time.time() - kept.stat().st_mtime < self._settings.discovery_cache_s:
                 with contextlib.suppress(FatalConnectorError):
                     if entries := parse_catalog(kept.read_bytes(), self._label):
                         return entries

@@ -259,7 +259,8 @@ class Outbox:
         """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
         if row.lease_owner == self._transactions.owner and row.lease_token == self._token:
             return False
-        return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now)
+        lasts_s = (row.lease_until - row.leased_at).total_seconds()
+        return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now, lasts_s)
 
     def _ask_look(self, connection: Connection, queue: dict[str, str]) -> Callable[[], Row]:
         answer = connection.ask(LOOK, {**queue, "most_lost": self._most_lost})

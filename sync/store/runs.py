@@ -28,10 +28,7 @@ from .plans import Plans, write_plan
 from .statements import insert, one_of, update
 from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .ticks import carry_out
-from .transactions import Transactions
-
-#: How long a run stays its owner's without a heartbeat, where its process is not visible; renewed every 10 s.
-LEASE_S = 30.0
+from .transactions import LEASE_S, LockedRun, Transactions
 
 #: A run with its latest attempt, as `_decode_run` reads it; a condition on the run `r` follows.
 _RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.ended_at, a.error
@@ -39,7 +36,7 @@ _RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.end
 _IS_MINE = "id = :run_id AND owner = :owner AND is_active = TRUE"
 # Executed before every stream.
 _MINE = f"SELECT id FROM {PIPELINE_RUN} WHERE {_IS_MINE}"
-_OWNER = f"SELECT owner, lease_until, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
+_OWNER = f"SELECT owner, lease_until, hold_s, is_active FROM {PIPELINE_RUN} WHERE id = :run_id"
 _STANDINGS = f"SELECT id, is_active, owner, cancel_requested_at FROM {PIPELINE_RUN} WHERE {{is_one}}"
 # Waits for nobody: the streams of a run lock its row while they are closed.
 _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (SELECT id FROM {PIPELINE_RUN}
@@ -157,7 +154,7 @@ class Runs:
             me = self._transactions.owner
             if not run.is_active:
                 raise StateError(f"run {run_id} is finished: there is nothing to take over")
-            if run.owner != me and self._transactions.is_alive(run.owner, run.lease_until, run.now):
+            if run.owner != me and self._is_alive(run, run.now):
                 holder = holder_text(Owner.decode(run.owner), run.hold_s, run.lease_until)
                 raise AlreadyRunning(run.pipeline, run_id, holder)
             set_run(connection, run_id, owner=me, lease_until=lease_end(run.now), hold_s=None)
@@ -216,11 +213,10 @@ class Runs:
                 raise StateError(f"the run store knows no run {run.id}")
             if run.key in _LEFT and row.owner == self._transactions.owner:
                 return "dead"
-            return (
-                "alive"
-                if self._transactions.is_alive(row.owner, row.lease_until, self._transactions.now(connection))
-                else "dead"
-            )
+            return "alive" if self._is_alive(row, self._transactions.now(connection)) else "dead"
+
+    def _is_alive(self, run: LockedRun | Row, now: datetime) -> bool:
+        return self._transactions.is_alive(run.owner, run.lease_until, now, run.hold_s or LEASE_S)
 
     def request_cancel(self, run_id: int) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.

@@ -102,7 +102,7 @@ class Ticks:
             tick = _decoded(row)
             now = self._transactions.now(connection)
             is_free = tick.state == "waiting" or (
-                tick.state == "claimed" and not self._transactions.is_alive(row.owner, row.lease_until, now)
+                tick.state == "claimed" and not self._transactions.is_alive(row.owner, row.lease_until, now, CLAIM_S)
             )
             if not is_free:
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +17,9 @@ from .owner import Liveness, Owner
 from .prefetch import Prefetch
 from .statements import update
 from .table_names import ATTEMPT, PIPELINE_RUN, STREAM_RUN
+
+#: How long a run stays its owner's without a heartbeat, where its process is not visible; renewed every 10 s.
+LEASE_S = 30.0
 
 # Without the columns that hold documents: these would be decoded for every stream.
 _RUN_FIELDS = ("id", "pipeline", "attempt", "is_active", "owner", "lease_until", "hold_s", "last_seq")
@@ -158,10 +161,13 @@ class Transactions:
 
         return owned
 
-    def is_alive(self, owner: str, lease_until: datetime, now: datetime) -> bool:
-        """Whether an owner is alive: decided by its process if that is visible, otherwise by its lease."""
+    def is_alive(self, owner: str, lease_until: datetime, now: datetime, lasts_s: float = LEASE_S) -> bool:
+        """Whether an owner is alive: decided by its process if that is visible, otherwise by its lease.
+
+        A lease with twice its time left, or more, is of a clock that was ahead: an owner that lives has renewed it.
+        """
         alive = self._liveness(Owner.decode(owner), self.me)
-        return lease_until > now if alive is None else alive
+        return now < lease_until < now + timedelta(seconds=2 * lasts_s) if alive is None else alive
 
     def lives(self, worker: str, lease_until: datetime, now: datetime) -> bool:
         """Whether whoever has taken a stream lives: a process that is visible and frozen does, and its lease ends."""

@@ -333,6 +333,22 @@ def test_a_lease_of_a_living_owner_stands_until_it_is_over(tmp_path: Path) -> No
         assert other.outbox("p", CALLBACKS).mark(theirs, RAISED) == "done"
 
 
+def test_a_lease_of_a_clock_that_was_ahead_is_void(tmp_path: Path) -> None:
+    """Its queue stood until that time had come, if its process could not be seen to be dead."""
+    clock = FixedClock()
+    url = f"sqlite:///{tmp_path}/store.db"
+    elsewhere = replace(current_owner(), boot_id="another", host="other")
+    with Store.open(url, clock=clock) as store, Store.open(url, clock=clock, owner=elsewhere) as other:
+        clock.move(86400)
+        done_run(store, attempt_plan([A], ["stream"]))
+        theirs = other.outbox("p", CALLBACKS).lease("alerts")
+        assert isinstance(theirs, Delivery)
+        clock.move(-86400)
+        mine = store.outbox("p", CALLBACKS).lease("alerts")
+        assert isinstance(mine, Delivery)
+        assert mine.key == theirs.key
+
+
 def test_a_call_that_the_engine_cuts_short_uses_up_no_attempt(store: Store) -> None:
     done_run(store, attempt_plan([A], ["stream"]))
     outbox = store.outbox("p", AnyCallbacks(1))

@@ -12,8 +12,8 @@ from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import PIPELINE, StateCopy
 from syncblocks.sync.store.owner import Owner, current_owner, is_process_alive
-from syncblocks.sync.store.runs import LEASE_S
 from syncblocks.sync.store.state import VERSIONS_KEPT
+from syncblocks.sync.store.transactions import LEASE_S
 from tests.sync.store.store_helpers import (
     CALLBACKS,
     DATE,
@@ -166,6 +166,45 @@ def test_an_owner_that_cannot_be_seen_lives_by_its_lease(tmp_path: Path) -> None
         assert here.owner_state(run) == "dead"
         assert here.take_over_run(run.id).owner == current_owner()
         assert not there.renew([run.id])
+
+
+@pytest.mark.parametrize("hold_s", [None, 3600])
+def test_a_lease_of_a_clock_that_was_ahead_stops_nobody(tmp_path: Path, hold_s: int | None) -> None:
+    """A run that had died so was taken for alive, and each start refused, until its time had come."""
+    clock = FixedClock()
+    url = f"sqlite:///{tmp_path}/store.db"
+    with Store.open(url, clock=clock) as here, Store.open(url, clock=clock, owner=elsewhere()) as there:
+        clock.move(86400)
+        run = there.begin_run("p", execution_date=DATE)
+        if hold_s is not None:
+            there.hold_run(run.id, hold_s)
+        clock.move(-10)  # as clocks are set right now and then
+        assert here.owner_state(run) == "alive"
+        clock.move(10 - 86400)
+        assert here.owner_state(run) == "dead"
+        assert here.take_over_run(run.id).owner == current_owner()
+
+
+def test_a_claim_of_a_clock_that_was_ahead_holds_no_tick(tmp_path: Path) -> None:
+    clock = FixedClock()
+    url = f"sqlite:///{tmp_path}/store.db"
+    with Store.open(url, clock=clock) as here, Store.open(url, clock=clock, owner=elsewhere()) as there:
+        tick = here.order_tick("p", "key", trigger="0", event={}, variables={}, causes=())
+        clock.move(86400)
+        assert there.claim_tick(tick.id) is not None
+        assert here.claim_tick(tick.id) is None
+        clock.move(-86400)
+        assert here.claim_tick(tick.id) is not None
+
+
+def test_an_owner_that_lives_has_its_lease_by_the_clock_that_was_set_back(tmp_path: Path) -> None:
+    clock = FixedClock()
+    url = f"sqlite:///{tmp_path}/store.db"
+    with Store.open(url, clock=clock) as here, Store.open(url, clock=clock, owner=elsewhere()) as there:
+        run = there.begin_run("p", execution_date=DATE)
+        clock.move(-86400)
+        assert there.renew([run.id]) == {run.id}
+        assert here.owner_state(run) == "alive"
 
 
 def test_a_clock_that_jumps_takes_nothing_from_a_process_that_can_be_seen(tmp_path: Path) -> None:
