@@ -182,6 +182,23 @@ def test_a_bad_line_ends_the_tap_and_names_it(tmp_path: Path) -> None:
     assert not taps_running(tmp_path)
 
 
+def test_a_catalog_is_kept_for_a_time_and_not_by_a_clock_that_was_ahead(tmp_path: Path) -> None:
+    catalog, tap = tmp_path / "told.json", tmp_path / "tap"
+    tap.write_text(f"#!{sys.executable}\nprint(open({str(catalog)!r}).read())\n")
+    tap.chmod(0o700)
+
+    def discovered(name: str) -> list[str]:
+        catalog.write_text(json.dumps({"streams": [entry(name)]}))
+        with closing(make_source("singer", {"executable": str(tap), "flags": ["catalog"]}, tmp_path)) as source:
+            return [stream.name for stream in source.discover()]
+
+    assert discovered("orders") == ["orders"]
+    assert discovered("users") == ["orders"]
+    (kept,) = tmp_path.rglob("kept/catalog-*.json")
+    os.utime(kept, (kept.stat().st_atime, kept.stat().st_mtime + 86_400))
+    assert discovered("users") == ["users"]
+
+
 def test_interrupt_ends_the_tap_once_no_stream_is_wanted(tmp_path: Path) -> None:
     source = source_of(tmp_path, *BOTH, own={"then": "hang"})
     streams = source.discover()

@@ -151,6 +151,20 @@ def test_streams_run_one_by_one_and_the_end_calls_the_callbacks(bench: HeldBench
         bench.sync(run, "d")
 
 
+def test_a_run_that_waited_before_it_was_opened_takes_the_newest_time_of_a_history(bench: HeldBench) -> None:
+    bench.document["streams"] = [{"stream": "a", "key_properties": ["id"], "write_disposition": "history"}]
+    waiting, first = load_pipeline(bench.write()), load_pipeline(bench.write())
+    run_pipeline(first).raise_for_status()
+    bench.put("a", "id,name\n1,x\n2,z\n3,y\n")
+    run = open_run(waiting)
+    assert bench.sync(run, "a") == "success"
+    assert bench.end(run) == "success"
+    with closing(sqlite3.connect(bench.folder / "out.db")) as connection:
+        begun = connection.execute("select id, name, _valid_from from a order by id").fetchall()
+    assert [row[:2] for row in begun] == [(1, "x"), (2, "z"), (3, "y")]
+    assert len({row[2] for row in begun}) == 1
+
+
 def test_while_it_is_held_other_starts_are_refused_and_none_recovers_it(bench: HeldBench) -> None:
     run = bench.open(hold_s=600)
     with pytest.raises(AlreadyRunning, match=r"run 1, held for tasks of an orchestrator until 20\d\d-.* UTC"):
