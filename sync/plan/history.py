@@ -231,10 +231,9 @@ def not_yet(stream: SelectedStream, now: datetime) -> tuple[str, ...]:
     if history is None or history.bookmark or history.at <= now:
         return ()
     return (
-        f"new versions are valid from {history.at.isoformat()}, which is later than now ({now.isoformat()}): the clock "
-        "of this run or of an earlier one was ahead, or its --execution-date. Until then later runs take that time, "
-        "too, and a record that changes again replaces its newest version; `run --full-refresh --drop-history` begins "
-        "the history anew",
+        f"new versions are valid from {history.at.isoformat()}, which is later than now ({now.isoformat()}): a clock "
+        "was ahead, or an --execution-date. Until then later runs take that time, too, and a record that changes again "
+        "replaces its newest version. `run --full-refresh --drop-history` begins the history anew",
     )
 
 
