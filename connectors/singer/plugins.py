@@ -52,7 +52,7 @@ def _check_config(connector: str, arguments: Sequence[str]) -> None:
         except OSError as error:
             text = f"--config: {file} cannot be read: {error.strerror}"
             raise ConnectorConfigError(text, connector=connector) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConnectorConfigError(f"--config: {file} holds no JSON: {error}", connector=connector) from error
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -139,9 +139,9 @@ def init_command(
     else:
         folder, notes = folder or Path(), []
         files, steps = _files(), _next_steps(folder)
-    _refuse_overwriting(folder, list(files))
-    if not (folder / ".gitignore").exists():
+    if not os.path.lexists(folder / ".gitignore"):
         files[".gitignore"] = IGNORE
+    _demand_free(folder, list(files))
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _from_mage(
     files: dict[str, str | bytes] = {made.file: made.text for made in pipelines}
     for made in pipelines:
         for copy in made.copies:
-            if copy.path.resolve() != (folder / copy.name).resolve():
+            if copy.path != (folder / copy.name).resolve():
                 files[copy.name] = copy.path.read_bytes()
     notes = [*left_out, *(f"{made.file}: {note}" for made in pipelines for note in made.notes)]
     steps = [] if folder == Path() else [f"cd {folder}"]
@@ -218,13 +218,24 @@ def _destination() -> tuple[str, str]:
     return "parquet", "path: warehouse"
 
 
-def _refuse_overwriting(folder: Path, names: list[str]) -> None:
+def _demand_free(folder: Path, names: list[str]) -> None:
+    """Refuse to write over a file, and outside of the folder: names and links come from other people's projects."""
+    from syncblocks.connectors.errors import ConnectorConfigError
+    from syncblocks.connectors.local_files import inside
+
     from ..errors import ConfigError
 
-    there: list[Any] = [folder / name for name in names if (folder / name).exists()]
+    there = [str(folder / name) for name in names if os.path.lexists(folder / name)]
     if there:
-        shown = ", ".join(map(str, there))
+        shown = ", ".join(there)
         raise ConfigError(f"{shown} exist already, nothing was written; name another folder: `syncblocks init DIR`")
+    for path in (folder / name for name in names):
+        if no_folder := next((each for each in path.parents if os.path.lexists(each) and not each.is_dir()), None):
+            raise ConfigError(f"{no_folder} is no folder, nothing was written")
+        try:
+            inside(path, folder)
+        except ConnectorConfigError as error:
+            raise ConfigError(f"{error}; nothing was written") from error
 
 
 def _next_steps(folder: Path) -> list[str]:

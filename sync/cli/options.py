@@ -83,7 +83,7 @@ def _read_event(_ctx: click.Context, _param: click.Parameter, place: str | None)
         event = json.loads(text)
     except OSError as error:
         raise click.BadParameter(f"{name} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{name} holds no JSON: {error}") from error
     if not isinstance(event, dict):
         raise click.BadParameter(f"{name} holds a JSON value that is no object")
@@ -169,7 +169,7 @@ def json_or_text(text: str) -> Any:
 
     try:
         return json.loads(text, parse_constant=refuse)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

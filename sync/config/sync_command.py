@@ -17,6 +17,7 @@ from syncblocks.connectors.settings import resolve_path
 from ..errors import ConfigError
 from . import Pipeline, load_pipeline
 from .endpoints import Endpoint, infer
+from .yaml_document import read_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +119,14 @@ def _free_path(left: Endpoint, right: Endpoint, folder: Path) -> Path:
 def _has_others(path: Path, left: Endpoint, right: Endpoint) -> bool:
     """Tell whether a file is a pipeline between other places; one that cannot be read is not known to be."""
     try:
-        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+        there = read_document(path).value
         found = [(there[role]["connector"], there[role]["config"]) for role in ("source", "destination")]
         # Settings may have been added by hand.
         return any(
             connector != each.connector or not each.config.items() <= config.items()
             for (connector, config), each in zip(found, (left, right), strict=True)
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (ConfigError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -1,7 +1,9 @@
 """Read a YAML file into plain values with their line numbers. Safe: no tags, limited size, no ambiguous values.
 
 YAML 1.1 and 1.2 read `no`, `012`, `1:30` or `2024-01-01` differently. Such a value is refused, with the advice to quote
-it. Keys are always text, so `on:` is a key and not a boolean.
+it; in a file of another tool it is what YAML 1.1 says. Keys are always text, so `on:` is a key and not a boolean.
+
+Messages show no text of the file but its keys: a value may be a secret.
 """
 
 from __future__ import annotations
@@ -98,21 +100,28 @@ class Document(Guarded, frozen=True):
         return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
 
 
-def read_document(path: Path, text: str | None = None, *, kind: str = "") -> Document:
-    """Read a YAML file that contains a mapping; `kind` says what one is, if it is no pipeline file.
+def read_document(path: Path, text: str | None = None, *, kind: str = "", is_foreign: bool = False) -> Document:
+    """Read a YAML file that contains a mapping.
+
+    Args:
+        path: the file.
+        text: its content; None: it is read.
+        kind: says what a mapping is, if it is no pipeline file.
+        is_foreign: whether another tool's file is read, in which ambiguous values are those of YAML 1.1.
 
     Raises:
         ConfigError: it cannot be read, is not valid YAML, is ambiguous, too large or too deep.
     """
     shown = str(path)
     text = _read_text(path, shown) if text is None else text
-    composer = _Composer(text, shown)
+    composer = _Composer(text, shown, is_foreign=is_foreign)
     try:
         top = composer.document()
     except yaml.YAMLError as error:
         raise syntax_error(error, text, shown) from None
     lines: dict[Loc, int] = {}
     value = _Expansion(shown, lines).plain(top, (), 0)
+    value = {} if value is None and is_foreign else value
     if not isinstance(value, dict):
         what = "is empty" if value is None else f"holds {describe(value)}"
         ways = "`source:`, `destination:`, ...; `syncblocks sync FILE DST` takes a file of data"
@@ -189,7 +198,8 @@ class _Node(Struct):
 class _Composer:
     """Builds nodes from the parser's events; aliases share a node."""
 
-    def __init__(self, text: str, shown: str) -> None:
+    def __init__(self, text: str, shown: str, *, is_foreign: bool) -> None:
+        self._is_foreign = is_foreign
         self._events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
         self._shown = shown
         self._lines = LINE_BREAK.split(text)
@@ -219,7 +229,8 @@ class _Composer:
             raise self._error(f"more than {MAX_VALUES:,} values", event, loc)
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                raise self._error(f"*{event.anchor} refers to nothing above it (&{event.anchor})", event, loc)
+                message = "`*name` refers to nothing above it (`&name`); a text that begins with `*` needs quotes"
+                raise self._error(message, event, loc)
             return self._anchors[event.anchor]
         if isinstance(event, yaml.ScalarEvent):
             node = self._scalar(event, loc)
@@ -240,7 +251,7 @@ class _Composer:
 
     def _refuse_tag(self, event: Any, plain: str, loc: Loc) -> None:
         if event.tag not in (None, "!", plain):
-            raise self._error(f"the tag {event.tag!r} is not allowed", event, loc)
+            raise self._error("a tag (`!name`) is not allowed; a text that begins with `!` needs quotes", event, loc)
 
     def _scalar(self, event: Any, loc: Loc) -> _Node:
         text: str = event.value
@@ -251,7 +262,7 @@ class _Composer:
         if event.tag is not None or not event.implicit[0]:
             return _Node(text, line)
         value, refusal = _resolve(text)
-        return _Node(value, line, refusal)
+        return _Node(_of_yaml_1_1(text), line) if refusal and self._is_foreign else _Node(value, line, refusal)
 
     def _mapping(self, node: _Node, loc: Loc) -> None:
         own: dict[str, tuple[int, _Node]] = {}
@@ -323,6 +334,18 @@ def _resolve(text: str) -> tuple[Any, str | None]:
         return int(text), None
     value = float(text)
     return value, None if math.isfinite(value) else too_large
+
+
+def _of_yaml_1_1(text: str) -> Any:
+    """Return the value of an unquoted scalar as other tools' YAML readers have it; what they cannot read is text."""
+    if len(text) > MAX_DIGITS:
+        return text
+    loader = yaml.SafeLoader("")
+    node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+    try:
+        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+    except ValueError:  # such as the 31st of February
+        return text
 
 
 class _Expansion:

@@ -49,7 +49,7 @@ _DEFAULTS: tuple[Any, ...] = (None, "", False, "local_python")
 class UserFile(Struct, frozen=True, kw_only=True):
     """A file to copy unchanged."""
 
-    #: Path below the pipeline file's folder.
+    #: Path below the project, and below the pipeline file's folder: it leads through no link and no `..`.
     name: str
     path: Path
 
@@ -141,12 +141,13 @@ def callbacks_of(
     return made, files
 
 
-def _file(project: Project, name: str, what: str, notes: list[str]) -> UserFile | None:
-    path = project.path(name)
-    if path is None:
-        notes.append(f"{what}: {name} is not in the project: it is left out")
+def _file(project: Project, said: str, what: str, notes: list[str]) -> UserFile | None:
+    path = project.path(said)
+    if path is None or path.suffix != ".py":
+        problem = "is not in the project" if path is None else "is no Python file (.py)"
+        notes.append(f"{what}: {said} {problem}: it is left out")
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    name, text = project.name_of(path), path.read_text(encoding="utf-8", errors="replace")
     for module in sorted(set(_IMPORT.findall(text))):
         if module.partition(".")[0] in (project.name, "mage_ai") and module not in _SERVED:
             notes.append(f"{name} imports {module}, which is not there outside of Mage: change it by hand")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def bookmark_of(
     name = stream_id(stream)
     table = _clean(str(entry.get("destination_table", name)).replace(STREAM_NAME, name))
     for folder in project.state_folders(pipeline):
-        paths = sorted((folder / destination.kind / _clean(name)).glob("*_state*"))
+        paths = sorted(filter(Path.is_file, (folder / _clean(destination.kind) / _clean(name)).glob("*_state*")))
         own = [path for path in paths if path.stem == f"{table}_state"]
         # A table of another name: the stream had one before, unless there is only this one.
         for path in own or (paths if len(paths) == 1 else []):
@@ -44,15 +45,12 @@ def bookmark_of(
 
 def _state(path: Path) -> Mapping[str, Any]:
     """Return the last state of a file: one JSON text, or one a line."""
-    try:
-        lines = path.read_text(encoding="utf-8").strip().splitlines()
-        return parts_of(json.loads("\n".join(lines))) if lines else {}
-    except (OSError, ValueError):
-        pass
-    try:
-        return parts_of(json.loads(lines[-1]))
-    except (ValueError, UnboundLocalError):
-        return {}
+    with suppress(OSError, ValueError, RecursionError):
+        text = path.read_text(encoding="utf-8").strip()
+        with suppress(ValueError):
+            return parts_of(json.loads(text))
+        return parts_of(json.loads(text.splitlines()[-1]))
+    return {}
 
 
 def _clean(name: str) -> str:

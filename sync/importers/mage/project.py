@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ...config.json_file import read_json
+from ...config.yaml_document import read_document
 from ...errors import ConfigError
 
 
@@ -27,6 +26,7 @@ class Project:
             ConfigError: the folder is no Mage project.
         """
         self.folder = folder
+        self._root = Path(os.path.realpath(folder))
         self.name = folder.absolute().name
         if not _is_project(folder):
             message = "is no Mage project: it has no metadata.yaml or no folder pipelines"
@@ -36,10 +36,13 @@ class Project:
         self._data = data
 
     def path(self, name: str) -> Path | None:
-        """Return a file of the project; None if it is not there, or not below the project's folder."""
-        path = self.folder / name
-        is_inside = path.resolve().is_relative_to(self.folder.resolve())
-        return path if is_inside and path.is_file() else None
+        """Return where a file of the project really is, links and `..` followed; None: it is not below the project."""
+        real = Path(os.path.realpath(self._root / name))
+        return real if real.is_relative_to(self._root) and os.path.isfile(real) else None  # noqa: PTH113 (never raises)
+
+    def name_of(self, path: Path) -> str:
+        """Return the name below the project of a path that `path` has returned: no part of it leads elsewhere."""
+        return path.relative_to(self._root).as_posix()
 
     def yaml(self, name: str) -> dict[str, Any]:
         """Return a YAML file, {} if it is empty.
@@ -47,26 +50,21 @@ class Project:
         Raises:
             ConfigError: it cannot be read, or is no mapping.
         """
-        return self._mapping(name, yaml.safe_load)
+        return read_document(self._demand(name), kind="a file of Mage's is a mapping", is_foreign=True).value
 
     def json(self, name: str) -> dict[str, Any]:
         """Return a JSON file; errors are those of `yaml`."""
-        return self._mapping(name, json.loads)
+        path = self._demand(name)
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ConfigError("is no mapping", path=str(path))
+        return found
 
-    def _mapping(self, name: str, parse: Any) -> dict[str, Any]:
-        shown, path = str(self.folder / name), self.path(name)
+    def _demand(self, name: str) -> Path:
+        path = self.path(name)
         if path is None:
-            raise ConfigError("does not exist in the Mage project", path=shown)
-        try:
-            found = parse(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", path=shown) from error
-        except (yaml.YAMLError, ValueError) as error:
-            # Without the parser's excerpt: the file may hold passwords.
-            raise ConfigError(f"cannot be parsed ({type(error).__name__})", path=shown) from None
-        if found is not None and not isinstance(found, dict):
-            raise ConfigError("is no mapping", path=shown)
-        return found or {}
+            raise ConfigError("does not exist in the Mage project", path=str(self.folder / name))
+        return path
 
     def state_folders(self, pipeline: str) -> list[Path]:
         """Return where Mage may keep what a pipeline remembers; only folders that exist."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from msgspec import Struct
 
+from ...config.yaml_document import read_document
 from ...errors import ConfigError, nearest_match
-from .pairs import pairs_of
-from .parts import entries_of, identifier, texts_of
+from .pairs import Pair, pairs_of
+from .parts import entries_of, identifier, is_below, texts_of
 from .pipeline_text import Interpolation, text_of
 from .plugins import LOAD_SCHEMA, load_schema, plugin_of
 
@@ -36,18 +36,21 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
         ConfigError: the file cannot be read, or names no pair of extractor and loader.
     """
     project = _load(path)
+    outside = []
     for pattern in project.get("include_paths") or ():
-        for file in sorted(_files(path.parent, Path(str(pattern)))):
-            if file.is_file() and file.resolve() != path.resolve():
+        for file in _files(Path(str(pattern)), path):
+            if not is_below(file, path.parent):
+                outside.append(f"{file} of `include_paths` is outside of the project, and is left out: copy it into it")
+            elif file.is_file() and file.resolve() != path.resolve():
                 _include(project, _load(file))
     overrides = _environment(project, environment, path)
     pairs = pairs_of(project, path)
+    pairs[0].notes += outside
     variables = {**texts_of(project.get("env")), **texts_of(overrides.get("env"))}
-    made, names = [], [pair.name for pair in pairs]
-    for pair in pairs:
+    made = []
+    for pair, name in zip(pairs, _names(pairs, path), strict=True):
         extractor = plugin_of(project, overrides, "extractors", pair.extractor, path)
         loader = plugin_of(project, overrides, "loaders", pair.loader, path)
-        name = pair.name if names.count(pair.name) == 1 else f"{pair.name}_{identifier(pair.extractor)}"
         schema = load_schema(extractor, loader, pair.extractor, path.parent)
         notes = [*extractor.notes, *loader.notes, *pair.notes]
         if pair.dbt:
@@ -64,22 +67,30 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
     return made
 
 
-def _files(folder: Path, pattern: Path) -> Iterator[Path]:
-    if pattern.is_absolute():
-        return Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-    return folder.glob(str(pattern))
+def _names(pairs: Sequence[Pair], path: Path) -> list[str]:
+    """Return a name for each pair: as short as tells it from the others."""
+    made = [pair.name for pair in pairs]
+    for more in (lambda pair: pair.extractor, lambda pair: pair.loader):
+        made = [
+            name if made.count(name) == 1 else f"{name}_{identifier(more(pair))}"
+            for pair, name in zip(pairs, made, strict=True)
+        ]
+    if twice := next((name for name in made if made.count(name) > 1), None):
+        raise ConfigError(f"two pairs of extractor and loader would both be written into {twice}.yaml", path=str(path))
+    return made
+
+
+def _files(pattern: Path, path: Path) -> list[Path]:
+    try:
+        if pattern.is_absolute():
+            return sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+        return sorted(path.parent.glob(str(pattern)))
+    except (ValueError, LookupError, NotImplementedError) as error:
+        raise ConfigError(f"{str(pattern)!r} is no pattern of files", path=str(path), key="include_paths") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is no YAML: {error}", path=str(path)) from error
-    if not isinstance(found, dict):
-        raise ConfigError("is no Meltano project", path=str(path))
-    return found
+    return read_document(path, kind="a Meltano project is one", is_foreign=True).value
 
 
 def _include(project: dict[str, Any], part: Mapping[str, Any]) -> None:

@@ -1,10 +1,17 @@
-"""Access to parts of a parsed `meltano.yml` of any type. Pure."""
+"""Access to parts of a parsed `meltano.yml` of any type."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+
+def is_below(file: Path, folder: Path) -> bool:
+    """Tell whether a file really lies below a folder, links and `..` followed."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
 def identifier(name: str) -> str:

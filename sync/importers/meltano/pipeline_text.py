@@ -78,9 +78,8 @@ def text_of(
         steps = " && ".join(f"dbt {command}" for command in pair.dbt)
         document["callbacks"] = [{"block": "dbt", "shell": f"cd transform && {steps}", "on": ["pipeline"]}]
     comments = [f"Written by `syncblocks init --from-meltano {path.name}`: {pair.extractor} to {pair.loader}."]
-    comments += [line for comment in pair.comments for line in comment.splitlines()]
-    comments += [f"Check: {note}" for note in notes]
-    head = "".join(f"# {line}\n" for line in comments)
+    comments += [*pair.comments, *(f"Check: {note}" for note in notes)]
+    head = "".join(f"# {line}\n" for comment in comments for line in comment.splitlines())
     return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
 
 

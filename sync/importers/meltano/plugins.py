@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
+from ...config.json_file import read_json
 from ...errors import ConfigError
-from .parts import at, entries_of
+from .parts import at, entries_of, is_below
 
 #: Meltano's variable for the schema that a loader writes into: the extractor's `_load_schema`, else its namespace.
 LOAD_SCHEMA = "MELTANO_EXTRACT__LOAD_SCHEMA"
@@ -128,12 +130,10 @@ def _locked(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> Mapp
         name = str(entry.get("inherit_from") or entry.get("name"))
         variant = entry.get("variant")
         for file in sorted((folder / "plugins" / kind).glob(f"{name}--{variant or '*'}.lock")):
-            try:
-                found = json.loads(file.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            if isinstance(found, dict) and found.get("pip_url"):
-                return found
+            with suppress(ConfigError):
+                found = read_json(file) if is_below(file, folder) else None
+                if isinstance(found, dict) and found.get("pip_url"):
+                    return found
     return {}
 
 

@@ -405,7 +405,7 @@ def test_what_is_no_project_or_not_in_it_is_refused(project: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match="integration"):
         read_mage(project, "by_hand")
     (project / "data_loaders" / "read_shop.yaml").write_text("config: {password: 'pa55\n")
-    with pytest.raises(ConfigError, match="cannot be parsed") as caught:
+    with pytest.raises(ConfigError, match="line is not closed") as caught:
         read_mage(project)
     assert "pa55" not in str(caught.value)
 
