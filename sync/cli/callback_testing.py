@@ -69,6 +69,7 @@ def test_command(
     """
     from syncblocks.callbacks.trial import try_file
 
+    from ..delivery.masked_output import masked_output
     from ..errors import StateError
 
     if file.suffix.lower() in SUFFIXES:
@@ -83,7 +84,10 @@ def test_command(
     pipeline = None
     if pipeline_file is not None or key is not None:
         pipeline = open_pipeline(console, pipeline_file, variables)
-    with _event(pipeline, file, key, stream, parent, dict(variables)) as (event, parents, timeout_s, recorded):
+    with (
+        masked_output(console.redactor),
+        _event(pipeline, file, key, stream, parent, dict(variables)) as (event, parents, timeout_s, recorded),
+    ):
         try:
             trials = try_file(
                 file,

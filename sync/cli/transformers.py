@@ -58,26 +58,27 @@ def test_command(
     from syncblocks.callbacks.loader import load_file
     from syncblocks.callbacks.trial import sample_or_file
 
+    from ..delivery.masked_output import masked_output
     from ..errors import StateError
     from ..run.transformer_trial import json_records, try_transformer
 
     pipeline = None if pipeline_file is None else open_pipeline(console, pipeline_file, variables)
     block = None if pipeline is None else _block_of(pipeline, file)
     named = dict(variables) | dict(pipeline.variables if pipeline is not None else {})
-    loaded = load_file(file, variables=frozenset(named), expects="transformer")
     try:
         table = sample_or_file(data)
     except ValueError as error:
         raise StateError(str(error)) from error
     chosen = cast("Frames", frames or (block.frames if block is not None else "batch"))
-    found = try_transformer(
-        loaded,
-        table,
-        _kwargs(pipeline, block, file, stream, named),
-        stream=stream,
-        rename={} if block is None else block.rename,
-        frames=chosen,
-    )
+    with masked_output(console.redactor):
+        found = try_transformer(
+            load_file(file, variables=frozenset(named), expects="transformer"),
+            table,
+            _kwargs(pipeline, block, file, stream, named),
+            stream=stream,
+            rename={} if block is None else block.rename,
+            frames=chosen,
+        )
     code = 1 if any(found.tests.values()) else 0
     records = json_records(found.records)
     if console.is_json:

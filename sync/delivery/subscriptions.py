@@ -243,9 +243,13 @@ def _load(
 ) -> CallbackFile:
     from syncblocks.callbacks.loader import load_file  # here: a pipeline without such files does not need it
 
+    from ..secrets import Redactor
+    from .masked_output import masked_output
+
     names = tuple(pipeline.variables)
     try:
-        return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
+        with masked_output(Redactor(pipeline.secret_values)):  # what a file prints while it is executed
+            return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
         raise pipeline.error(location, str(error)) from error
 

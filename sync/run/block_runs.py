@@ -77,7 +77,8 @@ class StreamBlocks:
         self.transformers: list[Transformer] = []
         self._failed: str | None = None
         #: What a person should know of the stream's columns, in sentences.
-        self.notices: list[str] = list(planned.notices)
+        self.notices: list[str] = []
+        self.notice(planned.notices)
 
     def renew(self, *, is_continued: bool) -> None:
         """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
@@ -85,6 +86,10 @@ class StreamBlocks:
         self._renew_stages(is_continued=is_continued)
         naming = naming_steps(self.planned.selected.naming, self._names[-1])
         self.transformers = [*self._context.transformers(self.planned), *naming]
+
+    def redact(self, text: str) -> str:
+        """Mask the pipeline's secrets in a text that is kept."""
+        return self._context.redactor.redact(text)
 
     @property
     def failed(self) -> str:
@@ -96,8 +101,9 @@ class StreamBlocks:
         self._failed = block
 
     def notice(self, notices: Sequence[str]) -> None:
-        """Add what the source has found while it read; what is known already is not said twice."""
-        self.notices += [notice for notice in notices if notice not in self.notices]
+        """Add what the source has found while it read; what is known already is not said twice. Masks secrets."""
+        shown = map(self.redact, notices)
+        self.notices += [notice for notice in shown if notice not in self.notices]
 
     def fail_in_source(self) -> None:
         """Note that the error about to be raised is the source's."""

@@ -14,6 +14,7 @@ from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import ReplicationMethod, Stream, TableState
 from syncblocks.connectors.values import replace
 
+from ..delivery.masked_output import masked_output
 from ..errors import ConfigError
 from ..flow.naming import naming_steps
 from ..flow.transform import Transformer, declared_stream
@@ -23,7 +24,6 @@ from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of
 from ..session.inspection import existing_store
 from ..session.session import Session, make_plan
-from .masked_output import masked_output
 from .transformers import make_transformers
 
 

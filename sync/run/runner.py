@@ -17,6 +17,7 @@ from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
+from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, NothingToRetry, SyncError
 from ..flow.spool import discard_spools
@@ -37,7 +38,6 @@ from .executors.opening import import_ahead, open_engine
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
 from .lease import Lease
-from .masked_output import masked_output
 from .progress import GuardedProgress, Progress
 from .recovery.leftovers import clear_leftovers, close_left_streams, leave, recover
 from .recovery.takeover import ASK_AGAIN_S
@@ -95,7 +95,6 @@ class Runner:
         self.progress = GuardedProgress(progress)
         self.order = order
         self.session = open_session(pipeline)
-        self.session.prepare()
         self.signals: list[int] = [] if signals is None else signals
         self.session.is_stopping = self.is_stopping
         self._is_inline = inline_callbacks
@@ -112,6 +111,7 @@ class Runner:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(masked_output(self.session.redactor))
+        self.session.prepare()
         self._watch = self._stack.enter_context(caught_signals(self.signals.append, self._say_farewell))
         return self
 

@@ -108,7 +108,7 @@ class StreamEvents:
             self._check()
             if isinstance(item.event, Checkpoint):
                 if rejected and mapping is not None:
-                    yield Rejected(records=tuple(rejected))
+                    yield self._rejected(rejected)
                     rejected.clear()
                 waiting = self._raised(item.event)
                 bookmark = waiting.bookmark
@@ -157,13 +157,19 @@ class StreamEvents:
             while good:
                 yield self._spooled(good.pop(0))
             if rejected:
-                yield Rejected(records=tuple(rejected))
+                yield self._rejected(rejected)
                 rejected.clear()
         self.blocks.notice(warnings.sentences())
         self.blocks.close_spools(None if mapping is None else mapping.arriving.schema)
         if rejected:
-            yield Rejected(records=tuple(rejected))
+            yield self._rejected(rejected)
         yield self._send_final(bookmark, files)
+
+    def _rejected(self, records: Iterable[RejectedRecord]) -> Rejected:
+        """Return rejected records as they are kept: reasons quote settings, and places paths, which may hold secrets."""
+        redact = self.blocks.redact
+        kept = (replace(each, reason=redact(each.reason), place=redact(each.place)) for each in records)
+        return Rejected(records=tuple(kept))
 
     def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
         if self._floor is None:

@@ -10,6 +10,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.stream import Stream, TableState, WrittenRange
 
 from ..config import Pipeline, config_error_from_connector
+from ..delivery.masked_output import masked_output
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
@@ -26,7 +27,8 @@ def opened(pipeline: Pipeline) -> Iterator[Session]:
     """
     session = open_session(pipeline)
     try:
-        yield session
+        with masked_output(session.redactor):
+            yield session
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
     finally:

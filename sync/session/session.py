@@ -23,6 +23,7 @@ from syncblocks.connectors.values import replace
 from ..clock import Clock
 from ..config import Pipeline, config_error_from_connector, exact_name
 from ..config.nested import flattening_place, nested_levels
+from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
@@ -516,7 +517,8 @@ def _make(pipeline: Pipeline, role: str) -> Any:
     block = pipeline.source if role == "source" else pipeline.destination
     make: Callable[..., Any] = make_source if role == "source" else make_destination
     try:
-        return make(block.connector, block.config, pipeline.folder)
+        with masked_output(Redactor(pipeline.secret_values)):  # a class of the user's file may print
+            return make(block.connector, block.config, pipeline.folder)
     except ConnectorConfigError as error:
         raise config_error_from_connector(pipeline, role, error) from error
 

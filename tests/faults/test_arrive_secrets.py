@@ -46,6 +46,7 @@ def spell(value: str) -> list[str]:
     return [value, quoted, json.dumps(value), repr(value), *half, url, *encoded]
 
 
+GOOD = {"good": {"columns": {"id": "int64"}, "records": [{"id": 1}]}}
 #: The same, for users' files.
 SPELL = inspect.getsource(spell)
 TRANSFORMER = (
@@ -375,3 +376,64 @@ def test_the_environment_of_children_but_the_callbacks_holds_no_secret_that_came
     assert len(seen["environ"]) > 1000
     assert hits(seen, marks(value for number, value in enumerate(house.values) if number % 2 == 0)) == []
     assert os.environ.get("CANARY_1") is None
+
+
+def test_secrets_in_settings_of_streams_are_found_nowhere(house: House, injected: Count) -> None:
+    tables = {
+        "good": {"columns": {"id": "int64", "name": "string"}, "records": [{"id": n, "name": "~"} for n in (1, 2)]}
+    }
+    source = {"block": "load", "connector": "memory", "config": {"tables": tables}}
+    entry = {
+        "stream": "good",
+        "where": {"name": {"!=": house.reference(8)}},
+        "checks": {"id": {"<=": 1}, "name": {"in": [house.reference(2), house.reference(3), "~"]}},
+        "warn_checks": {"name": {"=": house.reference(4)}},
+        "on_rejected": "keep",
+    }
+    check = {"name": {"in": [house.reference(2), house.reference(6)]}}
+    failed = 0
+    with Watch() as watch:
+        for number, change in enumerate(
+            ({}, {"checks": check, "max_rejected": 5}, {"checks": check, "on_rejected": "fail"})
+        ):
+            path = house.pipeline(f"streams{number}", source=source, streams=[entry | change])
+            failed += house.call("run", path, "--debug").code or 0
+        for command in (("runs", "show"), ("plan",), ("plan", "--json"), ("verify",)):
+            house.call(*command, "streams1.yaml", "--debug")
+    assert failed == 1
+    injected(4)
+    assert house.found(watch) == []
+
+
+def test_what_files_print_while_they_are_executed_is_masked(house: House, injected: Count) -> None:
+    prints = f"import os, pathlib\n{SPELL}\nfolder = pathlib.Path(__file__).parent / '.syncblocks/secrets'\n"
+    prints += "for number in range(50):\n    file = folder / f'canary_{number}'\n"
+    prints += "    print(*spell(file.read_text() if file.exists() else os.environ[f'CANARY_{number}']))\n"
+    files = {
+        "marked.py": "@callback\n@transformer\ndef mark(**kwargs):\n    ...\n",
+        "clean.py": "@transformer\ndef clean(df):\n    return df\n",
+        "own.py": "from syncblocks.connectors.memory.source import MemorySource\n\nclass Own(MemorySource): ...\n",
+    }
+    for name, text in files.items():
+        (house.folder / name).write_text(prints + text.replace("@callback\n@transformer", "@callback"))
+    with Watch() as watch:
+        path = house.pipeline(
+            "prints",
+            callbacks=[{"file": "marked.py", "on": ["stream"]}],
+            transformers=[{"file": "clean.py", "block": "clean"}],
+            streams=[{"stream": "good"}],
+            source={"block": "load", "connector": "./own.py:Own", "config": {"tables": GOOD}},
+        )
+        for command in (
+            ("run", path),
+            ("discover", path),
+            ("callbacks", "test", "marked.py", "--pipeline", path),
+            ("callbacks", "test", "marked.py", "--pipeline", path, "--inline"),
+        ):
+            process = house.call(*command, "--debug")
+            assert process.code == 0, (command, process.log())
+    injected(CANARIES)
+    shown = b"".join(content for name, content in left_behind(house.folder, but=()).items() if "run-" in name)
+    assert shown.count(b"***") > CANARIES
+    own = ("marked.py", "clean.py", "own.py")
+    assert [each for each in house.found(watch) if not each.startswith(own)] == []

@@ -17,6 +17,7 @@ from syncblocks.connectors.values import replace
 
 from ...config import Pipeline
 from ...config.arguments import AnyPipeline, checks_arguments
+from ...delivery.masked_output import masked_output
 from ...errors import PipelineFailed, StateError, SyncError, TryLater
 from ...plan.plan import Plan, PlannedStream
 from ...store import Store
@@ -29,7 +30,6 @@ from ..executors.protocol import Reference
 from ..executors.threads import in_thread
 from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt, recorded_streams, unplanned_outcome
 from ..group import run_group
-from ..masked_output import masked_output
 from ..notebook import default_progress
 from ..progress import GuardedProgress, Progress
 from ..recovery.leftovers import drop_staging

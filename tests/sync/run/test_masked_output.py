@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from syncblocks.sync.run.masked_output import masked_output
+from syncblocks.sync.delivery.masked_output import masked_output
 from syncblocks.sync.secrets import Redactor
 
 

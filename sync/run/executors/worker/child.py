@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from ....delivery.masked_output import masked_output
 from ....errors import SyncError
 from ....own_process import set_up_process
 from ....plan.plan import PlannedStream
@@ -25,7 +26,6 @@ from ....store.model import RUNNING, LostRun, StreamOutcome
 from ....store.owner import current_owner
 from ...errors import message_of
 from ...group import run_group
-from ...masked_output import masked_output
 from ...progress import Progress
 from ...range_order import RangeOrder
 from ...store_calls import StoreCalls

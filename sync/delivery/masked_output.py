@@ -1,4 +1,4 @@
-"""Standard output and standard error with secrets masked, while the functions of transformers may print."""
+"""Standard output and standard error with secrets masked, while the user's code may print."""
 
 from __future__ import annotations
 
