@@ -55,6 +55,10 @@ def open_storage(
 
     from .objects import ObjectStorage, QueriedFile
 
+    if DRIVERS.get(scheme) is _HTTP:
+        from .web_client import web_client
+
+        options = {**options, "get_client": web_client}
     try:
         with translated(without_credentials(path)):
             if scheme in SFTP_SCHEMES:

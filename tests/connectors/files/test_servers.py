@@ -232,9 +232,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def web_of(folder: Path) -> Iterator[str]:
+def web_of(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
     """Serve a folder, and give its URL."""
-    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    web = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     thread = threading.Thread(target=web.serve_forever, args=(0.01,))
     thread.start()
     try:
@@ -272,3 +272,52 @@ def test_a_file_over_http_is_called_by_its_name_and_no_query_is_shown(tmp_path: 
             records_of(packed)
         with pytest.raises(ConnectorConfigError, match=r"/gone\.csv: no such file$"):
             CSVSource({"path": f"{url}/gone.csv?{SIGNED}"}, tmp_path).discover()
+
+
+class Leading(Quiet):
+    """Leads to the URL that its query names; remembers what was sent."""
+
+    seen: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        _, _, to = self.path.partition("?to=")
+        if to:
+            self.send_response(302)
+            self.send_header("Location", to)
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    do_HEAD = do_GET
+
+
+OPTIONS = {
+    "headers": {"X-Api-Key": PASSWORD, "Authorization": f"Bearer {PASSWORD}", "Cookie": f"a={PASSWORD}"},
+    "cookies": {"b": PASSWORD},
+    "client_kwargs": {"headers": {"X-Token": PASSWORD}, "cookies": {"c": PASSWORD}},
+}
+
+
+@pytest.mark.parametrize("credentials", ["", f"{USER}:{PASSWORD}@"])
+@pytest.mark.parametrize("options", [OPTIONS, {}])
+def test_what_settings_send_along_follows_no_redirect_to_another_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, credentials: str, options: dict[str, Any]
+) -> None:
+    (tmp_path / "a.csv").write_text("n\n1\n")
+    own, other = (type("Handler", (Leading,), {"seen": []}) for _ in range(2))
+    options = {**options, "headers": {} if credentials else options.get("headers", {})}
+    with web_of(tmp_path, own) as url, web_of(tmp_path, other) as elsewhere:
+        named = url.replace("://", f"://{credentials}")
+        same = CSVSource({"path": f"{named}/a.csv?to=/a.csv", "storage_options": options}, tmp_path)
+        assert records_of(same) == [{"n": 1}]
+        sent = "".join(map(str, own.seen))
+        assert all("authorization" in each for each in own.seen) == bool(credentials or options["headers"])
+        assert not caplog.records
+        led = CSVSource({"path": f"{named}/a.csv?to={elsewhere}/a.csv", "storage_options": options}, tmp_path)
+        assert records_of(led) == [{"n": 1}]
+    assert ("x-token" in sent) == ("client_kwargs" in options)
+    assert PASSWORD not in str(other.seen)
+    assert not {"x-api-key", "x-token", "authorization", "cookie"}.intersection(*map(set, other.seen))
+    (said,) = caplog.messages
+    assert said.startswith(f"{url} redirects to {elsewhere}: headers and cookies of `storage_options` stay behind")
