@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -66,10 +66,26 @@ _OTHER_WORDS = {
 }
 
 
+class Config(dict[str, Any]):
+    """A connector's config as the pipeline file has it; its text has no value, which may be a secret."""
+
+    def __repr__(self) -> str:
+        """Return the names of the settings."""
+        return f"Config({', '.join(self)})"
+
+    def __rich_repr__(self) -> Iterator[str]:
+        """Yield what rich shows, as in a traceback with local variables."""
+        yield from self
+
+
 class Settings(BaseModel):
     """Base of every connector's settings; editors and docs show each field's description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterator[tuple[None, str]]:
+        """Yield the names of the settings: a path, too, may hold a password."""
+        yield from ((None, name) for name in sorted(self.model_fields_set))
 
 
 def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str) -> Model:
@@ -177,7 +193,7 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
 def known_settings(model: type[BaseModel], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that a connector knows in its other role: some are for reading, some for writing only."""
     known = {field.alias or name for name, field in model.model_fields.items()} | set(model.model_fields)
-    return {key: value for key, value in config.items() if key in known}
+    return Config({key: value for key, value in config.items() if key in known})
 
 
 def is_installed(module: str) -> bool:

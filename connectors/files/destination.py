@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorConfigError, FatalConnectorError
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..settings import parse_settings
 from ..stream import (
     Block,
@@ -203,9 +203,12 @@ class FileDestination:
         """Nothing stays open: files are open only while they are written."""
 
     def _storage(self) -> Storage:
-        storage = open_storage(self._settings.path, self._folder, self._settings.storage_options)
-        storage.demand_destination()
-        return storage
+        try:
+            storage = open_storage(self._settings.path, self._folder, self._settings.storage_options)
+            storage.demand_destination()
+            return storage
+        except ConnectorError as error:
+            raise error.with_traceback(None)  # noqa: B904 (of frames whose variables hold the URL with its password)
 
     def _table(self, storage: Storage, name: str) -> Table:
         return Table(storage, name, self._format, self._extension, self._codec, self._layout.written)

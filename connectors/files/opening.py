@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConnectorConfigError
-from ..settings import SFTP_SCHEMES, is_installed, is_url, resolve_path, url_scheme
+from ..settings import SFTP_SCHEMES, Config, is_installed, is_url, resolve_path, url_scheme
 from .local import LocalStorage
 from .storage import Storage, translated, without_credentials
 
@@ -58,7 +58,7 @@ def open_storage(
     if DRIVERS.get(scheme) is _HTTP:
         from .web_client import web_client
 
-        options = {**options, "get_client": web_client}
+        options = Config({**options, "get_client": web_client})
     try:
         with translated(without_credentials(path)):
             if scheme in SFTP_SCHEMES:

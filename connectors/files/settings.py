@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from ..arrow.type_names import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
-from ..settings import Settings, is_url, refuse_ambiguous, url_scheme
+from ..settings import Config, Settings, is_url, refuse_ambiguous, url_scheme
 from .time_formats import checked_format
 
 #: Bytes of one block that is parsed at once; batches have about this size.
@@ -85,7 +85,9 @@ class FileSourceSettings(Settings):
         description="adds `_file`, the file's name below `path`, and `_file_modified`, when it was last written",
     )
     file_rows: bool = Field(default=False, description="adds `_file_row`, a record's number in its file, from 1")
-    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+    storage_options: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
+        default_factory=Config, description="passed to fsspec for URLs"
+    )
     batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
     checkpoint_records: int = Field(
         default=100_000,
@@ -269,7 +271,9 @@ class FileDestinationSettings(Settings):
         min_length=1,
         description="a folder, or a file such as orders.csv for one stream; relative to the pipeline file, or a URL",
     )
-    storage_options: dict[str, Any] = Field(default_factory=dict, description="passed to fsspec for URLs")
+    storage_options: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
+        default_factory=Config, description="passed to fsspec for URLs"
+    )
     file_records: int | None = Field(
         default=None, ge=1, description="most records of one file; default: one file for each commit"
     )

@@ -315,7 +315,10 @@ class FileSource:
 
     def _location(self) -> Location:
         settings = self._settings
-        return locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
+        try:
+            return locate(settings.path, self._folder, settings.storage_options, self._format.suffix)
+        except ConnectorError as error:
+            raise error.with_traceback(None)  # noqa: B904 (of frames whose variables hold the URL with its password)
 
     def _leveled(self, found: StreamFiles) -> StreamFiles:
         """Return a stream's files with the levels down to which their objects become columns."""

@@ -123,27 +123,34 @@ class Storage(Protocol):
 
 @contextmanager
 def translated(label: str) -> Iterator[None]:
-    """Turn an error of the file system into a ConnectorError that names the file."""
+    """Turn an error of the file system into a ConnectorError that names the file.
+
+    That of a server comes without its cause: its text, and variables of the driver's functions, hold the password.
+    """
+
+    def shown(error: Exception) -> Exception | None:
+        return error if not is_url(label) else FileNotFoundError() if isinstance(error, FileNotFoundError) else None
+
     try:
         yield
     except ConnectorError:
         raise
     except FileNotFoundError as error:
-        raise ConnectorConfigError(f"{label}: no such file or folder", key="path") from error
+        raise ConnectorConfigError(f"{label}: no such file or folder", key="path") from shown(error)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         message = f"{label}: {reason}"
         if error.errno in _FULL:
-            raise FatalConnectorError(f"{message}; nothing of this commit was kept, free some space") from error
+            raise FatalConnectorError(f"{message}; nothing of this commit was kept, free some space") from shown(error)
         if error.errno in _REFUSED or isinstance(error, PermissionError):
-            raise ConnectorConfigError(message, key="path") from error
-        raise RetriableError(message) from error
+            raise ConnectorConfigError(message, key="path") from shown(error)
+        raise RetriableError(message) from shown(error)
     except EOFError as error:  # ftplib and paramiko: the server has closed the connection
-        raise RetriableError(f"{label}: the connection was closed") from error
+        raise RetriableError(f"{label}: the connection was closed") from shown(error)
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _PACKAGES:
             raise
-        raise _of_store(label, error) from error
+        raise _of_store(label, error) from shown(error)
 
 
 def _of_store(label: str, error: Exception) -> ConnectorError:

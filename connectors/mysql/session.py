@@ -387,11 +387,10 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
 
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
-    arguments = address.driver_arguments()  # also reads the files of certificates
     try:
         connect = pymysql.connect if address.may_get_full_login else pymysql_connection()
         connection = connect(
-            **arguments,
+            **address.driver_arguments(),  # no variable: a traceback would show it
             database=database,
             charset="utf8mb4",
             local_infile=False,
@@ -406,6 +405,8 @@ def _connect(address: Address, database: str | None, *, is_loading: bool = False
         connection._read_timeout = connection._write_timeout = None
         limit_socket(connection._sock, limits)
         return connection
+    except ConnectorError:  # of the files of certificates
+        raise
     except Exception as error:
         raise connect_failure(error, address) from None
 

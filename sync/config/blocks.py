@@ -6,11 +6,12 @@ Editors show the description of each key.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from syncblocks.connectors.file_classes import short_name
+from syncblocks.connectors.settings import Config
 
 from .added import AddColumns
 from .base import Defaulting, Model, wrong
@@ -52,8 +53,8 @@ class _Connection(Defaulting):
         description="Name of the connector, e.g. postgres, duckdb, sqlite, csv, parquet, jsonl; or a class of your own "
         "in a Python file, ./numbers.py:Numbers."
     )
-    config: dict[str, Any] = Field(
-        default_factory=dict,
+    config: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
+        default_factory=Config,
         repr=False,
         description="The connector's own settings, see docs/connectors.md. "
         "Secrets as {{ env_var('X') }} or {{ secret('x') }}.",

@@ -166,7 +166,7 @@ class StreamEvents:
         yield self._send_final(bookmark, files)
 
     def _rejected(self, records: Iterable[RejectedRecord]) -> Rejected:
-        """Return rejected records as they are kept: reasons quote settings, and places paths, which may hold secrets."""
+        """Return rejected records as they are kept: reasons quote settings, and places paths; both may hold secrets."""
         redact = self.blocks.redact
         kept = (replace(each, reason=redact(each.reason), place=redact(each.place)) for each in records)
         return Rejected(records=tuple(kept))
