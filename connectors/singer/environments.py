@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -12,18 +13,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-
-from msgspec import Struct
+from typing import IO
+from urllib.parse import unquote
 
 from ..errors import ConnectorConfigError, RetriableError
-from ..local_files import create_file, make_private_folder
+from ..local_files import make_private_folder
 from ..settings import resolve_path
+from ..values import Guarded
 from .process import environment, way_out
 from .settings import PluginSettings
 
@@ -38,6 +41,8 @@ _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _TAKES_URL = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-e", "--editable")
 #: Options of pip whose file decides what is installed.
 _NAMES_FILE = ("-r", "--requirement", "-c", "--constraint")
+#: A login over HTTP of a repository, which pip would give git as an argument.
+_GIT_LOGIN = re.compile(r"(git\+https?://)([^/@\s]+)@([^/\s]+)")
 _PROGRESS_S = 10.0
 _READY = "ready.json"
 _TAIL_LINES = 15
@@ -134,15 +139,19 @@ def installed(
     return path
 
 
-class Requirements(Struct, frozen=True):
-    """What to install: `arguments` of pip, and `lines` of a requirements file.
+class Requirements(Guarded, frozen=True):
+    """What to install: `arguments` of pip, `lines` of a requirements file, and variables for `git`.
 
     The arguments of a process can be read by every user of the machine: what may hold a token goes into the file.
-    Hashes are allowed there only.
+    Hashes are allowed there only. pip would hand a repository's URL on to git as an argument: its login goes into
+    variables.
     """
+
+    _hidden = ("lines", "git")
 
     arguments: tuple[str, ...]
     lines: tuple[str, ...]
+    git: Mapping[str, str] = {}
 
     @classmethod
     def of(cls, pip: str) -> Requirements:
@@ -164,11 +173,14 @@ class Requirements(Struct, frozen=True):
                 arguments.append(part)
         if any(" --hash=" in line for line in lines):
             arguments.append("--require-hashes")
-        return cls(tuple(arguments), tuple(lines))
+        git = _git_logins(lines)
+        return cls(tuple(arguments), tuple(_GIT_LOGIN.sub(r"\1\3", line) for line in lines), git)
 
     def digest(self, python: str, folder: Path) -> str:
         """Return a digest of all that decides what is installed, the content of named files included."""
-        made = hashlib.sha256(json.dumps([self.arguments, self.lines, python, sys.version_info[:2]]).encode())
+        made = hashlib.sha256(
+            json.dumps([self.arguments, self.lines, *filter(None, [self.git]), python, sys.version_info[:2]]).encode()
+        )
         for option, value in pairwise(self.arguments):
             if option in _NAMES_FILE:
                 with suppress(OSError):
@@ -177,6 +189,19 @@ class Requirements(Struct, frozen=True):
 
     def __str__(self) -> str:
         return shown(" ".join((*self.arguments, *self.lines)))
+
+
+def _git_logins(lines: Sequence[str]) -> dict[str, str]:
+    """Return the variables that make git log in where a URL of these lines does."""
+    found = {}
+    for scheme, login, host in (match.groups() for line in lines for match in _GIT_LOGIN.finditer(line)):
+        user, _, password = login.partition(":")
+        basic = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        found[f"http.{scheme.removeprefix('git+')}{host}/.extraHeader"] = f"Authorization: Basic {basic}"
+    variables = {"GIT_CONFIG_COUNT": str(len(found))} if found else {}
+    for number, (key, value) in enumerate(found.items()):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
 
 
 def _is_ready(home: Path, digest: str) -> bool:
@@ -209,8 +234,10 @@ def _build(
     log.info("installing %s into %s", requirements, home)
     uv = shutil.which("uv")
     inner = str(home / "bin/python")
-    with _file_of(home, requirements.lines) as named:
-        wanted = [*requirements.arguments, *named]
+    # Of a process that was killed under an earlier version.
+    home.with_name(f"{home.name}.requirements.txt").unlink(missing_ok=True)
+    with _input_of(requirements.lines) as lines:
+        wanted = [*requirements.arguments, *(["-r", "/dev/stdin"] if requirements.lines else [])]
         # -I: nothing is imported from the pipeline file's folder.
         ways = [
             [[uv, "venv", "--quiet", "--seed", "--python", python, str(home)],
@@ -224,7 +251,7 @@ def _build(
         )
         for number, way in enumerate(ways, 1):
             shutil.rmtree(home, ignore_errors=True)
-            steps = (_run(step, requirements, folder, started, timeout_s, env) for step in way)
+            steps = (_run(step, requirements, lines, folder, started, timeout_s, env) for step in way)
             failure = next(filter(None, steps), None)
             if failure is None:
                 break
@@ -238,19 +265,12 @@ def _build(
 
 
 @contextmanager
-def _file_of(home: Path, lines: Sequence[str]) -> Iterator[list[str]]:
-    """Write a requirements file for this user only; give the arguments that name it."""
-    if not lines:
-        yield []
-        return
-    path = home.with_name(f"{home.name}.requirements.txt")
-    path.unlink(missing_ok=True)  # of a killed process: the lock is held
-    try:
-        with create_file(path, 0o600) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
-        yield ["-r", str(path)]
-    finally:
-        path.unlink(missing_ok=True)
+def _input_of(lines: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Give a file of requirements without a name, to be read as standard input: nothing of it can be left behind."""
+    with tempfile.TemporaryFile() as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.flush()
+        yield file
 
 
 def _environment(env: Mapping[str, str], program: str) -> dict[str, str]:
@@ -262,20 +282,22 @@ def _environment(env: Mapping[str, str], program: str) -> dict[str, str]:
 def _run(
     command: Sequence[str | None],
     requirements: Requirements,
+    lines_in: IO[bytes],
     folder: Path,
     started: float,
     timeout_s: float,
     env: Mapping[str, str],
 ) -> str | None:
     """Run one step; return its last lines if the step fails."""
+    lines_in.seek(0)
     try:
         process = subprocess.Popen(
             [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
+            stdin=lines_in,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=_environment(env, str(command[0])),
+            env={**_environment(env, str(command[0])), **requirements.git},
             text=True,
             errors="replace",
         )
