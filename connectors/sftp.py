@@ -18,7 +18,7 @@ import paramiko
 from fsspec.implementations.sftp import SFTPFileSystem
 
 from .errors import ConnectorConfigError
-from .settings import resolve_path
+from .settings import Config, resolve_path
 
 _OPTIONS = "storage_options"
 _USERS, _SYSTEMS = "~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"
@@ -46,7 +46,7 @@ def open_sftp(url: str, options: Mapping[str, Any], folder: Path) -> tuple[Any, 
     Raises:
         ConnectorConfigError: the server's key is not a known one, or an option is wrong.
     """
-    rest = dict(options)
+    rest = Config(options)
     said, files = rest.pop("host_key", None), rest.pop("known_hosts", None)
     if said is not None and files is not None:
         raise ConnectorConfigError("host_key and known_hosts: give one of them", key=_OPTIONS)

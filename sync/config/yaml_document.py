@@ -340,10 +340,10 @@ def _of_yaml_1_1(text: str) -> Any:
     """Return the value of an unquoted scalar as other tools' YAML readers have it; what they cannot read is text."""
     if len(text) > MAX_DIGITS:
         return text
-    loader = yaml.SafeLoader("")
+    loader: Any = yaml.SafeLoader("")
     node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
     try:
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     except ValueError:  # such as the 31st of February
         return text
 

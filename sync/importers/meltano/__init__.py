@@ -70,10 +70,10 @@ def read_meltano(path: Path, environment: str | None = None) -> list[MeltanoPipe
 def _names(pairs: Sequence[Pair], path: Path) -> list[str]:
     """Return a name for each pair: as short as tells it from the others."""
     made = [pair.name for pair in pairs]
-    for more in (lambda pair: pair.extractor, lambda pair: pair.loader):
+    for more in ([pair.extractor for pair in pairs], [pair.loader for pair in pairs]):
         made = [
-            name if made.count(name) == 1 else f"{name}_{identifier(more(pair))}"
-            for pair, name in zip(pairs, made, strict=True)
+            name if made.count(name) == 1 else f"{name}_{identifier(word)}"
+            for name, word in zip(made, more, strict=True)
         ]
     if twice := next((name for name in made if made.count(name) > 1), None):
         raise ConfigError(f"two pairs of extractor and loader would both be written into {twice}.yaml", path=str(path))
