@@ -73,9 +73,19 @@ class DuckDBCatalog(Catalog):
             "and schema_name = $1 and table_name = $2 order by 1",
             place,
         )
-        constraints = constraints_by_table(session, [table.name.name]).get(place, [])
-        kinds = {str(row["constraint_type"]) for row in constraints}
-        return [*(str(name) for (name,) in indexes), *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"})]
+        found = constraints_by_table(session, [table.name.name])
+        kinds = {str(row["constraint_type"]) for row in found.get(place, [])}
+        referring = {
+            str(other)
+            for (schema, other), rows in found.items()
+            for row in rows
+            if (schema, row["referenced_table"]) == place and row["constraint_type"] == "FOREIGN KEY"
+        }
+        return [
+            *(str(name) for (name,) in indexes),
+            *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"}),
+            *sorted(f"a foreign key of table {other}" for other in referring),
+        ]
 
 
 #: Up to so many tables are read one by one: DuckDB's functions list every table of the file.

@@ -17,12 +17,15 @@ from ..stream import UNKNOWN_TYPE, Stream
 from .spelling import Names
 from .types import kind_of
 
+#: Table -> the tables of its schema that its foreign keys point at.
+References = Mapping[str, set[str]]
+
 #: Marks a field whose name is lower case in a system that folds names to upper case: it must be quoted.
 QUOTED = b"is_quoted"
 
 
 def reflect(
-    connection: Connection, spelling: Names, names: Sequence[TableName], referenced: dict[str, set[str]]
+    connection: Connection, spelling: Names, names: Sequence[TableName], references: dict[str, References]
 ) -> Mapping[TableName, Table]:
     """Read the catalog for some tables and views; missing ones are left out.
 
@@ -30,7 +33,7 @@ def reflect(
         connection: within the caller's transaction.
         spelling: how the system spells names.
         names: of the tables.
-        referenced: schema -> the tables that foreign keys point at; schemas that it lacks are read, and added.
+        references: schema -> its foreign keys; schemas that it lacks are read, and added.
     """
     inspector = sa.inspect(connection)
     found = {}
@@ -40,8 +43,8 @@ def reflect(
         columns = _columns(inspector, table, schema)
         if not columns:
             continue
-        if name.schema not in referenced:
-            referenced[name.schema] = {spelling.shown(each) for each in _referenced(inspector, schema)}
+        if name.schema not in references:
+            references[name.schema] = _references(inspector, spelling, schema)
         if name.schema not in views:
             views[name.schema] = {spelling.shown(each) for each in _views(inspector, schema)}
         found[name] = Table(
@@ -49,7 +52,12 @@ def reflect(
             columns=tuple(_column(each, connection, spelling) for each in columns),
             key=tuple(map(spelling.shown, _key(inspector, table, schema))),
             is_table=name.name not in views[name.schema],
-            is_referenced=name.name in referenced[name.schema],
+            is_referenced=any(name.name in parents for parents in references[name.schema].values()),
+            refers_to=frozenset(
+                TableName(name.schema, parent)
+                for parent in references[name.schema].get(name.name, ())
+                if parent != name.name
+            ),
         )
     return found
 
@@ -147,13 +155,17 @@ def _views(inspector: Inspector, schema: str | None) -> list[str]:
         return []
 
 
-def _referenced(inspector: Inspector, schema: str | None) -> set[str]:
-    """Return the tables that foreign keys of the same schema point at."""
+def _references(inspector: Inspector, spelling: Names, schema: str | None) -> References:
+    """Return the foreign keys within a schema."""
     try:
         found = inspector.get_multi_foreign_keys(schema=schema)
     except (NotImplementedError, SQLAlchemyError):
-        return set()
-    return {str(key["referred_table"]) for keys in found.values() for key in keys}
+        return {}
+    return {
+        spelling.shown(str(table)): {spelling.shown(str(key["referred_table"])) for key in keys}
+        for (_, table), keys in found.items()
+        if keys
+    }
 
 
 def list_tables(connection: Connection, spelling: Names, schema: str) -> list[TableName]:

@@ -85,18 +85,18 @@ class SQLAlchemyCatalog(Catalog):
     def __init__(self, naming: SQLAlchemyNaming) -> None:
         super().__init__(naming)
         self._spelling = naming.spelling
-        #: Schema -> the tables that foreign keys point at. To find them, an inspector reads the keys of all tables.
-        self._referenced: dict[str, set[str]] = {}
+        #: Schema -> its foreign keys. To find those that point at a table, an inspector reads the keys of all tables.
+        self._references: dict[str, catalog.References] = {}
 
     def forget(self) -> None:
         """Read the foreign keys again: another run begins."""
-        self._referenced = {}
+        self._references = {}
 
     def reflect(self, session: Session, tables: Sequence[TableName]) -> Mapping[TableName, Table]:
         """Read the catalog; foreign keys that point at a table are those of the first reading in a run."""
-        referenced = self._referenced
+        references = self._references
         return own_session(session).inspect(
-            lambda connection: catalog.reflect(connection, self._spelling, tables, referenced)
+            lambda connection: catalog.reflect(connection, self._spelling, tables, references)
         )
 
     def unique_keys(self, session: Session, table: Table) -> Collection[frozenset[str]]:

@@ -60,6 +60,7 @@ def plan_command(
     moments: Moments,
 ) -> int:
     """Show what a run would do, stream by stream, with warnings. Writes nothing."""
+    from ..plan.joined import joined
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
@@ -70,6 +71,8 @@ def plan_command(
         plan = make_plan(
             session, store, streams=streams, tags=tags, full_refresh=full_refresh, drop_history=drop_history
         )
+    if not plan.elsewhere:
+        plan = joined(plan)
     if console.is_json:
         console.emit({"type": "plan", "pipeline": pipeline.pipeline, **document(plan)})
     else:
@@ -286,6 +289,10 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     for planned in plan.streams:
         for line in _stream_lines(planned):
             console.echo(f"{planned.name}: {line}")
+    joined = {planned.name for planned in plan.streams if planned.is_joined}
+    for group in plan.groups:
+        if group[0] in joined:
+            console.echo(f"{', '.join(group)}: joined by foreign keys: loaded in this order, deletions children first")
     for name, when in plan.left_out.items():
         console.echo(left_out_by_when(name, when))
     if is_alone:

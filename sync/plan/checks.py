@@ -20,6 +20,7 @@ from syncblocks.connectors.stream import (
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, nearest_match
+from .order import cycle_of
 from .part import Part, writers_of
 from .selected_stream import SelectedStream
 from .stream_transformers import transformers_of
@@ -115,6 +116,22 @@ def check_shared_tables(
                     f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
                     "state with `syncblocks state reset --forget`",
                 )
+
+
+def check_cycle(pipeline: Pipeline, stream: SelectedStream, parents: Mapping[str, Sequence[str]]) -> None:
+    """Refuse `deletes: hard` in a cycle of foreign keys: each table loses its records in a transaction of its own.
+
+    Raises:
+        ConfigError: names the streams of the cycle.
+    """
+    if cycle := cycle_of(stream.name, parents):
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`deletes: hard` deletes children before their parents, and foreign keys of the tables of "
+            f"{', '.join(map(repr, cycle))} form a cycle (a deferrable key is no help: each stream commits on its "
+            "own): say `deletes: soft`, or drop one of the keys",
+        )
 
 
 def sharing_streams(

@@ -47,6 +47,22 @@ def in_order(selected: Sequence[SelectedStream], tables: Mapping[str, TableState
     )
 
 
+def cycle_of(name: str, parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the streams of all cycles that a stream is part of, in the order of `parents`; empty: it is in none."""
+    above = {each: _ancestors(each, parents) for each in (name, *_ancestors(name, parents))}
+    return [each for each in parents if each in above[name] and name in above[each]]
+
+
+def _ancestors(name: str, parents: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    left = [*parents.get(name, ())]
+    while left:
+        if (one := left.pop()) not in found:
+            found.add(one)
+            left += parents.get(one, ())
+    return found
+
+
 def _parents_first(
     names: Sequence[str], parents: Mapping[str, Sequence[str]]
 ) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -93,6 +109,7 @@ def cycle_warnings(order: Order) -> list[str]:
     """Warn of streams of which none can be written first."""
     return [
         f"foreign keys of the tables of {', '.join(cycle)} form a cycle, so that records may refer to records that are "
-        "not there yet: make one of the keys deferrable (initially deferred), or drop it for the time of the load"
+        "not there yet: drop one of the keys for the time of the load (a deferrable one is checked at the end of each "
+        "stream)"
         for cycle in order.cycles
     ]

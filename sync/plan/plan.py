@@ -94,6 +94,8 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
     chain: str = ""
+    #: Whether its deletes wait for the other streams of its group, see `joined`.
+    is_joined: bool = False
     #: What a person should know of the columns, in sentences; a run shows them too.
     notices: tuple[str, ...] = ()
     #: Of columns that are not what a person may expect; for `plan` only.
@@ -128,6 +130,11 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
         return self.deletes is not None and self.deletes.is_due and self.repair is None
 
     @property
+    def deletes_records(self) -> bool:
+        """Whether that transaction takes records out of the table, which foreign keys may refuse."""
+        return self.compares_keys and self.deletes is not None and not self.deletes.setting.is_soft
+
+    @property
     def commits_once(self) -> bool:
         """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
         method = self.selected.stream.replication_method
@@ -144,7 +151,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The plan of a run."""
 
     streams: tuple[PlannedStream, ...]
-    #: Names of streams that one read yields together.
+    #: Names of streams that are claimed together: one read yields them, or `joined` says so.
     groups: tuple[tuple[str, ...], ...]
     #: Run before the first stream.
     before: tuple[Statement, ...] = ()

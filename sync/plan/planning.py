@@ -12,6 +12,7 @@ from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
 from .checks import (
     Unplannable,
+    check_cycle,
     check_own_source,
     check_shared_tables,
     forgetting_warnings,
@@ -105,6 +106,8 @@ def plan_streams(
             if not pipeline.allow_blocks_to_fail:
                 raise
             planned = refused_stream(planning, stream, error.message)
+        if planned.deletes is not None and not planned.deletes.setting.is_soft and not full_refresh:
+            check_cycle(pipeline, stream, order.parents)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
         streams.append(replace(planned, parents=parents, chain=chain))
     groups = tuple(

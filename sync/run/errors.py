@@ -33,6 +33,12 @@ class DeletesRefused(SyncError):
     code = "deletes"
 
 
+class JoinedFailed(SyncError):
+    """A stream whose table foreign keys join with this one's has failed, so that nothing was deleted here."""
+
+    code = "joined"
+
+
 class LedgerUnreadable(SyncError):
     """The destination's ledger cannot be read, so nobody knows whether the last commit was kept."""
 

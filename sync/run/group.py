@@ -19,10 +19,21 @@ def run_group(runs: Sequence[StreamRun]) -> None:
     One read feeds all streams of the group; each stream is loaded in its own thread. A group of one runs in the
     calling thread. An error of a stream ends the stream and is never raised here.
     """
-    pending, attempt = list(runs), 0
+    _run(runs, 0, {})
+
+
+def run_from(run: StreamRun, error: BaseException | None) -> None:
+    """Decide about the try of a stream that has just ended, and go on until the stream has ended."""
+    _run([run], run.attempt, {run.name: error})
+
+
+def _run(runs: Sequence[StreamRun], attempt: int, errors: dict[str, BaseException | None]) -> None:
+    """Go on behind a try with these errors; none: begin."""
+    pending = list(runs)
     while pending:
-        attempt += 1
-        errors = _try_group(pending, attempt)
+        if not errors:
+            attempt += 1
+            errors = _try_group(pending, attempt)
         pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
         if pending:
             delay_s = max(run.planned.selected.retry_delay_s for run in pending)
@@ -35,6 +46,7 @@ def run_group(runs: Sequence[StreamRun]) -> None:
                 run.tell_retry(error)
                 run.context.progress.retrying(run.name, attempt=attempt, delay_s=delay_s, error=run.shown(error))
             pending[0].wait_for_retry(delay_s)
+        errors = {}
 
 
 def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bool:
@@ -43,7 +55,8 @@ def _is_pending(run: StreamRun, error: BaseException | None, attempt: int) -> bo
             return True
     except LedgerUnreadable as unreadable:
         error = unreadable
-    run.end(error)
+    if error is not None or not run.awaits_deletes:
+        run.end(error)
     return False
 
 

@@ -22,6 +22,7 @@ from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, NothingToRetry, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
+from ..plan.joined import joined
 from ..plan.plan import Plan, PlannedStream
 from ..plan.selection import NoStream, left_out_by_when, matching_names
 from ..session.session import open_session, role_of
@@ -233,7 +234,7 @@ class Runner:
             self.session,
             self.store,
             run,
-            plan,
+            plan if self._engine is not None else joined(plan),
             self.progress,
             lease,
             notify=self.dispatcher.notify,

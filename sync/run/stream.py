@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLost
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
@@ -37,10 +37,13 @@ from ..plan.start import ledger_row, source_of, starting_point, unmarked
 from ..store.model import BlockOutcome, ErrorInfo, StateCopy, StreamOutcome
 from .block_runs import CANCELLED, FAILURE, SUCCESS, StreamBlocks, statuses
 from .context import StreamContext
-from .errors import ColumnsRefused, LedgerUnreadable, Stopped, error_info, message_of
+from .errors import ColumnsRefused, JoinedFailed, LedgerUnreadable, Stopped, error_info, message_of
 from .recovery.takeover import fenced_row, is_completed, owner_text, run_reference, stream_token
 from .schema_changes import SchemaChanges
 from .stream_events import StreamEvents
+
+if TYPE_CHECKING:
+    from .deletes import Removal
 
 log = logging.getLogger("syncblocks")
 
@@ -92,6 +95,13 @@ class StreamRun:
         self._compared_at: datetime | None = None
         #: Reads the table while its keys are compared.
         self._reader: Source | None = None
+        #: Whether a load leaves the deletes to `run_joined`.
+        self.leaves_deletes = False
+        #: The stream as its records have arrived, where the load has left the deletes; None: it has not.
+        self._arrived: Stream | None = None
+        self._removal: Removal | None = None
+        #: Since when it waits for other streams of its group; None: it does not.
+        self._waits_since: float | None = None
         #: Whether the next attempt reads by ranges.
         self.reads_ranges = planned.reading.readers > 1 and planned.repair is None
         #: `TableState.identity` of the table that the next attempt continues; None: it starts from scratch.
@@ -100,13 +110,28 @@ class StreamRun:
         self._loss: TableLost | None = None
         #: What the ledger says is of a table that is lost.
         self._is_row_stale = False
-        self._attempt = 1
+        self.attempt = 1
         self._range_retries = 0
 
     @property
     def has_started(self) -> bool:
-        """A claimed stream starts at once: in this process nothing waits in a queue."""
-        return True
+        """A claimed stream starts at once, but for one that waits for other streams of its group."""
+        return self._waits_since is None
+
+    @property
+    def awaits_deletes(self) -> bool:
+        """Whether its load is committed, and has left its deletes."""
+        return self.leaves_deletes and self._arrived is not None and self.status is None
+
+    def wait(self) -> None:
+        """Note that it waits for other streams: the time does not count."""
+        self._waits_since = time.monotonic()
+
+    def go_on(self) -> None:
+        """Note that it waits no longer."""
+        if self._waits_since is not None:
+            self.started += time.monotonic() - self._waits_since
+            self._waits_since = None
 
     @property
     def has_ended(self) -> bool:
@@ -156,7 +181,7 @@ class StreamRun:
         self.check()
         context, planned = self.context, self.planned
         self.blocks.renew(is_continued=self._commits > 0)
-        self._attempt = attempt
+        self.attempt, self._arrived = attempt, None
         if planned.refusal:
             if not planned.is_refused_by_destination:
                 self.blocks.fail_in_source()
@@ -324,12 +349,27 @@ class StreamRun:
         """
         if not self.planned.compares_keys:
             return
-        from .deletes import find_removal, with_marks  # with all that compares; few runs need it
+        self._arrived = stream
+        if not self.leaves_deletes:
+            self.find_missing()
+            self.delete_missing()
 
-        deletes = self.planned.deletes
-        assert deletes is not None
+    def find_missing(self) -> None:
+        """Find what the source no longer has, once all records are committed."""
+        from .deletes import find_removal  # with all that compares; few runs need it
+
+        self.check()
         failpoint("stream.before_deletes")
-        found = find_removal(self.context, self.planned, self._columns, self._read_by)
+        self._removal = find_removal(self.context, self.planned, self._columns, self._read_by)
+
+    def delete_missing(self) -> None:
+        """Delete, mark or end what `find_missing` has found, and complete the stream."""
+        from .deletes import with_marks
+
+        stream, found, deletes = self._arrived, self._removal, self.planned.deletes
+        assert stream is not None
+        assert found is not None
+        assert deletes is not None
         self.check()
         order = replace(
             self.load_order(stream if found.marked is None or deletes.is_of_history else with_marks(stream)),
@@ -457,7 +497,7 @@ class StreamRun:
     def take_retry(self) -> bool:
         """Use one of the stream's retries for a range; return False if none is left."""
         with self._lock:
-            if self.stop_reason is not None or not self._has_retry(self._attempt):
+            if self.stop_reason is not None or not self._has_retry(self.attempt):
                 return False
             self._range_retries += 1
             return True
@@ -481,6 +521,8 @@ class StreamRun:
             if self.status is not None:
                 return
             was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
+            # Its data is committed. What stops it is the end of the other stream, which the run's stop follows.
+            was_stopped = was_stopped and not isinstance(error, JoinedFailed)
             is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below
         try:

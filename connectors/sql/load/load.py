@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ...errors import ConnectorError, TakenOver
+from ...errors import ConnectorError, FatalConnectorError, TakenOver
 from ...failpoints import failpoint
 from ...stream import Checkpoint, Commit, LedgerRow, Rejected, Stream, WriteDisposition
 from ..ledger import commit
@@ -69,6 +69,17 @@ class TableLoad:
                 return self._commit(marker, events.size_bytes)
 
     def _commit(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
+        """Finish the target and commit; say what to do where foreign keys refuse what `Load.removed` says."""
+        try:
+            return self._finish_all(checkpoint, size_bytes)
+        except FatalConnectorError as error:
+            if self._context.load.removed is not None:
+                from .removal import explain_refusal
+
+                explain_refusal(self._context, error)
+            raise
+
+    def _finish_all(self, checkpoint: Checkpoint, size_bytes: int) -> Commit:
         """Finish the target, write the ledger row and the rejected records, and commit all of it at once."""
         context, strategy = self._context, self._strategy
         dialect, load, session, target = context.dialect, context.load, context.session, context.target

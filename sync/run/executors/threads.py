@@ -43,13 +43,22 @@ class Threads:
         group = [StreamRun(self._context, self._planned[name]) for name in reference.streams]
         for member in group:
             announce(member)
-        return Work(group, in_thread(lambda: run_group(group), f"stream-{group[0].name}"))
+        return Work(group, in_thread(lambda: _work(group), f"stream-{group[0].name}"))
 
     def spread(self, limit: int) -> None:
         """See `Executor`: nothing waits here."""
 
     def close(self) -> None:
         """See `Executor`; the connections are the session's, which its owner closes."""
+
+
+def _work(group: Sequence[StreamRun]) -> None:
+    if not group[0].planned.is_joined:
+        run_group(group)
+        return
+    from ..joined import run_joined  # few runs need it
+
+    run_joined(group)
 
 
 def in_thread(work: Callable[[], T], name: str) -> Future[T]:

@@ -1,0 +1,94 @@
+"""A group of streams that foreign keys join: it loads parents first, and deletes children first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .block_runs import FAILURE, SUCCESS
+from .errors import JoinedFailed, Stopped
+from .group import run_from, run_group
+from .stream import StreamRun
+
+
+def run_joined(runs: Sequence[StreamRun]) -> None:
+    """Run streams, of which parents come first, until each has ended.
+
+    Each stream is loaded in its turn, with its retries. Then all look for what is gone, and each deletes it in a
+    transaction of its own. A stream that deletes nothing ends with its load.
+    """
+    for run in runs:
+        run.leaves_deletes = True
+        run.wait()
+    failed = _load(runs)
+    waiting = [run for run in runs if run.awaits_deletes]
+    if failed is not None:
+        for run in waiting:
+            _give_up(run, failed)
+        return
+    errors = {}
+    # Parents first: what a child refers to when it is asked is not among the parents that were missing before.
+    for run in waiting:
+        run.go_on()
+        errors[run.name] = _error_of(run.find_missing)
+        run.wait()
+    for run in reversed(waiting):
+        child = _failed_child(run, runs)
+        if child is not None:
+            _give_up(run, child)
+        elif failed is not None and not run.context.pipeline.allow_blocks_to_fail:
+            run.end(Stopped(f"another stream failed: {failed.name}"))
+        else:
+            _delete(run, errors[run.name])
+        failed = failed or (None if run.status == SUCCESS else run)
+
+
+def _load(runs: Sequence[StreamRun]) -> StreamRun | None:
+    """Load one stream after the other; return the first that has not succeeded."""
+    failed: StreamRun | None = None
+    for run in runs:
+        if failed is not None and not run.context.pipeline.allow_blocks_to_fail:
+            run.end(Stopped(f"another stream failed: {failed.name}"))
+            continue
+        run.go_on()
+        run_group([run])
+        if run.awaits_deletes:
+            run.wait()
+        elif run.status != SUCCESS:
+            failed = failed or run
+    return failed
+
+
+def _delete(run: StreamRun, error: BaseException | None) -> None:
+    """Delete what was found, or decide about why it could not be; a further try loads the stream again."""
+    run.go_on()
+    run.leaves_deletes = False
+    run_from(run, error or _error_of(run.delete_missing))
+
+
+def _error_of(step: Callable[[], None]) -> BaseException | None:
+    try:
+        step()
+    except BaseException as error:  # decided in StreamRun.end
+        return error
+    return None
+
+
+def _failed_child(run: StreamRun, runs: Sequence[StreamRun]) -> StreamRun | None:
+    """Return a stream that has not succeeded, and whose table refers to this one's."""
+    return next((each for each in runs if run.name in each.planned.parents and each.status != SUCCESS), None)
+
+
+def _give_up(run: StreamRun, other: StreamRun) -> None:
+    """End a stream whose load is committed, since another one of the group has not succeeded."""
+    if other.status == FAILURE:
+        run.end(
+            JoinedFailed(
+                f"nothing was deleted, since a foreign key joins its table with that of stream {other.name!r}, which "
+                "has failed. What was loaded is committed; the next run looks again for what is gone"
+            )
+        )
+    else:
+        run.end(Stopped(f"another stream was cancelled: {other.name}"))
+
+
+__all__ = ["run_joined"]

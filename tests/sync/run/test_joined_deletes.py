@@ -1,0 +1,256 @@
+"""`deletes: hard` of streams whose tables foreign keys join: loads parents first, deletions children first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
+from syncblocks.sync.store import Store
+from tests.conftest import RunCLI
+from tests.sync.pipelines import Bench, statuses
+from tests.sync.run.targets import DESTINATIONS, Target, open_target
+
+#: Beside `psycopg` through SQLAlchemy. SQLite keeps foreign keys, and checks none.
+KINDS = (*DESTINATIONS, "psycopg")
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    with open_target(getattr(request, "param", "postgres"), tmp_path) as opened_target:
+        yield opened_target
+
+
+class Shop:
+    """A pipeline of `zones`, `cities` of zones, and `roads` of cities; children stand first in its file."""
+
+    def __init__(self, folder: Path, target: Target, *, made: bool = True) -> None:
+        self.bench, self.target = Bench(folder), target
+        self.bench.document["destination"] = target.document
+        self.streams: dict[str, dict[str, Any]] = {
+            name: {"stream": name, "write_disposition": "merge", "key_properties": ["id"], "deletes": "hard"}
+            for name in ("roads", "cities", "zones")
+        }
+        if made:
+            for sql in (
+                "create table zones (id bigint primary key, v bigint)",
+                "create table cities (id bigint primary key, of_zone bigint, v bigint, "
+                "foreign key (of_zone) references zones (id))",
+                "create table roads (id bigint primary key, of_city bigint, v bigint, "
+                "foreign key (of_city) references cities (id))",
+            ):
+                target.query(sql)
+
+    def seed(self, *ids: int, v: int = 0, **of_stream: tuple[int, ...]) -> None:
+        """Let each table of the source have these records; a record refers to that of its own number."""
+        for name, parent in (("zones", ""), ("cities", "of_zone"), ("roads", "of_city")):
+            found = of_stream.get(name, ids)
+            self.bench.seed(name, [{"id": n, **({parent: n} if parent else {}), "v": v} for n in found])
+
+    def run(self, **options: Any) -> Any:
+        self.bench.document["streams"] = list(self.streams.values())
+        return self.bench.run(**options)
+
+    def synced(self, **options: Any) -> Any:
+        result = self.run(**options)
+        assert result.status == "success", [stream.error for stream in result.streams]
+        return result
+
+    def ids(self, table: str) -> list[int]:
+        return [number for (number,) in self.target.query(f"select id from {table} order by id")]
+
+    def all_ids(self) -> list[list[int]]:
+        return [self.ids(name) for name in ("zones", "cities", "roads")]
+
+    def blocks(self, result: Any) -> dict[str, list[str]]:
+        """Return stream -> status of its block runs."""
+        found: dict[str, list[str]] = {}
+        with Store.open(f"sqlite:///{self.bench.folder}/.syncblocks/store.db") as store:
+            for each in store.block_runs(result.run_id):
+                found.setdefault(each.stream, []).append(each.status)
+        return found
+
+    def completed(self) -> set[str]:
+        """Return the streams that their last run has completed."""
+        quote = "`" if self.target.kind == "mysql" else '"'
+        rows = self.target.query(f"select stream, completed_by from {quote}_syncblocks_ledger{quote}")
+        latest = max(str(by) for _, by in rows)
+        return {str(name) for name, by in rows if str(by) == latest}
+
+
+@pytest.mark.thinned(1)
+@pytest.mark.parametrize("target", KINDS, indirect=True)
+def test_children_go_before_their_parents(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.seed(1, 2, 3)
+    shop.synced()
+    shop.seed(1, 4, v=1)
+    shop.bench.record()
+    result = shop.synced()
+    assert {each.stream: each.records_deleted for each in result.streams} == {"zones": 2, "cities": 2, "roads": 2}
+    assert shop.all_ids() == [[1, 4]] * 3
+    calls = [(each["stream"], each["index"], each["is_last_block_run"]) for each in shop.bench.calls()]
+    assert calls == [("roads", 0, False), ("cities", 1, False), ("zones", 2, True)]
+    shop.synced()
+
+
+def test_a_child_that_moves_away_frees_its_parent(tmp_path: Path, target: Target) -> None:
+    """Whether or not the child's own deletes are due: its load comes before the parent's deletion."""
+    shop = Shop(tmp_path, target)
+    del shop.streams["roads"], shop.streams["cities"]["deletes"]
+    shop.seed(1, 2)
+    shop.synced()
+    shop.bench.seed("cities", [{"id": 1, "of_zone": 1, "v": 0}, {"id": 2, "of_zone": 1, "v": 2}])
+    shop.bench.seed("zones", [{"id": 1, "v": 0}])
+    shop.synced()
+    assert (shop.ids("zones"), shop.ids("cities")) == ([1], [1, 2])
+
+
+@pytest.mark.parametrize("others_run", [False, True])
+def test_a_load_that_fails_keeps_the_others_from_deleting(tmp_path: Path, target: Target, others_run: bool) -> None:
+    shop = Shop(tmp_path, target)
+    shop.bench.document["allow_blocks_to_fail"] = others_run
+    shop.seed(1, 2)
+    shop.synced()
+    shop.seed(1, v=1, cities=(1, 9))  # no zone has the number 9
+    shop.bench.record()
+    result = shop.run()
+    roads = "failure" if others_run else "cancelled"
+    assert statuses(result) == {"zones": "failure", "cities": "failure", "roads": roads}
+    named = "a foreign key joins its table with that of stream 'cities', which has failed"
+    errors = {each.stream: str(each.error) for each in result.streams}
+    assert named in errors["zones"]
+    assert (named in errors["roads"]) is others_run
+    assert "cities" in errors["roads"]
+    blocks = shop.blocks(result)
+    assert blocks["zones"] == ["success", "failure"]
+    assert blocks["roads"] == (["success", "failure"] if others_run else ["cancelled", "cancelled"])
+    calls = {each["stream"]: each["error_block"] for each in shop.bench.calls() if each["status"] == "failure"}
+    assert calls == {"cities": "export", "zones": "export", **({"roads": "export"} if others_run else {})}
+    assert shop.bench.calls()[0]["stream"] == "cities", "what failed is told first"
+    assert [each["is_last_block_run"] for each in shop.bench.calls()] == [False, False, True]
+    # What was loaded is committed, nothing is deleted, and no row is marked.
+    assert target.query("select id, v from zones order by id") == [(1, 1), (2, 0)]
+    assert shop.completed() == {"zones", "cities", "roads"}, "by the first run"
+    shop.seed(1, v=1)
+    shop.synced()
+    assert shop.all_ids() == [[1]] * 3
+
+
+def test_a_limit_keeps_parents_from_deleting_but_not_children(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.bench.document["allow_blocks_to_fail"] = True
+    shop.seed(*range(200))
+    shop.synced()
+    shop.streams["cities"]["deletes"] = {"mode": "hard", "limit": "1%"}
+    shop.streams["roads"]["deletes"] = {"mode": "hard", "limit": "90%"}
+    shop.streams["zones"]["deletes"] = {"mode": "hard", "limit": "90%"}
+    shop.seed(*range(20))
+    result = shop.run()
+    assert statuses(result) == {"roads": "success", "cities": "failure", "zones": "failure"}
+    errors = {each.stream: str(each.error) for each in result.streams}
+    assert "more than the 1 %" in errors["cities"]
+    assert "stream 'cities', which has failed" in errors["zones"]
+    assert [len(found) for found in shop.all_ids()] == [200, 200, 20]
+    shop.synced(allow_deletes=["cities"])
+    assert shop.all_ids() == [list(range(20))] * 3
+
+
+@pytest.mark.parametrize("target", ["postgres", "mysql", "duckdb", "psycopg"], indirect=True)
+def test_one_stream_alone_says_who_refers_to_it(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.seed(1, 2)
+    shop.synced()
+    shop.seed(1)
+    result = shop.run(streams=["zones"])
+    (zones,) = result.streams
+    assert zones.status == "failure"
+    assert "cities" in zones.error
+    assert "deletes children first; or mark the records by `deletes: soft`" in zones.error
+    assert shop.ids("zones") == [1, 2]
+    # Nobody deletes what a table that is none of the pipeline's refers to.
+    shop.streams["cities"].pop("deletes")
+    assert "cities" in str({each.stream: each.error for each in shop.run().streams}["zones"])
+    shop.streams["cities"]["deletes"] = "hard"
+    shop.synced()
+    assert shop.all_ids() == [[1]] * 3
+
+
+def test_a_cycle_is_refused_before_anything_runs(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.seed(1)
+    target.query("alter table zones add column capital bigint references cities (id) deferrable initially deferred")
+    with pytest.raises(ConfigError) as caught:
+        shop.run()
+    for part in ("`deletes: hard`", "'cities', 'zones' form a cycle", "`deletes: soft`"):
+        assert part in str(caught.value)
+    assert "roads" not in str(caught.value)
+    for name in ("cities", "zones"):
+        shop.streams[name]["deletes"] = "soft"
+    shop.synced()  # roads refer to the cycle, and are not in it
+    shop.synced(full_refresh=False)
+
+
+def test_marks_need_no_group(tmp_path: Path, target: Target, run_cli: RunCLI) -> None:
+    shop = Shop(tmp_path, target)
+    shop.bench.document["source"] = {"connector": "jsonl", "config": {"path": "in"}}
+    (tmp_path / "in").mkdir()
+    for name in shop.streams:
+        (tmp_path / "in" / f"{name}.jsonl").write_text('{"id": 1}\n')
+
+    def planned() -> tuple[str, list[list[str]]]:
+        shop.bench.document["streams"] = list(shop.streams.values())
+        path = shop.bench.write()
+        groups = json.loads(run_cli(["plan", path, "--json"], tmp_path).stdout)["groups"]
+        return run_cli(["plan", path], tmp_path).stdout, groups
+
+    text, groups = planned()
+    assert groups == [["zones", "cities", "roads"]]
+    assert "zones, cities, roads: joined by foreign keys: loaded in this order, deletions children first" in text
+    for settings in shop.streams.values():
+        settings["deletes"] = "soft"
+    text, groups = planned()
+    assert groups == [["zones"], ["cities"], ["roads"]]
+    assert "joined" not in text
+
+
+def test_only_what_is_due_makes_a_group(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    for settings in shop.streams.values():
+        settings["deletes"] = {"mode": "hard", "every": "1d"}
+    shop.seed(1, 2)
+    shop.synced()
+    shop.seed(1)
+    assert {each.records_deleted for each in shop.synced().streams} == {None}
+    assert {each.records_deleted for each in shop.synced(deletes=True).streams} == {1}
+    assert shop.all_ids() == [[1]] * 3
+    shop.bench.document["streams"] = list(shop.streams.values())
+
+
+@pytest.mark.parametrize("target", ["sqlite", "postgres", "mysql"], indirect=True)
+def test_a_table_that_refers_to_itself_loses_a_whole_branch(tmp_path: Path, target: Target) -> None:
+    target.query("create table zones (id bigint primary key, above bigint, foreign key (above) references zones (id))")
+    shop = Shop(tmp_path, target, made=False)
+    shop.streams = {"zones": shop.streams["zones"]}
+    rows = [{"id": n, "above": n // 2 or None} for n in range(1, 64)]
+    shop.bench.seed("zones", rows)
+    shop.synced()
+    kept = {1, 3, 7}
+    shop.bench.seed("zones", [row for row in rows if row["id"] in kept])
+    shop.synced()
+    assert shop.ids("zones") == [1, 3, 7]
+    shop.synced()
+    with opened(shop_pipeline(shop)) as session:
+        assert make_plan(session, None).streams[0].chain == ""
+
+
+def shop_pipeline(shop: Shop) -> Any:
+    from syncblocks import load_pipeline
+
+    return load_pipeline(shop.bench.write())
