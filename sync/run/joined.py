@@ -74,8 +74,9 @@ def _error_of(step: Callable[[], None]) -> BaseException | None:
 
 
 def _failed_child(run: StreamRun, runs: Sequence[StreamRun]) -> StreamRun | None:
-    """Return a stream that has not succeeded, and whose table refers to this one's."""
-    return next((each for each in runs if run.name in each.planned.parents and each.status != SUCCESS), None)
+    """Return a stream that has ended without success, and whose table refers to this one's."""
+    ended = (each for each in runs if run.name in each.planned.parents and each.status is not None)
+    return next((each for each in ended if each.status != SUCCESS), None)
 
 
 def _give_up(run: StreamRun, other: StreamRun) -> None:

@@ -107,9 +107,13 @@ class Merge(Strategy):
         columns = [column for column in table.columns if column.name in key]
         name, types = stage_keys(context, removed, columns)
         kept = None if staged is None else (staged.name, staged.types)
-        delete = context.dialect.writes.delete_keys(table, columns, (name, types), key, kept=kept)
-        count = context.target.change(delete)
-        self.removed += removed.num_rows if count < 0 else count
+        writes, before = context.dialect.writes, self.removed
+        # Leaves first: each pass frees what they refer to. The last statement says what is refused for good.
+        if leaves := writes.delete_unreferenced(table, columns, (name, types), key, kept=kept):
+            while (count := context.target.change(leaves)) > 0:
+                self.removed += count
+        count = context.target.change(writes.delete_keys(table, columns, (name, types), key, kept=kept))
+        self.removed = before + removed.num_rows if count < 0 else self.removed + count
         context.target.run([context.dialect.tables.drop(name)])
 
     def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.session.inspection import opened
-from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.pipelines import Bench, statuses
@@ -80,23 +78,26 @@ class Shop:
         """Return the streams that their last run has completed."""
         quote = "`" if self.target.kind == "mysql" else '"'
         rows = self.target.query(f"select stream, completed_by from {quote}_syncblocks_ledger{quote}")
-        latest = max(str(by) for _, by in rows)
-        return {str(name) for name, by in rows if str(by) == latest}
+        latest = max(str(by or "") for _, by in rows)
+        return {str(name) for name, by in rows if by and str(by) == latest}
 
 
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", KINDS, indirect=True)
 def test_children_go_before_their_parents(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
+    if target.kind == "duckdb":  # which updates no record that is referred to and has a foreign key itself
+        del shop.streams["roads"]
     shop.seed(1, 2, 3)
     shop.synced()
     shop.seed(1, 4, v=1)
     shop.bench.record()
     result = shop.synced()
-    assert {each.stream: each.records_deleted for each in result.streams} == {"zones": 2, "cities": 2, "roads": 2}
-    assert shop.all_ids() == [[1, 4]] * 3
+    assert {each.stream: each.records_deleted for each in result.streams} == dict.fromkeys(shop.streams, 2)
+    assert [shop.ids(name) for name in shop.streams] == [[1, 4]] * len(shop.streams)
     calls = [(each["stream"], each["index"], each["is_last_block_run"]) for each in shop.bench.calls()]
-    assert calls == [("roads", 0, False), ("cities", 1, False), ("zones", 2, True)]
+    last = len(shop.streams) - 1
+    assert calls == [(name, place, place == last) for place, name in enumerate(shop.streams)]
     shop.synced()
 
 
@@ -194,7 +195,6 @@ def test_a_cycle_is_refused_before_anything_runs(tmp_path: Path, target: Target)
     for name in ("cities", "zones"):
         shop.streams[name]["deletes"] = "soft"
     shop.synced()  # roads refer to the cycle, and are not in it
-    shop.synced(full_refresh=False)
 
 
 def test_marks_need_no_group(tmp_path: Path, target: Target, run_cli: RunCLI) -> None:
@@ -230,7 +230,6 @@ def test_only_what_is_due_makes_a_group(tmp_path: Path, target: Target) -> None:
     assert {each.records_deleted for each in shop.synced().streams} == {None}
     assert {each.records_deleted for each in shop.synced(deletes=True).streams} == {1}
     assert shop.all_ids() == [[1]] * 3
-    shop.bench.document["streams"] = list(shop.streams.values())
 
 
 @pytest.mark.parametrize("target", ["sqlite", "postgres", "mysql"], indirect=True)
@@ -243,14 +242,52 @@ def test_a_table_that_refers_to_itself_loses_a_whole_branch(tmp_path: Path, targ
     shop.synced()
     kept = {1, 3, 7}
     shop.bench.seed("zones", [row for row in rows if row["id"] in kept])
-    shop.synced()
+    result = shop.synced()
     assert shop.ids("zones") == [1, 3, 7]
+    assert result.streams[0].records_deleted == 60
+
+
+def test_a_deletion_is_tried_again_alone(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.bench.document |= {"retries": 1, "retry_delay_s": 0.01}
+    shop.seed(1, 2)
     shop.synced()
-    with opened(shop_pipeline(shop)) as session:
-        assert make_plan(session, None).streams[0].chain == ""
+    target.query(
+        "create sequence tries; create function refuse() returns trigger language plpgsql as $$ begin "
+        "if nextval('tries') = 1 then raise exception 'not now' using errcode = '40001'; end if; return old; end $$; "
+        "create trigger refuse before delete on cities for each row execute function refuse()"
+    )
+    shop.seed(1, v=1)
+    shop.bench.record()
+    shop.synced()
+    assert target.query("select last_value from tries") == [(2,)]
+    assert [each["stream"] for each in shop.bench.calls()] == ["roads", "cities", "zones"]
+    assert shop.all_ids() == [[1]] * 3
 
 
-def shop_pipeline(shop: Shop) -> Any:
-    from syncblocks import load_pipeline
+@pytest.mark.slow
+def test_the_time_in_which_a_stream_waits_for_others_does_not_count(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    del shop.streams["roads"], shop.streams["zones"]["deletes"]
+    shop.bench.document["source"]["config"] |= {"delay_s": 0.2, "batch_size": 1}
+    shop.streams["cities"]["timeout_s"] = 4
+    shop.seed(*range(25), cities=(1,))
+    result = shop.synced()
+    assert {each.stream: each.duration_s < 4 for each in result.streams} == {"cities": True, "zones": False}
 
-    return load_pipeline(shop.bench.write())
+
+def test_a_timeout_cancels_those_that_wait(tmp_path: Path, target: Target) -> None:
+    shop = Shop(tmp_path, target)
+    shop.bench.document["allow_blocks_to_fail"] = True
+    shop.bench.document["source"]["config"] |= {"delay_s": 0.2, "batch_size": 1}
+    shop.streams["roads"]["timeout_s"] = 0.3
+    shop.seed(1, roads=tuple(range(9)))
+    result = shop.run()
+    assert statuses(result) == dict.fromkeys(shop.streams, "cancelled")
+    errors = {each.stream: each.error for each in result.streams}
+    assert errors == {
+        "roads": "timeout_s=0.3 is over",
+        "cities": "another stream was cancelled: roads",
+        "zones": "another stream was cancelled: roads",
+    }
+    assert shop.completed() == set()
