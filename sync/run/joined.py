@@ -36,7 +36,7 @@ def run_joined(runs: Sequence[StreamRun]) -> None:
         if child is not None:
             _give_up(run, child)
         elif failed is not None and not run.context.pipeline.allow_blocks_to_fail:
-            run.end(Stopped(f"another stream failed: {failed.name}"))
+            _end(run, Stopped(f"another stream failed: {failed.name}"))
         else:
             _delete(run, errors[run.name])
         failed = failed or (None if run.status == SUCCESS else run)
@@ -47,7 +47,7 @@ def _load(runs: Sequence[StreamRun]) -> StreamRun | None:
     failed: StreamRun | None = None
     for run in runs:
         if failed is not None and not run.context.pipeline.allow_blocks_to_fail:
-            run.end(Stopped(f"another stream failed: {failed.name}"))
+            _end(run, Stopped(f"another stream failed: {failed.name}"))
             continue
         run.go_on()
         run_group([run])
@@ -81,15 +81,19 @@ def _failed_child(run: StreamRun, runs: Sequence[StreamRun]) -> StreamRun | None
 
 def _give_up(run: StreamRun, other: StreamRun) -> None:
     """End a stream whose load is committed, since another one of the group has not succeeded."""
-    if other.status == FAILURE:
-        run.end(
-            JoinedFailed(
-                f"nothing was deleted, since a foreign key joins its table with that of stream {other.name!r}, which "
-                "has failed. What was loaded is committed; the next run looks again for what is gone"
-            )
-        )
-    else:
-        run.end(Stopped(f"another stream was cancelled: {other.name}"))
+    if other.status != FAILURE:
+        _end(run, Stopped(f"another stream was cancelled: {other.name}"))
+        return
+    text = (
+        f"nothing was deleted, since foreign keys join its table with that of stream {other.name!r}, which has failed. "
+        "What was loaded is committed; the next run looks again for what is gone"
+    )
+    _end(run, JoinedFailed(text))
+
+
+def _end(run: StreamRun, error: BaseException) -> None:
+    run.go_on()
+    run.end(error)
 
 
 __all__ = ["run_joined"]

@@ -97,7 +97,7 @@ class StreamRun:
         self._reader: Source | None = None
         #: Whether a load leaves the deletes to `run_joined`.
         self.leaves_deletes = False
-        #: The stream as its records have arrived, where the load has left the deletes; None: it has not.
+        #: The stream as its records have arrived, once they are committed and the keys are to be compared; else None.
         self._arrived: Stream | None = None
         self._removal: Removal | None = None
         #: Since when it waits for other streams of its group; None: it does not.
@@ -521,7 +521,7 @@ class StreamRun:
             if self.status is not None:
                 return
             was_stopped = self.stop_reason is not None or isinstance(error, Stopped)
-            # Its data is committed. What stops it is the end of the other stream, which the run's stop follows.
+            # The other stream's failure is why, even if the stop of the run that follows it was faster.
             was_stopped = was_stopped and not isinstance(error, JoinedFailed)
             is_undecided = error is not None and (self._is_final_sent or self._schema_changes.is_open)
             self.status = CANCELLED if was_stopped else FAILURE  # only one thread gets here; may become success below

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from syncblocks import RunResult, StreamResult, finish_run, open_run, sync_stream
@@ -14,7 +15,11 @@ from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 from tests.sync.pipelines import Bench, statuses
+from tests.sync.run.spread import SpreadBench
 from tests.sync.run.targets import ALCHEMY, DESTINATIONS, Target, open_target
+
+if TYPE_CHECKING:
+    from tests.cluster import Cluster
 
 # Firebird's own cursors complain about the order in which they are freed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -136,7 +141,7 @@ def test_a_load_that_fails_keeps_the_others_from_deleting(tmp_path: Path, target
     result = shop.run()
     roads = "failure" if others_run else "cancelled"
     assert statuses(result) == {"zones": "failure", "cities": "failure", "roads": roads}
-    named = "a foreign key joins its table with that of stream 'cities', which has failed"
+    named = "foreign keys join its table with that of stream 'cities', which has failed"
     errors = {each.stream: str(each.error) for each in result.streams}
     assert named in errors["zones"]
     assert (named in errors["roads"]) is others_run
@@ -322,3 +327,26 @@ def test_a_timeout_cancels_those_that_wait(tmp_path: Path, target: Target) -> No
         "zones": "another stream was cancelled: roads",
     }
     assert shop.completed() == set()
+
+
+@pytest.mark.slow
+def test_workers_of_dask_form_no_group(tmp_path: Path, postgres_url: str, cluster: Cluster) -> None:
+    executor = {"dask": cluster.address, "spool": str(tmp_path / "spool")}
+    bench = SpreadBench(tmp_path, postgres_url, executor)
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("create table zones (id bigint primary key, v text unique)")
+        connection.execute("create table cities (id bigint primary key, v text references zones (v))")
+    names = ("zones", "cities")
+    bench.document["allow_blocks_to_fail"] = True
+    bench.document["streams"] = [{"stream": n, "write_disposition": "merge", "deletes": "hard"} for n in names]
+
+    def run(records: int) -> RunResult:
+        for name in names:
+            bench.seed(name, [{"id": n, "v": str(n)} for n in range(records)])
+        return bench.run()
+
+    assert run(3).status == "success"
+    result = run(2)
+    assert statuses(result) == {"zones": "failure", "cities": "success"}
+    assert "foreign key cities_v_fkey of table cities" in str(result.streams["zones"].error)
+    assert run(2).status == "success"
