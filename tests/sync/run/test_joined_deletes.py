@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from syncblocks import RunResult, StreamResult, finish_run, open_run, sync_stream
+from syncblocks import RunResult, StreamResult, finish_run, load_pipeline, open_run, run_pipeline, sync_stream
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
+from tests.connectors.singer.singer_helpers import full_table, record, schema, small
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.run.spread import SpreadBench
 from tests.sync.run.targets import ALCHEMY, DESTINATIONS, Target, open_target
@@ -350,3 +351,26 @@ def test_workers_of_dask_form_no_group(tmp_path: Path, postgres_url: str, cluste
     assert statuses(result) == {"zones": "failure", "cities": "success"}
     assert "foreign key cities_v_fkey of table cities" in str(result.streams["zones"].error)
     assert run(2).status == "success"
+
+
+def test_streams_of_one_tap_are_read_one_by_one(tmp_path: Path, target: Target) -> None:
+    """The tap offers children before their parents."""
+    names = ("cities", "zones")
+    for name, key in (("zones", ""), ("cities", ", foreign key (id) references zones (id)")):
+        target.query(f"create table {name} (id bigint primary key, stamp text, note text{key})")
+
+    def run(*ids: int) -> None:
+        records = [record(name, id=number, note="x") for name in names for number in ids]
+        tap = small(tmp_path, *map(schema, names), *records, streams=[full_table(name) for name in names])
+        document = {
+            "pipeline": "tapped",
+            "source": {"connector": "singer", "config": tap},
+            "destination": target.document,
+            "streams": [{"stream": name, "write_disposition": "merge", "deletes": "hard"} for name in names],
+        }
+        result = run_pipeline(load_pipeline(document, folder=tmp_path))
+        assert result.status == "success", [stream.error for stream in result.streams]
+
+    run(1, 2, 3)
+    run(1, 4)
+    assert [target.query(f"select id from {name} order by id") for name in names] == [[(1,), (4,)]] * 2
