@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -73,6 +74,21 @@ class ConfigError(SyncError):
         label = " Allowed: " if nearest else "; allowed: "
         allowed = f"{label}{', '.join(self.allowed)}" if self.allowed and with_allowed else ""
         return f"{where}{key}{self.message}{nearest}{allowed}"
+
+
+class Mistake(ConfigError):
+    """The pipeline file or the command is wrong by itself, whatever source and destination hold."""
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Raise each ConfigError within as a `Mistake`."""
+    try:
+        yield
+    except ConfigError as error:
+        mistake = Mistake(error.message)
+        mistake.__dict__.update(error.__dict__)
+        raise mistake from error.__cause__
 
 
 class StateError(SyncError):

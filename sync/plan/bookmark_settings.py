@@ -17,7 +17,7 @@ from syncblocks.connectors.stream import (
 )
 
 from ..config.deletes import Deletes
-from .selected_stream import Failer
+from .selected_stream import Failer, is_disposition_said
 
 _OWN_BOOKMARK = "the source keeps its own bookmark, and decides by itself which records it sends"
 
@@ -32,7 +32,9 @@ def bookmarks_of(
     if not configured and stream.keeps_own_bookmark:
         return tuple(name for name in stream.bookmark_properties if name in kept)
     if not configured:
-        raise fail("bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept)
+        raise fail(
+            "bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept, alone=True
+        )
     for name in configured:
         if name not in kept:
             raise fail("bookmark_properties", f"{name!r} is no column of the stream, or is excluded", kept, name)
@@ -50,13 +52,15 @@ def is_by_files(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> bo
     if not stream.has_files or FILE_MODIFIED not in names:
         return False
     if len(names) > 1:
-        raise fail("bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole")
+        raise fail(
+            "bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole", alone=True
+        )
     for key, why in (
         ("lookback", "whatever is new or changed is read, whatever its time"),
         ("null_bookmarks", "files have no records without a bookmark"),
     ):
         if settings.get(key) is not None:
-            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}")
+            raise fail(key, f"is not for bookmark_properties: [{FILE_MODIFIED}]: {why}", alone=True)
     return True
 
 
@@ -72,7 +76,9 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
     if disposition in ("merge", "replace_range", "history"):
         if said == "append":
             raise fail(
-                "changed_files", f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`"
+                "changed_files",
+                f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`",
+                alone=is_disposition_said(settings, stream.replication_method),
             )
         return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
     return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
@@ -89,7 +95,9 @@ def null_bookmarks_of(
         raise fail("null_bookmarks", _OWN_BOOKMARK)
     if configured == "always" and disposition == "append":
         raise fail(
-            "null_bookmarks", "`always` reads records again in every run, and `append` would double them: merge by keys"
+            "null_bookmarks",
+            "`always` reads records again in every run, and `append` would double them: merge by keys",
+            alone=is_disposition_said(settings, stream.replication_method),
         )
     return NullBookmarks(configured)
 
@@ -104,7 +112,11 @@ def lookback_of(
     if stream.keeps_own_bookmark:
         raise fail("lookback", _OWN_BOOKMARK)
     if disposition == "append":
-        raise fail("lookback", "it reads records again in every run, and `append` would double them: merge by keys")
+        raise fail(
+            "lookback",
+            "it reads records again in every run, and `append` would double them: merge by keys",
+            alone=is_disposition_said(settings, stream.replication_method),
+        )
     kind = stream.schema.field(bookmarks[0]).type
     if not can_look_back(kind):
         raise fail("lookback", f"bookmark property {bookmarks[0]!r} is {kind}, which is neither a time nor a number")
@@ -123,12 +135,12 @@ def is_above(
         raise fail(key, _OWN_BOOKMARK)
     for name in operators:
         if name not in bookmarks:
-            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name)
+            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name, alone=True)
     found = {operators.get(name, ">=") for name in bookmarks}
     if len(found) > 1:
-        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator")
+        raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator", alone=True)
     if found == {">"} and lookback is not None:
-        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark')
+        raise fail(key, '">" and `lookback` contradict each other: it reads again from below the bookmark', alone=True)
     return found == {">"}
 
 
@@ -140,7 +152,9 @@ def bookmark_start_of(
     if not stream.is_query_bounded:
         if start is not None:
             raise fail(
-                "bookmark_start", "`bookmark_start` is for a `query` in which the word `:bookmark` stands: leave it out"
+                "bookmark_start",
+                "`bookmark_start` is for a `query` in which the word `:bookmark` stands: leave it out",
+                alone=True,
             )
         return None
     if not bookmarks:
@@ -148,17 +162,21 @@ def bookmark_start_of(
             "query",
             "`:bookmark` stands for a value of the first of `bookmark_properties`, and FULL_TABLE has none: say "
             "`replication_method: INCREMENTAL`, or write the value",
+            alone=True,
         )
     deletes: Deletes | None = settings.get("deletes")
     if deletes is not None and deletes.mode != "ignore":
         raise fail(
-            "deletes", "compares all keys of the source, and a query with `:bookmark` has only those since its start"
+            "deletes",
+            "compares all keys of the source, and a query with `:bookmark` has only those since its start",
+            alone=True,
         )
     if start is None:
         raise fail(
             "bookmark_start",
             f"is missing: the query says `:bookmark`; say which value of {bookmarks[0]!r} stands there as long as "
             'there is no bookmark, as in `bookmark_start: "2024-01-01"`',
+            alone=True,
         )
     from syncblocks.connectors.filters import condition_of  # a pipeline without filters spares the import
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.protocols import Destination, Source
@@ -17,12 +17,12 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 
-from ..config import Pipeline
+from ..config import Pipeline, exact_name
 from ..delivery.subscriptions import UserCode
-from ..errors import ConfigError, nearest_match
+from ..errors import ConfigError, Mistake, nearest_match
 from .order import cycle_of
 from .part import Part, writers_of
-from .selected_stream import SelectedStream
+from .selected_stream import OfSource, SelectedStream
 from .stream_transformers import transformers_of
 
 #: Write dispositions of which a table has one stream only, and what they would do to what others have written there.
@@ -35,6 +35,10 @@ _ALONE = {
 
 class SharedTable(ConfigError):
     """Several streams would write a table that has one stream only."""
+
+
+class NamedTable(SharedTable, Mistake):
+    """The pipeline file names all of these streams, or the command makes it so."""
 
 
 def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Abilities) -> None:
@@ -51,28 +55,32 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
     """
     if taken := stream.added.taken(declared.schema.names):
         key = "write_disposition: history" if taken in (VALID_FROM, VALID_TO) else "add_columns"
-        raise stream_error(pipeline, stream, f"{key}: the stream has a column {taken!r}: give it another name")
+        text = f"{key}: the stream has a column {taken!r}: give it another name"
+        raise stream_error(pipeline, stream, text, OfSource)
     own = [column.field.name for column in stream.added.columns]
     if stream.added.history is not None and (taken := stream.added.history.taken(own)):
-        raise stream_error(pipeline, stream, f"add_columns: a history has a column {taken!r}: give it another name")
+        text = f"add_columns: a history has a column {taken!r}: give it another name"
+        raise stream_error(pipeline, stream, text, Mistake)
     is_merged = stream.write_disposition is WriteDisposition.MERGE
     if stream.added.kept and is_merged and can.keeps_first is None:
         what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
-        raise stream_error(pipeline, stream, f"add_columns: {what} when it updates others: leave out `on_update: keep`")
+        text = f"add_columns: {what} when it updates others: leave out `on_update: keep`"
+        raise stream_error(pipeline, stream, text, Mistake)
 
 
-def check_shared_tables(
+def shared_tables(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
     tables: Mapping[str, TableState],
     can: Abilities,
     *,
     full_refresh: bool,
-) -> None:
-    """Refuse to replace a table, or a range of it, or to keep a history there, where another stream writes it.
+) -> dict[str, ConfigError]:
+    """Return why streams must not replace a table, or a range of it, or keep a history there: another one writes it.
 
     Streams of append and merge may share a table.
     """
+    found: dict[str, ConfigError] = {}
 
     def one_name(table: str) -> str:
         return table if can.names_tables is None else can.names_tables.one_name(table)
@@ -91,13 +99,13 @@ def check_shared_tables(
             is_one = (
                 "" if len({other.destination_table for other in others}) == 1 else ", one table to this destination,"
             )
-            raise stream_error(
+            found[stream.name] = stream_error(
                 pipeline,
                 stream,
                 f"table {tables_named}{is_one} is written by {names}: {_advice(others)}",
-                kind=SharedTable,
+                NamedTable if full_refresh or all(is_named(pipeline, each) for each in others) else SharedTable,
             )
-        if not is_alone(stream):
+        if stream.name in found or not is_alone(stream):
             continue
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
@@ -108,14 +116,17 @@ def check_shared_tables(
                 advice = "give another `destination_table`" if is_asked else _START_OVER
                 if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
                     advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
-                raise stream_error(
+                found[stream.name] = stream_error(
                     pipeline,
                     stream,
                     f"{what} would {does} table "
                     f"{stream.destination_table!r}, which stream {row.key.stream!r} of "
                     f"pipeline {row.key.pipeline!r} writes too: {advice}; if that stream no longer exists, drop its "
                     "state with `syncblocks state reset --forget`",
+                    ConfigError if is_asked else Mistake,
                 )
+                break
+    return found
 
 
 def check_cycle(pipeline: Pipeline, stream: SelectedStream, parents: Mapping[str, Sequence[str]]) -> None:
@@ -162,23 +173,29 @@ def _advice(others: Sequence[SelectedStream]) -> str:
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 
 
-def check_renames(pipeline: Pipeline, selected: Sequence[SelectedStream], code: UserCode) -> None:
-    """Raise if a transformer renames a column that none of its streams has; a function before it may add any column."""
+def check_renames(
+    pipeline: Pipeline,
+    selected: Sequence[SelectedStream],
+    code: UserCode,
+    refuse: Callable[[Collection[str], ConfigError], None],
+) -> None:
+    """Refuse streams of which none has a column that a transformer renames; a function before it may add any column."""
     names = {stream.name: list(stream.stream.schema.names) for stream in selected}
     blocks = {stream.name: [block.block for block in transformers_of(pipeline, stream)] for stream in selected}
-    is_open = dict.fromkeys(names, False)
+    is_open = {stream.name: bool(stream.stream.unreadable) for stream in selected}
     for number, block in enumerate(pipeline.transformers):
         own = [name for name in names if block.block in blocks[name]]
         known = sorted({column for name in own for column in names[name]})
         renames = code.renames.get(block.block, {})
         for column in renames:
             if own and column not in known and not any(is_open[name] for name in own):
-                raise pipeline.error(
+                error = pipeline.error(
                     ("transformers", number, *(("rename", column) if block.rename else ("file",))),
                     f"no stream of block {block.block!r} has a column {column!r}",
                     allowed=tuple(known),
                     nearest=nearest_match(column, known),
                 )
+                refuse(own, error)
         for name in own:
             names[name] = [renames.get(column, column) for column in names[name]]
             is_open[name] |= bool(code.transformers[block.block])
@@ -195,6 +212,7 @@ def check_own_source(
             pipeline,
             stream,
             f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+            Mistake if is_named(pipeline, stream) else ConfigError,
         )
 
 
@@ -206,6 +224,7 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
             stream,
             f"`bookmark_properties: [{FILE_MODIFIED}]` needs a destination that keeps which files were read, together "
             f"with their records; {pipeline.destination.connector} does not",
+            Mistake,
         )
 
 
@@ -217,6 +236,7 @@ def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> 
             stream,
             "`write_disposition: replace_range` needs a destination that deletes a range in the transaction of its "
             f"records; {pipeline.destination.connector} does not",
+            Mistake,
         )
 
 
@@ -226,13 +246,13 @@ def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, 
         return
     if can.merges_by_unique is None:
         text = f"{pipeline.destination.connector} merges by `key_properties` only: leave out `unique_constraints`"
-        raise stream_error(pipeline, stream, text)
+        raise stream_error(pipeline, stream, text, Mistake)
     if full_refresh:
         text = (
             "`unique_constraints` and --full-refresh exclude each other, since the new table would not have them; drop "
             f"table {stream.destination_table!r} by hand, and a run without --full-refresh makes it anew"
         )
-        raise stream_error(pipeline, stream, text)
+        raise stream_error(pipeline, stream, text, Mistake)
 
 
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
@@ -243,6 +263,7 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -
             stream,
             f"`on_rejected: keep` needs a destination that keeps rejected records in a table of its own; "
             f"{pipeline.destination.connector} does not",
+            Mistake,
         )
 
 
@@ -265,14 +286,16 @@ def check_updates_only(
     if stream.conflict_method is not ConflictMethod.UPDATE_ONLY:
         return
     why, name = "", stream.destination_table
+    kind: type[ConfigError] = Mistake
     if can.updates_only is None:
         why = f"needs a destination that merges so, and {pipeline.destination.connector} does not"
     elif full_refresh:
         why = "and --full-refresh exclude each other: the new table would have all records"
     elif table.is_described and table.schema is None:
         why = f"only updates records that are there, and there is no table {name!r}: write it by another stream first"
+        kind = ConfigError
     if why:
-        raise stream_error(pipeline, stream, f"`unique_conflict_method: UPDATE_ONLY` {why}")
+        raise stream_error(pipeline, stream, f"`unique_conflict_method: UPDATE_ONLY` {why}", kind)
 
 
 def forgetting_warnings(selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
@@ -300,6 +323,11 @@ def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilitie
             "reads the workers' secrets; use tls:// with `security`"
         )
     return warnings
+
+
+def is_named(pipeline: Pipeline, stream: SelectedStream) -> bool:
+    """Tell whether the last entry of a stream names it, and no glob has found it."""
+    return exact_name(pipeline.streams[int(stream.location[1])].stream) is not None
 
 
 def stream_error(

@@ -14,7 +14,7 @@ from ..config.filters import Comparison
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
-from .selected_stream import Failer, SelectedStream
+from .selected_stream import Failer, SelectedStream, is_disposition_said
 
 #: Types whose values are compared; of any other one only NULL is asked for.
 _COMPARED = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
@@ -44,10 +44,11 @@ def deleted_when_of(
             "deleted_when",
             f"deletes records of the table by their keys, which `write_disposition: {disposition}` does not: write "
             "merge, or leave such records out with `where`",
+            alone=is_disposition_said(settings, stream.replication_method),
         )
     if settings.get("unique_conflict_method") == "IGNORE":
         why = "`deleted_when` and `unique_conflict_method: IGNORE` exclude each other: that keeps what is there"
-        raise fail("deleted_when", why)
+        raise fail("deleted_when", why, alone=True)
     if column not in kept:
         raise fail("deleted_when", f"{column!r} is no column of the stream, or is excluded", kept, column)
     from syncblocks.connectors.arrow.type_names import type_text

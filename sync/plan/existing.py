@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from syncblocks.connectors.stream import TableState
 
 from ..config import Pipeline
+from ..errors import Mistake
 from .checks import stream_error
 from .selected_stream import SelectedStream
 
@@ -24,7 +25,7 @@ def without_existing(
         table = tables[stream.destination_table]
         if not stream.replaces_existing and not table.is_described:
             why = f"`replace_existing: false`: {pipeline.destination.connector} does not tell which tables there are"
-            raise stream_error(pipeline, stream, why)
+            raise stream_error(pipeline, stream, why, Mistake)
         is_there = table.schema is not None or not table.is_table
         if stream.replaces_existing or not is_there:
             kept.append(stream)

@@ -30,8 +30,9 @@ from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..config.deletes import Deletes
+from ..errors import ConfigError, Mistake
 from .checks import stream_error
-from .selected_stream import Failer, SelectedStream
+from .selected_stream import Failer, SelectedStream, is_disposition_said
 
 if TYPE_CHECKING:
     from ..flow.history import HistoryColumns
@@ -74,7 +75,9 @@ def history_of(
     if disposition != "history":
         if settings.get("valid_from") is not None:
             raise fail(
-                "valid_from", f"is for `write_disposition: history`, and this stream is written by {disposition}"
+                "valid_from",
+                f"is for `write_disposition: history`, and this stream is written by {disposition}",
+                alone=is_disposition_said(settings, stream.replication_method),
             )
         return None
     from ..flow.history import HistoryColumns
@@ -83,7 +86,9 @@ def history_of(
         said = settings.get(key)
         said = said.mode if isinstance(said, Deletes) else said
         if said is not None and said != "ignore" and value in (None, said):
-            raise fail(key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}")
+            raise fail(
+                key, f"`{key}: {said}` and `write_disposition: history` contradict each other: {why}", alone=True
+            )
     marks = tuple(name for name in settings.get("bookmark_properties") or () if name in kept)
     found = HistoryColumns(at=pipeline.execution_date, marks=marks)
     return found if settings.get("valid_from") is None else _of_bookmark(found, stream, settings, fail)
@@ -98,7 +103,11 @@ def _of_bookmark(found: HistoryColumns, stream: Stream, settings: Mapping[str, A
     if not pa.types.is_timestamp(kind):
         raise fail("valid_from", f"`valid_from: bookmark` needs a time, and bookmark property {mark!r} is {kind}")
     if (policy := settings.get("null_bookmarks")) in ("once", "always"):
-        raise fail("null_bookmarks", f"`{policy}` reads records without a time, and `valid_from: bookmark` needs one")
+        raise fail(
+            "null_bookmarks",
+            f"`{policy}` reads records without a time, and `valid_from: bookmark` needs one",
+            alone=True,
+        )
     return replace(found, bookmark=mark)
 
 
@@ -118,20 +127,22 @@ def check_history(
         ConfigError: see above.
     """
 
-    def fail(message: str) -> Exception:
-        return stream_error(pipeline, stream, message)
+    def fail(message: str, kind: type[ConfigError] = ConfigError) -> Exception:
+        return stream_error(pipeline, stream, message, kind)
 
     is_wanted, name = stream.write_disposition is WriteDisposition.HISTORY, stream.destination_table
     is_held = any(each.history for each in (row, *table.ledger) if each is not None)  # of another pipeline, too
     if is_wanted and can.keeps_history is None:
         raise fail(
             "`write_disposition: history` needs a destination that keeps versions, and "
-            f"{pipeline.destination.connector} does not: write merge, or use a database or files"
+            f"{pipeline.destination.connector} does not: write merge, or use a database or files",
+            Mistake,
         )
     if is_wanted and full_refresh and not drop_history and table.schema is not None:
         raise fail(
             f"--full-refresh would drop the history in table {name!r}, which the source does not have any more: "
-            "`--full-refresh --drop-history` does so; `syncblocks state reset` reads all records again and keeps it"
+            "`--full-refresh --drop-history` does so; `syncblocks state reset` reads all records again and keeps it",
+            Mistake,
         )
     if drop_history and full_refresh:
         return

@@ -17,7 +17,7 @@ from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
 from .reading import computing
-from .selected_stream import Failer, SelectedStream
+from .selected_stream import Failer, SelectedStream, is_disposition_said
 
 #: Why a value of a setting does not go with it; None: any value that is not empty.
 _CONFLICTING: Mapping[str, tuple[Any, str]] = {
@@ -69,6 +69,7 @@ def latest_of(
             "latest_by",
             f"says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
             "out, or write merge, history or replace_range",
+            alone=is_disposition_said(settings, stream.replication_method),
         )
     if not keys:
         raise fail(
@@ -78,7 +79,7 @@ def latest_of(
         raise fail("latest_by", f"{column!r} is no column of the stream, or is excluded", kept, column)
     for key, (value, why) in _CONFLICTING.items():
         if settings.get(key) == value:
-            raise fail("latest_by", f"`latest_by` and `{key}: {_written(value)}` exclude each other: {why}")
+            raise fail("latest_by", f"`latest_by` and `{key}: {_written(value)}` exclude each other: {why}", alone=True)
     if not _family(stream.schema.field(column).type):
         raise fail("latest_by", f"{column!r} is {type_text(stream.schema.field(column).type)}: {_NEEDED}")
     return column, said.is_lowest

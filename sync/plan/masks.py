@@ -127,7 +127,9 @@ def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collecti
     for key, columns in (*said, *own):
         if needed := next((name for name in columns if name in masked), ""):
             raise fail(
-                "columns", f"mask: {needed!r} is masked, and `{key}` names it, which needs its values as they are"
+                "columns",
+                f"mask: {needed!r} is masked, and `{key}` names it, which needs its values as they are",
+                alone=bool(settings.get(key)),
             )
 
 

@@ -11,6 +11,7 @@ from syncblocks.connectors.protocols import NamesTables
 from syncblocks.connectors.stream import Stream
 
 from ..config import Pipeline, exact_name, glob_matches
+from ..errors import mistakes
 
 if TYPE_CHECKING:
     from ..config.catalog_file import Catalog
@@ -63,7 +64,8 @@ def catalog_of(pipeline: Pipeline) -> Catalog | None:
         return None
     from ..config.catalog_file import read_catalog
 
-    return read_catalog(pipeline)
+    with mistakes():
+        return read_catalog(pipeline)
 
 
 def writers_of(tables: Mapping[str, str]) -> dict[str, list[str]]:

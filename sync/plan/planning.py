@@ -10,14 +10,15 @@ from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
+from ..errors import ConfigError, Mistake, mistakes
 from .checks import (
     Unplannable,
     check_cycle,
     check_own_source,
-    check_shared_tables,
     forgetting_warnings,
     rejected_warnings,
     server_warnings,
+    shared_tables,
     sharing_streams,
     stream_error,
 )
@@ -57,6 +58,7 @@ def plan_streams(
     full_refresh: bool = False,
     drop_history: bool = False,
     may_be_late: bool = False,
+    in_turn: bool = False,
     part: Part | None = None,
 ) -> Plan:
     """Plan a run: decide everything that can be decided before a record is read.
@@ -72,6 +74,7 @@ def plan_streams(
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.
         may_be_late: the run may take a later time than its execution date, see `timed`.
+        in_turn: a stream that source or destination refuse fails in its turn.
         part: of the plan of which these streams are a part; None: they are the whole plan.
 
     Raises:
@@ -79,7 +82,9 @@ def plan_streams(
             a table is its own source.
     """
     can = connectors.destination_can
-    check_shared_tables(pipeline, selected, tables, can, full_refresh=full_refresh)
+    shared = shared_tables(pipeline, selected, tables, can, full_refresh=full_refresh)
+    if shared and not in_turn:
+        raise next(iter(shared.values()))
     sharing = sharing_streams(selected, can, part)
     order = in_order(selected, tables, can.names_tables)
     streams = []
@@ -99,15 +104,18 @@ def plan_streams(
             may_be_late=may_be_late,
             now=now,
         )
-        check_own_source(pipeline, stream, planning.table, connectors.source, connectors.destination)
         try:
+            if stream.name in shared:
+                raise shared[stream.name]
+            check_own_source(pipeline, stream, planning.table, connectors.source, connectors.destination)
             planned = plan_stream(planning, stream)
-        except Unplannable as error:
-            if not pipeline.allow_blocks_to_fail:
+            if planned.deletes is not None and not planned.deletes.setting.is_soft and not full_refresh:
+                check_cycle(pipeline, stream, order.parents)
+        except ConfigError as error:
+            is_spared = in_turn or (isinstance(error, Unplannable) and pipeline.allow_blocks_to_fail)
+            if not is_spared or isinstance(error, Mistake):
                 raise
-            planned = refused_stream(planning, stream, error.message)
-        if planned.deletes is not None and not planned.deletes.setting.is_soft and not full_refresh:
-            check_cycle(pipeline, stream, order.parents)
+            planned = refused_stream(planning, stream, error)
         parents, chain = order.parents.get(stream.name, ()), order.chains.get(stream.name, "")
         streams.append(replace(planned, parents=parents, chain=chain))
     groups = tuple(
@@ -119,18 +127,20 @@ def plan_streams(
     if part is not None:
         return Plan(streams=planned_streams, groups=groups)
     connector, config = pipeline.destination.connector, pipeline.destination.config
-    return Plan(
-        streams=planned_streams,
-        groups=groups,
-        before=pipeline.before,
-        warnings=_warnings(pipeline, selected, order, streams, code, connectors),
-        elsewhere=checked_placement(
+    with mistakes():
+        elsewhere = checked_placement(
             pipeline,
             connectors.source_can,
             can,
             {planned.name: planned.data_blocks for planned in streams},
             has_ledger=connectors.destination.has_ledger,
-        ),
+        )
+    return Plan(
+        streams=planned_streams,
+        groups=groups,
+        before=pipeline.before,
+        warnings=_warnings(pipeline, selected, order, streams, code, connectors),
+        elsewhere=elsewhere,
         files={key: config[key] for key in _OF_FILES if config.get(key)} if connector in _FILES else {},
     )
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.stream import ConflictMethod, Stream, WriteDisposition, WrittenRange
+from syncblocks.connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition, WrittenRange
 
 from ..config import Pipeline
 from ..config.before import Statement
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
-from ..errors import ConfigError, nearest_match
+from ..errors import ConfigError, Mistake, nearest_match
 from ..flow.added import AddedColumns
 
 #: Makes the error of one setting, see `failer`.
 Failer = Callable[..., ConfigError]
+
+
+class OfSource(ConfigError):
+    """The source shows why a stream cannot be synced: its block fails, and not the destination's."""
 
 
 class SelectedStream(Struct, frozen=True, kw_only=True):
@@ -89,11 +94,29 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
 def failer(
     pipeline: Pipeline, location: tuple[str | int, ...], stream: str, kind: type[ConfigError] = ConfigError
 ) -> Failer:
-    """Return what makes an error of a setting: its key, the message, what is allowed, and what was given."""
+    """Return what makes an error of a setting: its key, the message, what is allowed, and what was given.
 
-    def fail(key: str, message: str, allowed: Sequence[str] = (), got: str | None = None) -> ConfigError:
+    An error that is `alone` is a `Mistake`: the file shows it without the source.
+    """
+
+    def fail(
+        key: str, message: str, allowed: Sequence[str] = (), got: str | None = None, *, alone: bool = False
+    ) -> ConfigError:
         nearest = nearest_match(got, allowed) if got else None
         text = f"stream {stream!r}: {message}"
-        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=kind)
+        made = Mistake if alone else kind
+        return pipeline.error((*location, key), text, allowed=tuple(allowed), nearest=nearest, kind=made)
 
     return fail
+
+
+def is_disposition_said(settings: Mapping[str, Any], method: ReplicationMethod) -> bool:
+    """Tell whether the file decides how a stream is written: else a key that is gone at the source changes that.
+
+    Args:
+        settings: of its entries in the file, merged.
+        method: where they say none.
+    """
+    named = ("write_disposition", "key_properties", "unique_constraints")
+    method = settings.get("replication_method") or method
+    return method != ReplicationMethod.INCREMENTAL or any(settings.get(name) is not None for name in named)

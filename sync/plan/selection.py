@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ from ..config.conditions import is_met
 from ..config.load import MAX_MISTAKES
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
-from ..errors import ConfigError, nearest_match
+from ..errors import ConfigError, Mistake, mistakes, nearest_match
 from .part import Part, catalog_of, is_reserved
 from .selected_stream import SelectedStream, failer
 from .stream_settings import bare_name, configure, destination_table, said_columns
@@ -163,8 +164,9 @@ def _left_out(
             continue
         place = next(each for each in reversed(entries[name]) if pipeline.streams[each].when is not None)
         table = destination_table(pipeline, by_name[name], settings[name])
-        if not is_met(pipeline, ("streams", place, "when"), when, name, table):
-            found[name] = when
+        with mistakes():
+            if not is_met(pipeline, ("streams", place, "when"), when, name, table):
+                found[name] = when
     return found
 
 
@@ -179,13 +181,64 @@ def left_out_by_when(name: str, when: str, what: str = "left out of this run") -
     return f"stream {name!r} is {what}: its `when` is false: {when}"
 
 
-def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[str] = ()) -> tuple[SelectedStream, ...]:
+class Refusals:
+    """Streams that the source refuses: raised at once, or kept to let each fail in its turn."""
+
+    def __init__(self, *, in_turn: bool) -> None:
+        self._in_turn = in_turn
+        #: Stream -> why.
+        self.found: dict[str, str] = {}
+
+    def refuse(self, names: Collection[str], error: ConfigError) -> None:
+        """Refuse some streams.
+
+        Raises:
+            ConfigError: they do not fail in their turn, or the file alone is why.
+        """
+        if not self._in_turn or isinstance(error, Mistake):
+            raise error
+        for name in names:
+            own = copy(error)
+            own.message = own.message.removeprefix(f"stream {name!r}: ")
+            self.found.setdefault(name, str(own))
+
+    def refused(self, stream: Stream) -> Stream:
+        """Return a stream as one that cannot be read, if it is refused."""
+        why = self.found.get(stream.name, "")
+        return replace(stream, unreadable=why) if why else stream
+
+
+def gone_streams(pipeline: Pipeline, names: Collection[str], among: Collection[str] | None = None) -> list[Stream]:
+    """Return the streams that the file names and the source does not have, as streams that cannot be read.
+
+    Args:
+        pipeline: the pipeline file.
+        names: of the source's streams.
+        among: only these are asked for; None: all.
+    """
+    by_name = {name: Stream(name=name, schema=pa.schema([])) for name in names}
+    gone = Refusals(in_turn=True)
+    for number, entry in enumerate(pipeline.streams):
+        name = exact_name(entry.stream)
+        is_asked = name is not None and name not in by_name and (among is None or name in among)
+        if name is not None and is_asked and entry.selected is not False:
+            try:
+                _matches(pipeline, number, entry, by_name)
+            except NoStream as error:
+                gone.refuse([name], error)
+    return [gone.refused(Stream(name=name, schema=pa.schema([]))) for name in gone.found]
+
+
+def select_streams(
+    pipeline: Pipeline, selection: Selection, known: Collection[str] = (), refusals: Refusals | None = None
+) -> tuple[SelectedStream, ...]:
     """Return the wanted streams of a selection with their settings, in run order.
 
     Args:
         pipeline: the pipeline file.
         selection: with the wanted streams opened.
         known: streams that were written before, see `skipped_streams`.
+        refusals: takes the streams of which the following is so; default: it is raised.
 
     Raises:
         ConfigError: a column matches nothing, keys or bookmark_properties are no columns, INCREMENTAL without
@@ -194,6 +247,7 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
     """
     by_name, part = {stream.name: stream for stream in selection.catalog}, selection.part
     entries, settings = merged_settings(pipeline, by_name, part)
+    refusals = refusals or Refusals(in_turn=False)
     skipped = skipped_streams(pipeline, selection, known)
     catalog = catalog_of(pipeline) if part is None else part.catalog
     wanted = [name for name in selection.wanted if name not in skipped]
@@ -202,34 +256,46 @@ def select_streams(pipeline: Pipeline, selection: Selection, known: Collection[s
             if not pipeline.allow_blocks_to_fail:
                 raise FatalConnectorError(by_name[name].unreadable, connector=pipeline.source.connector, stream=name)
         elif not by_name[name].schema.names:
-            fail = failer(pipeline, ("streams", entries[name][-1]), name, NoStream)
-            raise fail("stream", without_columns(by_name[name]))
+            error = failer(pipeline, ("streams", entries[name][-1]), name, NoStream)(
+                "stream", without_columns(by_name[name])
+            )
+            if not wanted:
+                raise error
+            refusals.refuse([name], error)
     if part is None:  # another stream of the entry may have the column
-        _check_columns(pipeline, entries, by_name, _column_patterns)
-    chosen, errors = [], []
+        _check_columns(pipeline, entries, by_name, _column_patterns, refusals)
+    chosen, errors = list[SelectedStream](), list[ConfigError]()
+
+    def chosen_stream(name: str) -> SelectedStream:
+        stream, location = refusals.refused(by_name[name]), ("streams", entries[name][-1])
+        return configure(pipeline, stream, settings[name], location, catalog)
+
     for name in wanted:
         try:
-            location = ("streams", entries[name][-1])
-            chosen.append(configure(pipeline, by_name[name], settings[name], location, catalog))
+            chosen.append(chosen_stream(name))
         except ConfigError as error:
-            errors.append(error)
+            try:
+                refusals.refuse([name], error)
+                chosen.append(chosen_stream(name))
+            except ConfigError as certain:
+                errors.append(certain)
     if errors:
         raise _together(errors)
     if part is None:
-        _check_columns(pipeline, entries, by_name, _column_names)
+        _check_columns(pipeline, entries, by_name, _column_names, refusals)
     _check_table_names(pipeline, chosen, settings)
     return tuple(chosen)
 
 
 def _together(errors: Sequence[ConfigError]) -> ConfigError:
     """Return one error for the mistakes of several streams, at the place of the first."""
-    first = errors[0]
+    first = next((error for error in errors if not isinstance(error, Mistake)), errors[0])
     if len(errors) == 1:
         return first
     has_places = len({error.line for error in errors}) > 1
     listed = "".join(f"\n  {_in_a_list(error, has_places)}" for error in errors)
     message = f"{len(errors)} streams cannot be synced like this:{listed}"
-    return ConfigError(message, path=first.path, line=first.line, key=first.key)
+    return type(first)(message, path=first.path, line=first.line, key=first.key)
 
 
 def _in_a_list(error: ConfigError, has_place: bool) -> str:
@@ -257,11 +323,11 @@ def _tagged(names: Sequence[str], found: Mapping[str, Sequence[str]], tags: Sequ
         if tag not in known:
             message = f"{tag!r} is the tag of no selected stream"
             message += "" if known else "; give streams `tags: [...]` in the pipeline file"
-            raise ConfigError(message, key="--tag", allowed=tuple(known), nearest=nearest_match(tag, known))
+            raise Mistake(message, key="--tag", allowed=tuple(known), nearest=nearest_match(tag, known))
     tagged = [name for name in names if set(tags) & set(found[name])]
     if not tagged:
         shown = ", ".join([*names[:10], *(["..."] if len(names) > 10 else [])])
-        raise ConfigError(f"none of the chosen streams has the tag {' or '.join(tags)}: {shown}", key="--tag")
+        raise Mistake(f"none of the chosen streams has the tag {' or '.join(tags)}: {shown}", key="--tag")
     return tagged
 
 
@@ -279,7 +345,7 @@ def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
 
 
 def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
-    return ConfigError(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
+    return Mistake(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
 
 
 def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str]) -> tuple[str, ...]:
@@ -395,23 +461,26 @@ def _check_columns(
     entries: Mapping[str, list[int]],
     by_name: Mapping[str, Stream],
     named: Callable[[StreamEntry], _Named],
+    refusals: Refusals,
 ) -> None:
-    """Raise if an entry names a column that none of its streams has."""
+    """Refuse the streams of an entry that names a column which none of them has."""
     for number, entry in enumerate(pipeline.streams):
         if next(named(entry), None) is None:
             continue
         streams = [by_name[name] for name, numbers in entries.items() if number in numbers]
+        names = [stream.name for stream in streams]
         if any(stream.is_emptied or not stream.schema.names for stream in streams):
             continue  # a stream that was not opened, or is empty now, may have the column
         known = sorted({name for stream in streams for field in stream.schema for name in _known(field, named)})
         for location, pattern in named(entry):
             if pattern not in known and not any(glob_matches(pattern, column) for column in known):
-                raise pipeline.error(
+                error = pipeline.error(
                     ("streams", number, *location),
                     f"{pattern!r} matches no column of {entry.stream!r}",
                     allowed=tuple(known),
                     nearest=nearest_match(pattern, known),
                 )
+                refusals.refuse(names, error)
 
 
 def _known(field: pa.Field, named: Callable[[StreamEntry], _Named]) -> list[str]:

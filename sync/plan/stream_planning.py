@@ -23,6 +23,7 @@ from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, data_blocks
+from ..errors import ConfigError
 from .checks import (
     Unplannable,
     check_added,
@@ -57,7 +58,7 @@ from .masks import refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
 from .reading import Reading, plan_reading, plan_resumption
-from .selected_stream import SelectedStream
+from .selected_stream import OfSource, SelectedStream
 from .shapes import Change, Shape, differences, shape_of
 from .start import Start, emptied_warnings, ledger_row, not_ours, starting_point
 from .stream_transformers import transformers_of
@@ -154,7 +155,7 @@ def plan_stream(planning: StreamPlanning, stream: SelectedStream) -> PlannedStre
     return _planned(planning, mapped, row, start, before)
 
 
-def refused_stream(planning: StreamPlanning, stream: SelectedStream, refusal: str) -> PlannedStream:
+def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: ConfigError) -> PlannedStream:
     """Plan a stream that will fail in its turn: source or destination cannot serve it."""
     planning = replace(planning, full_refresh=False)
     return PlannedStream(
@@ -175,8 +176,8 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, refusal: st
         shape=shape_of(stream.stream),
         source_changes=(),
         former_key=None,
-        refusal=refusal,
-        is_refused_by_destination=not stream.stream.unreadable,
+        refusal=why.message,
+        is_refused_by_destination=not (stream.stream.unreadable or isinstance(why, OfSource)),
         needs_decision=False,
         data_blocks=_data_blocks(planning, stream),
         ignored=None,
@@ -189,6 +190,8 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, refusal: st
 def _ledger_row(planning: StreamPlanning, stream: SelectedStream) -> LedgerRow | None:
     """Return what the destination's ledger says of the stream; refuse what neither side can serve."""
     pipeline, can = planning.pipeline, planning.connectors.destination_can
+    if stream.stream.unreadable:
+        raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
     refusal = "" if can.refuses_keys is None else can.refuses_keys.refusal(planning.key)
     if refusal:
         raise stream_error(pipeline, stream, refusal, kind=Unplannable)
@@ -202,8 +205,6 @@ def _ledger_row(planning: StreamPlanning, stream: SelectedStream) -> LedgerRow |
         full_refresh=planning.full_refresh,
         drop_history=planning.drop_history,
     )
-    if stream.stream.unreadable:
-        raise stream_error(pipeline, stream, stream.stream.unreadable, kind=Unplannable)
     return row
 
 
@@ -308,7 +309,7 @@ def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
     try:
         return replace(stream.stream, where=refitted(read).where)
     except ValueError as error:
-        raise stream_error(pipeline, stream, str(error)) from error
+        raise stream_error(pipeline, stream, str(error), kind=OfSource) from error
 
 
 def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, read: Stream) -> None:
@@ -327,7 +328,7 @@ def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, read: Stream)
                 f"where: column {field.name!r} is masked, and where its type is only guessed, the text that is "
                 "written: say its type in `config.types` of the source"
             )
-            raise stream_error(pipeline, stream, text)
+            raise stream_error(pipeline, stream, text, kind=OfSource)
 
 
 def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
@@ -360,7 +361,7 @@ def _behind_transformers(
         declared = declared_stream(stream.stream, renaming)
         declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
     except TransformError as error:
-        raise stream_error(pipeline, stream, str(error)) from error
+        raise stream_error(pipeline, stream, str(error), kind=OfSource) from error
     return declared, not any(code.transformers[block.block] for block in blocks)
 
 

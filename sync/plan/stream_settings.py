@@ -35,6 +35,7 @@ from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
 from ..config.values import Moment
+from ..errors import mistakes
 from ..flow.added import AddedColumn, AddedColumns
 from .bookmark_settings import (
     bookmark_start_of,
@@ -52,7 +53,7 @@ from .latest import latest_of
 from .lengths import length_of
 from .masks import is_masked, masks_of
 from .said_types import with_types
-from .selected_stream import Failer, SelectedStream, failer
+from .selected_stream import Failer, SelectedStream, failer, is_disposition_said
 from .written_range import range_conditions, written_range_of
 
 if TYPE_CHECKING:
@@ -234,12 +235,14 @@ def _check_disposition(
             "write_disposition",
             "INCREMENTAL reads only what is new, `replace` would drop the rest: use merge or append, or FULL_TABLE",
             ["append", "merge", "history"],
+            alone=True,
         )
     if unique and disposition != "merge":
         raise fail(
             "unique_constraints",
             "`unique_constraints` say by which columns records are merged, and the stream has "
             f"`write_disposition: {disposition}`: take one of them out",
+            alone=is_disposition_said(settings, method),
         )
     if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
         raise fail(
@@ -247,6 +250,7 @@ def _check_disposition(
             "`UPDATE_ONLY` says which records a merge leaves out, and the stream has "
             f"`write_disposition: {disposition}`",
             ["UPDATE", "IGNORE"],
+            alone=is_disposition_said(settings, method),
         )
 
 
@@ -280,11 +284,13 @@ def _query_said(
                 "query",
                 f"{of_time} is another date in each run, and INCREMENTAL reads on from its bookmark: say `:bookmark` "
                 "where the query needs it, or leave the condition out",
+                alone=True,
             )
         if _deletes(settings) is not None:
             raise fail(
                 "deletes",
                 f"`deletes` and {of_time} in the query exclude each other: all records of other dates would go",
+                alone=True,
             )
     return tuple(each.said for each in found)
 
@@ -358,7 +364,9 @@ def _said(settings: Mapping[str, Any], fail: Failer) -> dict[str, pa.DataType]:
             found[column] = pa.string() if length_of(name) else parse_type(name)
         except ConnectorConfigError:
             allowed = [*TYPES, DECIMAL, "string(n)"]
-            raise fail("types", f"column {column!r}: no type {name!r}", allowed, near_type(name) or name) from None
+            raise fail(
+                "types", f"column {column!r}: no type {name!r}", allowed, near_type(name) or name, alone=True
+            ) from None
     return found
 
 
@@ -374,10 +382,16 @@ def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: 
     if limit is None:
         return None
     if method is not ReplicationMethod.FULL_TABLE:
-        raise fail("limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`")
+        raise fail(
+            "limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`", alone=True
+        )
     if disposition in ("history", "replace_range") or _deletes(settings) is not None:
         said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
-        raise fail("limit", f"`limit` and `{said}` exclude each other: records that are not read would count as gone")
+        raise fail(
+            "limit",
+            f"`limit` and `{said}` exclude each other: records that are not read would count as gone",
+            alone=True,
+        )
     return limit
 
 
@@ -390,6 +404,7 @@ def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, d
             "replace_existing",
             f"is for FULL_TABLE and `write_disposition: replace`, and the stream has {method} and {disposition}: "
             "leave it out",
+            alone=True,
         )
     return False
 
@@ -399,7 +414,11 @@ def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[
     decode: Mapping[str, str] = settings.get("decode") or {}
     for setting in ("types", "key_properties", "bookmark_properties"):
         if both := next((name for name in settings.get(setting) or () if name in decode), ""):
-            raise fail("decode", f"column {both!r} is named by `{setting}` too, which needs its texts: leave out one")
+            raise fail(
+                "decode",
+                f"column {both!r} is named by `{setting}` too, which needs its texts: leave out one",
+                alone=True,
+            )
     if not decode:
         return stream, {}
     fields = [
@@ -517,12 +536,12 @@ def _added(pipeline: Pipeline, settings: Mapping[str, Any], fail: Failer) -> Add
             scalar = pa.scalar(None, field.type) if value is None else literal_of(value, field)
             found.append(AddedColumn(field=field, value=scalar, is_kept=is_kept))
         except ConnectorConfigError as error:
-            raise fail("add_columns", f"column {column!r}: {error}") from error
+            raise fail("add_columns", f"column {column!r}: {error}", alone=True) from error
         except ValueError as error:
-            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}") from error
+            raise fail("add_columns", f"the value of column {column!r} is no {kind}: {error}", alone=True) from error
     names = [column.casefold() for column, *_ in said]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise fail("add_columns", f"two columns are called {twice!r}")
+        raise fail("add_columns", f"two columns are called {twice!r}", alone=True)
     return AddedColumns(tuple(found))
 
 
@@ -549,7 +568,8 @@ def destination_table(pipeline: Pipeline, stream: Stream, settings: Mapping[str,
     """Return the table that a stream is written to."""
     template = settings.get("destination_table")
     if template is not None:
-        return render_destination_table(template, pipeline, stream.name)
+        with mistakes():
+            return render_destination_table(template, pipeline, stream.name)
     if pipeline.destination.table:
         return pipeline.destination.table
     name = name_by(pipeline.destination.naming, bare_name(stream))
@@ -567,11 +587,13 @@ def _check_one_file(
     if method is not ReplicationMethod.FULL_TABLE or disposition != "replace":
         key = "write_disposition" if method is ReplicationMethod.FULL_TABLE else "replication_method"
         said = f"`write_disposition: {disposition}`" if key == "write_disposition" else f"`{key}: {method}`"
-        raise fail(key, f"{block.file} is one file, which a FULL_TABLE stream replaces: leave out {said}, {way_out}")
+        text = f"{block.file} is one file, which a FULL_TABLE stream replaces: leave out {said}, {way_out}"
+        raise fail(key, text, alone=True)
     if settings.get("destination_table") not in (None, block.table):
         raise fail(
             "destination_table",
             f"{block.file} is one file, which is table {block.table!r}: leave out `destination_table`, {way_out}",
+            alone=True,
         )
 
 

@@ -10,9 +10,9 @@ from syncblocks.connectors.stream import Condition
 
 from ..config import Pipeline
 from ..config.naming import name_by
-from ..errors import nearest_match
+from ..errors import ConfigError, Mistake, nearest_match
 from .columns import ColumnMapping
-from .selected_stream import SelectedStream
+from .selected_stream import OfSource, SelectedStream
 
 
 def value_checks(
@@ -46,8 +46,8 @@ def value_checks(
     from syncblocks.connectors.arrow.type_names import type_text
     from syncblocks.connectors.filters import condition_of  # a pipeline without checks spares the import
 
-    def fail(message: str) -> Exception:
-        return pipeline.error((*stream.location, setting), f"stream {stream.name!r}: {message}")
+    def fail(message: str, kind: type[ConfigError] = OfSource) -> Exception:
+        return pipeline.error((*stream.location, setting), f"stream {stream.name!r}: {message}", kind=kind)
 
     masks = stream.stream.masks
     masked = {names.get(name, name) for name in (() if masks is None else masks.fields)}
@@ -56,9 +56,9 @@ def value_checks(
     for column, operator, values in said:
         name = name_by(stream.naming, column)
         if name in masked:
-            raise fail(f"{column!r} is masked, and a check needs its values as they are")
+            raise fail(f"{column!r} is masked, and a check needs its values as they are", Mistake)
         if name in stream.added.names:
-            raise fail(f"{column!r} is one of `add_columns`, which has one value in all records")
+            raise fail(f"{column!r} is one of `add_columns`, which has one value in all records", Mistake)
         if not is_decided:
             found.append(Condition(field=pa.field(name, pa.null()), operator=operator, given=tuple(values)))
             continue

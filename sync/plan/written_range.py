@@ -52,13 +52,19 @@ def written_range_of(
         return None
     if not is_range:
         why = "`range_column` is for `write_disposition: replace_range` only: leave one out, or say the other"
-        raise fail("range_column", why)
+        raise fail("range_column", why, alone=True)
     if column is None:
-        raise fail("range_column", "`write_disposition: replace_range` needs range_column: the column of a range", kept)
+        raise fail(
+            "range_column",
+            "`write_disposition: replace_range` needs range_column: the column of a range",
+            kept,
+            alone=True,
+        )
     if settings.get("unique_conflict_method") == "IGNORE":
         raise fail(
             "unique_conflict_method",
             "IGNORE keeps records that are there, and `write_disposition: replace_range` deletes them: leave one out",
+            alone=True,
         )
     if column not in kept:
         what = f"{column!r} is no column of the stream, or is excluded"

@@ -58,7 +58,12 @@ def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -
                 *(BlockPlan(block, "transformer") for block in planned.transformers),
                 BlockPlan(pipeline.destination.block, "data_exporter"),
             ),
-            config={"wire": planned.wire, "tries": tries(planned), "shape": planned.shape},
+            config={
+                "wire": planned.wire,
+                "tries": tries(planned),
+                "shape": planned.shape,
+                **({"refusal": [planned.refusal, planned.is_refused_by_destination]} if planned.refusal else {}),
+            },
         )
         for planned in plan.streams
     )

@@ -12,19 +12,19 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
-from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, RetriableError
+from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import warm_blocks
-from ..errors import AlreadyRunning, ConfigError, NothingToRetry, SyncError
+from ..errors import AlreadyRunning, ConfigError, Mistake, NothingToRetry, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.joined import joined
 from ..plan.plan import Plan, PlannedStream
-from ..plan.selection import NoStream, left_out_by_when, matching_names
+from ..plan.selection import left_out_by_when, matching_names
 from ..session.session import open_session, role_of
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
@@ -354,10 +354,9 @@ class Runner:
 
             return repairing(plan, self.order.repairs)
         except ConfigError as error:
-            # After an earlier run it is not a mistake in the file: a stream, a file or a password has changed.
+            # After an earlier run it has come with a change of source or destination, unless the file alone shows it.
             has_run = self._store is not None and self._store.latest_run(self.pipeline.pipeline) is not None
-            has_changed = isinstance(error, NoStream) or isinstance(error.__cause__, ConnectorConfigError)
-            if not has_run or not has_changed:
+            if not has_run or isinstance(error, Mistake):
                 raise
             return self._error_info(error)
         except ConnectorError as error:

@@ -34,9 +34,11 @@ from ..plan.plan import Connectors, Plan
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
+    Refusals,
     Selection,
     emptied_tables,
     former_tables,
+    gone_streams,
     select_names,
     select_streams,
     skipped_streams,
@@ -157,7 +159,9 @@ class Session(Struct, kw_only=True):
                 self._catalog = self.discover()
             wanted = set(rest)
             tables = [stream for stream in self._catalog if stream.name in wanted]
-        return select_names(self.pipeline, [*tables, *queries], only=names, part=part)
+        found = [*tables, *queries]
+        gone = gone_streams(self.pipeline, [stream.name for stream in found], names)
+        return select_names(self.pipeline, [*found, *gone], only=names, part=part)
 
     def _query_stream(self, place: int) -> Stream:
         entry, can = self.pipeline.streams[place], self.source_can.reads_queries
@@ -179,6 +183,7 @@ class Session(Struct, kw_only=True):
         tags: Sequence[str] = (),
         is_anew: bool = False,
         is_of_run: bool = True,
+        in_turn: bool = False,
     ) -> Selection:
         """Ask the source for its streams and select; open only wanted streams, if the source can list the others.
 
@@ -188,25 +193,30 @@ class Session(Struct, kw_only=True):
             tags: of `--tag`.
             is_anew: streams are read from scratch, whatever was read before.
             is_of_run: False: streams are part of it whatever their `when` says.
+            in_turn: streams that the file names and the source does not have fail in their turn.
 
         Raises:
             ConfigError: the source's settings are wrong, or a pattern matches nothing.
         """
         lists = self.source_can.lists_streams
         if lists is None or any(entry.query for entry in self.pipeline.streams):
-            return select_names(self.pipeline, self.discover(), globs, only, tags, is_of_run=is_of_run)
+            found = self.discover()
+            gone = gone_streams(self.pipeline, [stream.name for stream in found]) if in_turn else []
+            return select_names(self.pipeline, [*found, *gone], globs, only, tags, is_of_run=is_of_run)
         try:
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
                 names = self._waited(lists.list_streams)
-            closed = [Stream(name=name, schema=pa.schema([])) for name in names]
+            gone = {stream.name: stream for stream in (gone_streams(self.pipeline, names) if in_turn else ())}
+            closed = [*(Stream(name=name, schema=pa.schema([])) for name in names), *gone.values()]
             selection = select_names(self.pipeline, closed, globs, only, tags, is_of_run=is_of_run)
             read = self._files_read(selection)
-            opened = self._waited(lambda: self._open(lists, selection.wanted, {} if is_anew else read))
-            found = {stream.name: stream for stream in opened}
+            wanted = [name for name in selection.wanted if name not in gone]
+            opened = self._waited(lambda: self._open(lists, wanted, {} if is_anew else read))
+            offered = {stream.name: stream for stream in opened}
         except ConnectorConfigError as error:
             raise config_error_from_connector(self.pipeline, "source", error) from error
-        catalog = tuple(found.get(stream.name, stream) for stream in closed)
+        catalog = tuple(offered.get(stream.name, stream) for stream in closed)
         emptied = self._emptied(replace(selection, catalog=catalog))
         catalog = tuple(emptied.get(stream.name, stream) for stream in catalog)
         return without_absent(self.pipeline, replace(selection, catalog=catalog), read)
@@ -409,14 +419,17 @@ def make_plan(
     """
     pipeline = session.pipeline
     session.use_store(store)
+    # Of a pipeline that has had a run, what source or destination refuse is a change there.
+    in_turn = pipeline.allow_blocks_to_fail and store is not None and store.latest_run(pipeline.pipeline) is not None
+    refusals = Refusals(in_turn=in_turn)
     try:
         if part is None:
-            selection = session.select(streams, only, tags=tags, is_anew=full_refresh)
+            selection = session.select(streams, only, tags=tags, is_anew=full_refresh, in_turn=in_turn)
         else:
             selection = session.select_part(part, only or ())
         known = _known_states(store, pipeline.pipeline, None if part is None else selection.selected)
         written = {name for name, _ in known}
-        selected = select_streams(pipeline, selection, written)
+        selected = select_streams(pipeline, selection, written, refusals)
         skipped = skipped_streams(pipeline, selection, written)
         reasons = {stream.name: without_columns(stream) for stream in selection.catalog if stream.name in skipped}
         names = [name for name in selection.selected if name not in skipped]
@@ -425,7 +438,8 @@ def make_plan(
             check_stream_filters(pipeline, names)
             check_stream_names(pipeline, names)
         if selection.is_whole:
-            check_renames(pipeline, selected, session.code)
+            check_renames(pipeline, selected, session.code, refusals.refuse)
+        selected = tuple(replace(each, stream=refusals.refused(each.stream)) for each in selected)
         selected, unnamed = _nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
         existing: tuple[str, ...] = ()
@@ -442,6 +456,7 @@ def make_plan(
             drop_history=drop_history,
             now=session.clock.now(),
             may_be_late=may_be_late or not (is_of_run and pipeline.is_dated),
+            in_turn=in_turn,
             part=part,
         )
     except ConnectorConfigError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...errors import mistakes
 from ...plan.part import Part
 from ...plan.plan import Plan
 from ...session.session import Session, make_plan
@@ -59,18 +60,19 @@ def plan_with_options(
         only=only,
         part=part,
     )
-    if options.bookmarks:
-        from .bookmarks import starting_at  # with the commands about states; few runs need it
+    with mistakes():
+        if options.bookmarks:
+            from .bookmarks import starting_at  # with the commands about states; few runs need it
 
-        plan = starting_at(plan, options.bookmarks)
-    if options.deletes or options.allow_deletes:
-        from .deletes import deleting
+            plan = starting_at(plan, options.bookmarks)
+        if options.deletes or options.allow_deletes:
+            from .deletes import deleting
 
-        plan = deleting(plan, at_once=options.deletes, allowed=options.allow_deletes)
-    if options.fills:
-        from .filling import filling
+            plan = deleting(plan, at_once=options.deletes, allowed=options.allow_deletes)
+        if options.fills:
+            from .filling import filling
 
-        plan = filling(plan, options.fills, session.destination_can)
+            plan = filling(plan, options.fills, session.destination_can)
     return plan
 
 

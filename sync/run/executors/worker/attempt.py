@@ -54,9 +54,13 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
         return plan_with_options(self.session, self.store, self.options, only=names, part=self.part)
 
     def same(self, streams: Sequence[PlannedStream]) -> list[PlannedStream]:
-        """Return the streams that have the columns and keys with which the run was planned, and go the same way."""
+        """Return the streams that have the columns and keys with which the run was planned, and go the same way.
+
+        What was refused then is refused now: a part of the plan does not show all that the whole has shown.
+        """
+        streams = [_as_refused(each, self.then[each.name]) for each in streams]
         now = {planned.stream: planned for planned in recorded_streams(self.session.pipeline, streams)}
-        return [each for each in streams if _is_same(self.then[each.name], now[each.name])]
+        return [each for each in streams if each.refusal or _is_same(self.then[each.name], now[each.name])]
 
     def close(self) -> None:
         """Close every connection."""
@@ -119,6 +123,13 @@ def with_share(pipeline: Pipeline, recorded: AttemptPlan) -> Pipeline:
     if pipeline.memory is not None or on_host < 2:
         return pipeline
     return pipeline.model_copy(update={"memory": max(64_000_000, budget_bytes(None) // on_host)})
+
+
+def _as_refused(planned: PlannedStream, then: StreamPlan) -> PlannedStream:
+    if "refusal" not in then.config:
+        return planned
+    why, is_by_destination = then.config["refusal"]
+    return replace(planned, refusal=why, is_refused_by_destination=is_by_destination)
 
 
 def _is_same(then: StreamPlan, now: StreamPlan) -> bool:
