@@ -168,6 +168,8 @@ class PipelineKwargs(TypedDict):
     totals: dict[str, int]
     #: One dict a failed stream: stream, block, type, message.
     failed_streams: list[dict[str, Any]]
+    #: Names of streams that were synced before and that the source does not offer now.
+    missing_streams: list[str]
 
 
 _INTEGRATION = frozenset(IntegrationKwargs.__annotations__)
@@ -235,7 +237,8 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         event: JSON values. Needed: `block_uuid`, `parent_block_uuid`, `execution_date` (ISO text or datetime),
             `pipeline_run` (a mapping with at least `id`), `pipeline_uuid`, `idempotency_key`, `attempts`.
             Needed of a block's or stream's event: `stream`, `destination_table`, `index`, `is_last_block_run`,
-            `block_run`; of an event of `pipeline`: `block_runs`, `never_started` (`totals`, `failed_streams` if known).
+            `block_run`; of an event of `pipeline`: `block_runs`, `never_started` (`totals`, `failed_streams`,
+            `missing_streams` if known).
             Optional: `interval` (start, end), `trigger` ("0") or `execution_partition`, `event` ({}), `variables` ({}),
             `error` (a mapping with type, message, traceback, stream, block).
 
@@ -278,6 +281,7 @@ def build_kwargs(event: Mapping[str, Any]) -> dict[str, Any]:
         recorded["never_started"] = list(event["never_started"])
         recorded["totals"] = dict(event.get("totals") or {})
         recorded["failed_streams"] = list(event.get("failed_streams") or ())
+        recorded["missing_streams"] = list(event.get("missing_streams") or ())
     else:
         recorded |= {name: event[name] for name in IntegrationKwargs.__annotations__}
         recorded["block_run"] = _plain_mapping(event["block_run"])

@@ -65,6 +65,7 @@ def make_event(
             "block_run": block_run,
             "block_runs": [block_run],
             "never_started": [],
+            "missing_streams": [],
             "totals": _totals(ended, block_run),
             "failed_streams": [_failed(error)] if ended == "failure" else [],
             "error": error if status in STATUSES_WITH_ERROR else None,

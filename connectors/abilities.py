@@ -36,7 +36,9 @@ from .protocols import (
     KnowsLimits,
     KnowsPlace,
     KnowsPrivileges,
+    ListsLedger,
     ListsStreams,
+    ListsUnreadable,
     LoadsRanges,
     LoadsSharedRanges,
     LooksAtTimes,
@@ -73,6 +75,7 @@ class Abilities(Struct, frozen=True, kw_only=True):
     bounds_records: BoundsRecords | None = None
     lists_streams: ListsStreams | None = None
     finds_streams: FindsStreams | None = None
+    lists_unreadable: ListsUnreadable | None = None
     has_former_names: HasFormerNames | None = None
     tracks_files: TracksFiles | None = None
     finds_types: FindsTypes | None = None
@@ -91,6 +94,7 @@ class Abilities(Struct, frozen=True, kw_only=True):
     forgets_runs: ForgetsRuns | None = None
     keeps_rejected: KeepsRejected | None = None
     keeps_files: KeepsFiles | None = None
+    lists_ledger: ListsLedger | None = None
     refuses_keys: RefusesKeys | None = None
     removes_records: RemovesRecords | None = None
     replaces_ranges: ReplacesRanges | None = None

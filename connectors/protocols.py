@@ -245,6 +245,15 @@ class FindsStreams(Protocol):
 
 
 @runtime_checkable
+class ListsUnreadable(Protocol):
+    """Knows the tables that its user may not read, which `discover` leaves out. Without: nobody is told of them."""
+
+    def unreadable_tables(self) -> Sequence[str]:
+        """Return their names, as streams would have them, in order."""
+        ...
+
+
+@runtime_checkable
 class HasFormerNames(Protocol):
     """Calls some streams by other names than earlier versions did. Needs `ListsStreams`."""
 
@@ -506,6 +515,15 @@ class KeepsRejected(Protocol):
 
     def keeps_rejected(self) -> str:
         """Describe the rejected records that it cannot keep, for a warning in the plan; empty: it keeps all."""
+        ...
+
+
+@runtime_checkable
+class ListsLedger(Protocol):
+    """Lists the ledger rows of a pipeline. Without: a stream that the run store has forgotten is not missed."""
+
+    def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
+        """Return the rows of a pipeline, of whatever table, in the ledgers that stand beside these tables."""
         ...
 
 

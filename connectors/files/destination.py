@@ -96,6 +96,13 @@ class FileDestination:
         storage = self._storage()
         return {name: self._table(storage, name).state() for name in tables}
 
+    def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
+        """See `ListsLedger`: the ledgers of all tables stand in one folder."""
+        storage = self._storage()
+        with translated(storage.label()):
+            manifests = [read_manifest(storage, name) for name in manifest_files(storage, "", self._format.suffix)]
+        return [row for each in manifests if each for row in each.rows if row.key.pipeline == pipeline]
+
     def keeps_rejected(self) -> str:
         """Keep them all."""
         return ""

@@ -69,6 +69,11 @@ class MemoryDestination:
         with self._database.lock:
             return {name: self._state(name) for name in tables}
 
+    def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
+        """See `ListsLedger`: there is one ledger."""
+        with self._database.lock:
+            return [row for key, row in self._database.ledger.items() if key.pipeline == pipeline]
+
     def keeps_rejected(self) -> str:
         """Keep them all."""
         return ""

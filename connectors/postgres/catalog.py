@@ -168,16 +168,24 @@ _STAGING = f"""select n.nspname::text, c.relname::text from pg_catalog.pg_class 
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't' and pg_catalog.starts_with(c.relname::text, '{STAGING_PREFIX}')"""
 
+#: The tables and views that a source may offer, of one schema or all.
+_OFFERED = f"""c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
+  and n.nspname <> 'information_schema' and not pg_catalog.starts_with(n.nspname::text, 'pg_')
+  and not pg_catalog.starts_with(c.relname::text, '{OWN_PREFIX}')
+  and ($1::text = '' or n.nspname = $1)"""
+
+_MAY_READ = """(pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+  and pg_catalog.has_any_column_privilege(c.oid, 'SELECT'))"""
+
 _STREAMS = f"""select n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::bigint, c.relpages, c.oid::bigint,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'hidden_from', {_HIDDEN_FROM})::text
 from {{tables}}
-where c.relkind in ('r', 'p', 'v', 'm', 'f') and not c.relispartition and c.relpersistence <> 't'
-  and n.nspname <> 'information_schema' and not pg_catalog.starts_with(n.nspname::text, 'pg_')
-  and not pg_catalog.starts_with(c.relname::text, '{OWN_PREFIX}')
-  and ($1::text = '' or n.nspname = $1)
-  and pg_catalog.has_schema_privilege(n.oid, 'USAGE') and pg_catalog.has_any_column_privilege(c.oid, 'SELECT')"""
+where {_OFFERED} and {_MAY_READ}"""
 
 _ALL = "pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+
+_UNREADABLE = f"""select n.nspname::text, c.relname::text from {_ALL}
+where {_OFFERED} and c.relkind in ('r', 'p', 'f') and not {_MAY_READ} order by 1, 2"""
 
 #: The tables of some names, each found by an index of the catalog.
 _NAMED = """pg_catalog.json_to_recordset(cast($2 as json)) as w(s text, t text)
@@ -276,6 +284,11 @@ def streams(
             key="text_columns",
         )
     return found
+
+
+def unreadable(session: Session, schema: str) -> list[str]:
+    """Return the tables that the role may not read, of one schema or, if that is empty, of all."""
+    return [str(TableName(*names)) for names in session.query(_UNREADABLE, (schema,))]
 
 
 def _hidden_by(role: str | None) -> str:

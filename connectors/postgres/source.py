@@ -102,6 +102,12 @@ class PostgresSource(OnServer, QuerySource):
             lease.begin()
             return self._found(lease.session, names)
 
+    def unreadable_tables(self) -> Sequence[str]:
+        """Ask the catalog."""
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return catalog.unreadable(lease.session, self._schema)
+
     def _found(self, session: Session, names: Collection[str] | None) -> list[Stream]:
         # The name of a type depends on the search path: the destination sets the same one.
         session.execute("set local search_path to default")

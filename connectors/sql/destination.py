@@ -165,6 +165,20 @@ class SqlDestination(ABC):
             for table, name in names.items()
         }
 
+    def rows_of(self, pipeline: str, tables: Sequence[str]) -> Sequence[LedgerRow]:
+        """See `ListsLedger`."""
+        ledgers = {self._ledger.table(self.target(table)) for table in tables}
+        if not ledgers or not self.is_there():
+            return ()
+        with self._sessions.lease() as lease:
+            lease.begin()
+            return [
+                row
+                for ledger in sorted(ledgers, key=str)
+                if self.dialect.catalog.exists(lease.session, ledger)
+                for row in self._ledger.read(lease.session, ledger, pipeline=pipeline)
+            ]
+
     def examine(self, table: str, key: Sequence[str], bookmark: Sequence[str]) -> TableRecords:
         """See `ExaminesTables`."""
         name, writes = self.target(table), self.dialect.writes

@@ -71,7 +71,12 @@ class AbstractLedger(ABC):
 
     @abstractmethod
     def read(
-        self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey | None = None,
+        tables: Collection[str] = (),
+        pipeline: str | None = None,
     ) -> list[LedgerRow]:
         """Return one row, or all rows, of a ledger that exists.
 
@@ -80,6 +85,7 @@ class AbstractLedger(ABC):
             ledger: the table.
             key: of the one row.
             tables: values of `destination_table`, in any case; other rows may be left out.
+            pipeline: only its rows; None: those of all.
         """
 
     def check(self, session: Session, ledger: TableName, key: LedgerKey, token: str) -> None:
@@ -175,9 +181,14 @@ class Ledger(AbstractLedger):
         )
 
     def read(
-        self, session: Session, ledger: TableName, key: LedgerKey | None = None, tables: Collection[str] = ()
+        self,
+        session: Session,
+        ledger: TableName,
+        key: LedgerKey | None = None,
+        tables: Collection[str] = (),
+        pipeline: str | None = None,
     ) -> list[LedgerRow]:
-        """Return one row, all rows, or those of some tables."""
+        """Return one row, all rows, or those of some tables or of a pipeline."""
         values: list[Any] = [*_key(key)] if key else []
         where = f" where {self._where()}" if key else ""
         if tables:
@@ -186,6 +197,8 @@ class Ledger(AbstractLedger):
             exact = ", ".join(self._parameter(values, text) for text in sorted(tables))
             folded = ", ".join(self._parameter(values, text) for text in sorted({text.lower() for text in tables}))
             where = f" where ({column} in ({exact}) or lower({column}) in ({folded}))"
+        if pipeline is not None:
+            values, where = [pipeline], f" where {self._dialect.naming.quote('pipeline')} = $1"
         order = f" order by {self._dialect.naming.names(_KEY)}"
         sql = f"select {self._selected} from {self._dialect.naming.table(ledger)}{where}{order}"
         return [row_of(row) for row in session.query(sql, values)]

@@ -92,6 +92,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
         warnings.extend(hidden_warnings([each.selected for each in plan.streams]))
         warnings.extend(limit_warnings(session, plan))
+        warnings.extend([*map(str, plan.missing), *plan.unreadable])
 
     results = list[dict[str, Any]]()
     for name, place, check in (

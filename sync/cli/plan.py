@@ -83,6 +83,7 @@ def plan_command(
 def document(plan: Plan) -> dict[str, Any]:
     """Return the plan as JSON."""
     return {
+        "missing_streams": [each.stream for each in plan.missing],
         "streams": [
             {
                 "stream": planned.name,

@@ -228,6 +228,7 @@ def result_document(result: RunResult) -> dict[str, Any]:
             for stream in result.streams
         ],
         "never_started": list(result.never_started),
+        "missing_streams": list(result.missing_streams),
         "callbacks": dict(result.callbacks),
     }
 
@@ -274,6 +275,9 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
     console.echo(f"{result.pipeline}: {run}: {result.status}, {what}", color=_color(result.status))
     if result.never_started:
         console.echo(_never_started(result), color="yellow")
+    if result.missing_streams:
+        number = formatting.plural(len(result.missing_streams), "stream")
+        console.echo(f"{number} synced before, not offered now: {_first(result.missing_streams)}", color="yellow")
     if result.error:
         console.echo(f"error: {result.error}", color="red")
     for step in next_steps(result, file):
@@ -295,12 +299,17 @@ def next_steps(result: RunResult, file: str) -> list[str]:
 
 
 def _never_started(result: RunResult) -> str:
-    names, rest = ", ".join(result.never_started[:5]), len(result.never_started) - 5
-    shown = f"{names} and {rest} more" if rest > 0 else names
     way_out = ""
     if result.status == "failure" and result.signal is None:
         way_out = "; with `allow_blocks_to_fail: true` a failed stream does not stop the others"
-    return f"{formatting.plural(len(result.never_started), 'stream')} not started: {shown}{way_out}"
+    return (
+        f"{formatting.plural(len(result.never_started), 'stream')} not started: {_first(result.never_started)}{way_out}"
+    )
+
+
+def _first(names: Sequence[str]) -> str:
+    rest = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def show_callbacks(console: Console, callbacks: Mapping[str, int], file: str) -> None:

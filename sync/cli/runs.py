@@ -91,6 +91,7 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
         block_runs = store.block_runs(run.id)
         deliveries = store.outbox(pipeline.pipeline).deliveries.records(run_id=run.id, limit=10_000)
         never_started = store.never_started(run.id)
+        missing = store.attempt_plan_of(run.id).missing_streams
         owner_state = store.owner_state(run) if run.is_active else None
     if console.is_json:
         console.emit(
@@ -100,6 +101,7 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
                 "owner_state": owner_state,
                 "block_runs": [block_run_document(block_run) for block_run in block_runs],
                 "never_started": list(never_started),
+                "missing_streams": list(missing),
                 "deliveries": [asdict(delivery) for delivery in deliveries],
             }
         )
@@ -108,6 +110,8 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
     _show_block_runs(console, block_runs)
     if never_started:
         console.echo(f"never started: {', '.join(never_started)}", color="yellow")
+    if missing:
+        console.echo(f"synced before, not offered then: {', '.join(missing)}", color="yellow")
     if deliveries:
         console.echo()
         show_deliveries(console, deliveries)

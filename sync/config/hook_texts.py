@@ -54,6 +54,7 @@ def _sums(values: Mapping[str, Any]) -> str:
     for words, names in (
         ("failed", [item["stream"] for item in values["failed_streams"] or ()]),
         ("never started", values["never_started"] or ()),
+        ("missing", values["missing_streams"] or ()),
     ):
         if names:
             more = ", ..." if len(names) > _NAMES_LIMIT else ""

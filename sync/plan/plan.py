@@ -147,6 +147,22 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
+class Missing(Struct, frozen=True, kw_only=True):
+    """A stream that was synced before and that globs of the pipeline file do not find any more."""
+
+    stream: str
+    #: Where its records stand.
+    destination_table: str
+    why: str
+
+    def __str__(self) -> str:
+        """Say it in a sentence, with what ends it."""
+        return (
+            f"stream {self.stream!r} was synced before and {self.why}: table {self.destination_table!r} stays as it "
+            f"is. `optional: true`, or `syncblocks state reset {self.stream}`, says that this is right"
+        )
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """The plan of a run."""
 
@@ -160,6 +176,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     skipped: tuple[str, ...] = ()
     #: Streams that their `when` leaves out of this run -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
+    #: Streams that are missing.
+    missing: tuple[Missing, ...] = ()
+    #: Of tables under globs that may not be read, a sentence for each glob.
+    unreadable: tuple[str, ...] = ()
     #: Where other processes run the streams; empty: threads of the run's own process do.
     elsewhere: str = ""
     #: What the destination's settings say about the files of its tables: `partition_by`, `file_records`, `file_bytes`.

@@ -162,12 +162,37 @@ def _left_out(
         when = settings[name].get("when")
         if when is None:
             continue
-        place = next(each for each in reversed(entries[name]) if pipeline.streams[each].when is not None)
         table = destination_table(pipeline, by_name[name], settings[name])
-        with mistakes():
-            if not is_met(pipeline, ("streams", place, "when"), when, name, table):
-                found[name] = when
+        if _is_left_out(pipeline, entries[name], when, name, table):
+            found[name] = when
     return found
+
+
+def _is_left_out(pipeline: Pipeline, entries: Sequence[int], when: str, name: str, table: str) -> bool:
+    place = next(each for each in reversed(entries) if pipeline.streams[each].when is not None)
+    with mistakes():
+        return not is_met(pipeline, ("streams", place, "when"), when, name, table)
+
+
+def found_by_globs(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
+    """Return the settings that a stream would have which the source does not offer; None: no glob would find it."""
+    found = _globs_of(pipeline, name)
+    return _merged([pipeline.streams[each] for each in found]) if found else None
+
+
+def is_left_out(pipeline: Pipeline, name: str, table: str) -> bool:
+    """Tell whether a stream that globs would find is left out of this run by its `when`."""
+    found = _globs_of(pipeline, name)
+    when = _merged([pipeline.streams[each] for each in found]).get("when")
+    return when is not None and _is_left_out(pipeline, found, when, name, table)
+
+
+def _globs_of(pipeline: Pipeline, name: str) -> list[int]:
+    return [
+        number
+        for number, entry in enumerate(pipeline.streams)
+        if glob_matches(entry.stream, name) and not is_reserved(name)
+    ]
 
 
 def without_columns(stream: Stream) -> str:

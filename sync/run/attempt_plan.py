@@ -26,6 +26,7 @@ def attempt_plan(
         order_key: names the orchestrator's order that the attempt carries out; empty: it has none.
     """
     pipeline = session.pipeline
+    missing = [each.stream for each in session.missing]
     return AttemptPlan(
         # Each worker that dies leaves tokens of as many attempts behind.
         streams=stream_plans(pipeline, plan, has_workers=order is not None),
@@ -39,6 +40,7 @@ def attempt_plan(
             "destination": session.redactor.redact(session.destination.identity()),
             **({} if order is None else {"order": dict(order)}),
             **({"order_key": order_key} if order_key else {}),
+            **({"missing_streams": missing} if missing else {}),
         },
     )
 

@@ -88,6 +88,8 @@ class RunResult:
     streams: StreamResults = StreamResults()  # noqa: RUF009 (it cannot be changed)
     #: Streams that the run was stopped before.
     never_started: tuple[str, ...] = ()
+    #: Streams that were synced before and that the source does not offer now.
+    missing_streams: tuple[str, ...] = ()
     #: Deliveries of callbacks by state, of this run and of the run that it recovered.
     callbacks: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None

@@ -339,6 +339,13 @@ class Runner:
 
     def make_plan(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         """Return the plan, or why the run fails before its first stream."""
+        self.session.missing = self.session.unreadable = ()
+        plan = self._plan_or_error(only)
+        for warning in (*map(str, self.session.missing), *self.session.unreadable):
+            self.progress.message(warning, level="warning")
+        return plan
+
+    def _plan_or_error(self, only: Sequence[str] | None) -> Plan | ErrorInfo:
         try:
             plan = self._planned(only)
             for warning in (*self.session.code.misspelt, *plan.skipped):
@@ -495,6 +502,7 @@ class Runner:
             callbacks=self.outbox.deliveries.counts(self.run_ids) if self._outbox is not None else {},
             error=error,
             signal=self.signals[0] if self.signals else None,
+            missing_streams=tuple(each.stream for each in self.session.missing),
         )
 
     def _error_info(self, error: Exception) -> ErrorInfo:

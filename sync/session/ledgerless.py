@@ -108,6 +108,7 @@ class Ledgerless:
             keeps_files=None,
             keeps_history=None,
             knows_privileges=None,
+            lists_ledger=None,
             refuses_keys=None,
             loads_shared_ranges=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
@@ -189,6 +190,7 @@ PASSED_ON = frozenset(
         "knows_limits",
         "knows_place",
         "lists_streams",
+        "lists_unreadable",
         "looks_at_times",
         "marks_records",
         "merges_by_unique",
@@ -216,6 +218,7 @@ DROPPED = frozenset(
         "keeps_files",
         "keeps_history",
         "knows_privileges",
+        "lists_ledger",
         "loads_shared_ranges",
         "refuses_keys",
     }

@@ -30,7 +30,7 @@ from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.existing import without_existing
 from ..plan.part import Part
-from ..plan.plan import Connectors, Plan
+from ..plan.plan import Connectors, Missing, Plan
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
@@ -51,6 +51,7 @@ from ..plan.start import ledger_row, place_mark, renamed_warnings
 from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
+from .missing import look_for_missing
 from .statements import check_statements
 
 #: Seconds between two looks at what may end the wait for a catalog.
@@ -73,6 +74,9 @@ class Session(Struct, kw_only=True):
     redactor: Redactor
     #: What `plan` says about the source's streams.
     notes: list[str] = field(default_factory=list)
+    #: What the last plan has found to be missing, also where it was refused after that; see `Plan`.
+    missing: tuple[Missing, ...] = ()
+    unreadable: tuple[str, ...] = ()
     #: See `Connectors`.
     read_back: str | None = ""
     #: Tells whether to give up waiting for the source's catalog.
@@ -428,6 +432,10 @@ def make_plan(
         else:
             selection = session.select_part(part, only or ())
         known = _known_states(store, pipeline.pipeline, None if part is None else selection.selected)
+        if part is None:
+            session.missing, session.unreadable = look_for_missing(
+                session, selection, known, globs=streams, tags=tags, only=only, is_of_run=is_of_run
+            )
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written, refusals)
         skipped = skipped_streams(pipeline, selection, written)
@@ -471,8 +479,15 @@ def make_plan(
     if selection.is_whole and not full_refresh:
         texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
-    warnings = (*plan.warnings, *texts, *session.notes)
-    return replace(plan, skipped=texts, left_out=selection.left_out, warnings=warnings)
+    warnings = (*plan.warnings, *texts, *map(str, session.missing), *session.unreadable, *session.notes)
+    return replace(
+        plan,
+        skipped=texts,
+        left_out=selection.left_out,
+        missing=session.missing,
+        unreadable=session.unreadable,
+        warnings=warnings,
+    )
 
 
 def _renamed(session: Session, selection: Selection, plan: Plan) -> tuple[str, ...]:

@@ -92,7 +92,11 @@ def read_state(session: Session, store: Store | None) -> State:
             for copy in copies
         )
         return State(streams=shown, is_copy=True, notes=tuple(notes))
-    rows = {row.key: row for table in described.values() for row in table.ledger if row.key.pipeline == pipeline}
+    lists = session.destination_can.lists_ledger
+    listed = [row for table in described.values() for row in table.ledger if row.key.pipeline == pipeline]
+    if lists is not None:  # also of streams that neither the source offers nor the run store knows
+        listed += lists.rows_of(pipeline, list(described))
+    rows = {row.key: row for row in listed}
     return State(
         streams=tuple(
             StreamState(

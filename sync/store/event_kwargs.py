@@ -10,6 +10,7 @@ from syncblocks.callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, bui
 
 from .connection import Answer, Connection, Row
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
+from .plans import decode_plan
 from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
 
 _RUN = f"""SELECT r.id, r.pipeline, r.execution_date, r.trigger_id, r.event, r.variables,
@@ -23,6 +24,7 @@ _OF_ATTEMPT = f"""SELECT * FROM {BLOCK_RUN} WHERE run_id = :run_id AND attempt =
     ORDER BY ended_at, stream, position"""
 _NEVER_STARTED = f"""SELECT stream FROM {STREAM_RUN}
     WHERE run_id = :run_id AND attempt = :number AND status = '{UNCLAIMED}' ORDER BY position"""
+_PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
 _STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number"
 
 #: Figures of a block run that is still running.
@@ -66,6 +68,7 @@ def delivery_kwargs(
         told["parent_block_uuid"] = PIPELINE
         told["block_runs"] = [_block_run(row) for row in connection.rows(_OF_ATTEMPT, ids)]
         told["never_started"] = connection.column(_NEVER_STARTED, ids)
+        told["missing_streams"] = decode_plan(connection.value(_PLAN, ids) or {}).missing_streams
         told |= _sums(connection, ids)
         error = run.error
     else:
@@ -123,6 +126,7 @@ def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, A
         "attempts": 0,
         "block_runs": (),
         "never_started": (),
+        "missing_streams": (),
     }
     leave_out = {"block_uuid", "parent_block_uuid", "retry", "idempotency_key"} | PipelineKwargs.__annotations__.keys()
     return {name: value for name, value in build_kwargs(told).items() if name not in leave_out}

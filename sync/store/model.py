@@ -84,6 +84,11 @@ class AttemptPlan(msgspec.Struct, frozen=True, kw_only=True):
     allow_blocks_to_fail: bool = False
     extra: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
+    @property
+    def missing_streams(self) -> tuple[str, ...]:
+        """Streams that were synced before and that the source did not offer."""
+        return tuple(self.extra.get("missing_streams", ()))
+
 
 class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Why something failed; redacted before the store receives it."""

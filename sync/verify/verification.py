@@ -58,6 +58,10 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
         plan: the plan of a run.
         with_repairs: also plan the repair of differences.
     """
+    for missing in plan.missing:
+        note = f"was synced before and {missing.why}"
+        table = missing.destination_table
+        yield StreamVerification(stream=missing.stream, destination_table=table, verdict=DIFFERS, notes=(note,))
     tables = [planned.key.destination_table for planned in plan.streams]
     with ExitStack() as stack:
         try:
@@ -68,7 +72,7 @@ def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) 
                 yield _uncompared(planned, f"the destination cannot be read back: {error}")
             return
         for planned in plan.streams:
-            if planned.selected.stream.unreadable:
+            if planned.refusal and not planned.mapping.columns:  # nothing is planned of it
                 yield replace(_uncompared(planned, planned.refusal), verdict=FAILED)
                 continue
             is_shared = tables.count(planned.key.destination_table) > 1

@@ -135,6 +135,7 @@ class Finisher(Runner):
             streams = recorded_results(store, result.run_id)
             statuses = store.stream_statuses(result.run_id)
             error = store.run(result.run_id).error
+            missing = store.attempt_plan_of(result.run_id).missing_streams
         started = {each.stream for each in streams}
         never = {each.stream: None for each in statuses if each.status == UNCLAIMED and each.stream not in started}
         is_whole = not never and all(each.status == SUCCESS for each in streams)
@@ -144,6 +145,7 @@ class Finisher(Runner):
             status=status,
             streams=StreamResults(streams),
             never_started=tuple(never),
+            missing_streams=missing,
             error=result.error or (None if error is None or status == SUCCESS else error.message),
         )
 
