@@ -54,6 +54,15 @@ class NoStream(ConfigError):
 
     code = "no_stream"
 
+    #: The source's streams.
+    catalog: Sequence[Stream] = ()
+
+
+class NoSuchStream(Mistake):
+    """A glob of the command matches no selected stream."""
+
+    given = ""
+
 
 class Selection(Struct, frozen=True, kw_only=True):
     """The catalog as the `streams` entries select from it; only the wanted streams need to be opened."""
@@ -175,8 +184,10 @@ def _is_left_out(pipeline: Pipeline, entries: Sequence[int], when: str, name: st
 
 
 def found_by_globs(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
-    """Return the settings that a stream would have which the source does not offer; None: no glob would find it."""
+    """Return the settings of a stream that the source does not offer; None: no glob would find it, or it is named."""
     found = _globs_of(pipeline, name)
+    if any(exact_name(pipeline.streams[each].stream) is not None for each in found):
+        return None
     return _merged([pipeline.streams[each] for each in found]) if found else None
 
 
@@ -370,7 +381,9 @@ def one_stream(selected: Sequence[SelectedStream], name: str) -> SelectedStream:
 
 
 def _no_such_stream(message: str, given: str, names: Sequence[str]) -> ConfigError:
-    return Mistake(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
+    error = NoSuchStream(message, key="--stream", allowed=tuple(names[:20]), nearest=_nearest_stream(given, names))
+    error.given = given
+    return error
 
 
 def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[str]) -> tuple[str, ...]:
@@ -389,22 +402,29 @@ def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[
 
 
 def merged_settings(
-    pipeline: Pipeline, by_name: Mapping[str, Stream], part: Part | None = None
+    pipeline: Pipeline, by_name: Mapping[str, Stream], part: Part | None = None, *, is_lenient: bool = False
 ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
-    """Return the entries of each matched stream, and their settings merged; `part`: see `select_names`."""
+    """Return the entries of each matched stream, and their settings merged.
+
+    Args:
+        pipeline: the pipeline file.
+        by_name: the source's streams.
+        part: see `select_names`.
+        is_lenient: a pattern may match nothing.
+    """
     entries: dict[str, list[int]] = {}
     if part is not None:
         entries = {name: found for name, stream in by_name.items() if (found := part.entries(stream))}
-    errors: list[ConfigError] = []
+    errors: list[NoStream] = []
     for number, entry in enumerate(pipeline.streams if part is None else ()):
         try:
             for name in _matches(pipeline, number, entry, by_name):
                 entries.setdefault(name, []).append(number)
         except NoStream as error:
             errors.append(error)
-    if errors:
+    if errors and not is_lenient:
         first, *others = errors[:MAX_MISTAKES]
-        first.others = tuple(others)
+        first.others, first.catalog = tuple(others), tuple(by_name.values())
         raise first
     return entries, {name: _merged([pipeline.streams[each] for each in found]) for name, found in entries.items()}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from syncblocks.connectors.stream import LedgerKey, LedgerRow
+from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream
 
 from ..config import Pipeline, exact_name, glob_matches, matches_any
 from ..plan.plan import Missing
-from ..plan.selection import Selection, found_by_globs, is_left_out, merged_settings
+from ..plan.selection import found_by_globs, is_left_out, merged_settings
 from ..plan.stream_settings import destination_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SHOWN = 5
 
 def look_for_missing(
     session: Session,
-    selection: Selection,
+    catalog: Sequence[Stream],
     known: Collection[tuple[str, str]],
     *,
     globs: Sequence[str],
@@ -35,7 +35,7 @@ def look_for_missing(
 
     Args:
         session: the opened pipeline.
-        selection: of the source's streams.
+        catalog: the source's streams.
         known: (stream, destination table) of each state in the run store; the ledger decides.
         globs: of `--stream`; empty: all.
         tags: of `--tag`; empty: all.
@@ -48,8 +48,8 @@ def look_for_missing(
     pipeline = session.pipeline
     if all(exact_name(entry.stream) is not None for entry in pipeline.streams):
         return (), ()
-    by_name = {stream.name: stream for stream in selection.catalog}
-    entries, settings = merged_settings(pipeline, by_name)
+    by_name = {stream.name: stream for stream in catalog}
+    entries, settings = merged_settings(pipeline, by_name, is_lenient=True)
 
     def is_asked(name: str, table: str) -> bool:
         said = found_by_globs(pipeline, name)
@@ -63,7 +63,7 @@ def look_for_missing(
             and not (is_of_run and is_left_out(pipeline, name, table))
         )
 
-    tables = [destination_table(pipeline, by_name[name], settings[name]) for name in selection.selected]
+    tables = [destination_table(pipeline, by_name[name], settings[name]) for name in entries]
     lists = session.source_can.lists_unreadable
     unreadable = [] if lists is None else [name for name in lists.unreadable_tables() if is_asked(name, "")]
     rows = _ledger_rows(session, tables, [key for key in known if key[0] not in entries])

@@ -21,7 +21,7 @@ from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
 from syncblocks.connectors.values import replace
 
 from ..clock import Clock
-from ..config import Pipeline, config_error_from_connector, exact_name
+from ..config import Pipeline, config_error_from_connector, exact_name, glob_matches
 from ..config.nested import flattening_place, nested_levels
 from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
@@ -34,6 +34,8 @@ from ..plan.plan import Connectors, Missing, Plan
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
+    NoStream,
+    NoSuchStream,
     Refusals,
     Selection,
     emptied_tables,
@@ -426,16 +428,28 @@ def make_plan(
     # Of a pipeline that has had a run, what source or destination refuse is a change there.
     in_turn = pipeline.allow_blocks_to_fail and store is not None and store.latest_run(pipeline.pipeline) is not None
     refusals = Refusals(in_turn=in_turn)
+
+    def look(catalog: Sequence[Stream]) -> None:
+        session.missing, session.unreadable = look_for_missing(
+            session, catalog, known, globs=streams, tags=tags, only=only, is_of_run=is_of_run
+        )
+
     try:
         if part is None:
-            selection = session.select(streams, only, tags=tags, is_anew=full_refresh, in_turn=in_turn)
+            known = _known_states(store, pipeline.pipeline)
+            try:
+                selection = session.select(streams, only, tags=tags, is_anew=full_refresh, in_turn=in_turn)
+            except NoSuchStream as error:
+                if any(glob_matches(error.given, name) for name, _ in known):  # it was synced before
+                    raise NoStream(error.message, key=error.key, nearest=error.nearest) from error
+                raise
+            except NoStream as error:
+                look(error.catalog)
+                raise
+            look(selection.catalog)
         else:
             selection = session.select_part(part, only or ())
-        known = _known_states(store, pipeline.pipeline, None if part is None else selection.selected)
-        if part is None:
-            session.missing, session.unreadable = look_for_missing(
-                session, selection, known, globs=streams, tags=tags, only=only, is_of_run=is_of_run
-            )
+            known = _known_states(store, pipeline.pipeline, selection.selected)
         written = {name for name, _ in known}
         selected = select_streams(pipeline, selection, written, refusals)
         skipped = skipped_streams(pipeline, selection, written)
