@@ -530,6 +530,21 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert examines.examine("people", [], ["name", "id"]).newest == ("c", 3)
         assert len(self.people(place) or []) == 4
 
+    # ListsLedger
+
+    def test_the_ledger_lists_the_rows_of_a_pipeline(self, destination: Destination) -> None:
+        lists = self.can(destination, "lists_ledger")
+        load = self.load_of(PEOPLE, APPEND)
+        assert list(lists.rows_of(load.key.pipeline, ["other"])) == []
+        self.run(destination, load, people((1, "a")), FINAL)
+        (row,) = lists.rows_of(load.key.pipeline, ["other"])
+        assert (row.key, row.rows) == (load.key, 1), "of whatever table"
+        assert list(lists.rows_of("nobody's", ["other"])) == []
+        destination.set_bookmark(load.key, None)
+        assert [(row.bookmark, row.rows) for row in lists.rows_of(load.key.pipeline, ["other"])] == [(None, None)]
+        destination.set_bookmark(load.key, None, forget=True)
+        assert list(lists.rows_of(load.key.pipeline, ["other"])) == []
+
     # KnowsPrivileges
 
     def test_a_user_who_may_write_lacks_no_privilege(self, place: Any, destination: Destination) -> None:

@@ -93,6 +93,12 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert {stream.name for stream in finds.find_streams([people.name, others.name])} == {people.name, others.name}
         assert list(finds.find_streams([f"{people.name}_gone"])) == []
 
+    def test_of_tables_that_may_be_read_none_is_called_unreadable(self, place: Any, source: Source) -> None:
+        lists = self.can(source, "lists_unreadable")
+        self.put(place, "people", self.people((1, "x", 1)), ["id"])
+        assert {stream.name for stream in source.discover()}.isdisjoint(lists.unreadable_tables())
+        assert list(lists.unreadable_tables()) == sorted(lists.unreadable_tables())
+
     def test_a_stream_is_read_under_its_former_name(self, place: Any, source: Source) -> None:
         names, lists = self.can(source, "has_former_names"), self.can(source, "lists_streams")
         self.put(place, "day.1", self.people((1, "x", 1)), ["id"])

@@ -292,7 +292,8 @@ class StreamEntry(Model):
     )
     optional: Boolean | None = Field(
         default=None,
-        description="true: where the source has no file for the stream, it is skipped; default: that is an error.",
+        description="true: where the source has no file for the stream, it is skipped; default: that is an error. "
+        "Nothing is said of a stream that was synced and that a glob does not find any more.",
     )
     nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
     before: BeforeStream | None = Field(

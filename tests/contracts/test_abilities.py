@@ -31,6 +31,7 @@ _FILES = {
     "states_types",
     "keeps_rejected",
     "keeps_files",
+    "lists_ledger",
     "removes_records",
     "replaces_ranges",
     "keeps_first",
@@ -64,6 +65,7 @@ _SQL = {
     "names_columns",
     "keeps_rejected",
     "keeps_files",
+    "lists_ledger",
     "removes_records",
     "replaces_ranges",
     "marks_records",
@@ -97,6 +99,7 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
         {
             "knows_limits",
             "knows_place",
+            "lists_unreadable",
             "verifies_server",
             "prepares",
             "finds_streams",
