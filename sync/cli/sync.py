@@ -102,6 +102,8 @@ def sync_command(
     from ..config.current_folder import current_folder
     from ..config.endpoints import joined
     from ..config.sync_command import quick_pipeline
+    from ..errors import ConfigError, Mistake
+    from ..session.inspection import has_run
     from .run import execute
 
     if len(places) < 2:
@@ -120,7 +122,12 @@ def sync_command(
         on_lossy=on_lossy,
     )
     console.hide(quick.pipeline.secret_values)
-    _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
+    try:
+        _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
+    except ConfigError as error:
+        # Else the run is recorded that source or destination refuse now.
+        if isinstance(error, Mistake) or not has_run(quick.pipeline):
+            raise
     is_asked = not yes and not console.is_json and sys.stdin.isatty() and sys.stdout.isatty()
     if is_asked and not click.confirm("Run it?", default=True):
         console.echo("nothing was run or written")

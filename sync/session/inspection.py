@@ -48,6 +48,12 @@ def existing_store(pipeline: Pipeline) -> Iterator[Store | None]:
         store.close()
 
 
+def has_run(pipeline: Pipeline) -> bool:
+    """Tell whether the run store knows a run of a pipeline."""
+    with existing_store(pipeline) as store:
+        return store is not None and store.latest_run(pipeline.pipeline) is not None
+
+
 def selected_streams(session: Session) -> tuple[SelectedStream, ...]:
     """Ask the source for its catalog and return the selected streams, also those that their `when` leaves out now.
 
