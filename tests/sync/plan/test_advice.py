@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from syncblocks import run_pipeline
+from syncblocks import PipelineFailed, run_pipeline
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import count_streams, opened

@@ -183,3 +183,19 @@ def test_callbacks_get_the_data_of_a_stream(bench: SpreadBench) -> None:
     assert bench.run().exit_code == 0
     assert bench.calls("frames") == [["load", [0, 1, 2], 3], ["export", [0, 1, 2], 3]]
     assert run_pipeline(bench.folder / "bench.yaml").exit_code == 0
+
+
+def test_a_stream_that_the_source_refuses_fails_alone(bench: SpreadBench) -> None:
+    """Its worker plans a part of the streams, in which the column that no stream has is not looked for."""
+    for name in ("a", "b"):
+        bench.seed(name, 3)
+    bench.document["allow_blocks_to_fail"] = True
+    bench.document["streams"] = [{"stream": "a", "columns": {"include": ["id", "v"]}}, {"stream": "b"}]
+    assert bench.run().exit_code == 0
+    bench.record(on=["load", "export", "pipeline"])
+    bench.document["source"]["config"]["tables"]["a"] = {"columns": {"id": "int64"}, "records": [{"id": 1}]}
+    result = bench.run()
+    assert (result.exit_code, statuses(result)) == (1, {"a": "failure", "b": "success"})
+    assert "'v' matches no column" in str(result.streams["a"].error)
+    calls = [call for call in bench.calls() if call["stream"] == "a"]
+    assert [(c["parent_block_uuid"], c["status"]) for c in calls] == [("load", "failure"), ("export", "cancelled")]
