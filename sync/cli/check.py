@@ -76,6 +76,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
     After a mistake, what comes behind it would fail for the same one.
     """
     from ..errors import ConfigError
+    from ..plan.plan import missing_warnings
     from ..plan.reading import hidden_warnings
     from ..run.limits import limit_warnings
     from ..session.inspection import existing_store, selected_streams
@@ -92,7 +93,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
         warnings.extend(hidden_warnings([each.selected for each in plan.streams]))
         warnings.extend(limit_warnings(session, plan))
-        warnings.extend([*map(str, plan.missing), *plan.unreadable])
+        warnings.extend([*missing_warnings(plan.missing), *plan.unreadable])
 
     results = list[dict[str, Any]]()
     for name, place, check in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -147,6 +147,10 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
         return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
 
 
+#: Most streams, or tables, that a warning of many names.
+MAX_SAID = 5
+
+
 class Missing(Struct, frozen=True, kw_only=True):
     """A stream that was synced before and that globs of the pipeline file do not find any more."""
 
@@ -161,6 +165,16 @@ class Missing(Struct, frozen=True, kw_only=True):
             f"stream {self.stream!r} was synced before and {self.why}: table {self.destination_table!r} stays as it "
             f"is. `optional: true`, or `syncblocks state reset {self.stream}`, says that this is right"
         )
+
+
+def missing_warnings(missing: Sequence[Missing]) -> list[str]:
+    """Return a sentence for each of the first missing streams, and one for all others."""
+    first, others = missing[:MAX_SAID], missing[MAX_SAID:]
+    texts = [str(each) for each in first]
+    if others:
+        names = ", ".join(each.stream for each in others[:MAX_SAID]) + (", ..." if len(others) > MAX_SAID else "")
+        texts.append(f"{len(others):,} more streams were synced before and are missing now: {names}")
+    return texts
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from syncblocks.connectors.stream import (
 from syncblocks.connectors.values import replace
 
 from ..config import Pipeline
+from ..errors import Mistake
 from .columns import ColumnMapping, ColumnPlan
 from .selected_stream import Failer, SelectedStream
 
@@ -79,6 +80,7 @@ def written_range_of(
             "INCREMENTAL reads only what is new, and `write_disposition: replace_range` would delete the rest of its "
             f"range: use FULL_TABLE, or `bookmark_properties: [{FILE_MODIFIED}]` with `range_column: {_FILE}`",
             ["FULL_TABLE"],
+            alone=settings.get("replication_method") is not None,
         )
     interval = None if is_by_files else pipeline.interval
     _demand_type(field, interval, fail)
@@ -203,7 +205,8 @@ def demand_interval(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> N
                 f"range_column {written.column!r} holds times, of which hardly two are equal: say which ones to write "
                 "anew with --interval-start and --interval-end"
             )
-            raise pipeline.error((*stream.location, "range_column"), f"stream {stream.name!r}: {text}")
+            loc = (*stream.location, "range_column")
+            raise pipeline.error(loc, f"stream {stream.name!r}: {text}", kind=Mistake)
 
 
 def _inexact(planned: ColumnPlan, kind: pa.DataType) -> str:

@@ -23,7 +23,7 @@ from ..errors import AlreadyRunning, ConfigError, Mistake, NothingToRetry, SyncE
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.joined import joined
-from ..plan.plan import Plan, PlannedStream
+from ..plan.plan import Plan, PlannedStream, missing_warnings
 from ..plan.selection import left_out_by_when, matching_names
 from ..session.session import open_session, role_of
 from ..store import Store
@@ -341,7 +341,7 @@ class Runner:
         """Return the plan, or why the run fails before its first stream."""
         self.session.missing = self.session.unreadable = ()
         plan = self._plan_or_error(only)
-        for warning in (*map(str, self.session.missing), *self.session.unreadable):
+        for warning in (*missing_warnings(self.session.missing), *self.session.unreadable):
             self.progress.message(warning, level="warning")
         return plan
 

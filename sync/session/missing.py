@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream
 
 from ..config import Pipeline, exact_name, glob_matches, matches_any
-from ..plan.plan import Missing
+from ..plan.plan import MAX_SAID, Connectors, Missing
 from ..plan.selection import found_by_globs, is_left_out, merged_settings
 from ..plan.stream_settings import destination_table
 
-if TYPE_CHECKING:
-    from .session import Session
-
-#: Most names in one sentence.
-SHOWN = 5
-
 
 def look_for_missing(
-    session: Session,
+    pipeline: Pipeline,
+    connectors: Connectors,
     catalog: Sequence[Stream],
     known: Collection[tuple[str, str]],
     *,
@@ -34,7 +29,8 @@ def look_for_missing(
     What the file names is an error where it is gone.
 
     Args:
-        session: the opened pipeline.
+        pipeline: the pipeline file.
+        connectors: its source and destination.
         catalog: the source's streams.
         known: (stream, destination table) of each state in the run store; the ledger decides.
         globs: of `--stream`; empty: all.
@@ -45,7 +41,6 @@ def look_for_missing(
     Returns:
         These streams, and a sentence for each glob under which there are tables that may not be read.
     """
-    pipeline = session.pipeline
     if all(exact_name(entry.stream) is not None for entry in pipeline.streams):
         return (), ()
     by_name = {stream.name: stream for stream in catalog}
@@ -64,9 +59,9 @@ def look_for_missing(
         )
 
     tables = [destination_table(pipeline, by_name[name], settings[name]) for name in entries]
-    lists = session.source_can.lists_unreadable
+    lists = connectors.source_can.lists_unreadable
     unreadable = [] if lists is None else [name for name in lists.unreadable_tables() if is_asked(name, "")]
-    rows = _ledger_rows(session, tables, [key for key in known if key[0] not in entries])
+    rows = _ledger_rows(pipeline.pipeline, connectors, tables, [key for key in known if key[0] not in entries])
     found = {
         row.key.stream: Missing(
             stream=row.key.stream,
@@ -81,14 +76,16 @@ def look_for_missing(
     return tuple(found[name] for name in sorted(found)), _unreadable(pipeline, unreadable)
 
 
-def _ledger_rows(session: Session, tables: Sequence[str], known: Sequence[tuple[str, str]]) -> list[LedgerRow]:
+def _ledger_rows(
+    pipeline: str, connectors: Connectors, tables: Sequence[str], known: Sequence[tuple[str, str]]
+) -> list[LedgerRow]:
     """Return the rows of the pipeline: in the ledgers of its tables, and of what the run store knows beside them."""
-    pipeline, can = session.pipeline.pipeline, session.destination_can.lists_ledger
+    can = connectors.destination_can.lists_ledger
     rows = [] if can is None else list(can.rows_of(pipeline, list(dict.fromkeys(tables))))
     listed = {row.key for row in rows}
     keys = {LedgerKey(pipeline=pipeline, stream=name, destination_table=table) for name, table in known} - listed
     if keys:
-        described = session.destination.describe(sorted({key.destination_table for key in keys}))
+        described = connectors.destination.describe(sorted({key.destination_table for key in keys}))
         rows += [row for state in described.values() for row in state.ledger if row.key in keys]
     return rows
 
@@ -109,7 +106,7 @@ def _unreadable(pipeline: Pipeline, names: Sequence[str]) -> tuple[str, ...]:
         left = [name for name in left if name not in own]
         if own:
             what = "1 table" if len(own) == 1 else f"{len(own):,} tables"
-            shown = ", ".join(own[:SHOWN]) + (", ..." if len(own) > SHOWN else "")
+            shown = ", ".join(own[:MAX_SAID]) + (", ..." if len(own) > MAX_SAID else "")
             texts.append(f"{what} under {pattern!r} may not be read by this user: {shown}")
     return tuple(texts)
 

@@ -30,7 +30,7 @@ from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
 from ..plan.existing import without_existing
 from ..plan.part import Part
-from ..plan.plan import Connectors, Missing, Plan
+from ..plan.plan import Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
@@ -213,11 +213,11 @@ class Session(Struct, kw_only=True):
             names = self._waited(lists.list_streams)
             if self._goes_on_under_former_names():
                 names = self._waited(lists.list_streams)
-            gone = {stream.name: stream for stream in (gone_streams(self.pipeline, names) if in_turn else ())}
-            closed = [*(Stream(name=name, schema=pa.schema([])) for name in names), *gone.values()]
+            away = {stream.name: stream for stream in (gone_streams(self.pipeline, names) if in_turn else ())}
+            closed = [*(Stream(name=name, schema=pa.schema([])) for name in names), *away.values()]
             selection = select_names(self.pipeline, closed, globs, only, tags, is_of_run=is_of_run)
             read = self._files_read(selection)
-            wanted = [name for name in selection.wanted if name not in gone]
+            wanted = [name for name in selection.wanted if name not in away]
             opened = self._waited(lambda: self._open(lists, wanted, {} if is_anew else read))
             offered = {stream.name: stream for stream in opened}
         except ConnectorConfigError as error:
@@ -431,7 +431,14 @@ def make_plan(
 
     def look(catalog: Sequence[Stream]) -> None:
         session.missing, session.unreadable = look_for_missing(
-            session, catalog, known, globs=streams, tags=tags, only=only, is_of_run=is_of_run
+            pipeline,
+            session.connectors,
+            catalog,
+            known,
+            globs=streams,
+            tags=tags,
+            only=only,
+            is_of_run=is_of_run,
         )
 
     try:
@@ -493,7 +500,7 @@ def make_plan(
     if selection.is_whole and not full_refresh:
         texts += _renamed(session, selection, plan)
     texts += tuple(f"stream {name!r} is skipped: {reason}" for name, reason in selection.absent.items())
-    warnings = (*plan.warnings, *texts, *map(str, session.missing), *session.unreadable, *session.notes)
+    warnings = (*plan.warnings, *texts, *missing_warnings(session.missing), *session.unreadable, *session.notes)
     return replace(
         plan,
         skipped=texts,

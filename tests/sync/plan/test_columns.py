@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from syncblocks import load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 
@@ -158,8 +158,8 @@ def test_nanoseconds_without_a_digit_below_the_microsecond_are_read(folder: Fold
         (NANOS // 1000, "23:59:59.999999"),
     ]
     seed(NANOS)
-    with pytest.raises(ConfigError, match="'at' is timestamp"):
-        run_pipeline(folder.write())
+    with pytest.raises(PipelineFailed, match="'at' is timestamp"):
+        run_pipeline(folder.write()).raise_for_status()
 
 
 def test_int96_of_every_year_is_read_unless_it_has_nanoseconds(folder: Folder, postgres_url: str) -> None:
@@ -174,8 +174,8 @@ def test_int96_of_every_year_is_read_unless_it_has_nanoseconds(folder: Folder, p
         if is_exact:
             assert run_pipeline(folder.write()).status == "success"
         else:
-            with pytest.raises(ConfigError, match="'at' is timestamp"):
-                run_pipeline(folder.write())
+            with pytest.raises(PipelineFailed, match="'at' is timestamp"):
+                run_pipeline(folder.write()).raise_for_status()
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select at::text from events order by id").fetchall() == [
             ("9999-12-31 23:59:59.999999",),

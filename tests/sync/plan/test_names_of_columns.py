@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from syncblocks import PipelineFailed
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench
 from tests.sync.pipelines import bench as bench
@@ -64,8 +65,8 @@ def test_a_column_that_this_run_does_not_need_must_exist_in_some_stream(renaming
     renaming.document["streams"] = [{"stream": "*", key: ["w"]}, {"stream": "a", key: ["id"]}]
     assert renaming.run().status == "success"
     renaming.document["streams"] = [{"stream": "*", key: ["vv"]}, {"stream": "*", key: ["id"]}]
-    with pytest.raises(ConfigError, match=rf"streams\[0\]\.{key}: 'vv' matches no column of '\*'"):
-        renaming.run()
+    with pytest.raises(PipelineFailed, match=rf"streams\[0\]\.{key}: 'vv' matches no column of '\*'"):
+        renaming.run().raise_for_status()
 
 
 def test_a_type_of_a_column_that_no_file_has_is_refused_whatever_is_selected(bench: Bench) -> None:

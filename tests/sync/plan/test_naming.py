@@ -11,7 +11,7 @@ import duckdb
 import pytest
 import yaml
 
-from syncblocks import load_pipeline, preview, run_pipeline, verify
+from syncblocks import PipelineFailed, load_pipeline, preview, run_pipeline, verify
 from syncblocks.sync.config.naming import name_by
 from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench
@@ -104,8 +104,8 @@ def test_a_changed_naming_needs_a_full_refresh(named: Bench) -> None:
     assert named.run().status == "success"
     for naming in ("keep", "mage"):
         named.document["destination"]["naming"] = naming
-        with pytest.raises(ConfigError, match="was written with `naming: snake_case`, now it is"):
-            named.run()
+        with pytest.raises(PipelineFailed, match="was written with `naming: snake_case`, now it is"):
+            named.run().raise_for_status()
     assert named.run(full_refresh=True).status == "success"
     assert named.rows("orders")[0] == {"id": 1, "unit_price": 2}
     assert named.run().status == "success"
@@ -139,8 +139,8 @@ def test_a_table_that_is_the_same_in_other_letters_keeps_its_naming(tmp_path: Pa
     run_pipeline(load_pipeline(document, folder=tmp_path)).raise_for_status()
     kept, document["destination"] = document["destination"], {**document["destination"], "naming": "mage"}
     renamed = load_pipeline(document, folder=tmp_path)
-    with pytest.raises(ConfigError, match="table 'orders' was written with `naming: keep`, now it is `mage`"):
-        run_pipeline(renamed)
+    with pytest.raises(PipelineFailed, match="table 'orders' was written with `naming: keep`, now it is `mage`"):
+        run_pipeline(renamed).raise_for_status()
     for more in ({"full_refresh": True}, {}):
         run_pipeline(renamed, **more).raise_for_status()
     with pytest.raises(ConfigError, match="table 'Orders' was written with `naming: mage`, now it is `keep`"):
