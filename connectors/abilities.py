@@ -40,7 +40,6 @@ from .protocols import (
     ListsStreams,
     ListsUnreadable,
     LoadsRanges,
-    LoadsSharedRanges,
     LooksAtTimes,
     MarksRecords,
     MergesByUnique,
@@ -53,7 +52,6 @@ from .protocols import (
     RemovesRecords,
     ReplacesRanges,
     RunsStatements,
-    SharesRanges,
     SkipsLate,
     Source,
     StatesTypes,
@@ -82,7 +80,6 @@ class Abilities(Struct, frozen=True, kw_only=True):
     looks_at_times: LooksAtTimes | None = None
     skips_late: SkipsLate | None = None
     reads_ranges: ReadsRanges | None = None
-    shares_ranges: SharesRanges | None = None
     reads_queries: ReadsQueries | None = None
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
@@ -107,7 +104,6 @@ class Abilities(Struct, frozen=True, kw_only=True):
     keeps_first: KeepsFirst | None = None
     keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
-    loads_shared_ranges: LoadsSharedRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None

@@ -11,7 +11,7 @@ asks once, when a pipeline is opened (`abilities.abilities_of`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .arrow.fidelity import Kept
-    from .ranges import OpenRanges, Range, RangeReads, SharedReads
+    from .ranges import OpenRanges, RangeReads
     from .sides import Checksums, KeyRange, Side
 
 
@@ -328,29 +328,6 @@ class ReadsRanges(Protocol):
 
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
         """Take a snapshot and split it. After the context has ended, readers that still run fail soon."""
-        ...
-
-
-@runtime_checkable
-class SharesRanges(Protocol):
-    """Lets other processes read ranges of an open snapshot. Without: the process that has opened them reads them."""
-
-    def snapshot_of(self, opened: OpenRanges) -> str:
-        """Return the name by which another process finds the snapshot of `open_ranges`; it is no secret.
-
-        Empty: none could tell whether it is still the same. Then the process that has opened the ranges reads them.
-        """
-        ...
-
-    def read_shared(
-        self, stream: Stream, part: Range, snapshot: str, wire: str
-    ) -> Generator[Event | Block, None, None]:
-        """Yield a range as `OpenRanges.read` does in the process that has opened it.
-
-        `SnapshotLost`: it is closed, or what it was a snapshot of has changed.
-
-        The locator of the range was JSON in between, in a table that others may write: it is checked, not trusted.
-        """
         ...
 
 
@@ -649,25 +626,6 @@ class LoadsRanges(Protocol):
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Drop the ranges that interrupted loads of a pipeline have left, except where `is_wanted`."""
-        ...
-
-
-@runtime_checkable
-class LoadsSharedRanges(Protocol):
-    """Loads ranges as `LoadsRanges` does, each in whatever process. Without: one process loads all of them."""
-
-    def load_shared_ranges(self, load: Load, reads: SharedReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """As `load_ranges`, but have each range loaded by `SharedReads.load_elsewhere`; count what the ledger has."""
-        ...
-
-    def load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
-        """Load one range into the staging tables of the load with this token, which another process leads.
-
-        One transaction, as in `load_ranges`. A range that is loaded already stays as it is.
-
-        Raises:
-            TakenOver: the ledger has another token.
-        """
         ...
 
 

@@ -26,10 +26,6 @@ class RangesRefused(ConnectorError):
     """The stream cannot be read by ranges after all; the engine reads it as a whole."""
 
 
-class WorkerLost(RetriableError):
-    """Nobody knows what became of the process that loads a range: it may still hold locks. The load begins anew."""
-
-
 class SnapshotLost(RetriableError):
     """The snapshot of all ranges is gone: only the whole stream can be read again."""
 
@@ -118,21 +114,6 @@ class RangeReads(Protocol):
         ...
 
 
-class SharedReads(RangeReads, Protocol):
-    """The engine's side of a load by ranges that other processes load."""
-
-    def load_elsewhere(self, part: Range) -> None:
-        """Have another process load a range by `load_shared_range`; raise what it has raised.
-
-        Whether the range has arrived, the ledger of ranges tells.
-        """
-        ...
-
-    def note_loaded(self, part: Range, records: int, size_bytes: int) -> None:
-        """Note what has arrived of a range, as the ledger of ranges tells."""
-        ...
-
-
 def how_many(size_bytes: int, readers: int, range_bytes: int) -> int:
     """Return how many ranges a stream of that size is split into; 1: it is read as a whole."""
     if readers < 2 or size_bytes < 2 * range_bytes:
@@ -147,8 +128,6 @@ __all__ = [
     "Range",
     "RangeReads",
     "RangesRefused",
-    "SharedReads",
     "SnapshotLost",
-    "WorkerLost",
     "how_many",
 ]

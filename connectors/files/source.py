@@ -17,7 +17,7 @@ from ..arrow.type_names import parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
-from ..ranges import OpenRanges, Range, RangesRefused, SnapshotLost, how_many
+from ..ranges import Range, RangesRefused, how_many
 from ..settings import choice, parse_settings
 from ..stream import (
     FILES,
@@ -85,7 +85,6 @@ class FileSource:
         #: New files of a stream that was opened, until they are read: they are not listed once more.
         self._new: dict[str, NewFiles] = {}
         #: Name of a stream -> the snapshot of it that was recognised last: its files are not listed for each range.
-        self._shared: dict[str, tuple[str, SplitFiles]] = {}
         #: Name of a stream -> down to how many levels its objects become columns.
         self._levels: Callable[[str], int] = _no_levels
         #: Streams that go on under their former names.
@@ -239,29 +238,11 @@ class FileSource:
             ranges = split.ranges(parts, max(self._settings.range_bytes, total // count))
         yield FileRanges(self, stream, split, ranges)
 
-    def snapshot_of(self, opened: OpenRanges) -> str:
-        """Return what the opened files are recognised by; empty, where nothing tells that they have changed."""
-        assert isinstance(opened, FileRanges)
-        return opened.split.digest
-
-    def read_shared(
-        self, stream: Stream, part: Range, snapshot: str, wire: str
-    ) -> Generator[pa.RecordBatch, None, None]:
-        """Read a range of files that another process has opened; see `SharesRanges`."""
-        with _located(stream.name, self.connector):
-            name, split = self._shared.get(stream.name, ("", None))
-            if split is None or name != snapshot:
-                split = self._split_files(stream)
-                if not snapshot or split.digest != snapshot:
-                    raise SnapshotLost(f"the files of stream {stream.name!r} changed while they were read")
-                self._shared[stream.name] = snapshot, split
-        yield from self.read_part(stream, part, split)
-
     def read_part(self, stream: Stream, part: Range, split: SplitFiles) -> Generator[pa.RecordBatch, None, None]:
         """Yield the records of a range of some files; a new column is refused."""
         known = _known_columns(stream)
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-            for seen, file in split.parts(part.locator, self._unit):
+            for seen, file in split.parts(part.locator):
                 seen.check()
                 names = frozenset(self._format.names(part_of(file) if isinstance(file, FilePart) else file) or ())
                 file = file.as_listed() if self._settings.file_columns else file

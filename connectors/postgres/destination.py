@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from ..ranges import Range, RangeReads, SharedReads
+from ..ranges import RangeReads
 from ..settings import parse_settings
 from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
@@ -110,14 +110,6 @@ class PostgresDestination(OnServer, SqlDestination):
     def load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges; see `ranges.LoadsRanges`."""
         return self._load_ranges(load, reads, loaders, wire)
-
-    def load_shared_ranges(self, load: Load, reads: SharedReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """Lead a load whose ranges other processes load; see `LoadsSharedRanges`."""
-        return self._load_shared_ranges(load, reads, loaders, wire)
-
-    def load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
-        """Load one range of such a load; see `LoadsSharedRanges`."""
-        self._load_shared_range(load, reads, part, wire)
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Drop what can be resumed and is not to be; see `ranges.LoadsRanges`."""

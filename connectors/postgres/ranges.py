@@ -134,22 +134,16 @@ class PageRanges(Struct):
 
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         """Yield one range, over a connection of its own that sees the snapshot."""
-        return read(self.source, self.stream, part, self.snapshot, self.wire)
-
-
-def read(
-    source: SqlSource, stream: Stream, part: Range, snapshot: str, wire: str
-) -> Generator[Event | Block, None, None]:
-    """Yield one range of an exported snapshot, in any process, while the transaction that exported it lasts."""
-    try:
-        with source.sessions(wire).lease(stream.name) as lease:
-            lease.begin()
-            _adopt(lease, stream, snapshot)
-            yield from source.read_leased(lease, source.ranged(stream, _within(part.locator["pages"])), wire)
-    except ConnectorError as error:
-        error.connector = error.connector or source.connector
-        error.stream = error.stream or stream.name
-        raise
+        source, stream = self.source, self.stream
+        try:
+            with source.sessions(self.wire).lease(stream.name) as lease:
+                lease.begin()
+                _adopt(lease, stream, self.snapshot)
+                yield from source.read_leased(lease, source.ranged(stream, _within(part.locator["pages"])), self.wire)
+        except ConnectorError as error:
+            error.connector = error.connector or source.connector
+            error.stream = error.stream or stream.name
+            raise
 
 
 def _adopt(lease: Lease, stream: Stream, snapshot: str) -> None:
@@ -259,4 +253,4 @@ def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
     return facts or "", int(end)
 
 
-__all__ = ["PageRanges", "opened", "plan", "read"]
+__all__ = ["PageRanges", "opened", "plan"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -23,7 +23,7 @@ from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import WIDENS, Block, Bookmark, Event, ReplicationMethod, Stream
+from ..stream import WIDENS, Block, Bookmark, ReplicationMethod, Stream
 from ..values import replace
 from . import catalog, ranges
 from .adbc_driver import Database
@@ -40,7 +40,6 @@ from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
-    from ..ranges import OpenRanges, Range
     from ..sides import Checksums, KeyRange, Side
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
@@ -333,17 +332,6 @@ class PostgresSource(OnServer, QuerySource):
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[ranges.PageRanges]:
         """Export a snapshot, and split the table by its pages."""
         return ranges.opened(self, stream, readers, wire, self._settings.range_bytes)
-
-    def snapshot_of(self, opened: OpenRanges) -> str:
-        """Return the exported snapshot; see `SharesRanges`."""
-        assert isinstance(opened, ranges.PageRanges)
-        return opened.snapshot
-
-    def read_shared(
-        self, stream: Stream, part: Range, snapshot: str, wire: str
-    ) -> Generator[Event | Block, None, None]:
-        """Read one range of an exported snapshot; see `SharesRanges`."""
-        return ranges.read(self, stream, part, snapshot, wire)
 
 
 def _type_name(field: pa.Field) -> str:

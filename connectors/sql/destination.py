@@ -45,9 +45,8 @@ from .session import Lease, Session, Sessions
 from .tables import Table
 
 if TYPE_CHECKING:
-    from ..ranges import Range, RangeReads, SharedReads
+    from ..ranges import RangeReads
     from .files_read import FilesRead
-    from .load.ranges import RangeLoad
 
 #: Of so many tables the ledger rows are asked for by name; a statement takes no more names.
 _MAX_SPELLED = 200
@@ -360,24 +359,11 @@ class SqlDestination(ABC):
 
     def _load_ranges(self, load: Load, reads: RangeReads, loaders: int, wire: str) -> Iterator[Commit]:
         """Load by ranges, where several sessions can write at once (`ranges.LoadsRanges`)."""
-        with self._explained(load):
-            yield from self._range_load(load, reads, wire).run(loaders)
-
-    def _load_shared_ranges(self, load: Load, reads: SharedReads, loaders: int, wire: str) -> Iterator[Commit]:
-        """Lead a load whose ranges other processes load (`protocols.LoadsSharedRanges`)."""
-        with self._explained(load):
-            yield from self._range_load(load, reads, wire).run_shared(loaders, reads)
-
-    def _load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
-        """Load one range of such a load (`protocols.LoadsSharedRanges`)."""
-        with self._explained(load):
-            self._range_load(load, reads, wire).load_one(part)
-
-    def _range_load(self, load: Load, reads: RangeReads, wire: str) -> RangeLoad:
         from .load.ranges import RangeLoad
 
-        target = self.target(load.key.destination_table)
-        return RangeLoad(self.dialect, load, target, self.load_sessions(load, wire), reads, wire)
+        with self._explained(load):
+            target, sessions = self.target(load.key.destination_table), self.load_sessions(load, wire)
+            yield from RangeLoad(self.dialect, load, target, sessions, reads, wire).run(loaders)
 
     @contextmanager
     def _explained(self, load: Load) -> Iterator[None]:

@@ -107,25 +107,6 @@ class Reads:
         return FINAL
 
 
-@dataclass
-class ReadsElsewhere(Reads):
-    """Has its ranges loaded by another connector, as another process has one."""
-
-    other: Any = None
-    load: Load | None = None
-    #: How often each range is loaded: a worker may be given up whose commit was kept.
-    times: int = 1
-    arrived: dict[int, int] = field(default_factory=dict)
-
-    def load_elsewhere(self, part: Range) -> None:
-        for _ in range(self.times):
-            self.other.load_shared_range(self.load, self, part, "arrow")
-
-    def note_loaded(self, part: Range, records: int, size_bytes: int) -> None:
-        with self.lock:
-            self.arrived[part.place] = records
-
-
 class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     """Tests of what a destination can do beyond `protocols.Destination`."""
 
@@ -482,40 +463,6 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         self.run(destination, self.load_of(PEOPLE, APPEND), people((1, "a")), FINAL)
         loads.drop_ranges("contract", lambda key: False)
         assert self.people(place) == [(1, "a")]
-
-    # LoadsSharedRanges
-
-    def _elsewhere(self, destination: Any, other: Any, **more: Any) -> tuple[ReadsElsewhere, Iterator[Commit]]:
-        """Begin a load of which another connector loads the ranges."""
-        load = self.load_of(PEOPLE, REPLACE)
-        row = destination.take_over(load.key, token=load.token, owner="contract", source="contract://source")
-        reads = ReadsElsewhere(self._parts(), other=other, load=load, **more)
-        return reads, destination.load_shared_ranges(replace(load, columns=row.columns), reads, 2, "arrow")
-
-    def test_ranges_that_other_processes_load_are_committed_once_by_one(
-        self, place: Any, destination: Destination
-    ) -> None:
-        self.can(destination, "loads_shared_ranges")
-        self.run(destination, self.load_of(PEOPLE, REPLACE), people((0, "old")), FINAL)
-        with closing(self.make(place)) as other:
-            reads, commits = self._elsewhere(destination, other, times=2)
-            (commit,) = commits
-        assert (commit.checkpoint, commit.records) == (FINAL, 10)
-        assert reads.arrived == dict.fromkeys(range(5), 2)
-        assert [record[0] for record in sorted(self.people(place) or [])] == [*range(5), *range(100, 105)]
-        destination.close()
-        assert self.tables(place) == {"people"}
-
-    def test_another_process_loads_no_range_of_a_stale_token(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "loads_shared_ranges")
-        with closing(self.make(place)) as other:
-            reads, commits = self._elsewhere(destination, other)
-            assert reads.load is not None
-            other.take_over(reads.load.key, token="0" * 32, owner="other", source="s")
-            with pytest.raises(TakenOver):
-                list(commits)
-        assert reads.arrived == {}
-        assert not self.people(place)
 
     # ExaminesTables
 

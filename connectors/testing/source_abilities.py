@@ -16,7 +16,7 @@ from ..arrow.record_size import RecordTooWide
 from ..errors import ConnectorError, FatalConnectorError
 from ..filters import condition_of
 from ..protocols import Source
-from ..ranges import OpenRanges, Range, SnapshotLost
+from ..ranges import OpenRanges, Range
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
 from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
 from ..values import replace
@@ -342,31 +342,6 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
             records = [record for part in rest for record in self._range_records(opened, part)]
         made.close()
         assert in_order([*(first if is_resumed else ()), *records]) == in_order(seeded)
-
-    # SharesRanges
-
-    def test_another_process_reads_the_ranges_of_a_snapshot_while_it_is_open(self, place: Any, source: Source) -> None:
-        self.can(source, "shares_ranges")
-        made, stream, seeded = self._ranged(place, source)
-        other = self.make(place, self.range_config(place))
-        with made.open_ranges(stream, 4, "arrow") as opened:
-            name = str(made.snapshot_of(opened))
-            assert name
-            parts = [replace(part, locator=json.loads(json.dumps(part.locator))) for part in opened.ranges]
-
-            def read() -> list[dict[str, Any]]:
-                found = self.find(other, "people")
-                batches = [batch for part in parts for batch in other.read_shared(found, part, name, "arrow")]
-                return [record for batch in batches for record in batch.to_pylist()]
-
-            assert in_order(read()) == in_order(seeded)
-            self.put(place, "people", self.people((5000, "late", 5000)), ["id"])
-            with suppress(SnapshotLost):  # of what keeps no snapshot
-                assert in_order(read()) == in_order(seeded)
-        with pytest.raises(SnapshotLost):
-            list(other.read_shared(stream, parts[0], name, "arrow"))
-        other.close()
-        made.close()
 
     # ComputesChecksums
 

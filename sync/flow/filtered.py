@@ -10,7 +10,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
-from syncblocks.connectors.protocols import ReadsRanges, SharesRanges, Source
+from syncblocks.connectors.protocols import ReadsRanges, Source
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Block, Bookmark, Condition, Event, ReplicationMethod, Stream
 from syncblocks.connectors.values import replace
@@ -27,11 +27,10 @@ class FilteredSource:
 
     def abilities(self) -> Abilities:
         """Return the source's abilities, adapted."""
-        ranges, shares, checksums = self._can.reads_ranges, self._can.shares_ranges, self._can.computes_checksums
+        ranges, checksums = self._can.reads_ranges, self._can.computes_checksums
         return replace(
             self._can,
             reads_ranges=None if ranges is None else _FilteredRanges(self, ranges),
-            shares_ranges=None if shares is None else _FilteredShares(self, shares),
             # A source that computes checksums filters by itself.
             computes_checksums=checksums if self._can.filters_records is not None else None,
         )
@@ -181,24 +180,6 @@ class _FilteredRanges:
         return _filtering(
             self._ranges.open_ranges(self._source.inner(stream), readers, wire), RecordFilter(left, stream)
         )
-
-
-class _FilteredShares(Struct, frozen=True):
-    """Ranges that another process has opened, filtered by the engine."""
-
-    source: FilteredSource
-    shares: SharesRanges
-
-    def snapshot_of(self, opened: OpenRanges) -> str:
-        """See `SharesRanges`."""
-        return self.shares.snapshot_of(opened.inner if isinstance(opened, _FilteredOpenRanges) else opened)
-
-    def read_shared(self, stream: Stream, part: Range, snapshot: str, wire: str) -> Generator[Event | Block]:
-        """See `SharesRanges`."""
-        only = RecordFilter(self.source.left(stream), stream)
-        with closing(self.shares.read_shared(self.source.inner(stream), part, snapshot, wire)) as events:
-            for event in events:
-                yield only.applied(event)
 
 
 @contextmanager

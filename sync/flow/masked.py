@@ -18,7 +18,6 @@ from syncblocks.connectors.protocols import (
     LooksAtTimes,
     ReadsQueries,
     ReadsRanges,
-    SharesRanges,
     SkipsLate,
     Source,
     TracksFiles,
@@ -52,7 +51,6 @@ class MaskedSource:
             looks_at_times=None if can.looks_at_times is None else _MaskedTimes(can.looks_at_times),
             skips_late=None if can.skips_late is None else _MaskedLate(can.skips_late),
             reads_ranges=None if can.reads_ranges is None else _MaskedRanges(can.reads_ranges),
-            shares_ranges=None if can.shares_ranges is None else _MaskedShares(can.shares_ranges),
         )
 
     # ---------------------------------------------------------------- protocol
@@ -285,22 +283,6 @@ class _MaskedOpenRanges(Struct, frozen=True):
     def read(self, part: Range) -> Generator[Event | Block]:
         """See `OpenRanges`."""
         return _masked_range(lambda: self.inner.read(part), self.stream)
-
-
-class _MaskedShares(Struct, frozen=True):
-    inner: SharesRanges
-
-    def snapshot_of(self, opened: OpenRanges) -> str:
-        """See `SharesRanges`."""
-        return self.inner.snapshot_of(opened.inner if isinstance(opened, _MaskedOpenRanges) else opened)
-
-    def read_shared(
-        self, stream: Stream, part: Range, snapshot: str, wire: str
-    ) -> Generator[Event | Block, None, None]:
-        """See `SharesRanges`."""
-        if stream.masks is None:
-            return self.inner.read_shared(stream, part, snapshot, wire)
-        return _masked_range(lambda: self.inner.read_shared(unmasked_stream(stream), part, snapshot, wire), stream)
 
 
 def _masked_range(read: Callable[[], Iterator[Event | Block]], stream: Stream) -> Generator[Event | Block, None, None]:

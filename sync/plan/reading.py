@@ -30,9 +30,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     ranges: int | None
     #: By which column it is split, or why it is not; why there is one loader.
     why: str
-    #: Whether several workers load the ranges.
-    is_shared: bool = False
-    #: Of ranges in a run with workers: who loads them, and why.
+    #: Of ranges in a run with workers: who loads them.
     where: str = ""
 
     def __str__(self) -> str:
@@ -208,18 +206,12 @@ def plan_reading(
         return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
     readers = asked if number is None else min(asked, number)
     slow = _why_one_loader(disposition, destination, is_plain=is_plain)
-    alone = ""
-    if has_workers:
-        # Else the run's own process would read each small table of which the catalog knows nothing.
-        unknown = "the number of ranges is not known yet" if number is None else ""
-        alone = _why_one_worker(source, destination, source_name, slow) or unknown
     return Reading(
         readers=readers,
         loaders=1 if slow else readers,
         ranges=number,
         why=f"{why}; {slow}" if slow else why,
-        is_shared=has_workers and not alone,
-        where=(f"on one worker, since {alone}" if alone else "on several workers") if has_workers else "",
+        where="on one worker" if has_workers else "",
     )
 
 
@@ -239,15 +231,6 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
     if is_by_key and not selected.has_own_key:
         return "of records with the same key the last one counts, so they are read in order"
     return ""
-
-
-def _why_one_worker(source: Abilities, destination: Abilities, source_name: str, slow: str) -> str:
-    """Say why one worker loads all ranges; empty if several do."""
-    if source.shares_ranges is None:
-        return f"{source_name} cannot hand on its snapshot"
-    if slow:
-        return "one loader takes them"
-    return "" if destination.loads_shared_ranges is not None else "the destination takes them from one process"
 
 
 def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is_plain: bool) -> str:

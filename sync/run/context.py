@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
@@ -18,9 +18,6 @@ from ..plan.plan import PlannedStream
 from ..secrets import Redactor
 from ..store.model import ErrorInfo, PipelineRun, StreamOutcome
 from .progress import Progress
-
-if TYPE_CHECKING:
-    from .range_order import RangeOrder
 
 
 class StreamContext(Struct, frozen=True, kw_only=True):
@@ -52,6 +49,3 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     resolve_change: Callable[[str, bool], None]
     #: Whether this process still owns the run.
     is_owner: Callable[[], bool]
-    #: Has another process load a range, and returns when it has; None: this process loads all of them itself. `check`
-    #: raises when the load is to stop.
-    load_elsewhere: Callable[[RangeOrder, Callable[[], None]], None] | None = None

@@ -110,7 +110,7 @@ class Coordinator:
             while len(self._active) < places and not self._must_stop():
                 if not (groups := self._batch(limit)):
                     break
-                nonce = "" if self._executor.runs_here(groups[0]) else secrets.token_hex(16)
+                nonce = secrets.token_hex(16) if self._is_remote else ""
                 if self._claim(groups, nonce):
                     self._start(groups, nonce)
             if not self._waiting:
@@ -125,20 +125,14 @@ class Coordinator:
                 self._give_up()
                 return
 
-    def _next(self, ended: str = "", *, is_away: bool = False) -> Sequence[PlannedStream]:
-        """Take the next waiting group whose chains nobody is in; empty if there is none.
-
-        Args:
-            ended: a stream that is about to be closed.
-            is_away: only a group that other processes run.
-        """
+    def _next(self, ended: str = "") -> Sequence[PlannedStream]:
+        """Take the next waiting group whose chains nobody is in, `ended` is about to be closed; empty: none."""
         with self._choosing:
             members = [run.planned for run in self._members() if not run.has_ended and run.name != ended]
             members += [planned for group in self._chosen for planned in group]
             busy = {planned.chain for planned in members if planned.chain}
             for group in list(self._waiting):
-                is_fit = not (is_away and self._executor.runs_here(group))
-                if is_fit and busy.isdisjoint(planned.chain for planned in group):
+                if busy.isdisjoint(planned.chain for planned in group):
                     self._waiting.remove(group)
                     self._chosen.append(group)
                     return group
@@ -147,10 +141,8 @@ class Coordinator:
     def _batch(self, limit: int) -> list[Sequence[PlannedStream]]:
         """Take waiting groups for one reference: few when few are left, so that all workers end at about one time."""
         size = self._executor.batch_size(len(self._waiting), limit)
-        if not (group := self._next()) or self._executor.runs_here(group):
-            return [group] if group else []
-        groups = [group]
-        while len(groups) < size and (group := self._next(is_away=True)):
+        groups: list[Sequence[PlannedStream]] = []
+        while len(groups) < size and (group := self._next()):
             groups.append(group)
         return groups
 
@@ -195,7 +187,7 @@ class Coordinator:
         """Wait no longer for threads of this process whose streams were ended without them: they may hang forever."""
         for future, members in list(self._active.items()):
             are_ended = all(member.has_ended and member.name in self._abandoned for member in members)
-            if are_ended and self._executor.runs_here([member.planned for member in members]):
+            if are_ended and not self._is_remote:
                 self._has_failed |= _has_failed(members)
                 del self._active[future]
 

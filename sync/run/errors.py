@@ -45,16 +45,6 @@ class LedgerUnreadable(SyncError):
     code = "ledger"
 
 
-class RangeFailed(Exception):
-    """What a worker has told of the error of a range."""
-
-    def __init__(self, error: Exception, *, is_from_source: bool) -> None:
-        """Wrap the error; `is_from_source`: the source has raised it."""
-        super().__init__(str(error))
-        self.error = error
-        self.is_from_source = is_from_source
-
-
 def message_of(error: BaseException) -> str:
     """Return an error's text without terminal codes; its class name if it has no text."""
     return plain_text(str(error)) or type(error).__name__

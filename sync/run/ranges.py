@@ -10,15 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.errors import ConnectorError, Interrupted, RetriableError
-from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost, WorkerLost
-from syncblocks.connectors.stream import Block, Checkpoint, Commit, Event, Load, Stream
+from syncblocks.connectors.errors import ConnectorError, RetriableError
+from syncblocks.connectors.ranges import OpenRanges, Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.stream import Block, Checkpoint, Event, Stream
 
 from ..flow.feed import Feed, Item, is_batch, size_of
 from ..flow.record_size import refuse_wide
 from ..plan.start import masks_mark
-from .errors import RangeFailed
-from .range_order import RangeOrder
 from .stream import StreamRun
 
 log = logging.getLogger("syncblocks")
@@ -95,26 +93,18 @@ class _Readers:
 def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
     """Load every range, several at once; raises the error that stopped the load."""
     run.check()
-    reads = SharedReads(run, opened)
-    load = run.load_order(run.planned.arriving)
+    planned, loads = run.planned, run.context.destination_can.loads_ranges
+    assert loads is not None, "the plan looked"
+    reads = RangeReads(run, opened)
+    load = run.load_order(planned.arriving)
     try:
-        for commit in _commits(load, reads, run):
+        for commit in loads.load_ranges(load, reads, planned.reading.loaders, planned.wire):
             run.note_commit(commit)
     except BaseException as error:
         if reads.is_from_source(error):
             run.blocks.fail_in_source()
         raise
     run.remove_missing(load.stream)
-
-
-def _commits(load: Load, reads: SharedReads, run: StreamRun) -> Iterator[Commit]:
-    """Load the ranges here, or lead the workers that do."""
-    planned, can = run.planned, run.context.destination_can
-    if reads.are_elsewhere:
-        assert can.loads_shared_ranges is not None, "the plan looked"
-        return can.loads_shared_ranges.load_shared_ranges(load, reads, planned.reading.loaders, planned.wire)
-    assert can.loads_ranges is not None, "the plan looked"
-    return can.loads_ranges.load_ranges(load, reads, planned.reading.loaders, planned.wire)
 
 
 class RangeReads:
@@ -200,8 +190,8 @@ class RangeReads:
 
     def may_repeat(self, part: Range, error: ConnectorError) -> bool:
         """Use one of the stream's retries for a range; the snapshot and the loaded data stay."""
-        is_hopeless = isinstance(error, SnapshotLost | WorkerLost)
-        if not isinstance(error, RetriableError) or is_hopeless or not self._run.take_retry():
+        is_hopeless = isinstance(error, SnapshotLost) or not isinstance(error, RetriableError)
+        if is_hopeless or not self._run.take_retry():
             return False
         delay_s = self._run.planned.selected.retry_delay_s
         shown = self._run.shown(error)
@@ -276,51 +266,6 @@ class RangeReads:
                 pending.append(event)
         finally:
             _close(events)
-
-
-class SharedReads(RangeReads):
-    """The ranges of one stream, where workers may load them; implements `SharedReads` of the connectors."""
-
-    def __init__(self, run: StreamRun, opened: OpenRanges) -> None:
-        super().__init__(run, opened)
-        shares = run.context.source_can.shares_ranges if run.planned.reading.is_shared else None
-        self._snapshot = "" if shares is None else shares.snapshot_of(opened)
-        self._has_given_up = threading.Event()
-
-    @property
-    def are_elsewhere(self) -> bool:
-        """Whether workers load them."""
-        return bool(self._snapshot) and self._run.context.load_elsewhere is not None
-
-    def load_elsewhere(self, part: Range) -> None:
-        """See `SharedReads` of the connectors."""
-        assert self._run.context.load_elsewhere is not None
-        self._note(part, (0, 0), is_whole=False)
-        order = RangeOrder(stream=self._run.name, number=self._run.number, snapshot=self._snapshot, part=part)
-        try:
-            self._run.context.load_elsewhere(order, self._check)
-        except RangeFailed as failed:
-            if failed.is_from_source:
-                self._source_errors.append(failed.error)
-            raise failed.error from None
-
-    def note_loaded(self, part: Range, records: int, size_bytes: int) -> None:
-        """See `SharedReads` of the connectors."""
-        # The number of records in blocks of another wire is told of with the commit.
-        is_counted = self._run.planned.wire == "arrow"
-        read = (records, size_bytes) if is_counted else (0, 0)
-        self._run.context.progress.advanced(self._run.name, records=read[0], size_bytes=size_bytes)
-        self._note(part, read, is_whole=True)
-
-    def give_up(self) -> None:
-        """See `RangeReads`; whoever waits for a worker stops waiting."""
-        self._has_given_up.set()
-        super().give_up()
-
-    def _check(self) -> None:
-        self._run.check()
-        if self._has_given_up.is_set():
-            raise Interrupted("another range failed", stream=self._run.name)
 
 
 def named(error: BaseException, part: Range, ranges: Sequence[Range]) -> BaseException:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
@@ -314,8 +314,6 @@ class Runner:
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
             self._unfinished_run = None
-        with suppress(SyncError):  # what a dead process offered to workers; a claim that stays is in nobody's way
-            self.store.forget_ranges()
         return recovered
 
     def _recover(self) -> PipelineRun | None:

@@ -210,11 +210,6 @@ class StreamRun:
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
-    def join(self, number: int) -> None:
-        """Load a part of a try that another process leads, under its token."""
-        self.number, self._token = number, stream_token(self.context.run, self.name, number)
-        self.blocks.renew(is_continued=False)
-
     def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
         context, source = self.context, source_of(self.context.source_name, self.planned.selected)
         before = self._planned_row()

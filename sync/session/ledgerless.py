@@ -110,7 +110,6 @@ class Ledgerless:
             knows_privileges=None,
             lists_ledger=None,
             refuses_keys=None,
-            loads_shared_ranges=None,
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
         )
 
@@ -202,7 +201,6 @@ PASSED_ON = frozenset(
         "removes_records",
         "replaces_ranges",
         "runs_statements",
-        "shares_ranges",
         "skips_late",
         "updates_only",
         "states_types",
@@ -219,7 +217,6 @@ DROPPED = frozenset(
         "keeps_history",
         "knows_privileges",
         "lists_ledger",
-        "loads_shared_ranges",
         "refuses_keys",
     }
 )

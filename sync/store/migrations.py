@@ -267,7 +267,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
     # Of a held run, whose streams tasks of an orchestrator claim: seconds that it is held after the last sign of life
     # of a task. NULL: its owner is a process.
     "0010": ("ALTER TABLE _syncblocks_pipeline_run ADD COLUMN hold_s BIGINT",),
-    # Of a range that a worker loads for the process that has claimed its stream: which one, its worker, the lease.
+    # Nothing reads or writes this table any more: earlier versions kept in it which worker loaded which range. Stores
+    # that have it keep it, and new ones get it, so that all stores of a version are the same.
     "0011": (
         """CREATE TABLE _syncblocks_range_claim (
             nonce TEXT NOT NULL PRIMARY KEY,

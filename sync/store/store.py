@@ -18,7 +18,6 @@ from .model import ErrorInfo, PipelineRun
 from .outbox import Outbox
 from .owner import Liveness, Owner, current_owner, is_process_alive
 from .plans import Plans
-from .range_claims import RangeClaims
 from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
@@ -71,14 +70,6 @@ class Store:
         self.ask_to_stop = claims.ask_to_stop
         self.take_back = claims.take_back
         self.claim_states = claims.claim_states
-        ranges = RangeClaims(self._transactions)
-        self.offer_range = ranges.offer_range
-        self.take_range = ranges.take_range
-        self.renew_range = ranges.renew_range
-        self.holds_range = ranges.holds_range
-        self.range_state = ranges.range_state
-        self.end_range = ranges.end_range
-        self.forget_ranges = ranges.forget_ranges
         held = Held(self._transactions, self._plans)
         self.hold_run = held.hold_run
         self.renew_hold = held.renew_hold

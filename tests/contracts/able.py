@@ -20,7 +20,7 @@ from syncblocks.connectors.filters import matches
 from syncblocks.connectors.incremental.bookmarks import query_start
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.named import numbered, parameter_names, replaced
-from syncblocks.connectors.ranges import Range, RangeReads, SharedReads, SnapshotLost, how_many
+from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
 from syncblocks.connectors.stream import (
     VALID_FROM,
@@ -59,10 +59,6 @@ class Ranges:
     count: int
 
     @property
-    def name(self) -> str:
-        return f"snapshot-{id(self.table)}"
-
-    @property
     def ranges(self) -> Sequence[Range]:
         return [Range(place=place, label=f"part {place}") for place in range(self.count if self.count > 1 else 0)]
 
@@ -76,13 +72,6 @@ class Ranges:
     def read(self, part: Range) -> Generator[Event | Block, None, None]:
         size = -(-self.table.num_rows // self.count)
         yield from self.table.slice(part.place * size, size).combine_chunks().to_batches()
-
-
-#: What is open, by name, for other sources.
-SNAPSHOTS: dict[str, Ranges] = {}
-
-#: What was loaded of each load, by token and place, for other destinations.
-STAGED: dict[str, dict[int, list[Event | Block]]] = {}
 
 
 class AbleSource(MemorySource):
@@ -210,20 +199,7 @@ class AbleSource(MemorySource):
 
     @contextmanager
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> Iterator[Any]:
-        made = Ranges(self, stream, self._table(stream), self.plan_ranges(stream, readers)[0] or 1)
-        SNAPSHOTS[made.name] = made
-        yield made
-        del SNAPSHOTS[made.name]
-
-    def snapshot_of(self, opened: Any) -> str:
-        return str(opened.name)
-
-    def read_shared(
-        self, stream: Stream, part: Range, snapshot: str, wire: str
-    ) -> Generator[Event | Block, None, None]:
-        if snapshot not in SNAPSHOTS:
-            raise SnapshotLost("it is closed")
-        yield from SNAPSHOTS[snapshot].read(part)
+        yield Ranges(self, stream, self._table(stream), self.plan_ranges(stream, readers)[0] or 1)
 
     def checksum_system(self) -> str:
         return "duckdb"
@@ -378,20 +354,6 @@ class AbleDestination(MemoryDestination):
                 if not reads.may_repeat(part, error):
                     reads.give_up()
                     raise
-
-    def load_shared_ranges(self, load: Load, reads: SharedReads, loaders: int, wire: str) -> Iterator[Commit]:
-        staged = STAGED.setdefault(load.token, {})
-        for part in reads.ranges:
-            reads.load_elsewhere(part)
-            batches = staged[part.place]
-            reads.note_loaded(part, sum(batch.num_rows for batch in batches), 0)  # type: ignore[union-attr]
-        events = [batch for place in sorted(staged) for batch in staged[place]]
-        yield from self.load(load, iter([*events, reads.final()]), wire)
-
-    def load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
-        if self._database.ledger[load.key].token != load.token:
-            raise TakenOver("another run has the ledger row")
-        STAGED[load.token].setdefault(part.place, list(reads.read(part)))
 
     def drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:
         """Loads leave nothing to be resumed."""

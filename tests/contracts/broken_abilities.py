@@ -33,7 +33,7 @@ from syncblocks.connectors.stream import (
     WriteDisposition,
 )
 from syncblocks.connectors.values import replace
-from tests.contracts.able import STAGED, AbleDestination, AbleSource, Ranges
+from tests.contracts.able import AbleDestination, AbleSource, Ranges
 
 # -- what holds for every ability ------------------------------------------------------------------------------------
 
@@ -236,15 +236,6 @@ class RangesOfNow(AbleSource):
 
         with super().open_ranges(stream, readers, wire) as opened:
             yield OfNow(opened.source, opened.stream, opened.table, opened.count)
-
-
-class SharesRangesOfNow(AbleSource):
-    """Lets others read the table as it is by then, and for ever."""
-
-    caught_by = {"test_another_process_reads_the_ranges_of_a_snapshot_while_it_is_open"}
-
-    def read_shared(self, stream: Stream, part: Range, snapshot: str, wire: str) -> Any:
-        yield from Ranges(self, stream, self._table(stream), self.plan_ranges(stream, 4)[0] or 1).read(part)
 
 
 class SplitsEverything(AbleSource):
@@ -555,18 +546,6 @@ class CommitsEachRange(AbleDestination):
         for part in reads.ranges:
             yield from self.load(load, iter([*self.range_batches(reads, part), Checkpoint()]), wire)
         yield from self.load(load, iter([reads.final()]), wire)
-
-
-class CountsARangeTwice(AbleDestination):
-    """Loads a range beside what another process has loaded of it, under any token."""
-
-    caught_by = {
-        "test_ranges_that_other_processes_load_are_committed_once_by_one",
-        "test_another_process_loads_no_range_of_a_stale_token",
-    }
-
-    def load_shared_range(self, load: Load, reads: RangeReads, part: Range, wire: str) -> None:
-        STAGED[load.token].setdefault(part.place, []).extend(reads.read(part))
 
 
 class KeepsHalfARange(AbleDestination):

@@ -24,7 +24,6 @@ _FILE_SOURCE = {
     "has_former_names",
     "tracks_files",
     "reads_ranges",
-    "shares_ranges",
 }
 _FILES = {
     "knows_place",
@@ -105,7 +104,6 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "finds_streams",
             "skips_late",
             "reads_ranges",
-            "shares_ranges",
             "reads_queries",
             "filters_records",
             "computes_checksums",
@@ -115,7 +113,6 @@ EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
             "verifies_server",
             "prepares",
             "loads_ranges",
-            "loads_shared_ranges",
             "knows_privileges",
             *_HISTORY,
         },

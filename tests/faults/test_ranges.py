@@ -135,3 +135,23 @@ def test_a_process_that_was_frozen_in_a_range_writes_nothing_when_it_wakes_up(
     found = revive(ranged, point)
     injected()
     assert found == []
+
+
+def test_a_killed_run_of_an_earlier_version_whose_workers_loaded_ranges_is_read_anew(
+    ranged: Ranged, injected: Count
+) -> None:
+    assert ranged.run(failpoint="postgres.range.before:6:kill").code == -9
+    # What the earlier version has left: a claim for each range that a worker had, and loaded ranges of its own shape.
+    columns = "nonce, run_id, attempt, stream, range_order, worker"
+    for number in range(3):
+        values = f"'n{number}', 1, 1, 'src.a', '{{}}', '{{}}'"
+        ranged.change_store(f"insert into _syncblocks_range_claim ({columns}) values ({values})")
+    (ledger,) = (name for name in ranged.leftovers() if name.endswith("_r"))
+    with postgres(ranged.url) as connection:
+        connection.execute(f"update public.{ledger} set shape = 'of an earlier version'")
+    last = ranged.run()
+    injected()
+    assert last.code == 0, last.log()
+    assert "and are kept" not in last.log()
+    assert untrue(ranged, last) + violations(ranged, kills=1) == []
+    assert ranged.leftovers() == []

@@ -58,14 +58,3 @@ def test_a_run_that_goes_on_is_left_alone(zygote: Zygote, folder: Path) -> None:
     running.signal(signal.SIGCONT)
     assert running.wait() == 0
     assert violations(workshop) == []
-
-
-def test_ranges_that_a_killed_run_offered_to_workers_are_forgotten(zygote: Zygote, folder: Path) -> None:
-    workshop = make(zygote, folder, "sqlite", "sqlite", "", "append")
-    workshop.write()
-    assert workshop.run(failpoint="stream.after_commit:1:kill").code == -signal.SIGKILL
-    # As where the last of them was loaded, and the process died before it ended the claim.
-    columns = "nonce, run_id, attempt, stream, range_order"
-    workshop.change_store(f"insert into _syncblocks_range_claim ({columns}) values ('n', 1, 1, 'orders', '{{}}')")
-    assert recovered(zygote, folder)["run"]
-    assert workshop.store_rows("select * from _syncblocks_range_claim") == []

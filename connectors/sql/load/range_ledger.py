@@ -51,11 +51,6 @@ class RangeLedger:
         at = "null" if moment is None else literal(json.dumps(moment))
         session.execute(f"update {self._table} set {quote('shape')} = {literal(shape)}, {quote('moment')} = {at}")
 
-    def shape(self, session: Session) -> str:
-        """Return the shape in which the ranges are read."""
-        sql = f"select {self._dialect.naming.quote('shape')} from {self._table} limit 1"
-        return str(session.query(sql)[0][0])
-
     def lock(self, session: Session, part: Range) -> bool:
         """Lock a range's row until the commit, waiting for another connection that loads it; False: it is loaded."""
         quote = self._dialect.naming.quote

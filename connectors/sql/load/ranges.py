@@ -14,18 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 
 from ...errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError, TakenOver
 from ...failpoints import failpoint
-from ...ranges import Range, RangeReads, RangesRefused, SharedReads
-from ...stream import Commit, LedgerRow, Load
-from ...values import replace
+from ...ranges import Range, RangeReads, RangesRefused
+from ...stream import Commit, Load
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
 from ..ledger import Ledger, commit
-from ..session import Lease, Session, Sessions
+from ..session import Lease, Sessions
 from ..tables import StagingTable
 from .context import LoadContext
 from .events import LoadEvents
@@ -57,42 +56,11 @@ class RangeLoad:
 
     def run(self, loaders: int) -> Iterator[Commit]:
         """Load everything; after an exception drop the tables, unless the load can be resumed."""
-        return self._run(loaders, self._load_range)
-
-    def run_shared(self, loaders: int, reads: SharedReads) -> Iterator[Commit]:
-        """As `run`, while other processes load the ranges; at most `loaders` of them at once."""
-        return self._run(loaders, lambda part, _: self._have_loaded(part, reads))
-
-    def load_one(self, part: Range) -> None:
-        """Load one range of a load with this token that another process leads.
-
-        Raises:
-            TakenOver: the ledger has another token.
-            FatalConnectorError: records would not come as the other process has planned them.
-        """
-        with self._sessions.lease(self._load.key.stream) as lease:
-            lease.begin()
-            row = self._held_row(lease.session)
-            if row is None:
-                raise self._table_load(lease).taken_over()
-            self._load = replace(self._load, columns=row.columns)
-            staged = self._table_load(lease).planned()
-            if self._ranges.shape(lease.session) != self._shape(staged):
-                raise FatalConnectorError(
-                    "source, destination or program have changed since the load began: run again",
-                    stream=self._load.key.stream,
-                )
-            lease.session.rollback()
-            self._try_range(part, staged, lease)
-
-    def _run(self, loaders: int, load_range: Callable[[Range, StagingTable], None]) -> Iterator[Commit]:
         try:
             staged = self._prepare()
             self._waiting = [part for part in reversed(self._reads.ranges) if part.place not in self._loaded]
             threads = [
-                threading.Thread(
-                    target=self._work, args=(staged, load_range), name=f"load-{self._load.key.stream}", daemon=True
-                )
+                threading.Thread(target=self._work, args=(staged,), name=f"load-{self._load.key.stream}", daemon=True)
                 for _ in range(min(loaders, len(self._waiting)))
             ]
             for thread in threads:
@@ -194,10 +162,10 @@ class RangeLoad:
             commit(lease.session, self._dialect)
 
     # ------------------------------------------------------------------ loaders
-    def _work(self, staged: StagingTable, load_range: Callable[[Range, StagingTable], None]) -> None:
+    def _work(self, staged: StagingTable) -> None:
         try:
             while (part := self._take()) is not None:
-                load_range(part, staged)
+                self._load_range(part, staged)
         except BaseException as error:
             self._fail(error)
 
@@ -233,34 +201,6 @@ class RangeLoad:
                     continue
                 raise self._named(error, part) from error.__cause__
 
-    def _have_loaded(self, part: Range, reads: SharedReads) -> None:
-        """Have another process load one range, and another one again if that dies; the ledger tells what arrived."""
-        while True:
-            try:
-                reads.load_elsewhere(part)
-                arrived = self._arrived(part)
-                if arrived is None:
-                    raise RetriableError("its process has not loaded it")
-            except ConnectorError as error:
-                if self._is_lost(error) and reads.may_repeat(part, error):
-                    continue
-                raise self._named(error, part) from error.__cause__
-            self._loaded.add(part.place)
-            reads.note_loaded(part, *arrived)
-            return
-
-    def _arrived(self, part: Range) -> tuple[int, int] | None:
-        with self._sessions.lease(self._load.key.stream) as lease:
-            lease.begin()
-            found = self._ranges.loaded(lease.session).get(part.place)
-            lease.session.rollback()
-            return found
-
-    def _held_row(self, session: Session) -> LedgerRow | None:
-        """Return the stream's row of the ledger, if it is this load's."""
-        rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
-        return rows[0] if rows and rows[0].token == self._load.token else None
-
     def _register(self, lease: Lease) -> None:
         with self._lock:
             if self._error is not None:
@@ -270,7 +210,8 @@ class RangeLoad:
     def _try_range(self, part: Range, staged: StagingTable, lease: Lease) -> None:
         lease.begin()
         session, loading = lease.session, self._table_load(lease)
-        if self._held_row(session) is None:
+        rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)
+        if not rows or rows[0].token != self._load.token:
             raise loading.taken_over()
         loading.refuse_altered(staged)
         if not self._ranges.lock(session, part):

@@ -26,8 +26,6 @@ class Reference(Struct, frozen=True, kw_only=True):
     nonce: str = ""
     #: How many workers have died in this attempt while they ran these streams.
     losses: int = 0
-    #: Number of a range of the stream, the only one that it names; the nonce is the range's. None: whole streams.
-    place: int | None = None
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -39,7 +37,7 @@ class Reference(Struct, frozen=True, kw_only=True):
         groups = [list(group) for group in self.groups]
         document = {"run": self.run_id, "attempt": self.attempt, "streams": groups, "nonce": self.nonce}
         document |= {"losses": self.losses} if self.losses else {}
-        return json.dumps(document | ({} if self.place is None else {"range": self.place}))
+        return json.dumps(document)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Reference:
@@ -50,7 +48,6 @@ class Reference(Struct, frozen=True, kw_only=True):
             groups=tuple(tuple(map(str, group)) for group in document["streams"]),
             nonce=str(document["nonce"]),
             losses=int(document.get("losses", 0)),
-            place=None if document.get("range") is None else int(document["range"]),
         )
 
 
@@ -116,10 +113,6 @@ class Executor(Protocol):
             waiting: groups that are not claimed yet.
             limit: references that may run at once.
         """
-        ...
-
-    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
-        """Whether this process runs a group itself, and claims it as its own, whoever helps."""
         ...
 
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.values import replace
 
 from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream
@@ -29,8 +28,7 @@ from ..recovery.takeover import owner_text, stream_token
 from .engine import CALLS_A_WORKER, Engine
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
 from .protocol import Member, Reference, Work
-from .range_calls import RangeCalls
-from .threads import Threads, in_thread
+from .threads import in_thread
 
 log = logging.getLogger("syncblocks")
 
@@ -73,9 +71,6 @@ class Remote:
         self._planned = planned
         self._notify = notify
         self._lose = lose
-        calls = RangeCalls(engine, store, context.run)
-        #: Leads the loads of streams whose ranges workers load.
-        self._here = Threads(replace(context, load_elsewhere=calls.load), planned)
         self._plan: AttemptPlan | None = None
         self._flights: list[Flight] = []
         self._lock = threading.Lock()
@@ -101,14 +96,8 @@ class Remote:
         at_once = max(1, min(limit, self._engine.slots // CALLS_A_WORKER))
         return min(MOST_GROUPS, max(1, waiting // (2 * at_once)))
 
-    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
-        """See `Executor`: it holds the snapshot of a stream whose ranges workers load, and commits them."""
-        return any(planned.reading.is_shared for planned in group)
-
     def submit(self, reference: Reference, announce: Callable[[Member], None]) -> Work:
         """See `Executor`."""
-        if not reference.nonce:
-            return self._here.submit(reference, announce)
         groups: list[Sequence[RemoteStream]] = [
             [RemoteStream(self._planned[name], self._context, self._wake) for name in group]
             for group in reference.groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -25,10 +25,6 @@ class Threads:
     def __init__(self, context: StreamContext, planned: Mapping[str, PlannedStream]) -> None:
         self._context = context
         self._planned = planned
-
-    def runs_here(self, group: Sequence[PlannedStream]) -> bool:
-        """See `Executor`."""
-        return True
 
     def places(self, limit: int) -> int:
         """See `Executor`: nothing waits here."""

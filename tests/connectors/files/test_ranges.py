@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, RetriableError
+from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
-from syncblocks.connectors.files.source import FileSource
-from syncblocks.connectors.ranges import Range, RangesRefused, SnapshotLost
+from syncblocks.connectors.files.source import FileRanges, FileSource
+from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
 from syncblocks.connectors.values import replace
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
@@ -180,83 +179,22 @@ def test_a_plan_counts_the_ranges_of_files_that_are_split_and_of_others(tmp_path
     assert rows == whole(source) == [{"id": 1}] * 5020
 
 
-def shared(source: FileSource, locator: Any, snapshot: str) -> list[Mapping[str, Any]]:
-    """A range as another process reads it, which was told of it in JSON."""
-    (stream,) = source.discover()
-    part = Range(place=0, label="", locator=json.loads(json.dumps(locator)))
-    return [row for batch in source.read_shared(stream, part, snapshot, "arrow") for row in batch.to_pylist()]
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {},
-        {"file": 0},
-        {"file": 1, "bytes": [0, 10]},
-        {"files": [0, 2]},
-        {"files": [1, 1]},
-        {"files": [-1, 1]},
-        {"files": [False, True]},
-        {"files": ["f.csv", "/etc/passwd"]},
-        {"files": [0, 1], "bytes": [0, 10]},
-        {"files": "01"},
-        {"file": -1, "bytes": [0, 10]},
-        {"file": False, "bytes": [0, 10]},
-        {"file": "0", "bytes": [0, 10]},
-        {"file": "/etc/passwd", "bytes": [0, 10]},
-        {"file": 0, "path": "/etc/passwd"},
-        {"file": 0, "groups": [0, 1]},
-        {"file": 0, "bytes": [0, 10], "groups": [0, 1]},
-        {"file": 0, "bytes": None},
-        {"file": 0, "bytes": [0]},
-        {"file": 0, "bytes": [10, 10]},
-        {"file": 0, "bytes": [-1, 10]},
-        {"file": 0, "bytes": [0, 204]},
-        {"file": 0, "bytes": [203, None]},
-        {"file": 0, "bytes": ["0", "10"]},
-        {"file": 0, "bytes": [0, 10.5]},
-    ],
-)
-def test_a_range_that_somebody_has_written_is_refused(tmp_path: Path, said: Any) -> None:
-    source, other = (csv_source(tmp_path, b"id\n" + b"1\n" * 100) for _ in range(2))
-    (stream,) = source.discover()
-    with source.open_ranges(stream, 3, "arrow") as opened:
-        snapshot = source.snapshot_of(opened)
-        assert shared(other, opened.ranges[0].locator, snapshot)
-        with pytest.raises(FatalConnectorError, match="there is no such range in the 1 files of the stream"):
-            shared(other, said, snapshot)
-
-
-@pytest.mark.parametrize("groups", [[0, 1 << 40], [0, 11], [3, 3], [9, None]])
-def test_row_groups_that_a_file_does_not_have_are_refused(tmp_path: Path, groups: Any) -> None:
-    pyarrow.parquet.write_table(pa.table({"id": range(1000)}), tmp_path / "f.parquet", row_group_size=100)
-    source = ParquetSource({"path": "f.parquet", "range_bytes": 500}, tmp_path)
-    (stream,) = source.discover()
-    with source.open_ranges(stream, 3, "arrow") as opened:
-        snapshot = source.snapshot_of(opened)
-        assert len(shared(source, {"file": 0, "groups": [8, 10]}, snapshot)) == 200
-        with pytest.raises(FatalConnectorError, match=r"no such range|has 10 row groups"):
-            shared(source, {"file": 0, "groups": groups}, snapshot)
+def records(opened: FileRanges, place: int) -> list[Mapping[str, Any]]:
+    return [row for batch in opened.read(opened.ranges[place]) for row in batch.to_pylist()]
 
 
 @pytest.mark.parametrize("change", ["bytes", "grown", "other", "gone"])
-@pytest.mark.parametrize("has_looked", [False, True])
-def test_files_that_have_changed_are_not_those_that_another_process_has_opened(
-    tmp_path: Path, change: str, has_looked: bool
-) -> None:
-    def made() -> CSVSource:
-        return CSVSource({"path": "data", "streams": {"t": "*.csv"}, "range_bytes": 20}, tmp_path)
-
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_files_that_have_changed_are_not_those_that_were_opened(tmp_path: Path, change: str, has_begun: bool) -> None:
     (tmp_path / "data").mkdir()
     for name in "ab":
         (tmp_path / "data" / f"{name}.csv").write_bytes(b"id\n" + b"1\n" * 100)
-    source, other = made(), made()
+    source = CSVSource({"path": "data", "streams": {"t": "*.csv"}, "range_bytes": 20}, tmp_path)
     (stream,) = source.discover()
     file = tmp_path / "data" / "a.csv"
     with source.open_ranges(stream, 3, "arrow") as opened:
-        part, snapshot = opened.ranges[0], source.snapshot_of(opened)
-        if has_looked:
-            assert shared(other, part.locator, snapshot)
+        if has_begun:
+            assert records(opened, 0)
         if change == "bytes":
             file.write_bytes(b"id\n" + b"2\n" * 100)
         elif change == "grown":
@@ -268,34 +206,29 @@ def test_files_that_have_changed_are_not_those_that_another_process_has_opened(
         else:
             file.unlink()
         with pytest.raises(RetriableError):
-            shared(other, part.locator, snapshot)
-    with pytest.raises(SnapshotLost):
-        shared(other, part.locator, "")
+            records(opened, 0)
 
 
-def test_files_of_which_their_store_tells_neither_time_nor_hash_are_read_where_they_were_opened(tmp_path: Path) -> None:
+def test_files_of_which_their_store_tells_neither_time_nor_hash_are_read_by_ranges(tmp_path: Path) -> None:
     source = csv_source(tmp_path, b"id\n" + b"1\n" * 100)
     (stream,) = source.discover()
     with source.open_ranges(stream, 3, "arrow") as opened:
         told = [replace(one, stamp=None) for one in opened.split.seen]
-        assert source.snapshot_of(replace(opened, split=replace(opened.split, seen=told))) == ""
-        assert list(opened.read(opened.ranges[0]))
+        opened = replace(opened, split=replace(opened.split, seen=told))
+        assert sum(len(records(opened, place)) for place in range(len(opened.ranges))) == 100
 
 
-def test_files_of_a_store_are_shared_as_long_as_they_are_the_same(tmp_path: Path) -> None:
-    path = f"memory://shared{tmp_path.name}"
+def test_a_file_of_a_store_that_changes_is_noticed_and_the_others_are_read(tmp_path: Path) -> None:
+    path = f"memory://ranges{tmp_path.name}"
     store = fsspec.filesystem("memory")
     for number in range(5):
         store.pipe_file(f"{path}/t/{number}.csv", b"id\n" + b"%d\n" % number * 100)
-    source, other = (CSVSource({"path": path, "range_bytes": 20}, tmp_path) for _ in range(2))
+    source = CSVSource({"path": path, "range_bytes": 20}, tmp_path)
     (stream,) = source.discover()
     assert source.plan_ranges(stream, 3) == (5, "by files and bytes, 1,015 bytes in 5 files")
     with source.open_ranges(stream, 3, "arrow") as opened:
-        snapshot = source.snapshot_of(opened)
-        assert shared(other, opened.ranges[3].locator, snapshot) == [{"id": 3}] * 100
+        assert records(opened, 3) == [{"id": 3}] * 100
         store.pipe_file(f"{path}/t/4.csv", b"id\n" + b"7\n" * 100)
         with pytest.raises(SnapshotLost):
-            shared(other, opened.ranges[4].locator, snapshot)
-        with pytest.raises(SnapshotLost):
-            list(opened.read(opened.ranges[4]))
-        assert shared(other, opened.ranges[2].locator, snapshot) == [{"id": 2}] * 100
+            records(opened, 4)
+        assert records(opened, 2) == [{"id": 2}] * 100

@@ -308,4 +308,4 @@ def test_pages_that_somebody_has_written_are_no_sql(source: PostgresSource, post
     (stream,) = source.discover()
     planted = Range(place=0, label="", locator={"pages": ["0,0)'::tid or true --", None]})
     with source.open_ranges(stream, 3, "arrow") as opened, pytest.raises(ValueError, match="invalid literal for int"):
-        list(source.read_shared(stream, planted, source.snapshot_of(opened), "arrow"))
+        list(opened.read(planted))

@@ -20,6 +20,7 @@ from syncblocks import Progress, RunResult, run_pipeline
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.sync.flow.feed import Budget
 from syncblocks.sync.run.ranges import RangeReads
+from tests.cluster import Cluster
 from tests.connectors.mysql import mysql_databases
 from tests.sync.pipelines import RECORDER, statuses
 
@@ -98,6 +99,16 @@ def test_a_stream_read_by_ranges_arrives_once(pair: Pair, disposition: str) -> N
     assert pair.is_equal()
     assert pair.leftovers() == []
     assert [stream.records for stream in result.streams] == [1000]
+
+
+def test_one_worker_reads_and_loads_all_ranges_of_a_table(pair: Pair, cluster: Cluster, run_cli: Any) -> None:
+    pair.document |= {"store": pair.url, "executor": {"dask": cluster.address}}
+    shown = run_cli(["plan", pair.write()], cwd=pair.folder).stdout
+    assert "by 3 readers into 3 loaders: by pages, about 44 in all; on one worker\n" in shown
+    assert statuses(pair.run()) == {"src.t": "success"}
+    assert pair.is_equal()
+    assert pair.leftovers() == []
+    assert pair.execute("select count(*) from _syncblocks_stream_run where worker is not null") == [(1,)]
 
 
 @pytest.mark.parametrize("connector", ["duckdb", "sqlite", "parquet"])

@@ -27,15 +27,12 @@ from ....store.owner import current_owner
 from ...errors import message_of
 from ...group import run_group
 from ...progress import Progress
-from ...range_order import RangeOrder
 from ...store_calls import StoreCalls
 from ...stream import StreamRun
 from ..bundle import open_bundle
 from ..protocol import Reference
-from ..range_answer import answer_of
 from .attempt import OpenedAttempt, has_changed, open_attempt, unplanned_outcome, with_share
 from .claim_watch import ClaimWatch
-from .range_run import RangeWatch, load_range
 
 log = logging.getLogger("syncblocks")
 
@@ -78,7 +75,7 @@ class Worker:
             log.debug("not opened", exc_info=True)
             return {"problem": f"the worker cannot open the run: {_text(error)}"}
         with masked_output(attempt.session.redactor):
-            return self._run(attempt, reference) if reference.place is None else self._run_range(attempt, reference)
+            return self._run(attempt, reference)
 
     def _run(self, attempt: OpenedAttempt, reference: Reference) -> dict[str, Any]:
         calls = Calls(attempt, reference)
@@ -103,22 +100,6 @@ class Worker:
                 }
         told = {"errors": errors, "messages": calls.notes.messages, "refused": calls.refused}
         return told | ({"stopping": True} if calls.is_stopping else {})
-
-    def _run_range(self, attempt: OpenedAttempt, reference: Reference) -> dict[str, Any]:
-        """Load one range of a stream that the run's own process leads; return the answer."""
-        ours, calls = reference, Calls(attempt, reference)
-        (name,) = reference.streams
-        if (order := attempt.store.take_range(ours.run_id, ours.attempt, ours.nonce, calls.me)) is None:
-            return {"refused": [name]}
-        try:
-            (planned,) = self._planned_anew(attempt, reference, [name])
-        except Exception as error:
-            text = unplanned_outcome(attempt, name, error)[1].message
-            return {"failed": answer_of(error, text, is_from_source=False)}
-        run = StreamRun(calls.context, planned)
-        with RangeWatch(attempt.store, reference, calls.me) as watch:
-            watch.follow([run])
-            return load_range(run, RangeOrder.of(name, order), MAX_TEXT)
 
     def release(self) -> None:
         """Close every connection, and forget the attempt."""
