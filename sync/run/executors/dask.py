@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import distributed
@@ -19,7 +20,7 @@ from ...config.executor import ExecutorSettings
 from ...errors import ConfigError, ExecutorError, SyncError
 from ...store.owner import current_owner
 from .bundle import Bundle, own_version, pack
-from .engine import CALLS_A_WORKER
+from .engine import CALLS_A_WORKER, sent_with_code
 from .flight import Answer
 from .threads import in_thread
 from .worker.children import run_streams
@@ -163,9 +164,9 @@ class DaskEngine:
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
         """See `Engine`. Each call has its own key; Dask neither repeats nor merges any."""
-        return self._submit(payload, answered, None)
+        return sent_with_code(partial(self._send, payload), self._bundle.archive, answered)
 
-    def _submit(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
+    def _send(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
         key, workers = f"syncblocks-{uuid.uuid4().hex}", list(self._workers)
         try:
             future = self._client.submit(
@@ -198,13 +199,6 @@ class DaskEngine:
             except Exception as error:
                 log.debug("an answer was lost", exc_info=error)
             ended.release()
-            if answer is not None and "missing" in answer and archive is None:
-                # A worker that joined while the code was sent.
-                try:
-                    self._submit(payload, answered, self._bundle.archive)
-                    return
-                except SyncError as error:
-                    log.debug("not sent again", exc_info=error)
             answered(answer)
 
         self._calls[key] = frozenset(workers), give_up

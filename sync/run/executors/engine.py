@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from ...errors import ExecutorError
 from .flight import Answer
+
+log = logging.getLogger("syncblocks")
 
 #: Calls for each worker that runs one at a time: one that runs, and one that waits, so that it is never idle.
 CALLS_A_WORKER = 2
+
+
+#: Sends a call, with the archive of the pipeline's code or without; see `Engine.submit`.
+Send = Callable[[Callable[[Answer], None], bytes | None], Callable[[], None]]
+
+
+def sent_with_code(send: Send, archive: bytes, answered: Callable[[Answer], None]) -> Callable[[], None]:
+    """Send a call, and once more with the archive where its worker lacks it; return what withdraws the call.
+
+    Raises:
+        ExecutorError: it cannot be sent.
+    """
+
+    def first(answer: Answer) -> None:
+        if answer is not None and "missing" in answer:
+            try:
+                withdrawals.append(send(answered, archive))
+                return
+            except ExecutorError as error:
+                log.debug("not sent again", exc_info=error)
+        answered(answer)
+
+    withdrawals: list[Callable[[], None]] = []
+    withdrawals.append(send(first, None))
+
+    def withdraw() -> None:
+        for each in withdrawals:
+            each()
+
+    return withdraw
 
 
 class Engine(Protocol):

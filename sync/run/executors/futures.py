@@ -7,11 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 
 from ...config import Pipeline
 from ...errors import ExecutorError
 from .bundle import pack
-from .engine import CALLS_A_WORKER
+from .engine import CALLS_A_WORKER, sent_with_code
 from .flight import Answer
 from .worker.children import run_streams
 
@@ -50,9 +51,9 @@ class FuturesEngine:
 
     def submit(self, payload: str, answered: Callable[[Answer], None]) -> Callable[[], None]:
         """See `Engine`."""
-        return self._submit(payload, answered, None)
+        return sent_with_code(partial(self._send, payload), self._bundle.archive, answered)
 
-    def _submit(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
+    def _send(self, payload: str, answered: Callable[[Answer], None], archive: bytes | None) -> Callable[[], None]:
         try:
             future = self._executor.submit(run_streams, self._bundle.name, payload, archive)
         except Exception as error:
@@ -63,9 +64,6 @@ class FuturesEngine:
             try:
                 text = ended.result()
                 answer = {} if text is None else json.loads(text)
-                if answer is not None and "missing" in answer and archive is None:
-                    self._submit(payload, answered, self._bundle.archive)
-                    return
             except BaseException as error:  # CancelledError is none of Exception
                 log.debug("an answer was lost", exc_info=error)
             answered(answer)

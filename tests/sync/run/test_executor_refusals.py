@@ -12,6 +12,7 @@ import pytest
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError, ExecutorError
 from syncblocks.sync.run.executors.bundle import open_bundle, pack, unpack, unpacked
+from syncblocks.sync.run.executors.futures import FuturesEngine
 from syncblocks.sync.run.executors.opening import open_engine, with_executor
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
@@ -167,6 +168,31 @@ def test_a_cluster_that_is_not_there_runs_nothing(
 
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select to_regclass('_syncblocks_pipeline_run')").fetchone() == (None,)
+
+
+class Waiting(concurrent.futures.Executor):
+    """An executor all of whose workers are busy."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, concurrent.futures.Future[Any]]] = []
+
+    def submit(self, function: Any, /, *arguments: Any, **_: Any) -> concurrent.futures.Future[Any]:
+        self.calls.append((arguments[2], concurrent.futures.Future()))
+        return self.calls[-1][1]
+
+
+def test_a_call_is_sent_once_more_with_the_code_that_its_worker_lacks_and_can_be_withdrawn(tmp_path: Path) -> None:
+    executor, answers = Waiting(), list[Any]()
+    engine = FuturesEngine(executor, load_pipeline(document(), folder=tmp_path))
+    withdraw = engine.submit("{}", answers.append)
+    executor.calls[0][1].set_result('{"missing": "code"}')
+    withdraw()
+    assert [archive is None for archive, _ in executor.calls] == [True, False]
+    assert executor.calls[1][1].cancelled()
+    engine.submit("{}", answers.append)
+    executor.calls[2][1].set_result('{"missing": "code"}')
+    executor.calls[3][1].set_result('{"missing": "code"}')
+    assert (answers, len(executor.calls)) == ([None, {"missing": "code"}], 4)
 
 
 # -- what travels ----------------------------------------------------------------------------------------------------
