@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.values import replace
 
 from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream
@@ -23,7 +24,7 @@ from ...store.model import AttemptPlan, BlockOutcome, BlockRun, ErrorInfo, LostR
 from ..block_runs import CANCELLED, FAILURE
 from ..context import StreamContext
 from ..errors import LedgerUnreadable, Stopped, message_of, process_died
-from ..recovery.lost_stream import lost_outcome, unknown_blocks
+from ..recovery.lost_stream import end_lost, unknown_blocks
 from ..recovery.takeover import owner_text, stream_token
 from .engine import CALLS_A_WORKER, Engine
 from .flight import Answer, DueEnd, Flight, RemoteStream, reference_of
@@ -388,29 +389,36 @@ class Remote:
             member.due_end = None
             return None  # closed meanwhile, or taken by a worker: the next look sees which
         plan = self._attempt_plan()
-        planned = next(each for each in plan.streams if each.stream == member.name)
-        last = planned.blocks[-1].block
-        if not due.was_taken:
-            status, failed = (CANCELLED, "") if due.error is None else (FAILURE, last)
-            blocks = unknown_blocks(planned, status, _of(due.error, member.name, failed), failed=failed)
-            outcome = StreamOutcome(stream=member.name, blocks=blocks)
-        else:
-            info = _of(due.error, member.name, last)
-            outcome = lost_outcome(
-                store, run, plan, member.name, self._context.destination, owner=owner_text(run), error=info
+        if due.was_taken:
+            losses = member.losses
+            end_lost(
+                store,
+                run,
+                plan,
+                [member.name],
+                self._context.destination,
+                owner=owner_text(run),
+                error=due.error,
+                drop=lambda: self._drop_staging(member),
+                nonce=nonce,
+                goes_on=lambda outcome: self._tries_again(member, outcome),
             )
-            self._drop_staging(member)
-            if info is not None and outcome.status == FAILURE and self._tries_again(member, outcome, info):
-                return lambda: self._send_to_another(flight, member, nonce)
-        store.close_stream(run.id, outcome, nonce=nonce)
+            return (lambda: self._send_to_another(flight, member, nonce)) if member.losses > losses else None
+        planned = next(each for each in plan.streams if each.stream == member.name)
+        status, failed = (CANCELLED, "") if due.error is None else (FAILURE, planned.blocks[-1].block)
+        error = None if due.error is None else replace(due.error, stream=member.name, block=failed)
+        blocks = unknown_blocks(planned, status, error, failed=failed)
+        store.close_stream(run.id, StreamOutcome(stream=member.name, blocks=blocks), nonce=nonce)
         return None
 
-    def _tries_again(self, member: RemoteStream, outcome: StreamOutcome, error: ErrorInfo) -> bool:
+    def _tries_again(self, member: RemoteStream, outcome: StreamOutcome) -> bool:
         """Use one of the stream's `retries` for its lost worker, and wait as before every retry; False: none is left.
 
         The worker is fenced by now: it commits nothing any more, and what it has committed is known.
         """
-        selected, context = member.planned.selected, self._context
+        selected, context, error = member.planned.selected, self._context, outcome.blocks[-1].error
+        if outcome.status != FAILURE or error is None:
+            return False
         if member.losses >= selected.retries or member.stop_reason is not None or member.is_abandoned:
             return False
         context.resolve_change(member.name, bool(outcome.is_held_committed))
@@ -447,9 +455,3 @@ class Remote:
 
 def _nobody(why: str) -> ErrorInfo:
     return ErrorInfo(type="NoWorker", message=f"no worker has run this stream: {why}")
-
-
-def _of(error: ErrorInfo | None, stream: str, block: str) -> ErrorInfo | None:
-    if error is None:
-        return None
-    return ErrorInfo(type=error.type, message=error.message, traceback="", stream=stream, block=block)

@@ -33,7 +33,7 @@ from ..group import run_group
 from ..notebook import default_progress
 from ..progress import GuardedProgress, Progress
 from ..recovery.leftovers import drop_staging
-from ..recovery.lost_stream import lost_outcome
+from ..recovery.lost_stream import end_lost
 from ..recovery.takeover import owner_text
 from ..results import StreamResult
 from ..signals import STOP_S
@@ -182,13 +182,18 @@ class Task:
     def _close_dead(self, attempt: OpenedAttempt, name: str, nonce: str) -> None:
         run, planned = attempt.run, attempt.then[name]
         error = process_died("the process of the task died, or was cut off for too long")
-        error = replace(error, stream=name, block=planned.blocks[-1].block)
         destination = attempt.session.destination
-        outcome = lost_outcome(
-            attempt.store, run, attempt.recorded, name, destination, owner=owner_text(run), error=error
+        end_lost(
+            attempt.store,
+            run,
+            attempt.recorded,
+            [name],
+            destination,
+            owner=owner_text(run),
+            error=error,
+            drop=lambda: drop_staging(destination, run, [planned]),
+            nonce=nonce,
         )
-        drop_staging(destination, run, [planned])
-        attempt.store.close_stream(run.id, outcome, nonce=nonce)
 
     # -- claiming ----------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ from syncblocks.connectors.stream import LedgerRow
 from ...errors import AlreadyRunning, SyncError
 from ...plan.plan import Connectors, Plan
 from ...store import Store
-from ...store.model import AttemptPlan, PipelineRun, StreamPlan
+from ...store.model import PipelineRun, StreamPlan
 from ..errors import process_died
 from ..progress import Progress
-from .lost_stream import lost_outcome
+from .lost_stream import end_lost
 from .takeover import fenced_row, owner_text, stream_token
 
 log = logging.getLogger("syncblocks")
@@ -92,9 +92,18 @@ def close_left_streams(
     plan = store.attempt_plan(run.id, run.attempt)
     if plan is None:
         return
-    for stream in store.open_streams(run.id):
-        _close_stream(store, run, plan, stream, destination, is_crash=is_crash, has_died=has_died)
-    drop_staging(destination, run, plan.streams)
+    what = _DIED if has_died else _LEFT
+    error = process_died(f"{what} while this stream was running; records that it had not committed are read again")
+    end_lost(
+        store,
+        run,
+        plan,
+        store.open_streams(run.id),
+        destination,
+        owner=f"recovery of run {run.id}",
+        error=error if is_crash else None,
+        drop=lambda: drop_staging(destination, run, plan.streams),
+    )
 
 
 def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[StreamPlan]) -> None:
@@ -110,28 +119,6 @@ def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[S
         raise
     except ConnectorError as error:
         log.warning("what the dead process had staged stays where it is: %s", error)
-
-
-def _close_stream(
-    store: Store,
-    run: PipelineRun,
-    plan: AttemptPlan,
-    stream: str,
-    destination: Destination,
-    *,
-    is_crash: bool,
-    has_died: bool,
-) -> None:
-    """Close one stream of a dead process; the destination's ledger decides how it ended."""
-    planned = next(planned for planned in plan.streams if planned.stream == stream)
-    what = _DIED if has_died else _LEFT
-    error = process_died(
-        f"{what} while this stream was running; records that it had not committed are read again",
-        stream=stream,
-        block=planned.blocks[-1].block,
-    )
-    owner, shown = f"recovery of run {run.id}", error if is_crash else None
-    store.close_stream(run.id, lost_outcome(store, run, plan, stream, destination, owner=owner, error=shown))
 
 
 def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:

@@ -1,12 +1,14 @@
-"""How a stream ended whose process is gone: the destination's ledger decides, after a token has fenced the process."""
+"""The end of streams whose process is gone: the destination's ledger decides, after a token has fenced the process."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
+from syncblocks.connectors.values import replace
 
 from ...delivery.subscriptions import data_blocks
 from ...store import Store
@@ -17,37 +19,65 @@ from .takeover import fenced_row, is_completed, was_made
 log = logging.getLogger("syncblocks")
 
 
-def lost_outcome(
+def end_lost(
     store: Store,
     run: PipelineRun,
     plan: AttemptPlan,
-    stream: str,
+    streams: Iterable[str],
+    destination: Destination,
+    *,
+    owner: str,
+    error: ErrorInfo | None,
+    drop: Callable[[], None],
+    nonce: str = "",
+    goes_on: Callable[[StreamOutcome], bool] = lambda outcome: False,
+) -> None:
+    """Fence whoever ran some streams, let the ledger decide, drop what was staged, and close the streams.
+
+    Every step may be killed and repeated.
+
+    Args:
+        store: the run store.
+        run: the run that the streams are of.
+        plan: of the run's attempt.
+        streams: their names.
+        destination: where their ledger rows are.
+        owner: of the token that fences.
+        error: why those failed that did not succeed; None: they were cancelled.
+        drop: drops what was staged.
+        nonce: of their claim; empty: the run's process has claimed them.
+        goes_on: asked before a stream is closed; True: somebody else tries it again, and it stays open.
+
+    Raises:
+        LedgerUnreadable: the destination cannot be asked; all of them stay open.
+    """
+    lost = [planned for name in streams for planned in plan.streams if planned.stream == name]
+    outcomes = [_outcome(store, run, plan, planned, destination, owner=owner, error=error) for planned in lost]
+    drop()
+    for outcome in outcomes:
+        if not goes_on(outcome):
+            store.close_stream(run.id, outcome, nonce=nonce)
+
+
+def _outcome(
+    store: Store,
+    run: PipelineRun,
+    plan: AttemptPlan,
+    planned: StreamPlan,
     destination: Destination,
     *,
     owner: str,
     error: ErrorInfo | None,
 ) -> StreamOutcome:
-    """Fence whoever ran a stream, then return how it ended: success if the ledger says so.
-
-    Args:
-        store: the run store.
-        run: the run that the stream is of.
-        plan: of the run's attempt.
-        stream: its name.
-        destination: where its ledger row is.
-        owner: of the token that fences.
-        error: why it failed if it did not succeed; None: it was cancelled.
-
-    Raises:
-        LedgerUnreadable: the destination cannot be asked.
-    """
-    planned = next(planned for planned in plan.streams if planned.stream == stream)
+    """Fence whoever ran a stream, then return how it ended: success if the ledger says so."""
+    stream, last = planned.stream, planned.blocks[-1].block
+    if error is not None:
+        error = replace(error, stream=stream, block=last)
     key = LedgerKey(pipeline=run.pipeline, stream=stream, destination_table=planned.destination_table)
     row = fenced_row(destination, key, owner)
     is_done = is_completed(row, run)
     announced = store.held(run.id, stream)
     is_change_made = announced is not None and was_made(*announced, row, run, destination)
-    last = planned.blocks[-1].block
     if is_done and data_blocks(plan.subscriptions, stream, last):
         log.warning("%s: its output was not kept, callbacks receive None: its process has died", stream)
     state = None
