@@ -21,14 +21,15 @@ from ...delivery.masked_output import masked_output
 from ...errors import PipelineFailed, StateError, SyncError, TryLater
 from ...plan.plan import Plan, PlannedStream
 from ...store import Store
-from ...store.model import AttemptPlan, LostRun, PipelineRun, StreamOutcome
+from ...store.model import AttemptPlan, LostRun, PipelineRun
 from ...store.owner import current_owner
 from ..coordinator import GRACE_S
 from ..ended import stream_result
 from ..errors import LedgerUnreadable, process_died
 from ..executors.protocol import Reference
 from ..executors.threads import in_thread
-from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt, recorded_streams, unplanned_outcome
+from ..executors.worker.attempt import OpenedAttempt, has_changed, open_attempt, recorded_streams
+from ..executors.worker.claimed import Claimed
 from ..group import run_group
 from ..notebook import default_progress
 from ..progress import GuardedProgress, Progress
@@ -37,7 +38,6 @@ from ..recovery.lost_stream import end_lost
 from ..recovery.takeover import owner_text
 from ..results import StreamResult
 from ..signals import STOP_S
-from ..store_calls import StoreCalls
 from ..stream import StreamRun
 from ..verify_after_run import verified
 from .finishing import of_run
@@ -259,16 +259,45 @@ class Task:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, attempt: OpenedAttempt, nonce: str, planned: PlannedStream | None) -> StreamResult:
-        """Run the claimed stream; `planned`: it was planned just now."""
+        """Run the claimed stream; `planned`: it was planned just now.
+
+        Raises:
+            LedgerUnreadable: nobody knows how it ended; it stays open.
+            StateError: it was taken away.
+        """
         with masked_output(attempt.session.redactor):
-            claim = ClaimedStream(attempt, nonce, self._order.stream, self._order.progress)
+            run, store, name = attempt.run, attempt.store, self._order.stream
+            reference = Reference(run_id=run.id, attempt=run.attempt, groups=((name,),), nonce=nonce)
+            claimed = Claimed(attempt, reference, self._order.progress, closed=lambda: store.renew_hold(run.id))
             try:
                 if planned is None:
                     planned = self._planned_again(attempt)
             except (SyncError, ConnectorError) as error:
-                claim.close(unplanned_outcome(attempt, self._order.stream, error)[0])
-                return self._recorded(standing_of(self._store, self._order.run_id, self._order.stream))
-            return claim.run(planned, self._order.signals)
+                claimed.close_unplanned(name, error)
+                return self._recorded(standing_of(self._store, run.id, name))
+            member = StreamRun(claimed.context, planned)
+            with TaskWatch(store, reference, claimed.me, member):
+                self._follow(run, member)
+            if claimed.is_lost:
+                raise StateError(f"stream {name!r} was taken from this task: run {run.id} was ended meanwhile")
+            if member.outcome is None:
+                raise member.error or LedgerUnreadable(f"stream {name!r}: nobody knows how it has ended")
+            progress = self._order.progress
+            (result,) = verified((stream_result(member),), [member], attempt.session, store, progress)
+            progress.stream_result(result)
+            return result
+
+    def _follow(self, run: PipelineRun, member: StreamRun) -> None:
+        """Run the stream in a thread until it has ended, or is to be left."""
+        signals, progress, planned = self._order.signals, self._order.progress, member.planned
+        progress.run_started(run, Plan(streams=(planned,), groups=((planned.name,),)))
+        progress.stream_started(member.name, planned.key.destination_table, values(planned.start.bookmark))
+        work = in_thread(lambda: run_group([member]), f"stream-{member.name}")
+        try:
+            _follow(member, work, lambda: bool(signals) or progress.exit is not None)
+        except BaseException:  # an orchestrator interrupts its tasks so
+            _stop(member, work)
+            raise
 
     def _planned_again(self, attempt: OpenedAttempt) -> PlannedStream:
         """Plan the stream again.
@@ -282,59 +311,6 @@ class Task:
         if not same:
             raise has_changed(name)
         return same[0]
-
-
-class ClaimedStream:
-    """A stream that this process has claimed under a nonce."""
-
-    def __init__(self, attempt: OpenedAttempt, nonce: str, name: str, progress: GuardedProgress) -> None:
-        self._attempt = attempt
-        self._name = name
-        self._progress = progress
-        run = attempt.run
-        self._reference = Reference(run_id=run.id, attempt=run.attempt, groups=((name,),), nonce=nonce)
-        self._is_lost = False
-        calls = StoreCalls(attempt.session, attempt.store, run)
-        self._context = calls.context(progress, attempt.budget, close=self.close, is_owner=self._is_owner)
-
-    def close(self, outcome: StreamOutcome) -> None:
-        """End it in the run store, unless it was taken away."""
-        store, run_id = self._attempt.store, self._reference.run_id
-        try:
-            store.close_stream(run_id, outcome, nonce=self._reference.nonce)
-            store.renew_hold(run_id)
-        except LostRun as error:
-            self._is_lost = True
-            log.warning("%s: %s", outcome.stream, error)
-
-    def run(self, planned: PlannedStream, signals: list[int]) -> StreamResult:
-        """Run it to its end.
-
-        Raises:
-            LedgerUnreadable: nobody knows how it ended; it stays open.
-            StateError: it was taken away.
-        """
-        run, session, store = self._attempt.run, self._attempt.session, self._attempt.store
-        member = StreamRun(self._context, planned)
-        self._progress.run_started(run, Plan(streams=(planned,), groups=((planned.name,),)))
-        self._progress.stream_started(self._name, planned.key.destination_table, values(planned.start.bookmark))
-        with TaskWatch(store, self._reference, current_owner(), member):
-            work = in_thread(lambda: run_group([member]), f"stream-{self._name}")
-            try:
-                _follow(member, work, lambda: bool(signals) or self._progress.exit is not None)
-            except BaseException:  # an orchestrator interrupts its tasks so
-                _stop(member, work)
-                raise
-        if self._is_lost:
-            raise StateError(f"stream {self._name!r} was taken from this task: run {run.id} was ended meanwhile")
-        if member.outcome is None:
-            raise member.error or LedgerUnreadable(f"stream {self._name!r}: nobody knows how it has ended")
-        results = verified((stream_result(member),), [member], session, store, self._progress)
-        self._progress.stream_result(results[0])
-        return results[0]
-
-    def _is_owner(self) -> bool:
-        return self._attempt.store.holds_claim(self._reference.run_id, self._name, self._reference.nonce)
 
 
 def _follow(member: StreamRun, work: Future[None], is_stopping: Callable[[], bool]) -> None:

@@ -22,17 +22,16 @@ from ....own_process import set_up_process
 from ....plan.plan import PlannedStream
 from ....secrets import Redactor
 from ....store import Store
-from ....store.model import RUNNING, LostRun, StreamOutcome
-from ....store.owner import current_owner
+from ....store.model import RUNNING
 from ...errors import message_of
 from ...group import run_group
 from ...progress import Progress
-from ...store_calls import StoreCalls
 from ...stream import StreamRun
 from ..bundle import open_bundle
 from ..protocol import Reference
-from .attempt import OpenedAttempt, has_changed, open_attempt, unplanned_outcome, with_share
+from .attempt import OpenedAttempt, has_changed, open_attempt, with_share
 from .claim_watch import ClaimWatch
+from .claimed import Claimed
 
 log = logging.getLogger("syncblocks")
 
@@ -78,28 +77,29 @@ class Worker:
             return self._run(attempt, reference)
 
     def _run(self, attempt: OpenedAttempt, reference: Reference) -> dict[str, Any]:
-        calls = Calls(attempt, reference)
+        notes = Notes()
+        claimed = Claimed(attempt, reference, notes)
         errors: dict[str, str] = {}
-        with ClaimWatch(attempt.store, reference, calls.me) as watch:
+        with ClaimWatch(attempt.store, reference, claimed.me) as watch:
             for place, group in enumerate(reference.groups):
-                if calls.is_stopping:
+                if claimed.is_stopping:
                     break
-                if not calls.take(group):
+                if not claimed.take(group):
                     continue
-                calls.following = next(iter(reference.groups[place + 1 :]), ())
+                claimed.following = next(iter(reference.groups[place + 1 :]), ())
                 try:
                     planned = self._planned_anew(attempt, reference, group)
                 except Exception as error:
-                    errors |= {name: calls.close_unplanned(name, error) for name in group}
+                    errors |= {name: claimed.close_unplanned(name, error) for name in group}
                     continue
-                members = [StreamRun(calls.context, each, losses=reference.losses) for each in planned]
+                members = [StreamRun(claimed.context, each, losses=reference.losses) for each in planned]
                 watch.follow(members)
                 run_group(members)
                 errors |= {
                     member.name: member.shown(member.error)[:MAX_TEXT] for member in members if member.error is not None
                 }
-        told = {"errors": errors, "messages": calls.notes.messages, "refused": calls.refused}
-        return told | ({"stopping": True} if calls.is_stopping else {})
+        told = {"errors": errors, "messages": notes.messages, "refused": claimed.refused}
+        return told | ({"stopping": True} if claimed.is_stopping else {})
 
     def release(self) -> None:
         """Close every connection, and forget the attempt."""
@@ -158,59 +158,6 @@ class Worker:
             if name not in self._planned:
                 raise has_changed(name)
         return [self._planned[name] for name in group]
-
-
-class Calls:
-    """What the groups of one reference share: the calls to the run store under its nonce, and what is told of them."""
-
-    def __init__(self, attempt: OpenedAttempt, reference: Reference) -> None:
-        self._attempt = attempt
-        self._reference = reference
-        self.me = current_owner()
-        self.notes = Notes()
-        #: Streams that belong to another claim by now.
-        self.refused: list[str] = []
-        #: Whether the run takes no more streams.
-        self.is_stopping = False
-        #: The group that runs, and the one after it.
-        self.current: Sequence[str] = ()
-        self.following: Sequence[str] = ()
-        self._has_taken = False
-        calls = StoreCalls(attempt.session, attempt.store, attempt.run)
-        self.context = calls.context(self.notes, attempt.budget, close=self._close, is_owner=self._is_owner)
-
-    def take(self, group: Sequence[str]) -> bool:
-        """Take a group, if the close of the one before has not; return whether it may run."""
-        ours, has_taken = self._reference, self._has_taken
-        self._has_taken, self.current = False, group
-        if not has_taken and not self._attempt.store.take_claim(ours.run_id, ours.attempt, group, ours.nonce, self.me):
-            self.refused += group
-            return False
-        return True
-
-    def close_unplanned(self, name: str, error: Exception) -> str:
-        """Close a stream that could not be planned again; return its error's text."""
-        outcome, info = unplanned_outcome(self._attempt, name, error)
-        self._close(outcome)
-        return info.message
-
-    def _close(self, outcome: StreamOutcome) -> None:
-        # The streams of larger groups end side by side, so that none of them is known to be the last.
-        is_alone = len(self.following) == len(self.current) == 1
-        take = self.following[0] if is_alone else ""
-        try:
-            closed = self._attempt.store.close_stream(
-                self._reference.run_id, outcome, nonce=self._reference.nonce, take=take, worker=self.me
-            )
-        except LostRun as error:
-            log.warning("%s: %s", outcome.stream, error)
-        else:
-            self.is_stopping |= closed.is_stopping and not closed.run_ended
-            self._has_taken = closed.has_taken
-
-    def _is_owner(self) -> bool:
-        ours = self._reference
-        return any(self._attempt.store.holds_claim(ours.run_id, name, ours.nonce) for name in self.current)
 
 
 def _text(error: Exception) -> str:
