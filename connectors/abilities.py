@@ -12,25 +12,24 @@ from typing import Any
 from msgspec import Struct
 
 from . import protocols
+from .errors import ConnectorConfigError
 from .protocols import (
+    FORMER_METHODS,
     BoundsRecords,
+    Capability,
     ComputesChecksums,
     Destination,
     DropsDeleted,
     ExaminesTables,
     FencesStatements,
-    FillsColumns,
     FiltersRecords,
     FindsStreams,
     FindsTypes,
     FlattensObjects,
     ForgetsRuns,
     HasFormerNames,
-    HasOneNull,
     HoldsMemory,
     KeepsFiles,
-    KeepsFirst,
-    KeepsHistory,
     KeepsLatest,
     KeepsRejected,
     KnowsLimits,
@@ -41,22 +40,17 @@ from .protocols import (
     ListsUnreadable,
     LoadsRanges,
     LooksAtTimes,
-    MarksRecords,
-    MergesByUnique,
     NamesColumns,
     NamesTables,
     Prepares,
     ReadsQueries,
     ReadsRanges,
     RefusesKeys,
-    RemovesRecords,
-    ReplacesRanges,
     RunsStatements,
     SkipsLate,
     Source,
     StatesTypes,
     TracksFiles,
-    UpdatesOnly,
     VerifiesServer,
 )
 from .values import names_of
@@ -84,7 +78,6 @@ class Abilities(Struct, frozen=True, kw_only=True):
     filters_records: FiltersRecords | None = None
     computes_checksums: ComputesChecksums | None = None
     flattens_objects: FlattensObjects | None = None
-    has_one_null: HasOneNull | None = None
     states_types: StatesTypes | None = None
     names_tables: NamesTables | None = None
     names_columns: NamesColumns | None = None
@@ -93,21 +86,23 @@ class Abilities(Struct, frozen=True, kw_only=True):
     keeps_files: KeepsFiles | None = None
     lists_ledger: ListsLedger | None = None
     refuses_keys: RefusesKeys | None = None
-    removes_records: RemovesRecords | None = None
-    replaces_ranges: ReplacesRanges | None = None
-    marks_records: MarksRecords | None = None
-    merges_by_unique: MergesByUnique | None = None
     keeps_latest: KeepsLatest | None = None
     drops_deleted: DropsDeleted | None = None
-    updates_only: UpdatesOnly | None = None
-    fills_columns: FillsColumns | None = None
-    keeps_first: KeepsFirst | None = None
-    keeps_history: KeepsHistory | None = None
     loads_ranges: LoadsRanges | None = None
     examines_tables: ExaminesTables | None = None
     knows_privileges: KnowsPrivileges | None = None
     runs_statements: RunsStatements | None = None
     fences_statements: FencesStatements | None = None
+    #: Those that need no method, as the connector lists them.
+    listed: frozenset[Capability] = frozenset()
+
+    def __contains__(self, capability: Capability) -> bool:
+        """Tell whether the connector lists a capability."""
+        return capability in self.listed
+
+
+#: Names of those that are protocols.
+PROTOCOLS = tuple(name for name in names_of(Abilities) if name != "listed")
 
 
 def protocol_of(name: str) -> Any:
@@ -122,19 +117,42 @@ def methods_of(protocol: type[Any]) -> frozenset[str]:
 
 
 def abilities_of(connector: Source | Destination) -> Abilities:
-    """Return the abilities of a connector; open nothing."""
+    """Return the abilities of a connector; open nothing.
+
+    Raises:
+        ConnectorConfigError: see `listed_by`.
+    """
     found: dict[str, Any] = dict.fromkeys(_names(connector), connector)
-    return Abilities(**found)
+    return Abilities(**found, listed=listed_by(type(connector)))
 
 
 def abilities_of_class(connector: type[Any]) -> dict[str, str]:
     """Return the abilities of a connector's class, each with what it means."""
-    return {name: str(protocol_of(name).__doc__).partition("\n")[0] for name in _names(connector)}
+    found = {name: str(protocol_of(name).__doc__).partition("\n")[0] for name in _names(connector)}
+    return found | {str(each): each.meaning for each in sorted(listed_by(connector))}
+
+
+def listed_by(connector: type[Any]) -> frozenset[Capability]:
+    """Return what a connector's class lists in `capabilities`.
+
+    Raises:
+        ConnectorConfigError: it lists what does not exist, or has a method that a capability has taken the place of.
+    """
+    for method, capability in FORMER_METHODS.items():
+        if callable(getattr(connector, method, None)):
+            text = f"class {connector.__name__}: instead of the method `{method}`, list Capability.{capability.name} in"
+            raise ConnectorConfigError(f"{text} `capabilities`, see docs/connectors.md")
+    given = getattr(connector, "capabilities", ())
+    if isinstance(given, str) or (unknown := [str(each) for each in given if each not in list(Capability)]):
+        wrong = repr(given) if isinstance(given, str) else ", ".join(map(repr, unknown))
+        text = f"class {connector.__name__}: `capabilities` has {wrong}; allowed in the set: {', '.join(Capability)}"
+        raise ConnectorConfigError(text)
+    return frozenset(each for each in Capability if each in given)
 
 
 def _names(connector: Any) -> list[str]:
-    """Return the abilities of a connector, or of its class: it has all methods of each."""
-    return [name for name in names_of(Abilities) if all(hasattr(connector, it) for it in methods_of(protocol_of(name)))]
+    """Return the protocols of a connector, or of its class: it has all methods of each."""
+    return [name for name in PROTOCOLS if all(hasattr(connector, it) for it in methods_of(protocol_of(name)))]
 
 
-__all__ = ["Abilities", "abilities_of", "abilities_of_class", "methods_of", "protocol_of"]
+__all__ = ["PROTOCOLS", "Abilities", "abilities_of", "abilities_of_class", "listed_by", "methods_of", "protocol_of"]

@@ -5,14 +5,16 @@ from which relative paths count (`settings.resolve_path`). Making one opens noth
 the pydantic model of the config. Several threads may call every method at once, for different streams; any thread may
 call `interrupt` and `close`.
 
-An optional ability is a protocol of its own. A connector has the ability by having all of its methods. The engine
-asks once, when a pipeline is opened (`abilities.abilities_of`).
+An optional ability is a protocol of its own, and a connector has it by having all of its methods; or a `Capability`,
+which needs no method, and a connector lists it in its class attribute `capabilities`. The engine asks once, when a
+pipeline is opened (`abilities.abilities_of`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .stream import (
@@ -38,6 +40,55 @@ if TYPE_CHECKING:
     from .arrow.fidelity import Kept
     from .ranges import OpenRanges, RangeReads
     from .sides import Checksums, KeyRange, Side
+
+
+class Capability(StrEnum):
+    """What a connector can do beside what all must, where the engine needs no method to ask for it."""
+
+    #: In a sentence, for people.
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Capability:
+        member = str.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+    # Of sources.
+    HAS_ONE_NULL = "has_one_null", "Reads a form that cannot tell NULL from JSON's `null`."
+    # Of destinations.
+    KEEPS_FIRST = "keeps_first", "Leaves the columns of `Load.kept` as they are where it updates a record."
+    #: A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
+    #: one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
+    #: so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns
+    #: that do not arrive are not compared. A key that has none but ended versions (`MARKS_RECORDS`) gets the next one
+    #: when the last one ended, if its time is not later.
+    KEEPS_HISTORY = "keeps_history", "Writes by HISTORY: keeps every version of a record."
+    REMOVES_RECORDS = "removes_records", "Removes the records of `Load.removed`."
+    #: What it deletes and what it inserts are of one transaction (`Load.written_range`).
+    REPLACES_RANGES = "replaces_ranges", "Writes by REPLACE_RANGE: deletes a range and inserts what arrived."
+    #: Of HISTORY it ends versions, or begins them again.
+    MARKS_RECORDS = "marks_records", "Marks the records of `Load.marked`, or takes the marks away."
+    #: It makes them unique in a table that it makes, if it has such a thing.
+    MERGES_BY_UNIQUE = "merges_by_unique", "Merges by `Stream.unique_properties`."
+    UPDATES_ONLY = (
+        "updates_only",
+        "Applies `ConflictMethod.UPDATE_ONLY`: only known keys are written.",
+    )
+    FILLS_COLUMNS = "fills_columns", "Fills columns of records that are there (`Load.fills`)."
+
+
+#: Methods by which a connector said once what a capability says now.
+FORMER_METHODS = {
+    "has_one_null": Capability.HAS_ONE_NULL,
+    "keeps_first_value": Capability.KEEPS_FIRST,
+    "keeps_history": Capability.KEEPS_HISTORY,
+    "removes": Capability.REMOVES_RECORDS,
+    "replaces_ranges": Capability.REPLACES_RANGES,
+    "marks_deleted": Capability.MARKS_RECORDS,
+    "merges_by_unique": Capability.MERGES_BY_UNIQUE,
+    "updates_only": Capability.UPDATES_ONLY,
+    "fills_columns": Capability.FILLS_COLUMNS,
+}
 
 
 class Source(Protocol):
@@ -411,15 +462,6 @@ class FlattensObjects(Protocol):
         ...
 
 
-@runtime_checkable
-class HasOneNull(Protocol):
-    """Reads a form that cannot tell NULL from JSON's `null`."""
-
-    def has_one_null(self) -> bool:
-        """Tell whether the form is such."""
-        ...
-
-
 # -- optional abilities of destinations ------------------------------------------------------------------------------
 
 
@@ -514,67 +556,6 @@ class RefusesKeys(Protocol):
 
 
 @runtime_checkable
-class KeepsFirst(Protocol):
-    """Leaves the columns of `Load.kept` as they are where it updates a record."""
-
-    def keeps_first_value(self) -> bool:
-        """Return True. A destination that cannot leave a column as it is leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class KeepsHistory(Protocol):
-    """Writes by HISTORY: keeps every version of a record.
-
-    A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
-    one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
-    so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns that
-    do not arrive are not compared. A key that has none but ended versions (`MarksRecords`) gets the next one when the
-    last one ended, if its time is not later.
-    """
-
-    def keeps_history(self) -> bool:
-        """Return True. A destination that keeps no versions leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class RemovesRecords(Protocol):
-    """Removes the records of `Load.removed`."""
-
-    def removes(self) -> bool:
-        """Return True. A destination that cannot remove records leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class ReplacesRanges(Protocol):
-    """Writes by REPLACE_RANGE: deletes a range and inserts what arrived, in one transaction (`Load.written_range`)."""
-
-    def replaces_ranges(self) -> bool:
-        """Return True. A destination that cannot delete records leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class MarksRecords(Protocol):
-    """Marks the records of `Load.marked`, or takes the marks away; of HISTORY, ends versions, or begins them again."""
-
-    def marks_deleted(self) -> bool:
-        """Return True. A destination that cannot mark records leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class MergesByUnique(Protocol):
-    """Merges by `Stream.unique_properties`, and makes them unique in a table that it makes, if it has such a thing."""
-
-    def merges_by_unique(self) -> bool:
-        """Return True. A destination that merges by the key only leaves this method out."""
-        ...
-
-
-@runtime_checkable
 class KeepsLatest(Protocol):
     """Merges by `Stream.latest_by`: the record with the highest value counts, also if it is the table's."""
 
@@ -589,24 +570,6 @@ class DropsDeleted(Protocol):
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Tell whether it finds the condition's values exactly as they are written."""
-        ...
-
-
-@runtime_checkable
-class UpdatesOnly(Protocol):
-    """Applies `ConflictMethod.UPDATE_ONLY`: of a MERGE only the records whose key is in the table are written."""
-
-    def updates_only(self) -> bool:
-        """Return True. A destination that cannot do so leaves this method out."""
-        ...
-
-
-@runtime_checkable
-class FillsColumns(Protocol):
-    """Fills columns of records that are there (`Load.fills`)."""
-
-    def fills_columns(self) -> bool:
-        """Return True. A destination that cannot do so leaves this method out."""
         ...
 
 

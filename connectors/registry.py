@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .abilities import listed_by
 from .errors import ConnectorConfigError, ConnectorError
 from .file_classes import class_of_file, is_of_file, lacks
 from .settings import is_installed
@@ -95,11 +96,14 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
         if missing := lacks(found, role):
             text = f"class {found.__name__} is no {role}: it lacks {', '.join(missing)}"
             raise ConnectorConfigError(text, connector=name)
+        listed_by(found)
         return found
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
         for entry in _entry_points(role).select(name=name):
-            return cast("type[Any]", entry.load())
+            found = cast("type[Any]", entry.load())
+            listed_by(found)
+            return found
         known = names(role)
         import difflib
 

@@ -69,10 +69,6 @@ class DuckDBDestination(SqlDestination):
         assert isinstance(session, DuckDBSession)
         return session.execute_alone(sql, values)
 
-    def keeps_history(self) -> bool:
-        """Write by HISTORY."""
-        return True
-
     def is_there(self) -> bool:
         """Tell whether the file exists; it is not created to look into it."""
         return self._path.exists()

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..protocols import Capability
 from ..settings import parse_settings
 from ..stream import (
     Block,
@@ -65,6 +66,16 @@ class FileDestination:
     connector: ClassVar[str]
     settings: ClassVar[type[FileDestinationSettings]]
     has_ledger = True
+    capabilities = frozenset(
+        {
+            Capability.KEEPS_FIRST,
+            Capability.KEEPS_HISTORY,
+            Capability.MARKS_RECORDS,
+            Capability.REMOVES_RECORDS,
+            Capability.REPLACES_RANGES,
+            Capability.UPDATES_ONLY,
+        }
+    )
     max_loads: int | None = None
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
@@ -107,36 +118,12 @@ class FileDestination:
         """Keep them all."""
         return ""
 
-    def keeps_first_value(self) -> bool:
-        """Apply `Load.kept`."""
-        return True
-
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare as Arrow does."""
         return True
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Compare as Arrow does."""
-        return True
-
-    def updates_only(self) -> bool:
-        """See `UpdatesOnly`."""
-        return True
-
-    def removes(self) -> bool:
-        """See `RemovesRecords`."""
-        return True
-
-    def replaces_ranges(self) -> bool:
-        """See `ReplacesRanges`."""
-        return True
-
-    def marks_deleted(self) -> bool:
-        """See `MarksRecords`."""
-        return True
-
-    def keeps_history(self) -> bool:
-        """See `KeepsHistory`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:

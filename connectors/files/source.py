@@ -17,6 +17,7 @@ from ..arrow.type_names import parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..incremental.checkpoints import incremental
+from ..protocols import Capability
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import choice, parse_settings
 from ..stream import (
@@ -536,10 +537,8 @@ class JSONTextSource(TextSource, ObjectSource):
     """Reads text files of JSON objects, of which no schema says what they hold."""
 
     finds_objects = True
-
-    def has_one_null(self) -> bool:
-        """Return True: a missing key and `null` are the same."""
-        return True
+    #: A missing key and `null` are the same.
+    capabilities = frozenset({Capability.HAS_ONE_NULL})
 
 
 class TypedSource(ObjectSource):

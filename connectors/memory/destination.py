@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TableLost, TakenOver
 from ..failpoints import failpoint
+from ..protocols import Capability
 from ..rejected.limits import Rejections, may_come_again
 from ..rejected.records import rejections
 from ..settings import parse_settings
@@ -48,6 +49,17 @@ class MemoryDestination:
 
     settings = MemoryDestinationSettings
     has_ledger = True
+    capabilities = frozenset(
+        {
+            Capability.KEEPS_FIRST,
+            Capability.MARKS_RECORDS,
+            Capability.REMOVES_RECORDS,
+            Capability.REPLACES_RANGES,
+            Capability.UPDATES_ONLY,
+            Capability.FILLS_COLUMNS,
+            Capability.MERGES_BY_UNIQUE,
+        }
+    )
 
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
@@ -78,40 +90,12 @@ class MemoryDestination:
         """Keep them all."""
         return ""
 
-    def keeps_first_value(self) -> bool:
-        """Apply `Load.kept`."""
-        return True
-
-    def removes(self) -> bool:
-        """See `RemovesRecords`."""
-        return True
-
-    def replaces_ranges(self) -> bool:
-        """See `ReplacesRanges`."""
-        return True
-
-    def fills_columns(self) -> bool:
-        """See `FillsColumns`."""
-        return True
-
-    def merges_by_unique(self) -> bool:
-        """See `MergesByUnique`."""
-        return True
-
     def drops_deleted(self, condition: Condition) -> bool:
         """Compare as Arrow does."""
         return True
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """See `KeepsLatest`."""
-        return True
-
-    def updates_only(self) -> bool:
-        """See `UpdatesOnly`."""
-        return True
-
-    def marks_deleted(self) -> bool:
-        """See `MarksRecords`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:

@@ -71,10 +71,6 @@ class MySQLDestination(OnServer, SqlDestination):
         """Say why the ledger cannot hold a row for a key; see `protocols.Destination`."""
         return MySQLLedger.refusal(key)
 
-    def keeps_history(self) -> bool:
-        """Write by HISTORY."""
-        return True
-
     def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
         """See `KnowsPrivileges`."""
         targets, ledgers = self.write_targets(tables)

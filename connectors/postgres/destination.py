@@ -91,10 +91,6 @@ class PostgresDestination(OnServer, SqlDestination):
             self._sessions = self._raw
         self._sessions.prepare()
 
-    def keeps_history(self) -> bool:
-        """Write by HISTORY."""
-        return True
-
     def missing_privileges(self, tables: Mapping[str, WriteDisposition]) -> Sequence[str]:
         """See `KnowsPrivileges`."""
         targets, ledgers = self.write_targets(tables)

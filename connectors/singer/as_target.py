@@ -25,7 +25,7 @@ from singer_sdk.sinks import BatchSink
 
 from ..abilities import abilities_of
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..protocols import Destination
+from ..protocols import Capability, Destination
 from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
 from .batches import BadBatch, BatchFiles, batch_roots
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
@@ -121,7 +121,7 @@ class DestinationSink(BatchSink):
         older = OlderVersions(self._ours.connector, self.config, self._ours.destination, self.table)
         if not older.is_there:
             return
-        if self.key_properties and abilities_of(self._ours.destination).removes_records is not None:
+        if self.key_properties and Capability.REMOVES_RECORDS in abilities_of(self._ours.destination):
             removed = older.keys(self.key_properties, new_version)
             if removed is not None:
                 self._ours.load(self, [], WriteDisposition.MERGE, removed=removed)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
 from ..named import numbered
+from ..protocols import Capability
 from ..stream import (
     BECOMES_TEXT,
     NEEDED,
@@ -69,6 +70,18 @@ class SqlDestination(ABC):
     """Destination over `Session`s; every load is a chain of transactions, each with its ledger row."""
 
     has_ledger = True
+    capabilities = frozenset(
+        {
+            Capability.KEEPS_FIRST,
+            Capability.KEEPS_HISTORY,
+            Capability.MARKS_RECORDS,
+            Capability.REMOVES_RECORDS,
+            Capability.REPLACES_RANGES,
+            Capability.UPDATES_ONLY,
+            Capability.FILLS_COLUMNS,
+            Capability.MERGES_BY_UNIQUE,
+        }
+    )
     max_loads: int | None = None
     #: Name of the connector, for errors.
     connector: ClassVar[str]
@@ -205,40 +218,12 @@ class SqlDestination(ABC):
         """Keep them all."""
         return ""
 
-    def keeps_first_value(self) -> bool:
-        """Apply `Load.kept`."""
-        return True
-
-    def removes(self) -> bool:
-        """Apply `Load.removed`."""
-        return True
-
-    def replaces_ranges(self) -> bool:
-        """Delete a range and insert what arrived, in one transaction."""
-        return True
-
-    def fills_columns(self) -> bool:
-        """See `FillsColumns`."""
-        return True
-
-    def merges_by_unique(self) -> bool:
-        """See `MergesByUnique`."""
-        return True
-
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare in the database; every dialect writes how."""
         return True
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Compare values as they are written; every dialect writes how."""
-        return True
-
-    def updates_only(self) -> bool:
-        """See `UpdatesOnly`."""
-        return True
-
-    def marks_deleted(self) -> bool:
-        """Apply `Load.marked`."""
         return True
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:

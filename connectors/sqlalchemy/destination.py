@@ -95,10 +95,6 @@ class SQLAlchemyDestination(SqlDestination):
             return ""
         return "what its own tables refuse (constraints, types) fails the stream, since the database has no savepoints"
 
-    def keeps_history(self) -> bool:
-        """See `KeepsHistory`."""
-        return True
-
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare numbers and times; nobody knows how the database orders texts."""
         return not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))

@@ -57,10 +57,6 @@ class SQLiteDestination(SqlDestination):
         assert isinstance(session, SQLiteSession)
         return session.execute_alone(sql, values)
 
-    def keeps_history(self) -> bool:
-        """Write by HISTORY."""
-        return True
-
     def keeps_latest(self, field: pa.Field) -> bool:
         """Compare all but decimals of more digits than SQLite's numbers have, which are texts there."""
         return not (pa.types.is_decimal(field.type) and field.type.precision > EXACT_DIGITS)

@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-from ..abilities import Abilities, abilities_of, methods_of, protocol_of
-from ..protocols import Destination, Source
-from ..values import names_of
+from ..abilities import PROTOCOLS, abilities_of, methods_of, protocol_of
+from ..protocols import Capability, Destination, Source
 from .promises import Promises
-
-ABILITIES = names_of(Abilities)
 
 
 def _signature(method: Callable[..., Any]) -> inspect.Signature:
@@ -36,15 +33,21 @@ class AbilityPromises(Promises):
             pytest.skip(f"lacks the ability {name}")
         return found
 
+    def needs(self, connector: Source | Destination, *capabilities: Capability) -> None:
+        """Skip the test where the connector does not list all of some capabilities."""
+        lacking = [each for each in capabilities if each not in abilities_of(connector)]
+        if lacking:
+            pytest.skip(f"lacks the ability {', '.join(lacking)}")
+
     def _methods(self, connector: Any) -> Iterator[tuple[str, Any, frozenset[str]]]:
         """Yield the name of each ability, its protocol, and the methods that no other protocol asks for."""
-        for name in ABILITIES:
+        for name in PROTOCOLS:
             protocol = protocol_of(name)
             yield name, protocol, methods_of(protocol) - methods_of(Source) - methods_of(Destination)
 
     def test_the_connector_has_the_abilities_that_it_declares(self, place: Any) -> None:
         found = abilities_of(self.make(place))
-        has = {name for name in ABILITIES if getattr(found, name) is not None}
+        has = {*found.listed, *(name for name in PROTOCOLS if getattr(found, name) is not None)}
         assert self.abilities is None or has == set(self.abilities)
 
     def test_an_ability_has_all_of_its_methods(self, place: Any) -> None:

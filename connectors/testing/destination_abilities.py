@@ -15,7 +15,7 @@ import pytest
 from ..abilities import abilities_of
 from ..arrow.fidelity import Fidelity, fidelity
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..protocols import Destination, KeepsFiles
+from ..protocols import Capability, Destination, KeepsFiles
 from ..ranges import Range
 from ..stream import (
     DELETED_AT,
@@ -234,7 +234,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
             called = names.column_names(given, state)
             assert [called[name] for name in given] == state.schema.names
 
-    # RefusesKeys, RemovesRecords
+    # RefusesKeys
 
     def test_a_long_key_is_kept_whole_or_refused_in_advance(self, place: Any, destination: Destination) -> None:
         refuses = abilities_of(destination).refuses_keys
@@ -248,13 +248,10 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert destination.take_over(key, token=short.token, owner="contract", source="s").key == key
         assert [row.key for row in self.state(destination).ledger] == [key]
 
-    def test_a_destination_that_removes_records_says_so(self, destination: Destination) -> None:
-        assert self.can(destination, "removes_records").removes() is True
-
     def test_marks_are_written_and_taken_away_and_nothing_else_changes(
         self, place: Any, destination: Destination
     ) -> None:
-        assert self.can(destination, "marks_records").marks_deleted() is True
+        self.needs(destination, Capability.MARKS_RECORDS)
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), FINAL)
         mark, moment = pa.field(DELETED_AT, pa.timestamp("us", "UTC")), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         schema = pa.schema([*PEOPLE, mark])
@@ -283,7 +280,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert [record[DELETED_AT] for record in records] == [None] * 3
 
     def test_columns_are_filled_in_records_that_are_there(self, place: Any, destination: Destination) -> None:
-        assert self.can(destination, "fills_columns").fills_columns() is True
+        self.needs(destination, Capability.FILLS_COLUMNS)
         before, narrow = Checkpoint(bookmark={"n": 1}), pa.schema([PEOPLE.field("id"), ("age", pa.int64())])
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c")), before, FINAL)
         load = replace(self.load_of(narrow, MERGE), fills=True, filling=("age",))
@@ -307,7 +304,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert self.row(destination).filling == ()
 
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
-        assert self.can(destination, "keeps_first").keeps_first_value() is True
+        self.needs(destination, Capability.KEEPS_FIRST)
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
         load = replace(self.load_of(PEOPLE, MERGE), kept=("name",))
         self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
@@ -342,7 +339,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         return sorted((r["id"], day(r[VALID_FROM]), day(r[VALID_TO]), r["name"], r["age"]) for r in rows)
 
     def test_a_version_is_closed_by_the_next_one(self, place: Any, destination: Destination) -> None:
-        assert self.can(destination, "keeps_history").keeps_history() is True
+        self.needs(destination, Capability.KEEPS_HISTORY)
         assert self._keep_versions(destination, 2, (1, "a", 1), (2, "b", 1), (2, "c", 2)) == 3
         self._keep_versions(destination, 4, (1, "x", 3), (2, "c", 3), (3, "d", 3))
         rest = [(2, 2, None, "c", 3), (3, 4, None, "d", 3)]
@@ -363,8 +360,8 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         return commit.removed
 
     def test_versions_of_keys_that_are_gone_end_and_begin_again(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "keeps_history")
-        self.can(destination, "marks_records")
+        self.needs(destination, Capability.KEEPS_HISTORY)
+        self.needs(destination, Capability.MARKS_RECORDS)
         self._keep_versions(destination, 2, (1, "a", 1), (2, "b", 1), (3, "c", 1))
         assert self._end_versions(destination, 4, [1, 2], []) == 2
         rest = [(2, 2, 4, "b", 1), (3, 2, None, "c", 1)]
@@ -378,7 +375,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert self._versions(place) == [(1, 2, 4, "a", 1), (1, 6, None, "x", 1), *rest]
 
     def test_a_late_version_goes_between_its_neighbours(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "keeps_history")
+        self.needs(destination, Capability.KEEPS_HISTORY)
         self._keep_versions(destination, 9, (1, "a", 2), (1, "b", 6), has_versions=True)
         late = [(1, "a", 4), (1, "b", 7), (1, "c", 8), (1, "first", 1)]
         self._keep_versions(destination, 9, *late, has_versions=True)

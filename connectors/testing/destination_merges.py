@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ..protocols import Destination
+from ..protocols import Capability, Destination
 from ..stream import Checkpoint, Condition, ConflictMethod, WriteDisposition
 from ..values import replace
 from .abilities import AbilityPromises
@@ -21,7 +21,7 @@ class MergePromises(AbilityPromises, DestinationPromises):
     def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(
         self, place: Any, destination: Destination
     ) -> None:
-        assert self.can(destination, "merges_by_unique").merges_by_unique() is True
+        self.needs(destination, Capability.MERGES_BY_UNIQUE)
         columns = [pa.field(name, pa.int64(), nullable=False) for name in ("id", "a", "b")]
         schema = pa.schema([*columns, ("name", pa.string())])
         whole = self.load_of(schema, MERGE)
@@ -80,7 +80,7 @@ class MergePromises(AbilityPromises, DestinationPromises):
         assert records == {1: "new", 2: "any", 3: "equal", 4: "up", 5: "second"}
 
     def test_only_known_keys_are_updated_where_told(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "updates_only")
+        self.needs(destination, Capability.UPDATES_ONLY)
         load = self.load_of(PEOPLE, MERGE, conflict=ConflictMethod.UPDATE_ONLY)
         self.run(destination, load, people((9, "z")), FINAL)
         assert not self.people(place)

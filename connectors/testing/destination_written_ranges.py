@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..protocols import Destination
+from ..protocols import Capability, Destination
 from ..stream import Load, WriteDisposition, WrittenRange
 from ..values import replace
 from .abilities import AbilityPromises
@@ -36,7 +36,7 @@ class WrittenRangePromises(AbilityPromises, DestinationPromises):
         return sorted(int(record["id"]) for record in self.read_back(place, "people", DATED) or ())
 
     def test_a_range_is_written_anew_and_nothing_else(self, place: Any, destination: Destination) -> None:
-        assert self.can(destination, "replaces_ranges").replaces_ranges() is True
+        self.needs(destination, Capability.REPLACES_RANGES)
         self.run(destination, self._of_days(1, 4), dated((1, 1), (2, 2), (3, 2), (4, 3)), FINAL)
         self.run(destination, self._of_days(2, 3), dated((5, 2)), dated((2, 2)), FINAL)
         assert self._days_ids(place) == [1, 2, 4, 5]
@@ -44,25 +44,25 @@ class WrittenRangePromises(AbilityPromises, DestinationPromises):
         assert self._days_ids(place) == [1, 2, 4, 5], "a key that arrives is deleted wherever it stands"
 
     def test_an_empty_read_empties_its_range(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "replaces_ranges")
+        self.needs(destination, Capability.REPLACES_RANGES)
         self.run(destination, self._of_days(1, 4), dated((1, 1), (2, 2)), FINAL)
         self.run(destination, self._of_days(2, 3), FINAL)
         assert self._days_ids(place) == [1]
 
     def test_a_record_outside_of_its_range_is_refused(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "replaces_ranges")
+        self.needs(destination, Capability.REPLACES_RANGES)
         self.run(destination, self._of_days(1, 4), dated((1, 1)), FINAL)
         self.refused(destination, self._of_days(1, 2), dated((2, 1), (3, 2)), FINAL)
         assert self._days_ids(place) == [1]
 
     def test_a_range_of_values_is_those_that_arrive(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "replaces_ranges")
+        self.needs(destination, Capability.REPLACES_RANGES)
         self.run(destination, self._of_days(), dated((1, 1), (2, 2), (3, 3)), FINAL)
         self.run(destination, self._of_days(), dated((4, 1), (5, 3)), FINAL)
         assert self._days_ids(place) == [2, 4, 5]
 
     def test_of_a_repeated_key_the_newest_record_is_in_its_range(self, place: Any, destination: Destination) -> None:
-        self.can(destination, "replaces_ranges")
+        self.needs(destination, Capability.REPLACES_RANGES)
         self.can(destination, "keeps_latest")
         load = self._of_days()
         schema = pa.schema([*DATED, ("age", pa.int64())])

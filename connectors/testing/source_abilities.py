@@ -175,9 +175,6 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
     def test_a_source_says_from_where_its_place_is_reached(self, place: Any, source: Source) -> None:
         assert self.can(source, "knows_place").place() in ("anywhere", "host", "process")
 
-    def test_a_source_says_whether_it_has_one_null(self, place: Any, source: Source) -> None:
-        assert self.can(source, "has_one_null").has_one_null() in (True, False)
-
     # ReadsQueries
 
     #: A query over `people`; a system whose SQL has another form says its own.

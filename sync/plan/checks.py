@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
-from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.protocols import Capability, Destination, Source
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
     VALID_FROM,
@@ -62,7 +62,7 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
         text = f"add_columns: a history has a column {taken!r}: give it another name"
         raise stream_error(pipeline, stream, text, Mistake)
     is_merged = stream.write_disposition is WriteDisposition.MERGE
-    if stream.added.kept and is_merged and can.keeps_first is None:
+    if stream.added.kept and is_merged and Capability.KEEPS_FIRST not in can:
         what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
         text = f"add_columns: {what} when it updates others: leave out `on_update: keep`"
         raise stream_error(pipeline, stream, text, Mistake)
@@ -230,7 +230,7 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
 
 def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
-    if stream.written_range is not None and can.replaces_ranges is None:
+    if stream.written_range is not None and Capability.REPLACES_RANGES not in can:
         raise stream_error(
             pipeline,
             stream,
@@ -244,7 +244,7 @@ def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, 
     """Refuse `unique_constraints` where the destination cannot merge by them, or a full refresh would lose them."""
     if not stream.stream.unique_properties:
         return
-    if can.merges_by_unique is None:
+    if Capability.MERGES_BY_UNIQUE not in can:
         text = f"{pipeline.destination.connector} merges by `key_properties` only: leave out `unique_constraints`"
         raise stream_error(pipeline, stream, text, Mistake)
     if full_refresh:
@@ -287,7 +287,7 @@ def check_updates_only(
         return
     why, name = "", stream.destination_table
     kind: type[ConfigError] = Mistake
-    if can.updates_only is None:
+    if Capability.UPDATES_ONLY not in can:
         why = f"needs a destination that merges so, and {pipeline.destination.connector} does not"
     elif full_refresh:
         why = "and --full-refresh exclude each other: the new table would have all records"

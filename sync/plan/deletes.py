@@ -10,7 +10,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
-from syncblocks.connectors.protocols import Destination, Source
+from syncblocks.connectors.protocols import Capability, Destination, Source
 from syncblocks.connectors.settings import is_installed
 from syncblocks.connectors.stream import (
     DELETED_AT,
@@ -168,12 +168,12 @@ def why_no_deletes(
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"
     if others:
         return f"needs a table that this stream alone writes; {', '.join(others)} writes it too"
-    if not ends.destination.has_ledger or (can.removes_records is None and not is_history):
+    if not ends.destination.has_ledger or (Capability.REMOVES_RECORDS not in can and not is_history):
         return "needs a destination that can remove records and keeps a ledger; this one does not"
-    if is_history and can.marks_records is None:
+    if is_history and Capability.MARKS_RECORDS not in can:
         return "needs a destination that can end versions of a history, and this one cannot"
     is_marked = setting.is_soft and not is_history
-    if is_marked and can.marks_records is None:
+    if is_marked and Capability.MARKS_RECORDS not in can:
         return "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"
     if is_marked and any(name.casefold() == DELETED_AT for name in stream.added.schema(declared.schema).names):
         return f"of mode `soft` sets a column {DELETED_AT}, and the stream has one: rename or exclude it, or say `hard`"

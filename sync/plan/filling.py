@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, WriteDisposition
 
 from .columns import ColumnMapping
@@ -33,7 +34,7 @@ def why_no_filling(stream: SelectedStream, can: Abilities, *, is_decided: bool) 
         return "needs bookmark_properties: this source keeps its own position"
     if not is_decided:
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a column"
-    if can.fills_columns is None:
+    if Capability.FILLS_COLUMNS not in can:
         return "needs a destination that can fill columns of records that are there; this one cannot"
     return ""
 

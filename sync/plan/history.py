@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import (
     ADDED,
     ENDS,
@@ -132,7 +133,7 @@ def check_history(
 
     is_wanted, name = stream.write_disposition is WriteDisposition.HISTORY, stream.destination_table
     is_held = any(each.history for each in (row, *table.ledger) if each is not None)  # of another pipeline, too
-    if is_wanted and can.keeps_history is None:
+    if is_wanted and Capability.KEEPS_HISTORY not in can:
         raise fail(
             "`write_disposition: history` needs a destination that keeps versions, and "
             f"{pipeline.destination.connector} does not: write merge, or use a database or files",

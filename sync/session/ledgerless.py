@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
-from syncblocks.connectors.protocols import Destination, LoadsRanges
+from syncblocks.connectors.protocols import Capability, Destination, LoadsRanges
 from syncblocks.connectors.ranges import RangeReads
 from syncblocks.connectors.stream import (
     Block,
@@ -106,10 +106,10 @@ class Ledgerless:
             examines_tables=None,
             fences_statements=None,
             keeps_files=None,
-            keeps_history=None,
             knows_privileges=None,
             lists_ledger=None,
             refuses_keys=None,
+            listed=inner.listed - {Capability.KEEPS_HISTORY},
             loads_ranges=None if ranges is None else _KeptRanges(self, ranges),
         )
 
@@ -174,16 +174,13 @@ PASSED_ON = frozenset(
         "bounds_records",
         "computes_checksums",
         "drops_deleted",
-        "fills_columns",
         "filters_records",
         "finds_streams",
         "finds_types",
         "flattens_objects",
         "forgets_runs",
         "has_former_names",
-        "has_one_null",
         "holds_memory",
-        "keeps_first",
         "keeps_latest",
         "keeps_rejected",
         "knows_limits",
@@ -191,30 +188,24 @@ PASSED_ON = frozenset(
         "lists_streams",
         "lists_unreadable",
         "looks_at_times",
-        "marks_records",
-        "merges_by_unique",
         "names_columns",
         "names_tables",
         "prepares",
         "reads_queries",
         "reads_ranges",
-        "removes_records",
-        "replaces_ranges",
         "runs_statements",
         "skips_late",
-        "updates_only",
         "states_types",
         "tracks_files",
         "verifies_server",
     }
 )
-WRAPPED = frozenset({"loads_ranges"})
+WRAPPED = frozenset({"listed", "loads_ranges"})
 DROPPED = frozenset(
     {
         "examines_tables",
         "fences_statements",
         "keeps_files",
-        "keeps_history",
         "knows_privileges",
         "lists_ledger",
         "refuses_keys",

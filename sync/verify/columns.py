@@ -11,6 +11,7 @@ from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.checksums import Compared, Form, Side, compared_columns, no_item
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
+from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import (
     DELETED_AT,
     Bookmark,
@@ -51,7 +52,7 @@ class ColumnPairs:
             no_item if computes[0] is None else computes[0].array_item,
             no_item if computes[1] is None else computes[1].array_item,
         )
-        self._has_one_null = reader_can.has_one_null is not None and reader_can.has_one_null.has_one_null()
+        self._has_one_null = Capability.HAS_ONE_NULL in reader_can
         self._stream = planned.selected.stream
         # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None

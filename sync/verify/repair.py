@@ -10,7 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.incremental.bookmarks import has_bookmark, leaves_out_incomplete, refuse_incomplete, unread
-from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.protocols import Capability, Source
 from syncblocks.connectors.sides import Key
 from syncblocks.connectors.stream import (
     Block,
@@ -113,7 +113,7 @@ def plan_repair(
         reason = "records cannot be told apart"
     elif is_ignored and not _has_missing(found):
         reason = "unique_conflict_method IGNORE changes no record"
-    elif not is_ignored and session.destination_can.removes_records is None:
+    elif not is_ignored and Capability.REMOVES_RECORDS not in session.destination_can:
         reason = "the destination cannot remove records"
     if reason:
         return None, f"not repaired: {reason}; `run --full-refresh` starts over"

@@ -20,6 +20,7 @@ from syncblocks.connectors.filters import matches
 from syncblocks.connectors.incremental.bookmarks import query_start
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.named import numbered, parameter_names, replaced
+from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
 from syncblocks.connectors.sides import Checksums, KeyRange, Side
 from syncblocks.connectors.stream import (
@@ -76,6 +77,8 @@ class Ranges:
 
 class AbleSource(MemorySource):
     """A source with every ability."""
+
+    capabilities = frozenset({Capability.HAS_ONE_NULL})
 
     range_bytes = 1 << 12
 
@@ -146,9 +149,6 @@ class AbleSource(MemorySource):
 
     def skips_late(self, stream: Stream) -> str:
         return ""
-
-    def has_one_null(self) -> bool:
-        return False
 
     def query_stream(
         self, name: str, query: str, values: Mapping[str, Any] | None = None, start: str | float | None = None
@@ -290,6 +290,8 @@ def ended(load: Load, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class AbleDestination(MemoryDestination):
     """A destination with every ability."""
 
+    capabilities = MemoryDestination.capabilities | {Capability.KEEPS_HISTORY}
+
     def shortcut(self) -> str:
         return "arrow"
 
@@ -312,9 +314,6 @@ class AbleDestination(MemoryDestination):
         if len(key.stream) > LONGEST:
             raise FatalConnectorError(f"the stream's name has more than {LONGEST} characters")
         return super().take_over(key, token=token, owner=owner, source=source)
-
-    def keeps_history(self) -> bool:
-        return True
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
         if load.history is None:

@@ -56,10 +56,10 @@ class SaysItByAnAttribute(MemoryDestination):
     caught_by = {
         "test_an_ability_has_all_of_its_methods",
         "test_the_methods_of_an_ability_take_the_arguments_of_the_protocol",
-        "test_a_destination_that_removes_records_says_so",
+        "test_a_destination_says_whether_it_forgets_what_earlier_runs_wrote",
     }
 
-    removes = True  # type: ignore[assignment]
+    forgets_runs = "all of them"
 
 
 class TakesOtherArguments(AbleSource):
@@ -187,7 +187,6 @@ class AnswersWithNothing(AbleSource):
 
     caught_by = {
         "test_a_source_says_why_it_may_skip_late_records",
-        "test_a_source_says_whether_it_has_one_null",
         "test_a_source_says_from_where_its_place_is_reached",
     }
 
@@ -195,9 +194,6 @@ class AnswersWithNothing(AbleSource):
         return None
 
     def skips_late(self, stream: Stream) -> str:
-        return None  # type: ignore[return-value]
-
-    def has_one_null(self) -> bool:
         return None  # type: ignore[return-value]
 
 
@@ -376,15 +372,6 @@ class RefusesAndTakes(AbleDestination):
 
     def take_over(self, key: LedgerKey, **others: Any) -> Any:
         return MemoryDestination.take_over(self, key, **others)
-
-
-class RemovesNot(AbleDestination):
-    """Has the method in order to say no: it must leave it out."""
-
-    caught_by = {"test_a_destination_that_removes_records_says_so"}
-
-    def removes(self) -> bool:
-        return False
 
 
 class DeletesNoRange(AbleDestination):

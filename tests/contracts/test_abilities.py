@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors import protocols
-from syncblocks.connectors.abilities import Abilities, abilities_of, protocol_of
+from syncblocks.connectors.abilities import PROTOCOLS, Abilities, abilities_of, listed_by, protocol_of
+from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.registry import CONNECTORS, connector_class
-from syncblocks.connectors.values import names_of
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
 ROLES = ("source", "destination")
-ABILITIES = names_of(Abilities)
+ABILITIES = (*PROTOCOLS, *protocols.Capability)
 
 _FILE_SOURCE = {
     "verifies_server",
@@ -148,22 +148,23 @@ def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, 
     connector = connector_class(name, role)(config, tmp_path)
     found = abilities_of(connector)
     expected = EXPECTED[name][0 if role == "source" else 1]
-    assert {ability for ability in ABILITIES if getattr(found, ability) is not None} == expected
-    assert {id(getattr(found, ability)) for ability in expected} <= {id(connector)}, "an ability is the connector"
+    has = {ability for ability in PROTOCOLS if getattr(found, ability) is not None}
+    assert {*has, *found.listed} == expected
+    assert {id(getattr(found, ability)) for ability in has} <= {id(connector)}, "an ability is the connector"
 
 
 def test_each_ability_is_a_protocol_of_the_one_file() -> None:
-    for ability in ABILITIES:
+    for ability in PROTOCOLS:
         protocol = protocol_of(ability)
         assert protocol.__module__ == protocols.__name__
         assert isinstance(object(), protocol) is False, "raises where the protocol is not runtime_checkable"
     named = {value for value in vars(protocols).values() if getattr(value, "_is_runtime_protocol", False)}
     ours = {value for value in named if value.__module__ == protocols.__name__}
-    assert ours == {protocol_of(ability) for ability in ABILITIES}
+    assert ours == {protocol_of(ability) for ability in PROTOCOLS}
 
 
 def test_the_wrapper_says_of_each_ability_what_it_does_with_it() -> None:
-    assert sorted([*PASSED_ON, *WRAPPED, *DROPPED]) == sorted(ABILITIES), "each once"
+    assert sorted([*PASSED_ON, *WRAPPED, *DROPPED]) == sorted([*PROTOCOLS, "listed"]), "each once"
 
 
 def test_the_wrapper_does_what_it_says() -> None:
@@ -171,14 +172,34 @@ def test_the_wrapper_does_what_it_says() -> None:
         has_ledger = False
         max_loads = None
 
-    every: Any = {ability: object() for ability in ABILITIES}
+    every: Any = {ability: object() for ability in PROTOCOLS} | {"listed": frozenset(protocols.Capability)}
     wrapper: Any = Ledgerless(Anything(), "pipeline")  # type: ignore[arg-type]
     given = Abilities(**every)
     wrapped = wrapper.abilities(given)
-    for ability in ABILITIES:
+    for ability in PROTOCOLS:
         before, after = getattr(given, ability), getattr(wrapped, ability)
         assert (after is before) == (ability in PASSED_ON)
         assert (after is None) == (ability in DROPPED)
+    assert given.listed - wrapped.listed == {protocols.Capability.KEEPS_HISTORY}
     none = wrapper.abilities(Abilities())
     assert none == Abilities(), "what the destination lacks, the wrapper does not make up"
     assert abilities_of(wrapper) == Abilities(), "abilities come from `Ledgerless.abilities` only"
+
+
+@pytest.mark.parametrize(
+    ("listed", "told"),
+    [({"remove_records"}, "'remove_records'; allowed in the set: has_one"), ("removes_records", "has 'removes")],
+)
+def test_what_a_connector_lists_is_known(listed: Any, told: str) -> None:
+    with pytest.raises(ConnectorConfigError, match=told):
+        listed_by(type("Mine", (), {"capabilities": listed}))
+    assert listed_by(type("Mine", (), {"capabilities": {"removes_records"}})) == {protocols.Capability.REMOVES_RECORDS}
+
+
+def test_a_connector_with_a_method_of_before_is_told_the_capability(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "class Mine:\n    def describe(self): ...\n    def load(self): ...\n    def close(self): ...\n"
+        "    def marks_deleted(self): return True\n"
+    )
+    with pytest.raises(ConnectorConfigError, match=r"`marks_deleted`, list Capability\.MARKS_RECORDS in"):
+        connector_class("mine.py:Mine", "destination", tmp_path)

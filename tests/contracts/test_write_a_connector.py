@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from syncblocks.connectors.abilities import protocol_of
+from syncblocks.connectors.protocols import Capability
 from tests.contracts.test_abilities import ABILITIES
 from tests.docs import ROOT, examples, section, tables
 
@@ -41,7 +42,8 @@ def test_the_table_of_abilities_names_each_with_its_protocol() -> None:
     (found,) = tables(section("docs/connectors.md", "Optional abilities"))
     assert list(found) == list(ABILITIES)
     for name, cells in found.items():
-        assert cells[0] == f"`{protocol_of(name).__name__}`"
+        listed = [f"`Capability.{each.name}`" for each in Capability if each == name]
+        assert cells[0] == (listed[0] if listed else f"`{protocol_of(name).__name__}`")
         assert cells[1] in ("source", "destination", "both")
         assert all(cells[2:]), "what it brings, and what happens without it"
 
