@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class ConnectorError(Exception):
     """Root of all errors of connectors. The engine catches it and adds stream and block in one place.
@@ -20,6 +25,17 @@ class ConnectorError(Exception):
         self.stream = stream
         #: The key of the connector's `config` that is wrong; empty: none is.
         self.key = key
+
+    def extended(self, *, before: str = "", after: str = "") -> Self:
+        """Put words before and after the message; return the error itself, for `raise error.extended(...)`."""
+        said = str(self.args[0])
+        self.args = (f"{before}{said.rstrip('.') if after else said}{after}",)
+        return self
+
+    def renamed(self, name: str, shown: str) -> Self:
+        """Show another name in place of one that people do not know; return the error itself."""
+        self.args = (str(self.args[0]).replace(name, shown),)
+        return self
 
 
 class ConnectorConfigError(ConnectorError):
@@ -51,6 +67,10 @@ class TableLost(RetriableError):
 
 class FatalConnectorError(ConnectorError):
     """The stream cannot go on: a value that does not fit, a missing permission, a violated constraint."""
+
+
+class UniqueViolated(FatalConnectorError):
+    """A record has the same values as another one in columns that the table keeps unique."""
 
 
 class StatementRefused(FatalConnectorError):

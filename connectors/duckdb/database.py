@@ -18,7 +18,14 @@ from typing import Any
 import duckdb
 
 from ..database_files import add_user
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted, RetriableError
+from ..errors import (
+    ConnectorConfigError,
+    ConnectorError,
+    FatalConnectorError,
+    Interrupted,
+    RetriableError,
+    UniqueViolated,
+)
 from .settings import MEMORY_LIMIT, MEMORY_LIMIT_BYTES, DuckDBSettings
 from .unfinished import MARK, delete_unfinished
 
@@ -351,4 +358,6 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
             return ConnectorConfigError(
                 f"{path} cannot be read: {first.rstrip('.')}; {way_out}", connector="duckdb", key="path"
             )
-    return FatalConnectorError(text, connector="duckdb")
+    # Its errors have no codes.
+    is_unique = isinstance(error, duckdb.ConstraintException) and "uplicate key" in text
+    return (UniqueViolated if is_unique else FatalConnectorError)(text, connector="duckdb")

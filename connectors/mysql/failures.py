@@ -14,6 +14,7 @@ from ..errors import (
     NoSuchTable,
     RetriableError,
     StatementRefused,
+    UniqueViolated,
 )
 from .settings import Address
 
@@ -79,6 +80,14 @@ _CONFIG = {
 
 #: What the server says of a user without any privilege on the database.
 _DATABASE_DENIED = re.compile(r"user ('.*'@'.*') to database '(.*)'")
+
+#: A unique index refuses a record.
+_UNIQUE = {
+    1022,
+    1062,
+    1169,
+    1586,
+}
 
 #: What a record's values cause; of other errors no record is at fault.
 _OF_A_RECORD = {
@@ -203,7 +212,8 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     if number in NO_SUCH_TABLE:
         return NoSuchTable(message, connector="mysql")
     is_of_record = not number or number in _OF_A_RECORD
-    result = (FatalConnectorError if is_of_record else StatementRefused)(message, connector="mysql")
+    sorted_as = FatalConnectorError if is_of_record else StatementRefused
+    result = (UniqueViolated if number in _UNIQUE else sorted_as)(message, connector="mysql")
     if number in _OF_A_TRIGGER:
         result.raised_in = ("*",)
     return result

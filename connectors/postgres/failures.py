@@ -11,6 +11,7 @@ from ..errors import (
     Interrupted,
     RetriableError,
     StatementRefused,
+    UniqueViolated,
 )
 from ..sql.clear_text import REFUSED
 from .settings import Address
@@ -73,6 +74,9 @@ _TOO_EARLY = re.compile(r"(date|timestamp) out of range CONTEXT: +COPY .*, line 
 #: too large or unknown to a type.
 _OF_A_RECORD = ("22", "23", "44", "P0", "54", "0A")
 
+#: A unique index or constraint refuses a record.
+_UNIQUE = "23505"
+
 #: Where the server says in what statement of a DO block it happened.
 _SQL = re.compile(r'(CONTEXT:\s*)?SQL statement ".*', re.DOTALL)
 
@@ -126,6 +130,8 @@ def failure(error: Exception, address: Address, *, is_lost: bool = False) -> Con
         return ConnectorConfigError(f"{address.identity()}: {text}", connector="postgres")
     is_of_record = not sqlstate or sqlstate.startswith(_OF_A_RECORD)
     sorted_as = FatalConnectorError if is_of_record else StatementRefused
+    if sqlstate == _UNIQUE:
+        sorted_as = UniqueViolated
     result = sorted_as(f"{address.identity()}: {text}", connector="postgres")
     result.raised_in = tuple(_functions(text))
     return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 
 from ..arrow.fidelity import Kept
-from ..errors import ConnectorError, FatalConnectorError, RetriableError
+from ..errors import ConnectorError, FatalConnectorError, RetriableError, UniqueViolated
 from ..named import numbered
 from ..protocols import Capability
 from ..stream import (
@@ -55,8 +55,7 @@ _MAX_SPELLED = 200
 #: Key of a described column's metadata: the table computes it.
 _COMPUTED = b"computed"
 
-#: What databases say of a record that a unique index takes for one of the table's, and what to do of an append.
-_IS_THERE = re.compile(r"unique constraint|duplicate (key|entry)", re.IGNORECASE)
+#: What to do where an append violates a unique index.
 _NO_APPEND = (
     "table {!r} has a unique index, as a merge or a replace gives one to its key, and an append writes each version of "
     "a record: say `write_disposition: merge`, run once with --full-refresh, which makes the table without such a key, "
@@ -358,8 +357,8 @@ class SqlDestination(ABC):
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream
-            if load.write_disposition is WriteDisposition.APPEND and _IS_THERE.search(str(error)):
-                error.args = (f"{str(error).rstrip('.')}; {_NO_APPEND.format(load.key.destination_table)}",)
+            if load.write_disposition is WriteDisposition.APPEND and isinstance(error, UniqueViolated):
+                error.extended(after=f"; {_NO_APPEND.format(load.key.destination_table)}")
             raise
 
     def _drop_ranges(self, pipeline: str, is_wanted: Callable[[LedgerKey], bool]) -> None:

@@ -15,6 +15,7 @@ from ..errors import (
     Interrupted,
     RetriableError,
     StatementRefused,
+    UniqueViolated,
 )
 from .settings import scrub
 
@@ -33,6 +34,9 @@ _CONFIG = re.compile(
 )
 #: Classes of SQLSTATEs that a record's values cause: data, triggers, constraints, checks of views, raised errors.
 _OF_A_RECORD = ("22", "23", "27", "38", "44", "45", "P0")
+
+#: How databases say that a unique index refuses a record: drivers have no class of errors for it.
+_UNIQUE = re.compile(r"duplicate|unique", re.I)
 
 #: Number of Firebird's error for an exception of a trigger; the SQLSTATE does not tell.
 _RAISED = 335544517
@@ -71,7 +75,9 @@ def failure(error: BaseException, url: URL, place: str) -> ConnectorError:
         is_refusal = is_of_record or isinstance(error, exc.ProgrammingError)
         if error.connection_invalidated or (not is_refusal and (_CONFLICT.search(text) or _LOST.search(text))):
             return RetriableError(message, connector="sqlalchemy")
-        return (FatalConnectorError if is_of_record else StatementRefused)(message, connector="sqlalchemy")
+        sorted_as = FatalConnectorError if is_of_record else StatementRefused
+        is_unique = isinstance(error, exc.IntegrityError) and _UNIQUE.search(text)
+        return (UniqueViolated if is_unique else sorted_as)(message, connector="sqlalchemy")
     if isinstance(error, OSError):
         return RetriableError(message, connector="sqlalchemy")
     return FatalConnectorError(message, connector="sqlalchemy")

@@ -27,6 +27,7 @@ from ..errors import (
     RetriableError,
     StatementRefused,
     TakenOver,
+    UniqueViolated,
 )
 from ..local_files import sqlite_files, unwritable
 from ..named import placed
@@ -373,7 +374,11 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     is_refusal = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
     if "readonly database" in first and (closed := unwritable(path, *sqlite_files(path))) is not None:
         first += f": this user may not write {closed}"
-    result = (StatementRefused if is_refusal else FatalConnectorError)(f"{path}: {first}", connector="sqlite")
+    sorted_as = StatementRefused if is_refusal else FatalConnectorError
+    # ADBC has these words and no code.
+    if first.startswith("UNIQUE constraint failed"):
+        sorted_as = UniqueViolated
+    result = sorted_as(f"{path}: {first}", connector="sqlite")
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         result.raised_in = ("*",)
     return result

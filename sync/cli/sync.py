@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +26,6 @@ _OPTIONS = {
     "key_properties": "--key",
     "destination_table": "--destination-table",
 }
-
-#: What a message of the plan tells to write in a file -> the option that says it, where there is no file yet.
-_WAYS = (
-    (r"`on_lossy: text` in this stream", "--on-lossy text"),
-    (r"`on_lossy: cast`", "--on-lossy cast"),
-    (r"`syncblocks state adopt [^`]*` takes it over with its records, ", ""),
-    (r"`write_disposition: replace` in this stream", "--mode replace"),
-    (r"give another `destination_table`", "give another table by --destination-table"),
-)
 
 
 class _Modes(click.Choice[str]):
@@ -168,11 +158,6 @@ def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination
         # There is no such file yet: what was typed is what has to be mended.
         error.path = error.line = None
         error.key = _typed(error.key or "", has_streams=has_streams)
-        for each in (error, *error.others):
-            for in_file, in_command in _WAYS:
-                each.message = re.sub(in_file, in_command, each.message)
-            if quick.file:  # its name is the table's
-                each.message = each.message.replace("give another table by --destination-table", "name another file")
         raise
     if console.is_json:
         console.emit({"type": "plan", "pipeline": quick.pipeline.pipeline, **document(plan)})

@@ -18,6 +18,7 @@ from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, T
 from .executor import Executor, ExecutorSettings
 from .masks import MaskKey
 from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
+from .ways import IN_FILE, Ways
 
 if TYPE_CHECKING:
     from ..errors import ConfigError
@@ -52,6 +53,8 @@ class Origin(NamedTuple):
     warnings: tuple[str, ...]
     #: Where the files of transformers, callbacks and the catalog are, if not in the pipeline's folder.
     code_folder: Path | None
+    #: How messages name what mends a mistake.
+    ways: Ways = IN_FILE
 
 
 class Pipeline(Defaulting):
@@ -279,6 +282,11 @@ class Pipeline(Defaulting):
     def store_url(self) -> str:
         """URL of the run store or its default; SQLite paths are absolute."""
         return self.store or f"sqlite:///{resolve_path(DEFAULT_STORE.removeprefix('sqlite:///'), self.folder)}"
+
+    @property
+    def ways(self) -> Ways:
+        """How messages name what mends a mistake."""
+        return self._origin.ways
 
     @property
     def spool_folder(self) -> Path:

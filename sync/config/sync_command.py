@@ -17,6 +17,7 @@ from syncblocks.connectors.settings import resolve_path
 from ..errors import ConfigError
 from . import Pipeline, load_pipeline
 from .endpoints import Endpoint, infer
+from .ways import typed_ways
 from .yaml_document import read_document
 
 
@@ -105,6 +106,8 @@ def quick_pipeline(
     environment = {**left.environment, **right.environment}
     pipeline = load_pipeline(path, environ={**known, **environment}, text=text)
     file = destination if right.table else ""
+    if not path.exists():
+        pipeline._origin = pipeline._origin._replace(ways=typed_ways(file))
     return Quick(pipeline=pipeline, path=path, text=text, file=file, environment=environment)
 
 

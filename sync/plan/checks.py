@@ -113,7 +113,7 @@ def shared_tables(
                 is_asked = stream.write_disposition in _ALONE
                 does = "drop" if full_refresh else _ALONE[stream.write_disposition]
                 what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
-                advice = "give another `destination_table`" if is_asked else _START_OVER
+                advice = stream.ways.another_table if is_asked else _START_OVER
                 if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
                     advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
                 found[stream.name] = stream_error(
@@ -211,7 +211,7 @@ def check_own_source(
         raise stream_error(
             pipeline,
             stream,
-            f"table {stream.destination_table!r} is its own destination: give another `destination_table`",
+            f"table {stream.destination_table!r} is its own destination: {stream.ways.another_table}",
             Mistake if is_named(pipeline, stream) else ConfigError,
         )
 

@@ -29,6 +29,7 @@ from syncblocks.connectors.stream import (
 )
 from syncblocks.connectors.values import replace
 
+from ..config.ways import IN_FILE, Ways
 from .lengths import of_length
 
 _OF_HISTORY = (VALID_FROM, VALID_TO)
@@ -73,6 +74,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     disposition: WriteDisposition
     #: fail, cast or text.
     on_lossy: str = "fail"
+    #: How messages name what mends a mistake.
+    ways: Ways = IN_FILE
     #: Types that the pipeline says, by the arriving names of their columns.
     said: Mapping[str, pa.DataType] = msgspec.field(default_factory=dict)
     #: How texts write bytes, by the arriving names of their columns.
@@ -262,21 +265,21 @@ def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) ->
     exclude = _way_without(column.name, rules)
     is_replace = rules.disposition is WriteDisposition.REPLACE
     if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
-        as_text = ["say `on_lossy: text` in this stream to write it as text"] if has_text else []
+        as_text = [f"say {rules.ways.lossy_as_text} to write it as text"] if has_text else []
         over = f"start the table over with {start_over(rules.disposition)}"
         last = "drop what depends on the table" if rules.table.stays else over
         ways = _any_of(*as_text, "change the table's column by hand", *exclude, last)
         return f"column {column.name!r} is {column.type}: {kept.note}; {ways}"
     if kept.arrow is None:
         return f"column {column.name!r} is {column.type}, for which {rules.connector} has no type; " + _any_of(
-            "say `on_lossy: text` in this stream to keep it as text", *exclude
+            f"say {rules.ways.lossy_as_text} to keep it as text", *exclude
         )
     return (
         f"column {column.name!r} is {column.type}, which {rules.connector} keeps as {kept.type}, and that changes some "
         "values; "
         + _any_of(
-            "say `on_lossy: text` in this stream to keep them in full as text",
-            "`on_lossy: cast` to cut off what does not fit",
+            f"say {rules.ways.lossy_as_text} to keep them in full as text",
+            f"{rules.ways.lossy_cast} to cut off what does not fit",
             *exclude,
         )
     )

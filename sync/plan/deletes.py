@@ -211,7 +211,7 @@ def unordered_key(stream: SelectedStream, mapping: ColumnMapping, table: TableSt
         there = held.get(name.casefold(), pa.field(name, mapping.arriving.schema.field(name).type))
         found: Any = compared_columns(field, there, systems=systems, is_key=True, is_text=column.is_text)
         if column.conversion == "cast":
-            found = "`on_lossy: cast` changes its values"
+            found = f"{stream.ways.lossy_cast} changes its values"
         if isinstance(found, str):
             return f"needs a key that both sides order alike; column {key!r}: {found}"
     return ""

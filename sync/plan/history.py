@@ -161,13 +161,13 @@ def check_history(
         and (text := _other_times(stream, row.history if row else {}))
     ):
         raise fail(
-            f"{text}: a history has times of one kind. Give another `destination_table`, or start it over with "
+            f"{text}: a history has times of one kind; {stream.ways.another_table}, or start it over with "
             "--full-refresh --drop-history"
         )
     if is_held and not is_wanted:
         raise fail(
             f"table {name!r} holds the history of its records, which {stream.write_disposition} would destroy: write "
-            "`write_disposition: history`, give another `destination_table`, or run once with --full-refresh "
+            f"`write_disposition: history`, {stream.ways.another_table}, or run once with --full-refresh "
             "--drop-history"
         )
 

@@ -14,6 +14,7 @@ from ..config import Pipeline
 from ..config.before import Statement
 from ..config.deletes import Deletes
 from ..config.filters import Comparison
+from ..config.ways import Ways
 from ..errors import ConfigError, Mistake, nearest_match
 from ..flow.added import AddedColumns
 
@@ -40,6 +41,8 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
     timeout_s: float | None
     #: For columns that the destination cannot keep exactly: fail, cast or text.
     on_lossy: str
+    #: How messages name what mends a mistake.
+    ways: Ways
     #: Most readers at once; 1: it is read as a whole.
     parallel_reads: int
     #: Whether source and destination are compared after each run.

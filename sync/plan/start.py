@@ -197,7 +197,7 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
         return (
             f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
             f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
-            f"`nested: {_in_words(levels)}`, give another `destination_table`, or start the table over with "
+            f"`nested: {_in_words(levels)}`, {stream.ways.another_table}, or start the table over with "
             f"{start_over(stream.write_disposition)}"
         )
     named = [source_of(source, stream) for source in sources]
@@ -361,11 +361,12 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptabl
         changes: what the stream would change in an empty table.
         is_adoptable: whether `state adopt` can take it over.
     """
+    ways, is_adoptable = stream.ways, is_adoptable and stream.ways.can_adopt
     adopted = f"`syncblocks state adopt {stream.name}` takes it over with its records, " if is_adoptable else ""
     why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
     return (
         f"table {stream.destination_table!r} exists{why}, and no pipeline of syncblocks has written it; "
-        f"{adopted}`write_disposition: replace` in this stream replaces it, or give another `destination_table`"
+        f"{adopted}{ways.replace} replaces it, or {ways.another_table}"
     )
 
 
@@ -376,7 +377,7 @@ def _other_naming(stream: SelectedStream, former: str) -> str:
     return (
         f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
         f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-        f"give another `destination_table`, or start the table over with {start_over(stream.write_disposition)}"
+        f"{stream.ways.another_table}, or start the table over with {start_over(stream.write_disposition)}"
     )
 
 
@@ -396,6 +397,6 @@ def _written_under_another_name(stream: SelectedStream, row: LedgerRow) -> str:
         f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
         f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
         f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
-        f"`destination_table: {row.key.destination_table}`; else give another `destination_table`, or "
+        f"`destination_table: {row.key.destination_table}`; else {stream.ways.another_table}, or "
         "`write_disposition: merge`"
     )

@@ -341,6 +341,7 @@ def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
         table=planning.table,
         disposition=planning.disposition(stream),
         on_lossy=stream.on_lossy,
+        ways=stream.ways,
         added=frozenset(column.field.name for column in stream.added.columns),
         is_frozen=is_held and stream.on_schema_change == "freeze",
         widens=widens,

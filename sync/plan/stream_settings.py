@@ -111,6 +111,7 @@ def configure(
         retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
         timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
+        ways=pipeline.ways,
         parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
         verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(chosen.keys) and not chosen.unique and set(chosen.keys) == set(stream.key_properties),

@@ -117,7 +117,7 @@ def run_before_stream(
         except ConnectorError as error:
             if statement.connection == "source":
                 blocks.fail_in_source()
-            error.args = (f"`before`, statement {place}, in the {statement.connection}: {error}",)
+            error.extended(before=f"`before`, statement {place}, in the {statement.connection}: ")
             raise
 
 

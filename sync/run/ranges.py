@@ -271,7 +271,7 @@ class RangeReads:
 def named(error: BaseException, part: Range, ranges: Sequence[Range]) -> BaseException:
     """Add the range to the message of a connector's error."""
     if isinstance(error, ConnectorError) and not isinstance(error, RangesRefused):
-        error.args = (f"range {part.place + 1} of {len(ranges)} ({part.label}): {error}",)
+        error.extended(before=f"range {part.place + 1} of {len(ranges)} ({part.label}): ")
     return error
 
 

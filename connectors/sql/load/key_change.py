@@ -81,9 +81,9 @@ class KeyChange:
     def explain(self, error: FatalConnectorError, table: Table, key: Sequence[str]) -> None:
         """Add to an error that the keys of table and stream differ, which may be the reason."""
         if table.key and set(table.key) != set(key):
-            error.args = (
-                f"{error}; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
-                "change it by hand, drop what depends on the table, or the table",
+            error.extended(
+                after=f"; the key of {table.name} is ({', '.join(table.key)}), the stream's is ({', '.join(key)}): "
+                "change it by hand, drop what depends on the table, or the table"
             )
 
     def _former(self, table: Table) -> set[str]:

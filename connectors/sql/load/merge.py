@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
 
-from ...errors import FatalConnectorError
+from ...errors import UniqueViolated
 from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
 from ..identifiers import TableName
@@ -17,9 +16,6 @@ from .deleted import deleting
 from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
-
-#: What databases say of a key that is in the table already.
-_IS_THERE = re.compile(r"duplicate|unique", re.IGNORECASE)
 
 
 class Merge(Strategy):
@@ -84,8 +80,8 @@ class Merge(Strategy):
         """Say what to do where records are merged by other columns than the key, and the key is in the table."""
         try:
             yield
-        except FatalConnectorError as error:
-            if key == primary or not _IS_THERE.search(str(error)):
+        except UniqueViolated as error:
+            if key == primary:
                 raise
             raise self.context.error(
                 f"{str(error).rstrip('.')}: records are merged by unique_constraints ({', '.join(key)}), and a record "

@@ -43,12 +43,11 @@ class Nulls:
         if not _REFUSED.search(text):
             return
         named = [name for name in self._first if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.I)]
-        text = text.replace(staging, self._table.name)
+        error.renamed(staging, self._table.name)
         if len(named) == 1:
-            text = f"{refused(self._table, named[0], self._first[named[0]])} ({text})"
+            error.extended(before=f"{refused(self._table, named[0], self._first[named[0]])} (", after=")")
         else:
-            text = f"{text}; {self._table} refuses NULL there: {_WAYS_OUT}"
-        error.args = (text,)
+            error.extended(after=f"; {self._table} refuses NULL there: {_WAYS_OUT}")
 
 
 _WAYS_OUT = "`on_rejected: keep` sets such records aside; or exclude the column with `columns`, or let it hold NULL"

@@ -241,7 +241,7 @@ class RangeLoad:
     def _named(self, error: ConnectorError, part: Range) -> ConnectorError:
         """Name the range in an error's message."""
         if not isinstance(error, Interrupted | TakenOver | RangesRefused):
-            error.args = (f"range {part.place + 1} of {len(self._reads.ranges)} ({part.label}): {error}",)
+            error.extended(before=f"range {part.place + 1} of {len(self._reads.ranges)} ({part.label}): ")
         return error
 
 

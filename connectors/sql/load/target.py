@@ -82,7 +82,7 @@ class Target:
         found = [str(each) for each in triggers if raised_in.intersection(("*", each.function))]
         if found:
             word = "trigger" if len(found) == 1 else "one of the triggers"
-            error.args = (f"{error}; raised by {word} {', '.join(found)} of {self.name}",)
+            error.extended(after=f"; raised by {word} {', '.join(found)} of {self.name}")
             error.raised_in = ()
 
     def reflect(self) -> Table | None:
