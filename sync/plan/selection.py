@@ -247,6 +247,8 @@ class Refusals:
 def gone_streams(pipeline: Pipeline, names: Collection[str], among: Collection[str] | None = None) -> list[Stream]:
     """Return the streams that the file names and the source does not have, as streams that cannot be read.
 
+    None where no stream would be left: that is an error of the whole run.
+
     Args:
         pipeline: the pipeline file.
         names: of the source's streams.
@@ -262,6 +264,10 @@ def gone_streams(pipeline: Pipeline, names: Collection[str], among: Collection[s
                 _matches(pipeline, number, entry, by_name)
             except NoStream as error:
                 gone.refuse([name], error)
+    if gone.found and among is None:
+        _, there = merged_settings(pipeline, by_name, is_lenient=True)
+        if all(said.get("selected") is False for said in there.values()):
+            return []
     return [gone.refused(Stream(name=name, schema=pa.schema([]))) for name in gone.found]
 
 

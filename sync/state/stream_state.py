@@ -66,8 +66,14 @@ class State:
     notes: tuple[str, ...]
 
 
-def read_state(session: Session, store: Store | None) -> State:
-    """Return the state from the ledger, or the run store's copy if the destination cannot be reached."""
+def read_state(session: Session, store: Store | None, *, has_refused: bool = False) -> State:
+    """Return the state from the ledger, or the run store's copy if the destination cannot be reached.
+
+    Args:
+        session: the opened pipeline.
+        store: the run store, if there is one.
+        has_refused: the source may refuse streams of the file: then those that have run are returned.
+    """
     session.use_store(store)
     pipeline, notes = session.pipeline.pipeline, list[str]()
     copies = store.states(pipeline) if store is not None else []
@@ -76,6 +82,9 @@ def read_state(session: Session, store: Store | None) -> State:
         tables += [stream.destination_table for stream in selected_streams(session)]
     except ConnectorError as error:
         notes.append(f"the source cannot be reached, only streams that have run are shown: {error}")
+    except ConfigError:
+        if not has_refused:
+            raise
     try:
         described = session.destination.describe(list(dict.fromkeys(tables))) if tables else {}
     except ConnectorError as error:
@@ -325,7 +334,7 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
         AlreadyRunning: the pipeline is running.
     """
     refuse_while_running(session, store)
-    known = read_state(session, store)
+    known = read_state(session, store, has_refused=True)
     if known.is_copy:
         raise StateError(known.notes[-1])
     copies = store.states(session.pipeline.pipeline) if store is not None else []

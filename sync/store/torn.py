@@ -38,9 +38,17 @@ _END_BLOCK = update(
     "run_id = :run_id AND attempt = :number AND stream = :stream AND block = :block",
 )
 _COUNTER = insert(TYPE_COUNTER, "run_id attempt block_type open ended unclaimed undecided_block undecided_stream")
-#: Of no run, or without the event that they tell of.
-_UNDELIVERABLE = f"""UPDATE {DELIVERY} SET state = 'dead', is_open = FALSE WHERE is_open = TRUE AND (run_id > :last OR
-    (run_id = :run_id AND NOT EXISTS (SELECT 1 FROM {EVENT} e WHERE e.run_id = :run_id AND e.seq = {DELIVERY}.seq)))"""
+#: Callbacks that can be told nothing: what they tell of is not there. The attempt of the open run is made anew.
+_LOST = f"""FROM {DELIVERY} WHERE is_open = TRUE AND pipeline = :pipeline AND (
+    NOT EXISTS (SELECT 1 FROM {EVENT} e WHERE e.run_id = {DELIVERY}.run_id AND e.seq = {DELIVERY}.seq)
+    OR NOT EXISTS (SELECT 1 FROM {PIPELINE_RUN} r WHERE r.id = {DELIVERY}.run_id)
+    OR (block IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {BLOCK_RUN} b WHERE b.run_id = {DELIVERY}.run_id
+        AND b.attempt = {DELIVERY}.attempt AND b.block = {DELIVERY}.block AND b.stream = {DELIVERY}.stream))
+    OR (run_id <> :run_id AND NOT EXISTS (SELECT 1 FROM {ATTEMPT} a
+        WHERE a.run_id = {DELIVERY}.run_id AND a.attempt = {DELIVERY}.attempt)))"""
+_BURY = (
+    f"UPDATE {DELIVERY} SET state = 'dead', is_open = FALSE WHERE idempotency_key IN (SELECT idempotency_key {_LOST})"
+)
 #: Only SQLite has this table; the number of a run whose row is lost is not given to another.
 _SEQUENCES = (
     f"DELETE FROM sqlite_sequence WHERE name = '{PIPELINE_RUN}' AND seq < :last",
@@ -129,7 +137,7 @@ class Torn:
         with self._transactions.write("mend") as connection:
             found, wrong = self._look(connection, pipeline)  # under the lock: another process may have been faster
             if wrong:
-                self._mend(connection, found)
+                self._mend(connection, pipeline, found)
         return tuple(wrong)
 
     def _look(self, connection: Connection, pipeline: str) -> tuple[Found | None, list[str]]:
@@ -140,7 +148,10 @@ class Torn:
         ):
             return None, []
         last, known = _last_run(connection), connection.value(_LAST_RUN) or 0
-        wrong = [] if last <= known else [f"of runs {known + 1} to {last} parts are left; their callbacks are dead"]
+        wrong = [] if last <= known else [f"of runs {known + 1} to {last} only parts are left"]
+        values = {"pipeline": pipeline, "run_id": 0 if run is None else run.id}
+        if lost := connection.value(f"SELECT count(*) AS n {_LOST}", values):
+            wrong.append(f"callbacks that were due are dead, since what they tell of is not there: {lost}")
         if run is None:
             return None, wrong
         found, name = Found(connection, run), f"run {run.id}"
@@ -156,12 +167,12 @@ class Torn:
             wrong.append(f"{name}: its counts are not those of its streams")
         return found, wrong
 
-    def _mend(self, connection: Connection, found: Found | None) -> None:
+    def _mend(self, connection: Connection, pipeline: str, found: Found | None) -> None:
         last = _last_run(connection)
         for statement in _SEQUENCES:
             connection.run(statement, {"last": last})
         run_id = 0 if found is None else found.run.id
-        connection.run(_UNDELIVERABLE, {"last": connection.value(_LAST_RUN) or 0, "run_id": run_id})
+        connection.run(_BURY, {"pipeline": pipeline, "run_id": run_id})
         if found is None:
             return
         number, torn = found.run.attempt, found.torn
@@ -192,16 +203,14 @@ class Torn:
         plan = self._plans.without_streams(connection, run.id, run.attempt)
         for stream in torn:
             values = {"run_id": run.id, "number": run.attempt, "stream": stream}
-            blocks = found.planned.get(stream) or {row.block: row.block_type for row in found.blocks[stream]}
             if found.statuses.get(stream) in (SUCCESS, FAILURE, CANCELLED) or connection.value(_TOLD, values):
                 continue
-            carrier = next((name for name, kind in blocks.items() if kind == DATA_EXPORTER), None)
+            rows = found.blocks.get(stream, [])
+            if not rows:  # no block run is left that could carry it
+                continue
+            carrier = next((row for row in rows if row.block_type == DATA_EXPORTER), rows[-1])
             event = EventRow(
-                parent=STREAM,
-                status=FAILURE,
-                block=carrier,
-                block_type=None if carrier is None else DATA_EXPORTER,
-                stream=stream,
+                parent=STREAM, status=FAILURE, block=carrier.block, block_type=carrier.block_type, stream=stream
             )
             write_events(connection, run, plan, [event])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks import RunResult, run_pipeline
+from syncblocks import PipelineFailed, RunResult, run_pipeline
 from syncblocks.sync.config import load_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import count_streams, opened
@@ -89,8 +89,8 @@ def test_the_name_of_a_column_may_need_quotes(tmp_path: Path) -> None:
 
 def test_a_table_is_written_in_one_way(tmp_path: Path) -> None:
     run_pipeline(pipeline(tmp_path, delimiter=";"))
-    with pytest.raises(ConfigError, match=r"written with another `delimiter`, `header`: .*--full-refresh"):
-        run_pipeline(pipeline(tmp_path, delimiter="|", header=False))
+    with pytest.raises(PipelineFailed, match=r"written with another `delimiter`, `header`: .*--full-refresh"):
+        run_pipeline(pipeline(tmp_path, delimiter="|", header=False)).raise_for_status()
     assert run_pipeline(pipeline(tmp_path, delimiter="|"), full_refresh=True).status == "success"
     assert run_pipeline(pipeline(tmp_path, delimiter="|")).status == "success"
     assert all(data.startswith(b"id|text") for data in files(tmp_path))

@@ -143,7 +143,7 @@ def test_a_table_that_is_the_same_in_other_letters_keeps_its_naming(tmp_path: Pa
         run_pipeline(renamed).raise_for_status()
     for more in ({"full_refresh": True}, {}):
         run_pipeline(renamed, **more).raise_for_status()
-    with pytest.raises(ConfigError, match="table 'Orders' was written with `naming: mage`, now it is `keep`"):
-        run_pipeline(load_pipeline({**document, "destination": kept}, folder=tmp_path))
+    with pytest.raises(PipelineFailed, match="table 'Orders' was written with `naming: mage`, now it is `keep`"):
+        run_pipeline(load_pipeline({**document, "destination": kept}, folder=tmp_path)).raise_for_status()
     with closing(duckdb.connect(tmp_path / "b.duckdb")) as database:
         assert database.execute("describe orders").fetchall()[1][0] == "unit_price"

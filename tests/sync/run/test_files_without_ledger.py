@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ def test_nothing_is_added_to_files_whose_ledger_is_lost(
     bench.ledger.rename(tmp_path / "copy")
     bench.write(1, 2, 3)
     for _ in range(2):  # the first one leaves no row behind
-        with pytest.raises(ConfigError, match=r"table 't' has files that no ledger names \(.*out/t.*move them away"):
-            bench.run()
+        result = run_pipeline(bench.document)
+        assert re.search(r"table 't' has files that no ledger names \(.*out/t.*move them away", str(result.error))
     shutil.copytree(tmp_path / "copy", bench.ledger, dirs_exist_ok=True)
     assert bench.run() == 1
 

@@ -9,11 +9,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from syncblocks import Progress
+from syncblocks import PipelineFailed, Progress
 from syncblocks.connectors.duckdb.database import configuration
 from syncblocks.connectors.duckdb.settings import DuckDBSettings
 from syncblocks.connectors.sql.load import merge
-from syncblocks.sync.errors import ConfigError
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 from tests.sync.run.targets import DESTINATIONS, Target, open_target
@@ -138,8 +137,8 @@ def test_a_table_that_another_has_made_anew_is_not_taken_for_the_one_that_was_wr
         return
     assert statuses(result) == {"t": "failure"}
     assert "--full-refresh" in str(result.streams[0].error)
-    with pytest.raises(ConfigError, match="--full-refresh"):
-        bench.run()
+    with pytest.raises(PipelineFailed, match="--full-refresh"):
+        bench.run().raise_for_status()
 
 
 def test_a_first_run_that_loses_its_table_begins_anew(bench: Bench) -> None:

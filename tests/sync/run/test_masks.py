@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from syncblocks import load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
@@ -457,8 +457,8 @@ def test_other_masks_and_another_key_are_refused_until_they_are_accepted(tmp_pat
         if "bookmark_properties" not in changed.read_text():  # the same masks
             assert run_pipeline(changed).status == "success"
             continue
-        with pytest.raises(ConfigError, match=r"the masks .* have changed") as caught:
-            run_pipeline(changed)
+        with pytest.raises(PipelineFailed, match=r"the masks .* have changed") as caught:
+            run_pipeline(changed).raise_for_status()
         assert "--full-refresh" in str(caught.value)
     accepted = run_cli(["state", "set", changed, "people", "level=30"], tmp_path)
     assert accepted.returncode == 0, accepted.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks import run_pipeline
+from syncblocks import PipelineFailed, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.sync.run.targets import Target, open_target
@@ -48,8 +48,8 @@ class Bench:
 
     def refusal(self, **stream: Any) -> str:
         before = self.records()
-        with pytest.raises(ConfigError) as refused:
-            run_pipeline(self.file(**stream))
+        with pytest.raises(PipelineFailed) as refused:
+            run_pipeline(self.file(**stream)).raise_for_status()
         assert self.records() == before
         return str(refused.value)
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from syncblocks import load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
@@ -176,8 +176,8 @@ def test_it_is_merged_by_keys_from_its_bookmark_on(bench: Bench) -> None:
     assert [(r["id"], r["name"]) for r in bench.table()] == [(1, "Ann"), (2, "Bob"), (3, "Zoe")]
     # Older records that another query finds would never come.
     changed = {**stream, "query": "select id, name, seen from people where seen is not null or id = 9"}
-    with pytest.raises(ConfigError, match="the query of stream 'big_orders' has changed"):
-        run_pipeline(bench.file(**changed))
+    with pytest.raises(PipelineFailed, match="the query of stream 'big_orders' has changed"):
+        run_pipeline(bench.file(**changed)).raise_for_status()
     assert run_pipeline(bench.file(**changed), full_refresh=True).status == "success"
 
 
@@ -276,8 +276,8 @@ def test_a_date_in_a_query_is_no_change_of_it_and_a_variable_is(tmp_path: Path) 
         file = bench.file(query, variables={"n": 1}, **stream)
         assert run_pipeline(load_pipeline(file, execution_date=moment)).status == "success"
     assert bench.table() == [{"id": 1}]
-    with pytest.raises(ConfigError, match="the query of stream 'big_orders' has changed"):
-        run_pipeline(bench.file(query, variables={"n": 2}, **stream))
+    with pytest.raises(PipelineFailed, match="the query of stream 'big_orders' has changed"):
+        run_pipeline(bench.file(query, variables={"n": 2}, **stream)).raise_for_status()
 
 
 @pytest.mark.parametrize(
@@ -488,8 +488,8 @@ def test_a_query_that_is_no_subquery_is_read_alone(tmp_path: Path, postgres_url:
         ({"where": {"id": 1}}, "where: .* does not take the query as a subquery"),
         ({"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}, "replication_method: .* as a subquery"),
     ]:
-        with pytest.raises(ConfigError, match=message):
-            run_pipeline(bench.file(query, **stream, **changes))
+        with pytest.raises(PipelineFailed, match=message):
+            run_pipeline(bench.file(query, **stream, **changes)).raise_for_status()
     with pytest.raises(ConfigError, match="incorrect syntax near the keyword 'with'"):
         run_pipeline(bench.file("with x as (delete from people returning id) select id from x"))
     with pytest.raises(ConfigError, match="two columns of the query are called 'ID'"):

@@ -17,7 +17,7 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, RunResult, load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.sync.run.test_columns_by_case import config, records
@@ -274,8 +274,8 @@ def test_a_column_that_the_table_lacks_is_no_range_of_it(tmp_path: Path) -> None
     table = Table(tmp_path, range_column="day")
     table.fill((1, "2024-01-01", "01:00"))
     table.written(range_column="word", columns={"exclude": ["day"]})
-    with pytest.raises(ConfigError, match="new in the table"):
-        table.run(*days(1, 2))
+    with pytest.raises(PipelineFailed, match="new in the table"):
+        table.run(*days(1, 2)).raise_for_status()
 
 
 def test_values_that_the_source_no_longer_has_are_no_difference(tmp_path: Path, run_cli: RunCLI) -> None:
@@ -318,8 +318,8 @@ def test_a_table_that_foreign_keys_refer_to_is_refused(tmp_path: Path, postgres_
     assert table.written(*days(1, 2), key_properties=["id"]) == 1
     with psycopg.connect(postgres_url) as connection:
         connection.execute("create table lines (t integer references t (id) on delete cascade)")
-    with pytest.raises(ConfigError, match="which `replace_range` would delete"):
-        table.run(*days(1, 2), key_properties=["id"])
+    with pytest.raises(PipelineFailed, match="which `replace_range` would delete"):
+        table.run(*days(1, 2), key_properties=["id"]).raise_for_status()
 
 
 def test_a_destination_that_deletes_nothing_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncblocks import PipelineFailed
 from syncblocks.sync.errors import ConfigError
 from tests.conftest import RunCLI
 from tests.connectors.postgres.postgres_pair import script
@@ -117,8 +118,8 @@ def test_a_table_without_transactions_is_refused_where_it_would_be_written(
     run(mariadb_url, f"alter table a engine = {engine}", "alter table a add key other (id)")
     for disposition in ("append", "merge", "replace"):
         bench.document["streams"] = [{"stream": "a", "write_disposition": disposition}]
-        with pytest.raises(ConfigError, match=f"table 'a' is of the engine {engine}, which has no transactions"):
-            bench.run()
+        with pytest.raises(PipelineFailed, match=f"table 'a' is of the engine {engine}, which has no transactions"):
+            bench.run().raise_for_status()
     run(mariadb_url, "alter table a drop key other")
     bench.seed("a", 3)
     assert bench.run().exit_code == 0
@@ -157,8 +158,8 @@ def test_a_lost_ledger_row_makes_append_refuse_and_merge_start_over(bench: Bench
         bench.run()
         bench.destination.ledger.clear()
         if disposition == "append":
-            with pytest.raises(ConfigError, match="state set"):
-                bench.run()
+            with pytest.raises(PipelineFailed, match="state set"):
+                bench.run().raise_for_status()
         else:
             bench.run()
         assert len(bench.rows(disposition)) == 3
@@ -170,8 +171,8 @@ def test_the_ledger_row_of_another_source_is_refused(bench: Bench) -> None:
     other = Bench(bench.folder)
     other.seed("a", 1)
     bench.document["source"]["config"]["database"] = other.source_name
-    with pytest.raises(ConfigError, match="another source"):
-        bench.run()
+    with pytest.raises(PipelineFailed, match="another source"):
+        bench.run().raise_for_status()
 
 
 def test_two_streams_that_replace_one_table_are_refused(bench: Bench) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from syncblocks import load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
@@ -262,8 +262,8 @@ def test_count_preview_and_verify_see_what_is_let_in(bench: Bench, run_cli: RunC
 def test_a_changed_filter_is_refused_until_it_is_accepted(bench: Bench, run_cli: RunCLI) -> None:
     assert run_pipeline(bench.file(where={"region": "eu"}, **INCREMENTAL)).status == "success"
     changed = bench.file(where={"region": ["eu", "us"]}, **INCREMENTAL)
-    with pytest.raises(ConfigError, match=r"the filter \(`where`\) of stream 'public.people' has changed") as caught:
-        run_pipeline(changed)
+    with pytest.raises(PipelineFailed, match=r"the filter \(`where`\) of stream 'public.people' has changed") as caught:
+        run_pipeline(changed).raise_for_status()
     assert "--full-refresh" in str(caught.value)
     assert "state set public.people seen=VALUE" in str(caught.value)
     moved = run_cli(["state", "rewind", changed, "public.people", "--to", "2024-01-01T00:15:00"], bench.folder)
@@ -283,8 +283,8 @@ def test_a_full_refresh_that_fails_does_not_accept_the_filter(bench: Bench) -> N
     bench.execute("insert into people values (22, null, 'us', 'infinity')")
     changed = bench.file(where={"region": "us"}, **INCREMENTAL)
     assert run_pipeline(changed, full_refresh=True).status == "failure"
-    with pytest.raises(ConfigError, match="has changed"):
-        run_pipeline(changed)
+    with pytest.raises(PipelineFailed, match="has changed"):
+        run_pipeline(changed).raise_for_status()
 
 
 def test_a_full_table_that_is_merged_or_replaced_may_change_it(bench: Bench) -> None:
@@ -358,8 +358,8 @@ def test_a_uuid_is_one_in_whatever_letters(system: str, request: pytest.FixtureR
     for text in (given, given.lower()):
         done = run_pipeline(load_pipeline(document(source, where={"uid": text}), folder=tmp_path))
         assert (done.status, done.streams[0].records) == ("success", 1)
-    with pytest.raises(ConfigError, match="column 'uid' is string, and 'nope' is no such value: write a UUID like"):
-        run_pipeline(load_pipeline(document(source, where={"uid": "nope"}), folder=tmp_path))
+    with pytest.raises(PipelineFailed, match="column 'uid' is string, and 'nope' is no such value: write a UUID like"):
+        run_pipeline(load_pipeline(document(source, where={"uid": "nope"}), folder=tmp_path)).raise_for_status()
 
 
 @pytest.mark.parametrize(
@@ -461,5 +461,5 @@ def test_another_interval_is_the_same_filter(bench: Bench, kind: str) -> None:
     assert run(1, 4) == "success"
     assert run(4, 6) == "success"
     assert bench.ids() == [1, 2, 3, 4, 5]
-    with pytest.raises(ConfigError, match="has changed"):
-        run(6, 9, region="eu")
+    with pytest.raises(PipelineFailed, match="has changed"):
+        run(6, 9, region="eu").raise_for_status()

@@ -10,9 +10,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from syncblocks import load_pipeline, run_pipeline
+from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.sync.cli import invoke
-from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.store import Store
 from tests.sync.cli.cli_pipelines import rows, write_shop
 
@@ -141,8 +140,8 @@ def test_a_ledger_that_names_a_place_with_its_secret_is_known_and_names_it_witho
     file.write_text(text)
     (tmp_path / "hunter2-data").rename(tmp_path / "other-place")
     monkeypatch.setenv("FOLDER", "other-place")
-    with pytest.raises(ConfigError, match="was last written from another source"):
-        run_pipeline(file)
+    with pytest.raises(PipelineFailed, match="was last written from another source"):
+        run_pipeline(file).raise_for_status()
 
 
 def test_numbers_that_are_read_as_texts_stand_as_numbers(tmp_path: Path, postgres_url: str, run_cli: RunHere) -> None:
