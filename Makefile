@@ -10,35 +10,25 @@ LOCKED := $(VENV)/.locked
 
 #: `make test T=tests/sync/store`: only these.
 T ?= tests
-#: What `make quick` leaves out beside the marked tests: folders and files below tests/ that run many processes or whole pipelines.
-LONG := faults fuzz golden benchmarks contracts interop sync/cli sync/integrations sync/run sync/state sync/verify connectors/singer \
-	connectors/checksums/test_sample.py connectors/duckdb/test_pieces.py connectors/duckdb/test_primary_key.py \
-	connectors/duckdb/test_types.py connectors/duckdb/test_unfinished.py connectors/files/test_commits.py \
-	connectors/files/test_csv_wide.py connectors/files/test_parquet_memory.py connectors/files/test_read_list.py \
-	connectors/incremental/test_bookmark_indexes.py connectors/mysql/test_horizon.py connectors/mysql/test_quiet.py \
-	connectors/postgres/test_horizon.py connectors/postgres/test_standby.py connectors/sql/test_computed_keys.py \
-	connectors/sql/test_history.py connectors/sqlalchemy/test_not_null.py sync/config/test_quick.py sync/plan/test_advice.py \
-	sync/plan/test_column_notices.py sync/plan/test_ignored_columns.py sync/plan/test_new_schemas.py sync/flow/test_memory.py \
-	sync/session/test_ledgerless.py sync/store/test_machine.py sync/store/test_processes.py sync/store/test_simulation.py \
-	callbacks/test_isolation.py test_daily_files.py test_deleted_records.py test_extras.py test_hashing_personal_data.py \
-	test_json_page.py test_packaging.py test_recipes.py test_reload_a_range.py test_sample_configs.py test_slowly_changing.py
-
 #: What `make faults` runs, in how many processes, and which part of it.
 FAULTS := tests/faults tests/fuzz tests/connectors/duckdb/test_unfinished.py tests/sync/store/test_simulation.py \
 	$(shell grep -rl --include='test_*.py' 'mark\.thinned' tests | grep -v '^tests/faults/')
 WORKERS ?= auto
 SHARD ?= 1/1
 
-.PHONY: demo test quick lint docs check bench faults faults-sum interop locked lock clean
+.PHONY: demo test test-rest test-all lint docs check bench faults faults-sum interop locked lock clean
 
 demo: $(READY)  ## three streams from CSV files into DuckDB, with a callback after each
 	$(BIN)/syncblocks run sample_configs/quickstart.yaml
 
-test: $(READY)  ## every test but the benchmarks; T=path for some of them
-	$(BIN)/pytest -n auto --dist worksteal $(T)
+test: $(READY)  ## the fast tier: what costs little, on real databases; T=path for some of it
+	$(BIN)/pytest -n auto --dist worksteal -m "not full" $(T)
 
-quick: $(READY)  ## units that need no server; T=path for some of them
-	$(BIN)/pytest -n auto --dist worksteal -m "not postgres and not mariadb and not slow" $(LONG:%=--ignore=tests/%) $(T)
+test-rest: $(READY)  ## what `make test` leaves out
+	$(BIN)/pytest -n auto --dist worksteal -m full $(T)
+
+test-all: $(READY)  ## every test
+	$(BIN)/pytest -n auto --dist worksteal $(T)
 
 lint: $(READY)  ## everything that reads the code without running it
 	$(BIN)/ruff format --check .
@@ -51,7 +41,7 @@ docs: $(READY)  ## the documentation as a site in site/; fails at a broken link
 	else $(BIN)/python -m pip install --quiet --group docs; fi
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --clean
 
-check: lint test docs  ## what CI runs
+check: lint docs test  ## before each push; CI runs this and `make test-rest`
 
 faults: $(READY)  ## the full set of injected faults, hours; SHARD=3/20 for one part of it, `make faults-sum` adds them up
 	SYNCBLOCKS_FAULTS=full SYNCBLOCKS_SHARD=$(SHARD) $(BIN)/pytest -n $(WORKERS) --dist worksteal $(FAULTS)

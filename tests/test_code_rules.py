@@ -177,6 +177,7 @@ def test_a_planted_line_is_found(rule: Callable[[str, ast.AST], Iterator[Found]]
     assert list(rule("sync/plan/plan.py", ast.parse(planted)))
 
 
+@pytest.mark.full
 def test_each_exception_is_still_needed() -> None:
     used = set()
     for name, tree in product_trees().items():
@@ -209,7 +210,7 @@ def test_every_contract_has_a_line_that_breaks_it() -> None:
     assert {contract["name"] for contract in contracts} == set(PLANTED)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_contract_breaks_on_a_planted_line(name: str, tmp_path: Path) -> None:
     tracked = subprocess.run(

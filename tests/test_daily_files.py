@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import duckdb
+import pytest
 import yaml
 
 from tests.conftest import RunCLI
@@ -22,6 +23,7 @@ def put(folder: Path, name: str, text: str, day: int) -> None:
     os.utime(path, (1775000000 + day * 86_400,) * 2)
 
 
+@pytest.mark.full
 def test_each_day_brings_its_file(tmp_path: Path, run_cli: RunCLI) -> None:
     whole, merged, latest = (example.text for example in examples("yaml", page=PAGE))
     plan, run, anew, *rewinds = (

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pytest
 import yaml
 
 from tests.conftest import RunCLI
@@ -16,6 +17,7 @@ from tests.docs import examples
 PAGE = "docs/how-to/deleted-records.md"
 
 
+@pytest.mark.full
 def test_deleted_records_go_or_are_marked(tmp_path: Path, run_cli: RunCLI) -> None:
     hard, soft = (example.text for example in examples("yaml", page=PAGE))
     plan, run, at_once, allowed = (

@@ -90,6 +90,7 @@ def test_each_wheel_holds_the_same_files(wheels: dict[str, Path]) -> None:
     assert modules(wheels["sdist"]) == expected
 
 
+@pytest.mark.full
 def test_a_zip_of_the_repository_builds_the_same_wheel(wheels: dict[str, Path], tmp_path: Path) -> None:
     archive = tmp_path / "source.zip"
     git = ["git", "-c", "user.name=tests", "-c", "user.email=tests@localhost"]
@@ -102,6 +103,7 @@ def test_a_zip_of_the_repository_builds_the_same_wheel(wheels: dict[str, Path], 
     assert modules(built) == modules(wheels["clone"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["clone", "sdist", "editable"])
 def test_a_folder_with_the_users_own_modules_of_our_names_works(
     kind: str, wheels: dict[str, Path], tmp_path: Path

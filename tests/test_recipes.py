@@ -178,7 +178,7 @@ def test_page_on_the_second_failure_only(tmp_path: Path) -> None:
 # -- the tutorial ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_the_tutorial_from_its_first_file_to_its_last_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str

@@ -136,6 +136,7 @@ class Zygote:
             cwd=REPOSITORY,
             env=self._environment,
         )
+        self.pid = self._server.pid
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._out = self._server.stdout.fileno()

@@ -15,6 +15,8 @@ from tests.benchmarks import report, workers
 from tests.benchmarks.bench import workshop
 from tests.benchmarks.scenarios import SCENARIOS
 
+pytestmark = pytest.mark.full
+
 #: Three sizes of each of seven cases, four runs on each of three systems, and fourteen pairs; tests of each part hold
 #: what they measure.
 _SLOW = {"growth", "deletes", "pairs"}

@@ -146,6 +146,7 @@ class TestPostgresDestination(InPostgres, DestinationContract):
         return {name for (name,) in self.query(place, sql)[1]} - {"_syncblocks_ledger"}
 
 
+@pytest.mark.full
 class TestPostgresDestinationOverLibpq(TestPostgresDestination):
     """An address that only libpq understands is written to by the ADBC driver, as it is where there is no pgpq."""
 

@@ -15,6 +15,8 @@ from tests.connectors.duckdb import duckdb_files
 from tests.contracts.embedded_worker import load_in_a_process
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 DISPOSITIONS = ("append", "merge", "replace")
 
 
@@ -39,7 +41,6 @@ def failpoints(zygote: Zygote, connector: str, first: Path, disposition: str) ->
 
 
 @pytest.mark.thinned(1)
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)
 @pytest.mark.parametrize("connector", ["duckdb", "sqlite"])

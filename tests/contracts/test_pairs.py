@@ -73,6 +73,7 @@ def through(name: str, config: Mapping[str, Any], stream: Stream, events: Iterat
     return found, [*read, Checkpoint(is_final=True)]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(PAIRS, PAIRS)))
 def test_values_come_out_as_they_went_in(places: dict[str, Mapping[str, Any]], first: str, second: str) -> None:

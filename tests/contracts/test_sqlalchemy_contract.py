@@ -97,6 +97,7 @@ class TestFirebirdDestination(Firebird, DestinationContract):
 
 
 @pytest.mark.postgres
+@pytest.mark.full
 class TestPsycopgSource(test_contracts.TestPostgresSource):
     connector = SQLAlchemySource
 
@@ -111,6 +112,7 @@ class TestPsycopgSource(test_contracts.TestPostgresSource):
 
 
 @pytest.mark.postgres
+@pytest.mark.full
 class TestPsycopgDestination(test_contracts.TestPostgresDestination):
     connector = SQLAlchemyDestination
 

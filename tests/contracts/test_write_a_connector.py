@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from syncblocks.connectors.abilities import protocol_of
 from syncblocks.connectors.protocols import Capability
 from tests.contracts.test_abilities import ABILITIES
@@ -23,6 +25,7 @@ def files_of_the_tutorial() -> dict[str, str]:
     return files
 
 
+@pytest.mark.full
 def test_the_tutorials_connector_passes_the_contract(tmp_path: Path) -> None:
     for name, text in files_of_the_tutorial().items():
         (tmp_path / name).write_text(text)

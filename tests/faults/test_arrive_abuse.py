@@ -16,6 +16,8 @@ from tests.faults.oracle import _flags
 from tests.faults.workshop import Workshop, values
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 #: Name -> what it does, and whether it counts as a failed call.
 ABUSES: dict[str, tuple[str, bool]] = {
     "hang": ("time.sleep(600)", True),
@@ -92,7 +94,6 @@ def _wrong(workshop: Workshop, abuse: str, ends: list[str]) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_1000_calls_let_neither_descriptors_nor_memory_of_the_engine_grow(tmp_path: Path) -> None:
     (tmp_path / "calls.py").write_text(

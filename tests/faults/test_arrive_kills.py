@@ -14,6 +14,8 @@ from tests.faults.conftest import Count
 from tests.faults.test_failpoints import one_of_each, wipe
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 #: Cases in the set of each commit, by mode and store; all of them in the full set.
 CASES = {("inline", "sqlite"): 80, ("child", "sqlite"): 16, ("inline", "postgres"): 8}
 #: So many parts of each, to be run side by side.

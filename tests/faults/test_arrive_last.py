@@ -17,13 +17,14 @@ from tests.faults.test_flags import make_many
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 STREAMS = 8
 RUNS = 100 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 8
 SHARDS = 2
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.slow
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_each_run_of_eight_streams_at_once_has_one_last_of_each_type_delivered_last(

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
@@ -66,6 +68,7 @@ def test_what_drain_s_left_is_delivered_before_the_next_run_begins(zygote: Zygot
     assert due(workshop) == 0
 
 
+@pytest.mark.full
 def test_a_function_that_is_gone_is_dead_at_once_and_shown_and_can_be_called_once_it_is_back(
     zygote: Zygote, folder: Path
 ) -> None:

@@ -231,6 +231,7 @@ def test_the_marks_betray_each_spelling() -> None:
             assert hits({"text": word.encode()}, marks([value])) != [], word
 
 
+@pytest.mark.full
 def test_secrets_in_what_users_code_raises_and_prints_are_found_nowhere(house: House, injected: Count) -> None:
     transformers = [{"file": "leak.py", "block": "leak"}]
     callbacks = [{"file": "calls.py", "on": ["stream", "pipeline"], "attempts": 1}]
@@ -250,6 +251,7 @@ def test_secrets_in_what_users_code_raises_and_prints_are_found_nowhere(house: H
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_secrets_in_urls_and_settings_are_found_nowhere_when_connecting_fails(
     house: House, postgres_url: str, injected: Count
 ) -> None:
@@ -281,6 +283,7 @@ def test_secrets_in_urls_and_settings_are_found_nowhere_when_connecting_fails(
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_a_secret_in_the_path_of_a_source_is_found_in_no_ledger_no_copy_and_no_message(house: House) -> None:
     place = house.folder / house.values[9]
     place.mkdir()
@@ -335,6 +338,7 @@ def test_secrets_in_mistakes_of_the_file_are_found_nowhere(house: House, injecte
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_secrets_of_hooks_are_found_nowhere_when_they_fail(house: House, injected: Count) -> None:
     word = house.reference(11, " | urlencode")
     hooks: list[dict[str, Any]] = [
@@ -360,6 +364,7 @@ def test_secrets_of_hooks_are_found_nowhere_when_they_fail(house: House, injecte
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_the_environment_of_children_but_the_callbacks_holds_no_secret_that_came_from_a_file(house: House) -> None:
     (house.folder / "look.py").write_text(
         "import os\nfrom pathlib import Path\n\n@callback\ndef look(**kwargs):\n"

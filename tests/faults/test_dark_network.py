@@ -28,7 +28,7 @@ from syncblocks.sync.store import Store
 from tests.faults.dark import Dark, Relay, dark
 from tests.faults.workshop import RECORDER
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 #: Short limits, so that the tests are.
 LIMITS = {"connect_timeout_s": 2, "network_timeout_s": 3}

@@ -17,6 +17,8 @@ from tests.faults.oracle import untrue, violations
 from tests.faults.workshop import Workshop
 from tests.zygote import Process, Zygote
 
+pytestmark = pytest.mark.full
+
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 CHILD = "syncblocks.sync.run.executors.worker.child"
 

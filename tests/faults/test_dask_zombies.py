@@ -25,6 +25,8 @@ from tests.faults.test_dask_kills import CHILD
 from tests.faults.workshop import Workshop
 from tests.zygote import Process, Zygote
 
+pytestmark = pytest.mark.full
+
 #: Before and after its token, before and after its commit, before its close. At none of them it has locks that others
 #: wait for.
 POINTS = (

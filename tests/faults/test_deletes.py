@@ -61,6 +61,7 @@ PLACES = {
 }
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", ["duckdb", "sqlite", "postgres", "mysql"])

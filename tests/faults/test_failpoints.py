@@ -19,6 +19,8 @@ from tests.faults.oracle import untrue, violations
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 HOSTILE = 'Robert"); DROP TABLE "orders"; --é \'x\''
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 SHARDS = 10

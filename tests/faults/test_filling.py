@@ -12,6 +12,8 @@ from tests.sync.run.targets import open_target
 from tests.sync.run.test_filling import NEW, START, change, document, run
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 
 @pytest.mark.parametrize("kind", ["duckdb", "mysql"])
 @pytest.mark.parametrize("place", ["stream.after_fill_commit:1", "stream.after_fill_commit:2", "{}.commit.before:2"])

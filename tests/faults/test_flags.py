@@ -37,6 +37,7 @@ def flags(workshop: Workshop, parent: str) -> list[tuple[int, bool]]:
     return list(seen.values())
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("seed", ["a", "b"])
@@ -51,6 +52,7 @@ def test_fifty_streams_at_once_have_one_last(
     assert flags(workshop, "load") == [(index, index == STREAMS - 1) for index in range(STREAMS)]
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("allow", [False, True], ids=["stopping", "allowed"])
 @pytest.mark.parametrize("seed", ["a", "b", "c"])
@@ -95,6 +97,7 @@ def test_a_transformer_of_the_first_and_third_stream_has_its_last_while_the_seco
     assert sum(flag for _, flag in flags(workshop, "shape")) == 1
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("action", ["kill", "sigterm"])

@@ -15,6 +15,8 @@ from tests.faults.oracle import violations
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 STREAMS = ("full", "added", "merged", "replaced")
 #: Around the claim, the token, the commits and the close of a task; each round takes the next ones, a task each.

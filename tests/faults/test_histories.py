@@ -25,6 +25,8 @@ from tests.faults.histories import FILES, History, Turn, disposition, drawn, see
 from tests.faults.history_oracle import Event, Oracle, Outcome
 from tests.faults.history_places import Place, moment, records, shown
 
+pytestmark = pytest.mark.full
+
 COUNT = 300 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 30
 
 TOLD = """

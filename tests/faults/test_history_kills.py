@@ -16,6 +16,8 @@ from tests.connectors.sql.history_model import Batch, Model, held, moment, numbe
 from tests.faults.conftest import Count
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 ROUNDS, KEYS = 3, 5
 PLACES = ("before", "inside", "after")
 

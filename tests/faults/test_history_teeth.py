@@ -26,6 +26,8 @@ from syncblocks.sync.verify import repair, verification
 from tests.faults.histories import History, drawn
 from tests.faults.test_histories import Bench
 
+pytestmark = pytest.mark.full
+
 Patch = pytest.MonkeyPatch
 
 #: Histories without a server are enough, and take a second each.

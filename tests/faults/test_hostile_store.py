@@ -23,6 +23,8 @@ from tests.sync.cli.cli_pipelines import write_shop
 from tests.sync.pipelines import Bench
 from tests.sync.store.store_helpers import query, store_url_of
 
+pytestmark = pytest.mark.full
+
 TOKEN = "t0ken-0f-the-host"
 #: Writes down what it is told, and fails while a file `broken` lies beside it.
 TOLD = """

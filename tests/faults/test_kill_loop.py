@@ -13,6 +13,8 @@ from tests.faults.oracle import untrue, violations
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 
 

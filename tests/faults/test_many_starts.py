@@ -14,6 +14,8 @@ from tests.faults.test_kill_loop import make
 from tests.faults.test_zombie import freeze
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 PLACES = [("duckdb", "sqlite"), ("sqlite", "postgres"), ("postgres", "postgres"), ("sqlite", "sqlite")]
 
 

@@ -64,6 +64,7 @@ def ids(folder: Path, system: str) -> list[int]:
         return sorted(number for (number,) in database.execute("select id from t").fetchall())
 
 
+@pytest.mark.full
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(
     ("system", "disposition"), [("duckdb", "append"), ("sqlite", "merge"), ("parquet", "append"), ("sqlite", "append")]
@@ -102,6 +103,7 @@ MANIFEST = [
 ]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize(
     ("system", "place"),
     [

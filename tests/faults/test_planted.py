@@ -91,7 +91,7 @@ def bench(database: str, tmp_path: Path, run_cli: RunCLI) -> Iterator[Bench]:
     made.execute("drop schema src cascade", "drop schema dst cascade")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KEYS)
 def test_no_command_calls_what_is_planted(bench: Bench, kind: str) -> None:
     names = ("replaced", "appended", "merged", "grown")
@@ -120,7 +120,7 @@ def test_no_command_calls_what_is_planted(bench: Bench, kind: str) -> None:
     bench.command("state", "show")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("on_rejected", ["fail", "keep"])
 def test_no_load_by_ranges_or_with_bad_records_does(bench: Bench, on_rejected: str) -> None:
     bench.make("t", "int8")
@@ -132,7 +132,7 @@ def test_no_load_by_ranges_or_with_bad_records_does(bench: Bench, on_rejected: s
     bench.command("verify")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("is_unique", [True, False])
 def test_a_trigger_of_the_destination_finds_its_tables(bench: Bench, is_unique: bool) -> None:
     """And a key of another one's type is compared by that type's own operator."""

@@ -18,6 +18,8 @@ from tests.connectors.sql.history_model import moment, number_of, rows_of
 from tests.faults.conftest import Count
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 #: Of each system and disposition; 200 of all in the full set.
 KILLS = 17 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 2
 

@@ -14,6 +14,8 @@ from tests.faults.test_zombie import revive
 from tests.faults.workshop import LOADER, Workshop, postgres
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 #: Strikes of each commit; the full set strikes everywhere.
 CASES = 6
 

@@ -18,6 +18,7 @@ from tests.zygote import Zygote
 ARGUMENTS = ("recover", "pipeline.yaml")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize(
     ("point", "status"), [("duckdb.commit.after:2", "failure"), ("store.release_gate.before:1", "success")]

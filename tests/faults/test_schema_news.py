@@ -13,6 +13,8 @@ from tests.faults.conftest import Count
 from tests.faults.workshop import Workshop, postgres
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 #: Kills at these points of the run that adds the column; {} is the destination's name.
 POINTS = (

@@ -19,6 +19,7 @@ from tests.zygote import Zygote
 PROMISED_S, ASSERTED_S = 5.0, 20.0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_at_any_time_cancels_the_run_and_tells_it(
@@ -52,6 +53,7 @@ def test_a_signal_at_any_time_cancels_the_run_and_tells_it(
     assert slowest_s < ASSERTED_S, f"promised: {PROMISED_S} s"
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("point", ["store.close.before:1", "store.close.claimed:1", "store.close.after:1"])
 @pytest.mark.parametrize("action", ["sigterm", "sigint", "kill"])
@@ -78,6 +80,7 @@ def test_the_run_ends_between_two_streams_with_the_flag_on_the_one_that_was(
     assert len(flags) < 4
 
 
+@pytest.mark.full
 def test_a_second_signal_leaves_what_is_due_to_the_next_start(zygote: Zygote, folder: Path, injected: Count) -> None:
     workshop = _with_hanging_callback(zygote, folder)
     process = workshop.start()
@@ -98,6 +101,7 @@ def test_a_second_signal_leaves_what_is_due_to_the_next_start(zygote: Zygote, fo
     assert tries == [{"n": 1}]
 
 
+@pytest.mark.full
 def test_a_killed_engine_takes_its_callbacks_along_and_the_next_start_calls_again(
     zygote: Zygote, folder: Path, injected: Count
 ) -> None:

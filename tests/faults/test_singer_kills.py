@@ -21,6 +21,8 @@ from tests.faults.conftest import Count
 from tests.faults.workshop import postgres
 from tests.zygote import Process, Zygote
 
+pytestmark = pytest.mark.full
+
 STREAMS = {"orders": "merge", "users": "append"}
 
 #: Small blocks, so that a run of a fraction of a second has many of them.

@@ -16,6 +16,8 @@ from tests.faults.test_flags import make_many
 from tests.faults.workshop import Workshop
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 Hunt = Callable[[Zygote, Path, "str | None"], list[str]]
 
 

@@ -15,6 +15,8 @@ from tests.faults.conftest import Count
 from tests.sync.run.test_replace_range import Table, block, held
 from tests.zygote import Zygote
 
+pytestmark = pytest.mark.full
+
 SYSTEMS = ("duckdb", "postgres", "mysql", "sqlite", "sqlalchemy", "sqlalchemy-postgres", "parquet")
 
 #: id, day of January

@@ -15,6 +15,8 @@ from tests.faults.oracle import untrue, violations
 from tests.faults.workshop import Workshop, postgres
 from tests.zygote import Process, Zygote
 
+pytestmark = pytest.mark.full
+
 INCREMENTAL = {"replication_method": "INCREMENTAL", "bookmark_properties": ["t"]}
 IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 

@@ -21,6 +21,8 @@ from tests.fuzz.conftest import TRIES
 from tests.fuzz.loop import FUZZERS
 from tests.fuzz.mysql_answers import recorded
 
+pytestmark = pytest.mark.full
+
 ROOT = Path(__file__).parents[2]
 IS_FULL = os.environ.get("SYNCBLOCKS_FAULTS") == "full"
 BUDGET_S = float(os.environ.get("SYNCBLOCKS_FUZZ_S") or (3600 if IS_FULL else 120))
@@ -30,7 +32,6 @@ CI_SEED = 20_000_000
 HANG_S, START_S = 30.0, 90.0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(BUDGET_S + START_S + HANG_S)
 @pytest.mark.parametrize("name", FUZZERS)
 def test_what_is_damaged_ends_in_values_or_in_an_error(

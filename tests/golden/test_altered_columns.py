@@ -90,6 +90,7 @@ def values(source: Any, stream: Stream) -> list[Any]:
     return [value for event in events if isinstance(event, pa.RecordBatch) for value in event.column(1).to_pylist()]
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("is_incremental", [False, True], ids=["whole", "incremental"])
 @pytest.mark.parametrize("system", SYSTEMS)

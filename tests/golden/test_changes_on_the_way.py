@@ -88,6 +88,7 @@ def place(system: str, tmp_path: Path) -> Iterator[str]:
             yield str(tmp_path / f"source.{system}")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_table_changes_between_the_look_at_it_and_the_reading(tmp_path: Path, system: str, place: str) -> None:
     run, config = runner(system, place), {"url": place} if system in ("postgres", "mysql") else {"path": place}
@@ -121,6 +122,7 @@ def test_a_table_changes_between_the_look_at_it_and_the_reading(tmp_path: Path, 
         assert run_pipeline(tmp_path / "after.yaml").status == "success", f"the next run goes on with what is {name}"
 
 
+@pytest.mark.full
 def test_json_lines_that_gain_a_key_on_the_way_widen_the_table(tmp_path: Path) -> None:
     lines = [f'{{"id": {number}, "text": "{"x" * 900}"}}' for number in range(20_000)]
     (tmp_path / "in.jsonl").write_text("\n".join([*lines, '{"id": -1, "text": "y", "late": 5}']), encoding="utf-8")

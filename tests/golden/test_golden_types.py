@@ -70,6 +70,7 @@ def other_mariadb_url() -> Iterator[str]:
         yield url
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", GOLDEN)
 @pytest.mark.parametrize("source", GOLDEN)
 def test_types_arrive_as_they_are(tmp_path: Path, source: str, destination: str, places: tuple[str, str]) -> None:

@@ -149,6 +149,7 @@ def check(
     assert len(set(tables)) == len(names)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", DESTINATIONS)
 def test_hostile_tables_and_columns_of_sqlite(tmp_path: Path, system: str) -> None:
     # The ledger of MySQL has no room for the name of a stream past 255 characters, and the stream fails by that.
@@ -159,6 +160,7 @@ def test_hostile_tables_and_columns_of_sqlite(tmp_path: Path, system: str) -> No
         check(tmp_path, source, "?*", system, _place(system, tmp_path, stack), names, runs=1 if system in FILES else 2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", ["postgres", "duckdb"])
 def test_hostile_tables_and_columns_of_postgres(tmp_path: Path, system: str, postgres_url: str) -> None:
     names = [name for name in NAMES if len(name.encode()) <= 63]
@@ -168,6 +170,7 @@ def test_hostile_tables_and_columns_of_postgres(tmp_path: Path, system: str, pos
         check(tmp_path, source, "public.?*", system, _place(system, tmp_path, stack), names)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", ["mysql", "sqlite"])
 def test_hostile_tables_and_columns_of_mysql(tmp_path: Path, system: str, mariadb_url: str) -> None:
     # Its own limits: characters, none past U+FFFF, no white space at the end.

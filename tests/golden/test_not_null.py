@@ -61,6 +61,7 @@ def bench(tmp_path: Path, destination: str, places: tuple[str, str]) -> Bench:  
 SYSTEMS = ("postgres", "mysql", "sqlite", "duckdb")
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("destination", "disposition"),
     [*((system, "merge") for system in SYSTEMS), ("postgres", "append"), ("postgres", "replace"), ("mysql", "replace")],
@@ -85,6 +86,7 @@ def test_not_null_comes_with_the_column_and_goes_with_it(bench: Bench, dispositi
     assert "a: NOT NULL" not in "; ".join(bench.plan(disposition))
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", SYSTEMS)
 def test_a_column_that_no_longer_comes_ceases_to_refuse_null(bench: Bench) -> None:
     bench.there("create table wide (id int primary key, a int not null, b text)")
@@ -98,6 +100,7 @@ def test_a_column_that_no_longer_comes_ceases_to_refuse_null(bench: Bench) -> No
     assert bench.rows("id, a, b") == [(1, None, "x"), (2, None, "y")]
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", SYSTEMS)
 def test_a_replace_keeps_what_its_table_had(bench: Bench) -> None:
     bench.there("create table wide (id int primary key, a int, b text, c int)")

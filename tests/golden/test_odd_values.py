@@ -82,6 +82,7 @@ DAY = pa.array([24 * 3600 * 10**6]).view(pa.time64("us"))
 FOREVER = pa.array([2**63 - 1]).view(pa.timestamp("us"))
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", ["postgres", "mysql", "sqlite"])
 @pytest.mark.parametrize(
     "array",

@@ -216,6 +216,7 @@ def _is_decimal(word: str, kind: str) -> bool:
     return word == "decided at the first load" and kind.lower().startswith(("decimal", "numeric"))
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", [*TYPES, "parquet"])
 @pytest.mark.parametrize("source", TYPES)
 def test_the_table_has_the_planned_types(
@@ -241,6 +242,7 @@ DEPENDENT = {
 }
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("disposition", ["append", "replace"])
 @pytest.mark.parametrize(("source", "destination"), [(system, system) for system in TYPES])
 def test_a_table_of_its_own_schema_has_the_planned_types(

@@ -114,6 +114,7 @@ def bench(system: str, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
     return Bench(tmp_path, system, {"path": "d.db" if system in ("sqlite", "duckdb") else "out"})
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -175,6 +176,7 @@ def test_a_guessed_column_is_read_as_it_is_written(bench: Bench) -> None:
     ]
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize(
     ("system", "how", "column", "reason"),
     [
@@ -200,6 +202,7 @@ def test_plan_refuses_what_cannot_become_text(
     assert bench.rows() == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", ["duckdb"])
 def test_a_table_that_another_stream_writes_keeps_its_types(bench: Bench, run_cli: RunCLI) -> None:
     bench.columns = {"n": COLUMNS["n"]}
@@ -215,7 +218,7 @@ def test_a_table_that_another_stream_writes_keeps_its_types(bench: Bench, run_cl
     assert "stream 't' of pipeline 'other' writes the table, too" in (done.stdout + done.stderr).replace("\n", " ")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("system", "point"),
     [

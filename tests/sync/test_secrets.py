@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.secret_texts import is_maskable
 from syncblocks.sync.secrets import Redactor, mask_url_passwords, url_passwords
+from tests.tiers import examples
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "raw": str,
@@ -169,7 +170,8 @@ def test_redaction_of_long_text_is_quick() -> None:
     assert time.process_time() - start < 2
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@pytest.mark.sampled
+@settings(max_examples=examples(200), derandomize=True, deadline=None)
 @given(secret=st.text(min_size=8, max_size=40), before=st.text(max_size=20), after=st.text(max_size=20))
 @example(secret="*****-***", before="", after="")
 def test_no_secret_survives_in_any_text(secret: str, before: str, after: str) -> None:

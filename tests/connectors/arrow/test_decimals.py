@@ -19,6 +19,7 @@ from syncblocks.connectors.files.type_inference import Guess
 from syncblocks.connectors.incremental.bookmarks import from_json
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.stream import Checkpoint
+from tests.tiers import examples
 
 EXACT = Context(prec=1000)
 
@@ -77,7 +78,8 @@ def read_lines(folder: Path, lines: list[str], types: dict[str, str]) -> list[di
     ]
 
 
-@settings(deadline=None)
+@pytest.mark.sampled
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(numbers, min_size=1, max_size=3), st.sampled_from(["price", "Größe", 'a"b', "a\\b", "a\nb", "*"]))
 @example(["8864084658405480605985331"], "price")
 @example(["760175.00900900099090190000191010999E-31"], "a\nb")
@@ -203,7 +205,8 @@ def test_bookmarks_become_what_they_say_or_an_error(text: str, kind: pa.DataType
     assert found.as_py() == (float(text) if pa.types.is_floating(kind) else Decimal(text))
 
 
-@settings(deadline=None, max_examples=300)
+@pytest.mark.sampled
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(wild, min_size=1, max_size=3))
 def test_types_are_inferred_from_wild_numbers(texts: list[str]) -> None:
     guess = Guess()

@@ -69,6 +69,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[tuple[Run, Canonical, s
             yield ask, MySQLCanonical(), f"(select seq as n from seq_0_to_{RECORDS - 1}) s"
 
 
+@pytest.mark.one_of("database")
 def test_a_table_with_few_differences_is_hashed_little_more_than_once(
     database: tuple[Run, Canonical, str],
 ) -> None:

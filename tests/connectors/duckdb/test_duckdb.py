@@ -87,6 +87,7 @@ def opens_elsewhere(path: Path) -> bool:
     return not done.returncode
 
 
+@pytest.mark.full
 def test_close_unlocks_the_file_for_other_processes(path: Path, destination: DuckDBDestination) -> None:
     load(destination, "people", APPEND, [people((1, "a")), FINAL], PEOPLE)
     source = DuckDBSource({"path": str(path)}, path.parent)
@@ -144,6 +145,7 @@ def test_source_and_destination_share_one_file(path: Path, destination: DuckDBDe
     assert query(path, "select count(*), sum(v) from copy") == query(path, "select count(*), sum(v) from t")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("disposition", [APPEND, REPLACE, MERGE])
 def test_eight_streams_load_into_one_file_at_once(
     path: Path, destination: DuckDBDestination, disposition: WriteDisposition
@@ -167,6 +169,7 @@ def test_eight_streams_load_into_one_file_at_once(
     assert len(query(path, "select * from duckdb_tables()")) == 9
 
 
+@pytest.mark.full
 def test_eight_streams_make_and_fill_one_table_at_once(path: Path, destination: DuckDBDestination) -> None:
     def one(number: int) -> None:
         schema = PEOPLE.append(pa.field(f"extra{number % 3}", pa.int64()))

@@ -36,7 +36,7 @@ def limit_of(destination: DuckDBDestination) -> str:
         return str(lease.session.query("select current_setting('memory_limit')")[0][0])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_merge_has_more_memory_than_a_load_until_its_commit(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
     before = limit_of(destination)
@@ -116,7 +116,7 @@ def test_a_budget_of_the_pipeline_file_bounds_what_wide_records_get(tmp_path: Pa
     destination.close()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_many_values_of_a_megabyte_fit_without_a_setting(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
 

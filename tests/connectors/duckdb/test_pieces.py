@@ -67,6 +67,7 @@ def expected(records: int = RECORDS) -> list[tuple[int, str]]:
     return [(number, md5(document(number).encode()).hexdigest()) for number in range(records)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("disposition", [WriteDisposition.REPLACE, WriteDisposition.APPEND])
 def test_records_that_are_wider_together_than_the_budget_reach_a_new_table(
     disposition: WriteDisposition, make: Make, tmp_path: Path
@@ -105,6 +106,7 @@ def test_a_load_that_fails_leaves_none_of_its_pieces(make: Make, tmp_path: Path)
     assert query(tmp_path / "x.duckdb", tables) == [(0,)]
 
 
+@pytest.mark.full
 def test_a_merge_numbers_records_over_all_pieces(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
 
@@ -121,6 +123,7 @@ def test_a_merge_numbers_records_over_all_pieces(tmp_path: Path) -> None:
     assert found(tmp_path) == expected()
 
 
+@pytest.mark.full
 def test_another_load_that_writes_does_not_stop_pieces(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
     with destination._sessions.lease() as lease:
@@ -133,6 +136,7 @@ def test_another_load_that_writes_does_not_stop_pieces(tmp_path: Path) -> None:
     assert query(tmp_path / "x.duckdb", "select id from other") == [(1,)]
 
 
+@pytest.mark.full
 def test_wide_records_for_a_table_that_is_there_leave_no_log(tmp_path: Path) -> None:
     destination = DuckDBDestination({"path": "x.duckdb", "threads": 2}, tmp_path)
     load(destination, "docs", WriteDisposition.APPEND, narrow(), SCHEMA, ["id"])

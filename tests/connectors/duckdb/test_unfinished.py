@@ -124,7 +124,7 @@ def test_a_merge_that_ignores_what_is_there_takes_the_last_of_what_is_new(path: 
     assert held(path) == sorted([*before, *(record for record in digests("late") if record[0] > 2)])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(300)
 @BOTH
 def test_a_load_that_is_killed_at_any_of_its_commits_is_made_good_by_the_next(
@@ -317,7 +317,7 @@ def test_another_load_that_writes_is_no_obstacle(path: Path) -> None:
     assert look(path, COMMENT) == [(WIDE,)], "it was in pieces"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_loads_of_one_file_take_turns(path: Path) -> None:
     """Who waits has no transaction open, or the other one's pieces would stay in memory, which has no room for them."""
     first = path.with_name("first.duckdb")  # whose load imports what the two need: theirs would do so in a transaction

@@ -39,7 +39,7 @@ def expected(before: PAIRS, number: int, disposition: str, parts: int) -> PAIRS:
 
 
 @pytest.mark.thinned(1)
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("disposition", ["replace", "append", "merge"])
 @pytest.mark.parametrize("name", ["csv", "parquet"])
 @pytest.mark.parametrize("column", ["", "name"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -41,6 +43,7 @@ def write(path: Path, records: int, group: int) -> pa.Table:
     return table
 
 
+@pytest.mark.full
 def test_a_row_group_of_any_size_is_read_by_its_pages(tmp_path: Path) -> None:
     write(tmp_path / "small.parquet", 1000, 1000)
     write(tmp_path / "large.parquet", 150_000, 150_000)
@@ -50,27 +53,30 @@ def test_a_row_group_of_any_size_is_read_by_its_pages(tmp_path: Path) -> None:
     assert peak_of_code(READ, tmp_path, str(tmp_path), "large.parquet", "150000") - base < size // 2
 
 
-def bombs() -> dict[str, tuple[pa.Table, dict[str, Any]]]:
-    """Return tables of 80 MB and more that are small files."""
-    wide = pa.DictionaryArray.from_arrays(pa.array([None, *[0] * 99], pa.int32()), pa.array(["a" * 1_000_000]))
-    return {
-        "one wide text": (pa.table({"t": wide}), {"store_schema": False}),
-        "one wide JSON text": (pa.table({"t": pa.array(['"' + "a" * 1_000_000 + '"'] * 100, pa.json_())}), {}),
-        "equal numbers": (pa.table({"l": pa.array([[7] * 1_000_000] * 10)}), {}),
-        "long prefixes": (
-            pa.table({"t": ["b" * 40_000] * 2000}),
-            {"use_dictionary": False, "column_encoding": {"t": "DELTA_BYTE_ARRAY"}},
+#: Tables of 80 MB and more that are small files.
+BOMBS: dict[str, Callable[[], tuple[pa.Table, dict[str, Any]]]] = {
+    "one wide text": lambda: (
+        pa.table(
+            {"t": pa.DictionaryArray.from_arrays(pa.array([None, *[0] * 99], pa.int32()), pa.array(["a" * 1_000_000]))}
         ),
-    }
+        {"store_schema": False},
+    ),
+    "one wide JSON text": lambda: (pa.table({"t": pa.array(['"' + "a" * 1_000_000 + '"'] * 100, pa.json_())}), {}),
+    "equal numbers": lambda: (pa.table({"l": pa.array([np.full(1_000_000, 7)] * 10)}), {}),
+    "long prefixes": lambda: (
+        pa.table({"t": ["b" * 40_000] * 2000}),
+        {"use_dictionary": False, "column_encoding": {"t": "DELTA_BYTE_ARRAY"}},
+    ),
+}
 
 
 #: How wide a text of a dictionary is, is not looked up in a store: there are at most 256 records a batch.
 @pytest.mark.parametrize(
     ("case", "form"),
-    [(case, form) for case in bombs() for form in ("local", "stored") if form == "local" or "wide" not in case],
+    [(case, form) for case in BOMBS for form in ("local", "stored") if form == "local" or "wide" not in case],
 )
 def test_a_small_file_of_many_bytes_is_read_in_small_batches(case: str, form: str, tmp_path: Path) -> None:
-    table, options = bombs()[case]
+    table, options = BOMBS[case]()
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet", compression="zstd", **options)
     assert (tmp_path / "t.parquet").stat().st_size < 100_000
     made, _, file = stored(tmp_path / "t.parquet")

@@ -23,10 +23,11 @@ from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileRanges, FileSource
 from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
 from syncblocks.connectors.values import replace
+from tests.tiers import examples
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.
 TEXTS = st.text(st.sampled_from('a"\n\r,;\U0001f4e6\ufeff \\'), max_size=12)
-FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def whole(source: FileSource) -> list[Mapping[str, Any]]:
@@ -47,6 +48,7 @@ def csv_source(folder: Path, data: bytes, **config: Any) -> CSVSource:
     return CSVSource({"path": "f.csv", "range_bytes": 20, **config}, folder)
 
 
+@pytest.mark.sampled
 @FEW
 @given(records=st.lists(st.tuples(TEXTS, TEXTS), min_size=3, max_size=40), ends=st.sampled_from(["\n", "\r\n"]))
 def test_a_well_made_csv_file_is_its_parts(tmp_path: Path, records: list[tuple[str, str]], ends: str) -> None:
@@ -57,6 +59,7 @@ def test_a_well_made_csv_file_is_its_parts(tmp_path: Path, records: list[tuple[s
     assert (rows == whole(source)) if count else (rows == [])
 
 
+@pytest.mark.sampled
 @FEW
 @given(data=st.text(st.sampled_from('a"\n'), min_size=60, max_size=400))
 def test_a_wild_file_is_its_parts_or_is_refused(tmp_path: Path, data: str) -> None:

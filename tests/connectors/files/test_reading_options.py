@@ -243,6 +243,7 @@ def test_the_columns_that_a_short_record_lacks_are_null(tmp_path: Path) -> None:
         records_of(source)
 
 
+@pytest.mark.full
 def test_short_records_keep_their_places_across_blocks(tmp_path: Path) -> None:
     lines = [f"{number},{'x' * (number % 90)}" if number % 7 else f"{number}" for number in range(60_000)]
     (tmp_path / "a.csv").write_text("n,t\n" + "\n".join(lines) + "\nbad,x\n")

@@ -75,6 +75,7 @@ def test_they_stay_when_the_table_is_replaced_and_are_no_stream(tmp_path: Path, 
     assert [record["id"] for record in read(name, tmp_path)] == [1]
 
 
+@pytest.mark.one_of("name")
 @every_format
 @pytest.mark.parametrize("move", [1, 2])
 def test_a_kill_between_the_manifest_and_their_move_is_mended(

@@ -187,6 +187,7 @@ def test_an_object_store_that_does_not_answer_is_worth_another_try(tmp_path: Pat
         assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.full
 def test_missing_credentials_of_an_object_store_are_a_mistake_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from syncblocks.connectors.files.parquet_source import ParquetSource
 from tests.connectors.files import files_readback
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import FINAL, FORMATS, destination_of, every_format, read, records_of, source_of
+from tests.tiers import examples
 
 # Columns
 
@@ -165,9 +166,10 @@ COLUMNS = st.sampled_from(TYPES).flatmap(
 )
 
 
+@pytest.mark.sampled
 @every_format
 @example(columns=[(pa.float64(), [math.inf, -0.0])], number=0)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(columns=st.lists(COLUMNS, min_size=1, max_size=4), number=st.integers(0, 2**32))
 def test_what_goes_in_comes_out_in_value_and_type(
     tmp_path: Path, name: str, columns: list[tuple[pa.DataType, list[Any]]], number: int
@@ -241,6 +243,7 @@ def test_wide_columns_of_a_parquet_file_get_neither_dictionary_nor_statistics() 
     assert pyarrow.parquet.read_table(sink).to_batches() == [batch]
 
 
+@pytest.mark.full
 def test_columns_whose_values_repeat_get_a_dictionary_in_parquet() -> None:
     count = 30_000
     uuids = [uuid.UUID(int=number) for number in range(count)]
@@ -437,6 +440,7 @@ def test_an_encrypted_parquet_file_is_said_to_be_one(tmp_path: Path) -> None:
         source_of(tmp_path / "t.parquet", ParquetSource).discover()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_thousands_of_columns_are_read_in_seconds(tmp_path: Path, ending: str) -> None:
     names = [f"c{place}" for place in range(5000)]

@@ -24,6 +24,7 @@ from syncblocks.connectors.incremental.checkpoints import incremental
 from syncblocks.connectors.incremental.hashes import record_hashes
 from syncblocks.connectors.stream import Checkpoint
 from tests.connectors.incremental.bookmark_runs import batch, hash_count, run, stream
+from tests.tiers import examples
 
 #: Zones have no rules before and after.
 BOUNDS = (datetime(1900, 1, 1), datetime(2100, 1, 1))  # noqa: DTZ001 -- Hypothesis wants them naive
@@ -53,7 +54,8 @@ TYPED = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.sampled
+@settings(max_examples=examples(400), deadline=None)
 @given(data=st.data())
 def test_a_bookmark_value_survives_json(data: st.DataObject) -> None:
     kind, strategy = data.draw(st.sampled_from(TYPED))

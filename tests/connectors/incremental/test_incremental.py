@@ -44,6 +44,7 @@ def run(
     return ids, bookmarks
 
 
+@pytest.mark.full
 def test_many_ties_of_an_append_cost_eleven_bytes_each() -> None:
     ties = [(range(start, start + 13_000), 5) for start in range(0, 65_000, 13_000)]
     ids, (bookmark,) = run(APPENDED, batches(([-1], 4), *ties))
@@ -104,6 +105,7 @@ def test_a_run_that_ends_early_forgets_none_of_those_sent_before() -> None:
     assert ids == []
 
 
+@pytest.mark.full
 def test_an_append_waits_with_what_would_make_the_bookmark_too_large() -> None:
     size = MAX_UNSETTLED // 4 + 1
     found = batches(*[(range(start * size, (start + 1) * size), start) for start in range(6)])

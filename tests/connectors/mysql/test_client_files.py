@@ -64,6 +64,7 @@ def over_sqlalchemy(url: str) -> None:
         list(source.read(streams, {}))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("operate", [discover, read, read_ranges, cancel, load, over_sqlalchemy])
 def test_no_file_goes_to_a_server_that_asks_for_one(
     mariadb_url: str, tmp_path: Path, operate: Callable[[str], object]

@@ -43,7 +43,7 @@ def rows(url: str) -> list[tuple[Any, ...]]:
     return sorted(query(url, "select id, v from people")[1])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)
 def test_a_killed_load_is_made_good_by_the_next_one(

@@ -67,6 +67,7 @@ ACTS = st.tuples(
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["microseconds", "seconds"])
 @example([("insert", 0)], [[(0, "insert", 1), (0, "commit", 1)]])
 @example([], [[(place, "insert", 0), (place, "insert", 1), (place, "commit", 1)] for place in range(8, 12)])

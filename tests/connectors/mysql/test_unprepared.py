@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_set_aside_in_texts_too(mariadb_url: str) -> None:
     assert [record.reason.replace(".00", "") for record in bad[0]] == [record.reason for record in bad[1]]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_server_that_prepares_nothing_is_read(tmp_path: Path) -> None:
     """One of our own: the setting is the whole server's. Its packets are large enough for a text of 16 MB."""
     with services.own_mariadb(tmp_path, "--max-prepared-stmt-count=0", "--max-allowed-packet=64M") as url:

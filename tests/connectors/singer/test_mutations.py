@@ -19,6 +19,7 @@ from syncblocks.connectors.singer.raw_lines import Lines, RawReader, addressed
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.stream import Checkpoint, Stream
 from tests.connectors.singer.singer_helpers import SCHEMA, lines, record, schema, state, stream_of
+from tests.tiers import examples
 
 EXAMPLES = int(os.environ.get("SYNCBLOCKS_SINGER_MUTATIONS", "500"))
 
@@ -120,7 +121,8 @@ def blocks_of(draw: st.DrawFn) -> list[bytes]:
     return [*blocks, block] if block else blocks
 
 
-@settings(max_examples=EXAMPLES, deadline=5000, suppress_health_check=list(HealthCheck))
+@pytest.mark.sampled
+@settings(max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=list(HealthCheck))
 @given(blocks_of())
 def test_mutated_messages_end_in_records_or_in_an_error_with_its_place(blocks: list[bytes]) -> None:
     chosen = [stream_of(name, TYPED, "stamp") for name in ("orders", "users")]
@@ -178,7 +180,8 @@ def before(text: bytes, checkpoint: Checkpoint, name: str) -> int:
     return 0
 
 
-@settings(max_examples=max(EXAMPLES // 3, 20), deadline=5000, suppress_health_check=list(HealthCheck))
+@pytest.mark.sampled
+@settings(max_examples=examples(max(EXAMPLES // 3, 20)), deadline=None, suppress_health_check=list(HealthCheck))
 @given(blocks_of(), st.booleans())
 def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
     blocks: list[bytes], is_incremental: bool

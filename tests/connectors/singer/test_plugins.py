@@ -27,7 +27,7 @@ from tests.connectors.singer.singer_helpers import pipeline, run
 TAP_JSONL = "tap-jsonl==0.3.1"
 TAP_POSTGRES = "meltanolabs-tap-postgres==0.10.0"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="session")

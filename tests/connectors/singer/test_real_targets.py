@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import RunCLI
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 TABLES = {
     "orders": {

@@ -36,6 +36,7 @@ def config_of(connector: str, folder: Path, request: pytest.FixtureRequest) -> d
     return {"path": str(folder / f"out{suffix}")}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("connector", sorted(plugins("destination")))
 def test_the_sdks_own_suite_passes_over_every_destination(
     connector: str, tmp_path: Path, request: pytest.FixtureRequest, zygote: Zygote

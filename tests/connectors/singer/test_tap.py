@@ -134,6 +134,7 @@ ENDS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("then", ENDS)
 def test_a_tap_that_ends_badly_is_a_failure_and_commits_stay(tmp_path: Path, then: str) -> None:
     good = small(tmp_path, *BOTH, state(orders={"stamp": "x"}), streams=[entry("orders"), entry("users")])
@@ -228,6 +229,7 @@ def taps_running(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.full
 def test_the_tap_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     config = small(tmp_path, *BOTH, own={"then": "hang", "note": str(tmp_path / "note")})
     code = (
@@ -327,6 +329,7 @@ class Place:
         )
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("per_stream", [False, True])
 @pytest.mark.parametrize("disposition", ["append", "merge"])

@@ -61,6 +61,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
     return request.param, config_of(request.param, tmp_path, request)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keyed", "keyless"])
 def test_older_versions_go_and_those_under_way_stay(place: tuple[str, dict[str, Any]], keys: tuple[str, ...]) -> None:
@@ -133,6 +134,7 @@ def test_a_stream_that_is_left_out_has_no_versions(tmp_path: Path) -> None:
     feed(*sqlite(tmp_path, stream_maps={"t": "__NULL__"}), schema("id"), record(1, 10), activate(10))
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keyed", "keyless"])
 @pytest.mark.parametrize("connector", ["sqlite", "duckdb", "jsonl"])

@@ -130,6 +130,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         each.destination.close()
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("mode", ["run", "bookmark", "records"])
@@ -156,6 +157,7 @@ def _marks(ended: Sequence[int], returned: Sequence[int], at: int, model: Model)
     return pa.Table.from_pylist(rows, schema=schema)
 
 
+@pytest.mark.full
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("mode", ["run", "records"])

@@ -27,7 +27,7 @@ def tables(url: str) -> set[str]:
     return {name for (name,) in ask(url, "select tablename::text from pg_tables where schemaname = 'public'")}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("disposition", ["merge", "replace"])  # an append is committed as a merge is
 def test_a_killed_load_is_made_good_by_the_next_one(

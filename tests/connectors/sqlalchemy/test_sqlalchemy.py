@@ -113,6 +113,7 @@ def test_places_are_spelled_as_the_own_connectors_spell_them() -> None:
     )
 
 
+@pytest.mark.full
 def test_seconds_are_kept_as_finely_as_the_system_says(url: str, path: Path) -> None:
     """Ten-thousandths pass, in every record; what is finer is refused and says so."""
     schema = pa.schema([("id", pa.int64()), ("at", pa.timestamp("us", "UTC")), ("of_day", pa.time64("us"))])

@@ -48,6 +48,7 @@ def test_a_full_disk_is_named_with_the_file_and_the_next_load_succeeds(small_dis
     assert query(path, "select id from people order by id") == [(1,), (2,)]
 
 
+@pytest.mark.full
 def test_a_limit_of_the_size_of_files_is_not_called_a_full_disk(tmp_path: Path) -> None:
     script = f"""
 import resource

@@ -172,6 +172,7 @@ def test_a_schema_that_may_not_be_made_needs_no_privilege(
     assert "'absent', which does not exist" in done.stderr
 
 
+@pytest.mark.full
 def test_a_user_who_gets_what_is_printed_can_run_mariadb(
     run_cli: RunCLI, tmp_path: Path, mariadb_user: tuple[Admin, str]
 ) -> None:
@@ -226,6 +227,7 @@ def test_limits_of_a_role_that_may_end_a_run_are_warnings(
     assert "warning: " in shown.stderr
 
 
+@pytest.mark.full
 def test_records_that_policies_may_hide_from_the_role_are_a_warning(
     run_cli: RunCLI, tmp_path: Path, postgres_role: tuple[Admin, str], postgres_url: str
 ) -> None:

@@ -74,6 +74,7 @@ def test_exit_code_1_if_the_source_cannot_be_reached(run_cli: RunCLI, tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_exit_code_3_if_a_callback_is_dead_and_retry_delivers_it(run_cli: RunCLI, tmp_path: Path) -> None:
     text = "import pathlib\n@callback\ndef tell(stream):\n    assert pathlib.Path('ok').exists(), 'not ok'\n"
     write_callback(tmp_path, text, "attempts: 1, streams: [orders]")
@@ -105,6 +106,7 @@ def test_callbacks_list_says_who_is_called_for_what(run_cli: RunCLI, tmp_path: P
     assert alert["streams"] == ["orders"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, number: int, code: int) -> None:
     write_hanging(tmp_path)
@@ -119,6 +121,7 @@ def test_a_signal_ends_a_run_in_a_few_seconds_whatever_hangs(tmp_path: Path, num
     assert "Traceback" not in errors
 
 
+@pytest.mark.full
 def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
     write_hanging(tmp_path)
     command = f"trap '' HUP; exec {shlex.quote(str(SCRIPT))} run --json"
@@ -166,6 +169,7 @@ def test_the_exit_code_holds_whatever_thread_of_a_driver_is_left(run_cli: RunCLI
     assert (done.returncode, "tell" in done.stdout) == (0, True), done.stderr
 
 
+@pytest.mark.full
 def test_a_second_start_is_refused_and_cancel_ends_the_first(run_cli: RunCLI, tmp_path: Path) -> None:
     write_hanging(tmp_path)
     with start(tmp_path, "run", "--json") as process:
@@ -185,6 +189,7 @@ def test_a_second_start_is_refused_and_cancel_ends_the_first(run_cli: RunCLI, tm
     assert run_cli(["runs", "cancel"], tmp_path).returncode == 2
 
 
+@pytest.mark.full
 def test_wait_begins_when_the_first_run_has_ended(tmp_path: Path) -> None:
     write_hanging(tmp_path)
     with start(tmp_path, "run", "--json") as first:
@@ -200,6 +205,7 @@ def test_wait_begins_when_the_first_run_has_ended(tmp_path: Path) -> None:
         assert result(output)["run_id"] == 2
 
 
+@pytest.mark.full
 def test_runs_retry_repeats_what_did_not_succeed(run_cli: RunCLI, tmp_path: Path) -> None:
     write_failing(tmp_path, "allow_blocks_to_fail: true\n")
     assert run_cli(["runs", "retry"], tmp_path).returncode == 2
@@ -221,6 +227,7 @@ def test_runs_retry_repeats_what_did_not_succeed(run_cli: RunCLI, tmp_path: Path
     assert "nothing to retry" in again.stderr
 
 
+@pytest.mark.full
 def test_runs_show_takes_a_number_and_knows_which_there_are(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     assert "has not run yet" in run_cli(["runs", "show"], tmp_path).stderr
@@ -231,6 +238,7 @@ def test_runs_show_takes_a_number_and_knows_which_there_are(run_cli: RunCLI, tmp
     assert run_cli(["runs", "show", "7"], tmp_path).returncode == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "streams", [">&-", "2>&-", "<&- >&- 2>&-", "--json >&-", "--json 2>&-", ">/dev/full", "--json >/dev/full"]
 )
@@ -245,6 +253,7 @@ def test_a_run_goes_on_though_nothing_takes_what_it_says(tmp_path: Path, streams
     assert ("No space left" in done.stderr) == ("/dev/full" in streams)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_what_only_tells_something_fails_if_it_cannot(tmp_path: Path) -> None:
     write_shop(tmp_path)
@@ -264,6 +273,7 @@ def test_what_only_tells_something_fails_if_it_cannot(tmp_path: Path) -> None:
     assert code("schema | head -c 1") == 0
 
 
+@pytest.mark.full
 def test_a_run_whose_current_folder_goes_meanwhile_keeps_its_exit_code(tmp_path: Path) -> None:
     shop = write_hanging(tmp_path)
     (tmp_path / "gone").mkdir()
@@ -285,6 +295,7 @@ def test_a_current_folder_that_was_deleted_is_said_to_be(tmp_path: Path, command
     assert done.stderr == "error[config]: the current folder has been deleted: change into another one (`cd`)\n"
 
 
+@pytest.mark.full
 def test_state_is_that_of_the_ledger_and_can_be_moved(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     assert run_cli(["state", "set", "orders", "updated_at=2024-01-02"], tmp_path).returncode == 0  # no table yet
@@ -326,6 +337,7 @@ def test_a_column_may_have_the_sign_in_its_name(run_cli: RunCLI, tmp_path: Path,
     assert json.loads(done.stdout)["bookmark"] == {"a=b": 7}
 
 
+@pytest.mark.full
 def test_a_bookmark_set_into_a_lost_ledger_row_counts(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_shop(tmp_path)
     file.write_text(file.read_text() + "    write_disposition: append\n")
@@ -360,6 +372,7 @@ def test_a_wrong_bookmark_is_refused(run_cli: RunCLI, tmp_path: Path, args: list
     assert rows(tmp_path, "select bookmark like '%09:15%' from _syncblocks_ledger where stream = 'orders'") == [(True,)]
 
 
+@pytest.mark.full
 def test_state_of_a_destination_that_cannot_be_reached_is_the_copy(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     run_cli(["run"], tmp_path)
@@ -397,6 +410,7 @@ def run_on_terminal(folder: Path, *args: str, env: dict[str, str] | None = None)
     return os.waitstatus_to_exitcode(status), drawn.decode("utf-8", "replace")
 
 
+@pytest.mark.full
 def test_a_terminal_shows_one_live_line_a_stream_and_a_summary(tmp_path: Path) -> None:
     write_callback(tmp_path, "@callback\ndef tell(stream): print('hello', stream)\n")
     code, drawn = run_on_terminal(tmp_path, "run")
@@ -408,6 +422,7 @@ def test_a_terminal_shows_one_live_line_a_stream_and_a_summary(tmp_path: Path) -
     assert "level=info" not in drawn
 
 
+@pytest.mark.full
 def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     write_shop(tmp_path)
     code, drawn = run_on_terminal(tmp_path, "run", env={"NO_COLOR": "1"})
@@ -416,6 +431,7 @@ def test_no_color_is_respected_on_a_terminal(tmp_path: Path) -> None:
     assert "shop: run 1: success" in drawn
 
 
+@pytest.mark.full
 def test_a_variable_of_the_command_line_alone_goes_with_every_command(run_cli: RunCLI, tmp_path: Path) -> None:
     """A file whose `variables` lack one can be loaded only with it: to retry, to look, and to deliver again."""
     tell = "@callback('success')\n@callback('failure')\ndef tell(region, stream): raise RuntimeError(region)\n"

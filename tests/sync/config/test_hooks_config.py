@@ -242,6 +242,7 @@ def test_a_url_that_apprise_does_not_know_is_a_mistake_at_plan_time(tmp_path: Pa
     assert "T0ken" not in str(caught.value)
 
 
+@pytest.mark.full
 def test_a_missing_extra_is_a_mistake_at_plan_time(tmp_path: Path) -> None:
     load(tmp_path, "notify: json://x")
     program = (

@@ -99,6 +99,7 @@ def refusal(text: str, **environ: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.full
 def test_aws_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto import mock_aws

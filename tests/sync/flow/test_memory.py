@@ -327,7 +327,7 @@ DUCKDB = {"connector": "duckdb", "config": {"path": "w.duckdb"}}
 PARQUET = {"connector": "parquet", "config": {"path": "out"}}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.postgres
 def test_values_of_64_mb_reach_every_kind_of_destination(postgres_url: str, tmp_path: Path) -> None:
     import duckdb
@@ -349,7 +349,7 @@ def test_values_of_64_mb_reach_every_kind_of_destination(postgres_url: str, tmp_
         assert reading.execute(DIGEST.format("copied")).fetchall() == written
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.postgres
 def test_many_wide_records_take_no_more_than_a_few(postgres_url: str, tmp_path: Path) -> None:
     seed(postgres_url, "wide", 300, MEGABYTE)
@@ -378,7 +378,7 @@ def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: s
     assert [len(text) for text in read["doc"].to_pylist()] == [16 * MEGABYTE] * 8
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("disposition", ["append", "merge"])
 def test_wide_records_take_no_more_in_a_table_of_duckdb_that_is_there(disposition: str, tmp_path: Path) -> None:
     import duckdb

@@ -99,6 +99,7 @@ def write_project(folder: Path, host: str, port: int) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.full
 def test_two_pipelines_go_on_where_mages_bookmarks_stood_in_mages_tables(
     postgres_url: str, run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ DECIDED = {
 }
 
 
+@pytest.mark.full
 def test_the_first_load_decides_the_type(bench: Bench) -> None:
     columns = [f"c{place}" for place in range(len(DECIDED))]
     bench.sql(f"drop table s.t; create table s.t (id int primary key, {' numeric, '.join(columns)} numeric)")
@@ -106,6 +107,7 @@ def test_the_first_load_decides_the_type(bench: Bench) -> None:
             )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", ["merge", "append", "replace"])
 def test_later_runs_keep_the_type_and_widen_it_for_a_longer_number(bench: Bench, how: str) -> None:
     bench.sql("insert into s.t values (1, 1.25, 1)")
@@ -140,6 +142,7 @@ def test_later_runs_keep_the_type_and_widen_it_for_a_longer_number(bench: Bench,
     assert bench.types()["n"] == "VARCHAR"
 
 
+@pytest.mark.full
 def test_a_column_that_is_added_is_decided_and_a_frozen_one_is_not_widened(bench: Bench) -> None:
     bench.sql("insert into s.t values (1, 1.25, 1)")
     bench.stream |= {"write_disposition": "merge"}
@@ -172,6 +175,7 @@ def test_plan_says_what_it_cannot_know_and_what_is_text(bench: Bench, run_cli: R
     assert any("n is text, as the table's column is (VARCHAR)" in each for each in document["warnings"])
 
 
+@pytest.mark.full
 def test_other_destinations(bench: Bench, postgres_url: str, mariadb_url: str) -> None:
     bench.sql("insert into s.t values (1, 1.25, 12345678901234567890), (2, null, 1)")
     bench.destination = {"connector": "parquet", "config": {"path": "out"}}

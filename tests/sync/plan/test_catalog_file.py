@@ -51,6 +51,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.full
 def test_it_is_written_edited_read_and_compared(bench: Bench, run_cli: RunCLI) -> None:
     done = run_cli(["discover", bench.file(), "--save"], bench.folder)
     assert done.returncode == 0, done.stderr

@@ -83,6 +83,7 @@ def test_numbers_are_decimals_and_grow_with_later_files(bench: Bench, run_cli: R
     assert bench.column()[1][-1] == Decimal(1)
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["sqlite", "csv"])
 @pytest.mark.parametrize("connector", ["csv", "jsonl"])
 def test_a_destination_without_such_decimals_keeps_the_text(tmp_path: Path, connector: str, destination: str) -> None:

@@ -51,6 +51,7 @@ def held(folder: Path) -> dict[int, str]:
     return {key: str(value) for key, value in found.items()}
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 @pytest.mark.parametrize("connector", ["jsonl", "csv", "parquet"])
@@ -88,6 +89,7 @@ def test_a_type_that_would_round_numbers_is_refused(
     assert held(tmp_path) == known
 
 
+@pytest.mark.one_of("connector")
 @pytest.mark.parametrize("disposition", ["merge", "append"])
 @pytest.mark.parametrize("connector", ["jsonl", "csv", "parquet"])
 def test_integers_that_are_doubles_become_some(tmp_path: Path, connector: str, disposition: str) -> None:

@@ -85,6 +85,7 @@ def system(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_a_rename_that_is_added_between_two_runs_loses_nothing(
@@ -105,6 +106,7 @@ def test_a_rename_that_is_added_between_two_runs_loses_nothing(
     assert bench.found()[-1] == {"id": 3, "val": "c"}, "what is new at the source is left out all the same"
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_a_column_that_columns_lets_in_arrives(
@@ -123,6 +125,7 @@ def test_a_column_that_columns_lets_in_arrives(
     assert bench.found()[-1] == {"id": 4, "v": "d", "w": "z", "new": "n"}
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_what_a_function_adds_arrives(tmp_path: Path, request: pytest.FixtureRequest, system: str, how: str) -> None:
@@ -134,6 +137,7 @@ def test_what_a_function_adds_arrives(tmp_path: Path, request: pytest.FixtureReq
     assert bench.found()[-1] == {"id": 2, "v": "b", "twice": "bb"}
 
 
+@pytest.mark.full
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_callbacks_and_functions_see_what_the_table_gets(
@@ -161,6 +165,7 @@ def test_callbacks_and_functions_see_what_the_table_gets(
     assert told == ["export: id val", "load: id v", "names: id val"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("is_transformed", [False, True])
 def test_a_column_that_turns_up_on_the_way_is_left_out(
     tmp_path: Path, request: pytest.FixtureRequest, is_transformed: bool

@@ -278,6 +278,7 @@ def test_what_a_transformer_adds_is_no_change_of_the_source_and_ignore_lets_it_i
     assert bench.sql("select distinct new from d.people order by 1") == [(20,), (None,)]
 
 
+@pytest.mark.one_of("connector")
 @pytest.mark.parametrize("connector", ["mysql", "sqlite", "duckdb", "csv", "jsonl", "parquet"])
 def test_every_destination_takes_changes_over(bench: Bench, request: pytest.FixtureRequest, connector: str) -> None:
     if connector == "mysql":

@@ -34,6 +34,7 @@ def source(postgres_url: str) -> dict[str, Any]:
     return {"connector": "postgres", "config": {"url": postgres_url, "schema": "s"}}
 
 
+@pytest.mark.full
 def test_a_table_without_columns_that_a_glob_matches_is_skipped_and_told(
     source: dict[str, Any], tmp_path: Path, run_cli: RunCLI
 ) -> None:

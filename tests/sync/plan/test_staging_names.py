@@ -16,6 +16,7 @@ from syncblocks.sync.session.session import make_plan
 NAMES = ["_syncblocks_seq", "_syncblocks_rank", "_SYNCBLOCKS_SEQ"]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("keeps_rejected", [False, True], ids=["", "keeps rejected records"])
 @pytest.mark.parametrize("disposition", ["append", "merge", "replace"])

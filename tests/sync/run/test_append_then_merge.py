@@ -46,6 +46,7 @@ def run(target: Target, disposition: str, *lines: str, full_refresh: bool = Fals
     return sorted(target.query("select id, seen, note from t"))
 
 
+@pytest.mark.one_of("target")
 def test_versions_of_one_key_become_one_record(target: Target) -> None:
     run(target, "append", "1,1,a", "2,2,b", "3,2,c")
     versions = run(target, "append", "1,3,d", "2,2,b", "3,2,c")
@@ -54,6 +55,7 @@ def test_versions_of_one_key_become_one_record(target: Target) -> None:
     assert run(target, "merge", "1,6,h", "5,6,i")[0] == (1, 6, "h")
 
 
+@pytest.mark.one_of("target")
 def test_an_append_to_a_table_that_was_merged_says_what_to_do(target: Target) -> None:
     run(target, "merge", "1,1,a", "2,2,b")
     changed = ("1,3,c", "2,2,b")

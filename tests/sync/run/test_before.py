@@ -110,6 +110,7 @@ def twice(df):
 """
 
 
+@pytest.mark.one_of("bench")
 def test_a_streams_statements_are_run_again_at_each_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.folder)
     (bench.folder / "twice.py").write_text(TWICE)

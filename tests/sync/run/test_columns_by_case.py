@@ -148,6 +148,7 @@ class Days:
         assert found == sorted((tuple(r.get(name) for name in names) for r in self.expected), key=repr)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(2)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -181,6 +182,7 @@ def test_letters_that_share_a_capital_keep_their_columns(tmp_path: Path, request
 SQL = tuple(system for system in SYSTEMS if system != "jsonl")
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SQL)
@@ -213,6 +215,7 @@ def change(destination: Mapping[str, Any], folder: Path, statement: str, text: s
             database.commit()
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", ["merge", "append"])
 @pytest.mark.parametrize("system", ["sqlite", "duckdb", "mysql", "sqlalchemy"])
@@ -230,6 +233,7 @@ def test_a_column_that_the_table_spells_in_another_way_stays_its_name_s(
     assert [(r["w"], r[marked]) for r in found] == [("W1", None), ("W2", None), ("W3", "w3")]
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", SQL)
 def test_a_header_that_changes_its_case_is_the_same_column(
     tmp_path: Path, request: pytest.FixtureRequest, system: str
@@ -245,6 +249,7 @@ def test_a_header_that_changes_its_case_is_the_same_column(
         assert set(found[0]) == {"id", "Name"}
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_rename_beside_the_same_name_in_another_case(
     tmp_path: Path, request: pytest.FixtureRequest, system: str
@@ -259,6 +264,7 @@ def test_a_rename_beside_the_same_name_in_another_case(
     bench.check(["id", "w", "W"])
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -274,6 +280,7 @@ def test_verify_compares_each_name_with_its_own_column(
     assert found.comparison is not None
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("system", SQL)

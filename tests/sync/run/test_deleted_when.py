@@ -73,6 +73,7 @@ CASES = [
 ]
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize(("kind", "said"), CASES, ids=str)
 def test_the_record_of_a_key_that_counts_decides(kind: str, said: dict[str, Any], tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:
@@ -90,6 +91,7 @@ def test_the_record_of_a_key_that_counts_decides(kind: str, said: dict[str, Any]
         assert target.query(names) == [(1, "again"), (3, "lower")]
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg"])
 def test_a_table_that_is_written_anew_has_none_of_them(kind: str, tmp_path: Path) -> None:
     said = BY_FLAG if kind == "psycopg" else BY_TEXT

@@ -68,6 +68,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", ENTRIES)
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize(("connector", "text"), CASES)
@@ -84,6 +85,7 @@ def test_a_stream_that_becomes_empty_is_a_load_of_no_records(connector: str, tex
     assert {(row["id"], row["v"]) for row in records(DUCKDB, Path())} == {(1, "a"), (2, None)}
 
 
+@pytest.mark.one_of("connector")
 @pytest.mark.parametrize(("connector", "text"), [("csv", ""), ("csv", "\ufeff"), *CASES[1:]])
 def test_a_stream_that_never_had_a_column_says_so(connector: str, text: str) -> None:
     put(connector, text)

@@ -70,6 +70,7 @@ def lite(tmp_path: Path) -> Iterator[Bench]:
         yield Bench(target)
 
 
+@pytest.mark.one_of("bench")
 def test_a_table_that_was_made_anew_is_warned_of_until_it_is_read_again(bench: Bench) -> None:
     assert bench.warnings() == []
     bench.run()

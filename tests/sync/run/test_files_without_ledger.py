@@ -46,6 +46,7 @@ class Bench:
         return result.streams["t"].rows
 
 
+@pytest.mark.one_of("connector")
 @pytest.mark.parametrize("connector", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("settings", [MERGE, APPEND], ids=["merge", "append"])
 def test_nothing_is_added_to_files_whose_ledger_is_lost(
@@ -88,6 +89,7 @@ def test_files_of_another_program_are_not_said_to_be_adopted(tmp_path: Path, set
     assert (tmp_path / "out" / "t.csv").read_text() == "id,n\n7,7\n"
 
 
+@pytest.mark.one_of("connector")
 @pytest.mark.parametrize("content", [b"", b"PAR1junkPAR1", b"\x00\xff"])
 @pytest.mark.parametrize("connector", ["csv", "jsonl", "parquet"])
 def test_a_file_of_another_program_that_cannot_be_read_is_refused_or_replaced_like_any(

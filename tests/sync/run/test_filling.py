@@ -55,6 +55,7 @@ NEW = (
 )
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize("kind", ["duckdb", "postgres", "mysql", "sqlite"])
 def test_older_records_get_the_values_of_a_new_column(kind: str, tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:

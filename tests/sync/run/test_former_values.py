@@ -104,6 +104,7 @@ def way(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Way]:
     return make
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("source", SYSTEMS)
 def test_a_merge_goes_back_to_a_former_value(way: Callable[..., Way], source: str) -> None:
     made = way(source)
@@ -114,6 +115,7 @@ def test_a_merge_goes_back_to_a_former_value(way: Callable[..., Way], source: st
     assert made.run() == 0, "the last version was committed"
 
 
+@pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", SYSTEMS)
 def test_an_append_with_keys_gets_every_version(way: Callable[..., Way], source: str) -> None:
     made = way(source, write_disposition="append")
@@ -136,6 +138,7 @@ def committed(history: str, *, is_keyed: bool) -> list[str]:
     return [value for place, value in enumerate(history) if place == 0 or value != history[place - 1]]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["merge", "append with keys", "append without keys"])
 def test_every_history_of_four_runs(tmp_path: Path, kind: str) -> None:
     is_keyed = kind != "append without keys"

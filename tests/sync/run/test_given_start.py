@@ -65,6 +65,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.mark.full
 def test_a_run_that_starts_below_leaves_the_bookmark_where_it_was(bench: Bench, run_cli: RunCLI) -> None:
     bench.run()
     bench.source("update orders set note = 'new'")
@@ -83,6 +84,7 @@ def test_a_run_may_start_past_the_bookmark(bench: Bench) -> None:
     assert bench.notes() == [(4, "old"), (5, "old")]
 
 
+@pytest.mark.full
 def test_a_value_of_another_type_is_a_mistake_of_the_command_line_and_no_run(bench: Bench, run_cli: RunCLI) -> None:
     """Also after an earlier run, where a mistake that lies in source or destination is a failed run."""
     file = bench.file()
@@ -95,6 +97,7 @@ def test_a_value_of_another_type_is_a_mistake_of_the_command_line_and_no_run(ben
         bench.run()
 
 
+@pytest.mark.full
 def test_an_append_is_not_started_below(bench: Bench) -> None:
     appended = {"write_disposition": "append"}
     bench.run(**appended)
@@ -154,6 +157,7 @@ def test_a_start_that_cannot_be_meant_is_refused(bench: Bench, bookmarks: Any, m
         run_pipeline(bench.file(), bookmarks=bookmarks)
 
 
+@pytest.mark.full
 def test_above_the_bookmark_leaves_out_what_has_come_to_be_at_it(bench: Bench) -> None:
     bench.run(**ABOVE)
     bench.source("insert into orders values (6, '2026-01-06', 'at it'), (7, '2026-01-07', 'above')")

@@ -149,6 +149,7 @@ def systems(*some: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("system", EVERYWHERE if is_full else some)
 
 
+@pytest.mark.one_of("system")
 @systems("postgres", "mysql", "sqlite", "parquet")
 def test_days_of_changes(anywhere: Bench) -> None:
     bench = anywhere
@@ -357,6 +358,7 @@ def test_plan_says_what_it_keeps(bench: Bench, run_cli: RunCLI) -> None:
 SOFT = {"deletes": "soft"}
 
 
+@pytest.mark.one_of("system")
 @systems("postgres", "mysql", "sqlite", "parquet")
 def test_the_version_of_a_record_that_is_gone_ends(anywhere: Bench) -> None:
     bench = anywhere

@@ -47,6 +47,7 @@ def run(folder: Path, to: dict[str, Any], **stream: Any) -> RunResult:
     return result
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg"])
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("on_rejected", ["fail", "keep"])
@@ -74,6 +75,7 @@ def test_the_oldest_record_of_a_key_counts_where_the_lowest_value_does(kind: str
         assert target.query("select id, name from t order by id") == [(1, "early"), (2, "early"), (3, "null")]
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg"])
 def test_a_range_is_written_with_the_newest_record_of_each_key(kind: str, tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:
@@ -126,6 +128,7 @@ def verified(folder: Path, to: dict[str, Any], column: str) -> tuple[str, list[s
     return found.verdict, [each.key[0] for each in found.comparison.records], found.comparison.outdated
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize("kind", [*DESTINATIONS, "psycopg", "parquet"])
 def test_a_history_keeps_no_older_record_for_a_newer_one(kind: str, tmp_path: Path) -> None:
     with open_target(kind, tmp_path) as target:

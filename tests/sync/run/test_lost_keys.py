@@ -47,6 +47,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         yield Bench(target)
 
 
+@pytest.mark.one_of("bench")
 def test_a_key_that_a_transformer_renames_later_is_refused(bench: Bench) -> None:
     assert bench.run().exit_code == 0
     bench.write(1, 3)
@@ -60,6 +61,7 @@ def test_a_key_that_a_transformer_renames_later_is_refused(bench: Bench) -> None
     assert bench.records("user_id", "n") == [(1, 1), (2, 4)]
 
 
+@pytest.mark.one_of("bench")
 def test_a_key_that_somebody_has_renamed_in_the_table_is_refused(bench: Bench) -> None:
     assert bench.run().exit_code == 0
     quote = "`" if bench.target.kind == "mysql" else '"'
@@ -68,6 +70,7 @@ def test_a_key_that_somebody_has_renamed_in_the_table_is_refused(bench: Bench) -
     assert bench.records() == [(1, 1), (2, 2)]
 
 
+@pytest.mark.one_of("bench")
 def test_columns_beside_the_key_may_be_renamed(bench: Bench) -> None:
     assert bench.run().exit_code == 0
     assert bench.run({"block": "names", "rename": {"n": "number"}}).exit_code == 0

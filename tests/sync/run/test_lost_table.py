@@ -81,6 +81,7 @@ def ids(target: Target) -> list[int]:
     return [number for (number,) in target.query("select id from t order by id")]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize(
     ("moment", "disposition"),
@@ -118,6 +119,7 @@ def test_a_table_that_is_dropped_between_a_look_and_the_merge_gets_all_records_a
     assert ids(target) == list(range(100))
 
 
+@pytest.mark.one_of("target")
 def test_a_table_that_another_has_made_anew_is_not_taken_for_the_one_that_was_written(
     bench: Bench, target: Target
 ) -> None:

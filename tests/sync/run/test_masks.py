@@ -147,6 +147,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     )
 
 
+@pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", SYSTEMS, indirect=True)
 def test_every_source_masks(source: dict[str, Any], tmp_path: Path) -> None:
     pipeline = load_pipeline(document(source), folder=tmp_path)
@@ -202,6 +203,7 @@ def test_records_at_the_bookmark_are_recognised_by_hashes_of_masked_records(
     assert [each in boundary["hashes"] for each in hashes] == [False, True]
 
 
+@pytest.mark.full
 def test_what_a_tap_sends_again_is_recognised_by_hashes_of_masked_records(tmp_path: Path) -> None:
     said = [schema("people"), *(record("people", id=n, stamp="2024-01-01", note=f"canary{n}") for n in range(3))]
     said.append(state(people={"replication_key": "stamp", "replication_key_value": "2024-01-01"}))
@@ -230,6 +232,7 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode().rstrip("=")
 
 
+@pytest.mark.full
 def test_a_masked_key_merges_and_is_verified_and_repaired(tmp_path: Path, postgres_url: str) -> None:
     source = people("postgres", tmp_path, postgres_url)
     file = document(source, {"id": "hash", **MASK}, key_properties=["id"], write_disposition="merge")
@@ -246,6 +249,7 @@ def test_a_masked_key_merges_and_is_verified_and_repaired(tmp_path: Path, postgr
     assert [each.key for each in found.comparison.records] == [(hashed("1"),)]
 
 
+@pytest.mark.full
 def test_records_that_are_gone_are_found_by_masked_keys(tmp_path: Path, run_cli: RunCLI) -> None:
     source = people("duckdb", tmp_path, "")
     merged = {"key_properties": ["email"], "write_disposition": "merge", "deletes": "hard"}
@@ -302,6 +306,7 @@ def tell(data, **kwargs):
 """
 
 
+@pytest.mark.one_of("case")
 @pytest.mark.parametrize("case", ["destination", "transformer", "source", "tap", "csv", "jsonl", "unreadable"])
 def test_no_error_and_no_log_shows_a_masked_value(
     case: str, tmp_path: Path, postgres_url: str, run_cli: RunCLI
@@ -443,6 +448,7 @@ def test_a_hash_needs_a_key_that_cannot_be_guessed(key: str | None, message: str
     assert load_pipeline(whole | {"mask_key": None}, folder=tmp_path).mask_key is None
 
 
+@pytest.mark.full
 def test_other_masks_and_another_key_are_refused_until_they_are_accepted(tmp_path: Path, run_cli: RunCLI) -> None:
     source = people("duckdb", tmp_path, "")
     merged = {"write_disposition": "merge", "key_properties": ["id"]}
@@ -538,6 +544,7 @@ def test_a_filter_by_a_masked_number_whose_type_is_guessed_says_where_to_say_it(
     assert rows(tmp_path) == EXPECTED[1:2]
 
 
+@pytest.mark.full
 def test_plan_and_preview_show_masks_and_no_values(tmp_path: Path, run_cli: RunCLI) -> None:
     where = {"email": "canary1@x.org", "level": {">": 1}}
     file = written(tmp_path, people("duckdb", tmp_path, ""), where=where)

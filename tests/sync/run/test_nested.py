@@ -53,6 +53,7 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+@pytest.mark.one_of("end")
 @pytest.mark.parametrize("end", ["json", "jsonl", "parquet", "duckdb"])
 def test_key_bookmark_and_filter_may_be_of_an_object(tmp_path: Path, run_cli: RunCLI, end: str) -> None:
     stream = {
@@ -79,6 +80,7 @@ def test_key_bookmark_and_filter_may_be_of_an_object(tmp_path: Path, run_cli: Ru
     assert rows(tmp_path, "select * from events order by who__id") == [(1, "a", 10), (3, "b", 30)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("end", ["json", "parquet", "duckdb"])
 def test_flat_columns_are_verified(tmp_path: Path, run_cli: RunCLI, end: str) -> None:
     stream = {"nested": {"flatten": 2}, "key_properties": ["id"], "columns": {"exclude": ["tags"]}}

@@ -71,6 +71,7 @@ class Bucket:
         return sorted(int(record["id"]) for record in records(self.destination, self.folder))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("system", ["duckdb", "postgres", "mysql", "jsonl"])
 def test_each_file_is_read_once_whatever_its_time(tmp_path: Path, request: pytest.FixtureRequest, system: str) -> None:
     bucket = Bucket(tmp_path, config(system, request, tmp_path))
@@ -95,6 +96,7 @@ def test_each_file_is_read_once_whatever_its_time(tmp_path: Path, request: pytes
     assert (bucket.rows(), bucket.ids()) == (0, [2, 3, 4, 5, 6])
 
 
+@pytest.mark.full
 def test_a_changed_file_is_merged_by_key(tmp_path: Path) -> None:
     bucket = Bucket(tmp_path, **MERGE)
     bucket.put("a.csv", "id,v\n1,x\n2,x\n")
@@ -112,6 +114,7 @@ def test_the_last_written_file_is_read_last(tmp_path: Path) -> None:
     assert [record["v"] for record in records(DUCKDB, tmp_path)] == ["b"]
 
 
+@pytest.mark.full
 def test_one_new_file_of_many_opens_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket(tmp_path)
     bucket.put("a.csv", "id\n1\n")
@@ -148,6 +151,7 @@ def test_one_new_file_of_many_opens_one_file(tmp_path: Path, monkeypatch: pytest
     assert (bucket.rows(), touched) == (0, [])
 
 
+@pytest.mark.full
 def test_a_file_that_grows_while_it_is_read_fails_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = Bucket(tmp_path)
     bucket.source["checkpoint_records"] = 1
@@ -185,6 +189,7 @@ def test_a_broken_file_is_the_failure_of_its_stream_alone(tmp_path: Path) -> Non
     assert "t/b.csv" in str(result.streams["t"].error)
 
 
+@pytest.mark.full
 def test_columns_of_new_files_join_those_that_are_known(tmp_path: Path) -> None:
     bucket = Bucket(tmp_path, **MERGE, on_schema_change="freeze")
     bucket.source["file_columns"] = True
@@ -215,6 +220,7 @@ def test_no_file_is_no_error_once_files_were_read(tmp_path: Path) -> None:
     assert bucket.ids() == [1]
 
 
+@pytest.mark.full
 def test_a_table_that_is_gone_is_read_anew(tmp_path: Path) -> None:
     import duckdb
 
@@ -227,6 +233,7 @@ def test_a_table_that_is_gone_is_read_anew(tmp_path: Path) -> None:
     assert (bucket.rows(), bucket.rows(), bucket.ids()) == (2, 0, [1, 2])
 
 
+@pytest.mark.full
 def test_state_rewind_forgets_files_by_time_or_name(tmp_path: Path, run_cli: RunCLI) -> None:
     bucket = Bucket(tmp_path, **MERGE)
     for day in range(1, 5):

@@ -63,6 +63,7 @@ def make_strict(target: Target) -> None:
     target.query(how.get(target.kind, "alter table a alter column v set not null"))
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, *ALCHEMY], indirect=True)
 @pytest.mark.parametrize("disposition", DISPOSITIONS)

@@ -69,6 +69,7 @@ def simple(tmp_path: Path) -> Any:
         yield Bench(target)
 
 
+@pytest.mark.one_of("bench")
 @pytest.mark.parametrize("before", ["replace", "append"])
 def test_an_append_does_not_begin_from_scratch_after_full_table(bench: Bench, run_cli: RunCLI, before: str) -> None:
     bench.run(write_disposition=before)
@@ -81,6 +82,7 @@ def test_an_append_does_not_begin_from_scratch_after_full_table(bench: Bench, ru
     assert bench.run(**INCREMENTAL) == [*DAY, "4,8,1"]
 
 
+@pytest.mark.one_of("bench")
 def test_what_was_reset_is_appended_once_more(bench: Bench, run_cli: RunCLI) -> None:
     bench.run(write_disposition="replace")
     assert run_cli(["state", "reset", "p.yaml", "t"], bench.folder).returncode == 0

@@ -145,6 +145,7 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
     return made(request, tmp_path)
 
 
+@pytest.mark.one_of("anywhere")
 def test_a_join_is_a_stream(anywhere: Bench) -> None:
     bench = anywhere
     result = run_pipeline(bench.file())
@@ -162,6 +163,7 @@ def test_a_join_is_a_stream(anywhere: Bench) -> None:
     assert bench.types()["born"] == "DATE"
 
 
+@pytest.mark.one_of("bench")
 def test_it_is_merged_by_keys_from_its_bookmark_on(bench: Bench) -> None:
     stream = {
         "query": "select id, name, seen from people where seen is not null",
@@ -181,12 +183,14 @@ def test_it_is_merged_by_keys_from_its_bookmark_on(bench: Bench) -> None:
     assert run_pipeline(bench.file(**changed), full_refresh=True).status == "success"
 
 
+@pytest.mark.one_of("bench")
 def test_a_query_that_is_read_anew_may_change(bench: Bench) -> None:
     assert run_pipeline(bench.file("select id from people")).status == "success"
     assert run_pipeline(bench.file("select id, name from people where id > 1")).status == "success"
     assert [(r["id"], r["name"]) for r in bench.table()] == [(2, "Bob"), (3, "it's; -- Zoe")]
 
 
+@pytest.mark.one_of("bench")
 def test_count_verify_and_preview_take_the_query(bench: Bench, run_cli: RunCLI) -> None:
     file = bench.file("select id, name, spent from people where id < 3", key_properties=["id"])
     assert run_pipeline(file).status == "success"
@@ -227,6 +231,7 @@ def bounded(system: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.full
 def test_the_word_bookmark_is_where_a_query_is_read_from(anywhere: Bench) -> None:
     bench = anywhere
     file = bench.file(**bounded(bench.system))
@@ -251,6 +256,7 @@ def test_the_word_bookmark_is_where_a_query_is_read_from(anywhere: Bench) -> Non
 EVIL = "\\' or 1=1;--:b $1 %s"
 
 
+@pytest.mark.one_of("anywhere")
 def test_a_template_of_a_query_is_a_value(anywhere: Bench) -> None:
     bench = anywhere
     bench.execute("insert into people values (9, 'y', null, null, '2024-02-01 00:00:00')")
@@ -371,6 +377,7 @@ def test_sqlite_writes_times_in_several_ways_and_loses_none(tmp_path: Path) -> N
     assert [r["id"] for r in bench.table()] == [2, 10, 11, 12, 13, 14, 20, 21]
 
 
+@pytest.mark.one_of("bench")
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -411,6 +418,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("anywhere", ALCHEMY, indirect=True)
 def test_sqlalchemy_refuses_what_is_no_query(anywhere: Bench) -> None:
     for query, message in REFUSED:
@@ -472,6 +480,7 @@ class Unwrapped(PGDialect_psycopg):
 registry.register("postgresql.unwrapped", __name__, "Unwrapped")
 
 
+@pytest.mark.full
 def test_a_query_that_is_no_subquery_is_read_alone(tmp_path: Path, postgres_url: str) -> None:
     bench = Bench("alchemy-postgres", tmp_path, postgres_url)
     bench.driver = "unwrapped"

@@ -120,6 +120,7 @@ def test_a_destination_with_one_writer_gets_ranges_from_several_readers(pair: Pa
     assert read_back(pair.folder / path, connector) == [(1000, 1000, 500500)]
 
 
+@pytest.mark.full
 def test_transformers_and_callbacks_see_every_record_once(pair: Pair) -> None:
     (pair.folder / "shout.py").write_text(TRANSFORMER)
     pair.document["transformers"] = [{"file": "shout.py"}]
@@ -144,6 +145,7 @@ def test_the_plan_says_how_many_ranges_and_why(pair: Pair, run_cli: Any) -> None
     assert "one loader, since append writes the table itself" in shown
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loaders", [3, 1])
 def test_a_range_that_fails_fails_the_stream_once_and_is_named(pair: Pair, loaders: int) -> None:
     # As text, so that the records go by as Arrow, which has no NaN.
@@ -229,6 +231,7 @@ def test_a_stream_whose_snapshot_is_lost_goes_on_with_what_it_has_in_its_next_tr
     assert (pair.is_equal(), pair.leftovers(), result.streams[0].records) == (True, [], 1000)
 
 
+@pytest.mark.full
 def test_a_merge_by_ranges_has_several_loaders_and_is_resumed(pair: Pair) -> None:
     pair.document["source"]["config"]["text_columns"] = ["src.t.v"]
     pair.document["streams"][0]["write_disposition"] = "merge"

@@ -39,6 +39,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
         yield opened
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 @pytest.mark.parametrize("disposition", ["replace", "merge"])
@@ -80,6 +81,7 @@ def test_what_the_database_refuses_is_found_among_many(bench: Bench, target: Tar
     assert (ids, rows) == ([number for number in range(5000) if number not in (17, 4711)], 4998)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 @pytest.mark.parametrize("disposition", ["replace", "merge"])
@@ -110,6 +112,7 @@ def test_callbacks_get_what_other_destinations_wrote(bench: Bench, connector: st
     assert bench.calls("frames") == [["export", [1, 3], 2]]
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 def test_too_many_fail_the_stream_and_nothing_is_kept(bench: Bench, target: Target) -> None:
     bench.document["destination"] = target.document
@@ -243,6 +246,7 @@ def test_bad_lines_of_an_incremental_read_come_before_its_checkpoint(bench: Benc
     assert result.streams[0].records == 1
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
 def test_a_bad_record_past_the_bookmark_is_set_aside_once(bench: Bench, target: Target) -> None:
     """The bookmark does not move to it, so each run reads it again."""

@@ -70,6 +70,7 @@ def set_aside(target: Target) -> list[int]:
     return sorted(found["id"] for found, _ in target.rejected())
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, *ALCHEMY], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append", "replace"])
@@ -93,6 +94,7 @@ def test_what_the_targets_constraints_refuse_is_set_aside(tmp_path: Path, target
     assert bench.calls("frames") == [["export", [n for n in range(2, 60) if n not in changed], 58 - len(bad)]]
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize("target", [*DESTINATIONS, "firebird"], indirect=True)
 def test_an_update_that_is_refused_leaves_the_old_record(tmp_path: Path, target: Target) -> None:
     bench = bench_of(tmp_path, target, "merge")
@@ -103,6 +105,7 @@ def test_an_update_that_is_refused_leaves_the_old_record(tmp_path: Path, target:
     assert set_aside(target) == [1]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", [*DESTINATIONS, "firebird"], indirect=True)
 @pytest.mark.parametrize("is_new_one_bad", [True, False])
@@ -120,6 +123,7 @@ def test_of_records_with_one_key_the_last_that_fits_counts(
     assert set_aside(target)[-1] == 9
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize("target", [*DESTINATIONS, "firebird"], indirect=True)
 def test_a_merge_that_ignores_known_keys_sets_aside_new_ones_only(tmp_path: Path, target: Target) -> None:
     bench = bench_of(tmp_path, target, "merge", unique_conflict_method="IGNORE")
@@ -150,6 +154,7 @@ FOREIGN_KEYS["mysql"] = TABLE["mysql"].replace(
 )
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["duckdb", "postgres", "mysql", "firebird"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
@@ -173,6 +178,7 @@ def test_a_record_that_refers_to_a_later_one_of_its_table_is_kept(tmp_path: Path
     assert set_aside(target) == [30, 32]
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["postgres", "psycopg"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])
@@ -189,6 +195,7 @@ def test_a_constraint_that_waits_for_the_commit_is_asked_before(
     assert set_aside(target) == [3]
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize("target", ["postgres", "mysql", "sqlite", "firebird"], indirect=True)
 def test_values_past_what_the_targets_columns_hold_are_set_aside(tmp_path: Path, target: Target) -> None:
     bench = bench_of(tmp_path, target, "merge")
@@ -240,6 +247,7 @@ def test_values_that_python_lacks_are_kept_in_full(tmp_path: Path, target: Targe
     assert found == {"id": 2, **{name: kept for name, (_, _, kept) in _SHOWN.items()}}
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", ["postgres", "psycopg"], indirect=True)
 @pytest.mark.parametrize("disposition", ["merge", "append"])

@@ -31,6 +31,7 @@ def indexed(target: Target, *on: str) -> list[str]:
     return [TABLE[target.kind], *(f"create unique index i{place} on a ({columns})" for place, columns in enumerate(on))]
 
 
+@pytest.mark.one_of("target")
 @pytest.mark.parametrize(
     ("target", "disposition"),
     [("duckdb", "append"), ("duckdb", "replace"), *((kind, "merge") for kind in DESTINATIONS)],

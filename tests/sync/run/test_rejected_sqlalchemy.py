@@ -78,11 +78,13 @@ def test_without_savepoints_what_the_table_refuses_fails_the_stream(tmp_path: Pa
         assert set_aside(target) == [None]
 
 
+@pytest.mark.full
 def test_the_plan_warns_of_nothing_where_there_are_savepoints(tmp_path: Path, firebird: Target) -> None:
     bench = bench_of(tmp_path, firebird, "merge")
     assert warnings(bench) == ""
 
 
+@pytest.mark.full
 def test_refused_records_are_kept_with_their_values(tmp_path: Path, firebird: Target) -> None:
     bench = bench_of(tmp_path, firebird, "append", on_lossy="cast")
     values = {
@@ -115,6 +117,7 @@ def test_refused_records_are_kept_with_their_values(tmp_path: Path, firebird: Ta
     assert "FEW" in reason
 
 
+@pytest.mark.full
 def test_a_table_that_others_refer_to_is_replaced_but_for_what_it_refuses(tmp_path: Path, firebird: Target) -> None:
     bench = bench_of(tmp_path, firebird, "replace")
     remake(

@@ -52,6 +52,7 @@ def bench(tmp_path: Path, postgres_url: str, request: pytest.FixtureRequest) -> 
     return Bench(tmp_path, postgres_url, getattr(request, "param", "postgres"))
 
 
+@pytest.mark.one_of("bench")
 @pytest.mark.parametrize("bench", ["postgres", "sqlalchemy"], indirect=True)
 @pytest.mark.parametrize(
     ("change", "record", "key"),

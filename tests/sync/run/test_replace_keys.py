@@ -118,6 +118,7 @@ KEPT = {
 }
 
 
+@pytest.mark.one_of("bench")
 @pytest.mark.parametrize("change", CHANGES)
 @on("postgres", "mysql")
 def test_a_table_that_must_stay_gets_the_streams_new_key(bench: Bench, change: str) -> None:
@@ -216,6 +217,7 @@ def test_a_system_that_changes_no_key_says_what_keeps_the_table(bench: Bench) ->
     assert len(bench.rows()) == 3
 
 
+@pytest.mark.full
 @on("duckdb")
 def test_duckdb_takes_other_keys_and_tells_of_a_column_that_stays_not_null(bench: Bench) -> None:
     bench.succeeds()

@@ -110,6 +110,7 @@ def days(first: int, last: int) -> tuple[str, str]:
     return f"2024-01-{first:02}T00:00:00+00:00", f"2024-01-{last:02}T00:00:00+00:00"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("column", ["day", "at", "z"])
 @pytest.mark.parametrize("keys", [(), ("id",)], ids=["keyless", "keyed"])
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -134,6 +135,7 @@ def test_an_interval_is_written_anew(
     assert [str(each["word"]) for each in held(table.destination, tmp_path) if int(each["id"]) == 4] == ["w 4"]
 
 
+@pytest.mark.one_of
 @pytest.mark.parametrize("column", ["day", "id", "word"])
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.thinned(1)
@@ -149,6 +151,7 @@ def test_without_an_interval_the_values_that_are_read_are_written_anew(
     assert (table.written(), table.ids()) == (0, [1, 1, 2, 3, 4])  # nothing read deletes nothing
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", ["duckdb", "mysql", "parquet", "csv"])
 def test_the_files_that_are_read_are_written_anew(tmp_path: Path, request: pytest.FixtureRequest, system: str) -> None:
     bucket = Bucket(
@@ -177,6 +180,7 @@ def test_the_files_that_are_read_are_written_anew(tmp_path: Path, request: pytes
     assert (bucket.rows(**whole), ids()) == (1, [2, 4, 6])
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", ["duckdb", "postgres", "mysql", "sqlite", "sqlalchemy", "parquet"])
 def test_the_old_records_of_rejected_ones_go(tmp_path: Path, request: pytest.FixtureRequest, system: str) -> None:
     """A record that has no place in the table is read all the same, and so is its day."""
@@ -222,6 +226,7 @@ def moved(table: Table) -> str:
     return str(found.error)
 
 
+@pytest.mark.full
 def test_a_record_outside_of_the_range_fails_the_stream(tmp_path: Path) -> None:
     (tmp_path / "moves.py").write_text(
         "from syncblocks import transformer\nimport datetime\n\n@transformer\ndef move(df):\n"
@@ -278,6 +283,7 @@ def test_a_column_that_the_table_lacks_is_no_range_of_it(tmp_path: Path) -> None
         table.run(*days(1, 2)).raise_for_status()
 
 
+@pytest.mark.full
 def test_values_that_the_source_no_longer_has_are_no_difference(tmp_path: Path, run_cli: RunCLI) -> None:
     table = Table(tmp_path, range_column="day", key_properties=["id"])
     table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-02", "01:00"))
@@ -330,6 +336,7 @@ def test_a_destination_that_deletes_nothing_is_refused(tmp_path: Path) -> None:
         table.run(*days(1, 2))
 
 
+@pytest.mark.one_of("system")
 @pytest.mark.parametrize("system", ["duckdb", "sqlite", "postgres"])
 def test_a_table_of_another_program_is_taken_over_with_its_records(
     tmp_path: Path, request: pytest.FixtureRequest, run_cli: RunCLI, system: str
@@ -401,6 +408,7 @@ def test_values_of_a_folding_collation_are_compared_as_they_are_written(tmp_path
     assert (table.written(), table.ids()) == (1, [1, 2])
 
 
+@pytest.mark.full
 def test_plan_and_verify_say_what_they_are_about(tmp_path: Path, run_cli: RunCLI) -> None:
     table = Table(tmp_path, range_column="day", key_properties=["id"])
     table.fill((1, "2024-01-01", "01:00"), (2, "2024-01-02", "01:00"))

@@ -183,6 +183,7 @@ def test_an_empty_stream_makes_the_table_that_its_transformer_describes(bench: B
     assert [c["status"] for c in bench.calls()] == ["success", "success"]
 
 
+@pytest.mark.full
 def test_a_callback_receives_the_blocks_output_as_a_frame(bench: Bench) -> None:
     bench.seed("a", 5)
     bench.document["source"]["config"]["batch_size"] = 2
@@ -278,6 +279,7 @@ class Messages(Progress):
         self.texts.append(text)
 
 
+@pytest.mark.full
 def test_the_environment_that_a_pipeline_was_loaded_with_is_that_of_its_run_and_retry(bench: Bench) -> None:
     bench.seed("a", 1)
     bench.seed("b", 1)

@@ -119,6 +119,7 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any
     return config(request.param, request, tmp_path)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_each_day_of_a_csv_file(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
@@ -141,6 +142,7 @@ def test_each_day_of_a_csv_file(tmp_path: Path, destination: dict[str, Any], how
         assert len(kinds) == 1, (name, held)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("how", HOW)
 def test_each_day_of_json_lines(tmp_path: Path, destination: dict[str, Any], how: str) -> None:
@@ -159,6 +161,7 @@ def test_each_day_of_json_lines(tmp_path: Path, destination: dict[str, Any], how
         assert (before["text_then_number"], before["number_then_its_text"]) == ("10", 11)
 
 
+@pytest.mark.one_of("destination")
 def test_what_the_column_does_not_hold_is_rejected_with_its_line(tmp_path: Path, destination: dict[str, Any]) -> None:
     bench = Bench(tmp_path, destination, "merge")
     first = {name: texts[0] for name, texts in REFUSED.items()}
@@ -189,6 +192,7 @@ def test_a_full_refresh_guesses_again(tmp_path: Path) -> None:
     assert bench.table()[2]["v"] == 5
 
 
+@pytest.mark.one_of("destination")
 def test_integers_that_no_double_keeps_stay(tmp_path: Path, destination: dict[str, Any]) -> None:
     bench = Bench(tmp_path, destination, "merge")
     assert bench.run([{"id": 1, "v": str(2**53 + 1)}]).status == "success"

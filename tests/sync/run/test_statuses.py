@@ -146,6 +146,7 @@ run_pipeline(sys.argv[1], progress=Die() if sys.argv[2] == "die" else None)
 """
 
 
+@pytest.mark.full
 def test_a_dead_process_is_told_as_crashed_once_by_whoever_recovers_it(bench: Bench) -> None:
     (bench.folder / "a.csv").write_text("id\n1\n")
     (bench.folder / "b.csv").write_text("id\n2\n")

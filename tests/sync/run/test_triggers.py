@@ -68,6 +68,7 @@ def refer(bench: Bench) -> None:
     )
 
 
+@pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 @pytest.mark.parametrize("is_referenced", [False, True])
 def test_a_replace_fires_triggers_for_what_has_changed_and_nothing_else(bench: Bench, is_referenced: bool) -> None:
@@ -120,6 +121,7 @@ BLURRED = {
 }
 
 
+@pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 @pytest.mark.parametrize("is_referenced", [False, True])
 def test_values_that_are_equal_but_not_the_same_arrive(bench: Bench, is_referenced: bool) -> None:
@@ -152,6 +154,7 @@ def test_a_key_that_comes_twice_is_refused_where_only_changes_are_written(bench:
     assert bench.rows() == [(1, 10, "a"), (2, 20, "b")]
 
 
+@pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 def test_plan_names_the_triggers_that_will_fire(bench: Bench, run_cli: RunCLI) -> None:
     def plan(*options: str) -> str:
@@ -177,6 +180,7 @@ def test_plan_names_the_triggers_that_will_fire(bench: Bench, run_cli: RunCLI) -
     assert [each["name"] for each in stream["triggers"]] == [name for name in names if "delete" not in name]
 
 
+@pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 @pytest.mark.parametrize("disposition", ["replace", "merge", "append"])
 def test_a_failure_by_a_trigger_names_it_and_the_table(bench: Bench, disposition: str) -> None:
@@ -208,6 +212,7 @@ RETYPED = {
 }
 
 
+@pytest.mark.one_of("bench")
 @on("postgres", "mysql", "sqlite")
 @pytest.mark.parametrize("is_referenced", [False, True])
 def test_columns_of_other_types_than_the_streams_are_compared_as_what_they_hold(

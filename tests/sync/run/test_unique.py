@@ -82,6 +82,7 @@ def test_what_cannot_be_merged_by_unique_columns_is_refused(tmp_path: Path) -> N
         assert message in str(caught.value)
 
 
+@pytest.mark.one_of("kind")
 @pytest.mark.parametrize("method", ["UPDATE", "IGNORE"])
 @pytest.mark.parametrize("kind", [*INDEXES, "duckdb"])
 def test_a_key_that_another_record_has_fails_with_what_to_do(kind: str, method: str, tmp_path: Path) -> None:

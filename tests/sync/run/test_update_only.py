@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 STREAM = {"stream": "a", "write_disposition": "merge", "key_properties": ["id"]}
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("kind", [*DESTINATIONS, *ALCHEMY, "parquet"])
 @pytest.mark.parametrize("more", [{}, {"latest_by": "n"}, {"on_rejected": "keep"}], ids=str)

@@ -205,6 +205,7 @@ def test_a_check_that_cannot_be_meant_is_refused(stream: dict[str, Any], message
         bench.run(**stream)
 
 
+@pytest.mark.full
 def test_records_that_fail_a_warning_are_written_and_counted(bench: Bench, run_cli: RunCLI) -> None:
     said = {"rating": ["PG", "R"], "amount": {"<": 100, ">=": 0}}
     result = bench.run(checks={"id": {"<": 100}}, warn_checks=said)

@@ -176,6 +176,7 @@ def expected() -> dict[tuple[bool, str, str], list[int]]:
     return found
 
 
+@pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", SYSTEMS, indirect=True)
 def test_every_source_lets_in_what_plain_sql_would(
     source: dict[str, Any], tmp_path: Path, expected: dict[tuple[bool, str, str], list[int]]

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_targets import make_target
 
@@ -100,6 +102,7 @@ def test_a_failed_target_leaves_the_state_at_its_last_echo(tmp_path: Path, run_c
     assert state(tmp_path)["version"] == 7
 
 
+@pytest.mark.full
 def test_state_can_be_set_and_reset_by_hand(tmp_path: Path, run_cli: RunCLI) -> None:
     write(tmp_path, 4)
     assert run_cli(["run"], tmp_path).returncode == 0
@@ -121,6 +124,7 @@ def test_a_full_refresh_starts_over(tmp_path: Path, run_cli: RunCLI) -> None:
     assert ids(tmp_path) == [1, 2, 1, 2]
 
 
+@pytest.mark.full
 def test_after_a_kill_the_next_run_repeats_and_loses_nothing(tmp_path: Path, run_cli: RunCLI) -> None:
     write(tmp_path, 9, "hangs", after=5)
     command = [str(Path(sys.executable).with_name("syncblocks")), "run"]

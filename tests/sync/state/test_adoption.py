@@ -75,6 +75,7 @@ def lite(tmp_path: Path) -> Iterator[Shop]:
         yield Shop(tmp_path, target)
 
 
+@pytest.mark.one_of("shop")
 def test_a_table_with_records_is_adopted_and_goes_on_from_its_newest(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_table_with_records_is_adopted_and_goes_on_from_its_newest(
     assert shop.values() == [(1, "old"), (2, "b"), (3, "c")]
 
 
+@pytest.mark.one_of("shop")
 @pytest.mark.parametrize("disposition", ["append", "merge"])
 def test_an_empty_table_that_fits_is_used_as_it_is(shop: Shop, disposition: str) -> None:
     shop.create(v="text" if shop.target.kind != "mysql" else "longtext")
@@ -104,6 +106,7 @@ def test_an_empty_table_that_fits_is_used_as_it_is(shop: Shop, disposition: str)
     assert shop.values() == [(1, "a"), (2, "b"), (3, "c")]
 
 
+@pytest.mark.one_of("shop")
 def test_an_empty_table_that_would_be_changed_is_refused(shop: Shop) -> None:
     shop.target.query("create table orders (id bigint primary key, v text)")
     with pytest.raises(ConfigError, match=r"add column moved.*state adopt orders"):
@@ -217,6 +220,7 @@ def test_a_bookmark_has_the_type_that_the_table_decides(tmp_path: Path, capfd: p
         assert "adopted to moved=2024-01-01T00:00:00+00:00" in capfd.readouterr().out
 
 
+@pytest.mark.one_of("shop")
 def test_an_append_that_a_unique_index_would_refuse_is_refused_before(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def recover(url: str) -> None:
             store.finish_run(active.id)
 
 
+@pytest.mark.full
 def test_of_processes_that_begin_at_the_same_moment_one_wins(store_url: str) -> None:
     Store.open(store_url).close()
     racer = ("-c", RACER, store_url)
@@ -130,7 +131,7 @@ def test_a_process_killed_in_mid_run_is_recovered_at_once(store_url: str) -> Non
     assert query(store_url, "SELECT status FROM _syncblocks_attempt") == [("failure",)]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_kill_at_any_commit_point_of_the_store_leaves_nothing_open(zygote: Zygote, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     assert zygote.module(ENGINE, f"sqlite:///{tmp_path}/traced.db", "run", trace=trace).returncode == 0

@@ -14,6 +14,7 @@ from syncblocks.connectors.checksums import Compared, Digest, Form, KeyRange, Ro
 from syncblocks.connectors.checksums.sql import read_float
 from syncblocks.connectors.sides import Key
 from syncblocks.sync.verify.comparison import Comparison, compare
+from tests.tiers import examples
 
 KEY = (Compared(name="id", field=pa.field("id", pa.int64()), form=Form.INTEGER),)
 VALUE = (Compared(name="v", field=pa.field("v", pa.int64()), form=Form.INTEGER),)
@@ -65,7 +66,8 @@ def compared(left: Listed, right: Listed, *, is_bounded: bool = False) -> Compar
     return compare(left, right, KEY, VALUE, is_bounded=is_bounded, interrupt=lambda: None)
 
 
-@settings(deadline=None, max_examples=50)
+@pytest.mark.sampled
+@settings(deadline=None, max_examples=examples(50))
 @given(
     st.integers(0, 9000),
     st.sets(st.integers(0, 12_000), max_size=30),

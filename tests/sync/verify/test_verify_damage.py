@@ -25,6 +25,7 @@ from tests.sync.verify.verify_pairs import places as places
 from tests.sync.verify.verify_pairs import servers as servers
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("source", "destination"),
     [*(("postgres", name) for name in SYSTEMS), ("mysql", "postgres"), ("mysql", "mysql"), ("sqlite", "sqlite")],
@@ -61,6 +62,7 @@ KEYS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("source", "destination", "kind"),
     [

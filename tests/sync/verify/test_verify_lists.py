@@ -60,6 +60,7 @@ def records(*, has_specials: bool) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet", "csv"])
 @pytest.mark.parametrize("source", ["duckdb", "parquet", "jsonl"])
@@ -76,6 +77,7 @@ def test_lists_are_compared_item_by_item(tmp_path: Path, places: Places, source:
         assert found_damage(pair.verify()) == {("3", "different", expected)}
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["mysql", "sqlite", "duckdb", "parquet"])
 def test_arrays_of_postgres_are_compared_as_the_texts_that_they_were_read_as(
     tmp_path: Path, places: Places, destination: str

@@ -83,6 +83,7 @@ def records() -> pa.RecordBatch:
     )
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 @pytest.mark.parametrize("source", ["duckdb", "parquet", "jsonl"])
@@ -105,6 +106,7 @@ def test_what_is_nested_is_compared_to_its_depth(tmp_path: Path, places: Places,
     assert found_damage(pair.verify()) == {("4", "different", tuple(NESTED))}
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "sqlite", "mysql"])
 @pytest.mark.parametrize("column", NESTED)
@@ -139,6 +141,7 @@ def documents() -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(range(len(DOCUMENTS)), pa.int64()), values], schema=schema)
 
 
+@pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", ["mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 def test_json_is_compared_with_what_jsonb_makes_of_it(tmp_path: Path, places: Places, source: str) -> None:
     pair = make_pair(tmp_path, places, source, "postgres", documents(), write_disposition="merge")
@@ -160,6 +163,7 @@ def test_json_is_compared_with_what_jsonb_makes_of_it(tmp_path: Path, places: Pl
     assert pair.verify().verdict == "equal"
 
 
+@pytest.mark.one_of("source")
 @pytest.mark.parametrize("source", ["parquet", "duckdb", "mysql", "postgres"])
 def test_json_that_the_destination_writes_anew_is_compared_by_what_it_says(
     tmp_path: Path, places: Places, source: str, monkeypatch: pytest.MonkeyPatch
@@ -205,6 +209,7 @@ FINE = {
 }
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet", "csv", "jsonl"])
 def test_lists_of_json_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
     items = pa.list_(pa.json_())
@@ -221,6 +226,7 @@ def test_lists_of_json_are_compared(tmp_path: Path, places: Places, destination:
         assert found_damage(pair.verify()) == {("0", "different", ("docs",))}
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("source", "destination"),
     [("parquet", "postgres"), ("parquet", "mysql"), ("parquet", "duckdb"), ("duckdb", "postgres")],
@@ -272,6 +278,7 @@ def test_json_lines_are_damaged_deep_inside(tmp_path: Path, places: Places) -> N
     assert found_damage(pair.verify()) == {("4", "different", ("deep",))}
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["duckdb", "sqlite", "postgres", "mysql", "csv"])
 def test_decimals_of_many_digits_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
     kind = pa.decimal256(60, 20)
@@ -291,6 +298,7 @@ def test_decimals_of_many_digits_are_compared(tmp_path: Path, places: Places, de
         assert found_damage(pair.verify()) == {("1", "different", ("v",)), ("3", "different", ("v", "l"))}
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "duckdb", "parquet", "csv", "jsonl"])
 def test_lists_of_intervals_are_compared(tmp_path: Path, places: Places, destination: str) -> None:
     config = places.source["duckdb"]

@@ -83,6 +83,7 @@ class Case:
         return {(each.key[0], each.kind) for each in found.comparison.records}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
 def test_never_is_never_compared_nor_repaired(names: tuple[str, str], tmp_path: Path, places: Places) -> None:
     case = Case(tmp_path, places, names, "never")
@@ -97,6 +98,7 @@ def test_never_is_never_compared_nor_repaired(names: tuple[str, str], tmp_path: 
     assert case.pair.verify().verdict == "equal"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
 def test_once_is_not_missing_when_it_came_later(names: tuple[str, str], tmp_path: Path, places: Places) -> None:
     case = Case(tmp_path, places, names, "once")
@@ -119,6 +121,7 @@ def test_once_compares_all_before_the_first_bookmark_and_nothing_without_one_aft
     assert case.pair.verify().verdict == "equal"
 
 
+@pytest.mark.full
 def test_always_is_compared_and_repaired(tmp_path: Path, places: Places) -> None:
     case = Case(tmp_path, places, ("postgres", "duckdb"), "always", write_disposition="merge")
     put(case.source, case.table, [(4, "late, without", None)])
@@ -140,6 +143,7 @@ def test_a_repair_fails_at_a_record_at_which_a_run_would_fail(tmp_path: Path, pl
     assert held(case.destination, case.table) == FIRST
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("names", [("postgres", "postgres"), ("sqlite", "duckdb")], ids="-".join)
 def test_what_is_missing_is_repaired_though_conflicts_are_ignored(
     names: tuple[str, str], tmp_path: Path, places: Places

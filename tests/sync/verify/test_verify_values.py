@@ -41,6 +41,7 @@ def all_kinds(systems: Sequence[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(records, schema=schema)
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
@@ -81,6 +82,7 @@ ODD_MYSQL_ROWS = """
 """
 
 
+@pytest.mark.one_of
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "duckdb", "parquet"])
 @pytest.mark.parametrize("source", ["postgres", "mysql"])
@@ -118,6 +120,7 @@ INTERVALS = (
 )  # fmt: skip
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize(
     ("source", "destination"),
     [
@@ -164,6 +167,7 @@ ODD_DUCKDB_ROWS = """
 """
 
 
+@pytest.mark.one_of("destination")
 @pytest.mark.parametrize("destination", ["postgres", "mysql", "sqlite", "parquet"])
 def test_what_duckdb_writes_in_its_own_way_is_equal_in_the_copy(
     tmp_path: Path, places: Places, destination: str
