@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream
 
 from ..config import Pipeline, exact_name, glob_matches, matches_any
@@ -81,13 +82,25 @@ def _ledger_rows(
 ) -> list[LedgerRow]:
     """Return the rows of the pipeline: in the ledgers of its tables, and of what the run store knows beside them."""
     can = connectors.destination_can.lists_ledger
-    rows = [] if can is None else list(can.rows_of(pipeline, list(dict.fromkeys(tables))))
+    named = [name for name in dict.fromkeys(tables) if _can_be_named(connectors, name)]
+    rows = [] if can is None else list(can.rows_of(pipeline, named))
     listed = {row.key for row in rows}
     keys = {LedgerKey(pipeline=pipeline, stream=name, destination_table=table) for name, table in known} - listed
     if keys:
         described = connectors.destination.describe(sorted({key.destination_table for key in keys}))
         rows += [row for state in described.values() for row in state.ledger if row.key in keys]
     return rows
+
+
+def _can_be_named(connectors: Connectors, table: str) -> bool:
+    """Tell whether the destination can have a table of this name; the plan says what becomes of its stream."""
+    names = connectors.destination_can.names_tables
+    try:
+        if names is not None:
+            names.one_name(table)
+    except FatalConnectorError:
+        return False
+    return True
 
 
 def _why(name: str, by_name: Mapping[str, Any], unreadable: Collection[str]) -> str:

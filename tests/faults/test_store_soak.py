@@ -163,7 +163,7 @@ class Soak:
 
 
 @on_linux
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(0)
 def test_a_run_store_that_twenty_processes_use_is_whole(
     zygote: Zygote, folder: Path, killed_at_random: Count, is_full: bool

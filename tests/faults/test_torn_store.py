@@ -32,7 +32,7 @@ LOST = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("statement", LOST)
 def test_what_is_left_of_a_torn_run_is_ended_and_told_of(
     zygote: Zygote, folder: Path, statement: str, injected: Count

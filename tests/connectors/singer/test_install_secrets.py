@@ -38,7 +38,7 @@ class Refusing(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("what", ["tap-x @ git+{url}/tap-x.git", "--index-url {url}/simple tap-x"])
 def test_a_token_of_a_requirement_is_in_no_arguments_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -302,7 +302,7 @@ def test_a_deletion_is_tried_again_alone(tmp_path: Path, target: Target) -> None
     assert shop.all_ids() == [[1]] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_time_in_which_a_stream_waits_for_others_does_not_count(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     del shop.streams["roads"], shop.streams["zones"]["deletes"]
@@ -330,7 +330,7 @@ def test_a_timeout_cancels_those_that_wait(tmp_path: Path, target: Target) -> No
     assert shop.completed() == set()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_workers_of_dask_form_no_group(tmp_path: Path, postgres_url: str, cluster: Cluster) -> None:
     executor = {"dask": cluster.address, "spool": str(tmp_path / "spool")}
     bench = SpreadBench(tmp_path, postgres_url, executor)

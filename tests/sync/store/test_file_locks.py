@@ -102,7 +102,7 @@ CALLS: Mapping[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_call_drops_a_lock_and_no_reader_beside_tears_the_store(tmp_path: Path, zygote: Zygote, kind: str) -> None:
     shop = Shop(tmp_path)
