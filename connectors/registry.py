@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from .abilities import listed_by
 from .errors import ConnectorConfigError, ConnectorError
 from .file_classes import class_of_file, is_of_file, lacks
 from .settings import is_installed
@@ -96,14 +95,11 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
         if missing := lacks(found, role):
             text = f"class {found.__name__} is no {role}: it lacks {', '.join(missing)}"
             raise ConnectorConfigError(text, connector=name)
-        listed_by(found)
-        return found
+        return _listing(found)
     path = CONNECTORS.get(name, (None, None))[0 if role == "source" else 1]
     if path is None:
         for entry in _entry_points(role).select(name=name):
-            found = cast("type[Any]", entry.load())
-            listed_by(found)
-            return found
+            return _listing(cast("type[Any]", entry.load()))
         known = names(role)
         import difflib
 
@@ -117,6 +113,14 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
         if name not in EXTRAS or (error.name or "").split(".")[0] == "syncblocks":
             raise
         raise _lacking(name, str(error.name)) from error
+
+
+def _listing(found: type[Any]) -> type[Any]:
+    """Return a class of somebody's own, whose list of abilities is right."""
+    from .abilities import listed_by  # it imports Arrow, which a load of a pipeline file does not need
+
+    listed_by(found)
+    return found
 
 
 def _lacking(name: str, module: str) -> ConnectorConfigError:
