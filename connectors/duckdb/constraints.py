@@ -11,7 +11,7 @@ from typing import Any, cast
 from msgspec import Struct
 
 from ..sql.identifiers import SEQUENCE, Naming, TableName
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, StagingTable, Table
 
 #: Columns of a staged record's place and number, beside those of the target.
 _PLACE, _NUMBER = "_syncblocks_place", "_syncblocks_number"
@@ -44,19 +44,17 @@ class Violations(Struct, frozen=True, kw_only=True):
     #: Derived table of the last staged record of each key; of a merge.
     latest: str
     target: Table
-    staging: TableName
-    #: Those that are staged.
-    columns: Sequence[Column]
-    #: Column -> type in the staging table.
-    staged: Mapping[str, str]
+    staged: StagingTable
     #: Of a merge.
     key: Sequence[str]
     #: Records whose key is there already are left alone.
     is_ignoring: bool
     #: The target will be emptied before.
     is_emptied: bool
-    #: The staging table has `SEQUENCE`.
-    is_numbered: bool
+
+    @property
+    def _columns(self) -> list[Column]:
+        return self.staged.written_to(self.target)
 
     def conditions(
         self, constraints: Sequence[Mapping[str, Any]], indexes: Sequence[UniqueIndex]
@@ -74,9 +72,9 @@ class Violations(Struct, frozen=True, kw_only=True):
     def _conditions(
         self, constraints: Sequence[Mapping[str, Any]], indexes: Sequence[UniqueIndex]
     ) -> Iterator[tuple[str, str]]:
-        arriving = {column.name for column in self.columns}
-        for column in self.columns:
-            if self.staged[column.name] != column.type:
+        arriving = {column.name for column in self._columns}
+        for column in self._columns:
+            if self.staged.types[column.name] != column.type:
                 value = f"s.{self.naming.quote(column.name)}"
                 condition = f"{value} is not null and try_cast({value} as {column.type}) is null"
                 yield condition, f"column {column.name!r} is {column.type}, which does not hold its value"
@@ -113,27 +111,27 @@ class Violations(Struct, frozen=True, kw_only=True):
     def _as_target(self, *, is_latest: bool = False) -> str:
         """Write staged records (or the last one of each key) as a table of the target's name and columns."""
         naming = self.naming
-        arriving = {column.name for column in self.columns}
+        arriving = {column.name for column in self._columns}
         fields = [self._field(column) if column.name in arriving else _null(column) for column in self.target.columns]
         named = [
             f"{field} as {naming.quote(column.name)}" for field, column in zip(fields, self.target.columns, strict=True)
         ]
         places = [] if is_latest else [f"s.rowid as {_PLACE}"]
-        places.append(f"s.{naming.quote(SEQUENCE) if self.is_numbered else 'rowid'} as {_NUMBER}")
-        source = self.latest if is_latest else naming.table(self.staging)
+        places.append(f"s.{naming.quote(SEQUENCE) if self.staged.is_numbered else 'rowid'} as {_NUMBER}")
+        source = self.latest if is_latest else naming.table(self.staged.name)
         return f"(select {', '.join([*places, *named])} from {source} as s) as {naming.quote(self.target.name.name)}"
 
     def _field(self, column: Column) -> str:
         """Write a staged value as the target will hold it; NULL if it cannot."""
         value = f"s.{self.naming.quote(column.name)}"
-        return value if self.staged[column.name] == column.type else f"try_cast({value} as {column.type})"
+        return value if self.staged.types[column.name] == column.type else f"try_cast({value} as {column.type})"
 
     def _dangling(self, constraint: Mapping[str, Any], names: list[str], arriving: Collection[str]) -> str:
         other = TableName(self.target.name.schema, str(constraint["referenced_table"]))
         others = cast("list[str]", constraint["referenced_column_names"])
         places = [] if other == self.target.name and self.is_emptied else [other]
         if other == self.target.name and set(others) <= set(arriving):
-            places.append(self.staging)
+            places.append(self.staged.name)
         parts = [f"s.{self.naming.quote(name)} is not null" for name in names]
         same = self._same(others, "r", names)
         parts += [f"not exists (select 1 from {self.naming.table(place)} as r where {same})" for place in places]
@@ -156,7 +154,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
         staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
         # Only the last record of each key is written.
-        counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.is_numbered)}"
+        counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.staged.is_numbered)}"
         goes_in = f" where not exists ({self._known('c', _KEY)})" if self.is_ignoring else ""
         first = ", ".join(f"c.{_VALUE}{place}" for place in range(len(values)))
         first = f"select {first}, min(c.{_NUMBER}) as {_NUMBER} from ({counting}) as c{goes_in} group by {first}"
@@ -191,7 +189,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         quote = self.naming.quote
         pairs = zip(names, staged, strict=True)
         return " and ".join(
-            f"{exact(f'{alias}.{quote(name)}', self.staged[own])} = s.{quote(own)}" for name, own in pairs
+            f"{exact(f'{alias}.{quote(name)}', self.staged.types[own])} = s.{quote(own)}" for name, own in pairs
         )
 
     def _exact(self, value: str, name: str) -> str:

@@ -11,8 +11,9 @@ from ..sql.dialect.facts import Facts
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.load.pieces import InsertsInPieces
 from ..sql.session import Session
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, StagingTable, Table
 from ..stream import ConflictMethod
+from ..values import replace
 from .catalog import constraints_by_table, unique_indexes
 from .constraints import Violations, exact
 from .session import DuckDBSession
@@ -42,13 +43,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         _own(session).lock(self._table(staging) if staging else "")
 
     def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
+        self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
         """Delete the records that come again, then insert: several times faster than updates of a columnar table.
 
@@ -56,17 +51,17 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         """
         first = [] if self._is_limited else [LiftMemoryLimit()]
         if method is ConflictMethod.IGNORE:
-            return [*first, *super().merge(target, staging, columns, staged, key, method)]
+            return [*first, *super().merge(target, staged, key, method)]
         if target.is_referenced:  # a foreign key refuses to delete, and an update of a list deletes and inserts
-            return [*first, *self._write_changed(target, self.latest(staging, key), columns, staged, key)]
-        same = self._same_key(target.columns, staged, key)
+            return [*first, *self._write_changed(target, self.latest(staged.name, key), staged, key)]
+        columns, same = staged.written_to(target), self._same_key(target.columns, staged.types, key)
         names = self._names([column.name for column in columns])
-        values = ", ".join(self._value(column, staged) for column in columns)
-        into, source = self._table(target.name), self._table(staging)
+        values = ", ".join(self._value(column, staged.types) for column in columns)
+        into, source = self._table(target.name), self._table(staged.name)
         return [
             *first,
             f"delete from {into} as t using {source} as s where {same}",
-            f"insert into {into} ({names}) select {values} from {self.latest(staging, key)} as s",
+            f"insert into {into} ({names}) select {values} from {self.latest(staged.name, key)} as s",
         ]
 
     def ordered(self, expression: str, column: Column) -> str:
@@ -78,11 +73,11 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         """Compare texts by their characters, whatever the collation of the table's column."""
         return f"{exact(left, column.type)} = {right}"
 
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Compare values, texts as `equals` does, but intervals as texts: a month is no 30 days."""
         parts = []
         for column in columns:
-            pair = [exact(f"t.{self._quote(column.name)}", column.type), self._value(column, staged)]
+            pair = [exact(f"t.{self._quote(column.name)}", column.type), self._value(column, types)]
             if column.type.upper() == "INTERVAL":
                 pair = [f"{each}::varchar" for each in pair]
             parts.append("{} is distinct from {}".format(*pair))
@@ -92,13 +87,13 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         """Let it have more memory, as merges have."""
         return [] if self._is_limited else [LiftMemoryLimit()]
 
-    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+    def moves(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> bool:
         """Tell whether a commit has too many wide records for one transaction.
 
         A table with indexes or constraints cannot be altered, as an append would. A merge could fail between two pieces
         without any fault in the data: two records exchange a unique value, and are in different pieces.
         """
-        if not _own(session).spans(staging, is_indexed=target.has_dependents):
+        if not _own(session).spans(staged.name, is_indexed=target.has_dependents):
             return False
         return not target.has_dependents or (bool(key) and not self._may_refuse(session, target, key))
 
@@ -115,11 +110,9 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         self,
         session: Session,
         target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
+        staged: StagingTable,
         key: Sequence[str],
-        statements: Callable[[TableName], Sequence[Action]],
+        statements: Callable[[StagingTable], Sequence[Action]],
         run: Callable[[Iterable[Action]], None],
     ) -> None:
         """Insert the pieces one after the other, as they were staged: each begins a row group."""
@@ -127,20 +120,22 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         own.begin_move(target.name, is_marked=not key)
         # A transaction that alters a table and fills it continues the last row group, and reads all its records.
         own.commit_piece()
-        part = TableName(staging.schema, staging.name + _PIECE)
-        source, number = self._table(staging), self._quote(SEQUENCE) if key else self._facts.arrival
-        if key and session.query(self.repeated_key(staging, key)):
+        part = replace(staged, name=TableName(staged.name.schema, staged.name.name + _PIECE))
+        piece, source = self._table(part.name), self._table(staged.name)
+        number = self._quote(SEQUENCE) if key else self._facts.arrival
+        if key and session.query(self.repeated_key(staged.name, key)):
             # Over all pieces, not in each: no piece may insert a record that another one replaces.
             last = f"select max({number}) from {source} group by {self._names(key)}"
             run([f"delete from {source} where {number} not in ({last})"])
         mark = Column(name=MARK, type="BOOLEAN")
-        append = self.insert_from(target.name, part, [*columns, mark], {**staged, MARK: mark.type})
-        for first, end in own.spans(staging):
+        marked = replace(part, types={**staged.types, MARK: mark.type})
+        append = self.insert_from(target.name, marked, [*staged.written_to(target), mark])
+        for first, end in own.spans(staged.name):
             taken = (
                 f"select *, true as {self._quote(MARK)} from {source} where {number} >= {first} and {number} < {end}"
             )
             brought = statements(part) if key else [append]
-            run([f"create view {self._table(part)} as {taken}", *brought, f"drop view {self._table(part)}"])
+            run([f"create view {piece} as {taken}", *brought, f"drop view {piece}"])
             own.commit_piece()
         own.end_move()
 
@@ -148,28 +143,22 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         self,
         session: Session,
         target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
+        staged: StagingTable,
         key: Sequence[str],
         method: ConflictMethod,
         *,
         is_emptied: bool,
-        is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
         """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
         constraints = constraints_by_table(session, [target.name.name])
         found = Violations(
             naming=self._naming,
-            latest=self.latest(staging, key) if key else "",
+            latest=self.latest(staged.name, key) if key else "",
             target=target,
-            staging=staging,
-            columns=columns,
             staged=staged,
             key=key,
             is_ignoring=bool(key) and method is ConflictMethod.IGNORE,
             is_emptied=is_emptied,
-            is_numbered=is_numbered,
         )
         place = (target.name.schema, target.name.name)
         return list(found.conditions(constraints.get(place, []), unique_indexes(session, self._naming, target.name)))

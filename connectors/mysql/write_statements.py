@@ -9,7 +9,7 @@ from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.facts import Facts
 from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, StagingTable, Table
 from ..stream import ConflictMethod
 from .kinds import Kind
 from .server import Server
@@ -42,13 +42,7 @@ class MySQLWrites(ComparingWrites):
         return geometry_of(expression) if is_read else expression
 
     def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
+        self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
         """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
 
@@ -60,16 +54,17 @@ class MySQLWrites(ComparingWrites):
             c.name in key and c.collation not in known and not _is_exact(c.collation) for c in target.columns
         )
         if is_blurred or set(target.unique_keys) != {frozenset(key)}:
-            return super().merge(target, staging, columns, staged, key, method)
-        changes = self._changes(target, columns, key, "values({})")
+            return super().merge(target, staged, key, method)
+        columns = staged.written_to(target)
+        changes = self._changes(target, staged, key, "values({})")
         if method is ConflictMethod.IGNORE or not changes:
             same = self._quote(columns[0].name)
             changes = [f"{same} = {self._table(target.name)}.{same}"]
         order = " desc" if method is ConflictMethod.IGNORE else ""
         names = self._names([column.name for column in columns])
-        values = ", ".join(self._value(column, staged) for column in columns)
+        values = ", ".join(self._value(column, staged.types) for column in columns)
         return [
-            f"insert into {self._table(target.name)} ({names}) select {values} from {self._table(staging)} as s "
+            f"insert into {self._table(target.name)} ({names}) select {values} from {self._table(staged.name)} as s "
             f"order by s.{self._quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
         ]
 
@@ -78,11 +73,11 @@ class MySQLWrites(ComparingWrites):
         is_text = Kind.parse(column.type).is_text
         return f"cast(convert({expression} using utf8mb4) as binary)" if is_text else expression
 
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Compare texts by their characters, whatever the table's own collation takes for the same."""
         parts = []
         for column in columns:
-            pair = [f"t.{self._quote(column.name)}", self._value(column, staged)]
+            pair = [f"t.{self._quote(column.name)}", self._value(column, types)]
             if Kind.parse(column.type).is_text:
                 pair = [f"convert({each} using utf8mb4) collate {self._server.collation}" for each in pair]
                 if not _is_exact(self._server.collation):  # it takes no heed of spaces at the end
@@ -90,7 +85,7 @@ class MySQLWrites(ComparingWrites):
             parts.append("not ({} <=> {})".format(*pair))
         return " or ".join(parts)
 
-    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+    def _same_key(self, columns: Sequence[Column], types: Mapping[str, str], key: Sequence[str]) -> str:
         """Compare texts character by character, whatever the table's own collation, but find them by its index."""
         conditions = []
         for column in columns:
@@ -110,16 +105,10 @@ class MySQLWrites(ComparingWrites):
         return f"delete s from {self._table(staging)} as s where {condition}"
 
     def delete_unreferenced(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        removed: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        *,
-        kept: tuple[TableName, Mapping[str, str]] | None,
+        self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
         """Leave out what InnoDB refuses: it checks foreign keys row by row, also those of a table to itself."""
-        where = self._of_keys(columns, removed, key, kept)
+        where = self._of_keys(target, removed, key, kept)
         return f"delete ignore t from {self._table(target.name)} as t where {where}" if target.is_referenced else ""
 
     def _delete(self, target: Table, condition: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ..sql.dialect.comparing import ComparingWrites
 from ..sql.identifiers import SEQUENCE, TableName, literal
-from ..sql.tables import Column, Table
+from ..sql.tables import Column, StagingTable, Table
 from ..stream import ConflictMethod
+from ..values import replace
 from .type_names import TEXTS, Name
 from .types import shown
 
@@ -40,110 +41,87 @@ class PostgresWrites(ComparingWrites):
             return super().empty(target)
         return f"truncate table {self._table(target.name)}"
 
-    def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
-    ) -> Sequence[str]:
+    def merge(self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod) -> Sequence[str]:
         """Merge by the fastest way that this table allows.
 
         DELETE and INSERT takes half the time of ON CONFLICT, but fires triggers, breaks foreign keys, and resets
         columns that do not arrive. Without a unique index only UPDATE and INSERT remain.
         """
         staged = _unpadded(staged, key)
+        columns = staged.written_to(target)
         compared = [*columns, *(c for c in target.columns if c.is_generated and c.name in key)]
-        values = ", ".join(f"{self._value(column, staged)} as {self._quote(column.name)}" for column in compared)
-        source = f"(select {values} from {self._table(staging)} s)"
+        values = ", ".join(f"{self._value(column, staged.types)} as {self._quote(column.name)}" for column in compared)
+        source = f"(select {values} from {self._table(staged.name)} s)"
         insert = f"{self._into(target.name, columns)} select {self._names(_names(columns), 's.')} from {source} as s"
-        first = [_FOR_MERGES, self._drop_repeated(staging, compared, staged, key)]
+        first = [_FOR_MERGES, self._drop_repeated(staged, compared, key)]
         is_unique = frozenset(key) in target.unique_keys
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
-            same = self._same_key(compared, staged, key)
-            delete = f"delete from {self._table(target.name)} as t using {self._table(staging)} as s where {same}"
+            same = self._same_key(compared, staged.types, key)
+            delete = f"delete from {self._table(target.name)} as t using {self._table(staged.name)} as s where {same}"
             return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
         if is_unique:
-            changes = self._changes(target, columns, key, "excluded.{}") if method is ConflictMethod.UPDATE else []
+            changes = self._changes(target, staged, key, "excluded.{}") if method is ConflictMethod.UPDATE else []
             action = f"update set {', '.join(changes)}" if changes else "nothing"
             return [*first, f"{insert} on conflict ({self._names(key)}) do {action}"]
-        types_of = {column.name: column.type for column in compared}
-        new = self._insert_new(target, source, columns, types_of, key)
+        cast = replace(staged, types={column.name: column.type for column in compared})
+        new = self._insert_new(target, source, cast, key)
         if method is ConflictMethod.IGNORE:
             return [*first, new]
-        return [*first, *filter(None, [self._update(target, source, columns, types_of, key)]), new]
+        return [*first, *filter(None, [self._update(target, source, cast, key)]), new]
 
     def drop_outrun(
-        self,
-        target: Table,
-        staging: TableName,
-        column: Column,
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
     ) -> str:
         """Compare keys as `merge` does."""
-        return super().drop_outrun(target, staging, column, _unpadded(staged, key), key, is_lowest)
+        return super().drop_outrun(target, _unpadded(staged, key), column, key, is_lowest)
 
     def drop_older(
         self,
         target: Table,
-        staging: TableName,
+        staged: StagingTable,
         column: Column,
-        staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
         is_lowest: bool = False,
     ) -> str:
         """Find the target's records as `merge` does."""
-        return super().drop_older(target, staging, column, _unpadded(staged, key), key, current, is_lowest)
+        return super().drop_older(target, _unpadded(staged, key), column, key, current, is_lowest)
 
-    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+    def drop_new(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
         """Find the target's records as `merge` does."""
-        return super().drop_new(target, staging, _unpadded(staged, key), key)
+        return super().drop_new(target, _unpadded(staged, key), key)
 
     def ordered(self, expression: str, column: Column) -> str:
         """Order texts by their bytes, whatever a collation says."""
         is_text = Name.parse(column.base or column.type).base in TEXTS
         return self._spelled(expression) if is_text else expression
 
-    def carry(
-        self,
-        target: Table,
-        staging: TableName,
-        kept: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def carry(self, target: Table, staged: StagingTable, kept: Sequence[Column], key: Sequence[str]) -> Sequence[str]:
         """Find the target's records as `merge` does."""
-        return [_FOR_MERGES, *super().carry(target, staging, kept, _unpadded(staged, key), key)]
+        return [_FOR_MERGES, *super().carry(target, _unpadded(staged, key), kept, key)]
 
     def equals(self, left: str, right: str, column: Column) -> str:
         """Name the operator's schema: a user's operator for these types would be preferred to the server's."""
         return f"{left} operator({self._quote(column.equality or 'pg_catalog')}.=) {right}"
 
-    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Compare texts of a type or a collation that folds as they are written."""
         if not column.is_folded:
-            return super().delete_values(target, column, staged)
+            return super().delete_values(target, staged, column)
         held, arriving = (self._spelled(f"{each}.{self._quote(column.name)}") for each in "ts")
-        source = f"(select distinct {self._quote(column.name)} from {self._table(staged[0])})"
+        source = f"(select distinct {self._quote(column.name)} from {self._table(staged.name)})"
         return self._delete_joined(target, source, f"{held} operator(pg_catalog.=) {arriving}")
 
     def _compared(self, left: str, operator: str, right: str) -> str:
         return f"{left} operator(pg_catalog.{operator}) {right}"
 
-    def _drop_repeated(
-        self, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
-    ) -> str:
+    def _drop_repeated(self, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]) -> str:
         """Delete staged records whose key comes again later; mostly there are none, so a sort of all would be a waste.
 
         Keys are compared in the target's type: '1.0' and '1' are one numeric.
         """
-        keys = {column.name: self._value(column, staged) for column in columns if column.name in key}
-        sequence, table = self._quote(SEQUENCE), self._table(staging)
+        keys = {column.name: self._value(column, staged.types) for column in columns if column.name in key}
+        sequence, table = self._quote(SEQUENCE), self._table(staged.name)
         listed = ", ".join(f"{value} as {self._quote(name)}" for name, value in keys.items())
         of = {column.name: column for column in columns}
         same = " and ".join(self.equals(value, f"r.{self._quote(name)}", of[name]) for name, value in keys.items())
@@ -153,10 +131,10 @@ class PostgresWrites(ComparingWrites):
         )
         return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
 
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Compare the binary images of the records: some types have no equality, and some equal values differ."""
         held = ", ".join(f"t.{self._quote(column.name)}" for column in columns)
-        arriving = ", ".join(self._value(column, staged) for column in columns)
+        arriving = ", ".join(self._value(column, types) for column in columns)
         return f"row({held})::record operator(pg_catalog.*<>) row({arriving})::record"
 
     def changed(self, columns: Sequence[Column]) -> str:
@@ -195,9 +173,10 @@ def _unless_new(insert: str, merge: Sequence[str]) -> str:
     return f"do {literal(body)}"
 
 
-def _unpadded(staged: Mapping[str, str], key: Sequence[str]) -> dict[str, str]:
+def _unpadded(staged: StagingTable, key: Sequence[str]) -> StagingTable:
     """Have a key compared without its padding: with it, a record would not find its former version."""
-    return {name: "bpchar" if name in key and Name.parse(kind).is_filled else kind for name, kind in staged.items()}
+    filled = {name: "bpchar" for name in key if Name.parse(staged.types[name]).is_filled}
+    return replace(staged, types={**staged.types, **filled}) if filled else staged
 
 
 def _names(columns: Sequence[Column]) -> list[str]:

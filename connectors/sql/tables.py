@@ -110,17 +110,8 @@ class Table(Struct, frozen=True, kw_only=True):
         return next((column for column in self.columns if column.name == name), None)
 
 
-class ColumnTest(Struct, frozen=True, kw_only=True):
-    """Which records of a table are meant: those with, or without, NULL in a column, or with one of some values."""
-
-    column: Column
-    is_null: bool = False
-    #: A staging table of the values, in a column of the same name, and its type; None: `is_null` says it all.
-    values: tuple[TableName, Mapping[str, str]] | None = None
-
-
 class StagingTable(Struct, frozen=True, kw_only=True):
-    """A table that holds a load's records until they are brought into the target."""
+    """A table that holds records of a load, or keys and values of it, until they are brought into the target."""
 
     name: TableName
     #: Column -> type in staging; every column that arrived so far.
@@ -141,6 +132,15 @@ class StagingTable(Struct, frozen=True, kw_only=True):
     def written_to(self, table: Table) -> list[Column]:
         """Return the columns of a table that are written from here."""
         return [column for column in table.columns if column.name in self.types and not column.is_generated]
+
+
+class ColumnTest(Struct, frozen=True, kw_only=True):
+    """Which records of a table are meant: those with, or without, NULL in a column, or with one of some values."""
+
+    column: Column
+    is_null: bool = False
+    #: Has the values, in a column of the same name; None: `is_null` says it all.
+    values: StagingTable | None = None
 
 
 __all__ = ["Column", "ColumnTest", "StagingTable", "Table", "Wire"]

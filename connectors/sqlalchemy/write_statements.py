@@ -13,7 +13,7 @@ from ..sql.dialect.facts import Facts
 from ..sql.dialect.write_statements import BOUNDS, SlicesStaging, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, ColumnTest, Table
+from ..sql.tables import Column, ColumnTest, StagingTable, Table
 from ..stream import ConflictMethod
 from .colliding_keys import refuse_colliding_keys
 from .naming import Slice, SQLAlchemyNaming
@@ -48,15 +48,13 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         """Return a name that statements read as a derived table: no table can be made within the transaction."""
         return Slice(staging.schema, staging.name, first, last)
 
-    def staged_records(
-        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
-    ) -> Sequence[tuple[Any, ...]]:
+    def staged_records(self, session: Session, staged: StagingTable, numbers: str) -> Sequence[tuple[Any, ...]]:
         """Read staged records as what SQLAlchemy makes of them."""
         own = self._own
-        kinds = [*(sqlalchemy_type(Kind.parse(column.type), own) for column in columns), sa.BigInteger()]
-        names = [*(column.name for column in columns), SEQUENCE]
+        kinds = [*(sqlalchemy_type(Kind.parse(kind), own) for kind in staged.types.values()), sa.BigInteger()]
+        names = [*staged.types, SEQUENCE]
         made = [sa.column(self._spelling.spell(name), kind) for name, kind in zip(names, kinds, strict=True)]
-        self._spelling.table(staging, made)
+        self._spelling.table(staged.name, made)
         condition = sa.text(f"{self._quote(SEQUENCE)} in {numbers}")
         rows = own_session(session).rows(sa.select(made[-1], *made[:-1]).where(condition))
         return [tuple(value.read() if hasattr(value, "read") else value for value in row) for row in rows]
@@ -88,52 +86,42 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         condition = sa.or_(*(source[name].is_(None) for name in key))
         return self._compiled(sa.select(_one()).where(condition).limit(1))
 
-    def refuse_equal_keys(
-        self,
-        session: Session,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> None:
+    def refuse_equal_keys(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> None:
         """Raise for staged keys that are other texts than one that the system takes for the same."""
+        self._refuse_equal(session, target, staged, key, staged.written_to(target))
+
+    def refuse_equal_values(self, session: Session, target: Table, staged: StagingTable, column: Column) -> None:
+        """Raise for staged texts that are others than one that the system takes for the same."""
+        self._refuse_equal(session, target, staged, [column.name], [column])
+
+    def _refuse_equal(
+        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], columns: Sequence[Column]
+    ) -> None:
         texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
         if texts:
-            held, arriving = self._part(target.name, key, "t"), self._part(staging, key, "s")
+            held, arriving = self._part(target.name, key, "t"), self._part(staged.name, key, "s")
             refuse_colliding_keys(own_session(session), target.name, held, arriving, texts)
-
-    def refuse_equal_values(self, session: Session, target: Table, staging: TableName, column: Column) -> None:
-        """Raise for staged texts that are others than one that the system takes for the same."""
-        self.refuse_equal_keys(session, target, staging, [column], {}, [column.name])
 
     def repeated_key(self, staging: TableName, key: Sequence[str]) -> str:
         """Write the SELECT of one key that several staged records have."""
         keys = list(self._part(staging, key, "s").values())
         return self._compiled(sa.select(*keys).group_by(*keys).having(sa.func.count() > 1).limit(1))
 
-    def insert_from(
-        self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
-    ) -> str:
+    def insert_from(self, target: TableName, staged: StagingTable, columns: Sequence[Column]) -> str:
         """Write INSERT ... SELECT of all staged records."""
         names = [column.name for column in columns]
-        source = self._part(staging, names, "s")
+        source = self._part(staged.name, names, "s")
         return self._compiled(self._insert(self._part(target, names), self._select(source, columns, staged), names))
 
     def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
+        self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
         """Delete and insert; where foreign keys point at the table, or nothing may change, no record is deleted."""
+        columns = staged.written_to(target)
         names = [column.name for column in columns]
         into = self._part(target.name, [column.name for column in target.columns])
         staged_names = dict.fromkeys([*names, *key, SEQUENCE])  # columns of the key that the table computes, too
-        source, latest = (self._part(staging, [*staged_names], alias) for alias in "sl")
+        source, latest = (self._part(staged.name, [*staged_names], alias) for alias in "sl")
         numbers = sa.select(sa.func.max(source[SEQUENCE])).group_by(*(source[name] for name in key))
         is_last = latest[SEQUENCE].in_(numbers)
         insert = self._select(latest, columns, staged).where(is_last)
@@ -147,18 +135,12 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
             insert = insert.where(~_exists(into, latest, key))
         return [self._compiled(each) for each in (*first, self._insert(into, insert, names))]
 
-    def replace_in_place(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def replace_in_place(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
+        columns = staged.written_to(target)
         names = [column.name for column in columns]
         into = self._part(target.name, [column.name for column in target.columns])
-        source = self._part(staging, [*dict.fromkeys([*names, *key])], "s")
+        source = self._part(staged.name, [*dict.fromkeys([*names, *key])], "s")
         insert = self._select(source, columns, staged).where(~_exists(into, source, key))
         is_there = _exists(source, into, key)
         statements = [
@@ -169,18 +151,12 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         return [self._compiled(each) for each in statements]
 
     def drop_outrun(
-        self,
-        target: Table,
-        staging: TableName,
-        column: Column,
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last."""
         # Not every system ranks by windows, and not every one deletes from a table that the statement reads as it is.
-        into = self._part(staging, [SEQUENCE])
-        one, other = (self._part(staging, [*key, column.name, SEQUENCE], alias) for alias in "so")
+        into = self._part(staged.name, [SEQUENCE])
+        one, other = (self._part(staged.name, [*key, column.name, SEQUENCE], alias) for alias in "so")
         value, rival = (self._in_table(each[column.name], column, staged) for each in (one, other))
         is_equal = sa.or_(rival == value, sa.and_(rival.is_(None), value.is_(None)))
         is_later = sa.and_(is_equal, other[SEQUENCE] > one[SEQUENCE])
@@ -193,16 +169,15 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
     def drop_older(
         self,
         target: Table,
-        staging: TableName,
+        staged: StagingTable,
         column: Column,
-        staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
         is_lowest: bool = False,
     ) -> str:
         """Write DELETE of staged records for whose key the target has a newer one."""
         names = [*key, column.name, *([current] if current else [])]
-        into, held = self._part(staging, [*key, column.name]), self._part(target.name, names, "t")
+        into, held = self._part(staged.name, [*key, column.name]), self._part(target.name, names, "t")
         value, there = self._in_table(into[column.name], column, staged), held[column.name]
         is_beyond = there < value if is_lowest else there > value
         parts = [_same(held, into, key), there.is_not(None), sa.or_(value.is_(None), is_beyond)]
@@ -210,59 +185,40 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         older = sa.exists(sa.select(_one()).select_from(_from(held)).where(sa.and_(*parts)))
         return self._compiled(sa.delete(_from(into)).where(older))
 
-    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+    def drop_new(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
         """Write DELETE of staged records whose key the target lacks."""
-        into, held = self._part(staging, key), self._part(target.name, key, "t")
+        into, held = self._part(staged.name, key), self._part(target.name, key, "t")
         return self._compiled(sa.delete(_from(into)).where(~_exists(held, into, key)))
 
-    def carry(
-        self,
-        target: Table,
-        staging: TableName,
-        kept: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def carry(self, target: Table, staged: StagingTable, kept: Sequence[Column], key: Sequence[str]) -> Sequence[str]:
         """Write the statements that give staged records what the target's of the same key have in some columns."""
         names = [column.name for column in kept]
-        held, into = self._part(target.name, [*names, *key], "t"), self._part(staging, [*names, *key])
+        held, into = self._part(target.name, [*names, *key], "t"), self._part(staged.name, [*names, *key])
         values: dict[Any, Any] = {
             into[name]: sa.select(held[name]).where(_same(held, into, key)).scalar_subquery() for name in names
         }
         return [self._compiled(sa.update(_from(into)).where(_exists(held, into, key)).values(values))]
 
     def delete_keys(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        removed: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        *,
-        kept: tuple[TableName, Mapping[str, str]] | None,
+        self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
         """Write DELETE of the records whose keys are in one staging table, but not in another."""
         into = self._part(target.name, [column.name for column in target.columns])
-        condition = _exists(self._part(removed[0], key, "s"), into, key)
+        condition = _exists(self._part(removed.name, key, "s"), into, key)
         if kept is not None:
-            condition = sa.and_(condition, ~_exists(self._part(kept[0], key, "k"), into, key))
+            condition = sa.and_(condition, ~_exists(self._part(kept.name, key, "k"), into, key))
         return self._compiled(sa.delete(_from(into)).where(condition))
 
-    def delete_arriving(
-        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
-    ) -> str:
+    def delete_arriving(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
         """Write DELETE of the records whose keys are staged."""
-        return self.delete_keys(target, columns, staged, key, kept=None)
+        return self.delete_keys(target, staged, key, kept=None)
 
-    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Write DELETE of the records that have a staged value in a column."""
-        return self.delete_keys(target, [column], staged, [column.name], kept=None)
+        return self.delete_keys(target, staged, [column.name], kept=None)
 
     def delete_meeting(
-        self,
-        target: Table,
-        test: ColumnTest,
-        arrived: tuple[TableName, Mapping[str, str]] | None = None,
-        key: Sequence[str] = (),
+        self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
         """Write DELETE of the records that meet a test; what is equal is the database's affair."""
         into = self._part(target.name, [column.name for column in target.columns])
@@ -270,35 +226,27 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         if test.values is None:
             parts = [held.is_(None) if test.is_null else held.is_not(None)]
         else:
-            values = self._part(test.values[0], [name], "v")
-            parts = [held.in_(sa.select(self._in_table(values[name], test.column, test.values[1])))]
+            values = self._part(test.values.name, [name], "v")
+            parts = [held.in_(sa.select(self._in_table(values[name], test.column, test.values)))]
         if arrived is not None:
-            parts.append(_exists(self._part(arrived[0], key, "s"), into, key))
+            parts.append(_exists(self._part(arrived.name, key, "s"), into, key))
         return self._compiled(sa.delete(_from(into)).where(sa.and_(*parts)))
 
-    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_between(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
-        into, bounds = self._part(target.name, [each.name for each in target.columns]), self._part(staged[0], BOUNDS)
+        into, bounds = self._part(target.name, [each.name for each in target.columns]), self._part(staged.name, BOUNDS)
         held, (first, last) = into[column.name], (sa.select(bounds[each]).scalar_subquery() for each in BOUNDS)
         return self._compiled(sa.delete(_from(into)).where(sa.and_(held >= first, held < last)))
 
-    def set_columns(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        staged: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        names: Sequence[str],
-    ) -> str:
+    def set_columns(self, target: Table, staged: StagingTable, key: Sequence[str], names: Sequence[str]) -> str:
         """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once."""
-        name, types = staged
         into = self._part(target.name, [column.name for column in target.columns])
-        source = self._part(name, [*key, *names], "s")
+        source = self._part(staged.name, [*key, *names], "s")
         is_same = _same(source, into, key)
         values: dict[Any, Any] = {}
-        for column in columns:
+        for column in target.columns:
             if column.name in names:
-                value = self._in_table(source[column.name], column, types)
+                value = self._in_table(source[column.name], column, staged)
                 values[into[column.name]] = sa.select(value).where(is_same).scalar_subquery()
         return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
 
@@ -348,9 +296,9 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
             return f"update {alias} set {listed} from {table} {alias} {where}"
         return f"update {table} {'' if self._own.name == 'oracle' else 'as '}{alias} set {listed} {where}"
 
-    def _in_table(self, value: Any, column: Column, staged: Mapping[str, str]) -> Any:
+    def _in_table(self, value: Any, column: Column, staged: StagingTable) -> Any:
         """Return a staged value in the type of the table's column."""
-        if staged[column.name] == column.type:
+        if staged.types[column.name] == column.type:
             return value
         return sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
 
@@ -374,7 +322,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
     def _insert(self, into: Part, select: Any, names: Sequence[str]) -> Any:
         return sa.insert(_from(into)).from_select([into[name] for name in names], select)
 
-    def _select(self, source: Part, columns: Sequence[Column], staged: Mapping[str, str]) -> Any:
+    def _select(self, source: Part, columns: Sequence[Column], staged: StagingTable) -> Any:
         return sa.select(*(self._in_table(source[column.name], column, staged) for column in columns))
 
     def _part(self, name: TableName, columns: Sequence[str], alias: str = "") -> Part:

@@ -13,7 +13,7 @@ from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.write_statements import BOUNDS
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
-from ..sql.tables import Column, ColumnTest, Table
+from ..sql.tables import Column, ColumnTest, StagingTable, Table
 from ..stream import ConflictMethod
 from .order import normal_timestamp, other_zone
 from .session import SQLiteSession
@@ -32,53 +32,42 @@ class SQLiteWrites(ComparingWrites):
         return expression
 
     def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
+        self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
         """Insert in order of arrival over the target's unique index, so that the last record of a key wins."""
         has_index = frozenset(key) in target.unique_keys
         if not has_index or method is ConflictMethod.IGNORE or target.has_triggers:
-            return super().merge(target, staging, columns, staged, key, method)
-        updates = self._changes(target, columns, key, "excluded.{}")
-        names = self._names([column.name for column in columns])
+            return super().merge(target, staged, key, method)
+        updates = self._changes(target, staged, key, "excluded.{}")
+        names = self._names([column.name for column in staged.written_to(target)])
         action = f"update set {', '.join(updates)}" if updates else "nothing"
         return [
-            f"insert into {self._table(target.name)} ({names}) select {names} from {self._table(staging)} where true "
+            f"insert into {self._table(target.name)} ({names}) "
+            f"select {names} from {self._table(staged.name)} where true "
             f"order by {self._quote(SEQUENCE)} on conflict ({self._names(key)}) do {action}"
         ]
 
-    def delete_arriving(
-        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
-    ) -> str:
+    def delete_arriving(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
         """Look keys up in a list: SQLite deletes by no join, and would read all staged records for each record."""
         held, arriving = self._names(key, "t."), self._names(key)
-        return self._delete(target, f"({held}) in (select {arriving} from {self._table(staged[0])})")
+        return self._delete(target, f"({held}) in (select {arriving} from {self._table(staged.name)})")
 
     def delete_meeting(
-        self,
-        target: Table,
-        test: ColumnTest,
-        arrived: tuple[TableName, Mapping[str, str]] | None = None,
-        key: Sequence[str] = (),
+        self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
         """Look keys up in a list, as `delete_arriving` does."""
         if arrived is None:
             return super().delete_meeting(target, test)
         held, arriving = self._names(key, "t."), self._names(key)
-        is_there = f"({held}) in (select {arriving} from {self._table(arrived[0])})"
+        is_there = f"({held}) in (select {arriving} from {self._table(arrived.name)})"
         return self._delete(target, f"{is_there} and {self._meets(test)}")
 
-    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Look values up in a list, whatever the column's collation takes for the same."""
         name = self._quote(column.name)
-        return self._delete(target, f"t.{name} collate binary in (select {name} from {self._table(staged[0])})")
+        return self._delete(target, f"t.{name} collate binary in (select {name} from {self._table(staged.name)})")
 
-    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_between(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Compare moments in one of the ways in which they may be written."""
         kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"
         is_moment = kind is not None and kind.form is Form.TIMESTAMP
@@ -86,7 +75,7 @@ class SQLiteWrites(ComparingWrites):
             normal_timestamp(each, kind.arrow) if kind is not None and is_moment else each
             for each in (name, *map(self._quote, BOUNDS))
         )
-        first, last = (f"(select {each} from {self._table(staged[0])})" for each in ends)
+        first, last = (f"(select {each} from {self._table(staged.name)})" for each in ends)
         return self._delete(target, f"{held} >= {first} and {held} < {last}")
 
     def ordered(self, expression: str, column: Column) -> str:
@@ -109,11 +98,11 @@ class SQLiteWrites(ComparingWrites):
                 connector="sqlite",
             )
 
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Compare values and their types, whatever the columns' collations."""
         parts = []
         for column in columns:
-            held, arriving = f"t.{self._quote(column.name)}", self._value(column, staged)
+            held, arriving = f"t.{self._quote(column.name)}", self._value(column, types)
             parts.append(f"{held} is not {arriving} collate binary or typeof({held}) <> typeof({arriving})")
         return " or ".join(parts)
 

@@ -5,94 +5,72 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from ..identifiers import TableName
-from ..tables import Column, ColumnTest, Table
+from ..tables import Column, ColumnTest, StagingTable, Table
 from .write_statements import Writes
 
 
 class ComparingWrites(Writes):
     """What `Writes` asks for that compares whole records, by the one condition that a system states in `differs`."""
 
-    def replace_in_place(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def replace_in_place(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
         """See `Writes`; a record that is the same is not written."""
-        source = self._table(staging)
-        same = self._same_key(target.columns, staged, key)
+        source = self._table(staged.name)
+        same = self._same_key(target.columns, staged.types, key)
         return [
             self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
-            *self._write_changed(target, source, columns, staged, key),
+            *self._write_changed(target, source, staged, key),
         ]
 
-    def _write_changed(
-        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
-    ) -> Sequence[str]:
+    def _write_changed(self, target: Table, source: str, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
         """Write UPDATE of the records that have changed, if there is something to set, and INSERT of the new ones."""
-        update = self._update(target, source, columns, staged, key, self._differ(target, columns, staged))
-        return [*([update] if update else []), self._insert_new(target, source, columns, staged, key)]
+        update = self._update(target, source, staged, key, self._differ(target, staged))
+        return [*([update] if update else []), self._insert_new(target, source, staged, key)]
 
-    def replace_changed(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def replace_changed(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
         """Write the statements that delete the records that are not staged as they are, and insert what is missing.
 
         No two staged records have the same key.
         """
-        source = self._table(staging)
-        same = f"{self._same_key(target.columns, staged, key)} and not ({self._differ(target, columns, staged)})"
+        source = self._table(staged.name)
+        same = f"{self._same_key(target.columns, staged.types, key)} and not ({self._differ(target, staged)})"
         return [
             self._delete(target, f"not exists (select 1 from {source} as s where {same})"),
-            self._insert_new(target, source, columns, staged, key),
+            self._insert_new(target, source, staged, key),
         ]
 
     @abstractmethod
-    def differs(self, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Write the condition that a record `t` and a staged one `s` are not the very same, never NULL.
 
-        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same.
+        What only compares as equal (1.0 and 1.00, `a` and `A` by some collations) is not the same. The types are those
+        of the staged columns.
         """
 
-    def _differ(self, target: Table, columns: Sequence[Column], staged: Mapping[str, str]) -> str:
+    def _differ(self, target: Table, staged: StagingTable) -> str:
         """Write the condition that an update would change a record, columns that no longer arrive included."""
-        emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, columns)]
-        return " or ".join([*([self.differs(columns, staged)] if columns else []), *emptied])
+        emptied = [f"t.{self._quote(name)} is not null" for name in self._emptied(target, staged)]
+        columns = staged.written_to(target)
+        return " or ".join([*([self.differs(columns, staged.types)] if columns else []), *emptied])
 
     def changed(self, columns: Sequence[Column]) -> str:
         """See `Writes`."""
         return self.differs(columns, {column.name: column.type for column in columns}) if columns else "1 = 0"
 
     def delete_meeting(
-        self,
-        target: Table,
-        test: ColumnTest,
-        arrived: tuple[TableName, Mapping[str, str]] | None = None,
-        key: Sequence[str] = (),
+        self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
         """See `Writes`; texts are compared as they are written."""
         if arrived is None:
             return self._delete(target, self._meets(test))
-        name, types = arrived
-        return self._delete_joined(
-            target, self._table(name), f"{self._same_key(target.columns, types, key)} and {self._meets(test)}"
-        )
+        same = self._same_key(target.columns, arrived.types, key)
+        return self._delete_joined(target, self._table(arrived.name), f"{same} and {self._meets(test)}")
 
     def _meets(self, test: ColumnTest) -> str:
         """Write the condition that a record `t` meets a test."""
         if test.values is None:
             return f"t.{self._quote(test.column.name)} is {'null' if test.is_null else 'not null'}"
-        name, types = test.values
-        equal = f"not ({self.differs([test.column], types)})"
-        return f"exists (select 1 from {self._table(name)} as s where {equal})"
+        equal = f"not ({self.differs([test.column], test.values.types)})"
+        return f"exists (select 1 from {self._table(test.values.name)} as s where {equal})"
 
 
 __all__ = ["ComparingWrites"]

@@ -8,10 +8,11 @@ from typing import Any
 
 from ...errors import FatalConnectorError
 from ...stream import ConflictMethod
+from ...values import replace
 from ..actions import Action, Reread
 from ..identifiers import SEQUENCE, Naming, TableName
 from ..session import Session
-from ..tables import Column, ColumnTest, Table
+from ..tables import Column, ColumnTest, StagingTable, Table
 from .facts import Facts
 
 #: Columns of a staging table of one row: the bounds of a range, the second of which is not in it.
@@ -88,42 +89,32 @@ class Writes(ABC):
         names = self._names(key)
         return f"select {names} from {self._table(staging)} group by {names} having count(*) > 1 limit 1"
 
-    def refuse_equal_keys(
-        self,
-        session: Session,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> None:
+    def refuse_equal_keys(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> None:
         """Raise for different staged keys that the target takes for one: of their records only the last would stay.
 
         Args:
             session: whose transaction it is.
             target: as it stands now.
-            staging: the records.
-            columns: those that are staged, with the target's types.
-            staged: column -> type in the staging table.
+            staged: the records.
             key: columns that identify a record.
 
         Raises:
             FatalConnectorError: two keys are one to the target.
         """
-        folded = [column for column in columns if column.name in key and column.is_folded]
+        folded = [column for column in staged.written_to(target) if column.name in key and column.is_folded]
         if not folded:
             return
         # The target's columns stand first: the staged values are compared by their collations.
         keys = [column for column in target.columns if column.name in key]
         held = [self._quote(column.name) for column in keys] + [self._spelled(self._quote(c.name)) for c in folded]
-        arriving = [self._value(column, staged) for column in keys]
+        arriving = [self._value(column, staged.types) for column in keys]
         arriving += [self._spelled(f"s.{self._quote(column.name)}") for column in folded]
         names = [f"k{place}" for place in range(len(held))]
         grouped, spelled = names[: len(keys)], names[len(keys) :]
         listed = ", ".join(f"{value} as {name}" for value, name in zip(held, names, strict=True))
         both = (
             f"select {listed} from {self._table(target.name)} where 1 = 0 "
-            f"union all select {', '.join(arriving)} from {self._table(staging)} s"
+            f"union all select {', '.join(arriving)} from {self._table(staged.name)} s"
         )
         ends = ", ".join(f"min({name}), max({name})" for name in spelled)
         differs = " or ".join(f"min({name}) <> max({name})" for name in spelled)
@@ -141,7 +132,7 @@ class Writes(ABC):
             )
 
     def refuse_equal_values(  # noqa: B027 -- most need nothing
-        self, session: Session, target: Table, staging: TableName, column: Column
+        self, session: Session, target: Table, staged: StagingTable, column: Column
     ) -> None:
         """Raise for values of which `delete_values` would delete those of another one; default: it tells them apart."""
 
@@ -153,56 +144,44 @@ class Writes(ABC):
         self,
         session: Session,
         target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
+        staged: StagingTable,
         key: Sequence[str],
         method: ConflictMethod,
         *,
         is_emptied: bool,
-        is_numbered: bool,
     ) -> Sequence[tuple[str, str]]:
         """Write conditions on staged records `s` that violate the target's constraints; of systems without savepoints.
 
         Args:
             session: to read the constraints.
             target: as it stands now.
-            staging: the records.
-            columns: those that are staged, with the target's types.
-            staged: column -> type in the staging table.
+            staged: the records.
             key: of a merge.
             method: of a merge.
             is_emptied: the target's records will go first.
-            is_numbered: the staging table has `SEQUENCE`.
 
         Returns:
             Conditions, asked one after the other until none is met, and what is wrong with records that meet them.
         """
         return ()
 
-    def insert_range(
-        self, part: TableName, staging: TableName, columns: Sequence[Column], first: int, last: int
-    ) -> str:
+    def insert_range(self, part: TableName, staged: StagingTable, first: int, last: int) -> str:
         """Write INSERT of staged records, from a number to another, into an empty staging table of equal columns."""
-        number = Column(name=SEQUENCE, type=self._facts.bigint_type)
-        types = {column.name: column.type for column in (*columns, number)}
-        everything = self.insert_from(part, staging, [*columns, number], types)
+        whole = replace(staged, types={**staged.types, SEQUENCE: self._facts.bigint_type})
+        everything = self.insert_from(part, whole, whole.own_columns())
         return f"{everything} where s.{self._quote(SEQUENCE)} between {first} and {last}"
 
-    def staged_records(
-        self, session: Session, staging: TableName, columns: Sequence[Column], numbers: str
-    ) -> Sequence[tuple[Any, ...]]:
+    def staged_records(self, session: Session, staged: StagingTable, numbers: str) -> Sequence[tuple[Any, ...]]:
         """Read staged records, each behind its number.
 
         Args:
             session: whose transaction it is.
-            staging: a numbered staging table.
-            columns: those that are wanted.
+            staged: is numbered.
             numbers: list of numbers, in parentheses.
         """
         number = self._quote(SEQUENCE)
-        names = ", ".join(self.shown(column.name, column.type) for column in columns)
-        return session.query(f"select {number}, {names} from {self._table(staging)} where {number} in {numbers}")
+        names = ", ".join(self.shown(name, kind) for name, kind in staged.types.items())
+        return session.query(f"select {number}, {names} from {self._table(staged.name)} where {number} in {numbers}")
 
     def shown(self, name: str, column_type: str) -> str:
         """Write a staged column in a form that the driver can read, to show its values; default: as it is."""
@@ -212,12 +191,10 @@ class Writes(ABC):
         """Turn a staged expression into the column's type."""
         return expression if column_type == staged_type else f"cast({expression} as {column_type})"
 
-    def insert_from(
-        self, target: TableName, staging: TableName, columns: Sequence[Column], staged: Mapping[str, str]
-    ) -> str:
-        """Write INSERT ... SELECT of all staged records."""
-        values = ", ".join(self._value(column, staged) for column in columns)
-        return f"{self._into(target, columns)} select {values} from {self._table(staging)} s"
+    def insert_from(self, target: TableName, staged: StagingTable, columns: Sequence[Column]) -> str:
+        """Write INSERT ... SELECT of all staged records; the columns have the target's types."""
+        values = ", ".join(self._value(column, staged.types) for column in columns)
+        return f"{self._into(target, columns)} select {values} from {self._table(staged.name)} s"
 
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"insert into {self._table(target)} ({self._names([column.name for column in columns])})"
@@ -229,68 +206,52 @@ class Writes(ABC):
         return f"(select * from {source} where {number} in ({last}))"
 
     def merge(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        method: ConflictMethod,
+        self, target: Table, staged: StagingTable, key: Sequence[str], method: ConflictMethod
     ) -> Sequence[Action]:
         """Write the statements that merge the staged records into the target: UPDATE, then INSERT of what is new.
 
         Args:
-            target: as it stands now, with all columns.
-            staging: has `SEQUENCE`; of records with equal keys the last one counts.
-            columns: those that are staged, with the target's types; the target's others get NULL (or their default).
-            staged: column -> type in the staging table.
+            target: as it stands now; its columns that are not staged get NULL (or their default).
+            staged: has `SEQUENCE`; of records with equal keys the last one counts.
             key: columns that identify a record; no NULLs (checked before).
             method: what happens with a record whose key is there already.
         """
-        source = self.latest(staging, key)
-        statements = [self._insert_new(target, source, columns, staged, key)]
+        source = self.latest(staged.name, key)
+        statements = [self._insert_new(target, source, staged, key)]
         # Several records may have one key, as an append has left them: an UPDATE would make them all the same.
         may_repeat = frozenset(key) not in target.unique_keys and not (target.has_triggers or target.is_referenced)
         if method is ConflictMethod.UPDATE and may_repeat:
-            statements.insert(0, self.delete_arriving(target, target.columns, (staging, staged), key))
+            statements.insert(0, self.delete_arriving(target, staged, key))
         elif method is ConflictMethod.UPDATE:
-            statements.insert(0, self._update(target, source, columns, staged, key))
+            statements.insert(0, self._update(target, source, staged, key))
         return [sql for sql in statements if sql]
 
     def drop_outrun(
-        self,
-        target: Table,
-        staging: TableName,
-        column: Column,
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last.
 
         Args:
             target: as it stands now.
-            staging: the records, with `SEQUENCE`.
+            staged: the records, with `SEQUENCE`.
             column: what decides; NULL is lower than any value.
-            staged: column -> type in the staging table.
             key: columns that identify a record.
             is_lowest: the lowest value counts, but NULL never before a value.
         """
-        keys = ", ".join(self._value(each, staged) for each in target.columns if each.name in key)
-        value, number = self.ordered(self._value(column, staged), column), f"s.{self._quote(SEQUENCE)}"
+        keys = ", ".join(self._value(each, staged.types) for each in target.columns if each.name in key)
+        value, number = self.ordered(self._value(column, staged.types), column), f"s.{self._quote(SEQUENCE)}"
         order = f"case when {value} is null then 1 else 0 end, {value} {'asc' if is_lowest else 'desc'}, {number} desc"
         inner = (
             f"select {number} as place, row_number() over (partition by {keys} order by {order}) as number "
-            f"from {self._table(staging)} as s"
+            f"from {self._table(staged.name)} as s"
         )
-        return self.delete_staged(staging, f"{number} in (select r.place from ({inner}) as r where r.number > 1)")
+        return self.delete_staged(staged.name, f"{number} in (select r.place from ({inner}) as r where r.number > 1)")
 
     def drop_older(
         self,
         target: Table,
-        staging: TableName,
+        staged: StagingTable,
         column: Column,
-        staged: Mapping[str, str],
         key: Sequence[str],
         current: str = "",
         is_lowest: bool = False,
@@ -299,82 +260,60 @@ class Writes(ABC):
 
         Args:
             target: as it stands now.
-            staging: the records.
+            staged: the records.
             column: what decides; NULL is older than any value.
-            staged: column -> type in the staging table.
             key: columns that identify a record.
             current: only records count that have NULL in this column; empty: all do.
             is_lowest: the lower value is the newer one.
         """
         held = self.ordered(f"t.{self._quote(column.name)}", column)
-        value = self.ordered(self._value(column, staged), column)
+        value = self.ordered(self._value(column, staged.types), column)
         newer = f"{held} is not null and ({value} is null or {self._compared(held, '<' if is_lowest else '>', value)})"
-        parts = [self._same_key(target.columns, staged, key), newer]
+        parts = [self._same_key(target.columns, staged.types, key), newer]
         parts += [f"t.{self._quote(current)} is null"] if current else []
         older = f"exists (select 1 from {self._table(target.name)} as t where {' and '.join(parts)})"
-        return self.delete_staged(staging, older)
+        return self.delete_staged(staged.name, older)
 
-    def drop_new(self, target: Table, staging: TableName, staged: Mapping[str, str], key: Sequence[str]) -> str:
+    def drop_new(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
         """Write DELETE of staged records whose key the target lacks; arguments as of `drop_older`."""
-        same = self._same_key(target.columns, staged, key)
-        return self.delete_staged(staging, f"not exists (select 1 from {self._table(target.name)} as t where {same})")
+        same, into = self._same_key(target.columns, staged.types, key), self._table(target.name)
+        return self.delete_staged(staged.name, f"not exists (select 1 from {into} as t where {same})")
 
     def ordered(self, expression: str, column: Column) -> str:
         """Write a value of a column so that the system orders it as Arrow does: texts by their bytes."""
         return expression
 
-    def carry(
-        self,
-        target: Table,
-        staging: TableName,
-        kept: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def carry(self, target: Table, staged: StagingTable, kept: Sequence[Column], key: Sequence[str]) -> Sequence[str]:
         """Write the statements that give staged records what the target's of the same key have in some columns.
 
         Args:
             target: as it stands now.
-            staging: the records.
+            staged: the records.
             kept: columns with the target's types, none of the key.
-            staged: column -> type in the staging table.
             key: columns that identify a record.
         """
-        values = {c.name: self.cast(f"t.{self._quote(c.name)}", staged[c.name], c.type) for c in kept}
-        return [self._carried(target, staging, values, self._same_key(target.columns, staged, key))]
+        values = {c.name: self.cast(f"t.{self._quote(c.name)}", staged.types[c.name], c.type) for c in kept}
+        return [self._carried(target, staged.name, values, self._same_key(target.columns, staged.types, key))]
 
     def _carried(self, target: Table, staging: TableName, values: Mapping[str, str], same: str) -> str:
         listed = ", ".join(f"{self._quote(name)} = {value}" for name, value in values.items())
         return f"update {self._table(staging)} as s set {listed} from {self._table(target.name)} as t where {same}"
 
     def delete_keys(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        removed: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        *,
-        kept: tuple[TableName, Mapping[str, str]] | None,
+        self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
         """Write DELETE of the records whose keys are in one staging table, but not in another.
 
         Args:
             target: as it stands now.
-            columns: the key's, with the target's types.
-            removed: staging table of keys, and the types of its columns.
-            key: their names.
-            kept: the same for the records that arrive; None: none do.
+            removed: has the keys.
+            key: its columns.
+            kept: the records that arrive; None: none do.
         """
-        return self._delete(target, self._of_keys(columns, removed, key, kept))
+        return self._delete(target, self._of_keys(target, removed, key, kept))
 
     def delete_unreferenced(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        removed: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        *,
-        kept: tuple[TableName, Mapping[str, str]] | None,
+        self, target: Table, removed: StagingTable, key: Sequence[str], *, kept: StagingTable | None
     ) -> str:
         """Write the same, but for records that others refer to, which a later pass may delete.
 
@@ -382,61 +321,41 @@ class Writes(ABC):
         """
         return ""
 
-    def _of_keys(
-        self,
-        columns: Sequence[Column],
-        removed: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        kept: tuple[TableName, Mapping[str, str]] | None,
-    ) -> str:
+    def _of_keys(self, target: Table, removed: StagingTable, key: Sequence[str], kept: StagingTable | None) -> str:
         conditions = [(removed, "exists"), *([(kept, "not exists")] if kept else [])]
         return " and ".join(
-            f"{word} (select 1 from {self._table(table)} as s where {self._same_key(columns, types, key)})"
-            for (table, types), word in conditions
+            f"{word} (select 1 from {self._table(staged.name)} as s "
+            f"where {self._same_key(target.columns, staged.types, key)})"
+            for staged, word in conditions
         )
 
-    def delete_arriving(
-        self, target: Table, columns: Sequence[Column], staged: tuple[TableName, Mapping[str, str]], key: Sequence[str]
-    ) -> str:
-        """Write DELETE of the records whose keys are staged.
+    def delete_arriving(self, target: Table, staged: StagingTable, key: Sequence[str]) -> str:
+        """Write DELETE of the records whose keys are staged."""
+        same = self._same_key(target.columns, staged.types, key)
+        return self._delete_joined(target, self._table(staged.name), same)
 
-        Args:
-            target: as it stands now.
-            columns: the key's among them, with the target's types.
-            staged: the staging table, and the types of its columns.
-            key: its columns.
-        """
-        name, types = staged
-        return self._delete_joined(target, self._table(name), self._same_key(columns, types, key))
-
-    def delete_values(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_values(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Write DELETE of the records that have a staged value in a column; texts are compared as they are written."""
-        name, types = staged
-        distinct = f"(select distinct {self._quote(column.name)} from {self._table(name)})"
-        return self._delete_joined(target, distinct, self._same_key([column], types, [column.name]))
+        distinct = f"(select distinct {self._quote(column.name)} from {self._table(staged.name)})"
+        return self._delete_joined(target, distinct, self._same_key([column], staged.types, [column.name]))
 
-    def delete_between(self, target: Table, column: Column, staged: tuple[TableName, Mapping[str, str]]) -> str:
+    def delete_between(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Write DELETE of the records that are within a range, whose `BOUNDS` are staged."""
-        name, types = staged
         held = f"t.{self._quote(column.name)}"
-        first, last = (self.cast(f"s.{self._quote(each)}", column.type, types[each]) for each in BOUNDS)
+        first, last = (self.cast(f"s.{self._quote(each)}", column.type, staged.types[each]) for each in BOUNDS)
         condition = f"{self._compared(held, '>=', first)} and {self._compared(held, '<', last)}"
-        return self._delete_joined(target, self._table(name), condition)
+        return self._delete_joined(target, self._table(staged.name), condition)
 
     @abstractmethod
     def delete_meeting(
-        self,
-        target: Table,
-        test: ColumnTest,
-        arrived: tuple[TableName, Mapping[str, str]] | None = None,
-        key: Sequence[str] = (),
+        self, target: Table, test: ColumnTest, arrived: StagingTable | None = None, key: Sequence[str] = ()
     ) -> str:
         """Write DELETE of the records that meet a test; texts are compared as they are written.
 
         Args:
             target: as it stands now.
             test: what they have in a column.
-            arrived: staging table to whose keys it is limited, and the types of its columns; None: all records.
+            arrived: the records to whose keys it is limited; None: all records.
             key: its columns.
         """
 
@@ -453,40 +372,25 @@ class Writes(ABC):
         """Write DELETE of the target's records `t` for which a source has a record `s` that meets a condition."""
         return f"delete from {self._table(target.name)} as t using {source} as s where {same}"
 
-    def set_columns(
-        self,
-        target: Table,
-        columns: Sequence[Column],
-        staged: tuple[TableName, Mapping[str, str]],
-        key: Sequence[str],
-        names: Sequence[str],
-    ) -> str:
+    def set_columns(self, target: Table, staged: StagingTable, key: Sequence[str], names: Sequence[str]) -> str:
         """Write UPDATE of some columns of the records whose keys are in a staging table, each of them once.
 
         Args:
             target: as it stands now.
-            columns: the key's and those to set, with the target's types.
-            staged: staging table of keys and values, and the types of its columns.
+            staged: has the keys and values.
             key: names of the key's columns.
             names: of the columns to set.
         """
-        table, types = staged
-        values = {column.name: self._value(column, types) for column in columns if column.name in names}
-        return self._updated(target, self._table(table), values, self._same_key(columns, types, key), "")
+        values = {column.name: self._value(column, staged.types) for column in target.columns if column.name in names}
+        same = self._same_key(target.columns, staged.types, key)
+        return self._updated(target, self._table(staged.name), values, same, "")
 
     def _delete(self, target: Table, condition: str) -> str:
         """Write DELETE of the target's records `t` that meet a condition."""
         return f"delete from {self._table(target.name)} as t where {condition}"
 
     @abstractmethod
-    def replace_in_place(
-        self,
-        target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-    ) -> Sequence[str]:
+    def replace_in_place(self, target: Table, staged: StagingTable, key: Sequence[str]) -> Sequence[str]:
         """Write the statements that make the target equal to the staged records without deleting one that stays."""
 
     @abstractmethod
@@ -521,19 +425,19 @@ class Writes(ABC):
         """Write that two values of a column's type are the same."""
         return f"{left} = {right}"
 
-    def _value(self, column: Column, staged: Mapping[str, str]) -> str:
-        return self.cast(f"s.{self._quote(column.name)}", column.type, staged[column.name])
+    def _value(self, column: Column, types: Mapping[str, str]) -> str:
+        return self.cast(f"s.{self._quote(column.name)}", column.type, types[column.name])
 
-    def _emptied(self, target: Table, columns: Sequence[Column]) -> list[str]:
+    def _emptied(self, target: Table, staged: StagingTable) -> list[str]:
         """Return the columns in which a record that is updated gets NULL; a key that never arrived stays."""
-        arriving = {*(column.name for column in columns), *target.key}
+        arriving = {*(column.name for column in staged.written_to(target)), *target.key}
         return [column.name for column in target.columns if self._is_emptied(column, arriving)]
 
     @staticmethod
-    def _written(target: Table, columns: Sequence[Column], key: Sequence[str]) -> list[Column]:
+    def _written(target: Table, staged: StagingTable, key: Sequence[str]) -> list[Column]:
         """Return the columns that an update writes: of the key those in which equal values may differ."""
         same = {column.name for column in target.columns if column.name in key and not column.is_folded}
-        return [column for column in columns if column.name not in same]
+        return [column for column in staged.written_to(target) if column.name not in same]
 
     @staticmethod
     def _is_emptied(column: Column, arriving: Collection[str]) -> bool:
@@ -541,26 +445,18 @@ class Writes(ABC):
         may_be_null = column.is_nullable and not column.is_generated and not column.has_default
         return may_be_null and column.name not in arriving
 
-    def _same_key(self, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]) -> str:
+    def _same_key(self, columns: Sequence[Column], types: Mapping[str, str], key: Sequence[str]) -> str:
         """Compare a record `t` with a staged one `s`; `columns` has those of the key that the table computes, too."""
         keys = [column for column in columns if column.name in key]
         return " and ".join(
-            self.equals(f"t.{self._quote(column.name)}", self._value(column, staged), column) for column in keys
+            self.equals(f"t.{self._quote(column.name)}", self._value(column, types), column) for column in keys
         )
 
-    def _update(
-        self,
-        target: Table,
-        source: str,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
-        key: Sequence[str],
-        condition: str = "",
-    ) -> str:
+    def _update(self, target: Table, source: str, staged: StagingTable, key: Sequence[str], condition: str = "") -> str:
         """Write UPDATE of the records that are staged and meet a condition; empty: there is nothing to set."""
-        values = {column.name: self._value(column, staged) for column in self._written(target, columns, key)}
-        values |= dict.fromkeys(self._emptied(target, columns), "null")
-        same = self._same_key(target.columns, staged, key)
+        values = {each.name: self._value(each, staged.types) for each in self._written(target, staged, key)}
+        values |= dict.fromkeys(self._emptied(target, staged), "null")
+        same = self._same_key(target.columns, staged.types, key)
         return self._updated(target, source, values, same, condition) if values else ""
 
     def _updated(self, target: Table, source: str, values: Mapping[str, str], same: str, condition: str) -> str:
@@ -568,20 +464,19 @@ class Writes(ABC):
         where = f"{same} and ({condition})" if condition else same
         return f"update {self._table(target.name)} as t set {listed} from {source} as s where {where}"
 
-    def _changes(self, target: Table, columns: Sequence[Column], key: Sequence[str], arriving: str) -> list[str]:
+    def _changes(self, target: Table, staged: StagingTable, key: Sequence[str], arriving: str) -> list[str]:
         """Write what an insert changes in a record of the same key; `arriving` is a form such as `excluded.{}`."""
-        names = [self._quote(column.name) for column in self._written(target, columns, key)]
-        emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, columns)]
+        names = [self._quote(column.name) for column in self._written(target, staged, key)]
+        emptied = [f"{self._quote(name)} = null" for name in self._emptied(target, staged)]
         return [*(f"{name} = {arriving.format(name)}" for name in names), *emptied]
 
-    def _insert_new(
-        self, target: Table, source: str, columns: Sequence[Column], staged: Mapping[str, str], key: Sequence[str]
-    ) -> str:
-        values = ", ".join(self._value(column, staged) for column in columns)
+    def _insert_new(self, target: Table, source: str, staged: StagingTable, key: Sequence[str]) -> str:
+        columns = staged.written_to(target)
+        values = ", ".join(self._value(column, staged.types) for column in columns)
         return (
             f"{self._into(target.name, columns)} select {values} "
             f"from {source} as s where not exists (select 1 from {self._table(target.name)} as t "
-            f"where {self._same_key(target.columns, staged, key)})"
+            f"where {self._same_key(target.columns, staged.types, key)})"
         )
 
     def empty(self, target: Table) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...stream import RELAXED
-from ..identifiers import TableName
 from ..tables import Column, StagingTable, Table
 from .events import LoadEvents
 from .ingest import ingest
@@ -45,10 +44,9 @@ class Append(Strategy):
             table = target.create(columns) if table is None else target.evolve(table, columns)
         if staged is None:
             return
-        into = staged.written_to(table)
 
-        def statements(source: TableName) -> Sequence[str]:
-            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+        def statements(source: StagingTable) -> Sequence[str]:
+            return [dialect.writes.insert_from(target.name, source, source.written_to(table))]
 
         self.records -= insert_staged(self.context, table, staged, statements)
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 from ...stream import ASKING, Condition
 from ...values import replace
 from ..actions import Action
-from ..identifiers import REMOVED, TableName
+from ..identifiers import REMOVED
 from ..tables import ColumnTest, StagingTable, Table
 from .context import LoadContext
 from .staging import stage_beside
 
 #: Writes what deletes from the target the records of a source's keys.
-Deleting = Callable[[TableName], Sequence[Action]]
+Deleting = Callable[[StagingTable], Sequence[Action]]
 
 
 @contextmanager
-def deleting(context: LoadContext, table: Table, staged: StagingTable, key: Sequence[str]) -> Iterator[Deleting]:
+def deleting(context: LoadContext, table: Table, key: Sequence[str]) -> Iterator[Deleting]:
     """Write the statement that follows a merge: of its keys, it deletes the records that say they are deleted.
 
     So the record of a key that counts decides, whatever else of the key has arrived.
@@ -28,15 +28,13 @@ def deleting(context: LoadContext, table: Table, staged: StagingTable, key: Sequ
     Args:
         context: of the load; a transaction is open.
         table: the target.
-        staged: the records; a part of them is a source, too.
         key: columns by which they are merged.
     """
     with _staged_test(context) as test:
 
-        def statements(source: TableName) -> Sequence[Action]:
+        def statements(arrived: StagingTable) -> Sequence[Action]:
             if test is None:
                 return ()
-            arrived = (source, staged.types)
             return [context.dialect.writes.delete_meeting(table, _of_table(test, table), arrived, key)]
 
         yield statements
@@ -76,7 +74,7 @@ def _staged_test(context: LoadContext) -> Iterator[ColumnTest | None]:
     values = pa.table([pa.array([value.as_py() for value in condition.values], field.type)], names=[name])
     staged = stage_beside(context, REMOVED, [column], values)
     yield ColumnTest(column=column, values=staged)
-    context.target.run([context.dialect.tables.drop(staged[0])])
+    context.target.run([context.dialect.tables.drop(staged.name)])
 
 
 def _fitted(context: LoadContext) -> tuple[Condition, pa.Field]:

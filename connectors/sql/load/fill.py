@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..tables import Column
 from .merge import Merge
 
 
@@ -28,10 +27,9 @@ class Fill(Merge):
         names = {column.name for column in columns}
         # Columns that are no part of this load keep what they have, and refuse NULL as before.
         table = target.evolve(table, [*columns, *(column for column in table.needed() if column.name not in names)])
-        into: list[Column] = staged.written_to(table)
-        filled = [column.name for column in into if column.name not in key]
+        filled = [column.name for column in staged.written_to(table) if column.name not in key]
         target.lock_late()
-        target.change(dialect.writes.set_columns(table, into, (staged.name, staged.types), key, filled))
+        target.change(dialect.writes.set_columns(table, staged, key, filled))
         target.run([dialect.tables.drop(staged.name)])
         self.records = 0
 

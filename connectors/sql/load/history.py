@@ -103,17 +103,18 @@ class History(Strategy):
         if staged is None or writes is None:
             return
         target.lock_late()
-        own, into = [column.name for column in versions.key], staged.written_to(table)
-        context.dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, own)
+        own = [column.name for column in versions.key]
+        context.dialect.writes.refuse_equal_keys(context.session, table, staged, own)
         keep_latest(context, table, staged, own, is_new=is_empty, current=versions.valid_to.name)
         if self._history.is_whole:
             self.records -= self._reject_unlike(staged, versions)
 
-        def statements(source: TableName) -> Sequence[Action]:
+        def statements(source: StagingTable) -> Sequence[Action]:
             if self._history.has_versions:
-                return writes.of_records(source)
+                return writes.of_records(source.name)
             # Of records that are rejected one by one, some are in the table before others.
-            return writes.of_first_run(source) if is_empty and context.rejected is None else writes.of_run(source)
+            is_first = is_empty and context.rejected is None
+            return writes.of_first_run(source.name) if is_first else writes.of_run(source.name)
 
         self.records -= insert_staged(context, table, staged, statements, key=key)
 
@@ -123,12 +124,12 @@ class History(Strategy):
         last = context.columns.names[VALID_TO]
         held = {column.name: column for column in table.columns}
         columns = [held[name] for name in (*key, last)]
-        name, types = stage_keys(context, marked, columns)
-        stem = TableName(name.schema, staging_name(context.load.token))
+        keys = stage_keys(context, marked, columns)
+        stem = TableName(keys.name.schema, staging_name(context.load.token))
         endings = Endings(context.dialect, table, columns[:-2], columns[-2], columns[-1], stem)
         context.target.run(endings.prepared())
         context.target.lock_late()
-        context.target.run([*endings.statements(name, types), context.dialect.tables.drop(name)])
+        context.target.run([*endings.statements(keys), context.dialect.tables.drop(keys.name)])
         self.removed += marked.num_rows - marked.column(VALID_TO).null_count
 
     def _refuse_nulls(self, staged: StagingTable, key: Sequence[str]) -> None:

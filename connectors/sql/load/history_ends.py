@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..actions import Action
 from ..dialect.dialect import Dialect
 from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName
-from ..tables import Column, Table
+from ..tables import Column, StagingTable, Table
 
 
 class Endings:
@@ -47,20 +47,20 @@ class Endings:
     def _held(self) -> list[Column]:
         return [column for column in self._target.columns if not column.is_generated]
 
-    def statements(self, staged: TableName, types: Mapping[str, str]) -> list[Action]:
-        """Write them for staged keys, with the types of their columns."""
+    def statements(self, staged: StagingTable) -> list[Action]:
+        """Write them for staged keys."""
         writes, tables, table = self._dialect.writes, self._dialect.tables, self._dialect.naming.table
         same, target, place = writes.same_key(self._key), table(self._target.name), self._quote(RANK)
         marked = [*self._key, self._begin, self._end]
         held = self._held
         kept = [column for column in held if column not in (self._begin, self._end)]
         begun, ended = self._quote(self._begin.name), self._quote(self._end.name)
-        cast = ", ".join(writes.cast(f"s.{self._quote(c.name)}", c.type, types[c.name]) for c in marked)
+        cast = ", ".join(writes.cast(f"s.{self._quote(c.name)}", c.type, staged.types[c.name]) for c in marked)
         newest = f"row_number() over (partition by {self._names(self._key, 't.')} order by t.{begun} desc)"
         later = f"case when s.{begun} > t.{ended} then s.{begun} else t.{ended} end"
         return [
             *self._made(self._marks, marked),
-            f"insert into {table(self._marks)} ({self._names(marked)}) select {cast} from {table(staged)} s",
+            f"insert into {table(self._marks)} ({self._names(marked)}) select {cast} from {table(staged.name)} s",
             writes.update_from(
                 self._target,
                 self._marks,

@@ -30,10 +30,10 @@ def keep_latest(
     # Mostly no key comes twice, and sorting all records would be a waste; keys in other types are equal in the table's.
     is_cast = any(staged.types[each.name] != each.type for each in table.columns if each.name in key)
     if is_cast or context.session.query(writes.repeated_key(staged.name, key)):
-        context.target.run([writes.drop_outrun(table, staged.name, column, staged.types, key, is_lowest)])
+        context.target.run([writes.drop_outrun(table, staged, column, key, is_lowest)])
     if not is_new:
         writes.refuse_unordered(context.session, table, column)
-        context.target.run([writes.drop_older(table, staged.name, column, staged.types, key, current, is_lowest)])
+        context.target.run([writes.drop_older(table, staged, column, key, current, is_lowest)])
 
 
 def _column(context: LoadContext, staged: StagingTable, table: Table, name: str) -> Column | None:

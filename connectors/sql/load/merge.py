@@ -10,7 +10,6 @@ import pyarrow as pa
 from ...errors import UniqueViolated
 from ...stream import DELETED_AT, ConflictMethod
 from ..actions import Action
-from ..identifiers import TableName
 from ..tables import Column, StagingTable, Table
 from .deleted import deleting
 from .latest import keep_latest
@@ -57,21 +56,20 @@ class Merge(Strategy):
             self._mark(marked, table, primary)
         if staged is None:
             return
-        into, method = staged.written_to(table), context.load.conflict_method
+        method = context.load.conflict_method
         target.lock_late()
-        dialect.writes.refuse_equal_keys(session, table, staged.name, into, staged.types, key)
+        dialect.writes.refuse_equal_keys(session, table, staged, key)
         keep_latest(context, table, staged, key, is_new=before is None)
         if method is ConflictMethod.UPDATE_ONLY:
-            target.run([dialect.writes.drop_new(table, staged.name, staged.types, key)])
+            target.run([dialect.writes.drop_new(table, staged, key)])
             method = ConflictMethod.UPDATE
-        if carried := self._kept(before, into, method):
-            target.run(dialect.writes.carry(table, staged.name, carried, staged.types, key))
+        if carried := self._kept(before, staged.written_to(table), method):
+            target.run(dialect.writes.carry(table, staged, carried, key))
 
-        with deleting(context, table, staged, key) as deletes, self._explained(primary, key):
+        with deleting(context, table, key) as deletes, self._explained(primary, key):
 
-            def statements(source: TableName) -> Sequence[Action]:
-                merge = dialect.writes.merge(table, source, into, staged.types, key, method)
-                return [*merge, *deletes(source)]
+            def statements(source: StagingTable) -> Sequence[Action]:
+                return [*dialect.writes.merge(table, source, key, method), *deletes(source)]
 
             self.records -= insert_staged(context, table, staged, statements, key=key)
 
@@ -101,26 +99,24 @@ class Merge(Strategy):
         """Delete the records of removed keys; a key that also arrives is updated instead."""
         context, staged = self.context, self.staged
         columns = [column for column in table.columns if column.name in key]
-        name, types = stage_keys(context, removed, columns)
-        kept = None if staged is None else (staged.name, staged.types)
+        keys = stage_keys(context, removed, columns)
         writes, before = context.dialect.writes, self.removed
         # Leaves first: each pass frees what they refer to. The last statement says what is refused for good.
-        if leaves := writes.delete_unreferenced(table, columns, (name, types), key, kept=kept):
+        if leaves := writes.delete_unreferenced(table, keys, key, kept=staged):
             while (count := context.target.change(leaves)) > 0:
                 self.removed += count
-        count = context.target.change(writes.delete_keys(table, columns, (name, types), key, kept=kept))
+        count = context.target.change(writes.delete_keys(table, keys, key, kept=staged))
         self.removed = before + removed.num_rows if count < 0 else self.removed + count
-        context.target.run([context.dialect.tables.drop(name)])
+        context.target.run([context.dialect.tables.drop(keys.name)])
 
     def _mark(self, marked: pa.Table, table: Table, key: Sequence[str]) -> None:
         """Write when the records of some keys were found missing at the source, or that they are back."""
         context, mark = self.context, self.context.columns.names[DELETED_AT]
         columns = [column for column in table.columns if column.name in (*key, mark)]
-        name, types = stage_keys(context, marked, columns)
-        writes = context.dialect.writes
-        context.target.change(writes.set_columns(table, columns, (name, types), key, [mark]))
+        keys = stage_keys(context, marked, columns)
+        context.target.change(context.dialect.writes.set_columns(table, keys, key, [mark]))
         self.removed += marked.num_rows - marked.column(DELETED_AT).null_count
-        context.target.run([context.dialect.tables.drop(name)])
+        context.target.run([context.dialect.tables.drop(keys.name)])
 
 
 __all__ = ["Merge"]

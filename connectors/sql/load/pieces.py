@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..actions import Action
-from ..identifiers import TableName
 from ..session import Session
-from ..tables import Column, Table
+from ..tables import StagingTable, Table
 
 
 class InsertsInPieces(ABC):
@@ -18,7 +17,7 @@ class InsertsInPieces(ABC):
     """
 
     @abstractmethod
-    def moves(self, session: Session, target: Table, staging: TableName, key: Sequence[str]) -> bool:
+    def moves(self, session: Session, target: Table, staged: StagingTable, key: Sequence[str]) -> bool:
         """Tell, after `Writes.begin_commit`, whether one transaction is too small for the staged records."""
 
     @abstractmethod
@@ -26,11 +25,9 @@ class InsertsInPieces(ABC):
         self,
         session: Session,
         target: Table,
-        staging: TableName,
-        columns: Sequence[Column],
-        staged: Mapping[str, str],
+        staged: StagingTable,
         key: Sequence[str],
-        statements: Callable[[TableName], Sequence[Action]],
+        statements: Callable[[StagingTable], Sequence[Action]],
         run: Callable[[Iterable[Action]], None],
     ) -> None:
         """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.

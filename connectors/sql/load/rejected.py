@@ -14,6 +14,7 @@ from ...rejected.halving import convert_by_halves, convert_or_reject
 from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_many
 from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
 from ...stream import Block, Load, RejectedRecord
+from ...values import replace
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
 from ..dialect.write_statements import SlicesStaging
@@ -35,7 +36,7 @@ _MOST = 1000
 _NUMBERED, _PART = "_n", "_p"
 
 #: Write what inserts the records of a staging table into the target.
-Statements = Callable[[TableName], Sequence[Action]]
+Statements = Callable[[StagingTable], Sequence[Action]]
 
 
 class RejectedRecords:
@@ -333,16 +334,16 @@ class _Insert(Struct, kw_only=True):
         Raises:
             TooManyRejected: they are more than the limit.
         """
-        refusal = self._attempt(self.staged.name)
+        refusal = self._attempt(self.staged)
         if refusal is None:
             return []
         dialect, query = self.dialect, self.lease.session.query
-        source = self.staged.name if self.staged.is_numbered else self._numbered()
+        source = self.staged if self.staged.is_numbered else self._numbered()
         part = None if isinstance(dialect.writes, SlicesStaging) else self._named(_PART)
         if part is not None:
             self._execute(dialect.tables.create_staging(part, self.staged.own_columns(), numbered=True))
         number = dialect.naming.quote(SEQUENCE)
-        ((first, last),) = query(f"select min({number}), max({number}) from {dialect.naming.table(source)}")
+        ((first, last),) = query(f"select min({number}), max({number}) from {dialect.naming.table(source.name)}")
         whole = _Range(int(first), int(last) - int(first) + 1, self.is_descending)
 
         def insert(some: _Range) -> None:
@@ -354,11 +355,11 @@ class _Insert(Struct, kw_only=True):
         self.reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
         self._insert_late(insert, self._last_of_keys(source, key))
         found = self._rejected(source)
-        for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source])):
+        for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source.name])):
             self._execute(dialect.tables.drop(table))
         return found
 
-    def _attempt(self, source: TableName) -> FatalConnectorError | None:
+    def _attempt(self, source: StagingTable) -> FatalConnectorError | None:
         actions = [*self.statements(source), *filter(None, [self.dialect.facts.check_now])]
 
         def run() -> None:
@@ -374,24 +375,22 @@ class _Insert(Struct, kw_only=True):
     def _named(self, end: str) -> TableName:
         return self.dialect.tables.staging(TableName(self.staged.name.schema, ""), self.staged.name.name + end)
 
-    def _numbered(self) -> TableName:
+    def _numbered(self) -> StagingTable:
         """Copy the records into a staging table with numbers."""
         table = self._named(_NUMBERED)
         self._execute(self.dialect.tables.create_staging(table, self.staged.own_columns(), numbered=True))
-        self._execute(
-            self.dialect.writes.insert_from(table, self.staged.name, self.staged.own_columns(), self.staged.types)
-        )
-        return table
+        self._execute(self.dialect.writes.insert_from(table, self.staged, self.staged.own_columns()))
+        return replace(self.staged, name=table, is_numbered=True)
 
-    def _copied(self, source: TableName, part: TableName | None, some: _Range) -> TableName:
+    def _copied(self, source: StagingTable, part: TableName | None, some: _Range) -> StagingTable:
         """Return a table of some of the records: a name for them, or `part` with copies of them."""
         last = some.first + some.num_rows - 1
         if isinstance(self.dialect.writes, SlicesStaging):
-            return self.dialect.writes.slice(source, some.first, last)
+            return replace(source, name=self.dialect.writes.slice(source.name, some.first, last))
         assert part is not None
         self._execute(self.dialect.writes.empty(Table(name=part)))
-        self._execute(self.dialect.writes.insert_range(part, source, self.staged.own_columns(), some.first, last))
-        return part
+        self._execute(self.dialect.writes.insert_range(part, source, some.first, last))
+        return replace(source, name=part)
 
     def _insert_late(self, insert: Callable[[_Range], None], numbers: Sequence[int]) -> None:
         """Try records again that may refer to a later one (a foreign key into the same table)."""
@@ -410,11 +409,11 @@ class _Insert(Struct, kw_only=True):
                 return
             numbers = still
 
-    def _last_of_keys(self, source: TableName, key: Sequence[str]) -> list[int]:
+    def _last_of_keys(self, source: StagingTable, key: Sequence[str]) -> list[int]:
         """Return the rejected records without those that a later record of their key replaces."""
         if not key:
             return sorted(self.reasons)
-        number, table = self.dialect.naming.quote(SEQUENCE), self.dialect.naming.table(source)
+        number, table = self.dialect.naming.quote(SEQUENCE), self.dialect.naming.table(source.name)
         found: list[int] = []
         for listed in self._listed():
             last = f"select max({number}) from {table} group by {self.dialect.naming.names(key)}"
@@ -422,12 +421,10 @@ class _Insert(Struct, kw_only=True):
             found += (int(each) for (each,) in rows)
         return sorted(found)
 
-    def _rejected(self, source: TableName) -> list[tuple[Mapping[str, object], str]]:
+    def _rejected(self, source: StagingTable) -> list[tuple[Mapping[str, object], str]]:
         found = []
         for listed in self._listed():
-            for number, *values in self.dialect.writes.staged_records(
-                self.lease.session, source, self.staged.own_columns(), listed
-            ):
+            for number, *values in self.dialect.writes.staged_records(self.lease.session, source, listed):
                 found.append((int(number), dict(zip(self.staged.types, values, strict=True))))
         return [(record, self.reasons[number]) for number, record in sorted(found, key=lambda each: each[0])]
 

@@ -189,7 +189,7 @@ class Replace(Strategy):
         dialect, session = self.context.dialect, self.context.session
         name = TableName(staged.name.schema, staged.name.name + CONVERTED_SUFFIX)
         session.execute(dialect.tables.create_replacement(name, columns, self.context.columns.key()))
-        session.execute(dialect.writes.insert_from(name, staged.name, columns, staged.types))
+        session.execute(dialect.writes.insert_from(name, staged, columns))
         session.execute(dialect.tables.drop(staged.name))
         return replace(staged, name=name, types={column.name: column.type for column in columns})
 
@@ -275,28 +275,28 @@ class Replace(Strategy):
         self._key_change.refuse_nulls(table, staged.name, columns, key)
         if self._key_change.is_due(table, key):
             table = self._key_change.change(table, key)
-        into, key = staged.written_to(table), key or self._own_key(table, staged)
+        key = key or self._own_key(table, staged)
         by_key = self._by_key(table, key)
         is_unique = frozenset(key) in {frozenset(table.key), *table.unique_keys}
         is_checked_first = context.rejected is not None and not dialect.facts.has_savepoints
         count = 0
         if by_key is not None or (is_unique and context.rejected is None):
-            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, key)
+            dialect.writes.refuse_equal_keys(context.session, table, staged, key)
         # `replace_changed` inserts what is not there as it is: two records of a key would both be inserted.
         inserts_all = by_key not in (None, dialect.writes.replace_in_place)
         if not is_unique or inserts_all or is_checked_first:
             count = self._reject_repeated_keys(staged, key)
 
-        def statements(source: TableName) -> Sequence[str]:
+        def statements(source: StagingTable) -> Sequence[str]:
             if by_key is not None:
-                return by_key(table, source, into, staged.types, key)[1:]
-            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+                return by_key(table, source, key)[1:]
+            return [dialect.writes.insert_from(target.name, source, source.written_to(table))]
 
         try:
             if by_key is None:
                 before = [dialect.writes.empty(table)]
                 return table, count + insert_staged(context, table, staged, statements, before=before)
-            first = by_key(table, staged.name, into, staged.types, key)[:1]
+            first = by_key(table, staged, key)[:1]
             target.lock_late()
             return table, count + insert_staged(context, table, staged, statements, key=key, before=first)
         except FatalConnectorError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from ...values import replace
 from ...written_range import RangeWatch, bound, has_times
 from ..actions import Action
 from ..dialect.write_statements import BOUNDS
-from ..identifiers import REMOVED, TableName
+from ..identifiers import REMOVED
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .events import LoadEvents
@@ -62,17 +62,16 @@ class ReplaceRange(Strategy):
         failpoint(f"{dialect.name}.delete.after")
         if staged is None:
             return
-        into = staged.written_to(table)
         if key:
-            dialect.writes.refuse_equal_keys(context.session, table, staged.name, into, staged.types, key)
+            dialect.writes.refuse_equal_keys(context.session, table, staged, key)
             keep_latest(context, table, staged, key, is_new=True)  # the table's records of these keys go anyway
-            target.run([dialect.writes.delete_arriving(table, table.columns, (staged.name, staged.types), key)])
+            target.run([dialect.writes.delete_arriving(table, staged, key)])
             is_found_late = frozenset(key) in table.unique_keys and dialect.facts.has_savepoints
             if context.rejected is None or dialect.facts.arrival or not is_found_late:
                 self.records -= repeated_keys(context, staged, key)
 
-        def statements(source: TableName) -> Sequence[Action]:
-            return [dialect.writes.insert_from(target.name, source, into, staged.types)]
+        def statements(source: StagingTable) -> Sequence[Action]:
+            return [dialect.writes.insert_from(target.name, source, source.written_to(table))]
 
         self.records -= insert_staged(context, table, staged, statements)
 
@@ -86,21 +85,21 @@ class ReplaceRange(Strategy):
         if watched.interval is not None:
             writes.refuse_unordered(session, table, column)
             bounds = stage_beside(context, REMOVED, *self._bounds(column, field.type, watched.interval))
-            return [writes.delete_between(table, column, bounds), drop(bounds[0])]
+            return [writes.delete_between(table, bounds, column), drop(bounds.name)]
         aside, actions = pa.array(paths, pa.string()), list[Action]()
         if not watched.is_by_files:
             aside = self._watch.of_rejected([] if context.rejected is None else context.rejected.found, field.type)
             if staged is not None:
-                actions.append(self._delete_values(table, column, (staged.name, staged.types)))
+                actions.append(self._delete_values(table, staged, column))
         if len(aside):
             values = stage_beside(context, REMOVED, [column], pa.table([aside], names=[column.name]))
-            actions += [self._delete_values(table, column, values), drop(values[0])]
+            actions += [self._delete_values(table, values, column), drop(values.name)]
         return actions
 
-    def _delete_values(self, table: Table, column: Column, values: tuple[TableName, Mapping[str, str]]) -> Action:
+    def _delete_values(self, table: Table, values: StagingTable, column: Column) -> Action:
         writes = self.context.dialect.writes
-        writes.refuse_equal_values(self.context.session, table, values[0], column)
-        return writes.delete_values(table, column, values)
+        writes.refuse_equal_values(self.context.session, table, values, column)
+        return writes.delete_values(table, values, column)
 
     def _bounds(
         self, column: Column, arriving: pa.DataType, interval: tuple[datetime, datetime]

@@ -61,10 +61,8 @@ def adapt_staging(context: LoadContext, staged: StagingTable) -> StagingTable:
     return replace(staged, types=types, columns=columns)
 
 
-def stage_beside(
-    context: LoadContext, suffix: str, columns: Sequence[Column], records: pa.Table
-) -> tuple[TableName, dict[str, str]]:
-    """Put a few records beside the staging table; return the table's name, which is to be dropped, and its types.
+def stage_beside(context: LoadContext, suffix: str, columns: Sequence[Column], records: pa.Table) -> StagingTable:
+    """Put a few records into a table beside the staging table, which is to be dropped.
 
     Args:
         context: of the load; a transaction is open.
@@ -74,17 +72,19 @@ def stage_beside(
     """
     dialect = context.dialect
     wires = [dialect.types.wire(column.type, field.type) for column, field in zip(columns, records.schema, strict=True)]
-    types = {column.name: wire.type for column, wire in zip(columns, wires, strict=True)}
-    name = dialect.tables.staging(context.target.name, staging_name(context.load.token) + suffix)
-    as_staged = [Column(name=column.name, type=types[column.name]) for column in columns]
-    context.session.execute(dialect.tables.create_staging(name, as_staged, numbered=False))
+    staged = StagingTable(
+        name=dialect.tables.staging(context.target.name, staging_name(context.load.token) + suffix),
+        types={column.name: wire.type for column, wire in zip(columns, wires, strict=True)},
+        columns={column.name: column for column in columns},
+    )
+    context.session.execute(dialect.tables.create_staging(staged.name, staged.own_columns(), numbered=False))
     schema = pa.schema([pa.field(c.name, wire.arrow) for c, wire in zip(columns, wires, strict=True)])
     batches = (cast_batch(batch, schema, context.load.stream.name) for batch in records.to_batches())
-    context.session.ingest(name, schema, batches, "arrow")
-    return name, types
+    context.session.ingest(staged.name, schema, batches, "arrow")
+    return staged
 
 
-def stage_keys(context: LoadContext, keys: pa.Table, columns: Sequence[Column]) -> tuple[TableName, dict[str, str]]:
+def stage_keys(context: LoadContext, keys: pa.Table, columns: Sequence[Column]) -> StagingTable:
     """Put keys of a load, and what belongs to them, beside the staging table, as `stage_beside` does."""
     fields = {context.columns.names[field.name]: field for field in keys.schema}
     return stage_beside(context, REMOVED, columns, keys.select([fields[column.name].name for column in columns]))
@@ -137,15 +137,7 @@ def insert_staged(
     count = 0
     if rejected is not None:
         unfit = dialect.writes.violations(
-            context.session,
-            table,
-            staged.name,
-            staged.written_to(table),
-            staged.types,
-            key,
-            method,
-            is_emptied=is_replace and not key,
-            is_numbered=staged.is_numbered,
+            context.session, table, staged, key, method, is_emptied=is_replace and not key
         )
         count = rejected.remove(staged, unfit, context.columns.names)
     # After a rejection, the remaining records keep their order only if the staging table numbers them.
@@ -158,7 +150,7 @@ def insert_staged(
     ):
         target.run([drop])
     else:
-        target.run([*before, *statements(staged.name), drop])
+        target.run([*before, *statements(staged), drop])
     return count
 
 
@@ -167,13 +159,12 @@ def _insert_in_pieces(
 ) -> bool:
     """Insert in pieces what is too large for one transaction; return whether that was done. Other writers stay out."""
     dialect, session, load, target = context.dialect, context.session, context.load, context.target
-    if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged.name, key):
+    if not isinstance(dialect.writes, InsertsInPieces) or not dialect.writes.moves(session, table, staged, key):
         return False
     context.ledger.check(session, context.ledger.table(target.name), load.key, load.token)
     if target.changes and not target.is_announced:
         target.announce()
-    columns = staged.written_to(table)
-    dialect.writes.move(session, table, staged.name, columns, staged.types, key, statements, target.run)
+    dialect.writes.move(session, table, staged, key, statements, target.run)
     return True
 
 

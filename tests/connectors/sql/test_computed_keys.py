@@ -97,3 +97,33 @@ def test_duckdb(tmp_path: Path) -> None:
             return connection.execute(sql).fetchall()
 
     check("duckdb", {"path": path}, TABLE.format("varchar generated always", ""), run)
+
+
+@pytest.mark.parametrize("connector", ["sqlite", "duckdb"])
+def test_a_column_is_filled_by_the_part_of_the_key_that_the_table_computes(connector: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "people.db")
+
+    def run(sql: str) -> list[tuple[Any, ...]]:
+        if connector == "duckdb":
+            with duckdb.connect(path) as connection:
+                return connection.execute(sql).fetchall()
+        with closing(sqlite3.connect(path)) as opened, opened:
+            return opened.execute(sql).fetchall()
+
+    run(TABLE.format("text generated always", "stored" if connector == "sqlite" else ""))
+    run("insert into people (id, name) values (1, 'Ax'), (1, 'Bx')")
+    schema = pa.schema([*(SCHEMA.field(name) for name in ("id", "kind")), ("age", pa.int64())])
+    load = Load(
+        key=LedgerKey(pipeline="p", stream="s", destination_table="people"),
+        stream=Stream(name="s", schema=schema, key_properties=("id", "kind")),
+        write_disposition=WriteDisposition.MERGE,
+        token="ab",
+        run="ab",
+        fills=True,
+        filling=("age",),
+    )
+    with closing(make_destination(connector, {"path": path}, Path.cwd())) as destination:
+        destination.take_over(load.key, token="ab", owner="test", source="test://")
+        ages = pa.RecordBatch.from_pylist([{"id": 1, "kind": "B", "age": 7}], schema=schema)
+        list(destination.load(load, iter([Checkpoint(), ages, Checkpoint(is_final=True)])))
+    assert run("select name, age from people order by name") == [("Ax", None), ("Bx", 7)]
