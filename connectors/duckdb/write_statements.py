@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
-from ..sql.actions import Action, LiftMemoryLimit
+from ..sql.actions import Action, LiftMemoryLimit, Statements
 from ..sql.dialect.comparing import ComparingWrites
 from ..sql.dialect.facts import Facts
 from ..sql.identifiers import SEQUENCE, Naming, TableName
-from ..sql.load.pieces import InsertsInPieces
+from ..sql.load.pieces import InsertsInPieces, Run
 from ..sql.session import Session
 from ..sql.tables import Column, StagingTable, Table
 from ..stream import ConflictMethod
@@ -107,13 +107,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         return bool(others or unique_indexes(session, self._naming, target.name))
 
     def move(
-        self,
-        session: Session,
-        target: Table,
-        staged: StagingTable,
-        key: Sequence[str],
-        statements: Callable[[StagingTable], Sequence[Action]],
-        run: Callable[[Iterable[Action]], None],
+        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], merge: Statements, run: Run
     ) -> None:
         """Insert the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
@@ -134,20 +128,13 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
             taken = (
                 f"select *, true as {self._quote(MARK)} from {source} where {number} >= {first} and {number} < {end}"
             )
-            brought = statements(part) if key else [append]
+            brought = merge(part) if key else [append]
             run([f"create view {piece} as {taken}", *brought, f"drop view {piece}"])
             own.commit_piece()
         own.end_move()
 
     def violations(
-        self,
-        session: Session,
-        target: Table,
-        staged: StagingTable,
-        key: Sequence[str],
-        method: ConflictMethod,
-        *,
-        is_emptied: bool,
+        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], ignores: bool, is_emptied: bool
     ) -> Sequence[tuple[str, str]]:
         """Ask for each constraint and unique index: after one has refused a record, the transaction is lost."""
         constraints = constraints_by_table(session, [target.name.name])
@@ -157,7 +144,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
             target=target,
             staged=staged,
             key=key,
-            is_ignoring=bool(key) and method is ConflictMethod.IGNORE,
+            is_ignoring=bool(key) and ignores,
             is_emptied=is_emptied,
         )
         place = (target.name.schema, target.name.name)

@@ -70,19 +70,13 @@ class PostgresWrites(ComparingWrites):
         return [*first, *filter(None, [self._update(target, source, cast, key)]), new]
 
     def drop_outrun(
-        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool
     ) -> str:
         """Compare keys as `merge` does."""
         return super().drop_outrun(target, _unpadded(staged, key), column, key, is_lowest)
 
     def drop_older(
-        self,
-        target: Table,
-        staged: StagingTable,
-        column: Column,
-        key: Sequence[str],
-        current: str = "",
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], current: str, is_lowest: bool
     ) -> str:
         """Find the target's records as `merge` does."""
         return super().drop_older(target, _unpadded(staged, key), column, key, current, is_lowest)

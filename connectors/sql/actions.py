@@ -5,9 +5,11 @@ SQL is text and runs as it stands. Each other action is a class of this file. `W
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
+
+from .tables import StagingTable
 
 #: One statement, or several.
 Sql = str
@@ -43,6 +45,9 @@ class LiftMemoryLimit(Struct, frozen=True):
 
 
 Action = Sql | Reread | TakeNamedLock | LockByRow | SwapAfterCommit | LiftMemoryLimit
+
+#: Write what brings the records of a staging table into the target, or what follows it there.
+Statements = Callable[[StagingTable], Sequence[Action]]
 
 
 def round_trips(actions: Iterable[Action], *, joins_statements: bool) -> list[Action]:

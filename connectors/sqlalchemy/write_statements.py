@@ -151,7 +151,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         return [self._compiled(each) for each in statements]
 
     def drop_outrun(
-        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last."""
         # Not every system ranks by windows, and not every one deletes from a table that the statement reads as it is.
@@ -167,13 +167,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         return self._compiled(sa.delete(_from(into)).where(into[SEQUENCE].in_(sa.select(found.c.place))))
 
     def drop_older(
-        self,
-        target: Table,
-        staged: StagingTable,
-        column: Column,
-        key: Sequence[str],
-        current: str = "",
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], current: str, is_lowest: bool
     ) -> str:
         """Write DELETE of staged records for whose key the target has a newer one."""
         names = [*key, column.name, *([current] if current else [])]

@@ -141,14 +141,7 @@ class Writes(ABC):
         return self._facts.spelled.format(expression)
 
     def violations(
-        self,
-        session: Session,
-        target: Table,
-        staged: StagingTable,
-        key: Sequence[str],
-        method: ConflictMethod,
-        *,
-        is_emptied: bool,
+        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], ignores: bool, is_emptied: bool
     ) -> Sequence[tuple[str, str]]:
         """Write conditions on staged records `s` that violate the target's constraints; of systems without savepoints.
 
@@ -157,7 +150,7 @@ class Writes(ABC):
             target: as it stands now.
             staged: the records.
             key: of a merge.
-            method: of a merge.
+            ignores: of a merge, whether records that are there stay as they are.
             is_emptied: the target's records will go first.
 
         Returns:
@@ -227,7 +220,7 @@ class Writes(ABC):
         return [sql for sql in statements if sql]
 
     def drop_outrun(
-        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool = False
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], is_lowest: bool
     ) -> str:
         """Write DELETE of staged records but those with the highest value of their key, of equal ones the last.
 
@@ -248,13 +241,7 @@ class Writes(ABC):
         return self.delete_staged(staged.name, f"{number} in (select r.place from ({inner}) as r where r.number > 1)")
 
     def drop_older(
-        self,
-        target: Table,
-        staged: StagingTable,
-        column: Column,
-        key: Sequence[str],
-        current: str = "",
-        is_lowest: bool = False,
+        self, target: Table, staged: StagingTable, column: Column, key: Sequence[str], current: str, is_lowest: bool
     ) -> str:
         """Write DELETE of staged records for whose key the target has a newer one; equal ones are not newer.
 

@@ -9,18 +9,15 @@ import pyarrow as pa
 
 from ...stream import ASKING, Condition
 from ...values import replace
-from ..actions import Action
+from ..actions import Action, Statements
 from ..identifiers import REMOVED
 from ..tables import ColumnTest, StagingTable, Table
 from .context import LoadContext
 from .staging import stage_beside
 
-#: Writes what deletes from the target the records of a source's keys.
-Deleting = Callable[[StagingTable], Sequence[Action]]
-
 
 @contextmanager
-def deleting(context: LoadContext, table: Table, key: Sequence[str]) -> Iterator[Deleting]:
+def deleting(context: LoadContext, table: Table, key: Sequence[str]) -> Iterator[Statements]:
     """Write the statement that follows a merge: of its keys, it deletes the records that say they are deleted.
 
     So the record of a key that counts decides, whatever else of the key has arrived.

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
-from ..actions import Action
+from ..actions import Action, Statements
 from ..session import Session
 from ..tables import StagingTable, Table
+
+#: Runs actions, unless the load was interrupted.
+Run = Callable[[Iterable[Action]], None]
 
 
 class InsertsInPieces(ABC):
@@ -22,19 +25,12 @@ class InsertsInPieces(ABC):
 
     @abstractmethod
     def move(
-        self,
-        session: Session,
-        target: Table,
-        staged: StagingTable,
-        key: Sequence[str],
-        statements: Callable[[StagingTable], Sequence[Action]],
-        run: Callable[[Iterable[Action]], None],
+        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], merge: Statements, run: Run
     ) -> None:
         """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
 
-        Arguments as in `Writes.merge`. An append has no `key`, and needs no `statements`. `run` runs actions, unless
-        the load was interrupted.
+        Arguments as in `Writes.merge`. An append has no `key`, and needs no `merge`.
         """
 
 
-__all__ = ["InsertsInPieces"]
+__all__ = ["InsertsInPieces", "Run"]

@@ -15,7 +15,7 @@ from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_
 from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
 from ...stream import Block, Load, RejectedRecord
 from ...values import replace
-from ..actions import Action, round_trips
+from ..actions import Action, Statements, round_trips
 from ..dialect.dialect import Dialect
 from ..dialect.write_statements import SlicesStaging
 from ..identifiers import SEQUENCE, TableName
@@ -34,9 +34,6 @@ _MOST = 1000
 
 #: Ends of the names of staging tables: with numbers, and with a part of the records.
 _NUMBERED, _PART = "_n", "_p"
-
-#: Write what inserts the records of a staging table into the target.
-Statements = Callable[[StagingTable], Sequence[Action]]
 
 
 class RejectedRecords:
@@ -434,4 +431,4 @@ class _Insert(Struct, kw_only=True):
         return [f"({', '.join(texts[start : start + _MOST])})" for start in range(0, len(texts), _MOST)]
 
 
-__all__ = ["RejectedRecords", "Statements", "attempt"]
+__all__ = ["RejectedRecords", "attempt"]

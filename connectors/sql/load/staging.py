@@ -9,13 +9,12 @@ import pyarrow as pa
 from ...arrow.casts import cast_batch
 from ...stream import ConflictMethod, WriteDisposition
 from ...values import replace
-from ..actions import Action
+from ..actions import Action, Statements
 from ..dialect.write_statements import SlicesStaging
 from ..identifiers import REMOVED, TableName, staging_name
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .pieces import InsertsInPieces
-from .rejected import Statements
 
 
 def planned_staging(context: LoadContext) -> StagingTable:
@@ -127,9 +126,9 @@ def insert_staged(
     dialect, rejected, target = context.dialect, context.rejected, context.target
     is_replace = context.load.write_disposition is WriteDisposition.REPLACE
     is_whole = is_replace or context.load.write_disposition is WriteDisposition.REPLACE_RANGE
-    method, drop = context.load.conflict_method, dialect.tables.drop(staged.name)
+    ignores, drop = context.load.conflict_method is ConflictMethod.IGNORE, dialect.tables.drop(staged.name)
     if rejected is not None and dialect.facts.has_savepoints:
-        is_descending = not is_replace and bool(key) and method is ConflictMethod.IGNORE
+        is_descending = not is_replace and bool(key) and ignores
         target.run(before)
         count = rejected.insert(staged, statements, context.columns.names, key=key, is_descending=is_descending)
         target.run([drop])
@@ -137,7 +136,7 @@ def insert_staged(
     count = 0
     if rejected is not None:
         unfit = dialect.writes.violations(
-            context.session, table, staged, key, method, is_emptied=is_replace and not key
+            context.session, table, staged, key, ignores=ignores, is_emptied=is_replace and not key
         )
         count = rejected.remove(staged, unfit, context.columns.names)
     # After a rejection, the remaining records keep their order only if the staging table numbers them.
