@@ -36,13 +36,13 @@ from .bookmarks import (
     from_json,
     has_bookmark,
     is_above,
-    lower_bound,
     refuse_incomplete,
     same,
     to_json,
 )
 from .committed import Committed, first_of_each_key, last_of_each_key
 from .hashes import BY_VALUE, forms, record_hashes
+from .window import PASSED, Window
 
 log = logging.getLogger("syncblocks")
 
@@ -51,9 +51,6 @@ _BY_KEYS = (
     "keys, so a change of one of them since then is not appended; `syncblocks state set` at the same bookmark appends "
     "all of them once more"
 )
-
-#: Key of a boundary: all records at the bookmark were read; of a stream that reads only what is above it.
-PASSED = "passed"
 
 #: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
 MANY_HASHES = 10_000
@@ -188,15 +185,11 @@ class _Tracker:
         self._stream = stream
         self._names = list(stream.bookmark_properties)
         self._is_ordered = is_ordered
-        self._is_resumed = bool(bookmark)
         self._is_empty = not bookmark
         self._boundary = _Boundary(stream, bookmark)
         self._committed = self._boundary.committed
         self._start = self._boundary.start
-        kept = (bookmark or {}).get(BOUNDARY)
-        #: Records at the bookmark are left out: all that were there were read, or a person has set it.
-        self._is_exclusive = stream.is_above_bookmark and (not kept or bool(kept.get(PASSED)))
-        self._lower = lower_bound(stream, self._start)
+        self._window = Window.of(stream, bookmark)
         self._horizon = horizon
         #: The bookmark so far, and the highest record seen.
         self._high = self._start
@@ -319,16 +312,15 @@ class _Tracker:
     # ------------------------------------------------------------ what is left out
     def _filter(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Drop records below the bookmark; treat incomplete bookmarks as the stream says."""
-        policy = self._stream.null_bookmarks
+        window = self._window
         refuse_incomplete(batch, self._stream)
         is_complete = has_bookmark(batch, self._names)
         is_wanted = is_complete
-        if self._lower is not None and not self._is_ordered:
-            is_wanted = at_or_past(batch, self._names, self._lower)
-        if self._is_exclusive and self._start is not None:
+        if window.lower is not None and not self._is_ordered:
+            is_wanted = at_or_past(batch, self._names, window.lower)
+        if window.is_exclusive and self._start is not None:
             is_wanted = pc.and_not(is_wanted, equal_to(batch, self._names, self._start))
-        keeps_incomplete = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and not self._is_resumed)
-        if keeps_incomplete:
+        if window.reads_incomplete:
             is_wanted = pc.or_(is_wanted, pc.invert(is_complete))
         return _those(batch, is_wanted)
 

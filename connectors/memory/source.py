@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
-from ..incremental.bookmarks import at_or_past, bookmark_values, has_bookmark, lower_bound
+from ..incremental.bookmarks import at_or_past, has_bookmark
 from ..incremental.checkpoints import incremental
+from ..incremental.window import Window
 from ..settings import parse_settings
 from ..stream import (
     Block,
@@ -127,7 +128,7 @@ class MemorySource:
         if stream.replication_method is ReplicationMethod.FULL_TABLE:
             yield from self._batches(stream, table, interrupted)
             return
-        batches = self._batches(stream, _in_order(stream, table, bookmark), interrupted)
+        batches = self._batches(stream, _in_order(table, Window.of(stream, bookmark)), interrupted)
         yield from incremental(
             stream, batches, bookmark, is_ordered=True, checkpoint_records=self._settings.checkpoint_records
         )
@@ -142,12 +143,12 @@ class MemorySource:
             yield table.slice(start, size).combine_chunks().to_batches()[0]
 
 
-def _in_order(stream: Stream, table: pa.Table, bookmark: Bookmark | None) -> pa.Table:
-    """Return the records with an incomplete bookmark, then those at or past the bookmark, ascending."""
-    names, start = stream.bookmark_properties, bookmark_values(stream, bookmark)
-    known, lower = has_bookmark(table, names), lower_bound(stream, start)
-    first, rest = table.filter(pc.invert(known)), table.filter(known)
-    if lower is not None:
-        rest = rest.filter(at_or_past(rest, names, lower))
+def _in_order(table: pa.Table, window: Window) -> pa.Table:
+    """Return the records with an incomplete bookmark, if there may be any, then those from the lower bound on."""
+    names = [field.name for field in window.fields]
+    known = has_bookmark(table, names)
+    rest = table.filter(known)
+    if window.lower is not None:
+        rest = rest.filter(at_or_past(rest, names, window.lower))
     rest = rest.sort_by([(name, "ascending") for name in names])
-    return pa.concat_tables([first, rest])
+    return rest if window.leaves_out_incomplete else pa.concat_tables([table.filter(pc.invert(known)), rest])

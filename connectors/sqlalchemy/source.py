@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..incremental.bookmarks import bookmark_values, lower_bound, missing_error, query_start
+from ..incremental.bookmarks import missing_error, query_start
+from ..incremental.window import Window
 from ..settings import parse_settings
 from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
 from ..sql.read.sqlite import lowest, lowest_constant
@@ -221,20 +222,15 @@ class SQLAlchemySource(QuerySource):
         query = self._filtered(sa.select(*columns).select_from(table), stream)
         if stream.replication_method is not ReplicationMethod.INCREMENTAL or not self.is_ordered(stream):
             return query
-        marks = [columns[stream.schema.get_field_index(name)] for name in stream.bookmark_properties]
-        start = bookmark_values(stream, bookmark)
-        lower = lower_bound(stream, start)
-        policy = stream.null_bookmarks
-        missing = [mark.is_(None) for mark, field in zip(marks, self._marked(stream), strict=True) if field.nullable]
-        where: Any = None if lower is None else _at_or_past(marks, [value.as_py() for value in lower])
+        window = Window.of(stream, bookmark)
+        marks = [columns[stream.schema.get_field_index(field.name)] for field in window.fields]
+        missing = [mark.is_(None) for mark, field in zip(marks, window.fields, strict=True) if field.nullable]
+        where: Any = None if window.lower is None else _at_or_past(marks, [value.as_py() for value in window.lower])
         order = list(marks)
-        is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
-        # Where none may be missing, the one scan brings up those that are: `incremental` refuses them.
-        if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
-            # Records without a bookmark come first: a run that resumes from a checkpoint does not read them again.
+        if missing and window.adds_incomplete():
             where = None if where is None else sa.or_(where, *missing)
             order = [sa.case((sa.or_(*missing), sa.literal_column("0")), else_=sa.literal_column("1")), *order]
-        elif missing and policy is NullBookmarks.NEVER and where is None:
+        elif missing and window.leaves_out_incomplete and where is None:
             where = sa.not_(sa.or_(*missing))
         query = query if where is None else query.where(where)
         return query.order_by(*order)

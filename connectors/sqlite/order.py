@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
+from ..incremental.window import Window
 from ..sql.identifiers import quote
-from ..stream import ASKING, Condition, NullBookmarks
+from ..stream import ASKING, Condition
 from .encode import stored
 from .types import Form, kind_for
 
@@ -37,36 +38,27 @@ class Order(Struct, frozen=True):
     is_ordered: bool = True
 
 
-def order_by(
-    fields: Sequence[pa.Field],
-    lower: Sequence[pa.Scalar] | None,
-    has: Callable[[str], bool],
-    policy: NullBookmarks = NullBookmarks.ONCE,
-) -> Order:
-    """Write the order for bookmark properties.
-
-    Args:
-        fields: of the bookmark properties, in their order.
-        lower: values to read from, of all of them or the first ones; None: from scratch.
-        has: asks whether a record fulfils a condition.
-        policy: what becomes of records without a bookmark.
-    """
+def order_by(window: Window, has: Callable[[str], bool]) -> Order:
+    """Write the order for bookmark properties; `has` asks whether a record fulfils a condition."""
+    fields, lower = window.fields, window.lower
     expressions = [_expression(field, has) for field in fields]
     known = [expression for expression in expressions if expression is not None]
     missing = " or ".join(filter(None, map(incomplete, fields)))
-    is_kept = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and lower is None)
+    # Asked beforehand (`refuse_missing`) where NULL fails: `or ... is null` would cost the index.
+    is_added = window.adds_incomplete(is_asked=True)
     if len(known) < len(fields):
-        return _coarse(fields, lower, missing if is_kept else "")
+        return _coarse(fields, lower, missing if is_added else "")
     listed = ", ".join(known)
     where, values = "", ()
     if lower is not None:
         values = tuple(_comparable(value, field) for value, field in zip(lower, fields, strict=False))
         marks = [f"${place}" for place in range(1, len(values) + 1)]
         where = f"({listed}) >= ({', '.join(marks)})" if len(values) > 1 else f"{known[0]} >= {marks[0]}"
-    if missing and is_kept:
-        # Records without a bookmark come first: no run that goes on from a checkpoint would see them again.
+    if missing and is_added:
         where = f"({where}) or {missing}" if where else ""
         listed = f"case when {missing} then 0 else 1 end, {listed}"
+    elif missing and window.leaves_out_incomplete and not where:
+        where = f"not ({missing})"
     return Order(f"{f'where {where} ' if where else ''}order by {listed}", values)
 
 

@@ -14,8 +14,8 @@ from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..arrow.shared_fields import shared_field
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
-from ..incremental.bookmarks import bookmark_values, lower_bound
 from ..incremental.checkpoints import incremental
+from ..incremental.window import Window
 from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
@@ -188,14 +188,8 @@ class SQLiteSource(QuerySource):
         table = self.relation(stream)
         order = Order()
         if stream.replication_method is ReplicationMethod.INCREMENTAL:
-            start = bookmark_values(stream, bookmark)
-            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-            order = order_by(
-                fields,
-                lower_bound(stream, start),
-                lambda condition: self._has(lease.session, table, condition),
-                stream.null_bookmarks,
-            )
+            window = Window.of(stream, bookmark)
+            order = order_by(window, lambda condition: self._has(lease.session, table, condition))
         sql = plan.select(table, order.sql)
         widths = "" if stream.is_view or stream.query else plan.select_widths(table, order.sql.partition("order by")[0])
         if stream.max_rejected is None:

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.files.source import FileSource
-from syncblocks.connectors.incremental import bookmarks
+from syncblocks.connectors.incremental import bookmarks, window
 from syncblocks.connectors.incremental.committed import Committed
 from syncblocks.connectors.sql.identifiers import Naming
-from syncblocks.connectors.sql.read import source as sql_source
 from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
 from syncblocks.sync.flow.spool import Spool
@@ -85,7 +84,7 @@ def ignore_leaves_out_what_the_file_renames(patch: Patch) -> None:
 
 def verify_compares_what_is_never_read(patch: Patch) -> None:
     """The comparison and its repair know nothing of `null_bookmarks`."""
-    for module in (bookmarks, repair, sql_source, verification):
+    for module in (bookmarks, repair, window, verification):
         patch.setattr(module, "leaves_out_incomplete", lambda *_: False)
     patch.setattr(verification, "_unread_columns", lambda _: frozenset())
 

@@ -17,12 +17,11 @@ from ...incremental.bookmarks import (
     CHECKPOINT_RECORDS,
     CHECKPOINT_S,
     bookmark_values,
-    leaves_out_incomplete,
-    lower_bound,
     missing_error,
     python_value,
 )
 from ...incremental.checkpoints import Horizon, incremental
+from ...incremental.window import Window
 from ...rejected.halving import convert_or_reject
 from ...stream import (
     ASKING,
@@ -273,26 +272,22 @@ class SqlSource(ABC):
         if stream.replication_method is not ReplicationMethod.INCREMENTAL:
             return [f"select {self.projection(stream)} from {self.whole(stream)}"]
         sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
-        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-        marks = [mark for field in fields for mark in self.marks(field)]
-        start = bookmark_values(stream, bookmark)
-        lower = lower_bound(stream, start)
-        incomplete, policy = [self.incomplete(field) for field in fields], stream.null_bookmarks
+        window = Window.of(stream, bookmark)
+        marks = [mark for field in window.fields for mark in self.marks(field)]
+        incomplete = [self.incomplete(field) for field in window.fields]
         missing, where, order = " or ".join(filter(None, incomplete)), "", ", ".join(marks)
-        if lower is not None:
-            values = [each for value, field in zip(lower, fields, strict=False) for each in self.bounds(value, field)]
+        if window.lower is not None:
+            bounded = zip(window.lower, window.fields, strict=False)
+            values = [each for value, field in bounded for each in self.bounds(value, field)]
             where = f"({order}) >= ({', '.join(values)})" if len(values) > 1 else f"{marks[0]} >= {values[0]}"
-        is_read = policy is NullBookmarks.ALWAYS or (policy is NullBookmarks.ONCE and start is None)
-        # Where none may be missing, and few records are read, those that are come up with them: `incremental` refuses
-        # them.
-        if missing and (is_read or (policy is NullBookmarks.FAIL and lower is not None)):
+        if missing and window.adds_incomplete():
             if missing == incomplete[0] and is_indexed():
                 known = where or f"not ({missing})"
                 return [f"{sql} where {missing}", f"{sql} where {known} order by {order}"]
             # In one scan: without an index each reads the whole table.
             where = f"({where}) or {missing}" if where else ""
             order = f"case when {missing} then 0 else 1 end, {order}"
-        elif missing and policy is NullBookmarks.NEVER and not where:
+        elif missing and window.leaves_out_incomplete and not where:
             where = f"not ({missing})"
         return [f"{sql}{f' where {where}' if where else ''} order by {order}"]
 
@@ -308,14 +303,14 @@ class SqlSource(ABC):
 
     def past(self, stream: Stream, bookmark: Bookmark | None) -> str:
         """Write the condition of records that `bookmarks.past` tells; empty: there are none."""
-        values = bookmark_values(stream, bookmark)
-        fields = [stream.schema.field(name) for name in stream.bookmark_properties]
-        missing = " or ".join(filter(None, map(self.incomplete, fields)))
-        is_left_out = missing and leaves_out_incomplete(stream, bookmark)
-        if values is None:
+        window = Window.of(stream, bookmark)
+        missing = " or ".join(filter(None, map(self.incomplete, window.fields)))
+        is_left_out = missing and window.leaves_out_incomplete
+        if window.start is None:
             return missing if is_left_out else ""
-        marks = ", ".join(map(self.comparable, fields))
-        constants = ", ".join(self.constant(value, field) for value, field in zip(values, fields, strict=True))
+        marks = ", ".join(map(self.comparable, window.fields))
+        pairs = zip(window.start, window.fields, strict=True)
+        constants = ", ".join(self.constant(value, field) for value, field in pairs)
         condition = f"({marks}) > ({constants})"
         if is_left_out:
             return f"{condition} or {missing}"
