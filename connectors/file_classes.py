@@ -20,6 +20,9 @@ from .settings import choice, resolve_path
 
 _FORM = re.compile(r"(?P<file>.+\.py):(?P<name>[^:/\\]*)")
 
+#: What `from module import name` raises for a name of ours.
+_NO_NAME = re.compile(r"cannot import name '(?P<name>\w+)' from '(?P<module>syncblocks\.[\w.]+)'")
+
 #: What a class of each role has at least; the protocols say what its methods promise.
 _METHODS = {"source": ("discover", "read", "close"), "destination": ("describe", "load", "close")}
 
@@ -102,9 +105,18 @@ def _executed(path: Path, connector: str) -> ModuleType:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"{path}:{line}" if line else str(path)
-        text = f"{where} does not load: {type(error).__name__}: {error}"
+        text = f"{where} does not load: {type(error).__name__}: {error}{_moved(error)}"
         raise ConnectorConfigError(text, connector=connector) from error
     return module
+
+
+def _moved(error: BaseException) -> str:
+    """Return what has taken the place of a name that one of our modules had: Python's error does not say it."""
+    asked = _NO_NAME.match(str(error)) if isinstance(error, ImportError) else None
+    if asked is None or asked["module"] not in sys.modules:
+        return ""
+    moved = vars(sys.modules[asked["module"]]).get("MOVED", {}).get(asked["name"])
+    return f"; use {moved}" if moved else ""
 
 
 __all__ = ["absolute", "class_of_file", "file_of", "is_of_file", "lacks", "short_name"]

@@ -19,6 +19,7 @@ from .arrow.conform import python_value, shown
 from .arrow.text import is_bytes, is_text, is_uuid
 from .arrow.type_names import type_text
 from .errors import ConnectorConfigError, FatalConnectorError
+from .field_facts import facts_of
 from .incremental.bookmarks import from_json, is_number_in_text
 from .stream import ASKING, MEASURING, Condition, Stream
 from .values import replace
@@ -69,8 +70,8 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
 
 def _is_uuid(field: pa.Field) -> bool:
     """Tell whether a column holds UUIDs, also where a database hands them out as texts: in small letters."""
-    native = (field.metadata or {}).get(b"native_type", b"").lower()
-    return is_uuid(field.type) or (native == b"uuid" and is_text(field.type))
+    native = facts_of(field).native_type.lower()
+    return is_uuid(field.type) or (native == "uuid" and is_text(field.type))
 
 
 def _typed(text: str, kind: pa.DataType, how: str) -> pa.Scalar:

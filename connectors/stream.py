@@ -6,92 +6,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pyarrow as pa
 from msgspec import Struct
 
 from .values import Guarded
 
+_FACTS = {
+    "BECOMES_TEXT": "becomes_text",
+    "DECIDED": "origin",
+    "ENUM_LABELS": "labels",
+    "FLATTENED": "path",
+    "GUESSED": "origin",
+    "INEXACT": "precision",
+    "IN_PATH": "in_path",
+    "IS_ROW": "is_row",
+    "LOOK": "precision",
+    "NEEDED": "needed",
+    "NOTICE": "notice",
+    "OF_FILE": "of_file",
+    "RELAXED": "relaxed",
+    "SAID": "origin",
+    "UNDECIDED": "precision",
+    "UNKNOWN_TYPE": "unknown_type",
+    "UNSEEN": "unseen",
+    "WHOLE": "whole",
+    "WIDENS": "precision",
+}
+
+#: Name that stood here -> what has taken its place, for connectors of users.
+MOVED = {name: f"field_facts.facts_of(field).{fact}, which `with_facts` sets" for name, fact in _FACTS.items()}
+MOVED |= {name: f"field_facts.{name}" for name in ("is_unseen", "notices_of", "yields_to_table")}
+
+if not TYPE_CHECKING:  # to type checkers such a name is unknown
+
+    def __getattr__(name: str) -> Any:
+        if name in MOVED:
+            raise AttributeError(f"{__name__}.{name} is gone: use {MOVED[name]}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 #: Bookmark of one stream: JSON values only, so that it survives every store unchanged.
 Bookmark = Mapping[str, Any]
 
-
-#: Key in the metadata of a text field: no value was seen, so the type is unknown.
-UNSEEN = b"unseen"
-
-
-def is_unseen(field: pa.Field) -> bool:
-    """Tell whether a column's type was guessed without a value: an existing table keeps its own type."""
-    return bool(pa.types.is_null(field.type)) or UNSEEN in (field.metadata or {})
-
-
-#: Key in the metadata of a text field: the source does not know the column's type, and reads its values as text.
-UNKNOWN_TYPE = b"unknown_type"
-
-#: Key in the metadata of a field: its type was guessed from the values seen, and a table that is there decides it.
-GUESSED = b"guessed"
-
-#: Value of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
-WHOLE = b"whole"
-
-#: Key in the metadata of a field: NULL may come, which did not before, so that its column ceases to refuse NULL.
-RELAXED = b"relaxed"
-
-#: Key in the metadata of a field of a table: a record that is inserted must bring a value for it.
-NEEDED = b"needed"
-
-#: Key in the metadata of a text field: a column of the table whose type does not hold texts becomes text.
-BECOMES_TEXT = b"becomes_text"
-
-#: Key in the metadata of a field that was guessed: the table's column has decided its type.
-DECIDED = b"decided"
-
-
-#: Key in the metadata of a field of a text file: somebody has said its type.
-SAID = b"said"
-
-#: Key in the metadata of a text field: the labels of an enum, as a list in JSON.
-ENUM_LABELS = b"enum_labels"
-
-#: Key in the metadata of a text field of numbers without a limit of digits: their type is decided when they are first
-#: loaded. The plan says `LOOK` where the source is to do so.
-UNDECIDED = b"undecided"
-
-#: Value of `UNDECIDED`: before the records are read, look at all values, and yield the stream with the type that
-#: holds them.
-LOOK = b"look"
-
-#: Value of `UNDECIDED`: no double holds all of the numbers, so that a column whose type nobody decides is a text.
-INEXACT = b"inexact"
-
-#: Key in the metadata of a decimal: a number with more digits makes the column wider, up to 38 digits.
-WIDENS = b"widens"
-
-
-#: Key in the metadata of a field: where its values are within the record's objects, a JSON list of names.
-FLATTENED = b"flattened"
-
-#: Key in the metadata of a field of files: its values stand in their paths, which messages and ledgers show.
-IN_PATH = b"in_path"
-
-
-#: Key in the metadata of a field: what a person should know of the column, as a sentence; why it is a text.
-NOTICE = b"notice"
-
-
-def notices_of(schema: pa.Schema) -> tuple[str, ...]:
-    """Return what a person should know of some columns."""
-    return tuple((field.metadata or {})[NOTICE].decode() for field in schema if NOTICE in (field.metadata or {}))
-
-
-def yields_to_table(field: pa.Field) -> bool:
-    """Tell whether an existing column keeps its type, whatever values of the field may need."""
-    return is_unseen(field) or DECIDED in (field.metadata or {})
-
-
-#: Key in the metadata of a text field: its values are the paths of the files that the records are from.
-OF_FILE = b"of_file"
 
 #: In the bookmark that `Source.read` gets for a stream that `tracks_files`: the files that the destination knows.
 FILES = "_syncblocks_files"
@@ -99,8 +57,8 @@ FILES = "_syncblocks_files"
 #: Column of the file that a record came from.
 FILE = "_file"
 
-#: Column of a record's number in its file, from 1; and the key in its metadata that tells it from a column of the file.
-FILE_ROW, IS_ROW = "_file_row", b"is_row"
+#: Column of a record's number in its file, from 1.
+FILE_ROW = "_file_row"
 
 #: Column of a file's time, and the bookmark property of a stream that `tracks_files`.
 FILE_MODIFIED = "_file_modified"
@@ -263,7 +221,7 @@ class Stream(Guarded, frozen=True, kw_only=True):
 
     #: `schema.table` for databases with schemas, `table` for SQLite and DuckDB's main schema, the stem for files.
     name: str
-    #: Columns in order. Field metadata `b"native_type"` keeps the system's own type name; keys are not nullable.
+    #: Columns in order. What else is known of them: `field_facts.facts_of`. Keys are not nullable.
     schema: pa.Schema
     #: Columns that identify a record; empty: no key is known.
     key_properties: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 from msgspec import Struct
 
+from ..field_facts import facts_of
 from . import compute as pc
 from .decimals import bounded
 
@@ -29,7 +30,7 @@ _NUMBER = re.compile(r"(numeric|decimal|number)\b", re.IGNORECASE)
 
 def is_number_in_text(field: pa.Field) -> bool:
     """Tell whether a column holds a database's numbers as texts: by setting, or for their many digits."""
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    native = facts_of(field).native_type
     return pa.types.is_string(field.type) and _NUMBER.match(native) is not None
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..errors import FatalConnectorError
+from ..field_facts import facts_of
 from .type_names import type_text
 
 
@@ -76,7 +77,7 @@ def fidelity(field: pa.Field, kept: Kept) -> Fidelity:
 
 def is_text_of_something(field: pa.Field) -> bool:
     """Tell whether a text column holds values of another type of the source (inet, numeric, ranges)."""
-    native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+    native = facts_of(field).native_type
     return bool(native) and _is_text(plain(field.type)) and _TEXT_NAMES.fullmatch(native.strip()) is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError
-from ..stream import FLATTENED
+from ..field_facts import facts_of, with_facts
 
 SEPARATOR = "__"
 
@@ -24,13 +24,12 @@ def column_of(path: Path) -> str:
 
 def path_of(field: pa.Field) -> Path:
     """Return where a column's values are within a record."""
-    said = (field.metadata or {}).get(FLATTENED)
-    return (field.name,) if said is None else tuple(json.loads(said))
+    return facts_of(field).path or (field.name,)
 
 
 def has_place(field: pa.Field) -> bool:
     """Tell whether it is certain where a column's values are within a record."""
-    return SEPARATOR not in field.name or FLATTENED in (field.metadata or {})
+    return SEPARATOR not in field.name or bool(facts_of(field).path)
 
 
 def names_of(field: pa.Field) -> list[str]:
@@ -41,9 +40,7 @@ def names_of(field: pa.Field) -> list[str]:
 
 def marked(field: pa.Field, path: Path) -> pa.Field:
     """Return a column with the mark of where its values are."""
-    if len(path) == 1:
-        return field
-    return field.with_metadata({**(field.metadata or {}), FLATTENED: json.dumps(path).encode()})
+    return field if len(path) == 1 else with_facts(field, path=path)
 
 
 def collision(where: str, first: Path, second: Path) -> str:

@@ -16,16 +16,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..stream import FLATTENED, GUESSED, HASH, KEEP_LAST, SAID, UNDECIDED, UNSEEN, MaskRule, Masks, Stream
+from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
+from ..stream import HASH, KEEP_LAST, MaskRule, Masks, Stream
 from ..values import replace
 from . import compute as pc
 from .digits import is_number_in_text
 from .fidelity import as_text
 from .flatten import SEPARATOR
 from .text import SPECIAL
-
-#: Marks of columns whose type was guessed: a masked one is read as it is written, whatever the values seen are.
-_GUESSED = frozenset({GUESSED, UNSEEN, UNDECIDED})
 
 #: End of a rule for the columns that an object is made of: `a__*`.
 WITHIN = f"{SEPARATOR}*"
@@ -73,12 +71,13 @@ def unmasked_stream(stream: Stream) -> Stream:
 
 
 def _read_field(field: pa.Field) -> pa.Field:
-    if _GUESSED.isdisjoint(field.metadata or ()):
+    """Return a masked column as it is read: where its type was guessed, as it is written, whatever was seen."""
+    facts = facts_of(field)
+    if not (facts.origin is TypeOrigin.GUESSED or facts.unseen or facts.is_undecided):
         return field
     if is_number_in_text(field):
-        return field.with_metadata({key: value for key, value in field.metadata.items() if key not in _GUESSED})
-    place = {key: value for key, value in field.metadata.items() if key == FLATTENED}
-    return pa.field(field.name, pa.string(), field.nullable, {SAID: b"1", **place})
+        return with_facts(field, origin=TypeOrigin.SOURCE, unseen=False, whole=False, precision=Precision.KNOWN)
+    return with_facts(pa.field(field.name, pa.string(), field.nullable), origin=TypeOrigin.DECLARED, path=facts.path)
 
 
 def masked(batch: pa.RecordBatch, masks: Masks | None) -> pa.RecordBatch:

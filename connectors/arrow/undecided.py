@@ -8,7 +8,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..errors import FatalConnectorError
-from ..stream import GUESSED, LOOK, NOTICE, SAID, UNDECIDED, WIDENS, Stream
+from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
+from ..stream import Stream
 from ..values import replace
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
@@ -25,7 +26,7 @@ class Numbers(Struct, frozen=True, kw_only=True):
 
 def undecided(stream: Stream) -> list[pa.Field]:
     """Return the columns whose type is to be decided before the records are read."""
-    return [field for field in stream.schema if (field.metadata or {}).get(UNDECIDED) == LOOK]
+    return [field for field in stream.schema if facts_of(field).precision is Precision.LOOK]
 
 
 def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
@@ -37,18 +38,19 @@ def decided(stream: Stream, found: Mapping[str, Numbers]) -> Stream:
     """
     fields = []
     for field in stream.schema:
-        metadata = {key: value for key, value in (field.metadata or {}).items() if key != UNDECIDED}
+        facts = facts_of(field)
+        if facts.is_undecided:
+            facts = replace(facts, precision=Precision.KNOWN)
         numbers = found.get(field.name)
         if numbers is not None:
             kind = None if numbers.special else decimal_of(numbers.digits)
             if kind is None:
-                field = field.with_type(pa.string())
-                metadata[NOTICE] = _notice(field.name, numbers).encode()
-                if metadata.pop(GUESSED, None):  # of a file, whose numbers are taken as they are written
-                    metadata[SAID] = b"1"
+                field, facts = field.with_type(pa.string()), replace(facts, notice=_notice(field.name, numbers))
+                if facts.origin is TypeOrigin.GUESSED:  # of a file, whose numbers are taken as they are written
+                    facts = replace(facts, origin=TypeOrigin.DECLARED)
             else:
-                field, metadata = field.with_type(kind), {**metadata, WIDENS: b"1"}
-        fields.append(field.with_metadata(metadata))
+                field, facts = field.with_type(kind), replace(facts, precision=Precision.WIDENS)
+        fields.append(with_facts(field, facts))
     return replace(stream, schema=pa.schema(fields))
 
 
@@ -70,7 +72,7 @@ def _notice(column: str, numbers: Numbers) -> str:
 
 def widens(stream: Stream) -> bool:
     """Tell whether a number may make a column wider."""
-    return any(WIDENS in (field.metadata or {}) for field in stream.schema)
+    return any(facts_of(field).precision is Precision.WIDENS for field in stream.schema)
 
 
 def with_wider(stream: Stream, batch: pa.RecordBatch) -> Stream:
@@ -83,13 +85,13 @@ def wider_schema(schema: pa.Schema, texts: Mapping[str, pa.Array]) -> pa.Schema:
     """Return columns with the types that some numbers need; the schema itself where its types hold them.
 
     Args:
-        schema: columns; those marked `WIDENS` may become wider.
+        schema: columns; those that are `Precision.WIDENS` may become wider.
         texts: column -> its numbers; others than strings count for nothing.
     """
     fields = list(schema)
     for place, field in enumerate(fields):
         array = texts.get(field.name)
-        if WIDENS in (field.metadata or {}) and array is not None and pa.types.is_string(array.type):
+        if facts_of(field).precision is Precision.WIDENS and array is not None and pa.types.is_string(array.type):
             fields[place] = field.with_type(widened(field.type, array))
     wider = pa.schema(fields)
     return schema if wider.equals(schema) else wider
@@ -106,7 +108,7 @@ def explained(
 
         for place, field in enumerate(stream.schema):
             array = batch.column(place)
-            if WIDENS not in (field.metadata or {}) or not pa.types.is_string(array.type):
+            if facts_of(field).precision is not Precision.WIDENS or not pa.types.is_string(array.type):
                 continue
             value = _misfit(array, field)
             if value is not None:

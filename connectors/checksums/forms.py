@@ -10,8 +10,8 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow.type_names import type_text
+from ..field_facts import Precision, facts_of, with_facts
 from ..sides import DIGITS, Compared, Form
-from ..stream import WIDENS
 from ..values import replace
 from .nested import is_carried, is_same_shape, is_written
 
@@ -238,7 +238,7 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
     if kind == pa.json_():
         is_own = native == "jsonb" or (system == "mysql" and native == "json" and not keeps_json)
         # The system behind SQLAlchemy is unknown, and its drivers parse JSON.
-        return _Kind("json", is_own=is_own or (field.metadata or {}).get(b"native_system") == b"sqlalchemy")
+        return _Kind("json", is_own=is_own or facts_of(field).native_system == "sqlalchemy")
     if kind == pa.uuid() or native.lower() == "uuid":
         return _Kind("uuid")
     types = pa.types
@@ -247,7 +247,7 @@ def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False
             return _Kind(family, 0 if family == "integer" else None)
     if types.is_decimal(kind):
         # The system does not write all numbers of a column without a limit with as many digits.
-        return _Kind("decimal", None if WIDENS in (field.metadata or {}) else kind.scale)
+        return _Kind("decimal", None if facts_of(field).precision is Precision.WIDENS else kind.scale)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return replace(_text(field, native, system), item=item_of(field) if native else None)
     return _Kind("other", item=_list_item(field, native, system))
@@ -261,8 +261,8 @@ def _list_item(field: pa.Field, native: str, system: str) -> pa.Field | None:
     if any(is_type(item) for is_type in _NO_ITEMS) or (isinstance(item, pa.BaseExtensionType) and item != pa.uuid()):
         return None
     base = re.sub(r"\[\d*\]$", "", native)
-    metadata = {b"native_type": base, b"native_system": system} if base else None
-    return pa.field("item", item, metadata=metadata)
+    found = pa.field("item", item)
+    return with_facts(found, native_type=base, native_system=system) if base else found
 
 
 #: Types that lists cannot carry, or that have more than one text in lists.
@@ -293,7 +293,7 @@ _FAMILIES = (
 
 def _text(field: pa.Field, native: str, system: str) -> _Kind:
     """A text may hold values of another type that Arrow lacks."""
-    if (field.metadata or {}).get(b"read_as") == b"text":
+    if facts_of(field).read_as == "text":
         return _Kind("text")
     base = re.sub(r"\(.*\)", "", native).strip().lower()
     if base in ("numeric", "decimal") and system in ("postgres", "mysql"):
@@ -306,8 +306,8 @@ def _text(field: pa.Field, native: str, system: str) -> _Kind:
 
 def _native(field: pa.Field, system: str) -> str:
     """Return the system's own name of the type; empty: the name is of the system that the records came from."""
-    metadata = field.metadata or {}
-    return metadata.get(b"native_type", b"").decode() if metadata.get(b"native_system") == system.encode() else ""
+    facts = facts_of(field)
+    return facts.native_type if facts.native_system == system else ""
 
 
 __all__ = ["ItemOf", "compared_columns", "no_item"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..checksums.sql import Canonical, exponent_form
+from ..field_facts import facts_of
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .nested import decimal_text, interval_text, list_text, nested_text
@@ -56,9 +57,9 @@ class DuckDBCanonical(Canonical):
 
 
 def _nested(column: str, compared: Compared) -> str:
-    metadata = compared.field.metadata or {}
-    if metadata.get(b"native_system") == b"duckdb":
-        native = metadata.get(b"native_type", b"").decode()
+    facts = facts_of(compared.field)
+    if facts.native_system == "duckdb":
+        native = facts.native_type
         read = reading(native).sql
         # Arrow lacks this type: it is cast to the type that it is read as, which is what the copy holds.
         column = column if read == native else f"cast({column} as {read})"

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..arrow.flatten import flat_schema, marked, path_of
 from ..arrow.times import has_leaf, is_last_nanosecond, is_past_day
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..field_facts import facts_of, with_facts
 from ..sql.dialect.types import native_of
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
@@ -171,7 +172,7 @@ class DuckDBSource(QuerySource):
     def expression(self, field: pa.Field) -> str:
         """Select what Arrow carries: some types as text, wide integers as decimals, a UUID as its bytes."""
         column = super().expression(field)
-        native = (field.metadata or {}).get(b"native_type", b"").decode()
+        native = facts_of(field).native_type
         if not native:
             return column
         if native == "UUID":
@@ -277,8 +278,8 @@ def _is_union(field: pa.Field) -> bool:
 
 
 def _field(name: str, kind: str, *, is_nullable: bool) -> pa.Field:
-    metadata = {b"native_type": kind.encode(), b"native_system": b"duckdb"}
-    return pa.field(name, types.reading(kind).arrow, is_nullable, metadata)
+    found = pa.field(name, types.reading(kind).arrow, is_nullable)
+    return with_facts(found, native_type=kind, native_system="duckdb")
 
 
 def _stream(table: Table) -> Stream:

@@ -11,7 +11,8 @@ from ..arrow.fidelity import Fidelity, Kept, compare
 from ..arrow.text import is_text
 from ..arrow.type_names import type_text
 from ..errors import FatalConnectorError
-from ..stream import BECOMES_TEXT, TableState
+from ..field_facts import facts_of
+from ..stream import TableState
 from .formats import Format
 
 
@@ -106,7 +107,7 @@ def kept(field: pa.Field, stored: pa.Field, table: TableState, made: Format, *, 
     before, kind, becomes, note = None if held is None else str(held.type), stored.type, stored.type, ""
     if held is not None and not is_new:
         try:
-            is_text_now = BECOMES_TEXT in (field.metadata or {})
+            is_text_now = facts_of(field).becomes_text
             becomes = stored.type if is_text_now else _wider("", held, stored.type)
         except FatalConnectorError:
             held_type, arriving = type_text(held.type), type_text(stored.type)

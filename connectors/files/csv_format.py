@@ -17,9 +17,9 @@ from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import checked_json, first_invalid, from_text, is_text
 from ..arrow.undecided import wider_schema
 from ..errors import FatalConnectorError
+from ..field_facts import TypeOrigin, facts_of
 from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
-from ..stream import SAID
 from ..values import replace
 from .csv_input import LEAST_AHEAD, Input, mark_before
 from .csv_lines import Lines
@@ -250,7 +250,7 @@ class CSVFormat:
 
     def _column(self, file: DataFile, field: pa.Field, texts: pa.Array) -> pa.Array:
         is_ours = file.schema is not None
-        is_guessed = SAID not in (field.metadata or {}) and not is_ours
+        is_guessed = facts_of(field).origin is not TypeOrigin.DECLARED and not is_ours
         if not is_ours and (form := self._settings.format_of(field.name)) and is_time(field.type):
             texts = iso_texts(texts, form, field.type, is_empty_null=True)
         elif is_guessed:

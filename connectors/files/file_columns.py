@@ -8,16 +8,17 @@ import pyarrow as pa
 
 from ..arrow.text import from_text
 from ..errors import FatalConnectorError
-from ..stream import FILE, FILE_MODIFIED, FILE_ROW, IN_PATH, IS_ROW, OF_FILE
+from ..field_facts import with_facts
+from ..stream import FILE, FILE_MODIFIED, FILE_ROW
 from .formats import unfit
 from .paths import DataFile
 from .settings import FileSourceSettings
 
 FILE_COLUMNS = pa.schema(
-    [pa.field(FILE, pa.string(), metadata={OF_FILE: b""}), (FILE_MODIFIED, pa.timestamp("us", "UTC"))]
+    [with_facts(pa.field(FILE, pa.string()), of_file=True), (FILE_MODIFIED, pa.timestamp("us", "UTC"))]
 )
 
-ROW_COLUMN = pa.field(FILE_ROW, pa.int64(), metadata={IS_ROW: b""})
+ROW_COLUMN = with_facts(pa.field(FILE_ROW, pa.int64()), is_row=True)
 
 
 def with_file_columns(stream: str, schema: pa.Schema, settings: FileSourceSettings) -> pa.Schema:
@@ -71,10 +72,7 @@ def marked_in_paths(schema: pa.Schema, files: Iterable[DataFile]) -> pa.Schema:
     in_paths = {name for file in files for name, _ in file.partitions}
     if in_paths.isdisjoint(schema.names):
         return schema
-    fields = [
-        field.with_metadata({**(field.metadata or {}), IN_PATH: b"1"}) if field.name in in_paths else field
-        for field in schema
-    ]
+    fields = [with_facts(field, in_path=True) if field.name in in_paths else field for field in schema]
     return pa.schema(fields)
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from ..arrow.conform import shown
 from ..arrow.type_names import type_text
-from ..stream import NOTICE
+from ..field_facts import with_facts
 from .formats import plain
 
 _NAME = b"ARROW:extension:name"
@@ -64,7 +64,7 @@ def _stored(field: pa.Field, made: pa.Field) -> pa.Field:
 
 
 def _said(field: pa.Field, what: str) -> pa.Field:
-    return field.with_metadata({**(field.metadata or {}), NOTICE: f"column {shown(field.name)} is {what}".encode()})
+    return with_facts(field, notice=f"column {shown(field.name)} is {what}")
 
 
 def _is_variant(kind: pa.DataType) -> bool:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..arrow.conform import plain_type, reason
 from ..arrow.type_names import yaml_text
 from ..errors import FatalConnectorError
-from ..stream import DECIDED, GUESSED, SAID, UNSEEN, WIDENS
+from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from .paths import UNREADABLE, DataFile
 from .read_rejections import ReadRejections, no_such
 from .settings import FileSourceSettings
@@ -77,7 +77,7 @@ class Format(Protocol):
         ...
 
     def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
-        """Yield the numbers of some columns as they are written; asked of columns that are marked `UNDECIDED` only."""
+        """Yield the numbers of some columns as they are written; asked of columns that are undecided only."""
         ...
 
     def count(self, file: DataFile) -> int: ...
@@ -145,10 +145,11 @@ def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
     """Return the error for a value that does not have its column's type, with the value's place."""
     name = yaml_text(field.name)
     mend = f"`config.types: {{{name}: string}}` takes it as text"
-    if not {SAID, GUESSED, UNSEEN, DECIDED}.isdisjoint(field.metadata or ()):
+    facts = facts_of(field)
+    if facts.origin is not TypeOrigin.SOURCE:
         # The stream's own `types` wins over `config.types`, which may be what the value does not fit.
         mend = f"`types: {{{name}: string}}` in this stream takes it as text"
-    if not {DECIDED, WIDENS}.isdisjoint(field.metadata or ()):
+    if facts.origin is TypeOrigin.TABLE or facts.precision is Precision.WIDENS:
         mend = f"the table's column decides; {mend}, together with --full-refresh"
         if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)):
             mend = f"the table's column decides; `types: {{{name}: bigint}}` of the stream makes it wider"
@@ -172,9 +173,8 @@ def plain(schema: pa.Schema) -> pa.Schema:
     """Return the schema without encodings, and without metadata except `native_type`."""
     fields = []
     for field in schema:
-        native = (field.metadata or {}).get(b"native_type")
-        metadata = {b"native_type": native} if native else None
-        fields.append(pa.field(field.name, plain_type(field.type), field.nullable, metadata))
+        made = pa.field(field.name, plain_type(field.type), field.nullable)
+        fields.append(with_facts(made, native_type=facts_of(field).native_type))
     return pa.schema(fields)
 
 

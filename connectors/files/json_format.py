@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ..arrow.conform import shown
 from ..errors import FatalConnectorError
-from ..stream import NOTICE
+from ..field_facts import with_facts
 from .formats import next_chunk
 from .json_document import SINGLE, JSONDocument, place_of
 from .json_elements import NoDocument, Whole, reason_of
@@ -79,4 +79,4 @@ def _noticed(field: pa.Field) -> pa.Field:
         f"column {field.name!r} is an array of objects in a document that is read as one record: "
         f"`records: {field.name}` of the source makes each of them a record"
     )
-    return field.with_metadata({**(field.metadata or {}), NOTICE: said.encode()})
+    return with_facts(field, notice=said)

@@ -24,8 +24,8 @@ from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.undecided import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..rejected.halving import find_unfit
-from ..stream import DECIDED, SAID, UNSEEN, WIDENS
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
 from .json_elements import HALF_PAIR, Whole, count_of, demand_size, has_half_pair
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
@@ -294,7 +294,8 @@ class JSONLFormat:
         """Return the columns that are floats by inference only."""
         if file.schema is not None:  # ours
             return []
-        return [f.name for f in wanted if pa.types.is_floating(f.type) and SAID not in (f.metadata or {})]
+        floats = [field for field in wanted if pa.types.is_floating(field.type)]
+        return [field.name for field in floats if facts_of(field).origin is not TypeOrigin.DECLARED]
 
     def _widened(
         self,
@@ -317,8 +318,8 @@ class JSONLFormat:
     def _column(
         self, file: DataFile, field: pa.Field, lines: Sequence[int], raws: Sequence[msgspec.Raw | None]
     ) -> pa.Array:
-        is_decided = DECIDED in (field.metadata or {})
-        is_said = is_decided or SAID in (field.metadata or {})
+        is_decided = facts_of(field).origin is TypeOrigin.TABLE
+        as_said = is_said(field)
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         is_since = self._form(file, field) in SINCE_1970
         values: list[Any] = []
@@ -326,7 +327,7 @@ class JSONLFormat:
             try:
                 if is_since and raw is not None and _NUMBER.fullmatch(bytes(raw)):
                     raw = msgspec.Raw(b'"' + bytes(raw) + b'"')
-                values.append(None if raw is None else _value(raw, field.type, is_said=is_said, is_decided=is_decided))
+                values.append(None if raw is None else _value(raw, field.type, is_said=as_said, is_decided=is_decided))
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())
             except (*MALFORMED, ArithmeticError, TypeError) as error:
@@ -485,9 +486,9 @@ class _Column:
         else:
             kind = JSON
         if not kinds:
-            return pa.field(name, kind, metadata={UNSEEN: b"1"})
-        guessed = self._numbers.marks(kind, is_exact=is_exact)
-        return pa.field(name, kind, metadata={**guessed, b"native_type": b"json"} if is_json(kind) else guessed)
+            return with_facts(pa.field(name, kind), origin=TypeOrigin.GUESSED, unseen=True)
+        facts = self._numbers.facts(kind, is_exact=is_exact)
+        return with_facts(pa.field(name, kind), facts, native_type="json" if is_json(kind) else "")
 
 
 class _Values(list[Any]):
@@ -600,7 +601,7 @@ def _number_text(value: Any) -> str | None:
 def _wider(found: _Found, wanted: pa.Schema) -> pa.Schema:
     """Return the columns with the types that a block's numbers need."""
     texts = {}
-    for name in [field.name for field in wanted if WIDENS in (field.metadata or {})]:
+    for name in [field.name for field in wanted if facts_of(field).precision is Precision.WIDENS]:
         raws = [record.get(name) for _, record in found]
         texts[name] = pa.array([None if raw is None else _text_of(raw) for raw in raws], pa.string())
     return wider_schema(wanted, texts)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from ..arrow.compute import constant
 from ..arrow.flatten import path_of
 from ..arrow.text import from_text, is_json, is_text
-from ..stream import DECIDED, SAID
+from ..field_facts import TypeOrigin, facts_of
 from .json_elements import ONE_LINE, count_of, has_line_each
 from .jsonl_objects import Path, tree_of
 from .type_inference import keeps_digits
@@ -191,7 +191,7 @@ def _kind(field: pa.Field, *, is_careful: bool) -> Any:
 
 def is_said(field: pa.Field) -> bool:
     """Tell whether `types` or the table's column say a column's type."""
-    return bool({SAID, DECIDED} & set(field.metadata or ()))
+    return facts_of(field).origin in (TypeOrigin.DECLARED, TypeOrigin.TABLE)
 
 
 def is_read_singly(kind: pa.DataType) -> bool:

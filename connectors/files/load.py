@@ -14,8 +14,8 @@ from msgspec import Struct
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
+from ..field_facts import facts_of
 from ..stream import (
-    BECOMES_TEXT,
     DELETED_AT,
     VALID_FROM,
     VALID_TO,
@@ -123,7 +123,7 @@ class TableLoad:
 
     def _stored(self, stream: Stream) -> pa.Schema:
         keys = stream.key_properties if self._load.write_disposition in _BY_KEY else ()
-        self._texts |= {field.name for field in stream.schema if BECOMES_TEXT in (field.metadata or {})}
+        self._texts |= {field.name for field in stream.schema if facts_of(field).becomes_text}
         schema = self._table.format.stored(stream.schema)
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
 

@@ -19,6 +19,7 @@ from ..arrow.text import to_text
 from ..arrow.times import is_fine
 from ..arrow.valid import DAMAGE
 from ..errors import FatalConnectorError
+from ..field_facts import FieldFacts, with_facts
 from .foreign_types import own_columns, parquet_columns, with_texts
 from .formats import Writer
 from .int96 import fine_columns, has_int96, unit_of
@@ -384,7 +385,7 @@ class _Opened:
 
 def _kept(field: pa.Field) -> pa.Field:
     if pa.types.is_interval(field.type):
-        return field.with_type(pa.string()).with_metadata({"native_type": "interval"})
+        return with_facts(field.with_type(pa.string()), FieldFacts(native_type="interval"))
     return field.with_type(pa.string()) if _holds_intervals(field.type) else field
 
 

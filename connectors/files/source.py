@@ -16,13 +16,13 @@ from ..arrow.flatten import flat_schema, marked, path_of
 from ..arrow.type_names import parse_type
 from ..arrow.undecided import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
+from ..field_facts import FieldFacts, TypeOrigin, with_facts
 from ..incremental.checkpoints import incremental
 from ..protocols import Capability
 from ..ranges import Range, RangesRefused, how_many
 from ..settings import choice, parse_settings
 from ..stream import (
     FILES,
-    SAID,
     Block,
     Bookmark,
     Checkpoint,
@@ -370,7 +370,8 @@ class FileSource:
                 said = "timestamptz"
         if said is None:
             return field
-        return marked(pa.field(field.name, parse_type(said), field.nullable, _said(self._format)), path_of(field))
+        made = with_facts(pa.field(field.name, parse_type(said), field.nullable), _said(self._format))
+        return marked(made, path_of(field))
 
     @property
     def _zone(self) -> str | None:
@@ -585,9 +586,9 @@ def _no_levels(_: str) -> int:
     return 0
 
 
-def _said(made: Format) -> dict[bytes, bytes]:
-    """Return the metadata of a column whose type the settings say: values of text files are read as any type."""
-    return {} if isinstance(made, TypedFormat) else {SAID: b"1"}
+def _said(made: Format) -> FieldFacts:
+    """Return what is known of a column whose type the settings say: values of text files are read as any type."""
+    return FieldFacts() if isinstance(made, TypedFormat) else FieldFacts(origin=TypeOrigin.DECLARED)
 
 
 class _GoneFile(RetriableError):

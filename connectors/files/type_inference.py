@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..arrow.compute import constant
 from ..arrow.text import from_text
-from ..stream import GUESSED, INEXACT, NOTICE, UNDECIDED, UNSEEN, WHOLE
+from ..field_facts import FieldFacts, Precision, TypeOrigin, with_facts
 from .odd_values import OddValues, without_empty
 
 _PATTERNS = {
@@ -145,33 +145,34 @@ class Guess:
         return pa.string()
 
     def field(self, name: str, nulls: list[str] | None = None, *, is_exact: bool = False) -> pa.Field:
-        """Return a field of that type, marked as guessed, or as `UNSEEN` if only NULL was seen.
+        """Return a field of that type, known as guessed, and as unseen if only NULL was seen.
 
         Args:
             name: of the column.
-            nulls: texts that mean NULL; given: a few values that make it a text are said in its `NOTICE`.
+            nulls: texts that mean NULL; given: a few values that make it a text are said in its notice.
             is_exact: numbers with fractions become decimals when they are first loaded.
         """
         kind = self.exact_type() if is_exact else self.type()
-        marks = {UNSEEN: b"1"} if self.is_unseen else self.marks(kind, is_exact=is_exact)
+        unseen = FieldFacts(origin=TypeOrigin.GUESSED, unseen=True)
+        facts = unseen if self.is_unseen else self.facts(kind, is_exact=is_exact)
         notice = "" if nulls is None or self._odd is None else self._odd.notice(name, nulls)
-        return pa.field(name, kind, metadata={**marks, NOTICE: notice.encode()} if notice else marks)
+        return with_facts(pa.field(name, kind), facts, notice=notice)
 
     def exact_type(self) -> pa.DataType:
         """Return the type where the first load decides about numbers with fractions, of any number of digits."""
         kind, is_number = self.type(), "number" in self._alive and self._has_digits
         return pa.float64() if is_number and pa.types.is_string(kind) else kind
 
-    def marks(self, kind: pa.DataType, *, is_exact: bool) -> dict[bytes, bytes]:
-        """Return the marks of a field of that type."""
+    def facts(self, kind: pa.DataType, *, is_exact: bool) -> FieldFacts:
+        """Return what is known of a field of that type."""
         is_undecided = is_exact and (pa.types.is_floating(kind) or (pa.types.is_decimal(kind) and kind.scale > 0))
         is_inexact = pa.types.is_floating(kind) and pa.types.is_string(self.type())
-        return {GUESSED: self.guessed, **({UNDECIDED: INEXACT if is_inexact else b"1"} if is_undecided else {})}
-
-    @property
-    def guessed(self) -> bytes:
-        """What the mark `GUESSED` says of the values."""
-        return WHOLE if self._has_digits and not self._has_fraction else b"1"
+        undecided = Precision.INEXACT if is_inexact else Precision.UNDECIDED
+        return FieldFacts(
+            origin=TypeOrigin.GUESSED,
+            whole=self._has_digits and not self._has_fraction,
+            precision=undecided if is_undecided else Precision.KNOWN,
+        )
 
     def _without_plain(self, column: pa.Array) -> pa.Array:
         """Return the texts that the patterns must check.

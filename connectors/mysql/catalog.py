@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError
+from ..field_facts import with_facts
 from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import ENUM_LABELS, Stream, Trigger
+from ..stream import Stream, Trigger
 from . import swaps
 from .failures import errno
 from .kinds import UTC_COMMENT, UTC_SUFFIX, Kind
@@ -38,11 +38,15 @@ def streams(session: Session, schema: str, is_mariadb: bool, tinyint1_as_bool: b
         if name.startswith(OWN_PREFIX) or not table.columns:
             continue
         fields = [
-            pa.field(
-                column.name,
-                arrow_of(column.type, tinyint1_as_bool=tinyint1_as_bool),
-                column.is_nullable and column.name not in table.key,
-                {b"native_type": column.type.encode(), b"native_system": b"mysql", **_labels(column.type)},
+            with_facts(
+                pa.field(
+                    column.name,
+                    arrow_of(column.type, tinyint1_as_bool=tinyint1_as_bool),
+                    column.is_nullable and column.name not in table.key,
+                ),
+                native_type=column.type,
+                native_system="mysql",
+                labels=_labels(column.type),
             )
             for column in table.columns
         ]
@@ -283,10 +287,9 @@ def _trigger(name: str, timing: str, event: str) -> Trigger:
     return Trigger(name=name, timing=timing.lower(), events=(event.lower(),))
 
 
-def _labels(declared: str) -> dict[bytes, bytes]:
+def _labels(declared: str) -> tuple[str, ...]:
     kind = Kind.parse(declared)
-    labels = [member[1:-1].replace("''", "'") for member in kind.members]
-    return {ENUM_LABELS: json.dumps(labels).encode()} if kind.name == "enum" else {}
+    return tuple(member[1:-1].replace("''", "'") for member in kind.members) if kind.name == "enum" else ()
 
 
 #: How the catalog writes what is in texts (members of an enum, defaults, checks), whatever the session's mode; our

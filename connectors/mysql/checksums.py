@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..checksums.sql import Canonical, exponent_form
+from ..field_facts import facts_of
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .kinds import Kind
@@ -72,7 +73,7 @@ class MySQLCanonical(Canonical):
 
 
 def _kind(compared: Compared) -> Kind:
-    return Kind.parse((compared.field.metadata or {}).get(b"native_type", b"").decode())
+    return Kind.parse(facts_of(compared.field).native_type)
 
 
 def _has_point(kind: Kind) -> bool:

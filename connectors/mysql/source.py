@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
+from ..field_facts import facts_of, with_facts
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
@@ -85,7 +86,7 @@ class MySQLSource(OnServer, QuerySource):
         for each in columns:
             native = declared(each.type_code, each.flags, each.length, each.scale, each.charsetnr)
             kind = arrow_of(native, tinyint1_as_bool=self._settings.tinyint1_as_bool)
-            found.append(pa.field(each.name, kind, True, {b"native_type": native.encode(), b"native_system": b"mysql"}))
+            found.append(with_facts(pa.field(each.name, kind), native_type=native, native_system="mysql"))
         return found
 
     def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
@@ -235,7 +236,7 @@ def _with_nulls(stream: Stream) -> Stream:
 
 
 def _is_text(field: pa.Field) -> bool:
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    native = facts_of(field).native_type
     is_number = bool(native) and Kind.parse(native).name == "decimal"
     return bool(pa.types.is_string(field.type) and not is_number)
 

@@ -10,14 +10,15 @@ import pyarrow as pa
 
 from ..arrow.shared_fields import shared_field
 from ..errors import ConnectorConfigError
+from ..field_facts import FieldFacts, Precision, facts_of, with_facts
 from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..stream import ENUM_LABELS, UNDECIDED, Stream, Trigger
+from ..stream import Stream, Trigger
 from .describe import ResultColumn
 from .type_names import Name
-from .types import TYPE_NAME, PostgresTypes, arrow_of
+from .types import PostgresTypes, arrow_of
 
 # These run under the user's `search_path`, in which anybody may have made functions and operators that fit better than
 # the server's own: every function has its schema, and every operator is one that the server has for the very two types.
@@ -259,7 +260,7 @@ def streams(
             field = _field(column, declared, base, own, system, is_text=path in wanted)
             wanted.discard(path)
             is_nullable = not (is_required or column in key)
-            fields.append(shared_field(field.name, field.type, is_nullable, tuple(field.metadata.items())))
+            fields.append(shared_field(field.name, field.type, is_nullable, facts_of(field)))
         found.append(
             Stream(
                 name=str(name),
@@ -315,26 +316,26 @@ def described(session: Session, columns: Sequence[ResultColumn], system: str) ->
 
 def _field(column: str, declared: str, base: str | None, own: Any, system: str, *, is_text: bool) -> pa.Field:
     native = base or declared
-    metadata = {b"native_type": native.encode(), b"native_system": system.encode()}
-    if is_text or base:
-        metadata[b"read_as"] = b"text" if is_text else b"base"
-    if own is not None:
-        metadata[TYPE_NAME] = own[0].encode()
-        if own[2] and not is_text:
-            metadata[ENUM_LABELS] = json.dumps(own[2]).encode()
-    if native == "numeric" and not is_text:
-        metadata[UNDECIDED] = b"1"
-    return pa.field(column, pa.string() if is_text else arrow_of(native)[0], True, metadata)
+    labels = tuple(own[2] or ()) if own is not None and not is_text else ()
+    is_undecided = native == "numeric" and not is_text
+    return with_facts(
+        pa.field(column, pa.string() if is_text else arrow_of(native)[0]),
+        native_type=native,
+        native_system=system,
+        read_as="text" if is_text else "base" if base else "",
+        type_name="" if own is None else own[0],
+        labels=labels,
+        precision=Precision.UNDECIDED if is_undecided else Precision.KNOWN,
+    )
 
 
 def as_json(field: pa.Field) -> pa.Field:
     """Return an array that is read as JSON; any other column, and one that is read as text, as it is."""
-    metadata = field.metadata or {}
-    native = metadata.get(b"native_type", b"").decode()
-    if not Name.parse(native).is_array or metadata.get(b"read_as") == b"text":
+    facts = facts_of(field)
+    if not Name.parse(facts.native_type).is_array or facts.read_as == "text":
         return field
-    own = {b"native_type": b"json", b"native_system": metadata[b"native_system"], b"read_as": b"json"}
-    return pa.field(field.name, pa.json_(), field.nullable, own)
+    own = FieldFacts(native_type="json", native_system=facts.native_system, read_as="json")
+    return with_facts(pa.field(field.name, pa.json_(), field.nullable), own)
 
 
 def columns_now(session: Session, name: TableName) -> tuple[dict[str, str], dict[str, int]]:

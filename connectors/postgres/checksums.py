@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..checksums.sql import Canonical, exponent_form, interval_form
+from ..field_facts import facts_of
 from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .type_names import Name
@@ -15,7 +16,7 @@ class PostgresCanonical(Canonical):
         """Write a value's canonical text."""
         base = _base(compared)
         form = compared.form
-        if (compared.field.metadata or {}).get(b"read_as") == b"json":
+        if facts_of(compared.field).read_as == "json":
             column = f"array_to_json({column})"
         if base in ("character", "bpchar", "inet") and form in (Form.NATIVE, Form.TEXT):
             # A cast to text would drop the blanks at its end, and add `/32` to an address.
@@ -74,7 +75,7 @@ def _base(compared: Compared) -> str:
 
 
 def _name(compared: Compared) -> Name:
-    return Name.parse((compared.field.metadata or {}).get(b"native_type", b"").decode())
+    return Name.parse(facts_of(compared.field).native_type)
 
 
 def _float(value: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
-from ..sql.session import COLUMN_TYPE
+from ..field_facts import facts_of, with_facts
 from ..stream import Block
 from .type_names import Name
 
@@ -49,7 +49,7 @@ def blocks(schema: pa.Schema, batches: Iterator[pa.RecordBatch | Block]) -> Iter
     """Yield one stream of COPY's binary format, in blocks of about a megabyte.
 
     Args:
-        schema: of the batches; `COLUMN_TYPE` in a field's metadata is the column's type.
+        schema: of the batches; `column_type` of a field's facts is the column's type.
         batches: in the exact types that the columns take.
 
     Raises:
@@ -78,7 +78,7 @@ class _Column:
     """How one column gets there: as pgpq knows it, or as bytes in the server's own form."""
 
     def __init__(self, field: pa.Field) -> None:
-        name = Name.parse((field.metadata or {}).get(COLUMN_TYPE, b"").decode())
+        name = Name.parse(facts_of(field).column_type)
         self.own = _own(field.type, name)
         kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
         self.field = pa.field(field.name, kind if self.own is None else pa.binary())
@@ -238,7 +238,7 @@ def _numeric(value: Decimal, scale: int) -> bytes:
 
 def _lists(element: pa.DataType, name: Name) -> Callable[[pa.Array], pa.Array]:
     """Return what writes arrays of one dimension whose elements have another OID than pgpq gives them."""
-    column = _Column(pa.field("element", element, metadata={COLUMN_TYPE: name.base.encode()}))
+    column = _Column(with_facts(pa.field("element", element), column_type=name.base))
     oid = _OIDS[name.base]
 
     def write(array: pa.Array) -> pa.Array:

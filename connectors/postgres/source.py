@@ -14,6 +14,7 @@ from ..arrow.casts import cast_batch
 from ..arrow.type_names import type_text
 from ..arrow.undecided import Numbers
 from ..errors import FatalConnectorError
+from ..field_facts import FieldFacts, Precision, facts_of, with_facts
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
 from ..settings import parse_settings
@@ -23,7 +24,7 @@ from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
 from ..sql.session import Lease, Session, Sessions
-from ..stream import WIDENS, Block, Bookmark, ReplicationMethod, Stream
+from ..stream import Block, Bookmark, ReplicationMethod, Stream
 from ..values import replace
 from . import catalog, ranges
 from .adbc_driver import Database
@@ -36,7 +37,7 @@ from .limits import limit_warnings
 from .numbers import look
 from .settings import Address, PostgresSettings
 from .type_names import Name
-from .types import TRIMMED, TYPE_NAME, array_item, arrow_of
+from .types import TRIMMED, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
@@ -190,12 +191,12 @@ class PostgresSource(OnServer, QuerySource):
         """
         if wire != "arrow":
             return False
-        metadata = field.metadata or {}
-        if metadata.get(b"read_as") == b"text":
+        facts = facts_of(field)
+        if facts.read_as == "text":
             return True
-        if metadata.get(b"read_as") == b"json":
+        if facts.read_as == "json":
             return native.endswith("[]")
-        planned = metadata[b"native_type"].decode()
+        planned = facts.native_type
         # The plan names a type as the user's search path has it; a read searches no schema.
         if native == _type_name(field) or {planned, native} <= INTEGERS.keys():
             return True
@@ -204,19 +205,18 @@ class PostgresSource(OnServer, QuerySource):
     def expression(self, field: pa.Field) -> str:
         """Cast what the driver cannot carry."""
         column = super().expression(field)
-        metadata = field.metadata or {}
-        if b"native_type" not in metadata:
+        facts = facts_of(field)
+        if not facts.native_type:
             return column
-        if metadata.get(b"read_as") == b"text":
+        if facts.read_as == "text":
             return f"{column}::text"
-        if metadata.get(b"read_as") == b"json":
+        if facts.read_as == "json":
             return f"array_to_json({column})::text"
-        native = metadata[b"native_type"].decode()
-        if metadata.get(b"read_as") == b"base":
+        if facts.read_as == "base":
             column = f"{column}::{_type_name(field)}"  # of a domain the driver knows nothing
-        if WIDENS in metadata:
+        if facts.precision is Precision.WIDENS:
             return TRIMMED.format(column)
-        return arrow_of(native)[1].format(column)
+        return arrow_of(facts.native_type)[1].format(column)
 
     def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
         """Look at them in one pass."""
@@ -239,7 +239,7 @@ class PostgresSource(OnServer, QuerySource):
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Name the schema of the type."""
         name = _type_name(field)
-        return super().constant(value, field.with_metadata({b"native_type": name.encode()}) if name else field)
+        return super().constant(value, with_facts(field, FieldFacts(native_type=name)) if name else field)
 
     def checksums(self, side: Side) -> AbstractContextManager[Checksums]:
         """Compute checksums in the database."""
@@ -336,13 +336,12 @@ class PostgresSource(OnServer, QuerySource):
 
 def _type_name(field: pa.Field) -> str:
     """Return the name of a column's type in a statement; empty: unknown."""
-    metadata = field.metadata or {}
-    name: bytes = metadata.get(TYPE_NAME, metadata.get(b"native_type", b""))
-    return name.decode()
+    facts = facts_of(field)
+    return facts.type_name or facts.native_type
 
 
 def _is_plain_text(field: pa.Field) -> bool:
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    native = facts_of(field).native_type
     name = Name.parse(native)
     return name.is_native and not name.is_array and name.base in ("text", "character varying")
 
@@ -350,12 +349,11 @@ def _is_plain_text(field: pa.Field) -> bool:
 def is_raw(stream: Stream) -> bool:
     """Tell whether every column is a built-in type of PostgreSQL, so that its binary form says the same anywhere."""
     for field in stream.schema:
-        metadata = field.metadata or {}
-        native = metadata.get(b"native_type", b"").decode()
-        if metadata.get(b"native_system") != b"postgres" or b"read_as" in metadata:
+        facts = facts_of(field)
+        if facts.native_system != "postgres" or facts.read_as:
             return False
         # A type that was changed meanwhile is not the one that the catalog had.
-        if not Name.parse(native).is_native or arrow_of(native)[0] != field.type:
+        if not Name.parse(facts.native_type).is_native or arrow_of(facts.native_type)[0] != field.type:
             return False
     return True
 

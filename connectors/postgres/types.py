@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from ..field_facts import facts_of, with_facts
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
-from ..stream import ENUM_LABELS
 from .type_names import TEXTS, Name
 from .widening import text_of, widen
 
@@ -34,9 +33,6 @@ _FIXED: dict[str, pa.DataType] = {
     "interval": pa.month_day_nano_interval(),
 }
 
-
-#: Metadata of a column: its (base) type's name with the schema.
-TYPE_NAME = b"type_name"
 
 #: Types that every driver returns as fitting Python values.
 _PLAIN = frozenset(
@@ -108,7 +104,7 @@ def array_item(field: pa.Field) -> pa.Field | None:
     base = native.removesuffix("[]")
     if base == native or Name.parse(base).base not in _ITEMS:
         return None
-    return pa.field("item", arrow_of(base)[0], metadata={b"native_type": base, b"native_system": b"postgres"})
+    return with_facts(pa.field("item", arrow_of(base)[0]), native_type=base, native_system="postgres")
 
 
 def shown(column_type: str) -> str:
@@ -258,10 +254,10 @@ class PostgresTypes(Types):
 
     def column_type(self, column: pa.Field) -> str:
         """Return the type of a new column: its native one if this system has it, else by its Arrow type."""
-        metadata = column.metadata or {}
-        native = str(metadata.get(b"native_type", b""), "utf-8", "replace")
+        facts = facts_of(column)
+        native = facts.native_type
         # The name becomes part of DDL: only known names may pass.
-        if metadata.get(b"native_system") == b"postgres" and native and Name.parse(native).is_native:
+        if facts.native_system == "postgres" and native and Name.parse(native).is_native:
             return native
         if enum := self._enum(column):
             return enum
@@ -272,10 +268,9 @@ class PostgresTypes(Types):
 
     def _enum(self, column: pa.Field) -> str:
         """Return the enum of this database that has the name and every label of the column's; empty: there is none."""
-        metadata = column.metadata or {}
-        name, labels = metadata.get(TYPE_NAME, b"").decode(), metadata.get(ENUM_LABELS)
-        found = self.enums.get(name) if labels and pa.types.is_string(column.type) else None
-        return found[0] if found and labels and found[1].issuperset(json.loads(labels)) else ""
+        facts = facts_of(column)
+        found = self.enums.get(facts.type_name) if facts.labels and pa.types.is_string(column.type) else None
+        return found[0] if found and found[1].issuperset(facts.labels) else ""
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Return how COPY carries it."""
@@ -300,4 +295,4 @@ class PostgresTypes(Types):
         return None if self.base(column_type) != column_type else text_of(column_type, name)
 
 
-__all__ = ["TRIMMED", "TYPE_NAME", "PostgresTypes", "array_item", "arrow_of", "shown"]
+__all__ = ["TRIMMED", "PostgresTypes", "array_item", "arrow_of", "shown"]

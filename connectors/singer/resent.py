@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ..arrow.masking import masked
 from ..errors import ConnectorConfigError
+from ..field_facts import facts_of
 from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
 from ..incremental.committed import Committed
 from ..incremental.hashes import record_hashes
@@ -295,7 +296,7 @@ def _hashes(batch: pa.RecordBatch, columns: Sequence[str]) -> list[str]:
     for name in columns:
         column, field = batch.column(name), batch.schema.field(name)
         kind, types = column.type, pa.types
-        is_digits = (field.metadata or {}).get(b"native_type") == b"numeric"
+        is_digits = facts_of(field).native_type == "numeric"
         if types.is_floating(kind) or types.is_decimal(kind) or types.is_integer(kind) or is_digits:
             column = pa.array([None if value is None else _digits(value) for value in column.to_pylist()], pa.string())
         arrays.append(column)

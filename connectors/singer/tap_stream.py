@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ..arrow.masking import rule_of
 from ..errors import FatalConnectorError
+from ..field_facts import facts_of
 from ..stream import Bookmark, ReplicationMethod, Stream
 from ..values import replace
 from .records import Parser
@@ -166,6 +167,6 @@ def _unsent(field: pa.Field) -> Column:
     kind = field.type
     is_json = isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
     is_text = isinstance(kind, pa.BaseExtensionType) or pa.types.is_temporal(kind) or pa.types.is_binary(kind)
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    native = facts_of(field).native_type
     reading = Reading.JSON if is_json else Reading.TEXT if is_text else Reading.PLAIN
     return Column(name=field.name, type=kind, reading=reading, native=native)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow.decimals import bounded
+from ..field_facts import with_facts
 from ..values import replace
 
 #: Type for reading numbers of which a double may not hold all digits.
@@ -40,7 +41,7 @@ class Column(Struct, frozen=True, kw_only=True):
     name: str
     type: pa.DataType
     reading: Reading
-    #: Type name for the field's metadata.
+    #: Type name for the field's facts.
     native: str = ""
     #: The declared JSON Schema of the property; a widened column keeps it.
     declared: str = ""
@@ -52,8 +53,8 @@ class Column(Struct, frozen=True, kw_only=True):
     def field(self, *, nullable: bool = True) -> pa.Field:
         """Return the Arrow field."""
         # PostgreSQL has a type for numbers of any precision; other systems keep the text.
-        metadata = {"native_type": self.native, "native_system": "postgres"} if self.native else None
-        return pa.field(self.name, self.type, nullable, metadata)
+        field = pa.field(self.name, self.type, nullable)
+        return with_facts(field, native_type=self.native, native_system="postgres") if self.native else field
 
     def widened(self, kind: pa.DataType | None) -> Column:
         """Return the column with a decimal type; None: with digits as text."""

@@ -13,11 +13,10 @@ import pyarrow as pa
 
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, UniqueViolated
+from ..field_facts import facts_of, with_facts, yields_to_table
 from ..named import numbered
 from ..protocols import Capability
 from ..stream import (
-    BECOMES_TEXT,
-    NEEDED,
     Block,
     Bookmark,
     Commit,
@@ -31,7 +30,6 @@ from ..stream import (
     TableRecords,
     TableState,
     WriteDisposition,
-    yields_to_table,
 )
 from ..values import replace
 from .dialect.dialect import Dialect
@@ -52,8 +50,6 @@ if TYPE_CHECKING:
 #: Of so many tables the ledger rows are asked for by name; a statement takes no more names.
 _MAX_SPELLED = 200
 
-#: Key of a described column's metadata: the table computes it.
-_COMPUTED = b"computed"
 
 #: What to do where an append violates a unique index.
 _NO_APPEND = (
@@ -478,7 +474,7 @@ class SqlDestination(ABC):
     def _made(self, field: pa.Field, held: pa.Field | None) -> str | None:
         """Return the type of a column that is made for a field; None: there is none."""
         if held is not None and yields_to_table(field):
-            return _native_type(held)
+            return facts_of(held).native_type
         try:
             return self.dialect.types.column_type(field)
         except FatalConnectorError:
@@ -495,11 +491,11 @@ class SqlDestination(ABC):
         is_replace: bool,
         key: Sequence[str],
     ) -> Kept:
-        metadata = field.metadata or {}
-        before = None if held is None else _native_type(held)
+        arriving = facts_of(field)
+        before = None if held is None else facts_of(held).native_type
         name = name if held is None else held.name
-        computed = None if held is None else (held.metadata or {}).get(_COMPUTED)
-        if before is not None and (computed == b"kept" or (computed is not None and not is_new)):
+        facts = None if held is None else facts_of(held)
+        if before is not None and facts is not None and (facts.stays_computed or (facts.computed and not is_new)):
             note = "the table computes it; what arrives is not written"
             return Kept(column=name, type=before, arrow=field.type, held=before, is_computed=True, note=note)
         if made is None:
@@ -512,15 +508,14 @@ class SqlDestination(ABC):
             else:
                 kind = types.widen(before, made)  # the empty text is a type of SQLite
                 kind = types.to_double(before, made) if kind is None and not is_replace else kind
-                if kind is None and BECOMES_TEXT in metadata and types.text_of(before, "") is not None:
+                if kind is None and arriving.becomes_text and types.text_of(before, "") is not None:
                     kind = made
             if kind is None:
                 note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
         assert kind is not None
         arrow, is_text = self.dialect.types.kept_as(kind, field.type)
-        native = metadata.get(b"native_type", b"").decode()
-        is_native = metadata.get(b"native_system") == self.dialect.name.encode() and native == kind
+        is_native = arriving.native_system == self.dialect.name and arriving.native_type == kind
         return Kept(
             column=name,
             type=kind,
@@ -534,22 +529,21 @@ class SqlDestination(ABC):
         if table is None:
             return TableState(ledger=tuple(ledger))
         is_kept = table.has_dependents or not self.dialect.facts.renames  # by a replace, too
-        fields = [
-            pa.field(
-                column.name,
-                self.dialect.types.arrow_of(column),
-                column.is_nullable,
-                {
-                    b"native_type": column.type.encode(),
-                    b"native_system": self.dialect.name.encode(),
-                    **({_COMPUTED: b"kept" if is_kept else b""} if column.is_generated else {}),
-                },
-            )
-            for column in table.columns
-        ]
         needed = {column.name for column in table.needed()}
         fields = [
-            field.with_metadata({**field.metadata, NEEDED: b""}) if field.name in needed else field for field in fields
+            with_facts(
+                pa.field(
+                    column.name,
+                    self.dialect.types.arrow_of(column),
+                    column.is_nullable,
+                ),
+                native_type=column.type,
+                native_system=self.dialect.name,
+                computed=column.is_generated,
+                stays_computed=column.is_generated and is_kept,
+                needed=column.name in needed,
+            )
+            for column in table.columns
         ]
         name = table.name
         if name.schema == self.dialect.naming.default_schema == "main":
@@ -583,11 +577,6 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
         )
         return {WriteDisposition.REPLACE_RANGE: why}
     return {}
-
-
-def _native_type(held: pa.Field) -> str:
-    native: bytes = (held.metadata or {}).get(b"native_type", b"")
-    return native.decode()
 
 
 def _is_in_doubt(ledger: Sequence[LedgerRow]) -> bool:

@@ -16,9 +16,6 @@ from .identifiers import TableName
 
 T = TypeVar("T")
 
-#: In the metadata of a field that is ingested: the type of its column, in the database's words.
-COLUMN_TYPE = b"column_type"
-
 
 class Session(Protocol):
     """One connection to a database, used by one thread at a time; only `cancel` comes from others.
@@ -48,7 +45,7 @@ class Session(Protocol):
         Args:
             table: it has these columns, of types that carry `schema` exactly, and perhaps others.
             schema: what every batch already has (wire "arrow"), or the names of the columns (other wires);
-                `COLUMN_TYPE` in a field's metadata says the column's type.
+                `column_type` of a field's facts is the column's type.
             data: an exception that it raises may leave as any error: the caller knows the original.
             wire: format of the data.
         """
@@ -206,4 +203,4 @@ def _close_coming(coming: Future[Session]) -> None:
             coming.result().close()
 
 
-__all__ = ["COLUMN_TYPE", "Lease", "Session", "Sessions"]
+__all__ = ["Lease", "Session", "Sessions"]

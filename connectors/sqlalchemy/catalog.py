@@ -11,17 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Inspector
 from sqlalchemy.exc import NoSuchTableError, SQLAlchemyError, UnreflectableTableError
 
+from ..field_facts import with_facts
 from ..sql.identifiers import OWN_PREFIX, TableName
 from ..sql.tables import Column, Table
-from ..stream import UNKNOWN_TYPE, Stream
+from ..stream import Stream
 from .spelling import Names
 from .types import kind_of
 
 #: Table -> the tables of its schema that its foreign keys point at.
 References = Mapping[str, set[str]]
-
-#: Marks a field whose name is lower case in a system that folds names to upper case: it must be quoted.
-QUOTED = b"is_quoted"
 
 
 def reflect(
@@ -102,12 +100,13 @@ def field(column: Mapping[str, Any], key: Sequence[str], connection: Connection,
     """Return the field of a column that SQLAlchemy's inspector describes by `name`, `type` and perhaps `nullable`."""
     name = spelling.shown(column["name"])
     kind = kind_of(column["type"], connection.dialect)
-    metadata = {b"native_type": str(kind).encode(), b"native_system": b"sqlalchemy"}
-    if spelling.is_exact(column["name"]):
-        metadata[QUOTED] = b"1"
-    if not kind.is_known:
-        metadata[UNKNOWN_TYPE] = b"1"
-    return pa.field(name, kind.arrow, bool(column.get("nullable", True)) and name not in key, metadata)
+    return with_facts(
+        pa.field(name, kind.arrow, bool(column.get("nullable", True)) and name not in key),
+        native_type=str(kind),
+        native_system="sqlalchemy",
+        quoted=spelling.is_exact(column["name"]),
+        unknown_type=not kind.is_known,
+    )
 
 
 def _column(column: Mapping[str, Any], connection: Connection, spelling: Names) -> Column:
@@ -174,4 +173,4 @@ def list_tables(connection: Connection, spelling: Names, schema: str) -> list[Ta
     return [TableName(schema, spelling.shown(name)) for name in found]
 
 
-__all__ = ["QUOTED", "columns_now", "field", "list_tables", "reflect", "streams"]
+__all__ = ["columns_now", "field", "list_tables", "reflect", "streams"]

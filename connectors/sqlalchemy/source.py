@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from ..arrow.batches import even_batches
 from ..errors import ConnectorConfigError, FatalConnectorError
+from ..field_facts import facts_of
 from ..incremental.bookmarks import missing_error, query_start
 from ..incremental.window import Window
 from ..settings import parse_settings
@@ -271,11 +272,10 @@ class SQLAlchemySource(QuerySource):
         return self._own.spelling.table(name, columns, is_exact=bool(stream.locator.get("is_quoted")))
 
     def _column(self, field: pa.Field) -> Any:
-        metadata = field.metadata or {}
-        native = metadata.get(b"native_type", b"").decode()
-        is_own = metadata.get(b"native_system") == b"sqlalchemy"
-        kind = Kind.parse(native) if is_own else kind_for(field.type, field.name)
-        name = self._own.spelling.spell(field.name, is_exact=catalog.QUOTED in metadata)
+        facts = facts_of(field)
+        is_own = facts.native_system == "sqlalchemy"
+        kind = Kind.parse(facts.native_type) if is_own else kind_for(field.type, field.name)
+        name = self._own.spelling.spell(field.name, is_exact=facts.quoted)
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(

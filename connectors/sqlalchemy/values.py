@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.decimals import bounded, fitting
 from ..errors import FatalConnectorError
+from ..field_facts import facts_of
 from ..incremental.bookmarks import to_json
 from .types import EXACT_DIGITS
 
@@ -31,7 +32,7 @@ def array_of(values: Sequence[Any], field: pa.Field, stream: str) -> pa.Array:
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass
-    native = (field.metadata or {}).get(b"native_type", b"").decode()
+    native = facts_of(field).native_type
     try:
         plain = [None if value is None else _plain(value, kind, native, field.name, stream) for value in values]
         if isinstance(kind, pa.BaseExtensionType):

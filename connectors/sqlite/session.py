@@ -29,10 +29,10 @@ from ..errors import (
     TakenOver,
     UniqueViolated,
 )
+from ..field_facts import facts_of
 from ..local_files import sqlite_files, unwritable
 from ..named import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
-from ..sql.session import COLUMN_TYPE
 from ..stream import Block
 from .encode import refuse_numbers, stored
 from .types import Form, kind_of
@@ -159,7 +159,7 @@ class SQLiteSession:
         marks = ", ".join("?" for _ in names)
         listed = ", ".join(quote(name) for name in names)
         sql = f"insert into {quote(table.name)} ({listed}) values ({marks})"
-        declared = {field.name: (field.metadata or {}).get(COLUMN_TYPE, b"").decode() for field in schema}
+        declared = {field.name: facts_of(field).column_type for field in schema}
         loose = [name for name, kind in declared.items() if (known := kind_of(kind)) and known.form is Form.LOOSE_TEXT]
         records = 0
         for batch in data:

@@ -14,6 +14,7 @@ from ..arrow.batches import FETCH_RECORDS, even_batches
 from ..arrow.shared_fields import shared_field
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from ..field_facts import FieldFacts, facts_of
 from ..incremental.checkpoints import incremental
 from ..incremental.window import Window
 from ..rejected.halving import convert_by_halves
@@ -112,7 +113,7 @@ class SQLiteSource(QuerySource):
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
         """Tell whether both are declared in words that mean the same: a length is none of them."""
-        return kind_of(native) == kind_of((field.metadata or {})[b"native_type"].decode())
+        return kind_of(native) == kind_of(facts_of(field).native_type)
 
     def incomplete(self, field: pa.Field) -> str:
         """Return the condition under which a value is no bookmark."""
@@ -158,8 +159,8 @@ class SQLiteSource(QuerySource):
         if kind is None or (not is_table and kind.form is Form.NUMBER):
             kind = UNTYPED[sampled(session.query, source, column.name)]
             column = replace(column, type="")
-        metadata = ((b"native_type", column.type.encode()), (b"native_system", b"sqlite")) if column.type else ()
-        return shared_field(column.name, kind.arrow, column.is_nullable, metadata)
+        facts = FieldFacts(native_type=column.type, native_system="sqlite") if column.type else FieldFacts()
+        return shared_field(column.name, kind.arrow, column.is_nullable, facts)
 
     # -------------------------------------------------------------------- read
     def _events(self, stream: Stream, bookmark: Bookmark | None, wire: str) -> Iterator[Event | Block]:
@@ -309,7 +310,7 @@ def _mismatched_record(stream: Stream, row: Sequence[Any], encoding: str) -> Rej
 
 def _mismatch_error(stream: Stream, field: pa.Field, row: Sequence[Any], reason: str, encoding: str) -> ConnectorError:
     rowid, stored, value = row[0], row[1], row[2].decode(encoding, "replace")
-    declared = (field.metadata or {}).get(b"native_type", b"").decode()
+    declared = facts_of(field).native_type
     place = f", rowid {rowid}" if rowid is not None else ""
     promise = f"declared {declared}" if declared else f"taken for {type_text(field.type)} after its first values"
     return FatalConnectorError(

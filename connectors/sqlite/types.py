@@ -30,6 +30,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..errors import FatalConnectorError
+from ..field_facts import facts_of
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
 
@@ -126,7 +127,7 @@ UNTYPED = {
 
 def kind_for(field: pa.Field) -> Kind:
     """Return what a stream's column is: by its declared type, or for want of one by its Arrow type."""
-    declared = (field.metadata or {}).get(b"native_type", b"").decode()
+    declared = facts_of(field).native_type
     found = kind_of(declared)
     if found is not None:
         return found

@@ -117,5 +117,6 @@ def _show(console: Console, stream: Stream) -> None:
 
 
 def _native_type(field: Any) -> str | None:
-    native = (field.metadata or {}).get(b"native_type")
-    return None if native is None else native.decode("utf-8", "replace")
+    from syncblocks.connectors.field_facts import facts_of  # with pyarrow, which takes time to load
+
+    return facts_of(field).native_type or None

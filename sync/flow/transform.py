@@ -10,6 +10,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.stream import Condition, Stream
 from syncblocks.connectors.values import replace
 
@@ -259,7 +260,7 @@ def _restore(name: str, column: pa.Array, former: pa.Field | None) -> tuple[pa.A
 
 def _keeps_native(column: pa.Array, field: pa.Field) -> bool:
     """Tell whether values are still what the source calls them: a UUID may have become another text."""
-    is_uuid = (field.metadata or {}).get(b"native_type", b"").lower() == b"uuid" and pa.types.is_string(column.type)
+    is_uuid = facts_of(field).native_type.lower() == "uuid" and pa.types.is_string(column.type)
     if not is_uuid:
         return True
     from syncblocks.connectors.arrow.text import UUID_TEXT  # its kernels take time to load, and few streams have UUIDs

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import yaml
 
-from syncblocks.connectors.stream import UNDECIDED, Stream, is_unseen
+from syncblocks.connectors.field_facts import facts_of, is_unseen
+from syncblocks.connectors.stream import Stream
 
 if TYPE_CHECKING:
     from ..config.catalog_file import Catalog, CatalogStream
@@ -75,4 +76,4 @@ def _type_of(field: pa.Field) -> str | None:
     """Return the name of a column's type; None: it has no name, or nobody knows it yet."""
     from syncblocks.connectors.arrow.type_names import type_name
 
-    return None if is_unseen(field) or UNDECIDED in (field.metadata or {}) else type_name(field.type)
+    return None if is_unseen(field) or facts_of(field).is_undecided else type_name(field.type)

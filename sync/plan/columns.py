@@ -14,13 +14,9 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
 from syncblocks.connectors.arrow.said import decoded, is_readable, read_as
 from syncblocks.connectors.arrow.type_names import yaml_text
+from syncblocks.connectors.field_facts import Precision, facts_of, with_facts
 from syncblocks.connectors.protocols import StatesTypes
 from syncblocks.connectors.stream import (
-    BECOMES_TEXT,
-    LOOK,
-    NEEDED,
-    RELAXED,
-    UNDECIDED,
     VALID_FROM,
     VALID_TO,
     Stream,
@@ -158,7 +154,7 @@ def map_columns(stream: Stream, rules: Rules) -> ColumnMapping:
             said=_if_other(field, own),
             decode=rules.decode.get(field.name, ""),
         )
-        if (field.metadata or {}).get(UNDECIDED) == LOOK:
+        if facts_of(field).precision is Precision.LOOK:
             undecided = replace(one, type=_LATER, note="a decimal that holds every number, else text")
             column = replace(column, kept=undecided, fidelity=Fidelity.EXACT)
         if field.name in rules.left_out and one.held is None:
@@ -210,18 +206,19 @@ def _converted_column(
     assert kept is not None
     if rules.widens and kept.arrow is None and kept.held is not None:
         return _widened_column(stream, field, column, rules)
-    text = pa.field(field.name, pa.string(), field.nullable, {b"native_type": column.type.encode()})
+    text = with_facts(pa.field(field.name, pa.string(), field.nullable), native_type=column.type)
     (as_text_kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     has_text = as_text_kept.arrow is not None
-    marks = {RELAXED: b""} if RELAXED in (field.metadata or {}) else {}
+    is_relaxed = facts_of(field).relaxed
     # An integer enters a text column that is there as its text, which has all of it.
     is_whole = pa.types.is_integer(field.type) and as_text_kept.held is not None
     is_whole = is_whole and as_text_kept.held == as_text_kept.type
     if has_text and (rules.on_lossy == "text" or is_whole):
-        text = text.with_metadata({**text.metadata, **marks})
+        text = with_facts(text, relaxed=is_relaxed)
         return text, replace(column, kept=as_text_kept, fidelity=Fidelity.TEXT, conversion="text"), ""
     if rules.on_lossy == "cast" and kept.arrow is not None:
-        return pa.field(field.name, kept.arrow, field.nullable, marks), replace(column, conversion="cast"), ""
+        cast = with_facts(pa.field(field.name, kept.arrow, field.nullable), relaxed=is_relaxed)
+        return cast, replace(column, conversion="cast"), ""
     return field, column, _refusal(column, kept, rules, has_text=has_text)
 
 
@@ -230,9 +227,8 @@ def _widened_column(
 ) -> tuple[pa.Field, ColumnPlan, str]:
     """Make a column of the table text, or say why it cannot become that; returns as `_converted_column`."""
     assert column.kept is not None
-    marks = {each: value for each, value in (field.metadata or {}).items() if each == RELAXED}
-    marks |= {b"native_type": column.type.encode(), BECOMES_TEXT: b""}
-    text = pa.field(field.name, pa.string(), field.nullable, marks)
+    text = with_facts(pa.field(field.name, pa.string(), field.nullable), native_type=column.type)
+    text = with_facts(text, relaxed=facts_of(field).relaxed, becomes_text=True)
     (kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
     compared = {*stream.key_properties, *stream.unique_properties, *stream.bookmark_properties, stream.latest_by}
     compared |= set() if stream.deleted_when is None else {stream.deleted_when.field.name}
@@ -298,7 +294,7 @@ def _any_of(*ways: str) -> str:
 
 
 def _type_of(field: pa.Field) -> str:
-    native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+    native = facts_of(field).native_type
     return sys.intern(native or str(field.type))
 
 
@@ -324,11 +320,11 @@ def _relaxed(mapping: ColumnMapping, table: TableState, *, is_replaced: bool) ->
     fields = {field.name: field for field in mapping.arriving.schema}
     arriving = {column.kept.column: fields.get(column.name) for column in mapping.columns if column.kept is not None}
     found = []
-    for needed in (field for field in table.schema or () if NEEDED in (field.metadata or {})):
+    for needed in (field for field in table.schema or () if facts_of(field).needed):
         field = arriving.get(needed.name)
         if needed.name not in arriving:
             found += [] if is_replaced else [f"{needed.name}: NOT NULL is dropped, nothing arrives for it"]
-        elif field is not None and RELAXED in (field.metadata or {}):
+        elif field is not None and facts_of(field).relaxed:
             found.append(f"{needed.name}: NOT NULL is dropped, NULL may arrive")
     return found
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.stream import RELAXED, LedgerRow, Stream, TableState, WriteDisposition
+from syncblocks.connectors.field_facts import with_facts
+from syncblocks.connectors.stream import LedgerRow, Stream, TableState, WriteDisposition
 from syncblocks.connectors.values import replace
 
 from ..config.naming import name_by
@@ -135,10 +136,7 @@ def left_out_text(stream: str, columns: Sequence[str]) -> str:
 def relaxed(stream: Stream, before: Shape | None, required: Collection[str], *, full_refresh: bool) -> Stream:
     """Return a stream that says which columns may be NULL from now on; on a full refresh, all that may be."""
     found = set(stream.schema.names).difference(required) if full_refresh else {*ceased(before, stream, required)}
-    fields = [
-        field.with_metadata({**(field.metadata or {}), RELAXED: b""}) if field.name in found else field
-        for field in stream.schema
-    ]
+    fields = [with_facts(field, relaxed=True) if field.name in found else field for field in stream.schema]
     return replace(stream, schema=pa.schema(fields)) if found else stream
 
 

@@ -8,22 +8,11 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
 from syncblocks.connectors.arrow.flatten import marked, path_of
-from syncblocks.connectors.stream import (
-    DECIDED,
-    GUESSED,
-    SAID,
-    UNDECIDED,
-    UNSEEN,
-    WHOLE,
-    WIDENS,
-    Stream,
-    WriteDisposition,
-)
+from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
+from syncblocks.connectors.stream import Stream, WriteDisposition
 from syncblocks.connectors.values import replace
 
 from .columns import Rules
-
-_MARKS = {GUESSED, UNSEEN}
 
 
 def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
@@ -37,11 +26,7 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
         rules: of the table.
     """
     schema = rules.table.schema
-    if (
-        schema is None
-        or rules.types is None
-        or not any(_MARKS.intersection(field.metadata or ()) for field in stream.schema)
-    ):
+    if schema is None or rules.types is None or not any(map(_is_guessed, stream.schema)):
         return stream
     renamed = replace(stream, schema=pa.schema([field.with_name(names[field.name]) for field in stream.schema]))
     # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
@@ -55,32 +40,38 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
     return replace(stream, schema=pa.schema(fields))
 
 
+def _is_guessed(field: pa.Field) -> bool:
+    facts = facts_of(field)
+    return facts.origin is TypeOrigin.GUESSED or facts.unseen
+
+
 def _decided(field: pa.Field, kept: Kept, table: pa.Schema, *, widens: bool) -> pa.Field:
-    metadata = field.metadata or {}
-    guess = metadata.get(GUESSED, metadata.get(UNSEEN))
+    facts = facts_of(field)
     place = -1 if kept.held is None else table.get_field_index(kept.column)
-    if guess is None or place < 0 or kept.is_computed:
+    if not _is_guessed(field) or place < 0 or kept.is_computed:
         return field
-    if kept.type == kept.held and UNSEEN not in metadata:
+    if kept.type == kept.held and not facts.unseen:
         return field
     held, guessed = plain(table.field(place).type), plain(field.type)
-    if widens and UNSEEN not in metadata and _kind(held) not in (None, "text", _kind(guessed)):
+    if widens and not facts.unseen and _kind(held) not in (None, "text", _kind(guessed)):
         # Its values are read as they are written, and the plan makes the table's column text, or refuses that.
-        return marked(pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"}), path_of(field))
+        text = with_facts(pa.field(field.name, pa.string(), field.nullable), origin=TypeOrigin.DECLARED)
+        return marked(text, path_of(field))
     if is_text_of_something(table.field(place)) or not _may_hold(held, guessed):
         return field
-    if _gets_fractions(guessed, held, guess):
+    if _gets_fractions(guessed, held, is_whole=facts.whole):
         return field
-    if UNDECIDED in metadata and pa.types.is_decimal128(held):
-        return marked(pa.field(field.name, held, field.nullable, {WIDENS: b"1"}), path_of(field))
-    kept_marks = {UNSEEN: b"1"} if UNSEEN in metadata else {}
-    return marked(pa.field(field.name, held, field.nullable, {DECIDED: b"1", **kept_marks}), path_of(field))
+    if facts.is_undecided and pa.types.is_decimal128(held):
+        decimal = with_facts(pa.field(field.name, held, field.nullable), precision=Precision.WIDENS)
+        return marked(decimal, path_of(field))
+    made = with_facts(pa.field(field.name, held, field.nullable), origin=TypeOrigin.TABLE, unseen=facts.unseen)
+    return marked(made, path_of(field))
 
 
-def _gets_fractions(guessed: pa.DataType, held: pa.DataType, guess: bytes) -> bool:
+def _gets_fractions(guessed: pa.DataType, held: pa.DataType, *, is_whole: bool) -> bool:
     """Tell whether a column of integers gets other numbers, which make it wider."""
     types = pa.types
-    return bool(types.is_integer(held) and types.is_floating(guessed) and guess != WHOLE)
+    return bool(types.is_integer(held) and types.is_floating(guessed) and not is_whole)
 
 
 def _may_hold(held: pa.DataType, guessed: pa.DataType) -> bool:

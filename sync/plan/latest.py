@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.type_names import type_text
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
-from syncblocks.connectors.stream import UNDECIDED, Stream, TableState
+from syncblocks.connectors.stream import Stream, TableState
 
 from ..config import Pipeline
 from ..config.latest import LatestBy
@@ -157,7 +158,7 @@ def _unordered(stream: SelectedStream, declared: Stream, mapping: ColumnMapping,
     found = compared_columns(field, there, systems=systems, is_key=True)
     if isinstance(found, str):
         return f"is not ordered alike by both sides: {found}"
-    if found[0].form is Form.TEXT and (is_number_in_text(field) or UNDECIDED in (field.metadata or {})):
+    if found[0].form is Form.TEXT and (is_number_in_text(field) or facts_of(field).is_undecided):
         return "holds numbers of any digits as texts, which order otherwise: say their type in `types`"
     return ""
 

@@ -6,6 +6,8 @@ import re
 
 import pyarrow as pa
 
+from syncblocks.connectors.field_facts import with_facts
+
 _TEXT = re.compile(r"(?:string|text|varchar)\(\s*([1-9][0-9]{0,7})\s*\)", re.IGNORECASE)
 
 #: Connector -> the kin whose types it knows, and its type for texts of a length; others have texts of any length.
@@ -32,8 +34,7 @@ def of_length(field: pa.Field, length: int, connector: str) -> pa.Field:
     system, native = _NATIVE.get(connector, ("", ""))
     if not system or not pa.types.is_string(field.type) or length > _LONGEST.get(system, length):
         return field
-    own = {b"native_type": native.format(length).encode(), b"native_system": system.encode()}
-    return field.with_metadata({**(field.metadata or {}), **own})
+    return with_facts(field, native_type=native.format(length), native_system=system)
 
 
 __all__ = ["length_of", "of_length"]

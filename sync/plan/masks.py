@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from syncblocks.connectors.arrow.flatten import names_of
-from syncblocks.connectors.stream import HASH, IN_PATH, MaskRule, Masks, Stream
+from syncblocks.connectors.field_facts import facts_of
+from syncblocks.connectors.stream import HASH, MaskRule, Masks, Stream
 from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, exact_name
@@ -70,9 +71,9 @@ def masks_of(
         rules = tuple(each for rule in rules for each in (rule, replace(rule, column=f"{rule.column}{WITHIN}")))
     masks = Masks(rules=rules, key=(pipeline.mask_key or "").encode())
     masked = {name: found for name in names if (found := rule_of(masks, name)) is not None}
-    if not masked and all(b"native_system" in (field.metadata or {}) for field in stream.schema):
+    if not masked and all(facts_of(field).native_system for field in stream.schema):
         return None  # a table gets no new columns while it is read
-    if shown := next((f.name for f in stream.schema if f.name in masked and IN_PATH in (f.metadata or {})), ""):
+    if shown := next((f.name for f in stream.schema if f.name in masked and facts_of(f).in_path), ""):
         raise fail(
             "columns",
             f"mask: {shown!r} is made of names of folders, which messages and the ledger show: exclude it, or name the "

@@ -10,9 +10,10 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
 from syncblocks.connectors.protocols import ComputesChecksums
-from syncblocks.connectors.stream import UNKNOWN_TYPE, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
 
 from ..config import Pipeline
 from ..config.globs import exact_name
@@ -118,8 +119,8 @@ def unknown_type_warnings(selected: Sequence[SelectedStream]) -> list[str]:
     """Warn of columns whose type the source does not know, and that therefore become text."""
     found = []
     for stream in selected:
-        fields = [field for field in stream.stream.schema if UNKNOWN_TYPE in (field.metadata or {})]
-        columns = [f"{field.name} ({field.metadata[b'native_type'].decode()})" for field in fields]
+        fields = [field for field in stream.stream.schema if facts_of(field).unknown_type]
+        columns = [f"{field.name} ({facts_of(field).native_type})" for field in fields]
         if columns:
             found.append(f"{stream.name}: read as text, since their types are unknown here: {', '.join(columns)}")
     return found

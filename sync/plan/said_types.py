@@ -7,11 +7,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import marked, path_of
-from syncblocks.connectors.stream import GUESSED, SAID, UNSEEN, Stream
+from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
+from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
-
-#: Marks of columns whose values a file has as texts.
-_IN_TEXTS = frozenset({GUESSED, UNSEEN, SAID})
 
 
 def with_types(stream: Stream, types: Mapping[str, pa.DataType]) -> tuple[Stream, dict[str, pa.DataType]]:
@@ -26,8 +24,9 @@ def with_types(stream: Stream, types: Mapping[str, pa.DataType]) -> tuple[Stream
     fields, others = [], {}
     for field in stream.schema:
         kind = types.get(field.name)
-        if kind is not None and not _IN_TEXTS.isdisjoint(field.metadata or ()):
-            field = marked(pa.field(field.name, kind, field.nullable, {SAID: b"1"}), path_of(field))
+        if kind is not None and facts_of(field).is_of_text:
+            declared = with_facts(pa.field(field.name, kind, field.nullable), origin=TypeOrigin.DECLARED)
+            field = marked(declared, path_of(field))
         elif kind is not None:
             others[field.name] = kind
         fields.append(field)

@@ -11,11 +11,11 @@ from msgspec import Struct, field
 
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.field_facts import FieldFacts, facts_of, with_facts
 from syncblocks.connectors.stream import (
     DELETED_AT,
     FILE,
     FILE_MODIFIED,
-    OF_FILE,
     VALID_FROM,
     VALID_TO,
     LedgerRow,
@@ -598,10 +598,10 @@ def with_columns_of(stream: Stream, table: TableState, row: LedgerRow, own: Coll
     has_file_columns = {FILE, FILE_MODIFIED} <= {column.name for column in held}
     fields = []
     for column in held:
-        marks = column.metadata if is_json(column.type) else None
+        facts = facts_of(column) if is_json(column.type) else FieldFacts()
         if has_file_columns and column.name == FILE:
-            marks = {OF_FILE: b""}
-        fields.append(pa.field(names.get(column.name, column.name), column.type, metadata=marks))
+            facts = FieldFacts(of_file=True)
+        fields.append(with_facts(pa.field(names.get(column.name, column.name), column.type), facts))
     return replace(stream, schema=pa.schema(fields), is_emptied=True)
 
 

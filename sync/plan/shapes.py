@@ -6,7 +6,8 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from syncblocks.connectors.stream import Stream, is_unseen
+from syncblocks.connectors.field_facts import facts_of, is_unseen
+from syncblocks.connectors.stream import Stream
 
 #: {"columns": {name: type}, "left_out": [names that the pipeline left out], "keys": [names], "ignored": [names that
 #: `on_schema_change: ignore` left out], "required": [names of columns that are never NULL there], "decided": whether no
@@ -39,7 +40,7 @@ def shape_of(
     columns = {}
     known = {} if before is None else before["columns"]
     for field in stream.schema:
-        native = str((field.metadata or {}).get(b"native_type", b""), "utf-8", "replace")
+        native = facts_of(field).native_type
         columns[field.name] = sys.intern(native or str(field.type))
         if field.name in known and is_unseen(field):
             columns[field.name] = known[field.name]

@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.stream import (
     ASKING,
     LedgerKey,
@@ -17,7 +18,6 @@ from syncblocks.connectors.stream import (
     TableState,
     WriteDisposition,
     WrittenRange,
-    notices_of,
 )
 from syncblocks.connectors.values import replace
 

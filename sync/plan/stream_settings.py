@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,13 +9,9 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
 from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.stream import (
-    ENUM_LABELS,
-    GUESSED,
-    IS_ROW,
-    SAID,
-    UNSEEN,
     Condition,
     ConflictMethod,
     Masks,
@@ -423,8 +418,8 @@ def _decode(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> tuple[
     if not decode:
         return stream, {}
     fields = [
-        pa.field(field.name, pa.string(), field.nullable, {SAID: b"1"})
-        if field.name in decode and not {GUESSED, UNSEEN, SAID}.isdisjoint(field.metadata or ())
+        with_facts(pa.field(field.name, pa.string(), field.nullable), origin=TypeOrigin.DECLARED)
+        if field.name in decode and facts_of(field).is_of_text
         else field
         for field in stream.schema
     ]
@@ -473,7 +468,8 @@ def _conditions(
         try:
             condition = condition_of(field, operator, values)
         except ValueError as error:
-            if GUESSED in (field.metadata or {}):
+            facts = facts_of(field)
+            if facts.origin is TypeOrigin.GUESSED and not facts.unseen:
                 # The table may decide for text; else the plan refuses it, when it is known.
                 text = pa.field(column, pa.string())
                 found.append(condition_of(text, operator, [str(value) for value in values]))
@@ -491,10 +487,9 @@ def _conditions(
 
 def _demand_labels(field: pa.Field, values: Sequence[Any], fail: Failer, *, is_hidden: bool) -> None:
     """Refuse values that an enum does not have: a misspelt one would let in nothing, without a word."""
-    held = (field.metadata or {}).get(ENUM_LABELS)
-    if held is None or not pa.types.is_string(field.type):
+    labels = facts_of(field).labels
+    if not labels or not pa.types.is_string(field.type):
         return
-    labels: list[str] = json.loads(held)
     # The empty text is what MySQL has in place of a value that was none.
     for value in values:
         if str(value) not in (*labels, ""):
@@ -554,7 +549,7 @@ def _deletes(settings: Mapping[str, Any]) -> Deletes | None:
 def _max_rejected(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> int | None:
     if settings.get("on_rejected") != "keep":
         return None
-    if rows := next((field.name for field in stream.schema if IS_ROW in (field.metadata or {})), ""):
+    if rows := next((field.name for field in stream.schema if facts_of(field).is_row), ""):
         raise fail("on_rejected", f"`keep` and {rows!r} (`file_rows`) exclude each other: the numbers would have gaps")
     return int(_first(settings.get("max_rejected"), MAX_REJECTED))
 

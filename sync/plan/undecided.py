@@ -8,18 +8,9 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.arrow.type_names import yaml_text
+from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import (
-    GUESSED,
-    INEXACT,
-    LOOK,
-    SAID,
-    UNDECIDED,
-    WIDENS,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
+from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
 from syncblocks.connectors.values import replace
 
 from .columns import ColumnMapping, Rules
@@ -38,26 +29,28 @@ def settled(stream: Stream, names: Mapping[str, str], rules: Rules, *, is_decide
         is_decided: no function of a transformer decides the columns; one gets texts.
         is_new: the table is made anew, whatever types it has.
     """
-    if not any(UNDECIDED in (field.metadata or {}) for field in stream.schema):
+    if not any(facts_of(field).is_undecided for field in stream.schema):
         return stream
     fields = []
     for field in stream.schema:
-        if UNDECIDED in (field.metadata or {}):
+        facts = facts_of(field)
+        if facts.is_undecided:
             name = names[field.name]
-            is_of_file = GUESSED in (field.metadata or {})
+            is_of_file = facts.origin is TypeOrigin.GUESSED
             types = rules.types if name not in rules.said and (is_decided or is_of_file) else None
-            is_inexact = field.metadata[UNDECIDED] == INEXACT and name not in rules.said
+            is_inexact = facts.precision is Precision.INEXACT and name not in rules.said
+            known = with_facts(field, precision=Precision.KNOWN)
             if types is not None:
-                field = _settled(_marked(field), name, stream, rules, types, is_new=is_new)
+                field = _settled(known, name, stream, rules, types, is_new=is_new)
             else:
-                field = _as_written(field) if is_inexact else _marked(field)
+                field = _as_written(known) if is_inexact else known
         fields.append(field)
     return replace(stream, schema=pa.schema(fields))
 
 
 def is_undecided(stream: Stream) -> bool:
     """Tell whether the first load decides the type of a column."""
-    return any((field.metadata or {}).get(UNDECIDED) == LOOK for field in stream.schema)
+    return any(facts_of(field).precision is Precision.LOOK for field in stream.schema)
 
 
 def text_warnings(stream: Stream, names: Mapping[str, str], mapping: ColumnMapping, *, is_decided: bool) -> list[str]:
@@ -72,7 +65,7 @@ def text_warnings(stream: Stream, names: Mapping[str, str], mapping: ColumnMappi
     columns, found = {column.name: column for column in mapping.columns}, []
     for field in stream.schema:
         column = columns.get(names.get(field.name, ""))
-        if UNDECIDED not in (field.metadata or {}) or column is None or column.said is not None:
+        if not facts_of(field).is_undecided or column is None or column.said is not None:
             continue
         said = f'`types: {{{yaml_text(field.name)}: "decimal(38,9)"}}` makes numbers of it'
         if not is_decided:
@@ -113,23 +106,17 @@ def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: St
     if schema is not None and place >= 0:
         held = plain(schema.field(place).type)
         if pa.types.is_decimal128(held):
-            return _marked(field.with_type(held), {WIDENS: b"1"})
+            return with_facts(field.with_type(held), precision=Precision.WIDENS)
         # Integers of a file that get fractions.
-        is_wider = GUESSED in (field.metadata or {}) and pa.types.is_integer(held)
-        return _marked(field, {UNDECIDED: LOOK}) if is_wider else field
+        is_wider = facts_of(field).origin is TypeOrigin.GUESSED and pa.types.is_integer(held)
+        return with_facts(field, precision=Precision.LOOK) if is_wider else field
     number = kept(pa.field(name, _DECIMAL))
     is_text = number.arrow is None or number.is_text or compare(_DECIMAL, number.arrow) is Fidelity.TEXT
-    return _as_written(field) if is_text else _marked(field, {UNDECIDED: LOOK})
+    return _as_written(field) if is_text else with_facts(field, precision=Precision.LOOK)
 
 
 def _as_written(field: pa.Field) -> pa.Field:
     """Return numbers as texts; those of a file are taken as they are written."""
-    kept = {key: value for key, value in (field.metadata or {}).items() if key not in (GUESSED, UNDECIDED)}
-    said = {SAID: b"1"} if GUESSED in (field.metadata or {}) else {}
-    return field.with_type(pa.string()).with_metadata({**kept, **said})
-
-
-def _marked(field: pa.Field, marks: Mapping[bytes, bytes] | None = None) -> pa.Field:
-    """Return a field with these marks in place of `UNDECIDED`."""
-    kept = {key: value for key, value in (field.metadata or {}).items() if key != UNDECIDED}
-    return field.with_metadata({**kept, **(marks or {})})
+    text = field.with_type(pa.string())
+    is_of_file = facts_of(field).origin is TypeOrigin.GUESSED
+    return with_facts(text, origin=TypeOrigin.DECLARED, whole=False) if is_of_file else text

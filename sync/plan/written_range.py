@@ -10,11 +10,10 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.fidelity import Fidelity, compare
 from syncblocks.connectors.arrow.type_names import type_text
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
-    OF_FILE,
-    UNDECIDED,
     Condition,
     ReplicationMethod,
     Stream,
@@ -73,7 +72,7 @@ def written_range_of(
             what += ": `file_columns: true` in the source's config makes it of files"
         raise fail("range_column", what, kept, column)
     field = stream.schema.field(column)
-    is_by_files = OF_FILE in (field.metadata or {})
+    is_by_files = facts_of(field).of_file
     if method is ReplicationMethod.INCREMENTAL and not (stream.tracks_files and is_by_files):
         raise fail(
             "replication_method",
@@ -91,7 +90,7 @@ def _demand_type(field: pa.Field, interval: tuple[datetime, datetime] | None, fa
     from syncblocks.connectors.written_range import bound, has_times, has_values  # its kernels take time to load
 
     if interval is None:
-        is_number = is_number_in_text(field) or UNDECIDED in (field.metadata or {})
+        is_number = is_number_in_text(field) or facts_of(field).is_undecided
         if not (has_values(field.type) or has_times(field.type)) or is_number:
             raise fail(
                 "range_column",

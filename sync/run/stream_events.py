@@ -7,10 +7,10 @@ from itertools import chain, zip_longest
 
 import pyarrow as pa
 
+from syncblocks.connectors.field_facts import facts_of, notices_of
 from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
 from syncblocks.connectors.stream import (
-    FLATTENED,
     Block,
     Bookmark,
     Checkpoint,
@@ -19,7 +19,6 @@ from syncblocks.connectors.stream import (
     Rejected,
     RejectedRecord,
     Stream,
-    notices_of,
 )
 from syncblocks.connectors.values import replace
 
@@ -238,7 +237,7 @@ class StreamEvents:
         self._ignored |= {
             field.name
             for field in stream.schema
-            if FLATTENED in (field.metadata or {}) and field.name not in known and is_covered(field, excluded)
+            if facts_of(field).path and field.name not in known and is_covered(field, excluded)
         }
         stream = without_columns(stream, self._ignored)
         if planned.ignored is None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.abilities import Abilities, abilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Condition, Stream, TableState
 from syncblocks.connectors.values import replace
@@ -91,13 +92,13 @@ def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
         raise FatalConnectorError(found.unreadable, stream=found.name)
     if found is not None or table.schema is None:
         return found
-    is_of_database = any(b"native_system" in (field.metadata or {}) for field in table.schema)
+    is_of_database = any(facts_of(field).native_system for field in table.schema)
     return Stream(name=table.stream_name, schema=table.schema) if is_of_database else None
 
 
 def described(offered: pa.Schema, known: pa.Schema) -> pa.Schema:
     """Return a table's columns as its reader offers them, if it knows their types; else as its destination does."""
-    if any((field.metadata or {}).get(b"native_type") for field in offered):
+    if any(facts_of(field).native_type for field in offered):
         return offered
     return pa.schema([field for field in known if field.name in offered.names] or list(offered))
 

@@ -13,11 +13,9 @@ from msgspec import Struct
 from syncblocks.connectors.arrow.said import is_readable
 from syncblocks.connectors.arrow.type_names import type_text, yaml_text
 from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.field_facts import TypeOrigin, facts_of
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
 from syncblocks.connectors.stream import (
-    DECIDED,
-    GUESSED,
-    SAID,
     LedgerRow,
     ReplicationMethod,
     TableRecords,
@@ -143,7 +141,7 @@ def _unfit(planned: PlannedStream) -> str:
 
 def _is_of_text(field: pa.Field) -> bool:
     """Tell whether a column is read from texts, which `types` may take for anything."""
-    return not {GUESSED, DECIDED, SAID}.isdisjoint(field.metadata or {})
+    return facts_of(field).origin is not TypeOrigin.SOURCE
 
 
 def _type_text(kind: pa.DataType) -> str:

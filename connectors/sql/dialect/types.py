@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from ...field_facts import facts_of
 from ..tables import Column, Wire
 
 
@@ -82,14 +83,13 @@ class Types(ABC):
 
 def native_of(field: pa.Field, system: str) -> str:
     """Return the type that a field has in a system; empty: it comes from another one."""
-    metadata = field.metadata or {}
-    is_own = metadata.get(b"native_system") == system.encode()
-    return metadata.get(b"native_type", b"").decode() if is_own else ""
+    facts = facts_of(field)
+    return facts.native_type if facts.native_system == system else ""
 
 
 def made_of(field: pa.Field) -> pa.DataType:
     """Return the type that a new column is made for: a UUID also where its source reads it as text."""
-    is_uuid = (field.metadata or {}).get(b"native_type", b"").lower() == b"uuid" and pa.types.is_string(field.type)
+    is_uuid = facts_of(field).native_type.lower() == "uuid" and pa.types.is_string(field.type)
     return pa.uuid() if is_uuid else field.type
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...stream import RELAXED
+from ...field_facts import facts_of
 from ..tables import Column, StagingTable, Table
 from .events import LoadEvents
 from .ingest import ingest
@@ -70,7 +70,7 @@ class Append(Strategy):
             return False
         for field in columns.stream.schema:
             column, wanted = table.column(columns.names[field.name]), dialect.types.column_type(field)
-            if column is None or column.is_generated or RELAXED in (field.metadata or {}):
+            if column is None or column.is_generated or facts_of(field).relaxed:
                 return False
             if self.context.wire != "arrow":
                 if column.type != wanted:

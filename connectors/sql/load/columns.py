@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
-from ...stream import BECOMES_TEXT, RELAXED, Load, Stream, WriteDisposition, yields_to_table
+from ...field_facts import facts_of, yields_to_table
+from ...stream import Load, Stream, WriteDisposition
 from ...values import replace
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
@@ -62,8 +63,8 @@ class StreamColumns:
                 name=self.names[field.name],
                 type=kind,
                 is_nullable=is_nullable,
-                is_relaxed=RELAXED in (field.metadata or {}),
-                becomes_text=BECOMES_TEXT in (field.metadata or {}),
+                is_relaxed=facts_of(field).relaxed,
+                becomes_text=facts_of(field).becomes_text,
             )
             planned[column.name] = (column, wire)
         return planned

@@ -9,9 +9,9 @@ import pyarrow as pa
 from ...arrow import compute as pc
 from ...arrow.casts import cast_batch, refuse_infinite, refuse_nanoseconds
 from ...errors import ConnectorError
+from ...field_facts import with_facts
 from ...stream import Block
 from ..identifiers import TableName
-from ..session import COLUMN_TYPE
 from .context import LoadContext
 from .events import LoadEvents
 from .nulls import reason, refused, shown_key
@@ -41,7 +41,7 @@ def ingest(
     for field in stream.schema:
         name = context.columns.names[field.name]
         wire = context.columns.wire_of(types[name], field)
-        fields.append(pa.field(name, wire.arrow, metadata={COLUMN_TYPE: types[name].encode()}))
+        fields.append(with_facts(pa.field(name, wire.arrow), column_type=types[name]))
     schema = pa.schema(fields)
 
     def fitted(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 
 from ...errors import FatalConnectorError
+from ...field_facts import facts_of
 from ...stream import Stream
 
 _REMEDY = "the table was altered after the run was planned, and nothing more is read of it: run again"
@@ -33,10 +34,10 @@ def refuse_altered(
     """
     found = []
     for field in stream.schema if now else ():
-        metadata = field.metadata or {}
-        if metadata.get(b"native_system", b"").decode() != system:
+        facts = facts_of(field)
+        if facts.native_system != system:
             continue
-        planned, current = metadata.get(b"native_type", b"").decode(), now.get(field.name)
+        planned, current = facts.native_type, now.get(field.name)
         if current is None:
             found.append(f"column {field.name!r} is gone")
         elif current != planned and not is_alike(field, current):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ...errors import ConnectorError, FatalConnectorError
+from ...field_facts import facts_of
 from ...incremental.bookmarks import query_start
 from ...named import parameter_names, replaced
 from ...stream import Block, Bookmark, Event, Stream
@@ -79,7 +80,7 @@ class QuerySource(SqlSource):
             return self.table_columns_now(lease, stream)
         start = None if stream.bookmark_start is None else stream.bookmark_start.given[0]
         fields = self._described(lease, stream, start)
-        return {field.name: (field.metadata or {}).get(b"native_type", b"").decode() for field in fields}
+        return {field.name: facts_of(field).native_type for field in fields}
 
     # ---------------------------------------------------------------- parameters
     def parameters(self, query: str) -> Sequence[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from ...arrow.casts import cast_batch
 from ...arrow.undecided import Numbers, decided, explained, undecided, widens, with_wider
 from ...errors import ConnectorError
+from ...field_facts import facts_of
 from ...incremental.bookmarks import (
     CHECKPOINT_RECORDS,
     CHECKPOINT_S,
@@ -137,7 +138,7 @@ class SqlSource(ABC):
 
     def constant(self, value: pa.Scalar, field: pa.Field) -> str:
         """Return a bookmark's value as an SQL constant of the column's type."""
-        native = (field.metadata or {}).get(b"native_type", b"").decode()
+        native = facts_of(field).native_type
         plain = python_value(value)
         if isinstance(plain, bytes):
             plain = f"\\x{plain.hex()}"

@@ -10,9 +10,9 @@ import pytest
 from pyarrow import feather
 
 from syncblocks.connectors.arrow.type_names import type_text
+from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.files.arrow_source import ArrowSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
-from syncblocks.connectors.stream import notices_of
 from tests.connectors.files.files_pair import only, records_of, source_of
 
 

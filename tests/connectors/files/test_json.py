@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
+from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.files.json_document import JSONDocument
 from syncblocks.connectors.files.json_elements import MOST_BYTES, demand_size
 from syncblocks.connectors.files.json_format import JSONFormat
@@ -27,7 +28,6 @@ from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.paths import DataFile
 from syncblocks.connectors.files.settings import JSONSourceSettings
 from syncblocks.connectors.files.source import FileSource
-from syncblocks.connectors.stream import NOTICE
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 
@@ -152,8 +152,8 @@ def test_an_empty_array_is_no_records_and_an_object_is_one(tmp_path: Path) -> No
         {"a": 1, "b": "x"}
     ]
     stream = only(document(tmp_path / "t.json", {"page": 1, "data": [{"a": 1}]}))
-    assert b"`records: data`" in stream.schema.field("data").metadata[NOTICE]
-    assert NOTICE not in (stream.schema.field("page").metadata or {})
+    assert "`records: data`" in facts_of(stream.schema.field("data")).notice
+    assert not facts_of(stream.schema.field("page")).notice
 
 
 @pytest.mark.parametrize(

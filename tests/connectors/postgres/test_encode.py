@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.field_facts import with_facts
 from syncblocks.connectors.postgres import encode
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.sql.session import COLUMN_TYPE
 from tests import services
 from tests.connectors.postgres.postgres_pair import batch_of, rows, write
 from tests.connectors.postgres.postgres_pair import destination as destination
@@ -36,7 +36,7 @@ def module_postgres_url() -> Iterator[str]:
 
 def sent(url: str, column_type: str, array: pa.Array) -> list[Any]:
     """Return the texts that the server has for a column's values."""
-    schema = pa.schema([pa.field("c", array.type, metadata={COLUMN_TYPE: column_type.encode()})])
+    schema = pa.schema([with_facts(pa.field("c", array.type), column_type=column_type)])
     batch = pa.RecordBatch.from_arrays([array], schema=schema)
     with psycopg.connect(url) as connection:
         connection.execute(f"create temporary table t (c {column_type}, n bigserial)".encode())

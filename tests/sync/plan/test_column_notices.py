@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.files.csv_source import CSVSource
-from syncblocks.connectors.stream import notices_of
 from tests.conftest import RunCLI
 
 COLUMN = "column 'v' is text: 3 of 12 values are no numbers ('NA' 2, 'N/A' 1)"

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from syncblocks import RunResult, run_pipeline
+from syncblocks.connectors.field_facts import is_unseen
 from syncblocks.connectors.files.csv_source import CSVSource
-from syncblocks.connectors.stream import is_unseen
 from tests.conftest import RunCLI
 
 UPPER = "123E4567-E89B-12D3-A456-426614174000"

@@ -83,6 +83,7 @@ def test_a_destination_without_a_ledger_may_be_in_a_file(tmp_path: Path) -> None
         ("own/feather.py:read_table", "has no class 'read_table'"),
         ("own/broken.py:Source", "broken.py:2 does not load: ZeroDivisionError"),
         ("own/typo.py:Source", "typo.py:1 does not load: SyntaxError"),
+        ("own/former.py:Source", r"use field_facts\.facts_of\(field\)\.unseen, which"),
         ("own/leaves.py:Source", "leaves.py:1 does not load: SystemExit"),
         ("own/feather.p:FeatherSource", "there is no such source connector"),
     ],
@@ -92,6 +93,7 @@ def test_a_file_that_has_no_such_source_is_told_with_its_place(tmp_path: Path, s
     (tmp_path / "own" / "broken.py").write_text("x = 1\ny = 1 / 0\n")
     (tmp_path / "own" / "typo.py").write_text("def (\n")
     (tmp_path / "own" / "leaves.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "own" / "former.py").write_text("from syncblocks.connectors.stream import UNSEEN\n")
     with pytest.raises(ConfigError, match=message) as wrong:
         open_session(load_pipeline(file))
     assert wrong.value.key == "source.connector"
