@@ -134,12 +134,14 @@ def refitted(stream: Stream) -> Stream:
     Raises:
         ValueError: a value cannot be read in such a type; the message names the column.
     """
-    if not stream.where:
+    if not stream.read.where:
         return stream
     names = stream.schema.names
-    fields = [stream.schema.field(each.field.name) if each.field.name in names else each.field for each in stream.where]
+    fields = [
+        stream.schema.field(each.field.name) if each.field.name in names else each.field for each in stream.read.where
+    ]
     try:
-        return replace(stream, where=tuple(map(fitted, stream.where, fields)))
+        return replace(stream, read=replace(stream.read, where=tuple(map(fitted, stream.read.where, fields))))
     except ValueError as error:
         raise ValueError(f"where: {error}") from error
 
@@ -175,13 +177,12 @@ def matches(records: pa.RecordBatch, conditions: Sequence[Condition]) -> pa.Arra
     return pc.fill_null(mask, False)
 
 
-def without_deleted(records: Records, stream: Stream) -> Records:
-    """Return the records of a stream that do not say they are deleted (`Stream.deleted_when`).
+def without_deleted(records: Records, condition: Condition | None) -> Records:
+    """Return the records that do not say, by a condition, that they are deleted.
 
     Raises:
         FatalConnectorError: the column is not there, or has become one of a type in which the value cannot be read.
     """
-    condition = stream.deleted_when
     return records if condition is None else records.filter(pc.invert(say_deleted(records, condition)))
 
 

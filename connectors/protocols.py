@@ -56,7 +56,7 @@ class Capability(StrEnum):
     # Of sources.
     HAS_ONE_NULL = "has_one_null", "Reads a form that cannot tell NULL from JSON's `null`."
     # Of destinations.
-    KEEPS_FIRST = "keeps_first", "Leaves the columns of `Load.kept` as they are where it updates a record."
+    KEEPS_FIRST = "keeps_first", "Leaves the columns of `WriteSpec.kept` as they are where it updates a record."
     #: A record that differs from the current version of its key (`VALID_TO` is NULL) closes it and becomes the current
     #: one. One that differs in `HistoryLoad.in_place` only, or in columns that came with this run, updates it in place;
     #: so does one of the same time. With `HistoryLoad.has_versions` an older one goes between its neighbours. Columns
@@ -64,7 +64,7 @@ class Capability(StrEnum):
     #: when the last one ended, if its time is not later.
     KEEPS_HISTORY = "keeps_history", "Writes by HISTORY: keeps every version of a record."
     REMOVES_RECORDS = "removes_records", "Removes the records of `Load.removed`."
-    #: What it deletes and what it inserts are of one transaction (`Load.written_range`).
+    #: What it deletes and what it inserts are of one transaction (`WriteSpec.written_range`).
     REPLACES_RANGES = "replaces_ranges", "Writes by REPLACE_RANGE: deletes a range and inserts what arrived."
     #: Of HISTORY it ends versions, or begins them again.
     MARKS_RECORDS = "marks_records", "Marks the records of `Load.marked`, or takes the marks away."
@@ -412,7 +412,7 @@ class ReadsQueries(Protocol):
     """Reads the result of a query as a stream.
 
     Where `Stream.is_query_bounded`, each `:bookmark` that is not in a constant, a quoted name or a comment stands for a
-    value: of the first bookmark property, less the `lookback`; without a bookmark that of `Stream.bookmark_start`.
+    value: of the first bookmark property, less the `lookback`; without a bookmark that of `ReadSpec.bookmark_start`.
     """
 
     def query_stream(
@@ -439,7 +439,7 @@ class ReadsQueries(Protocol):
 
 @runtime_checkable
 class FiltersRecords(Protocol):
-    """Reads, counts and compares only the records that meet `Stream.where`. Without: the engine filters."""
+    """Reads, counts and compares only the records that meet `ReadSpec.where`. Without: the engine filters."""
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
         """Tell whether it applies a condition of a stream exactly as `filters.matches` does; opens nothing."""
@@ -557,7 +557,7 @@ class RefusesKeys(Protocol):
 
 @runtime_checkable
 class KeepsLatest(Protocol):
-    """Merges by `Stream.latest_by`: the record with the highest value counts, also if it is the table's."""
+    """Merges by `WriteSpec.latest_by`: the record with the highest value counts, also if it is the table's."""
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """Tell whether it orders a column's values: numbers, dates and times as ever, texts by their bytes."""
@@ -566,7 +566,7 @@ class KeepsLatest(Protocol):
 
 @runtime_checkable
 class DropsDeleted(Protocol):
-    """Applies `Stream.deleted_when`: a record that says it is deleted goes, with the table's of its key."""
+    """Applies `WriteSpec.deleted_when`: a record that says it is deleted goes, with the table's of its key."""
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Tell whether it finds the condition's values exactly as they are written."""

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import pyarrow as pa
 from msgspec import Struct
 
-from .values import Guarded
+from .read_spec import ASKING as ASKING
+from .read_spec import HASH as HASH
+from .read_spec import KEEP_LAST as KEEP_LAST
+from .read_spec import MEASURING as MEASURING
+from .read_spec import NULL as NULL
+from .read_spec import ChangedFiles as ChangedFiles
+from .read_spec import Condition as Condition
+from .read_spec import MaskRule as MaskRule
+from .read_spec import Masks as Masks
+from .read_spec import NullBookmarks as NullBookmarks
+from .read_spec import ReadSpec as ReadSpec
+from .read_spec import ReplicationMethod as ReplicationMethod
+from .values import Guarded, names_of
+from .write_spec import ConflictMethod as ConflictMethod
+from .write_spec import WriteDisposition as WriteDisposition
+from .write_spec import WriteSpec as WriteSpec
+from .write_spec import WrittenRange as WrittenRange
 
 _FACTS = {
     "BECOMES_TEXT": "becomes_text",
@@ -81,61 +95,6 @@ Block = bytes | bytearray | memoryview
 Place = Literal["anywhere", "host", "process"]
 
 
-class ReplicationMethod(StrEnum):
-    """How a stream is read. Source: Singer."""
-
-    FULL_TABLE = "FULL_TABLE"
-    INCREMENTAL = "INCREMENTAL"
-    LOG_BASED = "LOG_BASED"
-
-
-class WriteDisposition(StrEnum):
-    """How a stream is written. Source: dlt."""
-
-    APPEND = "append"
-    REPLACE = "replace"
-    MERGE = "merge"
-    REPLACE_RANGE = "replace_range"
-    #: Every version of a record is kept, with the time from which and up to which it was the current one.
-    HISTORY = "history"
-
-
-class ConflictMethod(StrEnum):
-    """What a merge does with a record whose key is already there. Source: Mage."""
-
-    UPDATE = "UPDATE"
-    IGNORE = "IGNORE"
-    #: As UPDATE, but a record whose key is not there yet is left out (`UpdatesOnly`).
-    UPDATE_ONLY = "UPDATE_ONLY"
-
-
-class NullBookmarks(StrEnum):
-    """What an INCREMENTAL read does with records whose bookmark is NULL (or NaN).
-
-    Source: dlt's on_cursor_value_missing.
-    """
-
-    #: They are an error.
-    FAIL = "fail"
-    #: They are read in a read from scratch, and never again.
-    ONCE = "once"
-    #: They are read in every run.
-    ALWAYS = "always"
-    #: They are left out.
-    NEVER = "never"
-
-
-class ChangedFiles(StrEnum):
-    """What a stream that `tracks_files` does with a file that has changed since it was read."""
-
-    #: It fails the stream.
-    FAIL = "fail"
-    #: It is read once more, as a whole.
-    READ = "read"
-    #: It stays as it was read.
-    IGNORE = "ignore"
-
-
 class FileRead(NamedTuple):
     """One file that was read as a whole; a tuple, since there may be very many."""
 
@@ -150,66 +109,6 @@ class FileRead(NamedTuple):
     is_changed: bool = False
 
 
-#: Operators of a condition that compare with nothing.
-ASKING = ("is_null", "is_not_null")
-
-#: Operators of checks on the length of a value: characters of a text, or bytes.
-MEASURING = ("min_length", "max_length")
-
-
-class Condition(Struct, frozen=True, kw_only=True):
-    """A condition on one column of a record; the column need not be one of those that are read.
-
-    Texts are compared by their bytes, NaN is above all numbers, and NULL meets `is_null` only.
-    """
-
-    field: pa.Field
-    #: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` (one value at least), one of `ASKING`, or of a check one of `MEASURING`.
-    operator: str
-    #: In the column's type, but a UUID as its text, and of `MEASURING` an integer; none for `ASKING`.
-    values: tuple[pa.Scalar, ...] = ()
-    #: The values as the pipeline file has them (JSON): a column whose type was guessed may turn out to have another.
-    given: tuple[Any, ...] = ()
-    #: What the file says in their place where they are of a run's interval, which is another one each time.
-    of_interval: str = ""
-
-    def __str__(self) -> str:
-        """Return it for people to read: `amount >= 10`."""
-        if self.operator in ASKING:
-            return f"{self.field.name} {self.operator.replace('_', ' ')}"
-        shown = [repr(str(value)) if pa.types.is_string(value.type) else str(value) for value in self.values]
-        return f"{self.field.name} {self.operator} " + (f"({', '.join(shown)})" if self.operator == "in" else shown[0])
-
-
-#: How a mask hides a column's values: by a keyed hash, all but their last characters, or as NULL.
-HASH, KEEP_LAST, NULL = "hash", "keep_last", "null"
-
-
-class MaskRule(Struct, frozen=True, kw_only=True):
-    """A mask of the columns that a name or a glob matches."""
-
-    column: str
-    #: `HASH`, `KEEP_LAST` or `NULL`.
-    how: str
-    #: Of `KEEP_LAST`: so many characters stay.
-    kept: int = 0
-
-    def __str__(self) -> str:
-        """Return it for people to read."""
-        return f"{self.how} {self.kept}" if self.how == KEEP_LAST else self.how
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Masks:
-    """Which columns of a stream are masked, in which order the rules are asked, and with which key."""
-
-    rules: tuple[MaskRule, ...]
-    #: Key of the hashes; empty: there is none.
-    key: bytes = field(default=b"", repr=False)
-    #: The masked columns as the source has them.
-    fields: Mapping[str, pa.Field] = field(default_factory=dict, compare=False, repr=False)
-
-
 class Stream(Guarded, frozen=True, kw_only=True):
     """One named set of records.
 
@@ -218,6 +117,11 @@ class Stream(Guarded, frozen=True, kw_only=True):
     """
 
     _hidden = ("query_values",)
+    _moved: ClassVar = {
+        "replication_method": "stream.read.method",
+        **{name: f"stream.read.{name}" for name in names_of(ReadSpec) if name != "method"},
+        **{name: f"load.write.{name}" for name in ("latest_by", "latest_is_lowest", "deleted_when")},
+    }
 
     #: `schema.table` for databases with schemas, `table` for SQLite and DuckDB's main schema, the stem for files.
     name: str
@@ -228,35 +132,10 @@ class Stream(Guarded, frozen=True, kw_only=True):
     #: MERGE into a destination that `MergesByUnique`: the columns by which records are merged, in place of the key; no
     #: record has NULL there. Empty: the key.
     unique_properties: tuple[str, ...] = ()
-    #: MERGE and HISTORY into a destination that `KeepsLatest`: of the records of a key the one with the highest value
-    #: of this column counts, and none takes the place of a newer one; NULL is older than any value. REPLACE_RANGE: the
-    #: same among the records that arrive. Empty: the last one counts, in REPLACE_RANGE a second one is refused.
-    latest_by: str = ""
-    #: Of `latest_by`, the lowest value counts in place of the highest one; NULL still counts less than any value.
-    latest_is_lowest: bool = False
-    #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
-    #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
-    deleted_when: Condition | None = None
-    replication_method: ReplicationMethod = ReplicationMethod.FULL_TABLE
-    #: Columns whose highest value seen is kept, most significant first.
-    bookmark_properties: tuple[str, ...] = ()
-    null_bookmarks: NullBookmarks = NullBookmarks.FAIL
-    #: INCREMENTAL reads from this much below the bookmark: seconds for times and dates, else a number; None: 0.
-    lookback: float | None = None
-    #: INCREMENTAL reads only what is above a bookmark that a run has read in full, not what came to be at it since.
-    is_above_bookmark: bool = False
-    #: Records may be read again, because a merge by their keys makes that harmless.
-    may_repeat: bool = False
+    #: How it is read; of a stream as its source offers it, how it is read where the pipeline file says nothing.
+    read: ReadSpec = ReadSpec()
     #: Its records come from files whose names and times the source knows.
     has_files: bool = False
-    #: INCREMENTAL reads the files that are new or changed, and the destination keeps which were read (`KeepsFiles`).
-    tracks_files: bool = False
-    #: What becomes of a file that has changed since it was read.
-    changed_files: ChangedFiles = ChangedFiles.FAIL
-    #: A FULL_TABLE read ends with a checkpoint that names the files that were read, empty ones as well.
-    names_files: bool = False
-    #: So many rejected records are kept, see `connectors/rejected`; None: the first one is an error.
-    max_rejected: int | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.
@@ -269,12 +148,6 @@ class Stream(Guarded, frozen=True, kw_only=True):
     hidden_by: str = ""
     #: Views are selected by exact name only, never by a glob.
     is_view: bool = False
-    #: Only records that meet all of them are read, counted and compared.
-    where: tuple[Condition, ...] = ()
-    #: At most so many of them are read in a run; the engine sees to it. None: all are.
-    limit: int | None = None
-    #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
-    masks: Masks | None = None
     #: The SELECT that yields its records, without a `;` at its end; empty: a table, a view or files.
     query: str = ""
     #: Parameters of the query (`:name`) and their values: a text, a number, a boolean, None, or an aware moment.
@@ -283,8 +156,6 @@ class Stream(Guarded, frozen=True, kw_only=True):
     is_query_alone: bool = False
     #: `:bookmark` in the query stands for the first bookmark property's value from which a run reads; its source knows.
     is_query_bounded: bool = False
-    #: Of such a query: the property and the one value (`>=`) from which a read without a bookmark begins.
-    bookmark_start: Condition | None = None
     #: Rough number of records, if the source knows it without counting.
     estimated_records: int | None = None
     #: Where the records are (paths, native names). Only the source reads it.
@@ -424,19 +295,6 @@ class TableRecords(Struct, frozen=True, kw_only=True):
     unique: tuple[tuple[str, ...], ...] = ()
 
 
-class WrittenRange(Struct, frozen=True, kw_only=True):
-    """What REPLACE_RANGE deletes before it inserts: an interval, some files, or the values that arrive."""
-
-    #: Column of `Load.stream` that decides whether a record is within.
-    column: str
-    #: Aware start and end; the end is not in it. Records outside of it are an error. None: there is no interval.
-    interval: tuple[datetime, datetime] | None = None
-    #: The records of `Checkpoint.files` are deleted; the column holds their paths.
-    is_by_files: bool = False
-    #: What the source calls the column, if no other column arrives under that name: its rejected records have it.
-    source_column: str = ""
-
-
 class HistoryLoad(Struct, frozen=True, kw_only=True):
     """What a load of HISTORY has to know beside its stream.
 
@@ -464,12 +322,16 @@ class Load(Guarded, frozen=True, kw_only=True):
     """What `Destination.load` is to do with one stream; constant during the call."""
 
     _hidden = ("removed", "marked", "announce")
+    _moved: ClassVar = {
+        "write_disposition": "load.write.disposition",
+        **{name: f"load.write.{name}" for name in ("conflict_method", "kept", "written_range")},
+    }
 
     key: LedgerKey
     #: The stream as it arrives: after renames and transformers.
     stream: Stream
-    write_disposition: WriteDisposition
-    conflict_method: ConflictMethod = ConflictMethod.UPDATE
+    #: How it is written.
+    write: WriteSpec
     #: `take_over` wrote it into the ledger row; each commit checks that it is still there.
     token: str
     #: `<run key>:<attempt>`; written as `completed_by` by the final commit.
@@ -483,10 +345,6 @@ class Load(Guarded, frozen=True, kw_only=True):
     #: `VALID_TO`, or as it begins, if that is later. NULL there says that the key is back: if no version is current,
     #: the last one is so again from its end on, or from `VALID_FROM`, if that is later.
     marked: pa.Table | None = None
-    #: MERGE into a destination that `KeepsFirst`: columns of `stream` that stay as they are in a record that is there.
-    kept: tuple[str, ...] = ()
-    #: Of REPLACE_RANGE: what is deleted.
-    written_range: WrittenRange | None = None
     #: The stream's key when the table was last written, if it was another: a REPLACE that cannot make a new table
     #: changes the table's key; None: the key was the same, or is unknown.
     former_key: tuple[str, ...] | None = None

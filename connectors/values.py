@@ -7,6 +7,7 @@ and what hides one in `callbacks`. All other values are Structs, which take less
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct, structs
@@ -37,6 +38,18 @@ class Guarded(Struct, frozen=True, kw_only=True):
 
     #: Names of these fields.
     _hidden: ClassVar[tuple[str, ...]] = ()
+
+    #: Names that fields had in earlier versions -> where they are now.
+    _moved: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:  # else every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say of a field that has moved where it is now."""
+            kind = type(self)
+            if name in kind._moved:
+                raise AttributeError(f"{kind.__name__}.{name} is {kind._moved[name]} now", name=name, obj=self)
+            raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __repr__(self) -> str:
         """Return the text."""

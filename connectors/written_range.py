@@ -68,8 +68,8 @@ class RangeWatch:
     """Looks at the records of one load as they arrive, so that none is written that the next load would not delete."""
 
     def __init__(self, load: Load) -> None:
-        assert load.written_range is not None, "the plan gives every REPLACE_RANGE one"
-        self.range = load.written_range
+        assert load.write.written_range is not None, "the plan gives every REPLACE_RANGE one"
+        self.range = load.write.written_range
         self._load = load
         self._paths: set[str] = set()
 

@@ -54,19 +54,19 @@ def _masked_field(field: pa.Field, rule: MaskRule | None) -> pa.Field:
 
 def masked_stream(stream: Stream) -> Stream:
     """Return a stream as it leaves its masks, which keep how the source has the masked columns."""
-    masks = stream.masks
+    masks = stream.read.masks
     if masks is None:
         return stream
     found = {field.name: _read_field(field) for field in stream.schema if rule_of(masks, field.name)}
     masks = replace(masks, fields={**masks.fields, **found})
-    return replace(stream, schema=masked_schema(stream.schema, masks), masks=masks)
+    return replace(stream, schema=masked_schema(stream.schema, masks), read=replace(stream.read, masks=masks))
 
 
 def unmasked_stream(stream: Stream) -> Stream:
     """Return a masked stream as its source is to read it."""
-    if stream.masks is None:
+    if stream.read.masks is None:
         return stream
-    fields = [stream.masks.fields.get(field.name, field) for field in stream.schema]
+    fields = [stream.read.masks.fields.get(field.name, field) for field in stream.schema]
     return replace(stream, schema=pa.schema(fields, stream.schema.metadata))
 
 

@@ -1,8 +1,8 @@
 """HISTORY for files: write the table anew; versions are closed and updated on the way, and the new ones come behind.
 
 Memory holds no record: the keys that arrived since the last commit, and for each record of these keys, the table's
-included, two times and two digests (about 60 bytes). Values that a new version takes over from an old one (`Load.kept`,
-columns that no longer arrive) are held, too.
+included, two times and two digests (about 60 bytes). Values that a new version takes over from an old one
+(`WriteSpec.kept`, columns that no longer arrive) are held, too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HistoryWrite:
 
         They are left out from now on. Returns which ones (None: nowhere is one), and what is wrong with them.
         """
-        if not self._history.is_whole or self._load.stream.latest_by:
+        if not self._history.is_whole or self._load.write.latest_by:
             return None, ""
         codes = all_keys(arrived(self._keys), self._keys).dictionary_encode()
         if len(codes.dictionary) == len(codes):
@@ -89,7 +89,7 @@ class HistoryWrite:
             yield from old()
             return
         compared = self._compared(names)
-        renewed = [n for n in names if n not in {*compared, *self._edges, *self._load.kept}]
+        renewed = [n for n in names if n not in {*compared, *self._edges, *self._load.write.kept}]
         codes = keys.dictionary_encode()
         known = KeyPlaces(codes.dictionary)
         marks = self._bookmark(schema)
@@ -107,7 +107,7 @@ class HistoryWrite:
             versions.of_records()
         else:
             versions.of_run(lambda current: _is_below(held_marks, arrived, marks, current))
-        kept = [name for name in self._load.kept if name in names and name in schema.names]
+        kept = [name for name in self._load.write.kept if name in names and name in schema.names]
         lost = [name for name in schema.names if name not in {*names, VALID_FROM, VALID_TO}]
         carried = _Carried(versions, len(held), kept, lost)
         yield from _rewritten(old(), held, versions, carried)
@@ -121,16 +121,16 @@ class HistoryWrite:
     @property
     def _time(self) -> str:
         """Return the column from which each record takes its time; empty: it is not needed."""
-        return self._load.stream.bookmark_properties[0] if self._history.has_versions and self._has_ends else ""
+        return self._load.stream.read.bookmark_properties[0] if self._history.has_versions and self._has_ends else ""
 
     def _compared(self, names: Collection[str]) -> list[str]:
         """Return the columns in which a difference makes a new version."""
-        others = {*self._edges, *self._history.in_place, *self._added, *self._load.stream.bookmark_properties}
+        others = {*self._edges, *self._history.in_place, *self._added, *self._load.stream.read.bookmark_properties}
         return [name for name in names if name not in others]
 
     def _bookmark(self, schema: pa.Schema) -> list[str]:
         """Return the columns by which older records are left out; none where versions have times of their own."""
-        names = self._load.stream.bookmark_properties
+        names = self._load.stream.read.bookmark_properties
         if self._history.has_versions or any(name not in schema.names for name in names):
             return []
         kinds = [schema.field(name).type for name in names]
@@ -142,10 +142,10 @@ class HistoryWrite:
 
     def _wanted(self, old: Batches, keys: pa.Array, arrived: Arriving) -> Numbers:
         """Return a mask of the records that count, as `latest_by` says and without rejected ones."""
-        name = self._load.stream.latest_by
+        name = self._load.write.latest_by
         if not name:
             return np.ones(len(keys), bool) if self._unlike is None else ~self._unlike
-        is_lowest = self._load.stream.latest_is_lowest
+        is_lowest = self._load.write.latest_is_lowest
         latest, known = Latest(keys, arrived([name]), name, is_lowest=is_lowest), KeyPlaces(keys.unique())
         for batch in old():
             current = batch.filter(pc.is_null(batch.column(VALID_TO)))

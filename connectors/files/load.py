@@ -76,7 +76,7 @@ class TableLoad:
         self._call = call
         self._layout = layout
         # In partitions the order of records is lost, and of the records of a key the last one counts.
-        is_ordered = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+        is_ordered = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
         self._staging_layout = Layout() if is_ordered else layout
         #: Columns that become text in the table.
         self._texts: set[str] = set()
@@ -87,15 +87,15 @@ class TableLoad:
         self._records = 0
         self._written = 0
         self._has_committed = False
-        limit = load.stream.max_rejected
+        limit = load.write.max_rejected
         self._rejections = None if limit is None else FileRejections(table, load, limit)
-        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
+        is_range = load.write.disposition is WriteDisposition.REPLACE_RANGE
         self._range = RangeWrite(load) if is_range else None
         self._history = None if load.history is None else _history(load)
 
     def run(self, events: Iterator[Event | Block]) -> Iterator[Commit]:
         """Write the events, yielding after each commit."""
-        if self._load.write_disposition is WriteDisposition.MERGE and not self._load.stream.key_properties:
+        if self._load.write.disposition is WriteDisposition.MERGE and not self._load.stream.key_properties:
             raise ConnectorConfigError(
                 f"stream {self._load.key.stream!r} has no key_properties to merge by",
                 stream=self._load.key.stream,
@@ -122,7 +122,7 @@ class TableLoad:
             self._discard()
 
     def _stored(self, stream: Stream) -> pa.Schema:
-        keys = stream.key_properties if self._load.write_disposition in _BY_KEY else ()
+        keys = stream.key_properties if self._load.write.disposition in _BY_KEY else ()
         self._texts |= {field.name for field in stream.schema if facts_of(field).becomes_text}
         schema = self._table.format.stored(stream.schema)
         return pa.schema([field.with_nullable(field.name not in keys) for field in schema])
@@ -147,7 +147,7 @@ class TableLoad:
 
     def _keys(self, schema: pa.Schema) -> list[str]:
         """Return the columns in which a record must have a value."""
-        is_keyed = self._load.write_disposition is not WriteDisposition.APPEND
+        is_keyed = self._load.write.disposition is not WriteDisposition.APPEND
         return [name for name in self._load.stream.key_properties if is_keyed and name in schema.names]
 
     def _begin(self, schema: pa.Schema, folder: str = "") -> Staging:
@@ -252,7 +252,7 @@ class TableLoad:
         if not is_there:
             # Deleted by hand: the engine starts from scratch, and so does the table.
             manifest = replace(manifest, files=(), schema=None)
-        if self._load.write_disposition is WriteDisposition.REPLACE:
+        if self._load.write.disposition is WriteDisposition.REPLACE:
             plan = self._replaced(manifest)
         else:
             self._refuse_strangers(manifest)
@@ -265,7 +265,7 @@ class TableLoad:
                 is_removing |= not {*self._arriving.names} <= {*manifest.schema.names}
             if not self._staged and not is_removing and not (is_new and checkpoint.is_final):
                 plan = _Plan(manifest.files, manifest.files, manifest.schema)
-            elif self._load.write_disposition is WriteDisposition.MERGE:
+            elif self._load.write.disposition is WriteDisposition.MERGE:
                 plan = self._merged(manifest, is_final=checkpoint.is_final)
             elif self._history is not None:
                 plan = self._with_versions(manifest, self._history, is_final=checkpoint.is_final)
@@ -278,7 +278,7 @@ class TableLoad:
     def _replaced(self, manifest: Manifest) -> _Plan:
         schema = self._arriving
         staged = self._staged
-        if self._load.stream.deleted_when is not None:
+        if self._load.write.deleted_when is not None:
             staged = self._rewritten(schema, self._still_there(schema))
         elif not self._is_written(schema):
             staged = self._rewritten(schema, self._staged_batches(schema))
@@ -332,13 +332,13 @@ class TableLoad:
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
             keys,
-            self._load.conflict_method,
+            self._load.write.conflict_method,
             () if removed is None else removed.to_batches(),
-            self._load.kept,
+            self._load.write.kept,
             note_gone=gone.append,
             marked=marked,
             latest_by=self._latest_by(schema),
-            is_lowest=self._load.stream.latest_is_lowest,
+            is_lowest=self._load.write.latest_is_lowest,
             without_deleted=self._without_deleted,
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
@@ -355,14 +355,14 @@ class TableLoad:
         )
 
     def _without_deleted(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._load.stream.deleted_when is None:
+        if self._load.write.deleted_when is None:
             return batch
         from ..filters import without_deleted  # a stream without the setting spares the import
 
-        return without_deleted(batch, self._load.stream)
+        return without_deleted(batch, self._load.write.deleted_when)
 
     def _latest_by(self, schema: pa.Schema) -> str:
-        name = self._load.stream.latest_by
+        name = self._load.write.latest_by
         if name and name not in schema.names:
             raise FatalConnectorError(f"latest_by {name!r}: the stream has no such column")
         return name
@@ -498,7 +498,7 @@ class TableLoad:
         files = _in_place(plan, manifest.files)
         after = replace(manifest, files=files, dead=plan.dead, schema=plan.schema, written=self._table.written)
         after = after.with_row(row)
-        if not self._load.stream.tracks_files:
+        if not self._load.stream.read.tracks_files:
             return after
         is_anew = self._load.forgets_files and not self._has_committed
         if not checkpoint.files and not is_anew:

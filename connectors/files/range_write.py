@@ -23,8 +23,8 @@ class RangeWrite:
 
     def __init__(self, load: Load) -> None:
         self._watch = RangeWatch(load)
-        self._keys, self._latest_by = load.stream.key_properties, load.stream.latest_by
-        self._is_lowest = load.stream.latest_is_lowest
+        self._keys, self._latest_by = load.stream.key_properties, load.write.latest_by
+        self._is_lowest = load.write.latest_is_lowest
 
     def begin(self) -> None:
         """Begin the records of another commit."""

@@ -34,7 +34,7 @@ class FileRejections:
         self._kept = Rejections(limit)
         #: Columns of the table before this load; values must fit them, too.
         self._held: pa.Schema | None = None
-        if load.write_disposition is not WriteDisposition.REPLACE:
+        if load.write.disposition is not WriteDisposition.REPLACE:
             manifest = table.read()
             self._held = manifest.schema if table.has_files(manifest) else None
 

@@ -191,10 +191,10 @@ class FileSource:
 
     def count(self, stream: Stream) -> int:
         with self._calls.under_way(stream.name) as call, _located(stream.name, self.connector):
-            if stream.max_rejected is None:
+            if stream.read.max_rejected is None:
                 return sum(self._format.count(file) for file in self._expanded(self._files(stream.name)))
             # Only a read tells rejected records from others.
-            rejected = ReadRejections(stream.max_rejected)
+            rejected = ReadRejections(stream.read.max_rejected)
             files = self._files(stream.name)
             return sum(batch.num_rows for batch in self._batches(stream, files, [], call, rejected))
 
@@ -394,16 +394,16 @@ class FileSource:
     def _events(self, stream: Stream, bookmark: Bookmark | None, call: Call) -> Iterator[Event]:
         changes: list[Stream] = []
         stream = self._decided(stream, call, changes)
-        rejected = None if stream.max_rejected is None else ReadRejections(stream.max_rejected)
-        if stream.tracks_files:
+        rejected = None if stream.read.max_rejected is None else ReadRejections(stream.read.max_rejected)
+        if stream.read.tracks_files:
             new = self._new_files(stream.name, bookmark)
             checkpoints = FileCheckpoints(stream, bookmark, new, self._settings.checkpoint_records)
             batches = self._batches(stream, new.chosen(stream), changes, call, rejected, checkpoints)
         else:
             batches = self._batches(stream, self._files(stream.name), changes, call, rejected)
-        if stream.tracks_files:
+        if stream.read.tracks_files:
             events: Iterable[Event | Block] = batches
-        elif stream.replication_method is ReplicationMethod.INCREMENTAL:
+        elif stream.read.method is ReplicationMethod.INCREMENTAL:
             checkpoint_records = self._settings.checkpoint_records
             events = incremental(stream, batches, bookmark, is_ordered=False, checkpoint_records=checkpoint_records)
         else:
@@ -495,7 +495,7 @@ class FileSource:
                 yield from checkpoints.finish(file, records, schema)
         if checkpoints is not None:
             yield from checkpoints.end()
-        elif stream.names_files:
+        elif stream.read.names_files:
             yield Checkpoint(files=tuple(file_read(file.as_listed().entry()) for file in files))
 
     def _of_file(
@@ -507,10 +507,10 @@ class FileSource:
         return filled(batch, file) if self._settings.file_columns else batch
 
     def _demand_bookmark(self, stream: Stream, file: DataFile, names: Sequence[str]) -> None:
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.tracks_files or not names:
+        if stream.read.method is not ReplicationMethod.INCREMENTAL or stream.read.tracks_files or not names:
             return  # an empty file has no records that could be lost
         paths = [name for name, _ in file.partitions]
-        missing = [name for name in stream.bookmark_properties if name not in names and name not in paths]
+        missing = [name for name in stream.read.bookmark_properties if name not in names and name not in paths]
         if missing:
             raise FatalConnectorError(
                 f"{file.label} has no column {missing[0]!r}, which is a bookmark property: its records would be lost",

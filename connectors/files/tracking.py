@@ -55,7 +55,7 @@ class NewFiles:
             FatalConnectorError: a file has changed, and the stream does not say what to do.
         """
         changed = [file for file in self.files if file.name in self._changed]
-        if changed and stream.changed_files is ChangedFiles.FAIL:
+        if changed and stream.read.changed_files is ChangedFiles.FAIL:
             more = f", as {len(changed) - 1} others have" if len(changed) > 1 else ""
             raise FatalConnectorError(
                 f"{changed[0].label} has changed since it was read{more}: appended once more, its records would be "
@@ -66,7 +66,7 @@ class NewFiles:
                 stream=stream.name,
                 key="changed_files",
             )
-        is_read = stream.changed_files is not ChangedFiles.IGNORE
+        is_read = stream.read.changed_files is not ChangedFiles.IGNORE
         return [file for file in self.files if is_read or file.name not in self._changed]
 
     def note(self, file: DataFile) -> FileRead:

@@ -2,7 +2,7 @@
 
 A bookmark is a dict of JSON values: one entry for each bookmark property, and hashes of records under `BOUNDARY`. The
 bookmark of a record is incomplete if a bookmark property is NULL or NaN: it compares with no other, and
-`Stream.null_bookmarks` decides about the record. If no record has a complete one, all values are null.
+`ReadSpec.null_bookmarks` decides about the record. If no record has a complete one, all values are null.
 """
 
 from __future__ import annotations
@@ -157,11 +157,11 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
     Raises:
         ConnectorConfigError: it lacks a bookmark property, or holds a value of another type.
     """
-    if not bookmark or not stream.bookmark_properties:
+    if not bookmark or not stream.read.bookmark_properties:
         return None
-    if all(bookmark.get(name, name) is None for name in stream.bookmark_properties):
+    if all(bookmark.get(name, name) is None for name in stream.read.bookmark_properties):
         return None
-    missing = [name for name in stream.bookmark_properties if name not in bookmark]
+    missing = [name for name in stream.read.bookmark_properties if name not in bookmark]
     if missing:
         raise ConnectorConfigError(
             f"bookmark of stream {stream.name!r} has no {', '.join(missing)}: bookmark_properties changed; "
@@ -170,7 +170,7 @@ def bookmark_values(stream: Stream, bookmark: Bookmark | None) -> tuple[pa.Scala
         )
     return tuple(
         from_json(bookmark[name], stream.schema.field(name).type, column=name, stream=stream.name)
-        for name in stream.bookmark_properties
+        for name in stream.read.bookmark_properties
     )
 
 
@@ -214,7 +214,7 @@ def below_or_at(records: pa.RecordBatch, names: Sequence[str], limit: Sequence[p
 
 def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
     """Return a mask of the records past the bookmark, and of those that `unread` tells."""
-    names, values = stream.bookmark_properties, bookmark_values(stream, bookmark)
+    names, values = stream.read.bookmark_properties, bookmark_values(stream, bookmark)
     mask = pa.repeat(pc.constant(False), len(records))
     if values is not None:
         mask = pc.and_not(at_or_past(records, names, values), equal_to(records, names, values))
@@ -223,16 +223,16 @@ def past(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> 
 
 def leaves_out_incomplete(stream: Stream, bookmark: Bookmark | None) -> bool:
     """Tell whether a read from a bookmark leaves out the records with an incomplete one."""
-    policy = stream.null_bookmarks
+    policy = stream.read.null_bookmarks
     is_left_out = policy is NullBookmarks.NEVER or (policy is NullBookmarks.ONCE and bool(bookmark))
-    return is_left_out and bool(stream.bookmark_properties)
+    return is_left_out and bool(stream.read.bookmark_properties)
 
 
 def unread(records: pa.RecordBatch, stream: Stream, bookmark: Bookmark | None) -> pa.Array:
     """Return a mask of the records that a run from this bookmark does not read, since theirs is incomplete."""
     if not leaves_out_incomplete(stream, bookmark):
         return pa.repeat(pc.constant(False), len(records))
-    return pc.invert(has_bookmark(records, stream.bookmark_properties))
+    return pc.invert(has_bookmark(records, stream.read.bookmark_properties))
 
 
 def equal_to(records: pa.RecordBatch, names: Sequence[str], bookmark: Sequence[pa.Scalar]) -> pa.Array:
@@ -259,7 +259,7 @@ def is_above(left: Sequence[pa.Scalar], right: Sequence[pa.Scalar]) -> bool:
 
 def is_ahead(stream: Stream, new: Sequence[pa.Scalar], old: Sequence[pa.Scalar]) -> bool:
     """Tell whether a bookmark of a stream is past another, numbers in texts compared as numbers."""
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
     for left, right, field in zip(new, old, fields, strict=True):
         if left.equals(right):
             continue
@@ -277,9 +277,9 @@ def not_below(stream: Stream, bookmark: Bookmark | None, floor: Bookmark | None)
 
 def lower_bound(stream: Stream, start: Sequence[pa.Scalar] | None) -> tuple[pa.Scalar, ...] | None:
     """Return where to read from: the bookmark, or its first value less the `lookback`; None: read everything."""
-    if start is None or stream.lookback is None:
+    if start is None or stream.read.lookback is None:
         return None if start is None else tuple(start)
-    first, back = start[0], stream.lookback
+    first, back = start[0], stream.read.lookback
     kind = first.type
     try:
         if pa.types.is_timestamp(kind):
@@ -301,7 +301,7 @@ def query_start(stream: Stream, bookmark: Bookmark | None) -> pa.Scalar | None:
     lower = lower_bound(stream, bookmark_values(stream, bookmark))
     if lower is not None:
         return lower[0]
-    return None if stream.bookmark_start is None else stream.bookmark_start.values[0]
+    return None if stream.read.bookmark_start is None else stream.read.bookmark_start.values[0]
 
 
 def can_look_back(kind: pa.DataType) -> bool:
@@ -319,7 +319,9 @@ def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> Fat
         counts: number of records without a value, for each bookmark property.
         is_all: False: there may be more such records.
     """
-    found = [f"{count} in {name!r}" for name, count in zip(stream.bookmark_properties, counts, strict=True) if count]
+    found = [
+        f"{count} in {name!r}" for name, count in zip(stream.read.bookmark_properties, counts, strict=True) if count
+    ]
     number = f"{'' if is_all else 'at least '}{' and '.join(found)}"
     return FatalConnectorError(
         f"stream {stream.name!r}: records without a bookmark (NULL or NaN): {number}. INCREMENTAL cannot tell whether "
@@ -332,8 +334,8 @@ def missing_error(stream: Stream, counts: Sequence[int], *, is_all: bool) -> Fat
 
 def refuse_incomplete(records: pa.RecordBatch, stream: Stream) -> None:
     """Raise if an INCREMENTAL stream with `null_bookmarks: fail` has a record with an incomplete bookmark."""
-    names = stream.bookmark_properties
-    is_engines = names and not stream.keeps_own_bookmark and stream.null_bookmarks is NullBookmarks.FAIL
+    names = stream.read.bookmark_properties
+    is_engines = names and not stream.keeps_own_bookmark and stream.read.null_bookmarks is NullBookmarks.FAIL
     if is_engines and not pc.all(has_bookmark(records, names)).as_py():
         counts = [len(records) - pc.sum(has_bookmark(records, [name])).as_py() for name in names]
         raise missing_error(stream, counts, is_all=False)
@@ -375,7 +377,7 @@ def demand_order(stream: Stream) -> None:
     Raises:
         ConnectorConfigError: the message has the column and its type.
     """
-    for name in stream.bookmark_properties:
+    for name in stream.read.bookmark_properties:
         field = stream.schema.field(name)
         if not has_order(field):
             what = f"column {name!r} of type {type_text(field.type)}"

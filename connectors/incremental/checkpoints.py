@@ -130,11 +130,11 @@ class _Boundary:
         #: Columns of the key; empty: equal records are counted.
         self.key_columns = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
         versions = self._versions(stream, boundary)
-        self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.may_repeat)
+        self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.read.may_repeat)
         if not versions:
             return
         if boundary.get("through"):
-            fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+            fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
             self.through = tuple(
                 from_json(value, field.type, column=field.name, stream=stream.name)
                 for value, field in zip(boundary["through"], fields, strict=True)
@@ -148,15 +148,15 @@ class _Boundary:
         is_gone = not set(self.columns) <= set(stream.schema.names)
         if is_gone or keys.get("forms") not in (None, _forms(stream, self.columns)):
             # A column is gone or has another type: no record has these hashes any more, but a key may identify it.
-            if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.may_repeat:
+            if key_hashes and set(keys["columns"]) <= set(stream.schema.names) and not stream.read.may_repeat:
                 self.columns, records = list(keys["columns"]), key_hashes
-                if not (stream.is_above_bookmark and boundary.get(PASSED)):
+                if not (stream.read.is_above_bookmark and boundary.get(PASSED)):
                     log.warning(_BY_KEYS, stream.name)
-            elif is_gone or stream.may_repeat:
+            elif is_gone or stream.read.may_repeat:
                 return []
-        if stream.may_repeat and not set(stream.schema.names) <= set(self.columns):
+        if stream.read.may_repeat and not set(stream.schema.names) <= set(self.columns):
             return []  # a merge sends the records again: they get their values of the new column
-        if stream.may_repeat and self.key_columns and not (is_of_these_keys and keys.get(LAST)):
+        if stream.read.may_repeat and self.key_columns and not (is_of_these_keys and keys.get(LAST)):
             return []
         known = key_hashes if is_of_these_keys and self.key_columns else []
         versions = list(itertools.zip_longest(known, records))
@@ -165,11 +165,11 @@ class _Boundary:
 
 def _forms(stream: Stream, columns: Sequence[str]) -> str:
     """Return the forms of a stream's columns as they leave their masks."""
-    if stream.masks is None:
+    if stream.read.masks is None:
         return forms(stream.schema, columns)
     from ..arrow.masking import masked_schema
 
-    return forms(masked_schema(stream.schema, stream.masks), columns)
+    return forms(masked_schema(stream.schema, stream.read.masks), columns)
 
 
 def _unpacked(kept: Mapping[str, Any]) -> list[bytes]:
@@ -183,7 +183,7 @@ class _Tracker:
     def __init__(self, stream: Stream, bookmark: Bookmark | None, is_ordered: bool, horizon: Horizon | None) -> None:
         demand_order(stream)
         self._stream = stream
-        self._names = list(stream.bookmark_properties)
+        self._names = list(stream.read.bookmark_properties)
         self._is_ordered = is_ordered
         self._is_empty = not bookmark
         self._boundary = _Boundary(stream, bookmark)
@@ -247,7 +247,7 @@ class _Tracker:
             boundary["columns"] = list(self._stream.schema.names)
         if self._by_value:
             boundary[BY_VALUE] = True
-        if is_complete and self._stream.is_above_bookmark:
+        if is_complete and self._stream.read.is_above_bookmark:
             boundary[PASSED] = True
         through = self._position if self._is_ordered else self._high
         if self._hashes is not None:
@@ -275,7 +275,7 @@ class _Tracker:
         if not self._keys:
             return [(None, record) for record in records]
         versions: list[tuple[bytes | None, bytes]] = list(zip(self._key_hashes, records, strict=True))
-        if not self._stream.may_repeat:
+        if not self._stream.read.may_repeat:
             return versions
         return [version for version in last_of_each_key(versions) if version[0] not in self._elsewhere]
 
@@ -297,7 +297,7 @@ class _Tracker:
             return []
         left = self._committed.unread(is_complete=is_complete)
         is_much = len(left) + len(self._hashes or ()) > MANY_HASHES
-        return [] if self._stream.may_repeat and is_much else left
+        return [] if self._stream.read.may_repeat and is_much else left
 
     def _to_json(self, name: str, value: pa.Scalar | None) -> Any:
         try:
@@ -326,7 +326,9 @@ class _Tracker:
 
     def _drop_committed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Drop the records that were committed before."""
-        if self._keys and (self._stream.lookback is not None or self._stream.null_bookmarks is NullBookmarks.ALWAYS):
+        if self._keys and (
+            self._stream.read.lookback is not None or self._stream.read.null_bookmarks is NullBookmarks.ALWAYS
+        ):
             self._note_elsewhere(batch)
         if not self._committed.left:
             return batch
@@ -344,7 +346,7 @@ class _Tracker:
     def _note_elsewhere(self, batch: pa.RecordBatch) -> None:
         """Note the keys of records that every run sends: one that returns to the bookmark is new there."""
         is_elsewhere = pc.invert(has_bookmark(batch, self._names))
-        if self._start is not None and self._stream.lookback is not None:
+        if self._start is not None and self._stream.read.lookback is not None:
             is_elsewhere = pc.or_(is_elsewhere, pc.invert(at_or_past(batch, self._names, self._start)))
         found = pc.filter(batch, is_elsewhere)
         if found.num_rows:
@@ -364,7 +366,7 @@ class _Tracker:
     def _note(self, batch: pa.RecordBatch) -> None:
         known = _those(batch, has_bookmark(batch, self._names))
         is_late = self.has_checkpoint and known.num_rows < batch.num_rows
-        if is_late and self._stream.null_bookmarks is not NullBookmarks.ALWAYS:
+        if is_late and self._stream.read.null_bookmarks is not NullBookmarks.ALWAYS:
             raise FatalConnectorError(
                 f"stream {self._stream.name!r}: a record without {self._names} came after a checkpoint, where no later "
                 "run would read it; the source must yield such records first",
@@ -379,7 +381,7 @@ class _Tracker:
         if unsettled.num_rows:
             self._unsettled += unsettled.num_rows
             self._add(unsettled)
-        if self._unsettled > MAX_UNSETTLED and not self._stream.may_repeat and not self.is_full:
+        if self._unsettled > MAX_UNSETTLED and not self._stream.read.may_repeat and not self.is_full:
             self.is_full = True
             log.warning(
                 "%s: a transaction has been running in the source since %s records were written; what comes after them "
@@ -400,7 +402,7 @@ class _Tracker:
     def _note_settled(self, known: pa.RecordBatch) -> None:
         high = self._highest(known)
         if self._high is None or not same(high, self._high):
-            may_be_lower = not self._is_ordered or self._stream.lookback is not None
+            may_be_lower = not self._is_ordered or self._stream.read.lookback is not None
             if self._high is not None and may_be_lower and not is_above(high, self._high):
                 return
             self._high, self._hashes, self._key_hashes, self._renewed = high, [], [], []
@@ -413,14 +415,14 @@ class _Tracker:
         start, through = self._start, self._boundary.through
         if through is None or same(values, through):
             return bool(self._committed.left)
-        if start is not None and same(start, through) and self._stream.lookback is None:
+        if start is not None and same(start, through) and self._stream.read.lookback is None:
             return False  # the source compares texts: their order is not Arrow's
         return not is_above(values, through)
 
     def _add(self, records: pa.RecordBatch) -> None:
         if self._hashes is None:
             return
-        if self._stream.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
+        if self._stream.read.may_repeat and len(self._hashes) + records.num_rows > MANY_HASHES:
             self._hashes = None
             return
         self._hashes += self._hashed(records, self._columns, by_value=self._by_value)
@@ -431,10 +433,10 @@ class _Tracker:
 
     def _hashed(self, batch: pa.RecordBatch, columns: Sequence[str], *, by_value: bool) -> list[bytes]:
         """Hash records as they leave their masks: who reads the ledger must not be able to try masked values out."""
-        if self._stream.masks is not None:
+        if self._stream.read.masks is not None:
             from ..arrow.masking import masked  # its kernels take time to load, and few streams need them
 
-            batch = masked(batch.select(list(dict.fromkeys(columns))), self._stream.masks)
+            batch = masked(batch.select(list(dict.fromkeys(columns))), self._stream.read.masks)
         return record_hashes(batch, columns, by_value=by_value)
 
     def _highest(self, batch: pa.RecordBatch) -> tuple[pa.Scalar, ...]:

@@ -34,12 +34,12 @@ class Window(Struct, frozen=True, kw_only=True):
         start, boundary = bookmark_values(stream, bookmark), (bookmark or {}).get(BOUNDARY)
         is_left_out = leaves_out_incomplete(stream, bookmark)
         return cls(
-            fields=tuple(stream.schema.field(name) for name in stream.bookmark_properties),
+            fields=tuple(stream.schema.field(name) for name in stream.read.bookmark_properties),
             start=start,
             lower=lower_bound(stream, start),
-            reads_incomplete=not is_left_out and stream.null_bookmarks is not NullBookmarks.FAIL,
+            reads_incomplete=not is_left_out and stream.read.null_bookmarks is not NullBookmarks.FAIL,
             leaves_out_incomplete=is_left_out,
-            is_exclusive=stream.is_above_bookmark and (not boundary or bool(boundary.get(PASSED))),
+            is_exclusive=stream.read.is_above_bookmark and (not boundary or bool(boundary.get(PASSED))),
         )
 
     def adds_incomplete(self, *, is_asked: bool = False) -> bool:

@@ -175,7 +175,7 @@ class MemoryDestination:
         self, load: Load, events: Iterator[Event | Block], interrupted: threading.Event, staged: list[pa.RecordBatch]
     ) -> Iterator[Commit]:
         schema, batches, written = load.stream.schema, 0, 0
-        kept = Rejections(load.stream.max_rejected or 0)
+        kept = Rejections(load.write.max_rejected or 0)
         for event in events:
             if interrupted.is_set():
                 raise Interrupted(f"loading {load.key.stream!r} was interrupted", stream=load.key.stream)
@@ -238,7 +238,7 @@ class MemoryDestination:
             files = self._database.files.setdefault(load.key, {})
             files.update({each.path: each._replace(is_changed=False) for each in checkpoint.files})
             self._database.rejected += [(load.key.stream, load.run, each) for each in rejected]
-            if load.write_disposition is WriteDisposition.MERGE:
+            if load.write.disposition is WriteDisposition.MERGE:
                 self._database.keys[name] = load.stream.key_properties
         failpoint("memory.commit.after")
         return Commit(
@@ -252,7 +252,7 @@ class MemoryDestination:
 
     def _reject_by_key(self, load: Load, staged: list[pa.RecordBatch], kept: Rejections) -> None:
         """Reject records without a key and, in a REPLACE, all but the first record of a key."""
-        if load.stream.max_rejected is None or load.write_disposition is WriteDisposition.APPEND:
+        if load.write.max_rejected is None or load.write.disposition is WriteDisposition.APPEND:
             return
         known: set[tuple[Any, ...]] = set()
         for place, batch in enumerate(staged):
@@ -260,7 +260,7 @@ class MemoryDestination:
                 is_null = batch.column(name).is_null()
                 kept.add(rejections(batch.filter(is_null), f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
-            is_unique = load.write_disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
+            is_unique = load.write.disposition in (WriteDisposition.REPLACE, WriteDisposition.REPLACE_RANGE)
             if is_unique and load.stream.key_properties:
                 keys = keys_of(batch, load.stream.key_properties)
                 is_new = pa.array(

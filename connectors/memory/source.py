@@ -125,7 +125,7 @@ class MemorySource:
             stream = replace(stream, schema=schema)
             yield stream
         table = pa.table([table.column(name) for name in schema.names], schema=schema)
-        if stream.replication_method is ReplicationMethod.FULL_TABLE:
+        if stream.read.method is ReplicationMethod.FULL_TABLE:
             yield from self._batches(stream, table, interrupted)
             return
         batches = self._batches(stream, _in_order(table, Window.of(stream, bookmark)), interrupted)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
 from ..filters import without_deleted
-from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, Stream, WriteDisposition
+from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition, WriteSpec
 from ..written_range import RangeWatch
 
 #: Of records with the same key none counts more than another.
@@ -28,7 +28,7 @@ def written_table(
     """Return the table with the staged batches written: appended, in its place or a range's, or merged by key."""
     if load.fills and old is not None and not staged:
         return old
-    if old is None or load.write_disposition is WriteDisposition.REPLACE:
+    if old is None or load.write.disposition is WriteDisposition.REPLACE:
         old = schema.empty_table()
     try:
         schemas = [old.schema, schema, *(batch.schema for batch in staged)]
@@ -41,21 +41,21 @@ def written_table(
         raise FatalConnectorError(
             f"table {load.key.destination_table!r} does not take the stream's columns: {error}", stream=load.key.stream
         ) from error
-    if load.write_disposition is WriteDisposition.REPLACE_RANGE:
+    if load.write.disposition is WriteDisposition.REPLACE_RANGE:
         old = _outside(load, old, new, checkpoint, rejected)
-        if load.stream.latest_by:
+        if load.write.latest_by:
             keys = keys_of(new, load.stream.key_properties)
-            found = _latest(load.stream, {}, new.slice(0, 0), new, keys)
+            found = _latest(load.write, {}, new.slice(0, 0), new, keys)
             new = new.take(pa.array(sorted(found.values()), pa.int64()))
-    if load.write_disposition in _WITHOUT_REPEATS and load.stream.key_properties:
+    if load.write.disposition in _WITHOUT_REPEATS and load.stream.key_properties:
         keys = keys_of(new, load.stream.key_properties)
         if len(set(keys)) < len(keys) or any(None in key for key in keys):
             raise FatalConnectorError(
                 f"records of {load.key.stream!r} have the same key, or none", stream=load.key.stream
             )
-    if load.write_disposition is WriteDisposition.REPLACE:
-        return without_deleted(new, load.stream)
-    if load.write_disposition is not WriteDisposition.MERGE:
+    if load.write.disposition is WriteDisposition.REPLACE:
+        return without_deleted(new, load.write.deleted_when)
+    if load.write.disposition is not WriteDisposition.MERGE:
         return pa.concat_tables([old, new])
     if load.fills:
         return _filled(load, old, new)
@@ -138,33 +138,37 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)
     last = {key: position for position, key in enumerate(new_keys)}
-    if load.stream.latest_by:
-        last = _latest(load.stream, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys)
-    if load.conflict_method is ConflictMethod.UPDATE_ONLY:
+    if load.write.latest_by:
+        last = _latest(load.write, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys)
+    if load.write.conflict_method is ConflictMethod.UPDATE_ONLY:
         last = {key: place for key, place in last.items() if key in set(old_keys)}
-    if load.conflict_method is ConflictMethod.IGNORE:
+    if load.write.conflict_method is ConflictMethod.IGNORE:
         for key in old_keys:
             last.pop(key, None)
     else:
         new = _carried(load, old, new, dict(zip(old_keys, range(len(old_keys)), strict=True)), new_keys)
         old = old.filter(pa.array([key not in last for key in old_keys], pa.bool_()))
     counting = new.take(pa.array(sorted(last.values()), pa.int64()))
-    return pa.concat_tables([old, without_deleted(counting, load.stream)])
+    return pa.concat_tables([old, without_deleted(counting, load.write.deleted_when)])
 
 
 def _latest(
-    stream: Stream, places: Mapping[tuple[Any, ...], int], old: pa.Table, new: pa.Table, keys: Sequence[tuple[Any, ...]]
+    write: WriteSpec,
+    places: Mapping[tuple[Any, ...], int],
+    old: pa.Table,
+    new: pa.Table,
+    keys: Sequence[tuple[Any, ...]],
 ) -> dict[tuple[Any, ...], int]:
     """Return where the latest record of each key stands, without those for which the table has a newer one."""
-    ages, held = (table.column(stream.latest_by).to_pylist() for table in (new, old))
+    ages, held = (table.column(write.latest_by).to_pylist() for table in (new, old))
     found: dict[tuple[Any, ...], int] = {}
     for position, key in enumerate(keys):
-        if key not in found or not _is_older(ages[position], ages[found[key]], is_lowest=stream.latest_is_lowest):
+        if key not in found or not _is_older(ages[position], ages[found[key]], is_lowest=write.latest_is_lowest):
             found[key] = position
     return {
         key: at
         for key, at in found.items()
-        if key not in places or not _is_older(ages[at], held[places[key]], is_lowest=stream.latest_is_lowest)
+        if key not in places or not _is_older(ages[at], held[places[key]], is_lowest=write.latest_is_lowest)
     }
 
 
@@ -185,7 +189,7 @@ def _carried(
     load: Load, old: pa.Table, new: pa.Table, places: Mapping[tuple[Any, ...], int], keys: Sequence[tuple[Any, ...]]
 ) -> pa.Table:
     """Give arriving records what the old ones of their keys have in the columns that stay as they are."""
-    for name in load.kept:
+    for name in load.write.kept:
         held, own = old.column(name).to_pylist(), new.column(name).to_pylist()
         values = [held[places[key]] if key in places else value for key, value in zip(keys, own, strict=True)]
         place = new.schema.get_field_index(name)

@@ -148,7 +148,7 @@ def _is_quiet(source: SqlSource, lease: Lease, stream: Stream, sleep: Callable[[
         if not may_look(session) or session.query(_CLUSTER):
             return False
         number = _next_number(session)
-        if is_time(stream.schema.field(stream.bookmark_properties[0]).type):
+        if is_time(stream.schema.field(stream.read.bookmark_properties[0]).type):
             sleep(_STAMP_S)
         if number is None or _writing(lease, sleep):
             return False
@@ -180,7 +180,7 @@ def _settled(
     question = ask(source, lease, stream, bookmark)
     if question is None:
         return Horizon(settled=None)
-    kind = stream.schema.field(stream.bookmark_properties[0]).type
+    kind = stream.schema.field(stream.read.bookmark_properties[0]).type
     if is_time(kind):
         sleep(_STAMP_S)
     try:
@@ -199,7 +199,7 @@ def _settled(
 
         _, left = wait(lease, look, _still, wait_s, sleep, (_LOOK_S, _LOOK_S))
     except _Unknown as why:
-        if stream.lookback is None:
+        if stream.read.lookback is None:
             log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, MAY_SKIP, why)
         return None
     except _Stale:

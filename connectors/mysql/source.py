@@ -196,7 +196,7 @@ class MySQLSource(OnServer, QuerySource):
             "select 1 from information_schema.statistics where table_schema = $1 and table_name = $2 "
             "and column_name = $3 and seq_in_index = 1 and index_type = 'BTREE' and sub_part is null limit 1"
         )
-        return bool(lease.session.query(sql, (name.schema, name.name, stream.bookmark_properties[0])))
+        return bool(lease.session.query(sql, (name.schema, name.name, stream.read.bookmark_properties[0])))
 
     def to_schema(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:
         """Bring a batch to the stream's schema."""

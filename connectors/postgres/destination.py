@@ -74,7 +74,7 @@ class PostgresDestination(OnServer, SqlDestination):
 
     def load_sessions(self, load: Load, wire: str) -> Sessions:
         """Raw blocks go over connections of another kind, and so does what is worth it."""
-        is_whole = load.stream.replication_method is ReplicationMethod.FULL_TABLE
+        is_whole = load.stream.read.method is ReplicationMethod.FULL_TABLE
         return self._raw if wire == "pgcopy" or (is_whole and self._encodes) else self._arrow
 
     def statement_sessions(self) -> Sessions:

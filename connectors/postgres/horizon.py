@@ -131,13 +131,13 @@ def settle(
     """
     if not can_settle(stream):
         return None
-    kind = stream.schema.field(stream.bookmark_properties[0]).type
+    kind = stream.schema.field(stream.read.bookmark_properties[0]).type
     ((is_standby, relkind),) = lease.session.query(
         "select pg_catalog.pg_is_in_recovery(), "
         f"(select c.relkind::text from pg_catalog.pg_class c where c.oid = {_oid(source, stream)})"
     )
     if is_standby:
-        if stream.lookback is None:
+        if stream.read.lookback is None:
             log.warning("%s: %s (%s); `lookback` reads again from below the bookmark", stream.name, MAY_SKIP, STANDBY)
         return None
     look = _RUNNING if is_time(kind) or relkind not in ("r", "p") else _WRITING.format(table=_oid(source, stream))

@@ -120,7 +120,7 @@ class PostgresSource(OnServer, QuerySource):
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer raw COPY for whole tables of built-in types, read as they are."""
-        is_whole = stream.replication_method is ReplicationMethod.FULL_TABLE
+        is_whole = stream.read.method is ReplicationMethod.FULL_TABLE
         if stream.query:
             return ("arrow",)
         if is_whole and self._settings.address.is_plain and len(stream.schema) and is_raw(stream):
@@ -158,7 +158,7 @@ class PostgresSource(OnServer, QuerySource):
 
     def begin_read(self, lease: Lease, stream: Stream) -> None:
         """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
-        if stream.query or stream.replication_method is ReplicationMethod.INCREMENTAL:
+        if stream.query or stream.read.method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
         else:
             lease.first(lambda session: session.execute(BEGIN_LOCKED))
@@ -312,7 +312,7 @@ class PostgresSource(OnServer, QuerySource):
         """Ask the catalog."""
         if stream.query:
             return False
-        return catalog.is_indexed(lease.session, self.table(stream), stream.bookmark_properties[0])
+        return catalog.is_indexed(lease.session, self.table(stream), stream.read.bookmark_properties[0])
 
     def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
         """Return COPY's binary format."""

@@ -1,6 +1,6 @@
 """Rejected records: they do not fit, and stay beside their table if the stream says `on_rejected: keep`.
 
-- A source reads `Stream.max_rejected`. None: the source raises at the first rejected record. A number: the source
+- A source reads `ReadSpec.max_rejected`. None: the source raises at the first rejected record. A number: the source
   leaves rejected records out of its batches and yields them as one `Rejected` event, before the next checkpoint.
   `halving` finds them in a batch whose conversion fails; `records.rejection` makes the value to keep. A source does
   not count them: the writer does.

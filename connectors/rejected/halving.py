@@ -93,9 +93,9 @@ def convert_or_reject(
     batch: pa.RecordBatch, convert: Callable[[pa.RecordBatch], pa.RecordBatch], stream: Stream
 ) -> tuple[list[pa.RecordBatch], list[RejectedRecord]]:
     """Convert a batch; return the rejected records apart if the stream keeps them, else let the error pass."""
-    if stream.max_rejected is None:
+    if stream.read.max_rejected is None:
         return [convert(batch)], []
-    converted, rejected = convert_by_halves(batch, convert, stream.max_rejected)
+    converted, rejected = convert_by_halves(batch, convert, stream.read.max_rejected)
     if not rejected:
         return converted, []
     reasons = [reason for _, reason in rejected]

@@ -26,8 +26,8 @@ def may_come_again(load: Load, records: Iterable[RejectedRecord]) -> list[Reject
     INCREMENTAL reads whole files, so each run finds the same rejected lines. Of a database it reads again the records
     at the bookmark, and rejected records past it, since no bookmark moves to a rejected record.
     """
-    is_read_again = load.stream.replication_method is ReplicationMethod.INCREMENTAL
-    return list(records) if is_read_again and load.write_disposition is not WriteDisposition.REPLACE else []
+    is_read_again = load.stream.read.method is ReplicationMethod.INCREMENTAL
+    return list(records) if is_read_again and load.write.disposition is not WriteDisposition.REPLACE else []
 
 
 class Rejections:

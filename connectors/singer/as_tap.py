@@ -97,18 +97,21 @@ class SourceStream(SdkStream):
             self._ours,
             schema=pa.schema(fields),
             key_properties=keys,
-            replication_method=method,
-            bookmark_properties=bookmark_properties,
+            read=replace(
+                self._ours.read,
+                method=method,
+                bookmark_properties=bookmark_properties,
+                null_bookmarks=NullBookmarks.ONCE,
+            ),
             # A Singer catalog has no word for it.
-            null_bookmarks=NullBookmarks.ONCE,
         )
 
     def bookmark(self, stream: Stream) -> Bookmark | None:
         """Return the bookmark in the STATE."""
         state = self.stream_state
-        if not stream.bookmark_properties:
+        if not stream.read.bookmark_properties:
             return None
-        (key,) = stream.bookmark_properties
+        (key,) = stream.read.bookmark_properties
         ours = state.get(BOOKMARK)
         if isinstance(ours, Mapping) and key in ours:
             return ours
@@ -129,9 +132,9 @@ class SourceStream(SdkStream):
 
     def _move_state(self, stream: Stream, bookmark: Bookmark | None) -> None:
         shown = values(bookmark)
-        if not shown or not stream.bookmark_properties or bookmark is None:
+        if not shown or not stream.read.bookmark_properties or bookmark is None:
             return
-        (key,) = stream.bookmark_properties
+        (key,) = stream.read.bookmark_properties
         state = self.stream_state
         state.update({"replication_key": key, "replication_key_value": shown[key]})
         state[BOOKMARK] = dict(bookmark) if BOUNDARY in bookmark else shown
@@ -173,7 +176,7 @@ class SourceStream(SdkStream):
             "stream": self.name,
             "schema": json_schema(stream),
             "key_properties": list(stream.key_properties),
-            "bookmark_properties": list(stream.bookmark_properties),
+            "bookmark_properties": list(stream.read.bookmark_properties),
         }
         write_out(memoryview(to_line(message)))
 

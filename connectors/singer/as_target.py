@@ -26,7 +26,17 @@ from singer_sdk.sinks import BatchSink
 from ..abilities import abilities_of
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Capability, Destination
-from ..stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from ..stream import (
+    Checkpoint,
+    Event,
+    LedgerKey,
+    Load,
+    ReadSpec,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from .batches import BadBatch, BatchFiles, batch_roots
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
 from .records import MalformedRecord, Parser, Wider
@@ -182,7 +192,7 @@ class DestinationSink(BatchSink):
             name=self.stream_name,
             schema=schema,
             key_properties=tuple(self.key_properties),
-            replication_method=ReplicationMethod.INCREMENTAL,
+            read=ReadSpec(method=ReplicationMethod.INCREMENTAL),
         )
 
     def _parsed(self, records: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
@@ -366,7 +376,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
         load = Load(
             key=key,
             stream=stream or sink.stream(schema),
-            write_disposition=disposition,
+            write=WriteSpec(disposition=disposition),
             token=token,
             run=f"{self._run}:1",
             removed=removed,

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..stream import ReplicationMethod, Stream
+from ..stream import ReadSpec, ReplicationMethod, Stream
 from .types import columns_of
 
 Entry = Mapping[str, Any]
@@ -141,8 +141,7 @@ def _stream(entry: Entry, chosen: _Selection) -> Stream:
         schema=pa.schema(fields),
         unreadable=unreadable,
         key_properties=keys if set(keys) <= known else (),
-        replication_method=method,
-        bookmark_properties=tuple(each for each in bookmarks if each in known),
+        read=ReadSpec(method=method, bookmark_properties=tuple(each for each in bookmarks if each in known)),
         keeps_own_bookmark=True,
         is_view=bool(entry.get("is_view") or root.get("is-view")),
         estimated_records=_count(root.get("row-count")),
@@ -200,13 +199,13 @@ def _write_selection(entry: dict[str, Any], stream: Stream | None) -> None:
     if stream is None:
         return
     declared = str(root_metadata(entry).get("replication-method") or entry.get("replication_method") or "").upper()
-    method: str = stream.replication_method.value
-    if method == "INCREMENTAL" and declared == "LOG_BASED" and not stream.bookmark_properties:
+    method: str = stream.read.method.value
+    if method == "INCREMENTAL" and declared == "LOG_BASED" and not stream.read.bookmark_properties:
         method = "LOG_BASED"
     changes: dict[str, Any] = {"replication-method": method}
     entry["replication_method"] = method
-    if method == "INCREMENTAL" and stream.bookmark_properties:
-        changes["replication-key"] = entry["replication_key"] = stream.bookmark_properties[0]
+    if method == "INCREMENTAL" and stream.read.bookmark_properties:
+        changes["replication-key"] = entry["replication_key"] = stream.read.bookmark_properties[0]
     _set_metadata(entry, (), changes)
     if stream.key_properties and not entry.get("key_properties"):
         entry["key_properties"] = list(stream.key_properties)

@@ -43,7 +43,7 @@ def schema_line(stream: Stream, name: str | None = None) -> bytes:
             "stream": name or stream.name,
             "schema": json_schema(stream),
             "key_properties": list(stream.key_properties),
-            "bookmark_properties": list(stream.bookmark_properties),
+            "bookmark_properties": list(stream.read.bookmark_properties),
         }
     )
 

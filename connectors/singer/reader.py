@@ -305,7 +305,7 @@ class Reader:
         self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
     ) -> Iterator[Stream | pa.RecordBatch | Rejected]:
         """Parse lines of one stream; yield the stream first if a value needs a wider column."""
-        limit = tap_stream.stream.max_rejected
+        limit = tap_stream.stream.read.max_rejected
         while True:
             parser = tap_stream.parser(is_wrapped=is_wrapped)
             try:

@@ -27,7 +27,7 @@ class TapSource(SingerSource):
         Raises:
             ConnectorConfigError: columns are masked, and a tap in this process could write their values to its log.
         """
-        masked = next((stream.name for stream in streams if stream.masks is not None), None)
+        masked = next((stream.name for stream in streams if stream.read.masks is not None), None)
         if self._class and masked is not None:
             raise ConnectorConfigError(
                 f"config of connector 'singer': class: stream {masked!r} has masked columns, and a tap in this process "

@@ -87,13 +87,13 @@ class SingerSource:
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer the tap's lines if all columns are selected, no record is rejected, and no schema is declared."""
         is_as_it_is = (
-            not self._settings.schema_ and stream.max_rejected is None and stream.name in self._whole([stream])
+            not self._settings.schema_ and stream.read.max_rejected is None and stream.name in self._whole([stream])
         )
         return (WIRE, "arrow") if is_as_it_is else ("arrow",)
 
     def count(self, stream: Stream) -> int:
         """Count by reading: a tap cannot count."""
-        whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+        whole = replace(stream, read=replace(stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
         return sum(event.num_rows for _, event in self.read([whole], {}) if isinstance(event, pa.RecordBatch))
 
     def read(
@@ -107,7 +107,7 @@ class SingerSource:
         by_name = {stream.name: stream for stream in group}
         # FULL_TABLE reads from scratch: the STATE of an unfinished run must not shorten it.
         kept = {
-            name: None if stream.replication_method is ReplicationMethod.FULL_TABLE else bookmarks.get(name)
+            name: None if stream.read.method is ReplicationMethod.FULL_TABLE else bookmarks.get(name)
             for name, stream in by_name.items()
         }
         parts = {name: of_bookmark(bookmark, name) for name, bookmark in kept.items()}
@@ -173,7 +173,7 @@ class SingerSource:
             ]
             if state is not None and "state" in flags:
                 command += ["--state", str(files.write("state.json", state))]
-            is_quiet = any(stream.masks is not None for stream in reader.streams)
+            is_quiet = any(stream.read.masks is not None for stream in reader.streams)
             with self._plugin(command, is_quiet=is_quiet) as plugin, under_way.running(plugin):
                 limits = (PASSED_BYTES, PASSED_S) if isinstance(reader, RawReader) else (BLOCK_BYTES, BLOCK_S)
                 yield from reader.read(plugin.blocks(*limits))

@@ -48,7 +48,7 @@ class TapStream:
         #: Position in the last checkpoint's STATE.
         self.checkpoint = resumable(entry_of(of_bookmark(bookmark, stream.name), names))
         self._bookmark = bookmark
-        self.resent = self._resent_records(_first(stream.bookmark_properties))
+        self.resent = self._resent_records(_first(stream.read.bookmark_properties))
         self._adds_columns = adds_columns
         self._left_out: set[str] = set()
         #: Columns that an earlier run widened, in the table, too.
@@ -59,13 +59,13 @@ class TapStream:
     @property
     def is_incremental(self) -> bool:
         """Whether the stream has checkpoints."""
-        return self.stream.replication_method is not ReplicationMethod.FULL_TABLE
+        return self.stream.read.method is not ReplicationMethod.FULL_TABLE
 
     def declare(self, schema: Mapping[str, Any], bookmark_properties: Any) -> Stream | None:
         """Take a SCHEMA message; return the stream if its columns have changed."""
         declared = {column.name: column for column in columns_of(schema)}
         if not self.has_schema:
-            key = _first(self.stream.bookmark_properties) or _first(bookmark_properties)
+            key = _first(self.stream.read.bookmark_properties) or _first(bookmark_properties)
             self.resent = self._resent_records(key)
         self.has_schema = True
         known = self.stream.schema.names
@@ -127,7 +127,7 @@ class TapStream:
     def _resent_records(self, column: str | None) -> ResentRecords:
         stream = self.stream
         keys = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
-        if column is not None and rule_of(stream.masks, column) is not None:
+        if column is not None and rule_of(stream.read.masks, column) is not None:
             raise FatalConnectorError(
                 f"stream {stream.name!r}: the tap goes on by column {column!r}, and its STATE holds values that no "
                 "mask hides: leave the column out, or read the stream FULL_TABLE",
@@ -135,7 +135,7 @@ class TapStream:
                 stream=stream.name,
             )
         return ResentRecords(
-            stream.name, column, self._bookmark, keys=keys, is_merged=stream.may_repeat, masks=stream.masks
+            stream.name, column, self._bookmark, keys=keys, is_merged=stream.read.may_repeat, masks=stream.read.masks
         )
 
     def bookmark(self, part: Any, *, is_complete: bool = False) -> Bookmark:

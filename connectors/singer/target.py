@@ -200,7 +200,7 @@ class _Load:
         self._load, self._target = load, target
         # Targets parse `schema-table`, as SQL taps write it.
         self._name = load.key.destination_table.replace(".", "-")
-        is_replaced = load.write_disposition is WriteDisposition.REPLACE and settings.activate_version
+        is_replaced = load.write.disposition is WriteDisposition.REPLACE and settings.activate_version
         self._version = int(time.time() * 1000) if is_replaced else None
         self._lines = RecordLines(self._name, version=self._version)
         self._records = self._bytes = 0

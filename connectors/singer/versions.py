@@ -87,7 +87,10 @@ class OlderVersions:
                     f"table {self._table!r} cannot be read back, so that records of older versions cannot be removed; "
                     "`process_activate_version_messages: false` leaves them"
                 )
-            yield source, replace(found, replication_method=ReplicationMethod.FULL_TABLE, max_rejected=None)
+            yield (
+                source,
+                replace(found, read=replace(found.read, method=ReplicationMethod.FULL_TABLE, max_rejected=None)),
+            )
 
 
 def _only(stream: Stream, names: Sequence[str]) -> Stream:

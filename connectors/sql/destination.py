@@ -353,7 +353,7 @@ class SqlDestination(ABC):
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream
-            if load.write_disposition is WriteDisposition.APPEND and isinstance(error, UniqueViolated):
+            if load.write.disposition is WriteDisposition.APPEND and isinstance(error, UniqueViolated):
                 error.extended(after=f"; {_NO_APPEND.format(load.key.destination_table)}")
             raise
 

@@ -113,7 +113,7 @@ class SQLAlchemySource(QuerySource):
         return bool(is_exact and self._own.engine.dialect.name != "sqlite")
 
     def _filtered(self, query: Any, stream: Stream) -> Any:
-        for condition in stream.where:
+        for condition in stream.read.where:
             column, values = self._column(condition.field), [value.as_py() for value in condition.values]
             query = query.where(_met(column, condition.operator, values))
         return query
@@ -221,7 +221,7 @@ class SQLAlchemySource(QuerySource):
         table = self._table(stream)
         columns = table.columns.values()
         query = self._filtered(sa.select(*columns).select_from(table), stream)
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL or not self.is_ordered(stream):
+        if stream.read.method is not ReplicationMethod.INCREMENTAL or not self.is_ordered(stream):
             return query
         window = Window.of(stream, bookmark)
         marks = [columns[stream.schema.get_field_index(field.name)] for field in window.fields]
@@ -239,7 +239,7 @@ class SQLAlchemySource(QuerySource):
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
         """Raise if records have NULL in the bookmark and the stream does not allow it."""
         fields = [field for field in self._marked(stream) if field.nullable]
-        if stream.null_bookmarks is not NullBookmarks.FAIL or not fields:
+        if stream.read.null_bookmarks is not NullBookmarks.FAIL or not fields:
             return
         columns = self._table(stream).columns.values()
         marks = [columns[stream.schema.get_field_index(field.name)] for field in self._marked(stream)]
@@ -262,7 +262,7 @@ class SQLAlchemySource(QuerySource):
         )
 
     def _marked(self, stream: Stream) -> list[pa.Field]:
-        return [stream.schema.field(name) for name in stream.bookmark_properties]
+        return [stream.schema.field(name) for name in stream.read.bookmark_properties]
 
     def _table(self, stream: Stream) -> Any:
         columns = [self._column(field) for field in stream.schema]

@@ -170,7 +170,7 @@ class SQLiteSource(QuerySource):
             query = self._query(lease, stream, bookmark)
             bad: list[RejectedRecord] = []
             batches = even_batches(self._decoded(lease, stream, query, bad))
-            if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+            if stream.read.method is not ReplicationMethod.INCREMENTAL:
                 yield from with_rejected(batches, bad)
                 return
             self.refuse_missing(lease, stream)
@@ -188,16 +188,16 @@ class SQLiteSource(QuerySource):
         plan = Plan.of(stream.schema, has_affinity=not stream.is_view and not stream.query)
         table = self.relation(stream)
         order = Order()
-        if stream.replication_method is ReplicationMethod.INCREMENTAL:
+        if stream.read.method is ReplicationMethod.INCREMENTAL:
             window = Window.of(stream, bookmark)
             order = order_by(window, lambda condition: self._has(lease.session, table, condition))
         sql = plan.select(table, order.sql)
         widths = "" if stream.is_view or stream.query else plan.select_widths(table, order.sql.partition("order by")[0])
-        if stream.max_rejected is None:
+        if stream.read.max_rejected is None:
             return Query(plan, sql, order.parameters, order.is_ordered, widths=widths)
         sql = plan.select(f"(select * from {table} as t where ({plan.mismatch()}) is not true)", order.sql)
         where = order.sql.partition("order by")[0]
-        mismatched = plan.select_mismatched(table, where, stream.max_rejected + 1)
+        mismatched = plan.select_mismatched(table, where, stream.read.max_rejected + 1)
         return Query(plan, sql, order.parameters, order.is_ordered, mismatched, widths)
 
     def _has(self, session: Session, table: str, condition: str) -> bool:
@@ -217,10 +217,10 @@ class SQLiteSource(QuerySource):
                 lease.check()
                 query.plan.check(batch)
                 batch, has_literals = batch.slice(1) if has_literals else batch, False
-                if stream.max_rejected is None:
+                if stream.read.max_rejected is None:
                     yield query.plan.decode(batch)
                     continue
-                good, found = convert_by_halves(batch, lambda part: _decode(query.plan, part), stream.max_rejected)
+                good, found = convert_by_halves(batch, lambda part: _decode(query.plan, part), stream.read.max_rejected)
                 bad += _rejections(batch, stream, found)
                 yield from good
         except TypeMismatch as mismatch:

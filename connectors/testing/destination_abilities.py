@@ -141,7 +141,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
 
     def load_of_files(self, **changes: Any) -> Load:
         load = self.load_of(PEOPLE, APPEND)
-        return replace(load, stream=replace(load.stream, tracks_files=True), **changes)
+        return replace(load, stream=replace(load.stream, read=replace(load.stream.read, tracks_files=True)), **changes)
 
     def test_files_are_kept_with_the_records_of_their_commit(self, place: Any, destination: Destination) -> None:
         keeps, load = self.can(destination, "keeps_files"), self.load_of_files(forgets_files=True)
@@ -306,7 +306,8 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     def test_a_kept_column_stays_in_a_record_that_is_there(self, place: Any, destination: Destination) -> None:
         self.needs(destination, Capability.KEEPS_FIRST)
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "first"), (2, None)), FINAL)
-        load = replace(self.load_of(PEOPLE, MERGE), kept=("name",))
+        load = self.load_of(PEOPLE, MERGE)
+        load = replace(load, write=replace(load.write, kept=("name",)))
         self.run(destination, load, people((1, "second"), (2, "second"), (3, "second"), (3, "third")), FINAL)
         assert self.people(place) == [(1, "first"), (2, None), (3, "third")]
 

@@ -22,6 +22,7 @@ from ..stream import (
     Stream,
     TableState,
     WriteDisposition,
+    WriteSpec,
 )
 from ..values import replace
 from .promises import Promises
@@ -75,8 +76,7 @@ class DestinationPromises(Promises):
         return Load(
             key=LedgerKey(pipeline="contract", stream="source." + table, destination_table=table),
             stream=Stream(name="source." + table, schema=schema, key_properties=tuple(key)),
-            write_disposition=disposition,
-            conflict_method=conflict,
+            write=WriteSpec(disposition=disposition, conflict_method=conflict),
             token=token,
             run=f"{token}:1",
         )

@@ -14,15 +14,7 @@ import pytest
 
 from ..errors import ConnectorError, TakenOver
 from ..protocols import Destination
-from ..stream import (
-    Bookmark,
-    Checkpoint,
-    Event,
-    LedgerKey,
-    LedgerRow,
-    Load,
-    WriteDisposition,
-)
+from ..stream import Bookmark, Checkpoint, Event, LedgerKey, LedgerRow, Load, WriteDisposition, WriteSpec
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 
@@ -226,7 +218,7 @@ class LedgerPromises(DestinationPromises):
         def load(stream: str) -> None:
             base = self.load_of(PEOPLE, MERGE)
             key = LedgerKey(pipeline="contract", stream=stream, destination_table="people")
-            mine = Load(key=key, stream=base.stream, write_disposition=MERGE, token=base.token, run=base.run)
+            mine = Load(key=key, stream=base.stream, write=WriteSpec(disposition=MERGE), token=base.token, run=base.run)
             self.run(destination, mine, *(people((number, stream)) for number in range(5)), FINAL)
 
         with ThreadPoolExecutor(min(2, destination.max_loads or 2)) as pool:

@@ -63,8 +63,7 @@ class MergePromises(AbilityPromises, DestinationPromises):
         schema = pa.schema([*PEOPLE, pa.field("age", kind)])
         whole = self.load_of(schema, MERGE)
         # Where the former is above the latter, the lowest value counts.
-        stream = replace(whole.stream, latest_by="age", latest_is_lowest=low > high)
-        load = replace(whole, stream=stream)
+        load = replace(whole, write=replace(whole.write, latest_by="age", latest_is_lowest=low > high))
 
         def batch(*rows: tuple[int, str, Any]) -> pa.RecordBatch:
             return pa.RecordBatch.from_pylist(
@@ -111,7 +110,7 @@ class MergePromises(AbilityPromises, DestinationPromises):
             pytest.skip(f"it does not compare {kind}")
         schema = pa.schema([*PEOPLE, field])
         whole = self.load_of(schema, MERGE)
-        load = replace(whole, stream=replace(whole.stream, deleted_when=condition))
+        load = replace(whole, write=replace(whole.write, deleted_when=condition))
         other = {"D": "d", True: False, -1: 1}.get(mark)
 
         def batch(*rows: tuple[int, str, Any]) -> pa.RecordBatch:
@@ -124,6 +123,6 @@ class MergePromises(AbilityPromises, DestinationPromises):
         self.run(destination, load, again, batch((5, "e", mark), (5, "f", None), (6, "g", mark)), FINAL)
         records = {record["id"]: record["name"] for record in self.read_back(place, "people", schema) or []}
         assert records == {2: "back", 5: "f"}
-        rewrite = replace(load, write_disposition=WriteDisposition.REPLACE)
+        rewrite = replace(load, write=replace(load.write, disposition=WriteDisposition.REPLACE))
         self.run(destination, rewrite, batch((1, "a", mark), (2, "b", other)), FINAL)
         assert [record["id"] for record in self.read_back(place, "people", schema) or []] == [2]

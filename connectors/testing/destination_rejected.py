@@ -38,7 +38,7 @@ class RejectedPromises(DestinationPromises):
         if abilities_of(destination).keeps_rejected is None:
             pytest.skip("keeps no rejected records")
         load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
-        return replace(load, stream=replace(load.stream, max_rejected=limit))
+        return replace(load, write=replace(load.write, max_rejected=limit))
 
     def _nulls(self, *ids: int | None) -> pa.RecordBatch:
         return pa.RecordBatch.from_pylist(
@@ -94,7 +94,7 @@ class RejectedPromises(DestinationPromises):
     def test_a_rejected_record_that_each_run_finds_is_kept_once(self, place: Any, destination: Destination) -> None:
         def send(method: ReplicationMethod, *texts: str) -> int:
             load = self._load(destination, APPEND, 5)
-            load = replace(load, stream=replace(load.stream, replication_method=method))
+            load = replace(load, stream=replace(load.stream, read=replace(load.stream.read, method=method)))
             return self.run(destination, load, self._rejected(*texts), FINAL)[0].rejected
 
         assert send(ReplicationMethod.INCREMENTAL, "x", "'y'") == 2

@@ -30,7 +30,7 @@ class WrittenRangePromises(AbilityPromises, DestinationPromises):
         ends = [datetime(2024, 1, day, tzinfo=UTC) for day in interval]
         load, token = self.load_of(DATED, WriteDisposition.REPLACE_RANGE), secrets.token_hex(16)
         written = WrittenRange(column="day", interval=(ends[0], ends[1]) if ends else None)
-        return replace(load, token=token, run=token, written_range=written)
+        return replace(load, token=token, run=token, write=replace(load.write, written_range=written))
 
     def _days_ids(self, place: Any) -> list[int]:
         return sorted(int(record["id"]) for record in self.read_back(place, "people", DATED) or ())
@@ -66,10 +66,11 @@ class WrittenRangePromises(AbilityPromises, DestinationPromises):
         self.can(destination, "keeps_latest")
         load = self._of_days()
         schema = pa.schema([*DATED, ("age", pa.int64())])
-        stream = replace(load.stream, schema=schema, key_properties=("id",), latest_by="age")
+        stream = replace(load.stream, schema=schema, key_properties=("id",))
+        load = replace(load, stream=stream, write=replace(load.write, latest_by="age"))
         rows = [{"id": 1, "day": date(2024, 1, day), "age": age} for day, age in ((1, 5), (2, 7), (3, None))]
         batch = pa.RecordBatch.from_pylist(rows, schema=schema)
-        self.run(destination, replace(load, stream=stream), batch, FINAL)
+        self.run(destination, load, batch, FINAL)
         found = [(record["id"], record["age"]) for record in self.read_back(place, "people", schema) or []]
         assert found == [(1, 7)]
 

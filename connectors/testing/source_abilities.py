@@ -136,7 +136,10 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
 
         def tracked(stream: Stream, changed: ChangedFiles) -> Stream:
             method = ReplicationMethod.INCREMENTAL
-            return replace(stream, replication_method=method, tracks_files=True, changed_files=changed)
+            return replace(
+                stream,
+                read=replace(stream.read, method=method, tracks_files=True, changed_files=changed),
+            )
 
         self.put(place, "people", self.people((1, "x", 1)), ["id"])
         first = self.read(source, tracked(self.find(source, "people"), ChangedFiles.FAIL))
@@ -188,7 +191,10 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         found = {int(r["id"]): (r["called"], int(r["next"])) for r in self.read(source, stream).records}
         assert found == {2: ("y", 3), 3: (None, 4)}
         assert source.count(stream) == 2
-        followed = replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("next",))
+        followed = replace(
+            stream,
+            read=replace(stream.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("next",)),
+        )
         reading = self.read(source, followed)
         assert reading.ids == [2, 3]
         assert self.read(source, followed, reading.bookmark).ids == []
@@ -203,16 +209,17 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         stream = reads.query_stream("grown", self.bounded_query, start=3)
         assert stream.is_query_bounded
         assert not reads.query_stream("grown", self.people_query).is_query_bounded
-        followed = replace(
-            stream,
-            replication_method=ReplicationMethod.INCREMENTAL,
+        read = replace(
+            stream.read,
+            method=ReplicationMethod.INCREMENTAL,
             bookmark_properties=("next",),
             bookmark_start=condition_of(stream.schema.field("next"), ">=", [3]),
             lookback=1,
             may_repeat=True,
         )
+        followed = replace(stream, read=read)
         assert source.count(followed) == 2
-        whole = replace(followed, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+        whole = replace(stream, read=replace(read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()))
         assert self.read(source, whole).ids == [2, 3]
         reading = self.read(source, followed)
         assert {int(r["since"]) for r in reading.records} == {3}
@@ -263,7 +270,7 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         for name, operator, given, ids in self.filters:
             condition = condition_of(stream.schema.field(name), operator, given)
             if can.filters(stream, condition):
-                found = replace(alone, where=(condition,))
+                found = replace(alone, read=replace(alone.read, where=(condition,)))
                 assert sorted(self.read(source, found).ids) == ids, f"{condition}: the column itself is not read"
                 assert source.count(found) == len(ids)
 

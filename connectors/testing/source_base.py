@@ -70,7 +70,9 @@ class SourcePromises(Promises):
 
     def incremental(self, source: Source, table: str, *properties: str) -> Stream:
         stream = self.find(source, table)
-        return replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=properties)
+        return replace(
+            stream, read=replace(stream.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=properties)
+        )
 
     def read(self, source: Source, stream: Stream, bookmark: Bookmark | None = None) -> Reading:
         reading, schema = Reading(), stream.schema

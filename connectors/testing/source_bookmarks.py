@@ -86,7 +86,8 @@ class BookmarkPromises(SourcePromises):
 
     def test_records_without_a_bookmark_come_from_scratch_only(self, place: Any, source: Source) -> None:
         self.put(place, "people", self.people((1, "x", None), (2, "x", 1), (3, "x", None)), ["id"])
-        stream = replace(self.incremental(source, "people", "version"), null_bookmarks=NullBookmarks.ONCE)
+        stream = self.incremental(source, "people", "version")
+        stream = replace(stream, read=replace(stream.read, null_bookmarks=NullBookmarks.ONCE))
         reading = self.read(source, stream)
         assert reading.ids == [1, 2, 3]
         assert self.read(source, stream, reading.bookmark).ids == []
@@ -104,8 +105,8 @@ class BookmarkPromises(SourcePromises):
     def test_records_without_a_bookmark_come_in_every_run_or_never(self, place: Any, source: Source) -> None:
         self.put(place, "people", self.people((1, "x", None), (2, "x", 1), (3, "x", None)), ["id"])
         stream = self.incremental(source, "people", "version")
-        always = replace(stream, null_bookmarks=NullBookmarks.ALWAYS, may_repeat=True)
-        never = replace(stream, null_bookmarks=NullBookmarks.NEVER)
+        always = replace(stream, read=replace(stream.read, null_bookmarks=NullBookmarks.ALWAYS, may_repeat=True))
+        never = replace(stream, read=replace(stream.read, null_bookmarks=NullBookmarks.NEVER))
         assert self.read(source, never).ids == [2]
         reading = self.read(source, always)
         assert reading.ids == [1, 2, 3]
@@ -115,7 +116,8 @@ class BookmarkPromises(SourcePromises):
 
     def test_a_lookback_reads_again_what_is_below_the_bookmark(self, place: Any, source: Source) -> None:
         self.put(place, "people", self.people((1, "x", 10), (2, "x", 20), (3, "x", 30)), ["id"])
-        stream = replace(self.incremental(source, "people", "version"), lookback=15, may_repeat=True)
+        stream = self.incremental(source, "people", "version")
+        stream = replace(stream, read=replace(stream.read, lookback=15, may_repeat=True))
         bookmark = self.read(source, stream).bookmark
         self.put(place, "people", self.people((4, "x", 14), (5, "x", 15), (6, "x", 16)), ["id"])
         reading = self.read(source, stream, bookmark)
@@ -156,7 +158,8 @@ class BookmarkPromises(SourcePromises):
             return pa.Table.from_pylist([dict(zip(schema.names, each, strict=True)) for each in records], schema=schema)
 
         self.put(place, "moments", moments((1, 1, 9), (2, 2, 1), (3, 2, 5), (4, 3, None)), ["id"])
-        stream = replace(self.incremental(source, "moments", "day", "hour"), null_bookmarks=NullBookmarks.ONCE)
+        stream = self.incremental(source, "moments", "day", "hour")
+        stream = replace(stream, read=replace(stream.read, null_bookmarks=NullBookmarks.ONCE))
         reading = self.read(source, stream)
         assert reading.ids == [1, 2, 3, 4]
         assert values(reading.bookmark) == {"day": 2, "hour": 5}

@@ -113,7 +113,7 @@ def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> N
     knows = session.destination_can.knows_privileges
     if knows is None:
         return
-    missing = knows.missing_privileges({stream.destination_table: stream.write_disposition for stream in selected})
+    missing = knows.missing_privileges({stream.destination_table: stream.write.disposition for stream in selected})
     if missing:
         statements = "\n".join(f"{statement};" for statement in missing)
         raise FatalConnectorError(

@@ -88,10 +88,10 @@ def document(plan: Plan) -> dict[str, Any]:
             {
                 "stream": planned.name,
                 "destination_table": planned.key.destination_table,
-                "replication_method": str(planned.selected.stream.replication_method),
-                "bookmark_properties": list(planned.selected.stream.bookmark_properties),
+                "replication_method": str(planned.selected.stream.read.method),
+                "bookmark_properties": list(planned.selected.stream.read.bookmark_properties),
                 "where": _where(planned),
-                "limit": planned.selected.stream.limit,
+                "limit": planned.selected.stream.read.limit,
                 "nested": planned.selected.nested,
                 "masks": _masks(planned),
                 "checks": _checks(planned, planned.checks, planned.selected.checks),
@@ -103,12 +103,12 @@ def document(plan: Plan) -> dict[str, Any]:
                 "history": str(planned.selected.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
                 "unique_constraints": list(planned.arriving.unique_properties),
-                "write_disposition": str(planned.write_disposition),
-                "written_range": _written_range(planned.written_range),
-                "latest_by": planned.arriving.latest_by or None,
-                "latest_is_lowest": planned.arriving.latest_is_lowest,
-                "deleted_when": str(planned.arriving.deleted_when or "") or None,
-                "unique_conflict_method": str(planned.selected.conflict_method),
+                "write_disposition": str(planned.write.disposition),
+                "written_range": _written_range(planned.write.written_range),
+                "latest_by": planned.write.latest_by or None,
+                "latest_is_lowest": planned.write.latest_is_lowest,
+                "deleted_when": str(planned.write.deleted_when or "") or None,
+                "unique_conflict_method": str(planned.write.conflict_method),
                 "bookmark": _bookmark(planned),
                 "start": planned.start.reason,
                 "transformers": list(planned.transformers),
@@ -159,7 +159,7 @@ def _where(planned: PlannedStream) -> list[str]:
     masked = _masks(planned)
     return [
         f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
-        for each in planned.selected.stream.where
+        for each in planned.selected.stream.read.where
     ]
 
 
@@ -193,7 +193,7 @@ def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[
 
 def _masks(planned: PlannedStream) -> dict[str, str]:
     """Return the masked columns, and how each is masked."""
-    masks = planned.selected.stream.masks
+    masks = planned.selected.stream.read.masks
     if masks is None:
         return {}
     from syncblocks.connectors.arrow.masking import rule_of
@@ -261,8 +261,8 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             [
                 planned.name,
                 planned.key.destination_table,
-                str(planned.selected.stream.replication_method),
-                str(planned.write_disposition),
+                str(planned.selected.stream.read.method),
+                str(planned.write.disposition),
                 ", ".join(planned.arriving.key_properties),
                 formatting.cut(formatting.bookmark(_bookmark(planned)), 40) or planned.start.reason,
                 _estimate(planned),
@@ -317,15 +317,15 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     if selected.nested:
         levels = formatting.plural(selected.nested, "level")
         yield f"the values of objects are columns, down to {levels}"
-    if selected.stream.where:
+    if selected.stream.read.where:
         yield f"where {' and '.join(_where(planned))}"
-    if selected.stream.limit is not None:
-        most = formatting.plural(selected.stream.limit, "record")
-        yield f"at most {most} {'is' if selected.stream.limit == 1 else 'are'} read"
+    if selected.stream.read.limit is not None:
+        most = formatting.plural(selected.stream.read.limit, "record")
+        yield f"at most {most} {'is' if selected.stream.read.limit == 1 else 'are'} read"
     for statement in selected.before:
         yield f"before its read, in the {statement.connection}: {_statement(statement.sql)}"
-    if planned.written_range is not None:
-        yield in_words(planned.written_range)
+    if planned.write.written_range is not None:
+        yield in_words(planned.write.written_range)
     if planned.checks:
         shown = " and ".join(_checks(planned, planned.checks, selected.checks))
         yield f"checks {shown}; `verify` reads the source's records"
@@ -335,13 +335,13 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     yield from _mask_lines(planned)
     if arriving.unique_properties:
         yield f"merged by {', '.join(arriving.unique_properties)}"
-    if arriving.latest_by:
-        which = "lowest" if arriving.latest_is_lowest else "highest"
-        yield f"of the records of a key the one with the {which} {arriving.latest_by} counts"
-    if selected.conflict_method == "UPDATE_ONLY":
+    if planned.write.latest_by:
+        which = "lowest" if planned.write.latest_is_lowest else "highest"
+        yield f"of the records of a key the one with the {which} {planned.write.latest_by} counts"
+    if planned.write.conflict_method == "UPDATE_ONLY":
         yield "only records whose key is in the table are written"
-    if arriving.deleted_when is not None:
-        yield f"a record with {arriving.deleted_when} is deleted in the table, by its key"
+    if planned.write.deleted_when is not None:
+        yield f"a record with {planned.write.deleted_when} is deleted in the table, by its key"
     for column in selected.added.columns:
         yield f"adds {column}"
     if selected.added.history is not None:

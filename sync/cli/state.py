@@ -174,7 +174,7 @@ def rewind_command(
     pipeline = open_pipeline(console, file, variables)
     with existing_store(pipeline) as store, opened(pipeline) as session:
         selected = _selected(session, rest[0])
-        if selected.stream.tracks_files:
+        if selected.stream.read.tracks_files:
             if by is not None or run_id is not None:
                 raise click.UsageError(f"{rest[0]} reads new files: say --to TIME or --files GLOB")
             return _forget_files(console, session, store, selected, values, glob)
@@ -224,7 +224,7 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
 
 
 def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
-    return _selected(session, stream).stream.bookmark_properties
+    return _selected(session, stream).stream.read.bookmark_properties
 
 
 def _selected(session: Session, stream: str) -> SelectedStream:
@@ -268,8 +268,8 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
     except ConnectorError:
         return  # an unreachable source does not prevent a reset
     for selected in found:
-        is_incremental = selected.stream.replication_method is ReplicationMethod.INCREMENTAL
-        if is_incremental and selected.write_disposition is WriteDisposition.APPEND:
+        is_incremental = selected.stream.read.method is ReplicationMethod.INCREMENTAL
+        if is_incremental and selected.write.disposition is WriteDisposition.APPEND:
             console.warn(
                 f"{stream} is appended to {selected.destination_table}: what the next run reads again is written once "
                 "more; `syncblocks run --full-refresh` starts the table over"

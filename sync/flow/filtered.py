@@ -1,4 +1,4 @@
-"""A source in which the engine applies `Stream.limit`, and the conditions of `where` that the connector does not."""
+"""A source in which the engine applies `ReadSpec.limit`, and the conditions of `where` that the connector does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FilteredSource:
     def left(self, stream: Stream) -> tuple[Condition, ...]:
         """Return the conditions of a stream that its source does not apply."""
         can = self._can.filters_records
-        return tuple(each for each in stream.where if can is None or not can.filters(stream, each))
+        return tuple(each for each in stream.read.where if can is None or not can.filters(stream, each))
 
     def inner(self, stream: Stream) -> Stream:
         """Return the stream as its source is to read it: also the columns that the engine's conditions are about."""
@@ -47,8 +47,10 @@ class FilteredSource:
             return stream
         known = stream.schema.names
         added = {each.field.name: each.field for each in left if each.field.name not in known}
-        where = tuple(each for each in stream.where if each not in left)
-        return replace(stream, where=where, schema=pa.schema([*stream.schema, *added.values()]))
+        where = tuple(each for each in stream.read.where if each not in left)
+        return replace(
+            stream, read=replace(stream.read, where=where), schema=pa.schema([*stream.schema, *added.values()])
+        )
 
     # ---------------------------------------------------------------- protocol
     def identity(self) -> str:
@@ -71,7 +73,7 @@ class FilteredSource:
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer raw bytes only of a stream whose source filters it, and that is read to its end."""
-        return ("arrow",) if self.left(stream) or stream.limit is not None else self._source.offers(stream)
+        return ("arrow",) if self.left(stream) or stream.read.limit is not None else self._source.offers(stream)
 
     def count(self, stream: Stream) -> int:
         """Count the records that are let in; read them, where the source cannot count them."""
@@ -80,7 +82,9 @@ class FilteredSource:
             return self._source.count(stream)
         names = {each.field.name for each in left}
         narrow = [field for field in stream.schema if field.name in names] or list(stream.schema)[:1]
-        only = replace(stream, schema=pa.schema(narrow), replication_method=_WHOLE, bookmark_properties=())
+        only = replace(
+            stream, schema=pa.schema(narrow), read=replace(stream.read, method=_WHOLE, bookmark_properties=())
+        )
         with closing(self._filtered([only], {only.name: None}, "arrow")) as events:
             return sum(event.num_rows for _, event in events if isinstance(event, pa.RecordBatch))
 
@@ -93,7 +97,7 @@ class FilteredSource:
             events = self._filtered(group, bookmarks, wire)
         else:
             events = self._source.read(group, bookmarks, wire)
-        return events if all(stream.limit is None for stream in group) else _limited(group, events)
+        return events if all(stream.read.limit is None for stream in group) else _limited(group, events)
 
     def interrupt(self, stream: str) -> None:
         """See `Source`."""
@@ -116,7 +120,7 @@ class FilteredSource:
 
 def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event | Block]]:
     """Yield at most as many records of each stream as its `limit` says, and read no further than all of them need."""
-    left = {stream.name: stream.limit for stream in group if stream.limit is not None}
+    left = {stream.name: stream.read.limit for stream in group if stream.read.limit is not None}
     with closing(events):
         for name, event in events:
             most = left.get(name)
@@ -147,7 +151,9 @@ class RecordFilter(Struct, frozen=True):
 
             return self._wanted(event.filter(matches(event, self.conditions)))
         if isinstance(event, Stream):
-            return replace(event, where=self.stream.where, schema=self._columns(event.schema))
+            return replace(
+                event, read=replace(event.read, where=self.stream.read.where), schema=self._columns(event.schema)
+            )
         return event
 
     def _wanted(self, batch: pa.RecordBatch) -> pa.RecordBatch:

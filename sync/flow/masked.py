@@ -74,7 +74,7 @@ class MaskedSource:
 
     def offers(self, stream: Stream) -> Sequence[str]:
         """Offer raw bytes and whole files only of a stream without masks."""
-        return self._source.offers(stream) if stream.masks is None else ("arrow",)
+        return self._source.offers(stream) if stream.read.masks is None else ("arrow",)
 
     def count(self, stream: Stream) -> int:
         """See `Source`."""
@@ -84,7 +84,7 @@ class MaskedSource:
         self, group: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None], wire: str = "arrow"
     ) -> Iterator[tuple[str, Event | Block]]:
         """See `Source`."""
-        if all(stream.masks is None for stream in group):
+        if all(stream.read.masks is None for stream in group):
             return self._source.read(group, bookmarks, wire)
         return self._masked(group, bookmarks, wire)
 
@@ -116,13 +116,13 @@ class _Mask(Struct):
 
     def applied(self, event: Event | Block) -> Event | Block:
         """Return an event with masked values; checkpoints as they are."""
-        masks = self.stream.masks
+        masks = self.stream.read.masks
         if masks is None:
             return event
         if isinstance(event, pa.RecordBatch):
             return masked(event, masks)
         if isinstance(event, Stream):
-            self.stream = masked_stream(replace(event, masks=masks))
+            self.stream = masked_stream(replace(event, read=replace(event.read, masks=masks)))
             return self.stream
         if isinstance(event, Rejected):
             return hidden_rejected(event, masks, self.stream.schema.names)
@@ -160,7 +160,7 @@ def _asked(ask: Callable[[], T], *streams: Stream) -> T:
     try:
         return ask()
     except Exception as error:
-        if streams and all(stream.masks is None for stream in streams):
+        if streams and all(stream.read.masks is None for stream in streams):
             raise
         failure = hidden_error(error, {name for stream in streams for name in stream.schema.names})
     raise failure
@@ -251,7 +251,7 @@ class _MaskedRanges(Struct, frozen=True):
     def open_ranges(self, stream: Stream, readers: int, wire: str) -> AbstractContextManager[OpenRanges]:
         """See `ReadsRanges`."""
         opened = self.inner.open_ranges(unmasked_stream(stream), readers, wire)
-        return opened if stream.masks is None else _masking(opened, stream)
+        return opened if stream.read.masks is None else _masking(opened, stream)
 
 
 @contextmanager

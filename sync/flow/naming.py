@@ -10,7 +10,7 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
 
 from ..config.naming import KEEP, collision, name_by, one_named
-from .transform import Transformer, TransformError, renamed_condition
+from .transform import Transformer, TransformError
 
 
 class Naming(Transformer):
@@ -31,9 +31,7 @@ class Naming(Transformer):
             schema=self._named(stream.schema),
             key_properties=self._names(stream.key_properties),
             unique_properties=self._names(stream.unique_properties),
-            latest_by="".join(self._names((stream.latest_by,) if stream.latest_by else ())),
-            deleted_when=renamed_condition(stream.deleted_when, lambda name: name_by(self._naming, name)),
-            bookmark_properties=self._names(stream.bookmark_properties),
+            read=replace(stream.read, bookmark_properties=self._names(stream.read.bookmark_properties)),
         )
 
     def apply(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.field_facts import facts_of
-from syncblocks.connectors.stream import Condition, Stream
+from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
 
 from ..errors import SyncError
@@ -28,13 +28,6 @@ class TransformError(SyncError):
     """A transformer returned something that cannot be loaded; says what, which column, and what to do."""
 
     code = "transform"
-
-
-def renamed_condition(condition: Condition | None, rename: Callable[[str], str]) -> Condition | None:
-    """Return a condition on a column that gets another name."""
-    if condition is None:
-        return None
-    return replace(condition, field=condition.field.with_name(rename(condition.field.name)))
 
 
 class Transformer:
@@ -65,9 +58,10 @@ class Transformer:
             schema=pa.schema(fields),
             key_properties=tuple(names.get(name, name) for name in stream.key_properties),
             unique_properties=tuple(names.get(name, name) for name in stream.unique_properties),
-            latest_by=names.get(stream.latest_by, stream.latest_by),
-            deleted_when=renamed_condition(stream.deleted_when, lambda name: names.get(name, name)),
-            bookmark_properties=tuple(names.get(name, name) for name in stream.bookmark_properties),
+            read=replace(
+                stream.read,
+                bookmark_properties=tuple(names.get(name, name) for name in stream.read.bookmark_properties),
+            ),
         )
 
     def apply(self, batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:

@@ -33,11 +33,11 @@ def checked(
     is_good = passes(batch, checks)
     if pc.all(is_good).as_py() is not False:
         return batch, []
-    limit = 0 if stream.max_rejected is None else stream.max_rejected
+    limit = 0 if stream.read.max_rejected is None else stream.read.max_rejected
     bad = batch.filter(pc.invert(is_good))
     shown = bad.slice(0, limit + 1)
     reasons = failures(shown, checks)
-    if stream.max_rejected is None:
+    if stream.read.max_rejected is None:
         place = ", ".join(f"{key} {shown.column(key)[0]}" for key in stream.key_properties if key in shown.schema.names)
         which = f" of the record with {place}" if place else ""
         raise FatalConnectorError(f"{reasons[0]}{which}; `on_rejected: keep` sets such records aside")

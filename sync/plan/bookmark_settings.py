@@ -30,7 +30,7 @@ def bookmarks_of(
         return ()
     configured = settings.get("bookmark_properties") or ()
     if not configured and stream.keeps_own_bookmark:
-        return tuple(name for name in stream.bookmark_properties if name in kept)
+        return tuple(name for name in stream.read.bookmark_properties if name in kept)
     if not configured:
         raise fail(
             "bookmark_properties", "INCREMENTAL needs bookmark_properties: columns that only grow", kept, alone=True
@@ -67,7 +67,7 @@ def is_by_files(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> bo
 def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: str, fail: Failer) -> ChangedFiles:
     """Return what a stream by new files does with a file that has changed."""
     said = settings.get("changed_files")
-    if not stream.tracks_files:
+    if not stream.read.tracks_files:
         if said is not None:
             raise fail(
                 "changed_files", f"`changed_files` is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only"
@@ -78,7 +78,7 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
             raise fail(
                 "changed_files",
                 f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`",
-                alone=is_disposition_said(settings, stream.replication_method),
+                alone=is_disposition_said(settings, stream.read.method),
             )
         return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
     return {"append": ChangedFiles.READ, "ignore": ChangedFiles.IGNORE}.get(said or "", ChangedFiles.FAIL)
@@ -97,7 +97,7 @@ def null_bookmarks_of(
         raise fail(
             "null_bookmarks",
             "`always` reads records again in every run, and `append` would double them: merge by keys",
-            alone=is_disposition_said(settings, stream.replication_method),
+            alone=is_disposition_said(settings, stream.read.method),
         )
     return NullBookmarks(configured)
 
@@ -115,7 +115,7 @@ def lookback_of(
         raise fail(
             "lookback",
             "it reads records again in every run, and `append` would double them: merge by keys",
-            alone=is_disposition_said(settings, stream.replication_method),
+            alone=is_disposition_said(settings, stream.read.method),
         )
     kind = stream.schema.field(bookmarks[0]).type
     if not can_look_back(kind):

@@ -61,7 +61,7 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
     if stream.added.history is not None and (taken := stream.added.history.taken(own)):
         text = f"add_columns: a history has a column {taken!r}: give it another name"
         raise stream_error(pipeline, stream, text, Mistake)
-    is_merged = stream.write_disposition is WriteDisposition.MERGE
+    is_merged = stream.write.disposition is WriteDisposition.MERGE
     if stream.added.kept and is_merged and Capability.KEEPS_FIRST not in can:
         what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
         text = f"add_columns: {what} when it updates others: leave out `on_update: keep`"
@@ -86,7 +86,7 @@ def shared_tables(
         return table if can.names_tables is None else can.names_tables.one_name(table)
 
     def is_alone(stream: SelectedStream) -> bool:
-        return full_refresh or stream.write_disposition in _ALONE
+        return full_refresh or stream.write.disposition in _ALONE
 
     by_table: dict[str, list[SelectedStream]] = {}
     for stream in selected:
@@ -110,9 +110,9 @@ def shared_tables(
         for row in tables[stream.destination_table].ledger:
             is_other = (row.key.pipeline, row.key.stream) != (pipeline.pipeline, stream.name)
             if is_other and row.committed_at is not None:
-                is_asked = stream.write_disposition in _ALONE
-                does = "drop" if full_refresh else _ALONE[stream.write_disposition]
-                what = f"`{stream.write_disposition}`" if is_asked else "--full-refresh"
+                is_asked = stream.write.disposition in _ALONE
+                does = "drop" if full_refresh else _ALONE[stream.write.disposition]
+                what = f"`{stream.write.disposition}`" if is_asked else "--full-refresh"
                 advice = stream.ways.another_table if is_asked else _START_OVER
                 if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
                     advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
@@ -168,7 +168,7 @@ _START_OVER = "to read all of its streams again, drop the table by hand and run 
 
 
 def _advice(others: Sequence[SelectedStream]) -> str:
-    if any(other.write_disposition in _ALONE for other in others):
+    if any(other.write.disposition in _ALONE for other in others):
         return "give each its own `destination_table`, or write all of them with append or merge"
     return f"with --full-refresh each would replace the other's records; {_START_OVER}"
 
@@ -218,7 +218,7 @@ def check_own_source(
 
 def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `bookmark_properties: [_file_modified]` if the destination cannot keep which files were read."""
-    if stream.stream.tracks_files and can.keeps_files is None:
+    if stream.stream.read.tracks_files and can.keeps_files is None:
         raise stream_error(
             pipeline,
             stream,
@@ -230,7 +230,7 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
 
 def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
-    if stream.written_range is not None and Capability.REPLACES_RANGES not in can:
+    if stream.write.written_range is not None and Capability.REPLACES_RANGES not in can:
         raise stream_error(
             pipeline,
             stream,
@@ -257,7 +257,7 @@ def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, 
 
 def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
     """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
-    if stream.stream.max_rejected is not None and can.keeps_rejected is None:
+    if stream.write.max_rejected is not None and can.keeps_rejected is None:
         raise stream_error(
             pipeline,
             stream,
@@ -269,7 +269,7 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -
 
 def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
     """Return the destination's warning about rejected records, if a stream keeps them."""
-    if can.keeps_rejected is None or all(stream.stream.max_rejected is None for stream in selected):
+    if can.keeps_rejected is None or all(stream.write.max_rejected is None for stream in selected):
         return []
     found = can.keeps_rejected.keeps_rejected()
     return [f"`on_rejected: keep` with {pipeline.destination.connector}: {found}"] if found else []
@@ -283,7 +283,7 @@ def check_updates_only(
     Raises:
         ConfigError: see above.
     """
-    if stream.conflict_method is not ConflictMethod.UPDATE_ONLY:
+    if stream.write.conflict_method is not ConflictMethod.UPDATE_ONLY:
         return
     why, name = "", stream.destination_table
     kind: type[ConfigError] = Mistake
@@ -300,7 +300,7 @@ def check_updates_only(
 
 def forgetting_warnings(selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
     """Return the destination's warning if it forgets what earlier runs wrote, and a stream reads only what is new."""
-    names = [each.name for each in selected if each.stream.replication_method is ReplicationMethod.INCREMENTAL]
+    names = [each.name for each in selected if each.stream.read.method is ReplicationMethod.INCREMENTAL]
     if can.forgets_runs is None or not names:
         return []
     found = can.forgets_runs.forgets_runs()

@@ -84,6 +84,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     is_frozen: bool = False
     #: Whether a column of the table that does not hold the stream's becomes text.
     widens: bool = False
+    #: Columns, by their arriving names, whose values decide what becomes of a record (`WriteSpec.deciding`).
+    deciding: frozenset[str] = frozenset()
     #: Columns that the pipeline file adds to the stream.
     added: frozenset[str] = frozenset()
     #: Other streams that write the table, and may need the types of its columns.
@@ -230,8 +232,7 @@ def _widened_column(
     text = with_facts(pa.field(field.name, pa.string(), field.nullable), native_type=column.type)
     text = with_facts(text, relaxed=facts_of(field).relaxed, becomes_text=True)
     (kept,) = _keeps(replace(stream, schema=pa.schema([text])), rules)
-    compared = {*stream.key_properties, *stream.unique_properties, *stream.bookmark_properties, stream.latest_by}
-    compared |= set() if stream.deleted_when is None else {stream.deleted_when.field.name}
+    compared = {*stream.key_properties, *stream.unique_properties, *stream.read.bookmark_properties, *rules.deciding}
     why = ""
     if kept.arrow is not None and kept.held == kept.type:  # it is text already
         pass

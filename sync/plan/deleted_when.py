@@ -44,7 +44,7 @@ def deleted_when_of(
             "deleted_when",
             f"deletes records of the table by their keys, which `write_disposition: {disposition}` does not: write "
             "merge, or leave such records out with `where`",
-            alone=is_disposition_said(settings, stream.replication_method),
+            alone=is_disposition_said(settings, stream.read.method),
         )
     if settings.get("unique_conflict_method") == "IGNORE":
         why = "`deleted_when` and `unique_conflict_method: IGNORE` exclude each other: that keeps what is there"
@@ -73,7 +73,7 @@ def deleted_when_of(
 def check_deleted_when(
     pipeline: Pipeline,
     stream: SelectedStream,
-    declared: Stream,
+    condition: Condition | None,
     mapping: ColumnMapping,
     ends: Ends,
     *,
@@ -84,7 +84,6 @@ def check_deleted_when(
     Raises:
         ConfigError: see above.
     """
-    condition = declared.deleted_when
     if condition is None:
         return
     name, can = condition.field.name, ends.destination_can.drops_deleted

@@ -116,14 +116,14 @@ def plan_deletes(
         is_due=not why,
         why=why or _how(stream, ends),
         moment=moment,
-        is_of_history=stream.write_disposition is WriteDisposition.HISTORY,
+        is_of_history=stream.write.disposition is WriteDisposition.HISTORY,
         notices=notices,
     )
 
 
 def _how(stream: SelectedStream, ends: Ends) -> str:
     """Say where keys are read, and where databases compare them."""
-    if stream.stream.masks is not None:
+    if stream.stream.read.masks is not None:
         return "every key is read once on both sides, to mask those of the source"
     reads = [] if ends.source_can.computes_checksums is not None else ["the source"]
     reads += [] if ends.read_back else ["the destination"]
@@ -155,14 +155,14 @@ def why_no_deletes(
     setting, can = stream.deletes, ends.destination_can
     if setting is None:
         return ""
-    is_history = stream.write_disposition is WriteDisposition.HISTORY
-    if stream.write_disposition is not WriteDisposition.MERGE and not is_history:
-        return f"needs `write_disposition: merge` or `history`; this stream has `{stream.write_disposition}`"
-    if any(each.of_interval for each in stream.stream.where):
+    is_history = stream.write.disposition is WriteDisposition.HISTORY
+    if stream.write.disposition is not WriteDisposition.MERGE and not is_history:
+        return f"needs `write_disposition: merge` or `history`; this stream has `{stream.write.disposition}`"
+    if any(each.of_interval for each in stream.stream.read.where):
         return "and a `where` of an interval exclude each other: all records outside of the interval would go"
-    if stream.stream.tracks_files:
+    if stream.stream.read.tracks_files:
         return "and `bookmark_properties: [_file_modified]` exclude each other: records of files that are gone stay"
-    if stream.stream.keeps_own_bookmark and stream.stream.replication_method is ReplicationMethod.INCREMENTAL:
+    if stream.stream.keeps_own_bookmark and stream.stream.read.method is ReplicationMethod.INCREMENTAL:
         return "needs `replication_method: FULL_TABLE` here: read anew, this source may offer less than it has"
     if not is_decided:
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"

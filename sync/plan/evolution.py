@@ -42,8 +42,12 @@ def ignored(stream: Stream, arriving: Stream, before: Shape | None, rules: Rules
     """
     before = before or {"columns": {}, "left_out": []}
     existing = table_columns(arriving, rules)
-    needed = {*arriving.key_properties, *arriving.unique_properties, *arriving.bookmark_properties, arriving.latest_by}
-    needed |= set() if arriving.deleted_when is None else {arriving.deleted_when.field.name}
+    needed = {
+        *arriving.key_properties,
+        *arriving.unique_properties,
+        *arriving.read.bookmark_properties,
+        *rules.deciding,
+    }
     found = dict(zip(stream.schema.names, arriving.schema.names, strict=True))
     new = {own for own, name in found.items() if name not in existing and name not in needed} - {*before["left_out"]}
     if "ignored" in before:

@@ -21,16 +21,16 @@ def why_no_filling(stream: SelectedStream, can: Abilities, *, is_decided: bool) 
         can: abilities of the destination.
         is_decided: whether no transformer's function changes its columns.
     """
-    read = stream.stream
-    if read.replication_method is not ReplicationMethod.INCREMENTAL:
-        return f"needs `replication_method: INCREMENTAL`: {read.replication_method} reads all records in each run"
-    if stream.write_disposition is not WriteDisposition.MERGE or not read.key_properties:
-        return f"needs `write_disposition: merge` and a key; this stream has `{stream.write_disposition}`"
-    if read.unique_properties:
+    offered = stream.stream
+    if offered.read.method is not ReplicationMethod.INCREMENTAL:
+        return f"needs `replication_method: INCREMENTAL`: {offered.read.method} reads all records in each run"
+    if stream.write.disposition is not WriteDisposition.MERGE or not offered.key_properties:
+        return f"needs `write_disposition: merge` and a key; this stream has `{stream.write.disposition}`"
+    if offered.unique_properties:
         return "and `unique_constraints` exclude each other: the key of a record may change"
-    if read.latest_by:
+    if stream.write.latest_by:
         return "and `latest_by` exclude each other: a value would be written into a newer record than its own"
-    if read.keeps_own_bookmark:
+    if offered.keeps_own_bookmark:
         return "needs bookmark_properties: this source keeps its own position"
     if not is_decided:
         return "needs a stream that no transformer's function changes: nobody knows what it makes of a column"

@@ -32,7 +32,7 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
     # What a new table would have; a replacement keeps the types, too, so that they do not change with every file.
     found = rules.types.keeps(renamed, replace(rules.table, stays=False), WriteDisposition.REPLACE)
     widens = rules.widens and not rules.others
-    compared = {*stream.key_properties, *stream.bookmark_properties}  # which cannot become text
+    compared = {*stream.key_properties, *stream.read.bookmark_properties}  # which cannot become text
     fields = [
         _decided(field, kept, schema, widens=widens and field.name not in compared)
         for field, kept in zip(stream.schema, found, strict=True)

@@ -78,7 +78,7 @@ def history_of(
             raise fail(
                 "valid_from",
                 f"is for `write_disposition: history`, and this stream is written by {disposition}",
-                alone=is_disposition_said(settings, stream.replication_method),
+                alone=is_disposition_said(settings, stream.read.method),
             )
         return None
     from ..flow.history import HistoryColumns
@@ -131,7 +131,7 @@ def check_history(
     def fail(message: str, kind: type[ConfigError] = ConfigError) -> Exception:
         return stream_error(pipeline, stream, message, kind)
 
-    is_wanted, name = stream.write_disposition is WriteDisposition.HISTORY, stream.destination_table
+    is_wanted, name = stream.write.disposition is WriteDisposition.HISTORY, stream.destination_table
     is_held = any(each.history for each in (row, *table.ledger) if each is not None)  # of another pipeline, too
     if is_wanted and Capability.KEEPS_HISTORY not in can:
         raise fail(
@@ -166,7 +166,7 @@ def check_history(
         )
     if is_held and not is_wanted:
         raise fail(
-            f"table {name!r} holds the history of its records, which {stream.write_disposition} would destroy: write "
+            f"table {name!r} holds the history of its records, which {stream.write.disposition} would destroy: write "
             f"`write_disposition: history`, {stream.ways.another_table}, or run once with --full-refresh "
             "--drop-history"
         )
@@ -274,7 +274,7 @@ def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over:
     return HistoryLoad(
         has_versions=bool(history.bookmark),
         in_place=frozenset(in_place | ({*_OF_FILES} if stream.stream.has_files else set())),
-        is_whole=not history.bookmark and stream.stream.replication_method is ReplicationMethod.FULL_TABLE,
+        is_whole=not history.bookmark and stream.stream.read.method is ReplicationMethod.FULL_TABLE,
         starts_over=starts_over,
         known=known | ({ADDED: list(before[ADDED])} if before.get(ADDED) else {}),
     )

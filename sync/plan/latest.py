@@ -70,7 +70,7 @@ def latest_of(
             "latest_by",
             f"says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
             "out, or write merge, history or replace_range",
-            alone=is_disposition_said(settings, stream.replication_method),
+            alone=is_disposition_said(settings, stream.read.method),
         )
     if not keys:
         raise fail(
@@ -100,7 +100,7 @@ def _family(kind: pa.DataType) -> str:
 def check_latest(
     pipeline: Pipeline,
     stream: SelectedStream,
-    declared: Stream,
+    name: str,
     mapping: ColumnMapping,
     table: TableState,
     ends: Ends,
@@ -112,7 +112,7 @@ def check_latest(
     Raises:
         ConfigError: see above.
     """
-    column = stream.stream.latest_by
+    column = stream.write.latest_by
     if not column:
         return
     can = ends.destination_can.keeps_latest
@@ -120,15 +120,15 @@ def check_latest(
         why = f"needs a destination that compares records, which {pipeline.destination.connector} does not"
     elif not is_decided:
         why = f"needs a stream that no transformer's function changes: nobody knows what it makes of {column!r}"
-    elif why := _unordered(stream, declared, mapping, table, ends):
+    elif why := _unordered(stream, name, mapping, table, ends):
         why = f"{column!r} {why}: choose another column"
     if why:
         raise stream_error(pipeline, stream, f"`latest_by` {why}")
 
 
-def _unordered(stream: SelectedStream, declared: Stream, mapping: ColumnMapping, table: TableState, ends: Ends) -> str:
+def _unordered(stream: SelectedStream, name: str, mapping: ColumnMapping, table: TableState, ends: Ends) -> str:
     """Say why source and table do not order a column alike; empty: they do."""
-    name, can = declared.latest_by, ends.destination_can.keeps_latest
+    can = ends.destination_can.keeps_latest
     planned = next((column for column in mapping.columns if column.name == name), None)
     arriving = mapping.arriving.schema.field(name)
     family = _family(arriving.type)
@@ -154,7 +154,7 @@ def _unordered(stream: SelectedStream, declared: Stream, mapping: ColumnMapping,
     own = computing(ends.source_can, stream.stream)
     systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
     there = held.get(planned.kept.column.casefold(), pa.field(name, arriving.type))
-    field = stream.stream.schema.field(stream.stream.latest_by)
+    field = stream.stream.schema.field(stream.write.latest_by)
     found = compared_columns(field, there, systems=systems, is_key=True)
     if isinstance(found, str):
         return f"is not ordered alike by both sides: {found}"

@@ -109,7 +109,7 @@ def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Map
     Raises:
         ConfigError: there is one.
     """
-    masks = stream.stream.masks
+    masks = stream.stream.read.masks
     said = (pipeline.destination.config or {}).get("partition_by") if masks is not None else None
     if masks is None or not isinstance(said, list):
         return
@@ -123,7 +123,7 @@ def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Map
 
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:
-    own = (("bookmark_properties", stream.bookmark_properties),)  # a tap's, which its STATE holds
+    own = (("bookmark_properties", stream.read.bookmark_properties),)  # a tap's, which its STATE holds
     said = ((key, tuple(_columns(settings.get(key)))) for key in NOT_MASKED)
     for key, columns in (*said, *own):
         if needed := next((name for name in columns if name in masked), ""):

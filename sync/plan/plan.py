@@ -17,7 +17,7 @@ from syncblocks.connectors.stream import (
     TableState,
     Trigger,
     WriteDisposition,
-    WrittenRange,
+    WriteSpec,
 )
 
 from ..config.before import Statement
@@ -53,8 +53,8 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     key: LedgerKey
     table: TableState
     start: Start
-    #: Disposition in this run: a full refresh replaces, whatever the file says.
-    write_disposition: WriteDisposition
+    #: How it is written in this run: a full refresh replaces, whatever the file says. Columns as they arrive.
+    write: WriteSpec
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
@@ -88,8 +88,6 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     data_blocks: frozenset[str]
     #: Columns that `on_schema_change: ignore` leaves out; None if the setting is another.
     ignored: tuple[str, ...] | None
-    #: Of replace_range: what is deleted and written anew; its column as it arrives.
-    written_range: WrittenRange | None = None
     #: Streams whose tables its table refers to by foreign keys; they come before it.
     parents: tuple[str, ...] = ()
     #: Streams of one chain, whose tables foreign keys connect, run one after another; empty: there are none.
@@ -100,6 +98,8 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     notices: tuple[str, ...] = ()
     #: Of columns that are not what a person may expect; for `plan` only.
     warnings: tuple[str, ...] = ()
+    #: Whether this is a full refresh of a stream that otherwise appends.
+    is_appended_anew: bool = False
     #: Whether the history in the table is dropped (`--drop-history`).
     drops_history: bool = False
     #: A repair reads and merges only its own ranges; None: a usual run.
@@ -117,7 +117,7 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     @property
     def triggers(self) -> tuple[Trigger, ...]:
         """Triggers of the destination table that fire on these writes."""
-        return self.table.triggers.get(self.write_disposition, ())
+        return self.table.triggers.get(self.write.disposition, ())
 
     @property
     def tries(self) -> int:
@@ -137,14 +137,8 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     @property
     def commits_once(self) -> bool:
         """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
-        method = self.selected.stream.replication_method
-        return method is ReplicationMethod.FULL_TABLE or self.write_disposition is WriteDisposition.REPLACE
-
-    @property
-    def is_appended_anew(self) -> bool:
-        """Whether this is a full refresh of a stream that otherwise appends."""
-        is_replaced = self.write_disposition is WriteDisposition.REPLACE
-        return is_replaced and self.selected.write_disposition is WriteDisposition.APPEND
+        method = self.selected.stream.read.method
+        return method is ReplicationMethod.FULL_TABLE or self.write.disposition is WriteDisposition.REPLACE
 
 
 #: Most streams, or tables, that a warning of many names.

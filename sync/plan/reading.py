@@ -83,19 +83,19 @@ _WITHOUT = {
 
 def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
     """Say how records without a bookmark, or that commit late, are handled; None if the engine keeps no bookmark."""
-    if stream.replication_method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
+    if stream.read.method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
         return None
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
     may_lack = any(field.nullable or pa.types.is_floating(field.type) or is_number_in_text(field) for field in fields)
     return Resumption(
-        bookmark_properties=stream.bookmark_properties,
-        null_bookmarks=stream.null_bookmarks if may_lack else None,
-        lookback=stream.lookback,
+        bookmark_properties=stream.read.bookmark_properties,
+        null_bookmarks=stream.read.null_bookmarks if may_lack else None,
+        lookback=stream.read.lookback,
         advice="say how far by `lookback`, and each run reads again from so much below its bookmark"
         if can_look_back(fields[0].type)
         else "choose a time or a number as bookmark",
         skips_late=None if can.skips_late is None else can.skips_late.skips_late(stream),
-        bookmark_start="" if stream.bookmark_start is None else str(stream.bookmark_start.values[0]),
+        bookmark_start="" if stream.read.bookmark_start is None else str(stream.read.bookmark_start.values[0]),
     )
 
 
@@ -141,7 +141,7 @@ _OF_BOOKMARKS = ("bookmark_property_operators", "lookback", "null_bookmarks")
 
 def unused_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> list[str]:
     """Warn of settings of INCREMENTAL in entries that name one stream, which is FULL_TABLE. A glob may mean others."""
-    whole = {each.name for each in selected if each.stream.replication_method is ReplicationMethod.FULL_TABLE}
+    whole = {each.name for each in selected if each.stream.read.method is ReplicationMethod.FULL_TABLE}
     found = []
     for place, entry in enumerate(pipeline.streams):
         said = [name for name in _OF_BOOKMARKS if getattr(entry, name) is not None]
@@ -160,7 +160,7 @@ def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
         f"{stream.name}: its query seems to limit the number of records (LIMIT, TOP or FETCH); INCREMENTAL goes on "
         "behind the last one that it read, and may never read the others"
         for stream in streams
-        if stream.stream.replication_method is ReplicationMethod.INCREMENTAL and _LIMITED.search(stream.stream.query)
+        if stream.stream.read.method is ReplicationMethod.INCREMENTAL and _LIMITED.search(stream.stream.query)
     ]
 
 
@@ -173,7 +173,7 @@ def query_warnings(streams: Sequence[SelectedStream], can: Abilities) -> list[st
 
 def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
     """Return what computes the checksums of a stream in its database; None: its records are read."""
-    return None if stream.masks is not None else can.computes_checksums
+    return None if stream.read.masks is not None else can.computes_checksums
 
 
 def plan_reading(
@@ -220,13 +220,13 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
     """Say why a stream of any size cannot be split; empty if it can."""
     if source.reads_ranges is None:
         return f"{source_name} reads a stream as a whole"
-    if selected.stream.replication_method is not ReplicationMethod.FULL_TABLE:
-        return f"{selected.stream.replication_method} is read in the order of its bookmark"
-    if selected.stream.limit is not None:
+    if selected.stream.read.method is not ReplicationMethod.FULL_TABLE:
+        return f"{selected.stream.read.method} is read in the order of its bookmark"
+    if selected.stream.read.limit is not None:
         return "only its first records are read"
-    if selected.stream.names_files:
+    if selected.stream.read.names_files:
         return "it tells which files it has read"
-    if selected.stream.max_rejected is not None:
+    if selected.write.max_rejected is not None:
         return "rejected records are kept one by one"
     is_by_key = disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
     if is_by_key and not selected.has_own_key:

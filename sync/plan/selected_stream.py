@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.stream import ConflictMethod, ReplicationMethod, Stream, WriteDisposition, WrittenRange
+from syncblocks.connectors.stream import ReplicationMethod, Stream, WriteSpec
 
 from ..config import Pipeline
 from ..config.before import Statement
@@ -32,8 +32,8 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
     #: Without excluded columns; keys and bookmark_properties as configured.
     stream: Stream
     destination_table: str
-    write_disposition: WriteDisposition
-    conflict_method: ConflictMethod
+    #: How it is written, by the source's names of its columns; after the plan, that of `PlannedStream` holds.
+    write: WriteSpec
     #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
     replaces_explicitly: bool
     retries: int
@@ -83,8 +83,6 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
     differences: tuple[str, ...]
     #: Place in the pipeline file, for errors.
     location: tuple[str | int, ...]
-    #: Of replace_range: which records are deleted and written anew; its column by the source's name. None: it is not.
-    written_range: WrittenRange | None = None
     #: What tells whether the values of templates in its query have changed, one text for each.
     query_said: tuple[str, ...] = ()
 

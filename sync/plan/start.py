@@ -50,27 +50,27 @@ _MARKS = re.compile(
 
 def source_of(source: str, stream: SelectedStream) -> str:
     """Return what the ledger keeps as the source of a stream: with its naming, `nested`, and marks of what is read."""
-    read = stream.stream
+    offered = stream.stream
     naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
     nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
-    asked = json.dumps([read.query, *stream.query_said]) if stream.query_said else read.query
+    asked = json.dumps([offered.query, *stream.query_said]) if stream.query_said else offered.query
     query = f"{_QUERY}{_mark(asked)}" if asked else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
-        for each in read.where
+        for each in offered.read.where
         if each.of_interval != RANGE  # of each run another one: it says what is written, not what the table holds
     )
     where = f"{_WHERE}{_mark(json.dumps(said))}" if said else ""
-    return f"{source}{naming}{nested}{query}{where}{masks_mark(read)}"
+    return f"{source}{naming}{nested}{query}{where}{masks_mark(offered)}"
 
 
 def masks_mark(stream: Stream) -> str:
     """Return the mark of a stream's masks and their key; empty: no column is masked."""
-    if stream.masks is None:
+    if stream.read.masks is None:
         return ""
     from syncblocks.connectors.arrow.masking import mark_of_masks  # its kernels take time to load
 
-    said = mark_of_masks(stream.masks, stream.schema.names)
+    said = mark_of_masks(stream.read.masks, stream.schema.names)
     return f"{_MASKS}{_mark(said)}" if said else ""
 
 
@@ -148,7 +148,7 @@ def starting_point(
     # A bookmark from `state set` counts like one from a commit.
     is_known_row = row is not None and (row.committed_at is not None or row.bookmark is not None)
     committed = row if is_known_row else None
-    refusal = table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write_disposition)
+    refusal = table.refuses.get(WriteDisposition.REPLACE if full_refresh else stream.write.disposition)
     if refusal and table.is_table:
         return f"table {stream.destination_table!r} {refusal}"
     if table.schema is None and table.is_described:
@@ -160,7 +160,7 @@ def starting_point(
         )
     is_foreign = table.is_described and committed is None and not table.ledger and not is_known
     if is_foreign and not stream.replaces_explicitly:
-        is_replaced = full_refresh or stream.write_disposition is WriteDisposition.REPLACE
+        is_replaced = full_refresh or stream.write.disposition is WriteDisposition.REPLACE
         if table.is_empty and not is_replaced:
             return Start(bookmark=None, reason="empty table of another program, used as it is", is_unclaimed=True)
         return not_ours(stream, is_adoptable=table.is_adoptable)
@@ -189,7 +189,7 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
         return (
             f"table {stream.destination_table!r} was last written from another source ({row.source}, now "
             f"{next(iter(sources))}); give one of the two pipelines its own name, or start over with "
-            f"{start_over(stream.write_disposition)}"
+            f"{start_over(stream.write.disposition)}"
         )
     if refusal := _other_naming(stream, _naming_of(row.source)):
         return refusal
@@ -198,7 +198,7 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
             f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
             f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
             f"`nested: {_in_words(levels)}`, {stream.ways.another_table}, or start the table over with "
-            f"{start_over(stream.write_disposition)}"
+            f"{start_over(stream.write.disposition)}"
         )
     named = [source_of(source, stream) for source in sources]
     if row.source in named:
@@ -209,7 +209,7 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
 
 def _from_row(stream: SelectedStream, row: LedgerRow) -> Start | str:
     """Start where the ledger row of the stream says."""
-    if stream.stream.replication_method is ReplicationMethod.FULL_TABLE:
+    if stream.stream.read.method is ReplicationMethod.FULL_TABLE:
         return Start(bookmark=None, reason="FULL_TABLE")
     if row.bookmark is None:
         return _appended_without_bookmark(stream, row) or Start(bookmark=None, reason="no bookmark yet")
@@ -218,8 +218,8 @@ def _from_row(stream: SelectedStream, row: LedgerRow) -> Start | str:
 
 def _without_row(stream: SelectedStream, written: Sequence[LedgerRow], *, is_known: bool) -> Start | str:
     """Start from scratch in a table that is ours, but for an append of records that the table may hold already."""
-    method = stream.stream.replication_method
-    if stream.write_disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
+    method = stream.stream.read.method
+    if stream.write.disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
         if is_known:
             return (
                 f"the ledger of table {stream.destination_table!r} has no row of this stream, but the run store knows "
@@ -238,8 +238,8 @@ def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow |
     """
     may_be_empty = (
         (stream.deletes is not None and stream.deletes.mode == "hard")
-        or stream.stream.deleted_when is not None
-        or stream.conflict_method is ConflictMethod.UPDATE_ONLY
+        or stream.write.deleted_when is not None
+        or stream.write.conflict_method is ConflictMethod.UPDATE_ONLY
     )
     is_committed = row is not None and row.committed_at is not None
     if not table.is_empty or start.bookmark is None or start.is_given or not is_committed or may_be_empty:
@@ -264,8 +264,8 @@ def renamed_warnings(
         source: the source as ledgers name it.
         names: all streams of the source and of the pipeline, those that are not in this run among them.
     """
-    is_append = stream.write_disposition is WriteDisposition.APPEND
-    is_append = is_append and stream.stream.replication_method is ReplicationMethod.INCREMENTAL
+    is_append = stream.write.disposition is WriteDisposition.APPEND
+    is_append = is_append and stream.stream.read.method is ReplicationMethod.INCREMENTAL
     if not is_append or table.is_empty or start.bookmark is not None or ledger_row(table, key) is not None:
         return []
     gone = [
@@ -273,7 +273,7 @@ def renamed_warnings(
         for row in table.ledger
         if row.key.pipeline == key.pipeline and row.committed_at and row.bookmark and _is_of(row.source, {source})
     ]
-    named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
     return [
         f"{stream.name}: table {stream.destination_table!r} holds records that stream {name!r} has appended, which is "
         f"not in this pipeline any more. If it was {stream.name} under another name, they are appended once more: "
@@ -286,15 +286,15 @@ def renamed_warnings(
 def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
     what, ways = " and ".join(_WORDS[name] for name in altered), "or give the stream another name"
     has = "has" if len(altered) == 1 and altered != ["masks"] else "have"
-    if stream.stream.bookmark_properties:
-        named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    if stream.stream.read.bookmark_properties:
+        named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
         ways = f"accept it with `syncblocks state set {stream.name} {named}` (older records stay as they are), {ways}"
     why = "older records that it now finds would never come"
     if "masks" in altered:
         why = "records that are there would keep their values as they were written"
     return (
         f"{what} of stream {stream.name!r} {has} changed, or {'was' if has == 'has' else 'were'} none, since table "
-        f"{stream.destination_table!r} was written: {why}. Run once with {start_over(stream.write_disposition)}, {ways}"
+        f"{stream.destination_table!r} was written: {why}. Run once with {start_over(stream.write.disposition)}, {ways}"
     )
 
 
@@ -303,7 +303,7 @@ def _of_other_properties(stream: SelectedStream, bookmark: Bookmark | None) -> s
 
     It would be below records that were read, and past others that were not.
     """
-    wanted = (FILE_MODIFIED,) if stream.stream.tracks_files else stream.stream.bookmark_properties
+    wanted = (FILE_MODIFIED,) if stream.stream.read.tracks_files else stream.stream.read.bookmark_properties
     had = tuple(name for name in bookmark or wanted if name != BOUNDARY)
     if had == wanted or _is_tap(stream):
         return ""
@@ -319,7 +319,7 @@ def _appended_without_bookmark(stream: SelectedStream, row: LedgerRow) -> str:
     A FULL_TABLE run has written them. INCREMENTAL leaves a bookmark with its first record, and `state reset` no number
     of records.
     """
-    is_append = stream.write_disposition is WriteDisposition.APPEND
+    is_append = stream.write.disposition is WriteDisposition.APPEND
     if not is_append or not row.rows or _is_tap(stream):
         return ""
     return (
@@ -330,27 +330,27 @@ def _appended_without_bookmark(stream: SelectedStream, row: LedgerRow) -> str:
 
 def _is_tap(stream: SelectedStream) -> bool:
     """Tell whether the bookmark is the source's own, in a form that only it knows, and may be none at all."""
-    return stream.stream.keeps_own_bookmark and not stream.stream.tracks_files
+    return stream.stream.keeps_own_bookmark and not stream.stream.read.tracks_files
 
 
 def _ways_without_bookmark(stream: SelectedStream) -> str:
-    named = " ".join(f"{name}=VALUE" for name in stream.stream.bookmark_properties)
+    named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
     goes_on = (
-        "" if stream.stream.tracks_files else f"`syncblocks state set {stream.name} {named}` says where to go on, "
+        "" if stream.stream.read.tracks_files else f"`syncblocks state set {stream.name} {named}` says where to go on, "
     )
-    twice = ", which it appends once more" if stream.write_disposition is WriteDisposition.APPEND else ""
+    twice = ", which it appends once more" if stream.write.disposition is WriteDisposition.APPEND else ""
     return (
-        f"{goes_on}`run {start_over(stream.write_disposition)}` starts the table over, and after `syncblocks state "
+        f"{goes_on}`run {start_over(stream.write.disposition)}` starts the table over, and after `syncblocks state "
         f"reset {stream.name}` the next run reads all records{twice}"
     )
 
 
 def _comes_anew(stream: SelectedStream, altered: str) -> bool:
     """Tell whether a run writes all that a change is about: of masks, also the records that the source has no more."""
-    is_whole = stream.stream.replication_method is ReplicationMethod.FULL_TABLE
+    is_whole = stream.stream.read.method is ReplicationMethod.FULL_TABLE
     if altered == "masks":
-        return is_whole and stream.write_disposition is WriteDisposition.REPLACE
-    return is_whole and stream.write_disposition is not WriteDisposition.APPEND
+        return is_whole and stream.write.disposition is WriteDisposition.REPLACE
+    return is_whole and stream.write.disposition is not WriteDisposition.APPEND
 
 
 def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
@@ -377,7 +377,7 @@ def _other_naming(stream: SelectedStream, former: str) -> str:
     return (
         f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
         f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-        f"{stream.ways.another_table}, or start the table over with {start_over(stream.write_disposition)}"
+        f"{stream.ways.another_table}, or start the table over with {start_over(stream.write.disposition)}"
     )
 
 

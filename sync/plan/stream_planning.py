@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import (
     Stream,
     TableState,
     WriteDisposition,
+    WriteSpec,
     WrittenRange,
 )
 from syncblocks.connectors.values import replace
@@ -90,7 +91,7 @@ class StreamPlanning(Struct, frozen=True, kw_only=True):
 
     def disposition(self, stream: SelectedStream) -> WriteDisposition:
         """Return the disposition of this run: a full refresh replaces."""
-        return WriteDisposition.REPLACE if self.full_refresh else stream.write_disposition
+        return WriteDisposition.REPLACE if self.full_refresh else stream.write.disposition
 
 
 class _Arrival(Struct, frozen=True, kw_only=True):
@@ -113,6 +114,11 @@ class _Arrival(Struct, frozen=True, kw_only=True):
     def required(self) -> list[str]:
         """Names of the columns that hold no NULL at the source."""
         return [field.name for field in self.read.schema if not field.nullable]
+
+    @property
+    def write(self) -> WriteSpec:
+        """How it is written, in the names behind the transformers."""
+        return self.selected.write.renamed(self.names.__getitem__)
 
     def again(self, planning: StreamPlanning, stream: Stream) -> _Arrival:
         """Return it with other types of the stream's columns."""
@@ -163,7 +169,7 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: Config
         key=planning.key,
         table=planning.table,
         start=Start(bookmark=None, reason="will fail"),
-        write_disposition=stream.write_disposition,
+        write=stream.write,
         wire=ARROW,
         transformers=tuple(block.block for block in transformers_of(planning.pipeline, stream)),
         arriving=stream.stream,
@@ -247,6 +253,7 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         said={names[name]: kind for name, kind in stream.said.items() if name in names},
         decode={names[name]: form for name, form in stream.decode.items() if name in names},
         lengths={names[name]: length for name, length in stream.lengths.items() if name in names},
+        deciding=stream.write.renamed(names.__getitem__).deciding,
     )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
         stream = replace(stream, stream=decided(stream.stream, names, rules))
@@ -296,28 +303,28 @@ def _ignores_new_columns(planning: StreamPlanning, stream: SelectedStream) -> bo
 
 def _refitted(pipeline: Pipeline, stream: SelectedStream) -> Stream:
     """Read the values of its filter in the types that its columns have by now."""
-    if not stream.stream.where:
+    if not stream.stream.read.where:
         return stream.stream
     from syncblocks.connectors.filters import refitted  # a pipeline without filters spares the import
 
-    read = stream.stream
-    if read.masks is not None:
+    offered = stream.stream
+    if offered.read.masks is not None:
         from syncblocks.connectors.arrow.masking import unmasked_stream
 
-        read = unmasked_stream(read)  # the source filters by values as they are
-        _demand_said_types(pipeline, stream, read)
+        offered = unmasked_stream(offered)  # the source filters by values as they are
+        _demand_said_types(pipeline, stream, offered)
     try:
-        return replace(stream.stream, where=refitted(read).where)
+        return replace(stream.stream, read=replace(stream.stream.read, where=refitted(offered).read.where))
     except ValueError as error:
         raise stream_error(pipeline, stream, str(error), kind=OfSource) from error
 
 
-def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, read: Stream) -> None:
+def _demand_said_types(pipeline: Pipeline, stream: SelectedStream, offered: Stream) -> None:
     """Refuse a filter by a masked column that is read as text, as its type is only guessed: `10` is below `9` there."""
     import pyarrow as pa  # a pipeline without filters spares the import
 
-    masked = {} if read.masks is None else read.masks.fields
-    for condition in read.where:
+    masked = {} if offered.read.masks is None else offered.read.masks.fields
+    for condition in offered.read.where:
         field = condition.field
         if field.name not in masked or condition.operator in ASKING:
             continue
@@ -408,7 +415,13 @@ def _planned(
         table=planning.table,
         start=start,
         # A history begins anew by itself: versions of one key may arrive.
-        write_disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
+        write=replace(
+            arrival.write,
+            disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
+            written_range=written,
+            kept=stream.added.kept,
+        ),
+        is_appended_anew=full_refresh and stream.write.disposition is WriteDisposition.APPEND,
         wire=wire,
         transformers=tuple(block.block for block in arrival.blocks),
         arriving=arriving,
@@ -431,7 +444,6 @@ def _planned(
         is_refused_by_destination=not refused,
         needs_decision=bool(lossy) and not changes,
         data_blocks=_data_blocks(planning, stream),
-        written_range=written,
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
         drops_history=full_refresh and stream.added.history is not None,
@@ -487,8 +499,8 @@ def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, can, full_refresh=full_refresh)
     refuse_masked_folders(pipeline, stream, arrival.names)
-    check_latest(pipeline, stream, arrival.declared, mapping, table, connectors, is_decided=is_decided)
-    check_deleted_when(pipeline, stream, arrival.declared, mapping, connectors, is_decided=is_decided)
+    check_latest(pipeline, stream, arrival.write.latest_by, mapping, table, connectors, is_decided=is_decided)
+    check_deleted_when(pipeline, stream, arrival.write.deleted_when, mapping, connectors, is_decided=is_decided)
     return written
 
 
@@ -504,7 +516,7 @@ def _reading(
     wire = ARROW
     accepted = connectors.destination.accepts(arriving, disposition) if arrival.is_decided else ()
     # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.
-    is_plain = arrival.is_decided and is_untouched and stream.stream.max_rejected is None
+    is_plain = arrival.is_decided and is_untouched and stream.write.max_rejected is None
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:
         wire = chosen_wire(connectors.source, accepted, stream.stream, arriving)
     has_own_names = arriving.schema.names == stream.stream.schema.names

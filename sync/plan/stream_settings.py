@@ -18,6 +18,7 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     Stream,
     WriteDisposition,
+    WriteSpec,
     WrittenRange,
 )
 from syncblocks.connectors.values import replace
@@ -88,18 +89,18 @@ def configure(
     stream, settings, chosen = _chosen(pipeline, stream, settings, fail)
     method, disposition, kept = chosen.method, chosen.disposition, chosen.kept
     masks = masks_of(pipeline, stream, own_settings, chosen.keys, fail)
-    read = _read(pipeline, stream, settings, chosen, masks, fail)
+    write = _write(stream, settings, chosen, fail)
+    read = _read(pipeline, stream, settings, chosen, masks, write.max_rejected, fail)
     _check_alone(read, fail)
     if masks is not None:
         from syncblocks.connectors.arrow.masking import masked_stream  # its kernels take time to load
 
         read = masked_stream(read)
-        said = {name: kind for name, kind in said.items() if name not in (read.masks or masks).fields}
+        said = {name: kind for name, kind in said.items() if name not in (read.read.masks or masks).fields}
     return SelectedStream(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),
-        write_disposition=WriteDisposition(disposition),
-        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
+        write=write,
         replaces_explicitly=settings.get("write_disposition") == "replace",
         replaces_existing=_replaces_existing(settings, method, disposition, fail),
         retries=_first(settings.get("retries"), pipeline.retries),
@@ -129,7 +130,6 @@ def configure(
         before=tuple(settings.get("before") or ()),
         differences=differences,
         location=location,
-        written_range=chosen.written,
         query_said=_query_said(pipeline, stream, settings, method, fail),
     )
 
@@ -156,12 +156,12 @@ def _chosen(
         raise fail("columns", "no column is left", stream.schema.names)
     # The source's own settings (a Singer tap's catalog) are the defaults.
     disposition = settings.get("write_disposition")
-    method = ReplicationMethod(settings.get("replication_method") or stream.replication_method)
+    method = ReplicationMethod(settings.get("replication_method") or stream.read.method)
     if not settings.get("replication_method") and disposition in ("replace", "replace_range"):
         method = ReplicationMethod.FULL_TABLE
     if method is ReplicationMethod.INCREMENTAL and is_by_files(stream, settings, fail):
         # As a tap does, the source knows by itself up to where it was read.
-        stream = replace(stream, tracks_files=True, keeps_own_bookmark=True)
+        stream = replace(stream, read=replace(stream.read, tracks_files=True), keeps_own_bookmark=True)
         settings = {**settings, "bookmark_properties": None}
     keys, bookmarks = _keys(stream, settings, kept, fail), bookmarks_of(stream, settings, kept, method, fail)
     keys, unique = _unique(keys, settings, kept, fail)
@@ -179,33 +179,47 @@ def _read(
     settings: Mapping[str, Any],
     chosen: _Chosen,
     masks: Masks | None,
+    max_rejected: int | None,
     fail: Failer,
 ) -> Stream:
     """Return the stream as it is read: columns, keys, bookmarks and filters filled in."""
     kept, method, disposition, written = chosen.kept, chosen.method, chosen.disposition, chosen.written
     keys, unique, bookmarks = chosen.keys, chosen.unique, chosen.bookmarks
-    latest, is_lowest = latest_of(stream, settings, kept, keys, disposition, fail)
     lookback = lookback_of(stream, settings, disposition, bookmarks, fail)
     return replace(
         stream,
         schema=_keys_not_null(pa.schema([stream.schema.field(name) for name in kept]), (*keys, *unique), disposition),
         key_properties=keys,
         unique_properties=unique,
+        read=replace(
+            stream.read,
+            method=method,
+            bookmark_properties=bookmarks,
+            null_bookmarks=null_bookmarks_of(stream, settings, disposition, method, fail),
+            lookback=lookback,
+            bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
+            is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
+            where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
+            limit=_limit(settings, method, disposition, fail),
+            masks=masks,
+            may_repeat=disposition in ("merge", "history"),
+            changed_files=changed_files_of(stream, settings, disposition, fail),
+            names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
+            max_rejected=max_rejected,
+        ),
+    )
+
+
+def _write(stream: Stream, settings: Mapping[str, Any], chosen: _Chosen, fail: Failer) -> WriteSpec:
+    """Return how the stream is written."""
+    latest, is_lowest = latest_of(stream, settings, chosen.kept, chosen.keys, chosen.disposition, fail)
+    return WriteSpec(
+        disposition=WriteDisposition(chosen.disposition),
+        conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
         latest_by=latest,
         latest_is_lowest=is_lowest,
-        deleted_when=deleted_when_of(stream, settings, kept, disposition, fail),
-        replication_method=method,
-        bookmark_properties=bookmarks,
-        null_bookmarks=null_bookmarks_of(stream, settings, disposition, method, fail),
-        lookback=lookback,
-        bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
-        is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
-        where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
-        limit=_limit(settings, method, disposition, fail),
-        masks=masks,
-        may_repeat=disposition in ("merge", "history"),
-        changed_files=changed_files_of(stream, settings, disposition, fail),
-        names_files=written is not None and written.is_by_files and method is ReplicationMethod.FULL_TABLE,
+        deleted_when=deleted_when_of(stream, settings, chosen.kept, chosen.disposition, fail),
+        written_range=chosen.written,
         max_rejected=_max_rejected(stream, settings, fail),
     )
 
@@ -255,12 +269,12 @@ def _check_alone(stream: Stream, fail: Failer) -> None:
     if not stream.is_query_alone:
         return
     why = "the source does not take the query as a subquery, around which"
-    if stream.replication_method is ReplicationMethod.INCREMENTAL:
+    if stream.read.method is ReplicationMethod.INCREMENTAL:
         raise fail(
             "replication_method", f"{why} the bookmark's condition would stand: say FULL_TABLE, or make it a view"
         )
-    if stream.where:
-        key = "where" if not stream.where[0].of_interval else "range_column"
+    if stream.read.where:
+        key = "where" if not stream.read.where[0].of_interval else "range_column"
         raise fail(key, f"{why} the condition would stand: write it into the query, or make it a view")
 
 

@@ -96,7 +96,9 @@ def turned_to_text(mapping: ColumnMapping, table: TableState) -> list[str]:
 
 def _settled(field: pa.Field, name: str, stream: Stream, rules: Rules, types: StatesTypes, *, is_new: bool) -> pa.Field:
     def kept(kind: pa.Field) -> Kept:
-        one = replace(stream, schema=pa.schema([kind]), key_properties=(), bookmark_properties=())
+        one = replace(
+            stream, schema=pa.schema([kind]), key_properties=(), read=replace(stream.read, bookmark_properties=())
+        )
         return types.keeps(one, rules.table, WriteDisposition.REPLACE)[0]
 
     own, schema = kept(field.with_name(name)), rules.table.schema

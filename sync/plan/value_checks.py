@@ -49,7 +49,7 @@ def value_checks(
     def fail(message: str, kind: type[ConfigError] = OfSource) -> Exception:
         return pipeline.error((*stream.location, setting), f"stream {stream.name!r}: {message}", kind=kind)
 
-    masks = stream.stream.masks
+    masks = stream.stream.read.masks
     masked = {names.get(name, name) for name in (() if masks is None else masks.fields)}
     known = [name for name in mapping.arriving.schema.names if name not in stream.added.names]
     found = []

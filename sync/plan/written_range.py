@@ -73,7 +73,7 @@ def written_range_of(
         raise fail("range_column", what, kept, column)
     field = stream.schema.field(column)
     is_by_files = facts_of(field).of_file
-    if method is ReplicationMethod.INCREMENTAL and not (stream.tracks_files and is_by_files):
+    if method is ReplicationMethod.INCREMENTAL and not (stream.read.tracks_files and is_by_files):
         raise fail(
             "replication_method",
             "INCREMENTAL reads only what is new, and `write_disposition: replace_range` would delete the rest of its "
@@ -161,7 +161,7 @@ def arriving_range(
     Raises:
         ValueError: it cannot be written so; the message says why.
     """
-    written = selected.written_range
+    written = selected.write.written_range
     if written is None:
         return None
     if full_refresh:
@@ -196,7 +196,7 @@ def arriving_range(
 def demand_interval(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> None:
     """Raise for streams whose range is one of times, in a run without an interval."""
     for stream in selected:
-        written = stream.written_range
+        written = stream.write.written_range
         if written is None or written.interval is not None:
             continue
         if pa.types.is_timestamp(stream.stream.schema.field(written.column).type):

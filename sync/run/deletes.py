@@ -70,7 +70,7 @@ def find_removal(
         written = replace(planned, table=replace(table, columns=columns))
         left, right = ColumnPairs(_connectors(context), written, live, reader.can).key_sides()
         history = planned.selected.added.history
-        marks = live.where[0].field.name if live.where and history is None else ""
+        marks = live.read.where[0].field.name if live.read.where and history is None else ""
         memory = None if context.pipeline.memory is None else side_bytes(context.pipeline.memory)
         reading(reader.source)
         try:
@@ -79,7 +79,9 @@ def find_removal(
                 SideReader(reader.source, reader.can, right, memory),
                 marks=marks,
                 most=deletes.most,
-                former=() if history is None else tuple(replace(each, operator="is_not_null") for each in live.where),
+                former=()
+                if history is None
+                else tuple(replace(each, operator="is_not_null") for each in live.read.where),
             )
         finally:
             reading(None)

@@ -30,12 +30,15 @@ class Filling:
         self._stream = replace(
             whole,
             schema=pa.schema([field for field in whole.schema if field.name in wanted]),
-            replication_method=ReplicationMethod.FULL_TABLE,
-            bookmark_properties=(),
-            null_bookmarks=NullBookmarks.FAIL,
-            lookback=None,
-            is_above_bookmark=False,
-            max_rejected=None,
+            read=replace(
+                whole.read,
+                method=ReplicationMethod.FULL_TABLE,
+                bookmark_properties=(),
+                null_bookmarks=NullBookmarks.FAIL,
+                lookback=None,
+                is_above_bookmark=False,
+                max_rejected=None,
+            ),
         )
         self._transformers = transformers
         self._mapping: ColumnMapping = map_columns(declared_stream(self._stream, transformers), planned.rules)

@@ -56,7 +56,9 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
         selected = planned.selected
     added = replace(selected.added, history=None)  # the times of versions are those of a run
     # A full table is read in no order, so the first records come at once.
-    stream = replace(selected.stream, replication_method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+    stream = replace(
+        selected.stream, read=replace(selected.stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
+    )
     naming = naming_steps(selected.naming, session.pipeline.destination.block)
     transformers = [*_transformers(session, selected), *naming]
     rules = _rules(session, selected, declared_stream(selected.stream, transformers))
@@ -95,7 +97,7 @@ def _rules(session: Session, selected: SelectedStream, declared: Stream) -> Rule
         types=None,
         connector=session.pipeline.destination.connector,
         table=TableState(),
-        disposition=selected.write_disposition,
+        disposition=selected.write.disposition,
         said={names[name]: kind for name, kind in selected.said.items() if name in names},
         decode={names[name]: form for name, form in selected.decode.items() if name in names},
     )

@@ -206,7 +206,12 @@ class StreamRun:
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = self._starting_point(row, is_planned=is_planned)
         keeps = context.destination_can.keeps_files
-        if self._start is not None and not is_planned and planned.selected.stream.tracks_files and keeps is not None:
+        if (
+            self._start is not None
+            and not is_planned
+            and planned.selected.stream.read.tracks_files
+            and keeps is not None
+        ):
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
@@ -271,7 +276,7 @@ class StreamRun:
         planned = self.planned
         if not planned.start.is_given:
             return start
-        if planned.write_disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
+        if planned.write.disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
             return not_below(planned.selected.stream, start, planned.start.bookmark)
         return planned.start.bookmark
 
@@ -301,7 +306,8 @@ class StreamRun:
         self.check()
         failpoint("stream.before_fill")
         filling = Filling(planned, self.blocks.transformers)
-        order = replace(self.load_order(filling.arriving), fills=True, filling=planned.fills, kept=())
+        write = replace(planned.write, kept=(), max_rejected=None)
+        order = replace(self.load_order(filling.arriving), write=write, fills=True, filling=planned.fills)
         events = filling.events(self.context.source, start)
         for commit in self.context.destination.load(order, events, "arrow"):
             self.check()
@@ -398,18 +404,15 @@ class StreamRun:
         return Load(
             key=self.planned.key,
             stream=stream,
-            write_disposition=self.planned.write_disposition,
-            conflict_method=self.planned.selected.conflict_method,
+            write=self.planned.write,
             token=self._token,
             run=run_reference(self.context.run),
-            written_range=self.planned.written_range,
             announce=self._schema_changes.announce,
             former_key=self.planned.former_key,
             columns=self._columns,
             compared_at=self._compared_at,
             begun_in=self._begun_in,
-            forgets_files=self._start is None and stream.tracks_files,
-            kept=self.planned.selected.added.kept,
+            forgets_files=self._start is None and stream.read.tracks_files,
             history=self._history(),
             removed=None if self.planned.repair is None else self.planned.repair.removed,
         )

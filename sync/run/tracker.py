@@ -107,7 +107,7 @@ class Tracker(Progress):
             for planned in plan.streams:
                 view, stream = self.stream(planned.name), planned.selected.stream
                 view.destination_table = planned.key.destination_table
-                if stream.replication_method == "FULL_TABLE":
+                if stream.read.method == "FULL_TABLE":
                     view.expected = stream.estimated_records
 
     def stream_started(self, stream: str, destination_table: str, bookmark: dict[str, Any] | None) -> None:

@@ -127,7 +127,7 @@ def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[
             state = described[stream.destination_table]
             copy = copy_of(state, offered)
             if copy is not None and stream.destination_table not in found:
-                copy = _ranged(live_records(copy, stream), state, stream.written_range)
+                copy = _ranged(live_records(copy, stream), state, stream.write.written_range)
                 found[stream.destination_table] = reader.source.count(copy)
         return found
 

@@ -75,7 +75,13 @@ def live_records(copy: Stream, selected: SelectedStream) -> Stream:
     name = VALID_TO if selected.added.history is not None else DELETED_AT if is_marked else ""
     # Columns of files may have no name.
     found = [field for field in copy.schema if name and field.name.casefold() == name]
-    return replace(copy, where=tuple(Condition(field=field, operator="is_null") for field in found)) if found else copy
+    return (
+        replace(
+            copy, read=replace(copy.read, where=tuple(Condition(field=field, operator="is_null") for field in found))
+        )
+        if found
+        else copy
+    )
 
 
 def copy_of(table: TableState, offered: Mapping[str, Stream]) -> Stream | None:
@@ -116,4 +122,4 @@ def within(copy: Stream, table: TableState, column: str, interval: tuple[datetim
     field = next((each for each in schema if each.name.casefold() == column.casefold()), None)
     if field is None or not has_times(field.type):
         return None
-    return replace(copy, where=conditions_of(field, interval))
+    return replace(copy, read=replace(copy.read, where=conditions_of(field, interval)))

@@ -71,7 +71,7 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
     if (unique := _unique_of_append(planned, records)) and not texts and _is_read_again(planned, records):
         raise StateError(_refused_append(planned, unique))
     bookmark = None
-    if selected.stream.replication_method is ReplicationMethod.INCREMENTAL:
+    if selected.stream.read.method is ReplicationMethod.INCREMENTAL:
         bookmark = bookmark_of_texts(planned.selected, texts) if texts else _newest(planned.selected, records)
     elif texts:
         bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
@@ -173,9 +173,9 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
 def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
     """Look into the table's records; None: nothing about them matters."""
     stream = planned.selected.stream
-    disposition = planned.selected.write_disposition
+    disposition = planned.selected.write.disposition
     key = _columns(planned, stream.key_properties) if disposition is WriteDisposition.MERGE else []
-    bookmark = _columns(planned, stream.bookmark_properties) if wants_bookmark else []
+    bookmark = _columns(planned, stream.read.bookmark_properties) if wants_bookmark else []
     examines = session.destination_can.examines_tables
     if not key and not bookmark and (disposition is not WriteDisposition.APPEND or examines is None):
         return None
@@ -186,7 +186,7 @@ def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool)
 
 
 def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
-    if planned.selected.write_disposition is not WriteDisposition.MERGE:
+    if planned.selected.write.disposition is not WriteDisposition.MERGE:
         return
     keys, table = ", ".join(planned.selected.stream.key_properties), planned.key.destination_table
     if records.ambiguous is not None:
@@ -202,9 +202,9 @@ def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
 
 def _unique_of_append(planned: PlannedStream, records: TableRecords | None) -> tuple[str, ...]:
     """Return the columns of a unique index that refuses a record which an append writes once more; empty: none does."""
-    if records is None or planned.selected.write_disposition is not WriteDisposition.APPEND:
+    if records is None or planned.selected.write.disposition is not WriteDisposition.APPEND:
         return ()
-    if planned.selected.stream.max_rejected is not None:
+    if planned.selected.stream.read.max_rejected is not None:
         return ()  # such records are set aside
     written = {each.name if each.kept is None else each.kept.column for each in planned.mapping.columns}
     return next((columns for columns in records.unique if written.issuperset(columns)), ())
@@ -215,13 +215,13 @@ def _is_read_again(planned: PlannedStream, records: TableRecords | None) -> bool
     stream = planned.selected.stream
     if planned.table.is_empty or not planned.is_schema_decided:
         return False
-    if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+    if stream.read.method is not ReplicationMethod.INCREMENTAL:
         return True
-    return records is not None and records.newest is not None and not stream.is_above_bookmark
+    return records is not None and records.newest is not None and not stream.read.is_above_bookmark
 
 
 def _refused_append(planned: PlannedStream, unique: Sequence[str]) -> str:
-    names = planned.selected.stream.bookmark_properties
+    names = planned.selected.stream.read.bookmark_properties
     above, values = ", ".join(f'{name}: ">"' for name in names), " ".join(f"{name}=VALUE" for name in names)
     past = (
         f"`bookmark_property_operators: {{{above}}}` if the table has all records at its newest bookmark, give a later "
@@ -235,7 +235,7 @@ def _refused_append(planned: PlannedStream, unique: Sequence[str]) -> str:
 
 
 def _repeated(planned: PlannedStream) -> str:
-    is_incremental = planned.selected.stream.replication_method is ReplicationMethod.INCREMENTAL
+    is_incremental = planned.selected.stream.read.method is ReplicationMethod.INCREMENTAL
     return "records at the bookmark" if is_incremental else "all records"
 
 
@@ -245,7 +245,7 @@ def _newest(selected: SelectedStream, records: TableRecords | None) -> dict[str,
         raise StateError(f"stream {selected.name!r} keeps its own bookmark: it is not in the table; give COLUMN=VALUE")
     if records is None or records.newest is None:
         return None
-    names, bookmark = selected.stream.bookmark_properties, {}
+    names, bookmark = selected.stream.read.bookmark_properties, {}
     for name, value in zip(names, records.newest, strict=True):
         kind = selected.stream.schema.field(name).type
         try:
@@ -275,9 +275,9 @@ def _notes(planned: PlannedStream, unique: Sequence[str]) -> list[str]:
     if not planned.is_schema_decided:
         differing = [text for text in (_renamed(planned), _unfit(planned)) if text]
         notes += [f"unless a transformer makes other columns: {text}" for text in differing]
-    if planned.selected.write_disposition is WriteDisposition.REPLACE:
+    if planned.selected.write.disposition is WriteDisposition.REPLACE:
         notes.append("the next run replaces the table's records")
-    elif planned.selected.write_disposition is WriteDisposition.APPEND:
+    elif planned.selected.write.disposition is WriteDisposition.APPEND:
         refused = f"; its unique index on {', '.join(unique)} refuses those that are there" if unique else ""
         notes.append(f"{planned.name} is appended: the next run writes {_repeated(planned)} once more{refused}")
     return notes

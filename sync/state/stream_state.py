@@ -186,7 +186,7 @@ def rewind_state(
         wanted = bookmark_of_texts(selected, to or {})
     new, old = bookmark_values(stream, wanted), bookmark_values(stream, present)
     if new is not None and old is not None and is_ahead(stream, new, old):
-        shown = ", ".join(f"{column}={present[column]}" for column in stream.bookmark_properties)
+        shown = ", ".join(f"{column}={present[column]}" for column in stream.read.bookmark_properties)
         raise ConfigError(
             f"is past the current bookmark of stream {name!r} ({shown}): records between the two would never be read; "
             "`syncblocks state set` sets it nevertheless",
@@ -198,7 +198,7 @@ def rewind_state(
 def _present(session: Session, selected: SelectedStream) -> Bookmark:
     _, row = _table_and_row(session, key_of(session, selected))
     if row is None or not row.bookmark:
-        is_full = selected.stream.replication_method is not ReplicationMethod.INCREMENTAL
+        is_full = selected.stream.read.method is not ReplicationMethod.INCREMENTAL
         reason = "is FULL_TABLE: every run reads all of it" if is_full else "has no bookmark yet"
         raise ConfigError(f"stream {selected.name!r} {reason}; there is nothing to rewind", key="STREAM")
     return row.bookmark
@@ -220,7 +220,7 @@ def _left_by(store: Store | None, pipeline: str, stream: Stream, run_id: int) ->
 
 
 def _taken_off(stream: Stream, present: Bookmark, by: str) -> Bookmark:
-    names = stream.bookmark_properties
+    names = stream.read.bookmark_properties
     if len(names) != 1:
         raise ConfigError(
             f"stream {stream.name!r} has {len(names)} bookmark_properties: say `--to` with a value for each", key="--by"
@@ -231,7 +231,7 @@ def _taken_off(stream: Stream, present: Bookmark, by: str) -> Bookmark:
         allowed = "a time like 1d, 12h, 30m or 45s" if pa.types.is_temporal(kind) else "a number"
         hint = allowed if can_look_back(kind) else f"nothing can be taken off a {kind}; say `--to`"
         raise ConfigError(f"--by {by!r} fits no column of type {kind}: {hint}", key="--by")
-    lower = lower_bound(replace(stream, lookback=amount), bookmark_values(stream, present))
+    lower = lower_bound(replace(stream, read=replace(stream.read, lookback=amount)), bookmark_values(stream, present))
     try:
         if lower is not None:
             return {names[0]: to_json(lower[0])}
@@ -362,8 +362,8 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
 
 
 def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
-    names = selected.stream.bookmark_properties
-    if selected.stream.tracks_files:
+    names = selected.stream.read.bookmark_properties
+    if selected.stream.read.tracks_files:
         raise ConfigError(
             f"stream {selected.name!r} reads the files that are new, which no value says; `syncblocks state rewind` "
             "makes it read files again",

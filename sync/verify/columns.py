@@ -26,6 +26,7 @@ from syncblocks.connectors.values import replace
 from ..plan.plan import Connectors, PlannedStream
 from ..plan.reading import computing
 from ..session.reader import described
+from .ages import Ages
 from .checksums import only_columns, system_of
 
 
@@ -62,8 +63,8 @@ class ColumnPairs:
     def sides(self, bookmark: Bookmark | None) -> tuple[Side, Side]:
         """Return the source's and the destination's side of the comparison."""
         planned = self._planned
-        is_ignored = planned.selected.conflict_method is ConflictMethod.IGNORE
-        is_merged = planned.write_disposition is WriteDisposition.MERGE
+        is_ignored = planned.write.conflict_method is ConflictMethod.IGNORE
+        is_merged = planned.write.disposition is WriteDisposition.MERGE
         keys = self._keys()
         pairs = self._pairs()
         if is_merged and is_ignored:
@@ -74,7 +75,7 @@ class ColumnPairs:
         )
         lefts, rights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         stream, copy = self._streams(lefts, rights)
-        is_incremental = self._stream.replication_method is ReplicationMethod.INCREMENTAL
+        is_incremental = self._stream.read.method is ReplicationMethod.INCREMENTAL
         # Even a bookmark without a value says that the records without a bookmark were read.
         until = bookmark if is_incremental and bookmark else None
         left = Side(
@@ -92,6 +93,11 @@ class ColumnPairs:
             has_own_hash=has_own_hash,
         )
         return left, right
+
+    def ages(self, source: Side) -> Ages:
+        """Return what says which record of a key counts in the source's side."""
+        write = self._planned.write
+        return Ages(source.columns, self._own.get(write.latest_by, ""), is_lowest=write.latest_is_lowest)
 
     def key_sides(self) -> tuple[Side, Side]:
         """Return both sides with nothing but their keys, past the bookmark too.
@@ -111,10 +117,13 @@ class ColumnPairs:
                 stream,
                 schema=only_columns(stream.schema, {column.name for column in key}),
                 key_properties=tuple(column.name for column in key),
-                bookmark_properties=(),
-                replication_method=ReplicationMethod.FULL_TABLE,
-                null_bookmarks=NullBookmarks.FAIL,
-                lookback=None,
+                read=replace(
+                    stream.read,
+                    bookmark_properties=(),
+                    method=ReplicationMethod.FULL_TABLE,
+                    null_bookmarks=NullBookmarks.FAIL,
+                    lookback=None,
+                ),
             )
             has_own_hash = self._systems == ("postgres", "postgres")
             sides.append(Side(stream=narrow, key=key, columns=key, has_own_hash=has_own_hash))
@@ -124,6 +133,7 @@ class ColumnPairs:
         """Map the source's column names to the table's; note columns without a counterpart."""
         added = self._planned.selected.added.names
         arriving = [name for name in self._planned.arriving.schema.names if name not in added]
+        self._own = dict(zip(arriving, self._stream.schema.names, strict=True))
         names_columns = connectors.destination_can.names_columns
         if names_columns is None:
             chosen: Mapping[str, str] = {name: name for name in arriving}
@@ -133,7 +143,7 @@ class ColumnPairs:
         folded = {name.casefold(): name for name in existing.difference(chosen.values())}
         names, missing, skipped = {}, [], set[str]()
         planned = {column.name: column for column in self._planned.mapping.columns}
-        for own, name in zip(self._stream.schema.names, arriving, strict=True):
+        for name, own in self._own.items():
             found = chosen[name] if chosen[name] in existing else folded.get(name.casefold())
             column = planned.get(name)
             conversion = "" if column is None else column.conversion
@@ -167,7 +177,7 @@ class ColumnPairs:
 
     def _keys(self) -> list[tuple[Compared, Compared]]:
         """Return the key's columns, or none if one of them cannot be compared."""
-        if self._planned.write_disposition is WriteDisposition.APPEND:
+        if self._planned.write.disposition is WriteDisposition.APPEND:
             return []
         pairs = []
         for own in self._stream.key_properties:
@@ -192,20 +202,25 @@ class ColumnPairs:
 
     def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:
         """Return both streams as whole tables with the needed columns."""
-        marks = [name for name in self._stream.bookmark_properties if name in self._names]
-        own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.bookmark_properties}
+        marks = [name for name in self._stream.read.bookmark_properties if name in self._names]
+        own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.read.bookmark_properties}
         needed = {self._names[name] for name in own if name in self._names}
-        is_once = self._stream.null_bookmarks is NullBookmarks.ONCE
+        is_once = self._stream.read.null_bookmarks is NullBookmarks.ONCE
         stream = replace(
-            self._stream, schema=only_columns(self._stream.schema, own), replication_method=ReplicationMethod.FULL_TABLE
+            self._stream,
+            schema=only_columns(self._stream.schema, own),
+            read=replace(self._stream.read, method=ReplicationMethod.FULL_TABLE),
         )
         copy = replace(
             self._copy,
             schema=only_columns(self._copy.schema, needed),
-            replication_method=ReplicationMethod.FULL_TABLE,
-            bookmark_properties=tuple(self._names[name] for name in marks),
+            read=replace(
+                self._copy.read,
+                method=ReplicationMethod.FULL_TABLE,
+                bookmark_properties=tuple(self._names[name] for name in marks),
+                null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
+            ),
             # Records without a bookmark: read once, they are compared on neither side; never read, they are extra.
-            null_bookmarks=NullBookmarks.ONCE if is_once else NullBookmarks.FAIL,
         )
         return stream, copy
 
@@ -218,8 +233,8 @@ class ColumnPairs:
 
     def _translated(self, copy: Stream, until: Bookmark | None) -> dict[str, Any] | None:
         """Return the bookmark under the copy's names; None if it cannot bound the copy: single records decide."""
-        marks = self._stream.bookmark_properties
-        if until is None or len(copy.bookmark_properties) < len(marks):
+        marks = self._stream.read.bookmark_properties
+        if until is None or len(copy.read.bookmark_properties) < len(marks):
             return None
         if not all(
             self._is_ordered_alike(self._stream.schema.field(m), copy.schema.field(self._names[m])) for m in marks

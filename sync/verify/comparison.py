@@ -106,8 +106,7 @@ def compare(
     *,
     is_bounded: bool,
     unread: frozenset[str] = frozenset(),
-    latest_by: str = "",
-    is_lowest: bool = False,
+    ages: Ages | None = None,
     interrupt: Callable[[], None],
 ) -> Comparison:
     """Compare two sides.
@@ -119,13 +118,11 @@ def compare(
         columns: the compared columns, by the source's names.
         is_bounded: records past a bookmark are left out; the destination may have older versions of them.
         unread: columns, by the source's names, without which a record is never read.
-        latest_by: column, by the source's name, whose highest value says which record of a key counts.
-        is_lowest: its lowest value does.
+        ages: say which record of a key counts.
         interrupt: interrupts both sides, called when this thread is stopped or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
         try:
-            ages = Ages(columns, latest_by, is_lowest=is_lowest)
             comparer = _Comparer(
                 pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread, ages=ages
             )

@@ -116,7 +116,9 @@ def _note_back(
 ) -> None:
     """Note the keys of ended versions that the source has, and no current version."""
     assert found.returned_keys is not None
-    for event in copy.read_within(replace(copy.side.stream, where=tuple(former)), part):
+    for event in copy.read_within(
+        replace(copy.side.stream, read=replace(copy.side.stream.read, where=tuple(former))), part
+    ):
         if not isinstance(event, pa.RecordBatch):
             continue
         found.read += event.num_rows
@@ -186,8 +188,8 @@ def _table_keys(copy: SideReader, ranges: Sequence[KeyRange], marks: str) -> Ite
 
 
 def _with_marks(stream: Stream, marks: str) -> Stream:
-    (condition,) = stream.where
-    return replace(stream, schema=stream.schema.append(condition.field), where=())
+    (condition,) = stream.read.where
+    return replace(stream, schema=stream.schema.append(condition.field), read=replace(stream.read, where=()))
 
 
 def _is_live(batch: pa.RecordBatch, marks: str) -> pa.Array:

@@ -27,7 +27,7 @@ from ..session.session import Session
 
 def passing(session: Session, planned: PlannedStream) -> Session:
     """Return a session to compare one stream with: its source leaves out the records that are not written."""
-    if not (planned.checks or planned.arriving.deleted_when) or not planned.is_schema_decided:
+    if not (planned.checks or planned.write.deleted_when) or not planned.is_schema_decided:
         return session
     source = cast(Source, PassingSource(session.source, planned))
     # A database's own checksums would count all records.
@@ -43,7 +43,7 @@ class PassingSource:
         stream = planned.selected.stream
         arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.selected.added.names]
         own = dict(zip(arriving, stream.schema.names, strict=True))
-        self._deleted_when = planned.arriving.deleted_when
+        self._deleted_when = planned.write.deleted_when
         conditions = [*planned.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
         #: Columns of the conditions: name as it arrives -> name at the source.
         self._names = {each.field.name: own[each.field.name] for each in conditions}
@@ -58,8 +58,7 @@ class PassingSource:
         narrow = replace(
             stream,
             schema=pa.schema(dict.fromkeys(fields)),
-            replication_method=ReplicationMethod.FULL_TABLE,
-            bookmark_properties=(),
+            read=replace(stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=()),
         )
         with closing(self._passing(narrow, {narrow.name: None})) as events:
             return sum(event.num_rows for _, event in events if isinstance(event, pa.RecordBatch))

@@ -21,12 +21,12 @@ from syncblocks.connectors.stream import (
     ReplicationMethod,
     Stream,
     WriteDisposition,
+    WriteSpec,
 )
 from syncblocks.connectors.values import replace
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
-from ..plan.selected_stream import SelectedStream
 from .checksums import SideReader, only_columns
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class NarrowedSource:
     ) -> Iterator[tuple[str, Event | Block]]:
         """Yield the records of the ranges, whatever the bookmark, without records that the stream never reads."""
         (stream,) = group
-        whole = replace(stream, replication_method=ReplicationMethod.FULL_TABLE)
+        whole = replace(stream, read=replace(stream.read, method=ReplicationMethod.FULL_TABLE))
         side = self._repair.side
         for event in SideReader(self._source, self._can, side).read_within(whole, self._repair.ranges):
             if isinstance(event, pa.RecordBatch):
@@ -63,9 +63,8 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
     streams = [
         replace(
             planned,
-            selected=_selected(planned),
             repair=repairs[planned.name],
-            write_disposition=WriteDisposition.MERGE,
+            write=_write(planned.write),
             wire="arrow",
             changes=(),
         )
@@ -75,20 +74,21 @@ def repairing(plan: Plan, repairs: Mapping[str, Repair]) -> Plan:
     return replace(plan, streams=tuple(streams), groups=tuple((planned.name,) for planned in streams))
 
 
-def _selected(planned: PlannedStream) -> SelectedStream:
-    """Return a stream whose repair changes records, unless it is merged by a method that does not."""
-    is_merged = planned.write_disposition is WriteDisposition.MERGE
-    return planned.selected if is_merged else replace(planned.selected, conflict_method=ConflictMethod.UPDATE)
+def _write(planned: WriteSpec) -> WriteSpec:
+    """Return a merge that changes records, unless the stream is merged by a method that does not."""
+    if planned.disposition is WriteDisposition.MERGE:
+        return planned
+    return replace(planned, disposition=WriteDisposition.MERGE, conflict_method=ConflictMethod.UPDATE)
 
 
 def other_remedy(planned: PlannedStream) -> str:
     """Say what mends a stream that no repair does; empty: a repair may."""
-    if planned.write_disposition is WriteDisposition.HISTORY:
+    if planned.write.disposition is WriteDisposition.HISTORY:
         return (
             "a history is only written by its runs; `syncblocks state reset` lets the next one read all records again "
             "and compare them"
         )
-    written = planned.written_range
+    written = planned.write.written_range
     if written is None:
         return ""
     if written.is_by_files:
@@ -104,8 +104,8 @@ def plan_repair(
     session: Session, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
 ) -> tuple[Repair | None, str]:
     """Return the repair of what differs, and a note; without a repair the note says why."""
-    is_merged = planned.write_disposition is WriteDisposition.MERGE
-    is_ignored = is_merged and planned.selected.conflict_method is ConflictMethod.IGNORE
+    is_merged = planned.write.disposition is WriteDisposition.MERGE
+    is_ignored = is_merged and planned.write.conflict_method is ConflictMethod.IGNORE
     if mended := other_remedy(planned):
         return None, f"not repaired: {mended}"
     reason = ""
@@ -142,11 +142,11 @@ def _removed_keys(planned: PlannedStream, source: SideReader, copy: SideReader, 
     """
     left, right = source.side, copy.side
     names = {column.name: name for column, name in zip(right.key, _arriving_names(planned, left), strict=True)}
-    fields, marks = right.stream.schema, right.stream.bookmark_properties
+    fields, marks = right.stream.schema, right.stream.read.bookmark_properties
     keys = replace(right.stream, schema=only_columns(fields, {*names, *marks}))
     schema = pa.schema([fields.field(name).with_name(names[name]) for name in fields.names if name in names])
     unread_keys = _unread_keys(source, ranges)
-    is_never = left.stream.null_bookmarks is NullBookmarks.NEVER
+    is_never = left.stream.read.null_bookmarks is NullBookmarks.NEVER
     kept = []
     for event in copy.read_within(keys, ranges) if ranges else ():
         if isinstance(event, pa.RecordBatch) and event.num_rows:
@@ -171,7 +171,7 @@ def _unread_keys(source: SideReader, ranges: Sequence[KeyRange]) -> set[Key]:
     side = source.side
     if not ranges or not leaves_out_incomplete(side.stream, side.until):
         return set()
-    names = {*(column.name for column in side.key), *side.stream.bookmark_properties}
+    names = {*(column.name for column in side.key), *side.stream.read.bookmark_properties}
     keys = replace(side.stream, schema=only_columns(side.stream.schema, names))
     batches = (
         event.filter(unread(event, side.stream, side.until))

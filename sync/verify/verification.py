@@ -18,6 +18,7 @@ from ..plan.planned_repair import Repair
 from ..plan.start import ledger_row
 from ..session.reader import Reader, copy_of, destination_reader, live_records, offered_streams
 from ..session.session import Session
+from .ages import Ages
 from .checksums import SideReader
 from .columns import ColumnPairs
 from .comparison import Comparison, compare
@@ -101,7 +102,7 @@ def _verify(
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
     copy = None if copy is None else live_records(copy, planned.selected)
-    if copy is not None and planned.written_range is not None:
+    if copy is not None and planned.write.written_range is not None:
         copy, scope = within_range(planned, copy)
     if copy is None:
         row = ledger_row(table, planned.key)
@@ -120,7 +121,7 @@ def _verify(
     memory_bytes = None if session.pipeline.memory is None else side_bytes(session.pipeline.memory)
     mine = SideReader(source, session.source_can, left, memory_bytes)
     theirs = SideReader(reader.source, reader.can, right, memory_bytes)
-    comparison, rejected = _compared(mine, theirs)
+    comparison, rejected = _compared(mine, theirs, columns.ages(left))
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
     found = replace(_judged(planned, left, comparison, columns.notes), remedy=other_remedy(planned))
@@ -130,7 +131,7 @@ def _verify(
     return replace(found, repair=repair, notes=(*found.notes, *filter(None, [note])))
 
 
-def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
+def _compared(source: SideReader, copy: SideReader, ages: Ages) -> tuple[Comparison, int]:
     """Compare both sides; return also the number of the source's rejected records."""
     reason: ConnectorError | None = None
 
@@ -149,8 +150,7 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
                     left.columns,
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
-                    latest_by=left.stream.latest_by,
-                    is_lowest=left.stream.latest_is_lowest,
+                    ages=ages,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
@@ -166,8 +166,8 @@ def _compared(source: SideReader, copy: SideReader) -> tuple[Comparison, int]:
 
 def _unread_columns(side: Side) -> frozenset[str]:
     """Return the columns without which a record is never read (`null_bookmarks: never`)."""
-    is_never = side.stream.null_bookmarks is NullBookmarks.NEVER
-    return frozenset(side.stream.bookmark_properties) if is_never else frozenset()
+    is_never = side.stream.read.null_bookmarks is NullBookmarks.NEVER
+    return frozenset(side.stream.read.bookmark_properties) if is_never else frozenset()
 
 
 def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
@@ -176,17 +176,17 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
     if is_shared or any(row.committed_at is not None for row in others):
         return "other streams write this table too: records are only counted"
-    if planned.selected.stream.limit is not None:
+    if planned.selected.stream.read.limit is not None:
         return "`limit` leaves out records of the source: records are only counted"
-    if planned.selected.conflict_method is ConflictMethod.UPDATE_ONLY:
+    if planned.write.conflict_method is ConflictMethod.UPDATE_ONLY:
         return "UPDATE_ONLY leaves out records whose key is not in the table: records are only counted"
     if not planned.is_schema_decided:
         blocks = ", ".join(planned.transformers)
         return f"a transformer changes the records ({blocks}): they are only counted"
-    stream = planned.selected.stream
-    if stream.deleted_when is not None and stream.latest_by:
+    if planned.write.deleted_when is not None and planned.write.latest_by:
         return "which record of a key is deleted is known to `latest_by` in the table alone: records are only counted"
-    if stream.keeps_own_bookmark and stream.replication_method is ReplicationMethod.INCREMENTAL:
+    stream = planned.selected.stream
+    if stream.keeps_own_bookmark and stream.read.method is ReplicationMethod.INCREMENTAL:
         return "the source alone knows up to where it was read: records are only counted"
     return ""
 
@@ -194,7 +194,7 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
 def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: Sequence[str]) -> StreamVerification:
     verdict, found = EQUAL if comparison.is_equal else DIFFERS, list(notes)
     source, destination = comparison.source.records, comparison.destination.records
-    if verdict == DIFFERS and planned.write_disposition is WriteDisposition.APPEND and destination >= source:
+    if verdict == DIFFERS and planned.write.disposition is WriteDisposition.APPEND and destination >= source:
         verdict = COUNTED
         found.append(_appended(comparison))
     elif verdict == DIFFERS and _may_hold_more(planned, side, comparison):
@@ -225,7 +225,7 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
 
 def _may_hold_more(planned: PlannedStream, side: Side, comparison: Comparison) -> bool:
     """Tell whether only records were found that a run without an interval has left, since it read no such value."""
-    if planned.written_range is None or planned.written_range.interval is not None:
+    if planned.write.written_range is None or planned.write.written_range.interval is not None:
         return False
     if not side.key:
         return comparison.destination.records > comparison.source.records

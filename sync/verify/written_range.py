@@ -15,7 +15,7 @@ def within_range(planned: PlannedStream, copy: Stream) -> tuple[Stream, str]:
         planned: a stream that `replace_range` writes; its own side is filtered already.
         copy: the whole table.
     """
-    written = planned.written_range
+    written = planned.write.written_range
     assert written is not None, "the caller checks this"
     if written.interval is None:
         return copy, "replace_range without an interval: the whole source is compared with the whole table"

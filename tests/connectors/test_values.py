@@ -15,7 +15,7 @@ from rich.pretty import pretty_repr
 from syncblocks.callbacks.protocols import Delivery
 from syncblocks.connectors.mysql import settings as mysql
 from syncblocks.connectors.postgres import settings as postgres
-from syncblocks.connectors.stream import LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from syncblocks.connectors.values import Guarded, asdict, names_of, replace
 from syncblocks.sync.config.yaml_document import Document
 from syncblocks.sync.delivery.subscriptions import CallbackSpec
@@ -74,7 +74,9 @@ def _load() -> Load:
     key = LedgerKey(pipeline="p", stream="people", destination_table="people")
     removed = pa.table({"id": [SECRET]})
     disposition = WriteDisposition.MERGE
-    return Load(key=key, stream=_stream(), write_disposition=disposition, token="t", run="r:1", removed=removed)
+    return Load(
+        key=key, stream=_stream(), write=WriteSpec(disposition=disposition), token="t", run="r:1", removed=removed
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,16 @@ def test_what_is_hidden_is_a_field() -> None:
     assert len(kinds) >= 7
     for kind in kinds:
         assert set(kind._hidden) <= set(names_of(kind)), kind
+
+
+def test_a_field_that_has_moved_says_where_it_is_now() -> None:
+    with pytest.raises(AttributeError, match=r"^Load.write_disposition is load.write.disposition now$"):
+        _ = _load().write_disposition  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"^Stream.latest_by is load.write.latest_by now$"):
+        _ = _stream().latest_by  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"^Stream.replication_method is stream.read.method now$"):
+        _ = _stream().replication_method  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"^'Stream' object has no attribute 'nothing'$"):
+        _ = _stream().nothing  # type: ignore[attr-defined]
+    for kind in (Stream, Load):
+        assert not set(kind._moved) & set(names_of(kind))

@@ -172,9 +172,9 @@ class AbleSource(MemorySource):
         whole = replace(known, schema=pa.schema([]))
         table = self._queried(self._bounded(stream, None).query) if stream.query else super()._table(whole)
         table = self._flat(table, self.levels(known.name))
-        if not stream.where:
+        if not stream.read.where:
             return table
-        kept = [batch.filter(matches(batch, stream.where)) for batch in table.to_batches()]
+        kept = [batch.filter(matches(batch, stream.read.where)) for batch in table.to_batches()]
         return pa.Table.from_batches(kept, schema=table.schema)
 
     def filters(self, stream: Stream, condition: Condition) -> bool:
@@ -321,7 +321,7 @@ class AbleDestination(MemoryDestination):
             return
         name = load.key.destination_table
         held = self._database.tables.get(name)
-        plain = replace(load, write_disposition=WriteDisposition.APPEND, marked=None)
+        plain = replace(load, write=replace(load.write, disposition=WriteDisposition.APPEND), marked=None)
         for commit in super().load(plain, events, wire):
             written = self._database.tables[name]
             before = 0 if held is None else held.num_rows

@@ -174,8 +174,8 @@ class LetsNullIn(AbleSource):
     caught_by = {"test_what_it_filters_is_what_the_engine_would"}
 
     def _table(self, stream: Stream) -> pa.Table:
-        table = super()._table(replace(stream, where=()))
-        for each in stream.where:
+        table = super()._table(replace(stream, read=replace(stream.read, where=())))
+        for each in stream.read.where:
             mask = pc.fill_null(matches(table.combine_chunks().to_batches()[0], [each]), True)
             column = table.column(each.field.name)
             table = table.filter(pc.or_(mask, pc.is_null(column)) if each.operator == "!=" else mask)
@@ -386,8 +386,9 @@ class DeletesNoRange(AbleDestination):
     }
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        is_range = load.write_disposition is WriteDisposition.REPLACE_RANGE
-        changed = replace(load, write_disposition=WriteDisposition.APPEND) if is_range else load
+        is_range = load.write.disposition is WriteDisposition.REPLACE_RANGE
+        appended = replace(load.write, disposition=WriteDisposition.APPEND)
+        changed = replace(load, write=appended) if is_range else load
         return super().load(changed, events, wire)
 
 
@@ -410,8 +411,8 @@ class KeepsTheLastNevertheless(AbleDestination):
     }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
-        stream = replace(load.stream, latest_by="")
-        return super().load(replace(load, stream=stream), events, wire)
+        write = replace(load.write, latest_by="")
+        return super().load(replace(load, write=write), events, wire)
 
 
 class KeepsDeletedNevertheless(AbleDestination):
@@ -420,8 +421,8 @@ class KeepsDeletedNevertheless(AbleDestination):
     caught_by = {"test_a_record_that_says_it_is_deleted_goes_with_the_tables"}
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Any:
-        stream = replace(load.stream, deleted_when=None)
-        return super().load(replace(load, stream=stream), events, wire)
+        write = replace(load.write, deleted_when=None)
+        return super().load(replace(load, write=write), events, wire)
 
 
 class FillsByMerging(AbleDestination):
@@ -459,7 +460,7 @@ class KeepsNothing(AbleDestination):
     caught_by = {"test_a_kept_column_stays_in_a_record_that_is_there"}
 
     def load(self, load: Load, events: Iterator[Event | Block], wire: str = "arrow") -> Iterator[Commit]:
-        return super().load(replace(load, kept=()), events, wire)
+        return super().load(replace(load, write=replace(load.write, kept=())), events, wire)
 
 
 class LeavesVersionsOpen(AbleDestination):

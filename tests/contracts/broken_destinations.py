@@ -118,7 +118,7 @@ class MergesWithoutDeduplication(MemoryDestination):
     ) -> Commit:
         seen: set[int] = set()
         doubled = []
-        for batch in staged if load.write_disposition is WriteDisposition.MERGE else ():
+        for batch in staged if load.write.disposition is WriteDisposition.MERGE else ():
             for place, key in enumerate(batch.column(0).to_pylist()):
                 doubled += [batch.slice(place, 1)] if key in seen else []
                 seen.add(key)
@@ -136,7 +136,9 @@ class UpdatesWhereToldToIgnore(MemoryDestination):
     caught_by = {"test_merge_ignores_known_keys_where_told", "test_only_known_keys_are_updated_where_told"}
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
-        return super().load(replace(load, conflict_method=ConflictMethod.UPDATE), events, wire)
+        return super().load(
+            replace(load, write=replace(load.write, conflict_method=ConflictMethod.UPDATE)), events, wire
+        )
 
 
 class LosesAColumn(MemoryDestination):
@@ -168,7 +170,7 @@ class EmptiesBeforeItsCommit(MemoryDestination):
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
         table = self._database.tables.get(load.key.destination_table)
-        if table is not None and load.write_disposition is WriteDisposition.REPLACE:
+        if table is not None and load.write.disposition is WriteDisposition.REPLACE:
             self._database.tables[load.key.destination_table] = table.slice(0, 0)
         return super().load(load, events, wire)
 
@@ -184,7 +186,7 @@ class TakesAnyKey(MemoryDestination):
     }
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
-        if load.write_disposition is WriteDisposition.REPLACE:
+        if load.write.disposition is WriteDisposition.REPLACE:
             load = replace(load, stream=replace(load.stream, key_properties=()))
         return super().load(load, events, wire)
 
@@ -195,7 +197,9 @@ class KeepsRejectedAgain(MemoryDestination):
     caught_by = {"test_a_rejected_record_that_each_run_finds_is_kept_once"}
 
     def load(self, load: Load, events: Iterator[Any], wire: str = "arrow") -> Iterator[Commit]:
-        load = replace(load, stream=replace(load.stream, replication_method=ReplicationMethod.FULL_TABLE))
+        load = replace(
+            load, stream=replace(load.stream, read=replace(load.stream.read, method=ReplicationMethod.FULL_TABLE))
+        )
         return super().load(load, events, wire)
 
 

@@ -42,7 +42,7 @@ class ReadsPastTheBookmark(MemorySource):
                 start = starts[stream.name]
                 if start is not None and isinstance(event, pa.RecordBatch):
                     same = pa.array([True] * event.num_rows)
-                    for column, value in zip(stream.bookmark_properties, start, strict=True):
+                    for column, value in zip(stream.read.bookmark_properties, start, strict=True):
                         same = pc.and_(same, pc.equal(event.column(column), value))
                     yield name, event.filter(pc.invert(same))
                 else:
@@ -97,7 +97,7 @@ class LosesRecordsWithoutABookmark(MemorySource):
     }
 
     def read(self, group: Sequence[Stream], bookmarks: Bookmarks, wire: str = "arrow") -> Events:
-        properties = {stream.name: stream.bookmark_properties for stream in group}
+        properties = {stream.name: stream.read.bookmark_properties for stream in group}
         for name, event in super().read(group, bookmarks, wire):
             kept: Any = event
             for column in properties[name] if isinstance(event, pa.RecordBatch) else ():

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.string())])
@@ -37,7 +37,7 @@ def main(connector: str, path: str, disposition: str, token: str, first: int, la
     load = Load(
         key=key,
         stream=Stream(name="s", schema=SCHEMA, key_properties=("id",)),
-        write_disposition=WriteDisposition(disposition),
+        write=WriteSpec(disposition=WriteDisposition(disposition)),
         token=token,
         run=token,
     )

@@ -137,5 +137,5 @@ class OutsideDestination:
 
     def _write(self, load: Load, records: list[dict[str, Any]]) -> None:
         name = self.one_name(load.key.destination_table)
-        before = [] if load.write_disposition is WriteDisposition.REPLACE else self._store.tables.get(name, [])
+        before = [] if load.write.disposition is WriteDisposition.REPLACE else self._store.tables.get(name, [])
         self._store.tables[name] = [*before, *records]

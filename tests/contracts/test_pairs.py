@@ -14,7 +14,7 @@ import pytest
 
 from syncblocks.connectors.memory import databases
 from syncblocks.connectors.registry import CONNECTORS, make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from syncblocks.connectors.testing import VALUES, Feature
 from syncblocks.connectors.testing.values import in_order
 
@@ -56,7 +56,7 @@ def write(name: str, config: Mapping[str, Any], stream: Stream, events: Iterator
     key = LedgerKey(pipeline="pairs", stream=stream.name, destination_table="things")
     destination = make_destination(name, config, Path.cwd())
     destination.take_over(key, token=token, owner="pairs", source="pairs://")
-    load = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+    load = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.REPLACE), token=token, run="1:1")
     list(destination.load(load, events))
     offered = destination.describe(["things"])["things"].stream_name
     destination.close()

@@ -75,7 +75,7 @@ def ignore_leaves_out_what_the_file_renames(patch: Patch) -> None:
     """`on_schema_change: ignore` leaves out what the table lacks, whoever has added it."""
 
     def ignored(stream: Any, arriving: Any, _before: Any, rules: Any, **_: Any) -> Ignored:
-        needed = {*table_columns(arriving, rules), *arriving.key_properties, *arriving.bookmark_properties}
+        needed = {*table_columns(arriving, rules), *arriving.key_properties, *arriving.read.bookmark_properties}
         found = zip(stream.schema.names, arriving.schema.names, strict=True)
         return Ignored(columns=frozenset(own for own, name in found if name not in needed))
 
@@ -93,7 +93,7 @@ def counts_fail_at_a_malformed_line(patch: Patch) -> None:
     """`verify` does not know of `on_rejected` where it only counts."""
 
     def count(self: FileSource, stream: Stream) -> int:
-        events = self.read([replace(stream, max_rejected=None)], {stream.name: None})
+        events = self.read([replace(stream, read=replace(stream.read, max_rejected=None))], {stream.name: None})
         return sum(event.num_rows for _, event in events if isinstance(event, pa.RecordBatch))
 
     patch.setattr(FileSource, "count", count)

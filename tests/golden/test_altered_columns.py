@@ -106,7 +106,7 @@ def test_a_column_of_another_type_is_not_taken_for_the_one_that_was_planned(
             stream = next(each for each in source.discover() if each.name.rpartition(".")[2] == name)
             if is_incremental:
                 method = ReplicationMethod.INCREMENTAL
-                stream = replace(stream, replication_method=method, bookmark_properties=("id",))
+                stream = replace(stream, read=replace(stream.read, method=method, bookmark_properties=("id",)))
             source.close()
             run(
                 [

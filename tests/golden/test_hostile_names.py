@@ -22,7 +22,7 @@ from psycopg import sql
 from syncblocks import run_pipeline
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition, WriteSpec
 from tests import services
 from tests.contracts.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
 from tests.golden.systems import FILES, mysql_connection
@@ -205,7 +205,9 @@ def load(system: str, config: dict[str, Any], table: str, batch: pa.RecordBatch)
     try:
         destination.take_over(key, token=token, owner="o", source="s")
         stream = Stream(name="s", schema=batch.schema)
-        order = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+        order = Load(
+            key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.REPLACE), token=token, run="1:1"
+        )
         list(destination.load(order, iter([batch, Checkpoint(is_final=True)])))
     finally:
         destination.close()

@@ -20,7 +20,7 @@ import pytest
 from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition, WriteSpec
 from tests.golden.systems import mysql_connection
 
 STRUCT = pa.struct([("n", pa.decimal128(38, 10)), ("f", pa.float64()), ("b", pa.binary()), ("t", pa.timestamp("ns"))])
@@ -32,7 +32,7 @@ def load(system: str, config: Mapping[str, Any], array: pa.Array) -> None:
     schema = pa.schema([("v", array.type)])
     destination.take_over(key, token=token, owner="odd", source="odd://")
     stream = Stream(name="s", schema=schema)
-    order = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+    order = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.REPLACE), token=token, run="1:1")
     try:
         list(destination.load(order, iter([pa.record_batch([array], schema=schema), Checkpoint(is_final=True)])))
     finally:

@@ -21,9 +21,9 @@ class StreamColumns:
         self._dialect = dialect
         self._key_properties = load.stream.key_properties
         self._wire = wire
-        self._is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+        self._is_merge = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
         self._unique_properties = load.stream.unique_properties if self._is_merge else ()
-        self._has_key = load.write_disposition is not WriteDisposition.APPEND
+        self._has_key = load.write.disposition is not WriteDisposition.APPEND
         #: The stream, with the schema that comes now.
         self.stream = load.stream
         #: Column of the stream -> column of the table.

@@ -43,7 +43,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
         cls, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: AbstractLedger
     ) -> LoadContext:
         """Make the context of a load into a table."""
-        limit = load.stream.max_rejected
+        limit = load.write.max_rejected
         return cls(
             dialect=dialect,
             load=load,
@@ -53,7 +53,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
             target=Target(dialect, target, lease, load),
             columns=StreamColumns(dialect, load, wire),
             rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),
-            files=_files_read(dialect, target) if load.stream.tracks_files else None,
+            files=_files_read(dialect, target) if load.stream.read.tracks_files else None,
         )
 
     @property
@@ -64,7 +64,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
     @property
     def required_properties(self) -> Sequence[str]:
         """Columns of the stream in which no record may have NULL: those of keys, unless the load appends."""
-        stream, disposition = self.load.stream, self.load.write_disposition
+        stream, disposition = self.load.stream, self.load.write.disposition
         if disposition is WriteDisposition.APPEND:
             return ()
         unique = stream.unique_properties if disposition is WriteDisposition.MERGE else ()

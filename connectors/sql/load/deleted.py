@@ -1,4 +1,4 @@
-"""`Stream.deleted_when`: records that say they are deleted go from the target once they are written."""
+"""`WriteSpec.deleted_when`: records that say they are deleted go from the target once they are written."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _of_table(test: ColumnTest, table: Table) -> ColumnTest:
 @contextmanager
 def _staged_test(context: LoadContext) -> Iterator[ColumnTest | None]:
     """Stage the values of the condition, where it has some; None: no record says that it is deleted."""
-    if context.load.stream.deleted_when is None:
+    if context.load.write.deleted_when is None:
         yield None
         return
     condition, field = _fitted(context)
@@ -78,7 +78,7 @@ def _fitted(context: LoadContext) -> tuple[Condition, pa.Field]:
     """Return the condition in the type that its column has by now, and the column as it arrives."""
     from ...filters import fitted  # a stream without the setting spares the import
 
-    condition, schema = context.load.stream.deleted_when, context.columns.stream.schema
+    condition, schema = context.load.write.deleted_when, context.columns.stream.schema
     assert condition is not None
     if condition.field.name not in schema.names:
         raise context.error(f"deleted_when: column {condition.field.name!r} does not arrive")

@@ -156,11 +156,11 @@ class History(Strategy):
     def _versions(self, table: Table, staged: StagingTable, key: Sequence[str]) -> Versions:
         names, load = self.context.columns.names, self.context.load
         into = {column.name: column for column in staged.written_to(table)}
-        marks = [names[name] for name in load.stream.bookmark_properties if name in names]
+        marks = [names[name] for name in load.stream.read.bookmark_properties if name in names]
         in_place = {names[name] for name in self._history.in_place if name in names} | self._added | {*marks}
         edges = {*key, names[VALID_TO]}
         values = [column for name, column in into.items() if name not in edges]
-        kept = {names[name] for name in load.kept if name in names}
+        kept = {names[name] for name in load.write.kept if name in names}
         return Versions(
             key=[into[name] for name in key[:-1]],
             valid_from=into[key[-1]],
@@ -176,11 +176,11 @@ class History(Strategy):
     def _bookmark(self) -> list[str]:
         """Return the columns of the bookmark; none where the database may order them otherwise than the source."""
         stream, names = self.context.columns.stream, self.context.columns.names
-        if self._history.has_versions or any(name not in names for name in stream.bookmark_properties):
+        if self._history.has_versions or any(name not in names for name in stream.read.bookmark_properties):
             return []
-        kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
+        kinds = [stream.schema.field(name).type for name in stream.read.bookmark_properties]
         is_ordered = all(any(is_kind(kind) for is_kind in _ORDERED) for kind in kinds)
-        return [names[name] for name in stream.bookmark_properties] if is_ordered else []
+        return [names[name] for name in stream.read.bookmark_properties] if is_ordered else []
 
     @staticmethod
     def _first_name(staged: StagingTable) -> TableName:

@@ -1,4 +1,4 @@
-"""`Stream.latest_by`: which staged records count, decided in the database before they are merged."""
+"""`WriteSpec.latest_by`: which staged records count, decided in the database before they are merged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def keep_latest(
         is_new: the target had no records before this load.
         current: of a history, the column that is NULL in the versions to compare with.
     """
-    said, is_lowest = context.load.stream.latest_by, context.load.stream.latest_is_lowest
+    said, is_lowest = context.load.write.latest_by, context.load.write.latest_is_lowest
     if not said:
         return
     writes, column = context.dialect.writes, _column(context, staged, table, context.columns.names.get(said, ""))

@@ -174,7 +174,7 @@ def _strategy(context: LoadContext) -> Strategy:
         from .fill import Fill
 
         return Fill(context)
-    match context.load.write_disposition:
+    match context.load.write.disposition:
         case WriteDisposition.APPEND:
             from .append import Append
 

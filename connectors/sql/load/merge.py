@@ -56,7 +56,7 @@ class Merge(Strategy):
             self._mark(marked, table, primary)
         if staged is None:
             return
-        method = context.load.conflict_method
+        method = context.load.write.conflict_method
         target.lock_late()
         dialect.writes.refuse_equal_keys(session, table, staged, key)
         keep_latest(context, table, staged, key, is_new=before is None)
@@ -92,7 +92,7 @@ class Merge(Strategy):
         if before is None or method is not ConflictMethod.UPDATE:
             return []
         names = self.context.columns.names
-        kept = {names[name] for name in self.context.load.kept if name in names}
+        kept = {names[name] for name in self.context.load.write.kept if name in names}
         return [column for column in into if column.name in kept]
 
     def _delete(self, removed: pa.Table, table: Table, key: Sequence[str]) -> None:

@@ -109,7 +109,7 @@ class RangeLoad:
         """Return what two loads must have in common for one to resume the other."""
         columns = {name: [staged.types[name], column.type] for name, column in staged.columns.items()}
         load = self._load
-        facts = json.dumps([self._reads.shape, load.write_disposition, columns, list(load.stream.key_properties)])
+        facts = json.dumps([self._reads.shape, load.write.disposition, columns, list(load.stream.key_properties)])
         return hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()
 
     def _own(self) -> UnfinishedLoad:

@@ -20,9 +20,9 @@ from .pieces import InsertsInPieces
 def planned_staging(context: LoadContext) -> StagingTable:
     """Plan the staging table for the stream's schema as it is now, beside the target."""
     planned, load = context.columns.planned(), context.load
-    is_merge = load.write_disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
-    is_by_age = load.write_disposition is WriteDisposition.REPLACE_RANGE and bool(load.stream.latest_by)
-    slices = load.stream.max_rejected is not None and isinstance(context.dialect.writes, SlicesStaging)
+    is_merge = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
+    is_by_age = load.write.disposition is WriteDisposition.REPLACE_RANGE and bool(load.write.latest_by)
+    slices = load.write.max_rejected is not None and isinstance(context.dialect.writes, SlicesStaging)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
         types={name: wire.type for name, (_, wire) in planned.items()},
@@ -124,9 +124,9 @@ def insert_staged(
     `key` is that of a merge, or of a replacement in place. `before` runs first.
     """
     dialect, rejected, target = context.dialect, context.rejected, context.target
-    is_replace = context.load.write_disposition is WriteDisposition.REPLACE
-    is_whole = is_replace or context.load.write_disposition is WriteDisposition.REPLACE_RANGE
-    ignores, drop = context.load.conflict_method is ConflictMethod.IGNORE, dialect.tables.drop(staged.name)
+    is_replace = context.load.write.disposition is WriteDisposition.REPLACE
+    is_whole = is_replace or context.load.write.disposition is WriteDisposition.REPLACE_RANGE
+    ignores, drop = context.load.write.conflict_method is ConflictMethod.IGNORE, dialect.tables.drop(staged.name)
     if rejected is not None and dialect.facts.has_savepoints:
         is_descending = not is_replace and bool(key) and ignores
         target.run(before)

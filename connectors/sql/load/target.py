@@ -184,7 +184,7 @@ class Target:
         """
         if not column.is_key:
             types = self._dialect.types
-            is_kept = self._load.write_disposition is not WriteDisposition.REPLACE
+            is_kept = self._load.write.disposition is not WriteDisposition.REPLACE
             wider = types.widen(before, column.type)  # the empty text is a type of SQLite
             if wider is None and column.becomes_text and types.text_of(before, "") is not None:
                 return column.type
@@ -293,7 +293,7 @@ class Target:
 
     def _ways_out(self) -> str:
         # A replace says so of a table that stays; --full-refresh is a replace too, and would not help.
-        disposition = self._load.write_disposition
+        disposition = self._load.write.disposition
         over = "--full-refresh" + (" --drop-history" if disposition is WriteDisposition.HISTORY else "")
         last = f"run once with `{over}`"
         if disposition is WriteDisposition.REPLACE:

@@ -93,7 +93,7 @@ def later(left: Values | None, right: Values | None) -> Values | None:
 
 def can_settle(stream: Stream) -> bool:
     """Tell whether anything can be said of bookmarks of these types."""
-    kinds = [stream.schema.field(name).type for name in stream.bookmark_properties]
+    kinds = [stream.schema.field(name).type for name in stream.read.bookmark_properties]
     return all(is_time(kind) or _is_number(kind) for kind in kinds)
 
 
@@ -108,12 +108,12 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
     marks = [source.comparable(field) for field in fields]
     only = replace(stream, schema=pa.schema(fields))
     missing = " or ".join(filter(None, map(source.incomplete, fields)))
     # What the source sets aside is nobody's bookmark: it looks behind as many as it may.
-    many = 1 + (stream.max_rejected or 0)
+    many = 1 + (stream.read.max_rejected or 0)
     sql = (
         f"select {source.projection(only)} from {source.dialect.naming.table(source.table(stream))} as t "
         f"{f'where not ({missing}) ' if missing else ''}order by {', '.join(f'{mark} desc' for mark in marks)} "
@@ -132,9 +132,9 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
 def _pending(stream: Stream, bookmark: Bookmark | None) -> dict[str, Any] | None:
     """Return what the last run left open, its values in their types."""
     kept = ((bookmark or {}).get(BOUNDARY) or {}).get(PENDING)
-    if not kept or len(kept["high"]) != len(stream.bookmark_properties):
+    if not kept or len(kept["high"]) != len(stream.read.bookmark_properties):
         return None
-    fields = [stream.schema.field(name) for name in stream.bookmark_properties]
+    fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
     high = tuple(from_json(value, field.type) for value, field in zip(kept["high"], fields, strict=True))
     return {**kept, "high": high}
 

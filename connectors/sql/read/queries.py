@@ -78,7 +78,7 @@ class QuerySource(SqlSource):
         """Describe a query once more, within the transaction that reads it."""
         if not stream.query:
             return self.table_columns_now(lease, stream)
-        start = None if stream.bookmark_start is None else stream.bookmark_start.given[0]
+        start = None if stream.read.bookmark_start is None else stream.read.bookmark_start.given[0]
         fields = self._described(lease, stream, start)
         return {field.name: facts_of(field).native_type for field in fields}
 
@@ -169,10 +169,10 @@ class QuerySource(SqlSource):
 
 def first_bookmark(stream: Stream) -> pa.Field:
     """Return the column whose type `:bookmark` has; a stream that is narrowed down to some columns may lack it."""
-    if stream.bookmark_properties:
-        return stream.schema.field(stream.bookmark_properties[0])
-    assert stream.bookmark_start is not None, "the plan demands it"
-    return stream.bookmark_start.field
+    if stream.read.bookmark_properties:
+        return stream.schema.field(stream.read.bookmark_properties[0])
+    assert stream.read.bookmark_start is not None, "the plan demands it"
+    return stream.read.bookmark_start.field
 
 
 def _demand_places(stream: str, values: Mapping[str, Any], found: Sequence[str]) -> None:

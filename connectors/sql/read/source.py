@@ -236,7 +236,7 @@ class SqlSource(ABC):
 
     def filter(self, stream: Stream) -> str:
         """Write the condition of the records that the stream's filter lets in (of `t`); empty: all of them."""
-        return " and ".join(map(self._condition, stream.where))
+        return " and ".join(map(self._condition, stream.read.where))
 
     def _condition(self, condition: Condition) -> str:
         field, operator = condition.field, condition.operator
@@ -270,7 +270,7 @@ class SqlSource(ABC):
                 on from a checkpoint would see them again.
             is_indexed: asks whether an index begins with the first bookmark property.
         """
-        if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+        if stream.read.method is not ReplicationMethod.INCREMENTAL:
             return [f"select {self.projection(stream)} from {self.whole(stream)}"]
         sql = f"select {self.projection(stream)} from {self.relation(stream)} as t"
         window = Window.of(stream, bookmark)
@@ -294,7 +294,7 @@ class SqlSource(ABC):
 
     def whole(self, stream: Stream) -> str:
         """Write what follows FROM where a stream is read as a whole, or a range of it, of which a table knows more."""
-        table = f"{self.relation(replace(stream, where=()))} as t"
+        table = f"{self.relation(replace(stream, read=replace(stream.read, where=())))} as t"
         conditions = [each for each in (self.filter(stream), stream.locator.get(WITHIN)) if each]
         return f"{table} where {' and '.join(f'({each})' for each in conditions)}" if conditions else table
 
@@ -388,8 +388,8 @@ class SqlSource(ABC):
 
     def refuse_missing(self, lease: Lease, stream: Stream) -> None:
         """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
-        conditions = [self.incomplete(stream.schema.field(name)) for name in stream.bookmark_properties]
-        if stream.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
+        conditions = [self.incomplete(stream.schema.field(name)) for name in stream.read.bookmark_properties]
+        if stream.read.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
             return
         counts = ", ".join(f"count(case when {condition or '1 = 0'} then 1 end)" for condition in conditions)
         where = " or ".join(filter(None, conditions))
@@ -414,7 +414,7 @@ class SqlSource(ABC):
                 return
             bad: list[RejectedRecord] = []
             changed: list[Stream] = []
-            if stream.replication_method is not ReplicationMethod.INCREMENTAL:
+            if stream.read.method is not ReplicationMethod.INCREMENTAL:
                 self.agree(lease, stream, wire)
                 stream = self._decided(lease, stream, changed)
                 yield from with_rejected(self._batches(lease, stream, bookmark, bad, changed), bad, changed)

@@ -41,12 +41,12 @@ def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
         raise ConfigError(f"stream {planned.name!r} keeps its own bookmark, in the source's form", key="--bookmark")
     bookmark = _given(planned, texts)
     held = None if row is None else row.bookmark
-    if planned.write_disposition is WriteDisposition.REPLACE:
+    if planned.write.disposition is WriteDisposition.REPLACE:
         raise ConfigError(f"stream {planned.name!r} is read from scratch in this run", key="--bookmark")
     new, old = bookmark_values(stream, bookmark), bookmark_values(stream, held)
-    if planned.write_disposition is WriteDisposition.APPEND and new is not None and old is not None:
+    if planned.write.disposition is WriteDisposition.APPEND and new is not None and old is not None:
         if is_ahead(stream, old, new):
-            shown = ", ".join(f"{name}={held[name]}" for name in stream.bookmark_properties if held)
+            shown = ", ".join(f"{name}={held[name]}" for name in stream.read.bookmark_properties if held)
             raise ConfigError(
                 f"stream {planned.name!r} is appended and has been read up to {shown}: records from below would be "
                 "there twice; merge it by keys, or begin at or past that",

@@ -20,7 +20,7 @@ from syncblocks.connectors.arrow.masking import (
     rule_of,
     unmasked_stream,
 )
-from syncblocks.connectors.stream import MaskRule, Masks, Stream
+from syncblocks.connectors.stream import MaskRule, Masks, ReadSpec, Stream
 
 KEY = b"k" * 32
 HASHED = Masks(rules=(MaskRule(column="c", how="hash"),), key=KEY)
@@ -102,7 +102,7 @@ def test_the_source_gets_its_own_columns_but_guesses_as_texts() -> None:
         ]
     )
     rules = (*HASHED.rules, MaskRule(column="d", how="hash"))
-    stream = masked_stream(Stream(name="s", schema=schema, masks=Masks(rules=rules, key=KEY)))
+    stream = masked_stream(Stream(name="s", schema=schema, read=ReadSpec(masks=Masks(rules=rules, key=KEY))))
     assert stream.schema.types == [pa.string(), pa.string(), pa.int64()]
     assert [field.nullable for field in stream.schema] == [True, False, True]
     assert unmasked_stream(stream).schema.types == [pa.string(), pa.date32(), pa.int64()]

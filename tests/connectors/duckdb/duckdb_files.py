@@ -24,6 +24,7 @@ from syncblocks.connectors.stream import (
     Load,
     Stream,
     WriteDisposition,
+    WriteSpec,
 )
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
@@ -67,8 +68,7 @@ def load(
     order = Load(
         key=ledger,
         stream=Stream(name=ledger.stream, schema=schema, key_properties=tuple(key)),
-        write_disposition=disposition,
-        conflict_method=conflict,
+        write=WriteSpec(disposition=disposition, conflict_method=conflict),
         token=token,
         run="run:1",
     )

@@ -36,9 +36,11 @@ from syncblocks.connectors.stream import (
     LedgerKey,
     Load,
     NullBookmarks,
+    ReadSpec,
     ReplicationMethod,
     Stream,
     WriteDisposition,
+    WriteSpec,
 )
 from syncblocks.connectors.values import replace
 from tests.connectors.duckdb.duckdb_files import (
@@ -186,7 +188,11 @@ def test_eight_streams_make_and_fill_one_table_at_once(path: Path, destination: 
 def order(token: str, table: str = "people") -> Load:
     key = LedgerKey(pipeline="p", stream="s", destination_table=table)
     return Load(
-        key=key, stream=Stream(name="s", schema=PEOPLE), write_disposition=APPEND, token=token, run=f"{token}:1"
+        key=key,
+        stream=Stream(name="s", schema=PEOPLE),
+        write=WriteSpec(disposition=APPEND),
+        token=token,
+        run=f"{token}:1",
     )
 
 
@@ -313,8 +319,7 @@ def test_a_bookmark_of_timestamps_with_zone_reads_on(path: Path) -> None:
     stream = Stream(
         name=found.name,
         schema=found.schema,
-        replication_method=ReplicationMethod.INCREMENTAL,
-        bookmark_properties=("at",),
+        read=ReadSpec(method=ReplicationMethod.INCREMENTAL, bookmark_properties=("at",)),
         locator=found.locator,
     )
     bookmark: dict[str, Any] = {"at": "2024-01-01T00:00:05+00:00"}
@@ -333,10 +338,13 @@ def test_records_without_a_bookmark_come_first_nan_as_well(path: Path) -> None:
         connection.execute("insert into t values (1, 1.5), (2, 'nan'), (3, null), (4, 0.5), (5, 'inf')")
     source = DuckDBSource({"path": str(path), "checkpoint_records": 1}, path.parent)
     stream = replace(
-        source.discover()[0],
-        replication_method=ReplicationMethod.INCREMENTAL,
-        bookmark_properties=("moment",),
-        null_bookmarks=NullBookmarks.ONCE,
+        offered := source.discover()[0],
+        read=replace(
+            offered.read,
+            method=ReplicationMethod.INCREMENTAL,
+            bookmark_properties=("moment",),
+            null_bookmarks=NullBookmarks.ONCE,
+        ),
     )
     events = [event for _, event in source.read([stream], {"t": None})]
     source.close()
@@ -357,7 +365,10 @@ def test_streams_and_destination_tables_go_by_one_name(path: Path, destination: 
 
 def read_new(path: Path, bookmark: Bookmark | None) -> tuple[list[int], Bookmark | None]:
     source = DuckDBSource({"path": str(path)}, path.parent)
-    stream = replace(source.discover()[0], replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("v",))
+    stream = replace(
+        offered := source.discover()[0],
+        read=replace(offered.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("v",)),
+    )
     with closing(source):
         events = [event for _, event in source.read([stream], {"t": bookmark})]
     ids = [i for event in events if isinstance(event, pa.RecordBatch) for i in event["id"].to_pylist()]

@@ -120,7 +120,9 @@ def test_the_last_record_of_a_key_counts_whatever_piece_it_is_in(path: Path) -> 
 
 def test_a_merge_that_ignores_what_is_there_takes_the_last_of_what_is_new(path: Path) -> None:
     before = held(path)
-    load(path, replace(order("merge", "late"), conflict_method=ConflictMethod.IGNORE), twice("late"))
+    late = order("merge", "late")
+    late = replace(late, write=replace(late.write, conflict_method=ConflictMethod.IGNORE))
+    load(path, late, twice("late"))
     assert held(path) == sorted([*before, *(record for record in digests("late") if record[0] > 2)])
 
 
@@ -210,7 +212,7 @@ def test_what_is_bad_is_set_aside_and_the_others_arrive(path: Path) -> None:
         yield final
 
     how = order("merge", "good")
-    load(path, replace(how, stream=replace(how.stream, max_rejected=1)), partly_bad())
+    load(path, replace(how, write=replace(how.write, max_rejected=1)), partly_bad())
     assert held(path) == expected("merge", "good", before)
     assert look(path, "select count(*) from _syncblocks_rejected") == [(1,)]
 

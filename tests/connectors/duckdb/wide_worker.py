@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from syncblocks.connectors.duckdb import DuckDBDestination
-from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
@@ -46,7 +46,7 @@ def order(disposition: str, owner: str) -> Load:
     return Load(
         key=KEY,
         stream=Stream(name="s", schema=SCHEMA, key_properties=("id",)),
-        write_disposition=WriteDisposition(disposition),
+        write=WriteSpec(disposition=WriteDisposition(disposition)),
         token=owner,
         run=owner,
     )

@@ -11,7 +11,18 @@ import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.rejected.records import rejection
-from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    Commit,
+    ConflictMethod,
+    Event,
+    LedgerKey,
+    Load,
+    Rejected,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from syncblocks.connectors.values import replace
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
@@ -25,7 +36,11 @@ def load_of(disposition: str, token: str, schema: pa.Schema = SCHEMA, **changed:
     return Load(
         key=changed.pop("key", key_of()),
         stream=Stream(name="source.orders", schema=schema, key_properties=("id",)),
-        write_disposition=WriteDisposition(disposition),
+        write=WriteSpec(
+            disposition=WriteDisposition(disposition),
+            conflict_method=changed.pop("conflict_method", ConflictMethod.UPDATE),
+            kept=changed.pop("kept", ()),
+        ),
         token=token,
         run=f"{token}:1",
         **changed,
@@ -56,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     config = {"path": folder, **({"partition_by": [column]} if column else {})}
     destination = make_destination(connector, config, Path(folder))
     load = load_of(disposition, f"token{number}")
-    load = replace(load, stream=replace(load.stream, max_rejected=len(bad) or None))
+    load = replace(load, write=replace(load.write, max_rejected=len(bad) or None))
     rejected = [Rejected(records=tuple(rejection(text, "bad") for text in bad))] if bad else []
     run(destination, load, *rejected, *generation(int(number), disposition))
 

@@ -95,7 +95,7 @@ def source_of(path: Path, **config: Any) -> CSVSource:
 
 def read(source: CSVSource, **changes: Any) -> tuple[list[dict[str, Any]], list[Rejected]]:
     (stream,) = source.discover()
-    events = [event for _, event in source.read([replace(stream, **changes)], {})]
+    events = [event for _, event in source.read([replace(stream, read=replace(stream.read, **changes))], {})]
     batches = [event for event in events if isinstance(event, pa.RecordBatch)]
     return pa.Table.from_batches(batches).to_pylist(), [each for each in events if isinstance(each, Rejected)]
 

@@ -216,7 +216,7 @@ def test_parts_of_composite_keys_do_not_run_into_each_other(tmp_path: Path) -> N
     schema = pa.schema([pa.field("a", pa.string(), False), pa.field("b", pa.string(), False)])
     load = load_of("merge", "t", schema)
     stream = Stream(name="s", schema=schema, key_properties=("a", "b"))
-    load = type(load)(key=load.key, stream=stream, write_disposition=load.write_disposition, token="t", run="r")
+    load = type(load)(key=load.key, stream=stream, write=load.write, token="t", run="r")
     batch = pa.RecordBatch.from_pylist(
         [{"a": "1:", "b": "x"}, {"a": "1", "b": ":x"}, {"a": "", "b": "1:x"}], schema=schema
     )

@@ -29,7 +29,7 @@ def files_of(numbers: Sequence[int], size_bytes: int = 1) -> list[FileRead]:
 
 def load(destination: Any, token: str, *parts: Sequence[FileRead]) -> None:
     how = files_load.load_of("append", token)
-    how = replace(how, stream=replace(how.stream, tracks_files=True))
+    how = replace(how, stream=replace(how.stream, read=replace(how.stream.read, tracks_files=True)))
     points = [Checkpoint(bookmark={}, files=tuple(part)) for part in parts]
     files_load.run(destination, how, *points[:-1], replace(points[-1], is_final=True))
 

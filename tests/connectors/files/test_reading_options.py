@@ -261,7 +261,9 @@ def test_short_records_keep_their_places_across_blocks(tmp_path: Path) -> None:
 def test_long_records_are_rejected_and_short_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1\n2\n3,x,y\n4\n5,z\nsix\n")
     source = source_of(tmp_path / "a.csv", short_rows="null", types={"a": "int64"})
-    events = [event for _, event in source.read([replace(only(source), max_rejected=2)], {})]
+    stream = only(source)
+    stream = replace(stream, read=replace(stream.read, max_rejected=2))
+    events = [event for _, event in source.read([stream], {})]
     kept = [record["a"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
     rejected = [each.place for event in events if isinstance(event, Rejected) for each in event.records]
     assert kept == [1, 2, 4, 5]
@@ -282,7 +284,9 @@ def test_each_record_with_a_value_that_does_not_fit_is_rejected_once(
     lines = [",".join(each.values()) if kind is CSVSource else json.dumps(each) for each in records]
     path.write_text("\n".join(["a,b,c", *lines] if kind is CSVSource else lines))
     source = source_of(path, kind, types={"a": "int64", "b": "int64", "c": "string"}, batch_size=batch_size)
-    events = [event for _, event in source.read([replace(only(source), max_rejected=7)], {})]
+    stream = only(source)
+    stream = replace(stream, read=replace(stream.read, max_rejected=7))
+    events = [event for _, event in source.read([stream], {})]
     kept = [record["a"] for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
     bad = [0, 5, 6, 7, 50, 100, 199]
     assert kept == [number for number in range(200) if number not in bad]
@@ -292,7 +296,7 @@ def test_each_record_with_a_value_that_does_not_fit_is_rejected_once(
     assert [each.reason.partition(":")[0] for each in rejected] == [f"column '{'b' if n == 50 else 'a'}'" for n in bad]
     assert [json.loads(each.record) for each in rejected] == [records[number] for number in bad]
     with pytest.raises(TooManyRejected, match="more than 6"):
-        list(source.read([replace(only(source), max_rejected=6)], {}))
+        list(source.read([replace(offered := only(source), read=replace(offered.read, max_rejected=6))], {}))
 
 
 @pytest.mark.parametrize("levels", [700, 5_000])  # Python 3.11 parses the first, later ones both
@@ -300,7 +304,7 @@ def test_a_rejected_record_is_kept_however_deeply_it_is_nested(tmp_path: Path, l
     path = tmp_path / "a.jsonl"
     path.write_text('{"id": 1, "v": []}\n')
     source = source_of(path, JSONLSource, types={"id": "int64", "v": "json"})
-    stream = replace(only(source), max_rejected=1)
+    stream = replace(offered := only(source), read=replace(offered.read, max_rejected=1))
     deep = "[" * levels + "]" * levels
     path.write_text(f'{{"id": 1, "v": []}}\n{{"id": "x", "v": {deep}}}\n{{"id": 3, "v": []}}\n')
     events = [event for _, event in source.read([stream], {})]

@@ -19,7 +19,7 @@ from tests.zygote import Zygote
 
 
 def rejecting(load: Load, limit: int = 10) -> Load:
-    return replace(load, stream=replace(load.stream, max_rejected=limit))
+    return replace(load, write=replace(load.write, max_rejected=limit))
 
 
 def set_aside(name: str, folder: Path) -> list[Any]:

@@ -108,7 +108,7 @@ def test_new_files_of_a_server_are_found(tmp_path: Path, server: tuple[str, Path
     def read(known: Sequence[FileRead], bookmark: Bookmark | None) -> tuple[list[Any], Checkpoint | None]:
         opened = source.open_tracked("met", known, bookmark) if bookmark else source.open_streams(["met"])[0]
         assert not opened.unreadable, opened.unreadable
-        stream = replace(opened, replication_method=ReplicationMethod.INCREMENTAL, tracks_files=True)
+        stream = replace(opened, read=replace(opened.read, method=ReplicationMethod.INCREMENTAL, tracks_files=True))
         events = [event for _, event in source.read([stream], {"met": bookmark})]
         records = [record for event in events if isinstance(event, pa.RecordBatch) for record in event.to_pylist()]
         return records, events[-1] if events else None  # type: ignore[return-value]

@@ -174,7 +174,10 @@ def test_a_stream_that_gains_a_file_with_more_columns_says_so(tmp_path: Path) ->
 def test_incremental_reads_commit_once_at_their_end(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,at\n3,9\n1,5\n2,7\n")
     source = source_of(tmp_path / "t.csv", batch_size=1)
-    stream = replace(only(source), replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("at",))
+    stream = replace(
+        offered := only(source),
+        read=replace(offered.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("at",)),
+    )
     events = [event for _, event in source.read([stream], {"t": None})]
     assert [type(event) for event in events] == [pa.RecordBatch] * 3 + [Checkpoint]
     assert isinstance(events[-1], Checkpoint)
@@ -186,7 +189,10 @@ def test_a_file_without_the_bookmark_column_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s" / "1.csv").write_text("a,at\n1,1\n")
     (tmp_path / "s" / "2.csv").write_text("a\n2\n")
     source = source_of(tmp_path)
-    stream = replace(only(source), replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("at",))
+    stream = replace(
+        offered := only(source),
+        read=replace(offered.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("at",)),
+    )
     with pytest.raises(FatalConnectorError, match=r"2\.csv.*'at'"):
         list(source.read([stream], {}))
 

@@ -95,7 +95,7 @@ def test_integers_with_and_without_a_sign_are_kept_by_a_type_that_holds_both(
         batch = pa.record_batch({"id": pa.array([1]), "v": pa.array([sent[-1]], kind)})
         load = load_of("append", token, batch.schema)
         table = destination.describe([load.key.destination_table])[load.key.destination_table]
-        _, column = destination.keeps(load.stream, table, load.write_disposition)
+        _, column = destination.keeps(load.stream, table, load.write.disposition)
         run(destination, load, batch, FINAL)
     assert (column.type, column.note) == ("decimal128(20, 0)", "")
     assert [int(record["v"]) for record in read(name, tmp_path)] == sent

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, HASH_BYTES
 from syncblocks.connectors.incremental.checkpoints import incremental
-from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReadSpec, ReplicationMethod, Stream
 
 SCHEMA = pa.schema([("id", pa.int64()), ("a", pa.int64()), ("b", pa.string())])
 
@@ -20,9 +20,11 @@ def stream(*properties: str, schema: pa.Schema = SCHEMA) -> Stream:
     return Stream(
         name="people",
         schema=schema,
-        replication_method=ReplicationMethod.INCREMENTAL,
-        bookmark_properties=properties or ("a",),
-        null_bookmarks=NullBookmarks.ONCE,
+        read=ReadSpec(
+            method=ReplicationMethod.INCREMENTAL,
+            bookmark_properties=properties or ("a",),
+            null_bookmarks=NullBookmarks.ONCE,
+        ),
     )
 
 

@@ -39,10 +39,13 @@ class Table:
         (found,) = self.source.discover()
         return replace(
             found,
-            replication_method=ReplicationMethod.INCREMENTAL,
-            bookmark_properties=("b",),
-            null_bookmarks=policy,
-            may_repeat=True,
+            read=replace(
+                found.read,
+                method=ReplicationMethod.INCREMENTAL,
+                bookmark_properties=("b",),
+                null_bookmarks=policy,
+                may_repeat=True,
+            ),
         )
 
     def ids(self, policy: NullBookmarks, *, is_resumed: bool) -> list[int]:

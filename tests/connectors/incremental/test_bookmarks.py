@@ -168,7 +168,7 @@ def test_a_column_added_later_makes_no_old_record_new() -> None:
 
 @pytest.mark.parametrize("is_ordered", [True, False])
 def test_a_merge_sends_the_boundary_once_more_for_the_values_of_a_new_column(is_ordered: bool) -> None:
-    merged = replace(stream(), key_properties=("id",), may_repeat=True)
+    merged = replace(offered := stream(), key_properties=("id",), read=replace(offered.read, may_repeat=True))
     _, checkpoints = run(merged, [batch([(1, 1, "x"), (2, 2, "x")])], is_ordered=is_ordered)
     wider = replace(merged, schema=SCHEMA.append(pa.field("c", pa.int64())))
     records = [batch([(2, 2, "x", 9)], wider.schema)]
@@ -335,7 +335,7 @@ def test_an_integer_of_another_width_is_the_same_value() -> None:
 
 @pytest.mark.parametrize("may_repeat", [True, False])
 def test_hashes_of_keys_stand_beside_those_of_records(may_repeat: bool) -> None:
-    of = replace(stream(), key_properties=("id",), may_repeat=may_repeat)
+    of = replace(offered := stream(), key_properties=("id",), read=replace(offered.read, may_repeat=may_repeat))
     _, checkpoints = run(of, [batch([(1, 1, "x"), (2, 1, "x")])])
     kept = checkpoints[-1].bookmark[BOUNDARY]
     assert len(kept["hashes"]) == len(kept["keys"]["hashes"])

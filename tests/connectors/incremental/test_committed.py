@@ -24,7 +24,7 @@ KEYS, VALUES = (1, 2, 3), ("A", "B", "C")
 #: A record: its key and its value.
 Record = tuple[int, str]
 KEYED = replace(stream(), key_properties=("id",))
-MERGED = replace(KEYED, may_repeat=True)
+MERGED = replace(KEYED, read=replace(KEYED.read, may_repeat=True))
 KINDS = {"merge": MERGED, "append with keys": KEYED, "append without keys": stream()}
 
 
@@ -52,7 +52,7 @@ class Oracle:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_history_of_three_runs(kind: str) -> None:
     """Of the pure component: what was met again, what is new, and what still may come is the next run's."""
-    is_keyed, is_merged = bool(KINDS[kind].key_properties), KINDS[kind].may_repeat
+    is_keyed, is_merged = bool(KINDS[kind].key_properties), KINDS[kind].read.may_repeat
     states = [list(zip(KEYS, values, strict=True)) for values in product(VALUES, repeat=3)]
     all_may_be = pa.array([True] * len(KEYS))
 
@@ -146,8 +146,8 @@ def test_a_merge_ends_with_the_last_of_one_key() -> None:
 @pytest.mark.parametrize(
     ("of", "elsewhere"),
     [
-        (replace(MERGED, lookback=5), (1, 4, "B")),
-        (replace(MERGED, null_bookmarks=NullBookmarks.ALWAYS), (1, None, "B")),
+        (replace(MERGED, read=replace(MERGED.read, lookback=5)), (1, 4, "B")),
+        (replace(MERGED, read=replace(MERGED.read, null_bookmarks=NullBookmarks.ALWAYS)), (1, None, "B")),
     ],
     ids=["lookback", "always"],
 )
@@ -234,7 +234,7 @@ def test_the_keys_of_a_bookmark_are_those_of_the_stream() -> None:
     _, marks = run(KEYED, source)
     other = replace(KEYED, key_properties=("b",))
     assert run(other, source, marks[-1].bookmark)[0] == []
-    assert len(run(replace(other, may_repeat=True), source, marks[-1].bookmark)[0]) == 2
+    assert len(run(replace(other, read=replace(other.read, may_repeat=True)), source, marks[-1].bookmark)[0]) == 2
 
 
 def test_a_bookmark_without_records_keeps_what_is_the_sources_own() -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
-from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, ReadSpec, ReplicationMethod, Stream
 from syncblocks.connectors.values import replace
 
 SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64())])
-APPENDED = Stream(name="s", schema=SCHEMA, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("t",))
-MERGED = replace(APPENDED, may_repeat=True)
+APPENDED = Stream(
+    name="s", schema=SCHEMA, read=ReadSpec(method=ReplicationMethod.INCREMENTAL, bookmark_properties=("t",))
+)
+MERGED = replace(APPENDED, read=replace(APPENDED.read, may_repeat=True))
 
 
 def batches(*parts: tuple[Sequence[int], int]) -> list[pa.RecordBatch]:

@@ -23,6 +23,7 @@ from syncblocks.connectors.stream import (
     Stream,
     TableState,
     WriteDisposition,
+    WriteSpec,
 )
 from syncblocks.connectors.values import replace
 
@@ -59,7 +60,7 @@ def load(to: MemoryDestination, events: Iterator[Event], wire: str = "arrow") ->
     order = Load(
         key=key,
         stream=Stream(name="left", schema=NUMBERS.schema),
-        write_disposition=WriteDisposition.APPEND,
+        write=WriteSpec(disposition=WriteDisposition.APPEND),
         token="t",
         run="r:1",
     )
@@ -191,7 +192,10 @@ def test_a_table_that_changed_since_discovery_says_so(name: str) -> None:
 
 def test_checkpoints_come_as_often_as_told(name: str) -> None:
     of = source(database=name, batch_size=2, checkpoint_records=4)
-    stream = replace(find(of, "left"), replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("n",))
+    stream = replace(
+        offered := find(of, "left"),
+        read=replace(offered.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("n",)),
+    )
     bookmarks = [event.bookmark["n"] for _, event in of.read([stream], {}) if isinstance(event, Checkpoint)]  # type: ignore[index]
     assert bookmarks == [3, 7, 9]
 
@@ -200,7 +204,7 @@ def test_a_record_without_a_key_is_not_merged(name: str) -> None:
     schema = pa.schema([("n", pa.int64())])
     key = LedgerKey(pipeline="p", stream="left", destination_table="copy")
     stream = Stream(name="left", schema=schema, key_properties=("n",))
-    order = Load(key=key, stream=stream, write_disposition=WriteDisposition.MERGE, token="t", run="r:1")
+    order = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.MERGE), token="t", run="r:1")
     to = destination(database=name)
     to.take_over(key, token="t", owner="test")
     with pytest.raises(FatalConnectorError, match="no key"):

@@ -10,7 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    ConflictMethod,
+    Event,
+    LedgerKey,
+    Load,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from tests.connectors.mysql.mysql_databases import database
 
 FINAL = Checkpoint(is_final=True)
@@ -27,13 +36,18 @@ def people(*records: tuple[int, str | None]) -> pa.RecordBatch:
 
 
 def load_of(
-    schema: pa.Schema, disposition: WriteDisposition, table: str = "people", key: Sequence[str] = ("id",), **more: Any
+    schema: pa.Schema,
+    disposition: WriteDisposition,
+    table: str = "people",
+    key: Sequence[str] = ("id",),
+    conflict_method: ConflictMethod = ConflictMethod.UPDATE,
+    **more: Any,
 ) -> Load:
     token = secrets.token_hex(16)
     return Load(
         key=LedgerKey(pipeline="p", stream="s", destination_table=table),
         stream=Stream(name="s", schema=schema, key_properties=tuple(key)),
-        write_disposition=disposition,
+        write=WriteSpec(disposition=disposition, conflict_method=conflict_method),
         token=token,
         run=token,
         **more,

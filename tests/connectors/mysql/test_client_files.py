@@ -35,7 +35,9 @@ def read(url: str) -> None:
     """An INCREMENTAL read asks for the horizon first."""
     with closing(MySQLSource({"url": url, "settle_s": 0}, Path())) as source:
         stream = next(each for each in source.discover() if each.name == f"{database(url)}.t")
-        incremental = replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("id",))
+        incremental = replace(
+            stream, read=replace(stream.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("id",))
+        )
         list(source.read([incremental], {}))
 
 

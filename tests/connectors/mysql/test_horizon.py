@@ -69,9 +69,12 @@ class Table:
         (found,) = self.source.discover()
         return replace(
             found,
-            replication_method=ReplicationMethod.INCREMENTAL,
-            bookmark_properties=self.properties,
-            may_repeat=self.is_merge,
+            read=replace(
+                found.read,
+                method=ReplicationMethod.INCREMENTAL,
+                bookmark_properties=self.properties,
+                may_repeat=self.is_merge,
+            ),
         )
 
     def execute(self, writer: int, sql: str) -> list[tuple[Any, ...]]:

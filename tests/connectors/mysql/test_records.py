@@ -294,7 +294,7 @@ def test_zero_dates_and_spans_of_time_are_set_aside_where_told(mariadb_url: str)
     source = MySQLSource({"url": mariadb_url}, Path())
     with closing(source):
         found = next(each for each in source.discover() if each.name == f"{database(mariadb_url)}.t")
-        events = [event for _, event in source.read([replace(found, max_rejected=5)], {})]
+        events = [event for _, event in source.read([replace(found, read=replace(found.read, max_rejected=5))], {})]
     good = [row for event in events if isinstance(event, pa.RecordBatch) for row in event.to_pylist()]
     assert [(row["id"], row["day"], row["span"], row["name"]) for row in good] == [
         (1, date(2024, 1, 2), time(1, 2, 3), "a"),
@@ -335,13 +335,20 @@ def test_zero_dates_are_null_where_told_for_filters_and_bookmarks_too(mariadb_ur
     source = MySQLSource({"url": mariadb_url, "zero_dates_as_null": True}, Path())
     with closing(source):
         found = next(each for each in source.discover() if each.name == f"{database(mariadb_url)}.t")
-        is_null = replace(found, where=(Condition(field=found.schema.field("day"), operator="is_null"),))
-        is_first = replace(found, where=(condition_of(found.schema.field("day"), "<", ["2024-01-01"]),))
+        is_null = replace(
+            found, read=replace(found.read, where=(Condition(field=found.schema.field("day"), operator="is_null"),))
+        )
+        is_first = replace(
+            found, read=replace(found.read, where=(condition_of(found.schema.field("day"), "<", ["2024-01-01"]),))
+        )
         late = replace(
             found,
-            replication_method=ReplicationMethod.INCREMENTAL,
-            bookmark_properties=("at",),
-            null_bookmarks=NullBookmarks.NEVER,
+            read=replace(
+                found.read,
+                method=ReplicationMethod.INCREMENTAL,
+                bookmark_properties=("at",),
+                null_bookmarks=NullBookmarks.NEVER,
+            ),
         )
         tables = [
             pa.Table.from_batches(

@@ -257,7 +257,7 @@ def test_nothing_does_not_become_a_number_or_the_current_time(mariadb_url: str, 
         load = replace(load_of(stream.schema, disposition, "kept"), stream=replace(stream, name="s"))
         with pytest.raises(FatalConnectorError, match="kept refuses NULL"):
             write(destination, load, [batch, FINAL])
-        keeping = replace(load, stream=replace(load.stream, max_rejected=1))
+        keeping = replace(load, write=replace(load.write, max_rejected=1))
         commits = write(destination, keeping, [batch, FINAL])
         assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
         assert query(mariadb_url, "select id from kept")[1] == [(2,)]
@@ -282,7 +282,7 @@ def test_spaces_that_have_no_room_are_refused_as_all_else_is(
         load = load_of(PEOPLE, disposition)
         with pytest.raises(FatalConnectorError, match="truncated for column 'name'"):
             write(destination, load, [people((1, "x" + " " * 300)), FINAL])
-        load = replace(load, stream=replace(load.stream, max_rejected=1))
+        load = replace(load, write=replace(load.write, max_rejected=1))
         commits = write(destination, load, [people((1, "x" + " " * 300), (2, "y ")), FINAL])
         assert [(commit.records, commit.rejected) for commit in commits] == [(1, 1)]
         assert query(mariadb_url, "select id, name from people")[1] == [(2, "y ")]

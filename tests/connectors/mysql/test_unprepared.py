@@ -41,7 +41,7 @@ def read(url: str, **changes: Any) -> list[Event]:
     source = MySQLSource({"url": url}, Path())
     with closing(source):
         found = next(each for each in source.discover() if each.name == f"{database(url)}.t")
-        return [event for _, event in source.read([replace(found, **changes)], {})]  # type: ignore[misc]  # no blocks
+        return [event for _, event in source.read([replace(found, read=replace(found.read, **changes))], {})]  # type: ignore[misc]  # no blocks
 
 
 def table(events: Sequence[Event]) -> pa.Table:
@@ -60,7 +60,7 @@ def test_records_are_the_same_where_statements_cannot_be_prepared(mariadb_url: s
     with proxy(mariadb_url, command, error) as between:
         assert table(read(between.url)).equals(expected)
         assert between.refused == 1
-        marks = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("id",)}
+        marks = {"method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("id",)}
         assert table(read(between.url, **marks)).equals(expected)
 
 

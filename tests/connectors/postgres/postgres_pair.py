@@ -23,6 +23,7 @@ from syncblocks.connectors.stream import (
     Load,
     Stream,
     WriteDisposition,
+    WriteSpec,
 )
 from syncblocks.connectors.values import replace
 
@@ -72,7 +73,9 @@ def order(
     token = secrets.token_hex(16)
     key = key_of(table, stream.name)
     destination.take_over(key, token=token, owner=f"owner of {token}", source="test://")
-    return Load(key=key, stream=stream, write_disposition=disposition, conflict_method=method, token=token, run=run)
+    return Load(
+        key=key, stream=stream, write=WriteSpec(disposition=disposition, conflict_method=method), token=token, run=run
+    )
 
 
 def write(
@@ -102,7 +105,8 @@ def read(source: PostgresSource, name: str, bookmark: Bookmark | None = None, **
 
 
 def find(source: PostgresSource, name: str, **changes: Any) -> Stream:
-    return replace(next(stream for stream in source.discover() if stream.name == name), **changes)
+    stream = next(stream for stream in source.discover() if stream.name == name)
+    return replace(stream, read=replace(stream.read, **changes))
 
 
 def copy(

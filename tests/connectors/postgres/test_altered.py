@@ -227,7 +227,8 @@ def test_an_incremental_read_that_waits_for_a_rewritten_table_is_not_empty(postg
     script(postgres_url, "begin; alter table t alter n type bigint; rollback")
     with closing(Altered(postgres_url)) as altered:
         altered.stream = replace(
-            altered.stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("id",)
+            altered.stream,
+            read=replace(altered.stream.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=("id",)),
         )
         error = _while_it_is_altered(
             postgres_url,

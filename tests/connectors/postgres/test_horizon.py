@@ -94,10 +94,13 @@ class Table:
         (found,) = [stream for stream in self.source.discover() if stream.name == "public.t"]
         return replace(
             found,
-            replication_method=ReplicationMethod.INCREMENTAL,
-            bookmark_properties=self.properties,
-            null_bookmarks=NullBookmarks.FAIL,
-            may_repeat=self.is_merge,
+            read=replace(
+                found.read,
+                method=ReplicationMethod.INCREMENTAL,
+                bookmark_properties=self.properties,
+                null_bookmarks=NullBookmarks.FAIL,
+                may_repeat=self.is_merge,
+            ),
         )
 
     def begin(self, writer: int) -> None:

@@ -15,7 +15,13 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    NullBookmarks,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+)
 from syncblocks.connectors.values import replace
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, can, copy, find, read, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
@@ -92,7 +98,7 @@ def test_incremental_reads_go_on_behind_the_bookmark(postgres_url: str, source: 
         "insert into t values ('2024-01-01', 1.5, 'a'), ('2024-01-02', 1, 'b'), ('2024-01-02', 2, 'c'), (null, 1, 'n')",
     )
     changes = {
-        "replication_method": ReplicationMethod.INCREMENTAL,
+        "method": ReplicationMethod.INCREMENTAL,
         "bookmark_properties": ("day", "n"),
         "null_bookmarks": NullBookmarks.ONCE,
     }
@@ -129,7 +135,7 @@ def test_incremental_reads_go_on_behind_the_bookmark(postgres_url: str, source: 
 )
 def test_bookmarks_of_many_types(postgres_url: str, source: PostgresSource, kind: str, low: str, high: str) -> None:
     script(postgres_url, f"create table t (n int, v {kind}); insert into t values (1, {low}), (2, {high})")
-    changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
+    changes = {"method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
     *_, checkpoint = read(source, "public.t", **changes)
     assert isinstance(checkpoint, Checkpoint)
     script(postgres_url, f"insert into t values (3, {low}), (4, {high})")
@@ -141,7 +147,7 @@ def test_bookmarks_of_many_types(postgres_url: str, source: PostgresSource, kind
 @pytest.mark.parametrize("kind", ["numeric", "double precision"])
 def test_not_a_number_is_no_bookmark(postgres_url: str, source: PostgresSource, kind: str) -> None:
     script(postgres_url, f"create table t (n int, v {kind} not null); insert into t values (1, 1), (2, 'NaN')")
-    changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
+    changes = {"method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
     with pytest.raises(FatalConnectorError, match="1 in 'v'"):
         read(source, "public.t", **changes)
     bookmark = None
@@ -252,7 +258,7 @@ sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 import pyarrow as pa
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, WriteDisposition, WriteSpec
 config = {{"url": {postgres_url!r}}}
 source, destination = PostgresSource(config, None), PostgresDestination(config, None)
 (stream,) = [stream for stream in source.discover() if stream.name == "public.a"]
@@ -260,7 +266,7 @@ key = LedgerKey(pipeline="p", stream=stream.name, destination_table="b")
 for wire in ("arrow", "pgcopy"):
     destination.describe(["b"])
     destination.take_over(key, token=wire, owner="o", source="s")
-    load = Load(key=key, stream=stream, write_disposition=WriteDisposition.MERGE, token=wire, run="r")
+    load = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.MERGE), token=wire, run="r")
     events = [event for _, event in source.read([stream], {{}}, wire)]
     list(destination.load(load, iter([*events, Checkpoint(is_final=True)]), wire))
 source.close()
@@ -298,7 +304,7 @@ def test_values_that_compare_as_equal_tie_by_their_bytes(
     if "collate" in kind and not can(postgres_url, collation):
         pytest.skip("the server was built without ICU")
     script(postgres_url, f"create table t (id int, v {kind}); insert into t values {first}")
-    changes = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
+    changes = {"method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("v",)}
     events = read(source, "public.t", **changes)
     script(postgres_url, f"insert into t values {second}")
     bookmark = json.loads(json.dumps(events[-1].bookmark))  # type: ignore[union-attr]

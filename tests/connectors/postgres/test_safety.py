@@ -15,7 +15,7 @@ from syncblocks.connectors.errors import (
     TakenOver,
 )
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition, WriteSpec
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, key_of, order, rows, script
 from tests.connectors.postgres.postgres_pair import destination as destination
 
@@ -130,7 +130,11 @@ def test_eight_threads_create_schema_and_ledger_at_once(postgres_url: str) -> No
         write_key = key_of(f"t{number}", f"s{number}")
         row = destination.take_over(write_key, token=str(number), owner="")
         load = Load(
-            key=write_key, stream=STREAM, write_disposition=WriteDisposition.APPEND, token=str(number), run="r:1"
+            key=write_key,
+            stream=STREAM,
+            write=WriteSpec(disposition=WriteDisposition.APPEND),
+            token=str(number),
+            run="r:1",
         )
         list(destination.load(load, iter([BATCH, Checkpoint(is_final=True)])))
         return row.token

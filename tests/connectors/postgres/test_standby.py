@@ -16,7 +16,7 @@ from tests.connectors.postgres.postgres_pair import copy, find, order, read, row
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.sql.range_reads import SUM, Reads
 
-INCREMENTAL = {"replication_method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("at",)}
+INCREMENTAL = {"method": ReplicationMethod.INCREMENTAL, "bookmark_properties": ("at",)}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.reader import Reader
 from syncblocks.connectors.singer.types import columns_of
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, ReadSpec, ReplicationMethod, Stream
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -82,8 +82,10 @@ def stream_of(name: str, of: Mapping[str, Any] = SCHEMA, *bookmarks: str, key: S
         name=name,
         schema=pa.schema([column.field(nullable=column.name not in key) for column in columns_of(of)]),
         key_properties=tuple(key),
-        replication_method=ReplicationMethod.INCREMENTAL if bookmarks else ReplicationMethod.FULL_TABLE,
-        bookmark_properties=bookmarks,
+        read=ReadSpec(
+            method=ReplicationMethod.INCREMENTAL if bookmarks else ReplicationMethod.FULL_TABLE,
+            bookmark_properties=bookmarks,
+        ),
         keeps_own_bookmark=True,
     )
 

@@ -68,11 +68,11 @@ def test_what_the_catalog_says_of_replication_is_the_default(tmp_path: Path) -> 
     logged = entry("log", replication_method="LOG_BASED", replication_key=None)
     source = source_of(tmp_path, streams=[entry("orders"), full_table("users"), logged])
     found = {stream.name: stream for stream in source.discover()}
-    assert found["orders"].replication_method is ReplicationMethod.INCREMENTAL
-    assert found["orders"].bookmark_properties == ("stamp",)
-    assert found["users"].replication_method is ReplicationMethod.FULL_TABLE
-    assert found["log"].replication_method is ReplicationMethod.INCREMENTAL
-    assert found["log"].bookmark_properties == ()
+    assert found["orders"].read.method is ReplicationMethod.INCREMENTAL
+    assert found["orders"].read.bookmark_properties == ("stamp",)
+    assert found["users"].read.method is ReplicationMethod.FULL_TABLE
+    assert found["log"].read.method is ReplicationMethod.INCREMENTAL
+    assert found["log"].read.bookmark_properties == ()
 
 
 def test_select_metadata_and_schema_change_what_is_offered(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_select_metadata_and_schema_change_what_is_offered(tmp_path: Path) -> No
     assert sorted(found) == ["my.table", "orders"]
     assert found["orders"].schema.names == ["id", "stamp"]
     assert str(found["orders"].schema.field("stamp").type) == "timestamp[us, tz=UTC]"
-    assert found["orders"].replication_method is ReplicationMethod.FULL_TABLE
+    assert found["orders"].read.method is ReplicationMethod.FULL_TABLE
     assert found["my.table"].schema.names == ["id"]
 
 

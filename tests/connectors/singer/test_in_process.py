@@ -14,7 +14,17 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    Event,
+    LedgerKey,
+    Load,
+    ReadSpec,
+    ReplicationMethod,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from syncblocks.connectors.values import replace
 
 TAP = "tests.connectors.singer.sdk_plugins:TapShop"
@@ -34,7 +44,8 @@ def source(folder: Path, **config: Any) -> Any:
 
 def orders(tap: Any) -> Stream:
     (stream,) = tap.discover()
-    return replace(stream, replication_method=ReplicationMethod.INCREMENTAL, bookmark_properties=("updated_at",))
+    read = ReadSpec(method=ReplicationMethod.INCREMENTAL, bookmark_properties=("updated_at",))
+    return replace(stream, read=read)
 
 
 def read(tap: Any, stream: Stream, bookmark: Mapping[str, Any] | None = None) -> tuple[list[dict[str, Any]], Any]:
@@ -83,7 +94,7 @@ def load(target: Any, folder: Path, batches: int = 3) -> list[Any]:
     schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("amount", pa.decimal128(12, 2))])
     stream = Stream(name="orders", schema=schema, key_properties=("id",))
     key = LedgerKey(pipeline="p", stream="orders", destination_table="orders")
-    order = Load(key=key, stream=stream, write_disposition=WriteDisposition.APPEND, token="t", run="r:1")
+    order = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.APPEND), token="t", run="r:1")
 
     def events() -> Iterator[Event]:
         for number in range(batches):

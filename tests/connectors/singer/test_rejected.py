@@ -49,8 +49,11 @@ MESSAGES = [
 ]
 
 
-def keeping(limit: int = 10, *bookmarks: str) -> Any:
-    return replace(stream_of("orders", SPEC, *bookmarks), max_rejected=limit)
+def keeping(limit: int | None = 10, *bookmarks: str) -> Any:
+    return replace(
+        offered := stream_of("orders", SPEC, *bookmarks),
+        read=replace(offered.read, max_rejected=limit),
+    )
 
 
 def rejected(events: Any) -> list[Any]:
@@ -95,7 +98,7 @@ def test_too_many_end_the_stream() -> None:
 
 def test_without_it_the_first_one_is_an_error() -> None:
     with pytest.raises(FatalConnectorError, match=r"line [356]"):
-        read(lines(*MESSAGES), streams=[replace(keeping(), max_rejected=None)])
+        read(lines(*MESSAGES), streams=[keeping(None)])
 
 
 def test_few_among_many_are_found_without_reading_all_line_by_line() -> None:

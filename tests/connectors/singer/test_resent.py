@@ -59,7 +59,10 @@ class Tap:
     def lines(self, columns: Mapping[str, Any], *messages: Any, marks: int = -1, **more: Any) -> list[dict[str, Any]]:
         """Return what arrives; the next run goes on from one of the checkpoints (`marks`: the last)."""
         of = {"properties": columns}
-        stream = replace(stream_of("orders", of, "stamp", key=self.keys), may_repeat=self.is_merged)
+        stream = replace(
+            offered := stream_of("orders", of, "stamp", key=self.keys),
+            read=replace(offered.read, may_repeat=self.is_merged),
+        )
         block = lines(schema("orders", of, self.keys), *messages)
         events = read(block, streams=[stream], bookmarks={"orders": self.mark}, **more)
         self.mark = json.loads(json.dumps(checkpoints(events, "orders")[marks]))

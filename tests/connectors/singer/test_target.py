@@ -21,7 +21,7 @@ from syncblocks.connectors.errors import (
     RetriableError,
 )
 from syncblocks.connectors.singer.target import SingerDestination
-from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from tests.connectors.singer.singer_targets import make_target
 
 PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
@@ -40,7 +40,7 @@ def destination(folder: Path, manner: str = "", **settings: Any) -> SingerDestin
 def load_of(disposition: WriteDisposition = WriteDisposition.APPEND, table: str = "people") -> Load:
     stream = Stream(name="people", schema=PEOPLE, key_properties=("id",))
     key = LedgerKey(pipeline="p", stream="people", destination_table=table)
-    return Load(key=key, stream=stream, write_disposition=disposition, token="t", run="r:1")
+    return Load(key=key, stream=stream, write=WriteSpec(disposition=disposition), token="t", run="r:1")
 
 
 def written(folder: Path) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ def test_a_target_that_checks_with_floats_takes_decimals(tmp_path: Path) -> None
     value = Decimal("0.07")
     batch = pa.RecordBatch.from_pylist([{"id": 1, "money": value, "multipleOf": value, "many": [value]}], schema=schema)
     stream = Stream(name="people", schema=schema, key_properties=("id",))
-    load = Load(key=KEY, stream=stream, write_disposition=WriteDisposition.APPEND, token="t", run="r:1")
+    load = Load(key=KEY, stream=stream, write=WriteSpec(disposition=WriteDisposition.APPEND), token="t", run="r:1")
     run(destination(tmp_path), [batch, Checkpoint(is_final=True)], load)
     declared, record, _ = written(tmp_path)
     assert set(declared["schema"]["properties"]) == {"id", *kinds}

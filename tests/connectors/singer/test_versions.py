@@ -17,7 +17,7 @@ from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.as_target import target_class
 from syncblocks.connectors.singer.plugin_config import plugins
 from syncblocks.connectors.singer.target import SingerDestination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from tests.connectors.singer.test_sdk_targets import config_of
 
 PROPERTIES = {"id": {"type": "integer"}, "v": {"type": ["string", "null"]}}
@@ -149,7 +149,7 @@ def test_a_replace_by_our_singer_destination_removes_what_is_gone(
         load = Load(
             key=LedgerKey(pipeline="p", stream="t", destination_table="t"),
             stream=Stream(name="t", schema=batch.schema, key_properties=keys),
-            write_disposition=WriteDisposition.REPLACE,
+            write=WriteSpec(disposition=WriteDisposition.REPLACE),
             token="t",
             run="1:1",
         )

@@ -15,7 +15,15 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    ConflictMethod,
+    LedgerKey,
+    Load,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from tests.connectors.mysql import mysql_databases
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("kind", pa.string()), ("name", pa.string())])
@@ -35,8 +43,7 @@ def merge(connector: str, config: dict[str, Any], key: Sequence[str], method: Co
         load = Load(
             key=LedgerKey(pipeline="p", stream="s", destination_table="people"),
             stream=Stream(name="s", schema=SCHEMA, key_properties=tuple(key)),
-            write_disposition=WriteDisposition.MERGE,
-            conflict_method=method,
+            write=WriteSpec(disposition=WriteDisposition.MERGE, conflict_method=method),
             token=token,
             run=token,
         )

@@ -23,8 +23,10 @@ from syncblocks.connectors.stream import (
     HistoryLoad,
     LedgerKey,
     Load,
+    ReadSpec,
     Stream,
     WriteDisposition,
+    WriteSpec,
 )
 from tests.connectors.sql.history_model import Batch, Model, arrow_type, held, loads, moment
 from tests.connectors.sqlalchemy import firebird_files
@@ -75,10 +77,9 @@ class Bench:
         load = Load(
             key=KEY,
             stream=_stream(batches[0], model),
-            write_disposition=WriteDisposition.HISTORY,
+            write=WriteSpec(disposition=WriteDisposition.HISTORY, kept=tuple(model.kept)),
             token=token,
             run=f"{token}:1",
-            kept=tuple(model.kept),
             columns=row.columns,
             history=history,
             marked=marked,
@@ -96,7 +97,9 @@ def _stream(batch: Batch, model: Model) -> Stream:
     fields += [pa.field(VALID_FROM, TIME, nullable=False), pa.field(VALID_TO, TIME)]
     marks = (model.bookmark,) if model.bookmark in batch.columns else ()
     schema = pa.schema(fields)
-    return Stream(name="people", schema=schema, key_properties=("id", VALID_FROM), bookmark_properties=marks)
+    return Stream(
+        name="people", schema=schema, key_properties=("id", VALID_FROM), read=ReadSpec(bookmark_properties=marks)
+    )
 
 
 def _events(batches: Sequence[Batch], model: Model) -> Iterator[Any]:

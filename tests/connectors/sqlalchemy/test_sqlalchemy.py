@@ -22,7 +22,15 @@ from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
 from syncblocks.connectors.sqlalchemy.ledger import SQLAlchemyLedger
 from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
 from syncblocks.connectors.sqlalchemy.types import Kind, ddl, widen
-from syncblocks.connectors.stream import Checkpoint, ConflictMethod, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import (
+    Checkpoint,
+    ConflictMethod,
+    LedgerKey,
+    Load,
+    Stream,
+    WriteDisposition,
+    WriteSpec,
+)
 from tests.connectors.postgres.postgres_pair import rows as psycopg_rows
 from tests.connectors.sqlalchemy import firebird_files as firebird
 
@@ -67,8 +75,7 @@ def load(
     order = Load(
         key=ledger_key,
         stream=stream,
-        write_disposition=disposition,
-        conflict_method=conflict_method,
+        write=WriteSpec(disposition=disposition, conflict_method=conflict_method),
         token=token,
         run="1:1",
         removed=removed,

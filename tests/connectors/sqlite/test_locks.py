@@ -29,13 +29,7 @@ from syncblocks.connectors.sqlalchemy.session import AlchemySession
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.reader import SQLiteReader, open_reader
 from syncblocks.connectors.sqlite.session import SQLiteSession, sort_error
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Event,
-    LedgerKey,
-    Load,
-    Stream,
-)
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteSpec
 from syncblocks.sync.errors import StoreUnreachable
 from syncblocks.sync.store import Store
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of
@@ -126,7 +120,9 @@ def test_a_takeover_by_another_process_waits_for_the_commit_and_then_wins(path: 
         yield FINAL
 
     other: list[subprocess.Popen[str]] = []
-    order = Load(key=key, stream=Stream(name="s", schema=PEOPLE), write_disposition=APPEND, token="mine", run="mine:1")
+    order = Load(
+        key=key, stream=Stream(name="s", schema=PEOPLE), write=WriteSpec(disposition=APPEND), token="mine", run="mine:1"
+    )
     with pytest.raises(TakenOver, match="by x"):
         list(first.load(order, events()))
     first.close()
@@ -167,7 +163,9 @@ def test_an_interrupted_load_leaves_the_former_state(path: Path, destination: SQ
         yield people((2, "mine"))
         yield FINAL
 
-    order = Load(key=key, stream=Stream(name="s", schema=PEOPLE), write_disposition=APPEND, token=token, run="r:1")
+    order = Load(
+        key=key, stream=Stream(name="s", schema=PEOPLE), write=WriteSpec(disposition=APPEND), token=token, run="r:1"
+    )
     with pytest.raises(ConnectorError, match="interrupted"):
         list(destination.load(order, events()))
     assert query(path, "select * from people") == [(0, "before")]

@@ -53,9 +53,12 @@ def ids_from(
     (found,) = source.discover()
     stream = replace(
         found,
-        replication_method=ReplicationMethod.INCREMENTAL,
-        bookmark_properties=(column,),
-        null_bookmarks=null_bookmarks,
+        read=replace(
+            found.read,
+            method=ReplicationMethod.INCREMENTAL,
+            bookmark_properties=(column,),
+            null_bookmarks=null_bookmarks,
+        ),
     )
     events = [event for _, event in source.read([stream], {"t": bookmark})]
     source.close()

@@ -22,7 +22,7 @@ from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
-from syncblocks.connectors.stream import MaskRule, Masks, Stream
+from syncblocks.connectors.stream import MaskRule, Masks, ReadSpec, Stream
 from syncblocks.connectors.values import replace
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.flow.hidden import hidden_error
@@ -398,7 +398,7 @@ class Growing:
 
 def test_a_column_that_appears_during_the_read_is_masked_by_its_glob() -> None:
     masks = Masks(rules=(MaskRule(column="email*", how="hash"),), key=KEY.encode())
-    stream = Stream(name="people", schema=pa.schema([("id", pa.int64())]), masks=masks)
+    stream = Stream(name="people", schema=pa.schema([("id", pa.int64())]), read=ReadSpec(masks=masks))
     source: Any = Growing()
     found: list[Any] = []
     with pytest.raises(FatalConnectorError, match="ValueError from KeyError") as caught:

@@ -14,7 +14,7 @@ import pytest
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.tracking import file_read
-from syncblocks.connectors.stream import Checkpoint, Load, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Load, WriteDisposition, WriteSpec
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
@@ -125,7 +125,11 @@ def test_one_new_file_of_many_opens_one_file(tmp_path: Path, monkeypatch: pytest
             (tmp_path / f"data/{number}.csv").write_text("no CSV")
         found = [file_read(entry) for entry in LocalStorage(tmp_path / "data").entries()]
         load = Load(
-            key=planned.key, stream=planned.arriving, write_disposition=WriteDisposition.APPEND, token="x", run="x:1"
+            key=planned.key,
+            stream=planned.arriving,
+            write=WriteSpec(disposition=WriteDisposition.APPEND),
+            token="x",
+            run="x:1",
         )
         row = session.destination.take_over(planned.key, token="x", owner="test")
         final = Checkpoint(bookmark=row.bookmark, is_final=True, files=tuple(found))

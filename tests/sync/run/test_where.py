@@ -151,7 +151,12 @@ def cases(field: pa.Field) -> Iterator[tuple[Any, str, list[Any]]]:
 
 def filtered(stream: Stream, where: dict[str, Any]) -> Stream:
     given = TypeAdapter(Where).validate_python(where)
-    return replace(stream, where=tuple(condition_of(stream.schema.field(each[0]), each[1], each[2]) for each in given))
+    return replace(
+        stream,
+        read=replace(
+            stream.read, where=tuple(condition_of(stream.schema.field(each[0]), each[1], each[2]) for each in given)
+        ),
+    )
 
 
 def read(session: Session, stream: Stream) -> list[int]:
@@ -191,7 +196,9 @@ def test_every_source_lets_in_what_plain_sql_would(
         for name in VALUES:
             field = selected.stream.schema.field(name)
             for said, condition, parameters in cases(field):
-                stream = replace(only, where=filtered(selected.stream, {name: said}).where)
+                stream = replace(
+                    only, read=replace(only.read, where=filtered(selected.stream, {name: said}).read.where)
+                )
                 found = read(session, stream)
                 if found != expected[has_nan, condition, repr(parameters)]:
                     wrong.append((condition, parameters, found, expected[has_nan, condition, repr(parameters)]))

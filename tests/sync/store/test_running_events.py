@@ -11,7 +11,7 @@ import pytest
 
 from syncblocks.callbacks.protocols import NothingOpen
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, LedgerRow, Load, Stream, WriteDisposition, WriteSpec
 from syncblocks.connectors.values import replace
 from syncblocks.sync.run.recovery.takeover import commit_mark, run_reference, was_made
 from syncblocks.sync.store import LostRun, Store
@@ -121,7 +121,11 @@ def test_a_change_that_waits_for_no_commit_is_looked_for_in_the_table(tmp_path: 
     destination = make_destination("sqlite", {"path": "there.db"}, tmp_path)
     row = destination.take_over(KEY, token="t", owner="test", source="test")
     load = Load(
-        key=KEY, stream=Stream(name="a", schema=PEOPLE), write_disposition=WriteDisposition.APPEND, token="t", run="r"
+        key=KEY,
+        stream=Stream(name="a", schema=PEOPLE),
+        write=WriteSpec(disposition=WriteDisposition.APPEND),
+        token="t",
+        run="r",
     )
     list(destination.load(load, iter([Checkpoint(is_final=True)])))
     changes = [{"column": column, "change": "added"}]

@@ -10,7 +10,7 @@ import pytest
 
 from syncblocks import run_pipeline
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from tests.sync.verify.verify_pairs import Pair, Places, make_pair
 from tests.sync.verify.verify_pairs import places as places
 from tests.sync.verify.verify_pairs import servers as servers
@@ -42,7 +42,7 @@ def put(place: tuple[str, dict[str, object]], table: str, records: list[tuple[in
     with contextlib.closing(destination):
         destination.take_over(key, token="t", owner="test", source="test://")
         shape = Stream(name=table, schema=SCHEMA, key_properties=("id",))
-        load = Load(key=key, stream=shape, write_disposition=WriteDisposition.MERGE, token="t", run="1:1")
+        load = Load(key=key, stream=shape, write=WriteSpec(disposition=WriteDisposition.MERGE), token="t", run="1:1")
         list(destination.load(load, iter([batch(records), Checkpoint(is_final=True)])))
         destination.set_bookmark(key, None, forget=True)
 

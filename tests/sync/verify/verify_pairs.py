@@ -21,7 +21,7 @@ import yaml
 
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.verify.verification import StreamVerification, verify_streams
@@ -106,7 +106,7 @@ def seed(name: str, config: Mapping[str, Any], table: str, stream: Stream, batch
     destination = make_destination(name, config, Path.cwd())
     key = LedgerKey(pipeline="seed", stream=table, destination_table=table)
     destination.take_over(key, token=token, owner="seed", source="seed://")
-    load = Load(key=key, stream=stream, write_disposition=WriteDisposition.REPLACE, token=token, run="1:1")
+    load = Load(key=key, stream=stream, write=WriteSpec(disposition=WriteDisposition.REPLACE), token=token, run="1:1")
     list(destination.load(load, iter([batch, Checkpoint(is_final=True)])))
     offered = destination.describe([table])[table].stream_name
     destination.close()
