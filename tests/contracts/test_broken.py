@@ -67,6 +67,7 @@ def each_case(test: Any) -> Iterator[Mapping[str, Any]]:
         yield case
 
 
+@pytest.mark.full
 def test_the_honest_connectors_fail_nothing() -> None:
     assert failing_tests(SourceChecks, MemorySource) == set()
     assert failing_tests(DestinationChecks, MemoryDestination) == set()
@@ -74,6 +75,7 @@ def test_the_honest_connectors_fail_nothing() -> None:
     assert failing_tests(DestinationChecks, able.AbleDestination) == set()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "connector", [*broken_sources.SOURCES, *broken_abilities.SOURCES], ids=lambda each: each.__name__
 )
@@ -83,6 +85,7 @@ def test_a_broken_source_is_caught_by_name(connector: type[Any]) -> None:
         opened.close()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "connector", [*broken_destinations.DESTINATIONS, *broken_abilities.DESTINATIONS], ids=lambda each: each.__name__
 )
@@ -90,6 +93,7 @@ def test_a_broken_destination_is_caught_by_name(connector: type[Any]) -> None:
     assert failing_tests(DestinationChecks, connector) == connector.caught_by
 
 
+@pytest.mark.full
 def test_a_quirk_is_checked_the_other_way_round() -> None:
     """A connector that declares a lack which it does not have must be told so."""
     lacks = dict.fromkeys((Feature.MERGE, Feature.EMPTY_TEXT, Feature.CASE_PAIRS), "says so for this test")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from syncblocks.sync.config import Pipeline, load_pipeline, render_destination_table, resolve_references
 from syncblocks.sync.errors import ConfigError
+from tests.tiers import examples
 
 #: The full set is run with SYNCBLOCKS_FUZZ=10000. Examples are derived from the test: each commit tries the same ones,
 #: all of which the full set has tried before.
@@ -23,7 +24,7 @@ EXAMPLES = int(os.environ.get("SYNCBLOCKS_FUZZ", "200"))
 ENVIRON = {"A": "value-of-a", "N": "3", "SYNCBLOCKS_SECRETS_DIR": "/nonexistent", "SYNCBLOCKS_SECRET_S": "the-s3cret"}
 
 FUZZ = settings(
-    max_examples=EXAMPLES,
+    max_examples=examples(EXAMPLES),
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -196,19 +197,22 @@ def test_the_document_that_is_mutated_is_valid(folder: Path) -> None:
     assert check(folder, json.dumps(valid()).encode()) is not None
 
 
+@pytest.mark.sampled
 @FUZZ
 @given(text=yaml_texts())
 def test_a_mutated_document_is_a_pipeline_or_one_error(folder: Path, text: str) -> None:
     check(folder, text.encode("utf-8", "replace"))
 
 
+@pytest.mark.sampled
 @FUZZ
 @given(content=mutated_texts())
 def test_a_mutated_file_is_a_pipeline_or_one_error(folder: Path, content: bytes) -> None:
     check(folder, content)
 
 
-@settings(FUZZ, max_examples=min(EXAMPLES, 200))
+@pytest.mark.sampled
+@settings(FUZZ, max_examples=examples(min(EXAMPLES, 200)))
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_one_error(folder: Path, content: bytes) -> None:
     assert check(folder, content) is None

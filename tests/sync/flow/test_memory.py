@@ -359,6 +359,7 @@ def test_many_wide_records_take_no_more_than_a_few(postgres_url: str, tmp_path: 
     assert pyarrow.parquet.read_metadata(tmp_path / "out" / "copied.parquet").num_rows == 300
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: str) -> None:
     def write(name: str, records: int, size_bytes: int) -> dict[str, Any]:

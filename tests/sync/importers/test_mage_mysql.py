@@ -91,6 +91,7 @@ def write_project(folder: Path, source: str, destination: str) -> None:
         (folder / name).write_text(text)
 
 
+@pytest.mark.full
 def test_two_pipelines_go_on_in_mages_tables_in_mysql(
     postgres_url: str, mariadb_url: str, run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
