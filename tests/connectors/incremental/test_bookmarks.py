@@ -27,6 +27,7 @@ from syncblocks.connectors.incremental.hashes import BY_VALUE, record_hashes
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
 from syncblocks.connectors.values import replace
 from tests.connectors.incremental.bookmark_runs import SCHEMA, WIDTHS, batch, hash_count, run, stream
+from tests.tiers import examples
 
 # Runs over a growing table
 
@@ -72,7 +73,8 @@ def tables_over_time(draw: st.DrawFn) -> list[list[tuple[int, int | None, str | 
     return runs
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.sampled
+@settings(max_examples=examples(300), deadline=None)
 @given(
     runs=tables_over_time(),
     size=st.integers(1, 4),

@@ -96,6 +96,7 @@ def test_sqlite(connector: str, tmp_path: Path) -> None:
     check(connector, config, TABLE.format("text generated always", "stored"), run)
 
 
+@pytest.mark.full
 def test_duckdb(tmp_path: Path) -> None:
     path = str(tmp_path / "people.duckdb")
 
@@ -123,7 +124,7 @@ def test_a_column_is_filled_by_the_part_of_the_key_that_the_table_computes(conne
     load = Load(
         key=LedgerKey(pipeline="p", stream="s", destination_table="people"),
         stream=Stream(name="s", schema=schema, key_properties=("id", "kind")),
-        write_disposition=WriteDisposition.MERGE,
+        write=WriteSpec(disposition=WriteDisposition.MERGE),
         token="ab",
         run="ab",
         fills=True,

@@ -36,7 +36,8 @@ class Entered:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event != "call" or self.sql or not code.co_filename.startswith(str(ROOT)):
+        is_import = code.co_name == "__getattr__"  # of a module, for a name that another one imports
+        if event != "call" or is_import or self.sql or not code.co_filename.startswith(str(ROOT)):
             return
         file = Path(code.co_filename).relative_to(ROOT).as_posix().removeprefix("connectors/")
         if file not in self.files:
