@@ -118,9 +118,9 @@ class Stream(Guarded, frozen=True, kw_only=True):
 
     _hidden = ("query_values",)
     _moved: ClassVar = {
+        **{name: f"load.write.{name}" for name in names_of(WriteSpec)},
         "replication_method": "stream.read.method",
         **{name: f"stream.read.{name}" for name in names_of(ReadSpec) if name != "method"},
-        **{name: f"load.write.{name}" for name in ("latest_by", "latest_is_lowest", "deleted_when")},
     }
 
     #: `schema.table` for databases with schemas, `table` for SQLite and DuckDB's main schema, the stem for files.
@@ -324,7 +324,7 @@ class Load(Guarded, frozen=True, kw_only=True):
     _hidden = ("removed", "marked", "announce")
     _moved: ClassVar = {
         "write_disposition": "load.write.disposition",
-        **{name: f"load.write.{name}" for name in ("conflict_method", "kept", "written_range")},
+        **{name: f"load.write.{name}" for name in names_of(WriteSpec)},
     }
 
     key: LedgerKey

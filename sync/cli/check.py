@@ -14,7 +14,7 @@ from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
     from ..config import Pipeline
-    from ..plan.selected_stream import SelectedStream
+    from ..plan.policy import Configured
     from ..session.session import Session
 
 
@@ -83,7 +83,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
     from ..session.session import make_plan
 
     pipeline = session.pipeline
-    selected: list[SelectedStream] = []
+    selected: list[Configured] = []
     warnings = list[str]()
 
     def check_plan() -> None:
@@ -91,7 +91,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
             plan = make_plan(session, store, is_of_run=False)
         if refused := [each for each in plan.streams if each.refusal]:
             raise ConfigError("; ".join(f"stream {each.name!r}: {each.refusal}" for each in refused))
-        warnings.extend(hidden_warnings([each.selected for each in plan.streams]))
+        warnings.extend(hidden_warnings(plan.streams))
         warnings.extend(limit_warnings(session, plan))
         warnings.extend([*missing_warnings(plan.missing), *plan.unreadable])
 
@@ -107,7 +107,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
     return results, warnings
 
 
-def _check_privileges(session: Session, selected: Sequence[SelectedStream]) -> None:
+def _check_privileges(session: Session, selected: Sequence[Configured]) -> None:
     from syncblocks.connectors.errors import FatalConnectorError
 
     knows = session.destination_can.knows_privileges

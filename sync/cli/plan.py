@@ -88,19 +88,19 @@ def document(plan: Plan) -> dict[str, Any]:
             {
                 "stream": planned.name,
                 "destination_table": planned.key.destination_table,
-                "replication_method": str(planned.selected.stream.read.method),
-                "bookmark_properties": list(planned.selected.stream.read.bookmark_properties),
+                "replication_method": str(planned.stream.read.method),
+                "bookmark_properties": list(planned.stream.read.bookmark_properties),
                 "where": _where(planned),
-                "limit": planned.selected.stream.read.limit,
-                "nested": planned.selected.nested,
+                "limit": planned.stream.read.limit,
+                "nested": planned.policy.nested,
                 "masks": _masks(planned),
-                "checks": _checks(planned, planned.checks, planned.selected.checks),
-                "warn_checks": _checks(planned, planned.warn_checks, planned.selected.warn_checks),
+                "checks": _checks(planned, planned.checks, planned.policy.checks),
+                "warn_checks": _checks(planned, planned.warn_checks, planned.policy.warn_checks),
                 "fills": list(planned.fills),
                 "deletes": None if planned.deletes is None else _deletes(planned.deletes),
-                "before": _before(planned.selected.before),
-                "added_columns": list(map(str, planned.selected.added.columns)),
-                "history": str(planned.selected.added.history or "") or None,
+                "before": _before(planned.policy.before),
+                "added_columns": list(map(str, planned.policy.added.columns)),
+                "history": str(planned.policy.added.history or "") or None,
                 "key_properties": list(planned.arriving.key_properties),
                 "unique_constraints": list(planned.arriving.unique_properties),
                 "write_disposition": str(planned.write.disposition),
@@ -117,7 +117,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "after": list(planned.parents),
                 "wire": planned.wire,
                 "parallel_reads": {
-                    "asked": planned.selected.parallel_reads,
+                    "asked": planned.policy.parallel_reads,
                     "readers": planned.reading.readers,
                     "loaders": planned.reading.loaders,
                     "ranges": planned.reading.ranges,
@@ -134,7 +134,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "fidelity": [_column(column) for column in planned.mapping.columns],
                 "source_changes": [dict(change) for change in planned.source_changes],
                 "refusal": planned.refusal or None,
-                "estimated_records": planned.selected.stream.estimated_records,
+                "estimated_records": planned.stream.estimated_records,
             }
             for planned in plan.streams
         ],
@@ -159,7 +159,7 @@ def _where(planned: PlannedStream) -> list[str]:
     masked = _masks(planned)
     return [
         f"{each.field.name} {each.operator} ***" if each.field.name in masked and each.values else str(each)
-        for each in planned.selected.stream.read.where
+        for each in planned.stream.read.where
     ]
 
 
@@ -193,12 +193,12 @@ def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[
 
 def _masks(planned: PlannedStream) -> dict[str, str]:
     """Return the masked columns, and how each is masked."""
-    masks = planned.selected.stream.read.masks
+    masks = planned.stream.read.masks
     if masks is None:
         return {}
     from syncblocks.connectors.arrow.masking import rule_of
 
-    found = {name: rule_of(masks, name) for name in planned.selected.stream.schema.names}
+    found = {name: rule_of(masks, name) for name in planned.stream.schema.names}
     return {name: str(rule) for name, rule in found.items() if rule is not None}
 
 
@@ -261,7 +261,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
             [
                 planned.name,
                 planned.key.destination_table,
-                str(planned.selected.stream.read.method),
+                str(planned.stream.read.method),
                 str(planned.write.disposition),
                 ", ".join(planned.arriving.key_properties),
                 formatting.cut(formatting.bookmark(_bookmark(planned)), 40) or planned.start.reason,
@@ -313,24 +313,24 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     """Say of one stream what its columns and the table do not show."""
     from ..plan.written_range import in_words
 
-    selected, arriving = planned.selected, planned.arriving
-    if selected.nested:
-        levels = formatting.plural(selected.nested, "level")
+    policy, arriving = planned.policy, planned.arriving
+    if policy.nested:
+        levels = formatting.plural(policy.nested, "level")
         yield f"the values of objects are columns, down to {levels}"
-    if selected.stream.read.where:
+    if planned.stream.read.where:
         yield f"where {' and '.join(_where(planned))}"
-    if selected.stream.read.limit is not None:
-        most = formatting.plural(selected.stream.read.limit, "record")
-        yield f"at most {most} {'is' if selected.stream.read.limit == 1 else 'are'} read"
-    for statement in selected.before:
+    if planned.stream.read.limit is not None:
+        most = formatting.plural(planned.stream.read.limit, "record")
+        yield f"at most {most} {'is' if planned.stream.read.limit == 1 else 'are'} read"
+    for statement in policy.before:
         yield f"before its read, in the {statement.connection}: {_statement(statement.sql)}"
     if planned.write.written_range is not None:
         yield in_words(planned.write.written_range)
     if planned.checks:
-        shown = " and ".join(_checks(planned, planned.checks, selected.checks))
+        shown = " and ".join(_checks(planned, planned.checks, policy.checks))
         yield f"checks {shown}; `verify` reads the source's records"
     if planned.warn_checks:
-        shown = " and ".join(_checks(planned, planned.warn_checks, selected.warn_checks))
+        shown = " and ".join(_checks(planned, planned.warn_checks, policy.warn_checks))
         yield f"records that fail {shown} are written, and the run says how many there are"
     yield from _mask_lines(planned)
     if arriving.unique_properties:
@@ -342,17 +342,17 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
         yield "only records whose key is in the table are written"
     if planned.write.deleted_when is not None:
         yield f"a record with {planned.write.deleted_when} is deleted in the table, by its key"
-    for column in selected.added.columns:
+    for column in policy.added.columns:
         yield f"adds {column}"
-    if selected.added.history is not None:
-        yield f"keeps every version, {selected.added.history}"
+    if policy.added.history is not None:
+        yield f"keeps every version, {policy.added.history}"
     if planned.fills:
         yield f"fills {', '.join(planned.fills)} in the records that are there"
     if planned.deletes is not None:
         yield str(planned.deletes)
     if planned.resumption is not None:
         yield str(planned.resumption)
-    if selected.parallel_reads > 1:
+    if policy.parallel_reads > 1:
         yield str(planned.reading)
     if planned.triggers:
         yield _firing(planned)
@@ -433,5 +433,5 @@ def _bookmark(planned: PlannedStream) -> dict[str, Any] | None:
 
 
 def _estimate(planned: PlannedStream) -> str:
-    estimated = planned.selected.stream.estimated_records
+    estimated = planned.stream.estimated_records
     return "" if estimated is None else f"~{formatting.count(estimated)}"

@@ -14,7 +14,7 @@ from .options import Variables, common, file_argument, open_pipeline, split_file
 from .run import words_of
 
 if TYPE_CHECKING:
-    from ..plan.selected_stream import SelectedStream
+    from ..plan.policy import Configured
     from ..session.session import Session
     from ..store import Store
 
@@ -193,7 +193,7 @@ def _forget_files(
     console: Console,
     session: Session,
     store: Store | None,
-    selected: SelectedStream,
+    selected: Configured,
     values: tuple[str, ...],
     glob: str | None,
 ) -> int:
@@ -227,7 +227,7 @@ def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
     return _selected(session, stream).stream.read.bookmark_properties
 
 
-def _selected(session: Session, stream: str) -> SelectedStream:
+def _selected(session: Session, stream: str) -> Configured:
     from ..plan.selection import one_stream
     from ..session.inspection import selected_streams
 

@@ -303,8 +303,8 @@ class Told(Progress):
 
 def _sources(planned: PlannedStream) -> dict[str, str]:
     """Return column of the table -> the source's column, where no function of a transformer decides them."""
-    arriving = [name for name in planned.arriving.schema.names if name not in planned.selected.added.names]
-    read = planned.selected.stream.schema.names
+    arriving = [name for name in planned.arriving.schema.names if name not in planned.policy.added.names]
+    read = planned.stream.schema.names
     return dict(zip(arriving, read, strict=True)) if len(arriving) == len(read) else {}
 
 

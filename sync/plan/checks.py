@@ -22,6 +22,7 @@ from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, Mistake, nearest_match
 from .order import cycle_of
 from .part import Part, writers_of
+from .policy import Configured
 from .selected_stream import OfSource, SelectedStream
 from .stream_transformers import transformers_of
 
@@ -53,17 +54,19 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
     Raises:
         ConfigError: see above.
     """
-    if taken := stream.added.taken(declared.schema.names):
+    if taken := stream.policy.added.taken(declared.schema.names):
         key = "write_disposition: history" if taken in (VALID_FROM, VALID_TO) else "add_columns"
         text = f"{key}: the stream has a column {taken!r}: give it another name"
         raise stream_error(pipeline, stream, text, OfSource)
-    own = [column.field.name for column in stream.added.columns]
-    if stream.added.history is not None and (taken := stream.added.history.taken(own)):
+    own = [column.field.name for column in stream.policy.added.columns]
+    if stream.policy.added.history is not None and (taken := stream.policy.added.history.taken(own)):
         text = f"add_columns: a history has a column {taken!r}: give it another name"
         raise stream_error(pipeline, stream, text, Mistake)
     is_merged = stream.write.disposition is WriteDisposition.MERGE
-    if stream.added.kept and is_merged and Capability.KEEPS_FIRST not in can:
-        what = f"{pipeline.destination.connector} cannot leave column {stream.added.kept[0]!r} of a record as it is"
+    if stream.policy.added.kept and is_merged and Capability.KEEPS_FIRST not in can:
+        what = (
+            f"{pipeline.destination.connector} cannot leave column {stream.policy.added.kept[0]!r} of a record as it is"
+        )
         text = f"add_columns: {what} when it updates others: leave out `on_update: keep`"
         raise stream_error(pipeline, stream, text, Mistake)
 
@@ -113,7 +116,7 @@ def shared_tables(
                 is_asked = stream.write.disposition in _ALONE
                 does = "drop" if full_refresh else _ALONE[stream.write.disposition]
                 what = f"`{stream.write.disposition}`" if is_asked else "--full-refresh"
-                advice = stream.ways.another_table if is_asked else _START_OVER
+                advice = stream.policy.ways.another_table if is_asked else _START_OVER
                 if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
                     advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
                 found[stream.name] = stream_error(
@@ -211,7 +214,7 @@ def check_own_source(
         raise stream_error(
             pipeline,
             stream,
-            f"table {stream.destination_table!r} is its own destination: {stream.ways.another_table}",
+            f"table {stream.destination_table!r} is its own destination: {stream.policy.ways.another_table}",
             Mistake if is_named(pipeline, stream) else ConfigError,
         )
 
@@ -327,11 +330,11 @@ def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilitie
 
 def is_named(pipeline: Pipeline, stream: SelectedStream) -> bool:
     """Tell whether the last entry of a stream names it, and no glob has found it."""
-    return exact_name(pipeline.streams[int(stream.location[1])].stream) is not None
+    return exact_name(pipeline.streams[int(stream.policy.location[1])].stream) is not None
 
 
 def stream_error(
-    pipeline: Pipeline, stream: SelectedStream, message: str, kind: type[ConfigError] = ConfigError
+    pipeline: Pipeline, stream: Configured, message: str, kind: type[ConfigError] = ConfigError
 ) -> ConfigError:
     """Return an error about a stream, with the place of its entry in the pipeline file."""
-    return pipeline.error(stream.location, f"stream {stream.name!r}: {message}", kind=kind)
+    return pipeline.error(stream.policy.location, f"stream {stream.name!r}: {message}", kind=kind)

@@ -7,14 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ASKING, Condition, Stream
+from syncblocks.connectors.stream import ASKING, Condition, Stream, WriteSpec
 
 from ..config import Pipeline
 from ..config.filters import Comparison
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
-from .selected_stream import Failer, SelectedStream, is_disposition_said
+from .options import check_option
+from .selected_stream import Failer, SelectedStream
 
 #: Types whose values are compared; of any other one only NULL is asked for.
 _COMPARED = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
@@ -39,16 +40,7 @@ def deleted_when_of(
     if not said:
         return None
     ((column, operator, values),) = said
-    if disposition != "merge":
-        raise fail(
-            "deleted_when",
-            f"deletes records of the table by their keys, which `write_disposition: {disposition}` does not: write "
-            "merge, or leave such records out with `where`",
-            alone=is_disposition_said(settings, stream.read.method),
-        )
-    if settings.get("unique_conflict_method") == "IGNORE":
-        why = "`deleted_when` and `unique_conflict_method: IGNORE` exclude each other: that keeps what is there"
-        raise fail("deleted_when", why, alone=True)
+    check_option("deleted_when", settings, disposition, stream.read.method, fail)
     if column not in kept:
         raise fail("deleted_when", f"{column!r} is no column of the stream, or is excluded", kept, column)
     from syncblocks.connectors.arrow.type_names import type_text
@@ -73,7 +65,7 @@ def deleted_when_of(
 def check_deleted_when(
     pipeline: Pipeline,
     stream: SelectedStream,
-    condition: Condition | None,
+    write: WriteSpec,
     mapping: ColumnMapping,
     ends: Ends,
     *,
@@ -84,6 +76,7 @@ def check_deleted_when(
     Raises:
         ConfigError: see above.
     """
+    condition = write.deleted_when
     if condition is None:
         return
     name, can = condition.field.name, ends.destination_can.drops_deleted

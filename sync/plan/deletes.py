@@ -97,7 +97,7 @@ def plan_deletes(
 
     A last comparison that is later than now says nothing of when it was: the keys are compared.
     """
-    setting = stream.deletes
+    setting = stream.policy.deletes
     if setting is None:
         return None
     why, before, notices = "", None if row is None else row.compared_at, tuple[str, ...]()
@@ -152,7 +152,7 @@ def why_no_deletes(
         ends: source and destination.
         is_decided: whether no transformer's function changes its columns.
     """
-    setting, can = stream.deletes, ends.destination_can
+    setting, can = stream.policy.deletes, ends.destination_can
     if setting is None:
         return ""
     is_history = stream.write.disposition is WriteDisposition.HISTORY
@@ -175,7 +175,7 @@ def why_no_deletes(
     is_marked = setting.is_soft and not is_history
     if is_marked and Capability.MARKS_RECORDS not in can:
         return "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"
-    if is_marked and any(name.casefold() == DELETED_AT for name in stream.added.schema(declared.schema).names):
+    if is_marked and any(name.casefold() == DELETED_AT for name in stream.policy.added.schema(declared.schema).names):
         return f"of mode `soft` sets a column {DELETED_AT}, and the stream has one: rename or exclude it, or say `hard`"
     if ends.read_back is None:
         return "needs a destination that can be read back; this one can only be written"
@@ -193,13 +193,13 @@ def unordered_key(stream: SelectedStream, mapping: ColumnMapping, table: TableSt
         table: its destination table.
         ends: source and destination.
     """
-    if stream.deletes is None:
+    if stream.policy.deletes is None:
         return ""
     from syncblocks.connectors.checksums import compared_columns  # a pipeline without `deletes` spares the import
 
     own = computing(ends.source_can, stream.stream)
     systems = ("duckdb" if own is None else own.checksum_system(), ends.read_back or "duckdb")
-    own_names = (name for name in mapping.declared.schema.names if name not in stream.added.names)
+    own_names = (name for name in mapping.declared.schema.names if name not in stream.policy.added.names)
     names = dict(zip(stream.stream.schema.names, own_names, strict=True))
     planned = {column.name: column for column in mapping.columns}
     held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}
@@ -211,7 +211,7 @@ def unordered_key(stream: SelectedStream, mapping: ColumnMapping, table: TableSt
         there = held.get(name.casefold(), pa.field(name, mapping.arriving.schema.field(name).type))
         found: Any = compared_columns(field, there, systems=systems, is_key=True, is_text=column.is_text)
         if column.conversion == "cast":
-            found = f"{stream.ways.lossy_cast} changes its values"
+            found = f"{stream.policy.ways.lossy_cast} changes its values"
         if isinstance(found, str):
             return f"needs a key that both sides order alike; column {key!r}: {found}"
     return ""

@@ -9,11 +9,12 @@ from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, WriteDisposition
 
 from .columns import ColumnMapping
+from .policy import Configured
 from .selected_stream import SelectedStream
 from .start import Start
 
 
-def why_no_filling(stream: SelectedStream, can: Abilities, *, is_decided: bool) -> str:
+def why_no_filling(stream: Configured, can: Abilities, *, is_decided: bool) -> str:
     """Say why the columns of a stream cannot be filled; empty: they can.
 
     Args:

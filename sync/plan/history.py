@@ -33,7 +33,9 @@ from ..config import Pipeline
 from ..config.deletes import Deletes
 from ..errors import ConfigError, Mistake
 from .checks import stream_error
-from .selected_stream import Failer, SelectedStream, is_disposition_said
+from .options import check_option
+from .policy import Configured
+from .selected_stream import Failer, SelectedStream
 
 if TYPE_CHECKING:
     from ..flow.history import HistoryColumns
@@ -75,11 +77,7 @@ def history_of(
     """
     if disposition != "history":
         if settings.get("valid_from") is not None:
-            raise fail(
-                "valid_from",
-                f"is for `write_disposition: history`, and this stream is written by {disposition}",
-                alone=is_disposition_said(settings, stream.read.method),
-            )
+            check_option("valid_from", settings, disposition, stream.read.method, fail)
         return None
     from ..flow.history import HistoryColumns
 
@@ -161,13 +159,13 @@ def check_history(
         and (text := _other_times(stream, row.history if row else {}))
     ):
         raise fail(
-            f"{text}: a history has times of one kind; {stream.ways.another_table}, or start it over with "
+            f"{text}: a history has times of one kind; {stream.policy.ways.another_table}, or start it over with "
             "--full-refresh --drop-history"
         )
     if is_held and not is_wanted:
         raise fail(
             f"table {name!r} holds the history of its records, which {stream.write.disposition} would destroy: write "
-            f"`write_disposition: history`, {stream.ways.another_table}, or run once with --full-refresh "
+            f"`write_disposition: history`, {stream.policy.ways.another_table}, or run once with --full-refresh "
             "--drop-history"
         )
 
@@ -182,8 +180,8 @@ def _other_times(stream: SelectedStream, held: Mapping[str, Any]) -> str:
     return f"`valid_from: bookmark` is not said any more, and the versions in table {name!r} have the times of records"
 
 
-def _times(stream: SelectedStream) -> str:
-    return _BOOKMARK if stream.added.history is not None and stream.added.history.bookmark else _RUN
+def _times(stream: Configured) -> str:
+    return _BOOKMARK if stream.policy.added.history is not None and stream.policy.added.history.bookmark else _RUN
 
 
 def _has(table: TableState, column: str) -> bool:
@@ -213,7 +211,7 @@ def timed(
     Raises:
         ConfigError: the execution date that the run was given is older than one that was used before.
     """
-    history = stream.added.history
+    history = stream.policy.added.history
     if history is None:
         return stream
     at = history.at
@@ -234,12 +232,12 @@ def timed(
         bookmark=names.get(history.bookmark, history.bookmark),
         marks=tuple(names.get(mark, mark) for mark in history.marks),
     )
-    return replace(stream, added=replace(stream.added, history=named))
+    return replace(stream, policy=replace(stream.policy, added=replace(stream.policy.added, history=named)))
 
 
 def not_yet(stream: SelectedStream, now: datetime) -> tuple[str, ...]:
     """Warn of versions that begin later than now: until then, no run makes a version with a time of its own."""
-    history = stream.added.history
+    history = stream.policy.added.history
     if history is None or history.bookmark or history.at <= now:
         return ()
     return (
@@ -249,13 +247,13 @@ def not_yet(stream: SelectedStream, now: datetime) -> tuple[str, ...]:
     )
 
 
-def falls_behind(stream: SelectedStream, row: LedgerRow) -> bool:
+def falls_behind(stream: Configured, row: LedgerRow) -> bool:
     """Tell whether the time of a run's versions is older than the ledger's newest one."""
-    history, newest = stream.added.history, str(row.history.get(NEWEST, ""))
+    history, newest = stream.policy.added.history, str(row.history.get(NEWEST, ""))
     return bool(newest) and history is not None and not history.bookmark and history.at < datetime.fromisoformat(newest)
 
 
-def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over: bool) -> HistoryLoad | None:
+def history_load(stream: Configured, row: Mapping[str, Any], *, starts_over: bool) -> HistoryLoad | None:
     """Return what a load has to know of a history; None: the stream is written otherwise.
 
     Args:
@@ -263,14 +261,14 @@ def history_load(stream: SelectedStream, row: Mapping[str, Any], *, starts_over:
         row: `LedgerRow.history` under the load's token.
         starts_over: the history that is there is dropped.
     """
-    history = stream.added.history
+    history = stream.policy.added.history
     if history is None:
         return None
     before = {} if starts_over else row
     newest = str(before.get(NEWEST, "")) if history.bookmark else history.at.isoformat()
-    has_ends = stream.deletes is not None or bool(before.get(ENDS))
+    has_ends = stream.policy.deletes is not None or bool(before.get(ENDS))
     known = {NEWEST: newest, TIMES: _times(stream)} | ({ENDS: True} if has_ends else {})
-    in_place = {*history.marks, *(column.field.name for column in stream.added.columns)}
+    in_place = {*history.marks, *(column.field.name for column in stream.policy.added.columns)}
     return HistoryLoad(
         has_versions=bool(history.bookmark),
         in_place=frozenset(in_place | ({*_OF_FILES} if stream.stream.has_files else set())),

@@ -10,22 +10,16 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
-from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.stream import Stream, TableState, WriteSpec
 
 from ..config import Pipeline
 from ..config.latest import LatestBy
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
+from .options import check_option
 from .reading import computing
-from .selected_stream import Failer, SelectedStream, is_disposition_said
-
-#: Why a value of a setting does not go with it; None: any value that is not empty.
-_CONFLICTING: Mapping[str, tuple[Any, str]] = {
-    "unique_conflict_method": ("IGNORE", "it keeps the record that is there, whatever is newer"),
-    "valid_from": ("bookmark", "each record is a version of its own there, in the order of its time"),
-    "fill_new_columns": (True, "a value would be written into a newer record than the one that it is of"),
-}
+from .selected_stream import Failer, SelectedStream
 
 #: Types whose values have an order, and what they are; those of one family are ordered alike.
 _ORDERED = (
@@ -65,32 +59,19 @@ def latest_of(
     if said is None:
         return "", False
     column = said.column
-    if disposition not in ("merge", "history", "replace_range"):
-        raise fail(
-            "latest_by",
-            f"says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
-            "out, or write merge, history or replace_range",
-            alone=is_disposition_said(settings, stream.read.method),
-        )
+    check_option("latest_by", settings, disposition, stream.read.method, fail)
     if not keys:
         raise fail(
             "latest_by", "`latest_by` needs key_properties: the source has no primary key, or its columns are excluded"
         )
     if column not in kept:
         raise fail("latest_by", f"{column!r} is no column of the stream, or is excluded", kept, column)
-    for key, (value, why) in _CONFLICTING.items():
-        if settings.get(key) == value:
-            raise fail("latest_by", f"`latest_by` and `{key}: {_written(value)}` exclude each other: {why}", alone=True)
     if not _family(stream.schema.field(column).type):
         raise fail("latest_by", f"{column!r} is {type_text(stream.schema.field(column).type)}: {_NEEDED}")
     return column, said.is_lowest
 
 
 _NEEDED = "it has to be a number, a date, a time or a text"
-
-
-def _written(value: Any) -> str:
-    return "true" if value is True else str(value)
 
 
 def _family(kind: pa.DataType) -> str:
@@ -100,7 +81,7 @@ def _family(kind: pa.DataType) -> str:
 def check_latest(
     pipeline: Pipeline,
     stream: SelectedStream,
-    name: str,
+    write: WriteSpec,
     mapping: ColumnMapping,
     table: TableState,
     ends: Ends,
@@ -120,7 +101,7 @@ def check_latest(
         why = f"needs a destination that compares records, which {pipeline.destination.connector} does not"
     elif not is_decided:
         why = f"needs a stream that no transformer's function changes: nobody knows what it makes of {column!r}"
-    elif why := _unordered(stream, name, mapping, table, ends):
+    elif why := _unordered(stream, write.latest_by, mapping, table, ends):
         why = f"{column!r} {why}: choose another column"
     if why:
         raise stream_error(pipeline, stream, f"`latest_by` {why}")

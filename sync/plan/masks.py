@@ -12,24 +12,9 @@ from syncblocks.connectors.stream import HASH, MaskRule, Masks, Stream
 from syncblocks.connectors.values import replace
 
 from ..config import Pipeline, exact_name
-from ..config.latest import LatestBy
 from ..config.nested import nested_levels
+from .options import OPTIONS, Masking, columns_of
 from .selected_stream import Failer, SelectedStream
-
-#: Settings of a stream whose columns have to be compared, parsed or shown as they are.
-NOT_MASKED = (
-    "bookmark_properties",
-    "range_column",
-    "latest_by",
-    "deleted_when",
-    "checks",
-    "warn_checks",
-    "types",
-    "decode",
-)
-
-#: Settings whose columns identify a record: two of them must not become one.
-KEYS = ("key_properties", "unique_constraints")
 
 _CALLED = re.compile(r"\w+\((.+)\)")
 
@@ -80,7 +65,7 @@ def masks_of(
             "folders otherwise",
         )
     _refuse_needed(stream, settings, masked, fail)
-    named = {*keys, *(column for key in KEYS for column in _columns(settings.get(key)))}
+    named = {*keys, *(column for _, columns in _named(settings, Masking.HASHED) for column in columns)}
     if weak := next((name for name in masked if name in named and masked[name].how != HASH), ""):
         raise fail(
             "columns",
@@ -116,7 +101,7 @@ def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Map
     folders = set(_columns(map(str, said)))
     if shown := next((name for name in masks.fields if names.get(name, name) in folders), ""):
         raise pipeline.error(
-            (*stream.location, "columns"),
+            (*stream.policy.location, "columns"),
             f"stream {stream.name!r}: mask: {shown!r} is masked, and `partition_by` of the destination makes names of "
             "folders of it, which messages and the ledger show: take one of them out",
         )
@@ -124,8 +109,7 @@ def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Map
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:
     own = (("bookmark_properties", stream.read.bookmark_properties),)  # a tap's, which its STATE holds
-    said = ((key, tuple(_columns(settings.get(key)))) for key in NOT_MASKED)
-    for key, columns in (*said, *own):
+    for key, columns in (*_named(settings, Masking.NONE), *own):
         if needed := next((name for name in columns if name in masked), ""):
             raise fail(
                 "columns",
@@ -134,11 +118,15 @@ def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collecti
             )
 
 
+def _named(settings: Mapping[str, Any], masking: Masking) -> Iterator[tuple[str, list[str]]]:
+    """Yield the settings of whose columns a mask may do so much, and these columns."""
+    found = (key for key, option in OPTIONS.items() if option.masking is masking)
+    yield from ((key, list(_columns(settings.get(key)))) for key in found)
+
+
 def _columns(said: Any) -> Iterator[str]:
-    """Yield the columns that a setting names: in a list, as keys, alone, or as `year(at)`."""
-    said = said.column if isinstance(said, LatestBy) else said
-    for each in (said,) if isinstance(said, str) else said or ():
-        name = each if isinstance(each, str) else each.column
+    """Yield the columns that a setting names, also as `year(at)`."""
+    for name in columns_of(said):
         called = _CALLED.fullmatch(name)
         yield called[1] if called else name
 

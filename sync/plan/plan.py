@@ -23,8 +23,8 @@ from syncblocks.connectors.stream import (
 from ..config.before import Statement
 from .columns import ColumnMapping, Rules
 from .deletes import PlannedDeletes
+from .policy import Policy
 from .reading import Reading, Resumption
-from .selected_stream import SelectedStream
 from .shapes import Change, Shape
 from .start import Start
 
@@ -49,12 +49,14 @@ class Connectors(Struct, frozen=True, kw_only=True):
 class PlannedStream(Struct, frozen=True, kw_only=True):
     """The plan of one stream."""
 
-    selected: SelectedStream
+    #: As it is read: without excluded columns; keys and bookmark properties as configured.
+    stream: Stream
     key: LedgerKey
     table: TableState
     start: Start
     #: How it is written in this run: a full refresh replaces, whatever the file says. Columns as they arrive.
     write: WriteSpec
+    policy: Policy
     wire: str
     #: Transformer blocks that apply, in order.
     transformers: tuple[str, ...]
@@ -112,7 +114,12 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The stream's name."""
-        return self.selected.name
+        return self.stream.name
+
+    @property
+    def destination_table(self) -> str:
+        """The table that it is written to."""
+        return self.key.destination_table
 
     @property
     def triggers(self) -> tuple[Trigger, ...]:
@@ -122,7 +129,7 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     @property
     def tries(self) -> int:
         """Most attempts at the stream; one more for ranges that the source refuses, and for a table that is lost."""
-        return self.selected.retries + (3 if self.reading.readers > 1 else 2)
+        return self.policy.retries + (3 if self.reading.readers > 1 else 2)
 
     @property
     def compares_keys(self) -> bool:
@@ -137,7 +144,7 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     @property
     def commits_once(self) -> bool:
         """Whether it commits once, at the end: FULL_TABLE and replace. INCREMENTAL commits at every checkpoint."""
-        method = self.selected.stream.read.method
+        method = self.stream.read.method
         return method is ReplicationMethod.FULL_TABLE or self.write.disposition is WriteDisposition.REPLACE
 
 

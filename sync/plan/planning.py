@@ -181,10 +181,10 @@ def refuse_undecided(pipeline: Pipeline, plan: Plan) -> None:
     if not found or pipeline.allow_blocks_to_fail:
         return
     if len(found) == 1:
-        raise stream_error(pipeline, found[0].selected, found[0].refusal)
+        raise stream_error(pipeline, found[0], found[0].refusal)
     listed = "".join(f"\n  stream {planned.name!r}: {planned.refusal}" for planned in found)
     raise pipeline.error(
-        found[0].selected.location,
+        found[0].policy.location,
         f"{len(found)} streams have columns that {pipeline.destination.connector} cannot keep:{listed}\n"
         "  With `allow_blocks_to_fail: true` only these streams fail",
     )

@@ -17,6 +17,7 @@ from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Strea
 
 from ..config import Pipeline
 from ..config.globs import exact_name
+from .policy import Configured
 from .selected_stream import SelectedStream
 
 
@@ -126,7 +127,7 @@ def unknown_type_warnings(selected: Sequence[SelectedStream]) -> list[str]:
     return found
 
 
-def hidden_warnings(selected: Sequence[SelectedStream]) -> list[str]:
+def hidden_warnings(selected: Sequence[Configured]) -> list[str]:
     """Warn of streams of which the source may not show all records; one warning for each reason."""
     found: dict[str, list[str]] = {}
     for stream in selected:
@@ -197,7 +198,7 @@ def plan_reading(
         is_plain: whether no transformer and no callback sees its records.
         has_workers: whether the streams run on workers.
     """
-    stream, asked = selected.stream, selected.parallel_reads
+    stream, asked = selected.stream, selected.policy.parallel_reads
     why = _why_whole(selected, disposition, source, source_name)
     number: int | None = 1
     if asked > 1 and not why:

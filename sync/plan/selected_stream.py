@@ -11,12 +11,8 @@ from msgspec import Struct
 from syncblocks.connectors.stream import ReplicationMethod, Stream, WriteSpec
 
 from ..config import Pipeline
-from ..config.before import Statement
-from ..config.deletes import Deletes
-from ..config.filters import Comparison
-from ..config.ways import Ways
 from ..errors import ConfigError, Mistake, nearest_match
-from ..flow.added import AddedColumns
+from .policy import Policy
 
 #: Makes the error of one setting, see `failer`.
 Failer = Callable[..., ConfigError]
@@ -34,19 +30,9 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
     destination_table: str
     #: How it is written, by the source's names of its columns; after the plan, that of `PlannedStream` holds.
     write: WriteSpec
-    #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
-    replaces_explicitly: bool
-    retries: int
-    retry_delay_s: float
-    timeout_s: float | None
+    policy: Policy
     #: For columns that the destination cannot keep exactly: fail, cast or text.
     on_lossy: str
-    #: How messages name what mends a mistake.
-    ways: Ways
-    #: Most readers at once; 1: it is read as a whole.
-    parallel_reads: int
-    #: Whether source and destination are compared after each run.
-    verify: bool
     #: Whether its key is unique in the source.
     has_own_key: bool
     #: For changes of the source's columns: evolve, freeze or ignore.
@@ -61,30 +47,10 @@ class SelectedStream(Struct, frozen=True, kw_only=True):
     lengths: Mapping[str, int]
     #: The source's columns that the pipeline leaves out.
     left_out: tuple[str, ...]
-    #: Patterns of columns that the pipeline leaves out, and of objects whose values are columns.
-    excluded: tuple[str, ...]
-    #: Down to how many levels objects become columns.
-    nested: int
-    #: The destination's names for columns: keep, lower, snake_case or mage.
-    naming: str
-    #: Columns that the engine sets.
-    added: AddedColumns
-    #: Conditions that its records must meet as they would be written.
-    checks: tuple[Comparison, ...]
-    #: The same, of records that are written all the same.
-    warn_checks: tuple[Comparison, ...]
-    #: What becomes of records that the source no longer has; None: they stay.
-    deletes: Deletes | None
     #: Whether columns that are new at the source are filled in records that were there before.
     fills_new_columns: bool
-    #: Run before each try reads it.
-    before: tuple[Statement, ...]
     #: How it differs from the catalog file, one phrase for each difference.
     differences: tuple[str, ...]
-    #: Place in the pipeline file, for errors.
-    location: tuple[str | int, ...]
-    #: What tells whether the values of templates in its query have changed, one text for each.
-    query_said: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

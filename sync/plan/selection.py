@@ -41,6 +41,7 @@ from ..config.load import MAX_MISTAKES
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, Mistake, mistakes, nearest_match
+from .options import OPTIONS, columns_of
 from .part import Part, catalog_of, is_reserved
 from .selected_stream import SelectedStream, failer
 from .stream_settings import bare_name, configure, destination_table, said_columns
@@ -547,15 +548,13 @@ def _column_patterns(entry: StreamEntry) -> _Named:
 
 
 def _column_names(entry: StreamEntry) -> _Named:
-    yield from ((("key_properties",), name) for name in entry.key_properties or ())
-    yield from ((("unique_constraints",), name) for name in entry.unique_constraints or ())
-    yield from ((("latest_by",), name) for name in (entry.latest_by and entry.latest_by.column,) if name)
-    yield from ((("deleted_when", each.column), each.column) for each in entry.deleted_when or ())
-    names = [name for name in entry.bookmark_properties or () if name != FILE_MODIFIED]  # told by `_bookmarks`
-    yield from ((("bookmark_properties",), name) for name in names)
-    added = {*(MAGE_COLUMNS if entry.mage_columns else ()), *(each.column for each in entry.add_columns or ())}
-    yield from ((("types", name), name) for name in entry.types or () if name not in added)
-    yield from ((("decode", name), name) for name in entry.decode or ())
+    added = {*(MAGE_COLUMNS if entry.mage_columns else ()), *columns_of(entry.add_columns)}
+    others = {"types": added, "bookmark_properties": {FILE_MODIFIED}}  # the latter is told by `_bookmarks`
+    for key, option in OPTIONS.items():
+        if option.is_looked_up:
+            for name in columns_of(getattr(entry, key)):
+                if name not in others.get(key, ()):
+                    yield (key, name) if option.is_mapping else (key,), name
 
 
 def tracked_tables(pipeline: Pipeline, selection: Selection) -> dict[str, str]:
@@ -612,7 +611,7 @@ def _check_table_names(
     if pipeline.destination.file and len(chosen) > 1:
         names = ", ".join(repr(each.name) for each in chosen[:5]) + (", ..." if len(chosen) > 5 else "")
         raise pipeline.error(
-            chosen[1].location,
+            chosen[1].policy.location,
             f"{pipeline.destination.file} is one file, for one stream, and these are {len(chosen)}: {names}. Select "
             "one of them, or let `path` of the destination name a folder",
         )
@@ -620,4 +619,4 @@ def _check_table_names(
     if found := one_named(pipeline.destination.naming, by_name):
         first, second, made = found
         text = collision("tables", pipeline.destination.naming, first, second, made)
-        raise pipeline.error(by_name[second].location, f"stream {by_name[second].name!r}: {text}")
+        raise pipeline.error(by_name[second].policy.location, f"stream {by_name[second].name!r}: {text}")

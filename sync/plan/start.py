@@ -23,7 +23,7 @@ from syncblocks.connectors.stream import (
 
 from ..config.naming import KEEP
 from .columns import start_over
-from .selected_stream import SelectedStream
+from .policy import Configured
 from .written_range import RANGE
 
 
@@ -48,12 +48,12 @@ _MARKS = re.compile(
 )
 
 
-def source_of(source: str, stream: SelectedStream) -> str:
+def source_of(source: str, stream: Configured) -> str:
     """Return what the ledger keeps as the source of a stream: with its naming, `nested`, and marks of what is read."""
     offered = stream.stream
-    naming = "" if stream.naming == KEEP else f"{_NAMING}{stream.naming}"
-    nested = f"{_NESTED}{stream.nested}" if stream.nested else ""
-    asked = json.dumps([offered.query, *stream.query_said]) if stream.query_said else offered.query
+    naming = "" if stream.policy.naming == KEEP else f"{_NAMING}{stream.policy.naming}"
+    nested = f"{_NESTED}{stream.policy.nested}" if stream.policy.nested else ""
+    asked = json.dumps([offered.query, *stream.policy.query_said]) if stream.policy.query_said else offered.query
     query = f"{_QUERY}{_mark(asked)}" if asked else ""
     said = sorted(
         json.dumps([each.field.name, each.operator, each.of_interval or sorted(map(json.dumps, each.given))])
@@ -127,7 +127,7 @@ def _in_words(levels: int) -> str:
 
 
 def starting_point(
-    stream: SelectedStream,
+    stream: Configured,
     table: TableState,
     row: LedgerRow | None,
     *,
@@ -159,7 +159,7 @@ def starting_point(
             "another `destination_table`"
         )
     is_foreign = table.is_described and committed is None and not table.ledger and not is_known
-    if is_foreign and not stream.replaces_explicitly:
+    if is_foreign and not stream.policy.replaces_explicitly:
         is_replaced = full_refresh or stream.write.disposition is WriteDisposition.REPLACE
         if table.is_empty and not is_replaced:
             return Start(bookmark=None, reason="empty table of another program, used as it is", is_unclaimed=True)
@@ -174,7 +174,7 @@ def starting_point(
     return _without_row(stream, written, is_known=is_known)
 
 
-def _without_table(stream: SelectedStream, row: LedgerRow | None) -> Start | str:
+def _without_table(stream: Configured, row: LedgerRow | None) -> Start | str:
     """Start where there is no table: at the bookmark of a row that no commit has written, else from scratch."""
     # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
     if row is None or row.committed_at is not None:
@@ -183,7 +183,7 @@ def _without_table(stream: SelectedStream, row: LedgerRow | None) -> Start | str
     return _of_other_properties(stream, row.bookmark) or start
 
 
-def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str]) -> str:
+def _refused_row(stream: Configured, row: LedgerRow, sources: Collection[str]) -> str:
     """Say why a stream must not go on from its ledger row; empty: it may."""
     if not _is_of(row.source, sources):
         return (
@@ -193,11 +193,11 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
         )
     if refusal := _other_naming(stream, _naming_of(row.source)):
         return refusal
-    if (levels := _nested_of(row.source)) != stream.nested:
+    if (levels := _nested_of(row.source)) != stream.policy.nested:
         return (
             f"table {stream.destination_table!r} was written with `nested: {_in_words(levels)}`, now it is "
-            f"`{_in_words(stream.nested)}`: its objects would become other columns beside those they have. Say "
-            f"`nested: {_in_words(levels)}`, {stream.ways.another_table}, or start the table over with "
+            f"`{_in_words(stream.policy.nested)}`: its objects would become other columns beside those they have. Say "
+            f"`nested: {_in_words(levels)}`, {stream.policy.ways.another_table}, or start the table over with "
             f"{start_over(stream.write.disposition)}"
         )
     named = [source_of(source, stream) for source in sources]
@@ -207,7 +207,7 @@ def _refused_row(stream: SelectedStream, row: LedgerRow, sources: Collection[str
     return _refused_change(stream, refused) if refused else ""
 
 
-def _from_row(stream: SelectedStream, row: LedgerRow) -> Start | str:
+def _from_row(stream: Configured, row: LedgerRow) -> Start | str:
     """Start where the ledger row of the stream says."""
     if stream.stream.read.method is ReplicationMethod.FULL_TABLE:
         return Start(bookmark=None, reason="FULL_TABLE")
@@ -216,7 +216,7 @@ def _from_row(stream: SelectedStream, row: LedgerRow) -> Start | str:
     return _of_other_properties(stream, row.bookmark) or Start(bookmark=row.bookmark, reason="bookmark")
 
 
-def _without_row(stream: SelectedStream, written: Sequence[LedgerRow], *, is_known: bool) -> Start | str:
+def _without_row(stream: Configured, written: Sequence[LedgerRow], *, is_known: bool) -> Start | str:
     """Start from scratch in a table that is ours, but for an append of records that the table may hold already."""
     method = stream.stream.read.method
     if stream.write.disposition is WriteDisposition.APPEND and method is ReplicationMethod.INCREMENTAL:
@@ -231,13 +231,13 @@ def _without_row(stream: SelectedStream, written: Sequence[LedgerRow], *, is_kno
     return Start(bookmark=None, reason="table without ledger row" if is_known else "new stream of this table")
 
 
-def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow | None, start: Start) -> list[str]:
+def emptied_warnings(stream: Configured, table: TableState, row: LedgerRow | None, start: Start) -> list[str]:
     """Warn of a table that lost all its records, as one that was dropped and made anew, while its bookmark goes on.
 
     Where the stream itself may delete them, or inserts none, nobody can tell.
     """
     may_be_empty = (
-        (stream.deletes is not None and stream.deletes.mode == "hard")
+        (stream.policy.deletes is not None and stream.policy.deletes.mode == "hard")
         or stream.write.deleted_when is not None
         or stream.write.conflict_method is ConflictMethod.UPDATE_ONLY
     )
@@ -252,7 +252,7 @@ def emptied_warnings(stream: SelectedStream, table: TableState, row: LedgerRow |
 
 
 def renamed_warnings(
-    stream: SelectedStream, table: TableState, key: LedgerKey, start: Start, *, source: str, names: Collection[str]
+    stream: Configured, table: TableState, key: LedgerKey, start: Start, *, source: str, names: Collection[str]
 ) -> list[str]:
     """Warn of an append from scratch to what a stream has appended that is gone: it may be the same under another name.
 
@@ -283,7 +283,7 @@ def renamed_warnings(
     ]
 
 
-def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
+def _refused_change(stream: Configured, altered: Sequence[str]) -> str:
     what, ways = " and ".join(_WORDS[name] for name in altered), "or give the stream another name"
     has = "has" if len(altered) == 1 and altered != ["masks"] else "have"
     if stream.stream.read.bookmark_properties:
@@ -298,7 +298,7 @@ def _refused_change(stream: SelectedStream, altered: Sequence[str]) -> str:
     )
 
 
-def _of_other_properties(stream: SelectedStream, bookmark: Bookmark | None) -> str:
+def _of_other_properties(stream: Configured, bookmark: Bookmark | None) -> str:
     """Say that a bookmark is one of other `bookmark_properties`, or of another order of them; empty: it is not.
 
     It would be below records that were read, and past others that were not.
@@ -313,7 +313,7 @@ def _of_other_properties(stream: SelectedStream, bookmark: Bookmark | None) -> s
     )
 
 
-def _appended_without_bookmark(stream: SelectedStream, row: LedgerRow) -> str:
+def _appended_without_bookmark(stream: Configured, row: LedgerRow) -> str:
     """Say that an append would begin from scratch although the table holds records of the stream; empty: it would not.
 
     A FULL_TABLE run has written them. INCREMENTAL leaves a bookmark with its first record, and `state reset` no number
@@ -328,12 +328,12 @@ def _appended_without_bookmark(stream: SelectedStream, row: LedgerRow) -> str:
     )
 
 
-def _is_tap(stream: SelectedStream) -> bool:
+def _is_tap(stream: Configured) -> bool:
     """Tell whether the bookmark is the source's own, in a form that only it knows, and may be none at all."""
     return stream.stream.keeps_own_bookmark and not stream.stream.read.tracks_files
 
 
-def _ways_without_bookmark(stream: SelectedStream) -> str:
+def _ways_without_bookmark(stream: Configured) -> str:
     named = " ".join(f"{name}=VALUE" for name in stream.stream.read.bookmark_properties)
     goes_on = (
         "" if stream.stream.read.tracks_files else f"`syncblocks state set {stream.name} {named}` says where to go on, "
@@ -345,7 +345,7 @@ def _ways_without_bookmark(stream: SelectedStream) -> str:
     )
 
 
-def _comes_anew(stream: SelectedStream, altered: str) -> bool:
+def _comes_anew(stream: Configured, altered: str) -> bool:
     """Tell whether a run writes all that a change is about: of masks, also the records that the source has no more."""
     is_whole = stream.stream.read.method is ReplicationMethod.FULL_TABLE
     if altered == "masks":
@@ -353,7 +353,7 @@ def _comes_anew(stream: SelectedStream, altered: str) -> bool:
     return is_whole and stream.write.disposition is not WriteDisposition.APPEND
 
 
-def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
+def not_ours(stream: Configured, changes: Sequence[str] = (), *, is_adoptable: bool = True) -> str:
     """Say why another program's table is not written, and what to do.
 
     Args:
@@ -361,7 +361,7 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptabl
         changes: what the stream would change in an empty table.
         is_adoptable: whether `state adopt` can take it over.
     """
-    ways, is_adoptable = stream.ways, is_adoptable and stream.ways.can_adopt
+    ways, is_adoptable = stream.policy.ways, is_adoptable and stream.policy.ways.can_adopt
     adopted = f"`syncblocks state adopt {stream.name}` takes it over with its records, " if is_adoptable else ""
     why = f", is empty but would be changed ({'; '.join(changes)})" if changes else ""
     return (
@@ -370,18 +370,18 @@ def not_ours(stream: SelectedStream, changes: Sequence[str] = (), *, is_adoptabl
     )
 
 
-def _other_naming(stream: SelectedStream, former: str) -> str:
+def _other_naming(stream: Configured, former: str) -> str:
     """Say that a table has its columns by another naming; empty: it has not."""
-    if former == stream.naming:
+    if former == stream.policy.naming:
         return ""
     return (
         f"table {stream.destination_table!r} was written with `naming: {former}`, now it is "
-        f"`{stream.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
-        f"{stream.ways.another_table}, or start the table over with {start_over(stream.write.disposition)}"
+        f"`{stream.policy.naming}`: its columns would get other names beside those they have. Say `naming: {former}`, "
+        f"{stream.policy.ways.another_table}, or start the table over with {start_over(stream.write.disposition)}"
     )
 
 
-def _rows_of_stream(stream: SelectedStream, table: TableState, sources: Collection[str]) -> list[LedgerRow]:
+def _rows_of_stream(stream: Configured, table: TableState, sources: Collection[str]) -> list[LedgerRow]:
     """Return the ledger's rows of a stream in a table, the newest commit last.
 
     There are several where other pipelines write it, or where its name was written in other letters, which many
@@ -392,11 +392,11 @@ def _rows_of_stream(stream: SelectedStream, table: TableState, sources: Collecti
     return [row for _, _, row in sorted(dated)]
 
 
-def _written_under_another_name(stream: SelectedStream, row: LedgerRow) -> str:
+def _written_under_another_name(stream: Configured, row: LedgerRow) -> str:
     return (
         f"table {stream.destination_table!r} holds this stream of the same source already, written by pipeline "
         f"{row.key.pipeline!r} as {row.key.destination_table!r}: appending it from scratch would double its "
         f"records. If that was this pipeline under another name, say `pipeline: {row.key.pipeline}` and "
-        f"`destination_table: {row.key.destination_table}`; else {stream.ways.another_table}, or "
+        f"`destination_table: {row.key.destination_table}`; else {stream.policy.ways.another_table}, or "
         "`write_disposition: merge`"
     )

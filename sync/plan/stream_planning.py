@@ -165,7 +165,8 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: Config
     """Plan a stream that will fail in its turn: source or destination cannot serve it."""
     planning = replace(planning, full_refresh=False)
     return PlannedStream(
-        selected=stream,
+        stream=stream.stream,
+        policy=stream.policy,
         key=planning.key,
         table=planning.table,
         start=Start(bookmark=None, reason="will fail"),
@@ -285,12 +286,12 @@ def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -
         if _ignores_new_columns(planning, stream):
             left = ignored(stream.stream, arrival.declared, before, rules, is_decided=is_decided)
         rules = replace(rules, left_out=frozenset(names[name] for name in (*left.unsure, *left.columns)))
-        mapping = map_columns(stream.added.stream(arrival.declared), rules)
+        mapping = map_columns(stream.policy.added.stream(arrival.declared), rules)
         looks_at_times = planning.connectors.source_can.looks_at_times
         whole = in_microseconds(stream.stream, names, mapping, rules, looks_at_times)
         if whole is not stream.stream:
             arrival = arrival.again(planning, whole)
-            mapping = map_columns(arrival.selected.added.stream(arrival.declared), rules)
+            mapping = map_columns(arrival.selected.policy.added.stream(arrival.declared), rules)
     except FatalConnectorError as error:  # a column that the destination cannot name
         raise stream_error(pipeline, stream, str(error), kind=Unplannable) from error
     return _Mapped(arrival=replace(arrival, rules=rules), mapping=mapping, left=left)
@@ -348,8 +349,8 @@ def _rules(planning: StreamPlanning, stream: SelectedStream) -> Rules:
         table=planning.table,
         disposition=planning.disposition(stream),
         on_lossy=stream.on_lossy,
-        ways=stream.ways,
-        added=frozenset(column.field.name for column in stream.added.columns),
+        ways=stream.policy.ways,
+        added=frozenset(column.field.name for column in stream.policy.added.columns),
         is_frozen=is_held and stream.on_schema_change == "freeze",
         widens=widens,
         others=tuple(other_writers(planning.key, planning.table, planning.sharing)) if widens else (),
@@ -367,7 +368,7 @@ def _behind_transformers(
     renaming = [Transformer(block.block, (), code.renames[block.block]) for block in blocks]
     try:
         declared = declared_stream(stream.stream, renaming)
-        declared = declared_stream(declared, naming_steps(stream.naming, pipeline.destination.block))
+        declared = declared_stream(declared, naming_steps(stream.policy.naming, pipeline.destination.block))
     except TransformError as error:
         raise stream_error(pipeline, stream, str(error), kind=OfSource) from error
     return declared, not any(code.transformers[block.block] for block in blocks)
@@ -400,7 +401,7 @@ def _planned(
     refused = _refused_changes(planning, mapped, changes, before, row)
     lossy = mapping.refusals if is_decided else ()
     stream = replace(stream, stream=without_columns(stream.stream, left.columns))
-    declared = stream.added.stream(without_columns(arrival.declared, rules.left_out - mapped.unsure))
+    declared = stream.policy.added.stream(without_columns(arrival.declared, rules.left_out - mapped.unsure))
     arriving = mapping.arriving if is_decided else declared
     arrival = replace(arrival, selected=stream, declared=declared)
     written = _checked(planning, arrival, mapping)
@@ -410,16 +411,17 @@ def _planned(
         stream, row, connectors, pipeline.execution_date, full_refresh=full_refresh, now=planning.now
     )
     return PlannedStream(
-        selected=stream,
+        stream=stream.stream,
+        policy=stream.policy,
         key=planning.key,
         table=planning.table,
         start=start,
         # A history begins anew by itself: versions of one key may arrive.
         write=replace(
             arrival.write,
-            disposition=disposition if stream.added.history is None else WriteDisposition.HISTORY,
+            disposition=disposition if stream.policy.added.history is None else WriteDisposition.HISTORY,
             written_range=written,
-            kept=stream.added.kept,
+            kept=stream.policy.added.kept,
         ),
         is_appended_anew=full_refresh and stream.write.disposition is WriteDisposition.APPEND,
         wire=wire,
@@ -438,7 +440,7 @@ def _planned(
         source_changes=changes,
         ignored=left_out if _ignores_new_columns(planning, stream) else None,
         former_key=former_key(
-            before, shape, [planning.code.renames[block.block] for block in arrival.blocks], stream.naming
+            before, shape, [planning.code.renames[block.block] for block in arrival.blocks], stream.policy.naming
         ),
         refusal="; ".join([*refused, *lossy]),
         is_refused_by_destination=not refused,
@@ -446,7 +448,7 @@ def _planned(
         data_blocks=_data_blocks(planning, stream),
         reading=reading,
         resumption=plan_resumption(stream.stream, connectors.source_can),
-        drops_history=full_refresh and stream.added.history is not None,
+        drops_history=full_refresh and stream.policy.added.history is not None,
         deletes=deletes,
         fills=fills,
         notices=(
@@ -499,8 +501,8 @@ def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping
         raise stream_error(pipeline, stream, str(error)) from error
     check_unique(pipeline, stream, can, full_refresh=full_refresh)
     refuse_masked_folders(pipeline, stream, arrival.names)
-    check_latest(pipeline, stream, arrival.write.latest_by, mapping, table, connectors, is_decided=is_decided)
-    check_deleted_when(pipeline, stream, arrival.write.deleted_when, mapping, connectors, is_decided=is_decided)
+    check_latest(pipeline, stream, arrival.write, mapping, table, connectors, is_decided=is_decided)
+    check_deleted_when(pipeline, stream, arrival.write, mapping, connectors, is_decided=is_decided)
     return written
 
 
@@ -511,8 +513,8 @@ def _reading(
     pipeline, connectors, stream = planning.pipeline, planning.connectors, arrival.selected
     disposition, kept = planning.disposition(stream), _data_blocks(planning, stream)
     is_converted = any(column.conversion or column.said is not None for column in mapping.columns)
-    is_checked = bool(stream.checks or stream.warn_checks or stream.lengths)
-    is_untouched = not (kept or is_converted or stream.added or is_checked)
+    is_checked = bool(stream.policy.checks or stream.policy.warn_checks or stream.lengths)
+    is_untouched = not (kept or is_converted or stream.policy.added or is_checked)
     wire = ARROW
     accepted = connectors.destination.accepts(arriving, disposition) if arrival.is_decided else ()
     # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.

@@ -48,6 +48,8 @@ from .history import history_of
 from .latest import latest_of
 from .lengths import length_of
 from .masks import is_masked, masks_of
+from .options import OPTIONS, check_option
+from .policy import Policy
 from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer, is_disposition_said
 from .written_range import range_conditions, written_range_of
@@ -101,36 +103,38 @@ def configure(
         stream=read,
         destination_table=destination_table(pipeline, stream, settings),
         write=write,
-        replaces_explicitly=settings.get("write_disposition") == "replace",
+        policy=Policy(
+            replaces_explicitly=settings.get("write_disposition") == "replace",
+            retries=_first(settings.get("retries"), pipeline.retries),
+            retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
+            timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
+            ways=pipeline.ways,
+            parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
+            verify=_first(settings.get("verify"), pipeline.verify),
+            excluded=_excluded(settings),
+            nested=nested_levels(pipeline, stream.name),
+            naming=pipeline.destination.naming,
+            added=replace(
+                _added(pipeline, settings, fail),
+                history=history_of(pipeline, stream, settings, kept, disposition, fail),
+            ),
+            checks=tuple(settings.get("checks") or ()),
+            warn_checks=tuple(settings.get("warn_checks") or ()),
+            deletes=_deletes(settings),
+            before=tuple(settings.get("before") or ()),
+            location=location,
+            query_said=_query_said(pipeline, stream, settings, method, fail),
+        ),
         replaces_existing=_replaces_existing(settings, method, disposition, fail),
-        retries=_first(settings.get("retries"), pipeline.retries),
-        retry_delay_s=_first(settings.get("retry_delay_s"), pipeline.retry_delay_s),
-        timeout_s=_first(settings.get("timeout_s"), pipeline.timeout_s),
         on_lossy=settings.get("on_lossy") or pipeline.on_lossy,
-        ways=pipeline.ways,
-        parallel_reads=_first(settings.get("parallel_reads"), pipeline.parallel_reads),
-        verify=_first(settings.get("verify"), pipeline.verify),
         has_own_key=bool(chosen.keys) and not chosen.unique and set(chosen.keys) == set(stream.key_properties),
         on_schema_change=settings.get("on_schema_change") or "evolve",
         said=said,
         decode=decode,
         lengths=_lengths(settings, kept),
         left_out=_left_out(stream, kept),
-        excluded=_excluded(settings),
-        nested=nested_levels(pipeline, stream.name),
-        naming=pipeline.destination.naming,
-        added=replace(
-            _added(pipeline, settings, fail),
-            history=history_of(pipeline, stream, settings, kept, disposition, fail),
-        ),
-        checks=tuple(settings.get("checks") or ()),
-        warn_checks=tuple(settings.get("warn_checks") or ()),
-        deletes=_deletes(settings),
         fills_new_columns=bool(settings.get("fill_new_columns")),
-        before=tuple(settings.get("before") or ()),
         differences=differences,
-        location=location,
-        query_said=_query_said(pipeline, stream, settings, method, fail),
     )
 
 
@@ -247,13 +251,8 @@ def _check_disposition(
             ["append", "merge", "history"],
             alone=True,
         )
-    if unique and disposition != "merge":
-        raise fail(
-            "unique_constraints",
-            "`unique_constraints` say by which columns records are merged, and the stream has "
-            f"`write_disposition: {disposition}`: take one of them out",
-            alone=is_disposition_said(settings, method),
-        )
+    if unique:
+        check_option("unique_constraints", settings, disposition, method, fail)
     if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
         raise fail(
             "unique_conflict_method",
@@ -307,28 +306,7 @@ def _query_said(
 
 def _known_without_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a stream whose columns nobody knows: it fails in its turn, and reads nothing."""
-    of_columns = {
-        "columns",
-        "where",
-        "checks",
-        "warn_checks",
-        "decode",
-        "types",
-        "key_properties",
-        "unique_constraints",
-        "latest_by",
-        "deleted_when",
-        "bookmark_properties",
-        "bookmark_property_operators",
-        "bookmark_start",
-        "replication_method",
-        "null_bookmarks",
-        "lookback",
-        "changed_files",
-        "range_column",
-        "valid_from",
-    }
-    kept = {key: value for key, value in settings.items() if key not in of_columns}
+    kept = {key: value for key, value in settings.items() if key not in OPTIONS}
     is_of_columns = kept.get("write_disposition") in ("merge", "replace_range", "history")
     return kept | ({"write_disposition": "append"} if is_of_columns else {})
 

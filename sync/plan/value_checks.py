@@ -40,24 +40,24 @@ def value_checks(
         ConfigError: a check names no column, a masked one or one of `add_columns`, or a value that its column cannot
             hold.
     """
-    said = stream.checks if setting == "checks" else stream.warn_checks
+    said = stream.policy.checks if setting == "checks" else stream.policy.warn_checks
     if not said:
         return ()
     from syncblocks.connectors.arrow.type_names import type_text
     from syncblocks.connectors.filters import condition_of  # a pipeline without checks spares the import
 
     def fail(message: str, kind: type[ConfigError] = OfSource) -> Exception:
-        return pipeline.error((*stream.location, setting), f"stream {stream.name!r}: {message}", kind=kind)
+        return pipeline.error((*stream.policy.location, setting), f"stream {stream.name!r}: {message}", kind=kind)
 
     masks = stream.stream.read.masks
     masked = {names.get(name, name) for name in (() if masks is None else masks.fields)}
-    known = [name for name in mapping.arriving.schema.names if name not in stream.added.names]
+    known = [name for name in mapping.arriving.schema.names if name not in stream.policy.added.names]
     found = []
     for column, operator, values in said:
-        name = name_by(stream.naming, column)
+        name = name_by(stream.policy.naming, column)
         if name in masked:
             raise fail(f"{column!r} is masked, and a check needs its values as they are", Mistake)
-        if name in stream.added.names:
+        if name in stream.policy.added.names:
             raise fail(f"{column!r} is one of `add_columns`, which has one value in all records", Mistake)
         if not is_decided:
             found.append(Condition(field=pa.field(name, pa.null()), operator=operator, given=tuple(values)))

@@ -204,7 +204,7 @@ def demand_interval(pipeline: Pipeline, selected: Sequence[SelectedStream]) -> N
                 f"range_column {written.column!r} holds times, of which hardly two are equal: say which ones to write "
                 "anew with --interval-start and --interval-end"
             )
-            loc = (*stream.location, "range_column")
+            loc = (*stream.policy.location, "range_column")
             raise pipeline.error(loc, f"stream {stream.name!r}: {text}", kind=Mistake)
 
 

@@ -49,7 +49,7 @@ def stream_plans(pipeline: Pipeline, plan: Plan, *, has_workers: bool = False) -
     """Return what the run store records of the streams of a plan."""
 
     def tries(planned: PlannedStream) -> int:
-        return planned.tries * (planned.selected.retries + 1 if has_workers else 1)
+        return planned.tries * (planned.policy.retries + 1 if has_workers else 1)
 
     return tuple(
         StreamPlan(

@@ -101,7 +101,7 @@ def run_before_stream(
     """
     planned, pipeline = blocks.planned, context.pipeline
     names = {"stream": pipeline.called(planned.name), "destination_table": planned.key.destination_table}
-    for place, statement in enumerate(planned.selected.before, 1):
+    for place, statement in enumerate(planned.policy.before, 1):
         values = _values(pipeline, statement, names)
         try:
             if statement.connection == "source":

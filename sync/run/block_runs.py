@@ -84,7 +84,7 @@ class StreamBlocks:
         """Begin an attempt. `is_continued`: an earlier attempt committed records, which are not read again."""
         self._failed = None
         self._renew_stages(is_continued=is_continued)
-        naming = naming_steps(self.planned.selected.naming, self._names[-1])
+        naming = naming_steps(self.planned.policy.naming, self._names[-1])
         self.transformers = [*self._context.transformers(self.planned), *naming]
 
     def redact(self, text: str) -> str:
@@ -118,14 +118,14 @@ class StreamBlocks:
 
     def close_spools(self, current: pa.Schema | None) -> None:
         """Close the files kept for callbacks. `current`: the columns that arrive at the destination, if known."""
-        schema = self.planned.selected.stream.schema
+        schema = self.planned.stream.schema
         for stage in self.stages:
             if stage.spool is not None:
                 stage.spool.close(schema if stage is self.stages[0] or current is None else current)
 
     def keep_spools(self, ended: Sequence[str]) -> None:
         """Keep the file of each block run that ended as success, and remove the other files."""
-        stream = self.planned.selected.stream
+        stream = self.planned.stream
         for place, (stage, status) in enumerate(zip(self.stages, ended, strict=True)):
             if stage.spool is None:
                 continue

@@ -260,7 +260,7 @@ class Coordinator:
 
     def _cancel_late(self) -> None:
         for member in self._members():
-            limit_s = member.planned.selected.timeout_s
+            limit_s = member.planned.policy.timeout_s
             if limit_s is None or member.has_ended or not member.has_started:
                 continue
             late_s = time.monotonic() - member.started - limit_s

@@ -66,10 +66,10 @@ def find_removal(
         copy = copy_of(table, offered_streams(reader, [table]))
         if copy is None:
             raise FatalConnectorError(f"table {name!r} cannot be read back", stream=planned.name)
-        live = live_records(copy, planned.selected)
+        live = live_records(copy, planned)
         written = replace(planned, table=replace(table, columns=columns))
         left, right = ColumnPairs(_connectors(context), written, live, reader.can).key_sides()
-        history = planned.selected.added.history
+        history = planned.policy.added.history
         marks = live.read.where[0].field.name if live.read.where and history is None else ""
         memory = None if context.pipeline.memory is None else side_bytes(context.pipeline.memory)
         reading(reader.source)
@@ -140,7 +140,7 @@ def _connectors(context: StreamContext) -> Connectors:
 
 def _arriving_names(planned: PlannedStream, left: Side, right: Side) -> dict[str, str]:
     """Map the table's names of the key's columns to those in which they arrive."""
-    arriving = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=False))
+    arriving = dict(zip(planned.stream.schema.names, planned.arriving.schema.names, strict=False))
     return {there.name: arriving[own.name] for own, there in zip(left.key, right.key, strict=True)}
 
 

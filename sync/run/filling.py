@@ -25,7 +25,7 @@ class Filling:
     """The values of some columns of a stream, as events of a load."""
 
     def __init__(self, planned: PlannedStream, transformers: list[Transformer]) -> None:
-        whole = planned.selected.stream
+        whole = planned.stream
         wanted = {*whole.key_properties, *planned.fills}
         self._stream = replace(
             whole,

@@ -36,7 +36,7 @@ def _run(runs: Sequence[StreamRun], attempt: int, errors: dict[str, BaseExceptio
             errors = _try_group(pending, attempt)
         pending = [run for run in pending if _is_pending(run, errors.get(run.name), attempt)]
         if pending:
-            delay_s = max(run.planned.selected.retry_delay_s for run in pending)
+            delay_s = max(run.planned.policy.retry_delay_s for run in pending)
             for run in pending:
                 error = errors[run.name]
                 assert error is not None  # no other stream is pending
@@ -81,7 +81,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
     waiting = {run.name for run in ready[limit:]}
     gate = threading.Semaphore(0)
 
-    keys = {run.name: run.planned.selected.stream.key_properties for run in ready}
+    keys = {run.name: run.planned.stream.key_properties for run in ready}
 
     def make_feed(name: str) -> Feed:
         if name in waiting:
@@ -90,9 +90,7 @@ def _try_group(runs: Sequence[StreamRun], attempt: int) -> dict[str, BaseExcepti
             return SpooledFeed(name, context.spool_folder, context.budget, keys[name])
         return Feed(name, context.budget, keys[name])
 
-    feeds = start_reading(
-        _source_of(ready[0]), [run.planned.selected.stream for run in ready], bookmarks, wire, make_feed
-    )
+    feeds = start_reading(_source_of(ready[0]), [run.planned.stream for run in ready], bookmarks, wire, make_feed)
 
     def load(run: StreamRun) -> None:
         if run.name in waiting:
@@ -127,7 +125,7 @@ def _try_ranges(run: StreamRun, errors: dict[str, BaseException | None]) -> bool
 
     planned, source = run.planned, run.context.source_can.reads_ranges
     assert source is not None, "the plan checks this"
-    stream, reading = planned.selected.stream, planned.reading
+    stream, reading = planned.stream, planned.reading
     try:
         with ExitStack() as stack:
             try:

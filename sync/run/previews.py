@@ -53,13 +53,13 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
     if selected.on_schema_change == "ignore":  # the table and the last run decide which columns are new
         with existing_store(session.pipeline) as store:
             (planned,) = make_plan(session, store, only=[name], is_of_run=False).streams
-        selected = planned.selected
-    added = replace(selected.added, history=None)  # the times of versions are those of a run
+        selected = replace(selected, stream=planned.stream)
+    added = replace(selected.policy.added, history=None)  # the times of versions are those of a run
     # A full table is read in no order, so the first records come at once.
     stream = replace(
         selected.stream, read=replace(selected.stream.read, method=ReplicationMethod.FULL_TABLE, bookmark_properties=())
     )
-    naming = naming_steps(selected.naming, session.pipeline.destination.block)
+    naming = naming_steps(selected.policy.naming, session.pipeline.destination.block)
     transformers = [*_transformers(session, selected), *naming]
     rules = _rules(session, selected, declared_stream(selected.stream, transformers))
     schema, records = added.schema(declared_stream(stream, transformers).schema), list[dict[str, Any]]()

@@ -137,10 +137,10 @@ class RangeReads:
         from importlib.metadata import version  # with the whole of `email` and `zipfile`
 
         planned = self._run.planned
-        schemas = (planned.selected.stream.schema, planned.arriving.schema)
+        schemas = (planned.stream.schema, planned.arriving.schema)
         texts = [str(schema.to_string(show_field_metadata=True, truncate_metadata=False)) for schema in schemas]
         conversions = [column.conversion for column in planned.mapping.columns]
-        masks = masks_mark(planned.selected.stream)
+        masks = masks_mark(planned.stream)
         return repr([version("syncblocks"), planned.wire, texts, conversions, *filter(None, [masks])])
 
     def resume(self, moment: Mapping[str, Any], loaded: Mapping[int, tuple[int, int]]) -> bool:
@@ -193,7 +193,7 @@ class RangeReads:
         is_hopeless = isinstance(error, SnapshotLost) or not isinstance(error, RetriableError)
         if is_hopeless or not self._run.take_retry():
             return False
-        delay_s = self._run.planned.selected.retry_delay_s
+        delay_s = self._run.planned.policy.retry_delay_s
         shown = self._run.shown(error)
         log.warning("%s: range %s failed and is repeated in %g s: %s", self._run.name, part.label, delay_s, shown)
         self._run.wait_for_retry(delay_s)
@@ -255,7 +255,7 @@ class RangeReads:
                 try:
                     event = next(events, None)
                     if size_of(event) > most_bytes:
-                        refuse_wide(event, most_bytes, self._run.planned.selected.stream.key_properties)
+                        refuse_wide(event, most_bytes, self._run.planned.stream.key_properties)
                 except BaseException as error:
                     self._source_errors.append(error)
                     raise

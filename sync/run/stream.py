@@ -196,7 +196,7 @@ class StreamRun:
             # This process was frozen past its lease, and a recovery has closed the stream.
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
-        if planned.selected.before and planned.repair is None:
+        if planned.policy.before and planned.repair is None:
             from .before import run_before_stream
 
             run_before_stream(context, self.blocks, self._token, lambda: self.stop_reason)
@@ -206,17 +206,12 @@ class StreamRun:
         is_planned = attempt == 1 and not self._has_moved(row)
         self._start = self._starting_point(row, is_planned=is_planned)
         keeps = context.destination_can.keeps_files
-        if (
-            self._start is not None
-            and not is_planned
-            and planned.selected.stream.read.tracks_files
-            and keeps is not None
-        ):
+        if self._start is not None and not is_planned and planned.stream.read.tracks_files and keeps is not None:
             return {**self._start, FILES: keeps.files_read(planned.key)}
         return self._start
 
     def _take_over(self, *, is_row_kept: bool = True) -> LedgerRow:
-        context, source = self.context, source_of(self.context.source_name, self.planned.selected)
+        context, source = self.context, source_of(self.context.source_name, self.planned)
         before = self._planned_row()
         # Until a commit has made it so, the table holds what the former query or filter has let in.
         is_held = is_row_kept and before.committed_at is not None
@@ -225,7 +220,7 @@ class StreamRun:
         row = context.destination.take_over(
             self.planned.key, token=self._token, owner=owner_text(context.run), source=None if is_held else source
         )
-        if self._has_moved(row) and falls_behind(self.planned.selected, row):
+        if self._has_moved(row) and falls_behind(self.planned, row):
             raise SyncError("another run has written newer versions since this one was planned: run it again")
         self._columns, self._known_history, self._compared_at = row.columns, row.history, row.compared_at
         return row
@@ -277,7 +272,7 @@ class StreamRun:
         if not planned.start.is_given:
             return start
         if planned.write.disposition is WriteDisposition.APPEND:  # where both are the same, the ledger's has hashes
-            return not_below(planned.selected.stream, start, planned.start.bookmark)
+            return not_below(planned.stream, start, planned.start.bookmark)
         return planned.start.bookmark
 
     def _restart(self, row: LedgerRow, table: TableState) -> Bookmark | None:
@@ -285,7 +280,7 @@ class StreamRun:
         # An empty table that an earlier attempt created does not prove a commit.
         is_known = self._commits > 0 or before.committed_at is not None or before.bookmark is not None
         start = starting_point(
-            planned.selected,
+            planned,
             table,
             row,
             is_known=is_known,
@@ -419,7 +414,7 @@ class StreamRun:
 
     def _history(self) -> HistoryLoad | None:
         is_anew = self.planned.drops_history and self._start is None and not self._commits
-        return history_load(self.planned.selected, self._known_history, starts_over=is_anew)
+        return history_load(self.planned, self._known_history, starts_over=is_anew)
 
     def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
         """Return the checkpoint behind the last record; from now on the ledger may say that the stream is complete."""
@@ -503,7 +498,7 @@ class StreamRun:
     def _has_retry(self, attempt: int) -> bool:
         was_refused = self.planned.reading.readers > 1 and not self.reads_ranges
         free = was_refused + (self._loss is not None)
-        return attempt + self._range_retries + self._losses <= self.planned.selected.retries + free
+        return attempt + self._range_retries + self._losses <= self.planned.policy.retries + free
 
     def tell_retry(self, error: BaseException) -> None:
         """Tell callbacks that this attempt failed and will be repeated."""
@@ -593,7 +588,7 @@ class StreamRun:
             state = StateCopy(
                 stream=key.stream,
                 destination_table=key.destination_table,
-                source=source_of(self.context.source_name, self.planned.selected),
+                source=source_of(self.context.source_name, self.planned),
                 # Without a ledger the store's bookmark is the state, with the hashes of the records at the bookmark.
                 bookmark=values(self._committed) if destination.has_ledger else self._committed,
                 rows=self._rows_written,

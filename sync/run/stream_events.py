@@ -83,16 +83,16 @@ class StreamEvents:
             return planned.arriving
         schema = self.blocks.transformers[-1].schema
         if schema is not None:
-            schema = planned.selected.added.schema(schema)
+            schema = planned.policy.added.schema(schema)
             return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
         if planned.table.schema is not None:  # no record came: the table keeps its columns
             return replace(planned.arriving, schema=planned.table.schema)
-        batch, stream = planned.selected.stream.schema.empty_table().to_batches(), planned.selected.stream
-        empty = batch[0] if batch else _empty(planned.selected.stream.schema)
+        batch, stream = planned.stream.schema.empty_table().to_batches(), planned.stream
+        empty = batch[0] if batch else _empty(planned.stream.schema)
         for transformer in self.blocks.transformers:
             empty = self._apply(transformer, empty, stream)
             stream = transformer.stream(stream)
-        schema = planned.selected.added.schema(empty.schema)
+        schema = planned.policy.added.schema(empty.schema)
         return replace(planned.arriving, schema=_keys_not_null(schema, planned.arriving))
 
     def _events(self, feed: Feed) -> Iterator[Event | Block]:
@@ -120,7 +120,7 @@ class StreamEvents:
             if isinstance(item.event, Stream):
                 self.blocks.notice(notices_of(item.event.schema))
                 declared = declared_stream(self._without_ignored(item.event), self.blocks.transformers)
-                changed = self.planned.selected.added.stream(declared)
+                changed = self.planned.policy.added.stream(declared)
                 if self.planned.is_schema_decided and not _is_of(changed.schema, mapping):
                     mapping = self._map(changed)
                     yield mapping.arriving
@@ -145,7 +145,7 @@ class StreamEvents:
                 mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
                     yield mapping.arriving
-            good, bad = convert_or_reject(batch, mapping.convert, self.planned.selected.stream)
+            good, bad = convert_or_reject(batch, mapping.convert, self.planned.stream)
             rejected += bad
             if self.planned.checks:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]
@@ -173,7 +173,7 @@ class StreamEvents:
     def _raised(self, checkpoint: Checkpoint) -> Checkpoint:
         if self._floor is None:
             return checkpoint
-        stream = self.planned.selected.stream
+        stream = self.planned.stream
         return replace(checkpoint, bookmark=not_below(stream, checkpoint.bookmark, self._floor))
 
     def _items(self, feed: Feed) -> Iterator[Item]:
@@ -190,7 +190,7 @@ class StreamEvents:
             del item
 
     def _transform(self, item: Item) -> pa.RecordBatch:
-        batch, stream = item.event, self.planned.selected.stream
+        batch, stream = item.event, self.planned.stream
         assert isinstance(batch, pa.RecordBatch)
         if not self._ignored.isdisjoint(batch.schema.names):
             batch = batch.select([name for name in batch.schema.names if name not in self._ignored])
@@ -205,7 +205,7 @@ class StreamEvents:
             stream = transformer.stream(stream)
             if stage is not None:
                 stage.note(batch, is_last=item.is_last)
-        return self.planned.selected.added.apply(batch)
+        return self.planned.policy.added.apply(batch)
 
     def _spooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Keep a batch of the destination for callbacks that ask for its data."""
@@ -231,8 +231,8 @@ class StreamEvents:
     def _without_ignored(self, stream: Stream) -> Stream:
         """Leave out columns that are new since the plan was made, if `on_schema_change` says so."""
         planned = self.planned
-        known = planned.selected.stream.schema.names
-        excluded = planned.selected.excluded
+        known = planned.stream.schema.names
+        excluded = planned.policy.excluded
         # Values of an object that is left out; of other columns the plan knows.
         self._ignored |= {
             field.name

@@ -105,7 +105,7 @@ class Tracker(Progress):
             self.has_started = True
             self.view = RunView(run_id=run.id)
             for planned in plan.streams:
-                view, stream = self.stream(planned.name), planned.selected.stream
+                view, stream = self.stream(planned.name), planned.stream
                 view.destination_table = planned.key.destination_table
                 if stream.read.method == "FULL_TABLE":
                     view.expected = stream.estimated_records

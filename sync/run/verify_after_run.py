@@ -20,7 +20,7 @@ def verified(
     results: tuple[StreamResult, ...], runs: Sequence[Member], session: Session, store: Store, progress: Progress
 ) -> tuple[StreamResult, ...]:
     """Compare the streams that say `verify: true` and have succeeded; return the results with their verdicts."""
-    names = [run.name for run in runs if run.status == SUCCESS and run.planned.selected.verify]
+    names = [run.name for run in runs if run.status == SUCCESS and run.planned.policy.verify]
     if not names:
         return results
     from ..verify.verification import DIFFERS, FAILED, verify_streams

@@ -19,7 +19,7 @@ from syncblocks.connectors.written_range import has_times
 
 from ..config import Pipeline
 from ..flow.filtered import FilteredSource
-from ..plan.selected_stream import SelectedStream
+from ..plan.policy import Configured
 from ..plan.written_range import conditions_of
 from .read_back import make_reader
 from .session import Session
@@ -69,10 +69,10 @@ def offered_streams(reader: Reader, tables: Collection[TableState]) -> dict[str,
     return {stream.name: stream for stream in found}
 
 
-def live_records(copy: Stream, selected: SelectedStream) -> Stream:
+def live_records(copy: Stream, selected: Configured) -> Stream:
     """Leave out former versions of a history, and records that `deletes: soft` has marked as deleted."""
-    is_marked = selected.deletes is not None and selected.deletes.is_soft
-    name = VALID_TO if selected.added.history is not None else DELETED_AT if is_marked else ""
+    is_marked = selected.policy.deletes is not None and selected.policy.deletes.is_soft
+    name = VALID_TO if selected.policy.added.history is not None else DELETED_AT if is_marked else ""
     # Columns of files may have no name.
     found = [field for field in copy.schema if name and field.name.casefold() == name]
     return (

@@ -516,8 +516,7 @@ def _renamed(session: Session, selection: Selection, plan: Plan) -> tuple[str, .
     names = {*(stream.name for stream in selection.catalog), *selection.selected}
     source = session.source_name
     found = (
-        renamed_warnings(each.selected, each.table, each.key, each.start, source=source, names=names)
-        for each in plan.streams
+        renamed_warnings(each, each.table, each.key, each.start, source=source, names=names) for each in plan.streams
     )
     return tuple(chain.from_iterable(found))
 
@@ -540,7 +539,7 @@ def _nameable(
                 can.names_tables.one_name(stream.destination_table)
             kept.append(stream)
         except FatalConnectorError as error:
-            entry = pipeline.streams[int(stream.location[1])]
+            entry = pipeline.streams[int(stream.policy.location[1])]
             is_last = stream is selected[-1] and not kept
             if is_last or exact_name(entry.stream) is not None:
                 raise stream_error(pipeline, stream, str(error)) from error

@@ -27,6 +27,7 @@ from syncblocks.connectors.values import replace
 from ..errors import StateError
 from ..plan.plan import PlannedStream
 from ..plan.planning import plan_streams
+from ..plan.policy import Configured
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
 from ..session.inspection import selected_streams
@@ -72,7 +73,7 @@ def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping
         raise StateError(_refused_append(planned, unique))
     bookmark = None
     if selected.stream.read.method is ReplicationMethod.INCREMENTAL:
-        bookmark = bookmark_of_texts(planned.selected, texts) if texts else _newest(planned.selected, records)
+        bookmark = bookmark_of_texts(planned, texts) if texts else _newest(planned, records)
     elif texts:
         bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
     state = write_bookmark(session, store, selected, bookmark)
@@ -127,7 +128,7 @@ def _unfit(planned: PlannedStream) -> str:
     if not planned.mapping.refusals:
         return ""
     types = list[str]()
-    arriving = dict(zip(planned.mapping.declared.schema.names, planned.selected.stream.schema, strict=False))
+    arriving = dict(zip(planned.mapping.declared.schema.names, planned.stream.schema, strict=False))
     for column in planned.mapping.columns:
         kept, schema, own = column.kept, planned.table.schema, arriving.get(column.name)
         if kept is not None and kept.arrow is None and kept.held is not None and schema is not None:
@@ -157,7 +158,7 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
     Raises:
         StateError: the table lacks one of them.
     """
-    arriving = dict(zip(planned.selected.stream.schema.names, planned.mapping.declared.schema.names, strict=False))
+    arriving = dict(zip(planned.stream.schema.names, planned.mapping.declared.schema.names, strict=False))
     kept = {column.name: column.kept for column in planned.mapping.columns}
     assert planned.table.schema is not None
     found = []
@@ -172,8 +173,8 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
 
 def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
     """Look into the table's records; None: nothing about them matters."""
-    stream = planned.selected.stream
-    disposition = planned.selected.write.disposition
+    stream = planned.stream
+    disposition = planned.write.disposition
     key = _columns(planned, stream.key_properties) if disposition is WriteDisposition.MERGE else []
     bookmark = _columns(planned, stream.read.bookmark_properties) if wants_bookmark else []
     examines = session.destination_can.examines_tables
@@ -186,9 +187,9 @@ def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool)
 
 
 def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
-    if planned.selected.write.disposition is not WriteDisposition.MERGE:
+    if planned.write.disposition is not WriteDisposition.MERGE:
         return
-    keys, table = ", ".join(planned.selected.stream.key_properties), planned.key.destination_table
+    keys, table = ", ".join(planned.stream.key_properties), planned.key.destination_table
     if records.ambiguous is not None:
         shown = ", ".join(map(str, records.ambiguous))
         what = "NULL in its key" if None in records.ambiguous else f"the key {shown}, and it is not the only one"
@@ -202,9 +203,9 @@ def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
 
 def _unique_of_append(planned: PlannedStream, records: TableRecords | None) -> tuple[str, ...]:
     """Return the columns of a unique index that refuses a record which an append writes once more; empty: none does."""
-    if records is None or planned.selected.write.disposition is not WriteDisposition.APPEND:
+    if records is None or planned.write.disposition is not WriteDisposition.APPEND:
         return ()
-    if planned.selected.stream.read.max_rejected is not None:
+    if planned.stream.read.max_rejected is not None:
         return ()  # such records are set aside
     written = {each.name if each.kept is None else each.kept.column for each in planned.mapping.columns}
     return next((columns for columns in records.unique if written.issuperset(columns)), ())
@@ -212,7 +213,7 @@ def _unique_of_append(planned: PlannedStream, records: TableRecords | None) -> t
 
 def _is_read_again(planned: PlannedStream, records: TableRecords | None) -> bool:
     """Tell whether the next run reads records that the table has, as far as is known before its transformers run."""
-    stream = planned.selected.stream
+    stream = planned.stream
     if planned.table.is_empty or not planned.is_schema_decided:
         return False
     if stream.read.method is not ReplicationMethod.INCREMENTAL:
@@ -221,7 +222,7 @@ def _is_read_again(planned: PlannedStream, records: TableRecords | None) -> bool
 
 
 def _refused_append(planned: PlannedStream, unique: Sequence[str]) -> str:
-    names = planned.selected.stream.read.bookmark_properties
+    names = planned.stream.read.bookmark_properties
     above, values = ", ".join(f'{name}: ">"' for name in names), " ".join(f"{name}=VALUE" for name in names)
     past = (
         f"`bookmark_property_operators: {{{above}}}` if the table has all records at its newest bookmark, give a later "
@@ -235,11 +236,11 @@ def _refused_append(planned: PlannedStream, unique: Sequence[str]) -> str:
 
 
 def _repeated(planned: PlannedStream) -> str:
-    is_incremental = planned.selected.stream.read.method is ReplicationMethod.INCREMENTAL
+    is_incremental = planned.stream.read.method is ReplicationMethod.INCREMENTAL
     return "records at the bookmark" if is_incremental else "all records"
 
 
-def _newest(selected: SelectedStream, records: TableRecords | None) -> dict[str, Any] | None:
+def _newest(selected: Configured, records: TableRecords | None) -> dict[str, Any] | None:
     """Return the newest bookmark of the table; None: it has no record with one."""
     if selected.stream.keeps_own_bookmark:
         raise StateError(f"stream {selected.name!r} keeps its own bookmark: it is not in the table; give COLUMN=VALUE")
@@ -275,9 +276,9 @@ def _notes(planned: PlannedStream, unique: Sequence[str]) -> list[str]:
     if not planned.is_schema_decided:
         differing = [text for text in (_renamed(planned), _unfit(planned)) if text]
         notes += [f"unless a transformer makes other columns: {text}" for text in differing]
-    if planned.selected.write.disposition is WriteDisposition.REPLACE:
+    if planned.write.disposition is WriteDisposition.REPLACE:
         notes.append("the next run replaces the table's records")
-    elif planned.selected.write.disposition is WriteDisposition.APPEND:
+    elif planned.write.disposition is WriteDisposition.APPEND:
         refused = f"; its unique index on {', '.join(unique)} refuses those that are there" if unique else ""
         notes.append(f"{planned.name} is appended: the next run writes {_repeated(planned)} once more{refused}")
     return notes

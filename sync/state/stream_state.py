@@ -30,7 +30,7 @@ from syncblocks.connectors.values import replace
 
 from ..config.values import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
-from ..plan.selected_stream import SelectedStream
+from ..plan.policy import Configured
 from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
 from ..session.inspection import selected_streams
@@ -195,7 +195,7 @@ def rewind_state(
     return write_bookmark(session, store, selected, wanted), present
 
 
-def _present(session: Session, selected: SelectedStream) -> Bookmark:
+def _present(session: Session, selected: Configured) -> Bookmark:
     _, row = _table_and_row(session, key_of(session, selected))
     if row is None or not row.bookmark:
         is_full = selected.stream.read.method is not ReplicationMethod.INCREMENTAL
@@ -251,7 +251,7 @@ def _amount(text: str, *, is_moment: bool) -> float | None:
     return amount if amount > 0 and not is_moment else None
 
 
-def key_of(session: Session, selected: SelectedStream) -> LedgerKey:
+def key_of(session: Session, selected: Configured) -> LedgerKey:
     return LedgerKey(
         pipeline=session.pipeline.pipeline, stream=selected.name, destination_table=selected.destination_table
     )
@@ -269,7 +269,7 @@ def _number(text: str, field: pa.Field) -> Decimal:
     raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
-def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream) -> None:
+def _refuse_lost(session: Session, store: Store | None, selected: Configured) -> None:
     """Raise if a bookmark would have no effect: the table is not ours, or it was dropped after a commit."""
     key, name = key_of(session, selected), selected.name
     table, row = _table_and_row(session, key)
@@ -287,7 +287,7 @@ def _refuse_lost(session: Session, store: Store | None, selected: SelectedStream
 
 
 def write_bookmark(
-    session: Session, store: Store | None, selected: SelectedStream, bookmark: Bookmark | None, *, accepts: bool = False
+    session: Session, store: Store | None, selected: Configured, bookmark: Bookmark | None, *, accepts: bool = False
 ) -> StreamState:
     """Write a bookmark to the ledger, then to the store's copy; `accepts`: also the stream's query and filter."""
     name, key = selected.name, key_of(session, selected)
@@ -361,7 +361,7 @@ def reset_state(session: Session, store: Store | None, name: str, *, forget: boo
     return tuple(LedgerKey(pipeline=pipeline, stream=name, destination_table=table) for table in places)
 
 
-def bookmark_of_texts(selected: SelectedStream, texts: Mapping[str, str]) -> dict[str, Any]:
+def bookmark_of_texts(selected: Configured, texts: Mapping[str, str]) -> dict[str, Any]:
     names = selected.stream.read.bookmark_properties
     if selected.stream.read.tracks_files:
         raise ConfigError(

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.checksums import Compared, Form, Row
 from syncblocks.connectors.checksums.sql import read_float
+from syncblocks.connectors.stream import WriteSpec
 
 _NUMBERS = (Form.INTEGER, Form.DECIMAL)
 _TIMES = (Form.DATE, Form.TIMESTAMP, Form.TIMESTAMP_NS, Form.TIME)
@@ -19,9 +20,10 @@ _TIMES = (Form.DATE, Form.TIMESTAMP, Form.TIMESTAMP_NS, Form.TIME)
 class Ages:
     """Compares records by one of their columns; NULL is older than any value, NaN above all."""
 
-    def __init__(self, columns: Sequence[Compared], name: str, *, is_lowest: bool = False) -> None:
-        self._is_lowest = is_lowest
-        self._place = next((place for place, column in enumerate(columns) if column.name == name), None)
+    def __init__(self, columns: Sequence[Compared], write: WriteSpec) -> None:
+        self._is_lowest = write.latest_is_lowest
+        name = write.latest_by  # columns of files may have no name
+        self._place = next((place for place, column in enumerate(columns) if name and column.name == name), None)
         self._form = None if self._place is None else columns[self._place].form
         #: Whether ages decide: there is such a column.
         self.decide = self._place is not None

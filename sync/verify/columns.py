@@ -38,11 +38,11 @@ class ColumnPairs:
         #: Columns whose values were written as text.
         self._texts = set[str]()
         self._planned = planned
-        deletes = planned.selected.deletes
+        deletes = planned.policy.deletes
         #: The column of marks that is no column of the stream.
-        has_marks = deletes is not None and deletes.is_soft and planned.selected.added.history is None
+        has_marks = deletes is not None and deletes.is_soft and planned.policy.added.history is None
         self._marks = {DELETED_AT} if has_marks else set[str]()
-        stream = planned.selected.stream
+        stream = planned.stream
         self._systems = (system_of(connectors.source_can, stream), system_of(reader_can, copy))
         computes = computing(connectors.source_can, stream), computing(reader_can, copy)
         self._keeps_json = (
@@ -54,7 +54,7 @@ class ColumnPairs:
             no_item if computes[1] is None else computes[1].array_item,
         )
         self._has_one_null = Capability.HAS_ONE_NULL in reader_can
-        self._stream = planned.selected.stream
+        self._stream = planned.stream
         # The types of a file's columns are known from what was written, better than from its text.
         assert planned.table.schema is not None
         self._copy = replace(copy, schema=described(copy.schema, planned.table.schema))
@@ -96,8 +96,7 @@ class ColumnPairs:
 
     def ages(self, source: Side) -> Ages:
         """Return what says which record of a key counts in the source's side."""
-        write = self._planned.write
-        return Ages(source.columns, self._own.get(write.latest_by, ""), is_lowest=write.latest_is_lowest)
+        return Ages(source.columns, self._planned.write.renamed(lambda name: self._own.get(name, "")))
 
     def key_sides(self) -> tuple[Side, Side]:
         """Return both sides with nothing but their keys, past the bookmark too.
@@ -131,7 +130,7 @@ class ColumnPairs:
 
     def _matched(self, connectors: Connectors) -> dict[str, str]:
         """Map the source's column names to the table's; note columns without a counterpart."""
-        added = self._planned.selected.added.names
+        added = self._planned.policy.added.names
         arriving = [name for name in self._planned.arriving.schema.names if name not in added]
         self._own = dict(zip(arriving, self._stream.schema.names, strict=True))
         names_columns = connectors.destination_can.names_columns

@@ -89,7 +89,7 @@ class Comparison:
     #: Records read and not compared, since they changed in the source after the last run. Records that the checksums
     #: leave out are not counted.
     changed_since: int = 0
-    #: Records read and not compared, since the destination has a newer one of their key (`latest_by`).
+    #: Records read and not compared, since the destination has a newer one of their key.
     outdated: int = 0
 
     @property

@@ -40,8 +40,8 @@ class PassingSource:
     def __init__(self, source: Source, planned: PlannedStream) -> None:
         self._source = source
         self._planned = planned
-        stream = planned.selected.stream
-        arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.selected.added.names]
+        stream = planned.stream
+        arriving = [name for name in planned.mapping.declared.schema.names if name not in planned.policy.added.names]
         own = dict(zip(arriving, stream.schema.names, strict=True))
         self._deleted_when = planned.write.deleted_when
         conditions = [*planned.checks, *([self._deleted_when] if self._deleted_when is not None else [])]
@@ -78,7 +78,7 @@ class PassingSource:
         self, stream: Stream, bookmarks: Mapping[str, Bookmark | None]
     ) -> Generator[tuple[str, Event | Block]]:
         wanted = stream.schema.names
-        whole = self._planned.selected.stream.schema
+        whole = self._planned.stream.schema
         more = [whole.field(name) for name in dict.fromkeys(self._names.values()) if name not in wanted]
         events: Any = self._source.read([replace(stream, schema=pa.schema([*stream.schema, *more]))], bookmarks)
         with closing(events):

@@ -183,5 +183,5 @@ def _unread_keys(source: SideReader, ranges: Sequence[KeyRange]) -> set[Key]:
 
 
 def _arriving_names(planned: PlannedStream, side: Side) -> list[str]:
-    names = dict(zip(planned.selected.stream.schema.names, planned.arriving.schema.names, strict=False))
+    names = dict(zip(planned.stream.schema.names, planned.arriving.schema.names, strict=False))
     return [names[column.name] for column in side.key]

@@ -97,11 +97,11 @@ def _verify(
     with_repair: bool,
 ) -> StreamVerification:
     session = passing(session, planned)
-    source, stream, table, scope = session.source, planned.selected.stream, planned.table, ""
+    source, stream, table, scope = session.source, planned.stream, planned.table, ""
     if not table.is_described:
         return _uncompared(planned, "the destination cannot describe its tables")
     copy = copy_of(table, offered)
-    copy = None if copy is None else live_records(copy, planned.selected)
+    copy = None if copy is None else live_records(copy, planned)
     if copy is not None and planned.write.written_range is not None:
         copy, scope = within_range(planned, copy)
     if copy is None:
@@ -176,7 +176,7 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
     others = [row for row in planned.table.ledger if (row.key.pipeline, row.key.stream) != own]
     if is_shared or any(row.committed_at is not None for row in others):
         return "other streams write this table too: records are only counted"
-    if planned.selected.stream.read.limit is not None:
+    if planned.stream.read.limit is not None:
         return "`limit` leaves out records of the source: records are only counted"
     if planned.write.conflict_method is ConflictMethod.UPDATE_ONLY:
         return "UPDATE_ONLY leaves out records whose key is not in the table: records are only counted"
@@ -185,7 +185,7 @@ def _why_counted(planned: PlannedStream, *, is_shared: bool) -> str:
         return f"a transformer changes the records ({blocks}): they are only counted"
     if planned.write.deleted_when is not None and planned.write.latest_by:
         return "which record of a key is deleted is known to `latest_by` in the table alone: records are only counted"
-    stream = planned.selected.stream
+    stream = planned.stream
     if stream.keeps_own_bookmark and stream.read.method is ReplicationMethod.INCREMENTAL:
         return "the source alone knows up to where it was read: records are only counted"
     return ""

@@ -416,18 +416,16 @@ class Remote:
 
         The worker is fenced by now: it commits nothing any more, and what it has committed is known.
         """
-        selected, context, error = member.planned.selected, self._context, outcome.blocks[-1].error
+        policy, context, error = member.planned.policy, self._context, outcome.blocks[-1].error
         if outcome.status != FAILURE or error is None:
             return False
-        if member.losses >= selected.retries or member.stop_reason is not None or member.is_abandoned:
+        if member.losses >= policy.retries or member.stop_reason is not None or member.is_abandoned:
             return False
         context.resolve_change(member.name, bool(outcome.is_held_committed))
         context.tell_retry(member.name, str(error.block), error)
         member.losses += 1
-        context.progress.retrying(
-            member.name, attempt=member.losses, delay_s=selected.retry_delay_s, error=error.message
-        )
-        member.wait_for_retry(selected.retry_delay_s)
+        context.progress.retrying(member.name, attempt=member.losses, delay_s=policy.retry_delay_s, error=error.message)
+        member.wait_for_retry(policy.retry_delay_s)
         return True
 
     def _send_to_another(self, flight: Flight, member: RemoteStream, nonce: str) -> None:

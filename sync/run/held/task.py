@@ -315,7 +315,7 @@ class Task:
 
 def _follow(member: StreamRun, work: Future[None], is_stopping: Callable[[], bool]) -> None:
     """Wait for a stream's end; cancel it when it is to stop or its time is over, and leave a thread that hangs."""
-    limit_s, ending, asked_at = member.planned.selected.timeout_s, None, None
+    limit_s, ending, asked_at = member.planned.policy.timeout_s, None, None
     while not work.done():
         wait([work] if ending is None else [work, ending], timeout=0.2)
         if is_stopping():

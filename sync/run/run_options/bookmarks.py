@@ -36,7 +36,7 @@ def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:
 
 
 def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
-    stream, row = planned.selected.stream, ledger_row(planned.table, planned.key)
+    stream, row = planned.stream, ledger_row(planned.table, planned.key)
     if stream.keeps_own_bookmark:
         raise ConfigError(f"stream {planned.name!r} keeps its own bookmark, in the source's form", key="--bookmark")
     bookmark = _given(planned, texts)
@@ -64,7 +64,7 @@ def _given(planned: PlannedStream, texts: Mapping[str, str]) -> dict[str, Any]:
         ConfigError: they are none of the stream's. It has no cause: that of a connector would be a failed run.
     """
     try:
-        return bookmark_of_texts(planned.selected, texts)
+        return bookmark_of_texts(planned, texts)
     except ConfigError as error:
         key = f"--bookmark {planned.name}"
         raise ConfigError(error.message, key=key, allowed=error.allowed, nearest=error.nearest) from None

@@ -36,8 +36,8 @@ def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) ->
 
 
 def _filled(planned: PlannedStream, columns: Sequence[str], can: Abilities) -> PlannedStream:
-    stream = planned.selected.stream
-    if reason := why_no_filling(planned.selected, can, is_decided=planned.is_schema_decided):
+    stream = planned.stream
+    if reason := why_no_filling(planned, can, is_decided=planned.is_schema_decided):
         raise ConfigError(f"stream {planned.name!r}: `fill` {reason}", key="STREAM")
     if planned.start.bookmark is None:
         raise ConfigError(

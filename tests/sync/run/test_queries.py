@@ -99,7 +99,7 @@ class Bench:
         with opened(load_pipeline(file)) as session, Store.open(session.pipeline.store_url) as store:
             plan = make_plan(session, store)
             self.plan = "\n".join([*(str(planned.resumption) for planned in plan.streams), *plan.warnings])
-            self.counted = session.source.count(plan.streams[0].selected.stream)
+            self.counted = session.source.count(plan.streams[0].stream)
             (found,) = verify_streams(session, plan)
         return found.verdict
 
