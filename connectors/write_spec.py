@@ -60,7 +60,6 @@ class WriteSpec(Struct, frozen=True, kw_only=True):
     #: MERGE, and REPLACE in its place, into a destination that `DropsDeleted`: a record that meets it is not kept, nor
     #: is the table's of its key, if it is the record of the key that counts. None: no record says that it is deleted.
     deleted_when: Condition | None = None
-
     #: Of REPLACE_RANGE: what is deleted.
     written_range: WrittenRange | None = None
     #: MERGE into a destination that `KeepsFirst`: columns that stay as they are in a record that is there.

@@ -14,23 +14,19 @@ from ..config.filters import Comparison
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
-from .options import check_option
 from .selected_stream import Failer, SelectedStream
 
 #: Types whose values are compared; of any other one only NULL is asked for.
 _COMPARED = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)
 
 
-def deleted_when_of(
-    stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], disposition: str, fail: Failer
-) -> Condition | None:
+def deleted_when_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[str], fail: Failer) -> Condition | None:
     """Return the condition of a stream's deleted records; None: it has none.
 
     Args:
         stream: as the source offers it, with the types that are said.
         settings: of its entries in the file, merged.
         kept: its columns that are read.
-        disposition: how it is written.
         fail: makes the error of a setting.
 
     Raises:
@@ -40,7 +36,6 @@ def deleted_when_of(
     if not said:
         return None
     ((column, operator, values),) = said
-    check_option("deleted_when", settings, disposition, stream.read.method, fail)
     if column not in kept:
         raise fail("deleted_when", f"{column!r} is no column of the stream, or is excluded", kept, column)
     from syncblocks.connectors.arrow.type_names import type_text

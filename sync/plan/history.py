@@ -33,7 +33,6 @@ from ..config import Pipeline
 from ..config.deletes import Deletes
 from ..errors import ConfigError, Mistake
 from .checks import stream_error
-from .options import check_option
 from .policy import Configured
 from .selected_stream import Failer, SelectedStream
 
@@ -76,8 +75,6 @@ def history_of(
         ConfigError: a setting does not go with it.
     """
     if disposition != "history":
-        if settings.get("valid_from") is not None:
-            check_option("valid_from", settings, disposition, stream.read.method, fail)
         return None
     from ..flow.history import HistoryColumns
 

@@ -17,7 +17,6 @@ from ..config.latest import LatestBy
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
-from .options import check_option
 from .reading import computing
 from .selected_stream import Failer, SelectedStream
 
@@ -39,7 +38,6 @@ def latest_of(
     settings: Mapping[str, Any],
     kept: Sequence[str],
     keys: Sequence[str],
-    disposition: str,
     fail: Failer,
 ) -> tuple[str, bool]:
     """Return the column of `latest_by`, and whether its lowest value counts; empty: the last record of a key counts.
@@ -49,7 +47,6 @@ def latest_of(
         settings: of its entries in the file, merged.
         kept: its columns that are read.
         keys: its key.
-        disposition: how it is written.
         fail: makes the error of a setting.
 
     Raises:
@@ -59,7 +56,6 @@ def latest_of(
     if said is None:
         return "", False
     column = said.column
-    check_option("latest_by", settings, disposition, stream.read.method, fail)
     if not keys:
         raise fail(
             "latest_by", "`latest_by` needs key_properties: the source has no primary key, or its columns are excluded"

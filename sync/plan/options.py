@@ -99,28 +99,27 @@ def columns_of(said: Any) -> Iterator[str]:
         yield each if isinstance(each, str) else each.column
 
 
-def check_option(
-    name: str, settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: Failer
-) -> None:
-    """Refuse a setting that has no use for how its stream is written, or that another setting excludes.
+def check_options(settings: Mapping[str, Any], disposition: str, method: ReplicationMethod, fail: Failer) -> None:
+    """Refuse settings that have no use for how their stream is written, or that exclude each other.
 
     Args:
-        name: of the setting; the file says it.
         settings: of the stream's entries in the file, merged.
         disposition: how it is written.
-        method: how its source reads it where the file does not say that.
+        method: how it is read.
         fail: makes the error of a setting.
 
     Raises:
         ConfigError: see above.
     """
-    option = OPTIONS[name]
-    if option.dispositions and disposition not in option.dispositions:
-        raise fail(name, option.use.format(disposition=disposition), alone=is_disposition_said(settings, method))
-    for other, (value, why) in option.excludes.items():
-        if settings.get(other) == value:
-            shown = "true" if value is True else value
-            raise fail(name, f"`{name}` and `{other}: {shown}` exclude each other: {why}", alone=True)
+    for name, option in OPTIONS.items():
+        if not settings.get(name):
+            continue
+        if option.dispositions and disposition not in option.dispositions:
+            raise fail(name, option.use.format(disposition=disposition), alone=is_disposition_said(settings, method))
+        for other, (value, why) in option.excludes.items():
+            if settings.get(other) == value:
+                shown = "true" if value is True else value
+                raise fail(name, f"`{name}` and `{other}: {shown}` exclude each other: {why}", alone=True)
 
 
-__all__ = ["OPTIONS", "Masking", "Option", "check_option", "columns_of"]
+__all__ = ["OPTIONS", "Masking", "Option", "check_options", "columns_of"]

@@ -48,7 +48,7 @@ from .history import history_of
 from .latest import latest_of
 from .lengths import length_of
 from .masks import is_masked, masks_of
-from .options import OPTIONS, check_option
+from .options import OPTIONS, check_options
 from .policy import Policy
 from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer, is_disposition_said
@@ -216,13 +216,13 @@ def _read(
 
 def _write(stream: Stream, settings: Mapping[str, Any], chosen: _Chosen, fail: Failer) -> WriteSpec:
     """Return how the stream is written."""
-    latest, is_lowest = latest_of(stream, settings, chosen.kept, chosen.keys, chosen.disposition, fail)
+    latest, is_lowest = latest_of(stream, settings, chosen.kept, chosen.keys, fail)
     return WriteSpec(
         disposition=WriteDisposition(chosen.disposition),
         conflict_method=ConflictMethod(settings.get("unique_conflict_method") or ConflictMethod.UPDATE),
         latest_by=latest,
         latest_is_lowest=is_lowest,
-        deleted_when=deleted_when_of(stream, settings, chosen.kept, chosen.disposition, fail),
+        deleted_when=deleted_when_of(stream, settings, chosen.kept, fail),
         written_range=chosen.written,
         max_rejected=_max_rejected(stream, settings, fail),
     )
@@ -251,8 +251,7 @@ def _check_disposition(
             ["append", "merge", "history"],
             alone=True,
         )
-    if unique:
-        check_option("unique_constraints", settings, disposition, method, fail)
+    check_options({**settings, "unique_constraints": unique}, disposition, method, fail)
     if settings.get("unique_conflict_method") == ConflictMethod.UPDATE_ONLY and disposition != "merge":
         raise fail(
             "unique_conflict_method",
