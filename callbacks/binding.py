@@ -36,7 +36,7 @@ class Slot(Struct, frozen=True, kw_only=True):
 
 
 class Inputs(dict[Any, Any]):
-    """`__input`: the parent's data by its name, and by Mage's `df_1`, which is found but not listed."""
+    """`__input`: the parent's data by its name, and by Mage's `df_1`, which works as a key but is not listed."""
 
     def __missing__(self, name: Any) -> Any:
         if name != "df_1":
@@ -160,8 +160,8 @@ def bind(
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
-    """Read a signature without a look at its annotations, which may name what exists for type checkers only."""
-    if sys.version_info >= (3, 14):  # they are evaluated when they are asked for
+    """Read a signature without evaluating annotations, since they may name types that exist for type checkers only."""
+    if sys.version_info >= (3, 14):  # annotations are evaluated only on access
         from annotationlib import Format
 
         return inspect.signature(function, annotation_format=Format.FORWARDREF)

@@ -1,15 +1,17 @@
-"""The code inside of a child process, which runs the functions of one callback block.
+"""The code of a child process, which runs the functions of one callback block.
 
 Protocol: JSON lines over two pipes of its own, separate from what functions print. The parent sends
 `{"id", "file", "function", "kwargs", "data", "wants_value"}`, or `{"id", "function", "hook"}`, and gets back `{"id",
 "kind", "error", "notes", "value", "is_sound", "threads", "fds"}`. Meanwhile a function may ask the engine:
-`{"ask"}` gets `{"reply"}`, both texts. `{"exit": true}` ends the child after its exit
-handlers. Variables in `kwargs` and settings in `hook` are resolved: secrets pass through this pipe only, never through
-arguments or the environment. The child isolates crashes and is no sandbox: it runs the user's code with the user's
+`{"ask"}` gets `{"reply"}`, both texts. `{"exit": true}` ends the child after its exit handlers.
+
+Variables in `kwargs` and settings in `hook` are resolved: secrets pass through this pipe only, never through
+arguments or the environment. The child isolates crashes but is no sandbox: it runs the user's code with the user's
 rights.
 
 The child's process group ends with its parent. On Linux the kernel signals the group when the parent's end of the
-`lifeline` pipe is closed, even while a function blocks the interpreter. Elsewhere the end of the request pipe does.
+`lifeline` pipe is closed, even while a function blocks the interpreter. On other systems the end of the
+request pipe has the same effect.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ from .leftovers import MARK
 from .mage import install
 from .triggers import connect
 
-# What serves a call is bound here, before the user's code can replace it: builtins of this module, functions, the
-# scanner of JSON.
+# Everything that serves a call is bound here, before the user's code can replace it: builtins of this module,
+# functions, the scanner of JSON.
 _BUILTINS = dict(vars(builtins))
 globals()["__builtins__"] = dict(_BUILTINS)
 _scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -50,7 +52,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
     for fd in (requests_fd, answers_fd, lifeline_fd):
         os.set_inheritable(fd, False)
     _die_with_parent(lifeline_fd)
-    # On the deadline's SIGTERM, print where the function was; then the signal has its usual effect.
+    # On the deadline's SIGTERM, print the function's stack; then the signal has its usual effect.
     faulthandler.enable()
     faulthandler.register(signal.SIGTERM, all_threads=False, chain=True)
     for stream in (sys.stdout, sys.stderr):
@@ -62,7 +64,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
     arguments = (requests_fd, requests, process.replies)
     reader = threading.Thread(target=_read, args=arguments, name="syncblocks-requests", daemon=True)
     reader.start()
-    gc.disable()  # imports create little garbage: collecting takes a tenth of their time
+    gc.disable()  # imports create little garbage, and collecting would take a tenth of their time
     for module in imports:
         # The call that needs a broken module reports its error.
         with suppress(Exception):
@@ -78,9 +80,9 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
         try:
             os.environ[MARK] = f"{mark}.{request['id']}"
             answer = perform(functions, request, _untraced)
-        except BaseException:  # the function has broken what `perform` needs
+        except BaseException:  # the function has broken something that `perform` needs
             _untraced()
-            answer = Answer(kind="raised", error="the function has changed its interpreter: there is no result")
+            answer = Answer(kind="raised", error="the function changed its interpreter, so there is no result")
         process.end_if_forked()
         process.flush()
         process.send(
@@ -215,7 +217,7 @@ def _read(fd: int, requests: SimpleQueue[dict[str, Any]], replies: SimpleQueue[s
 
 
 def _die_with_parent(fd: int) -> None:
-    """Ask the kernel to kill this process group when the parent's end of the pipe is closed, so when it dies.
+    """Ask the kernel to kill this process group when the parent's end of the pipe closes, that is when the parent dies.
 
     Unlike PR_SET_PDEATHSIG this includes processes started by the user's functions, and does not depend on the thread
     of the parent that started the child.

@@ -69,7 +69,7 @@ class CallEnd(Struct, frozen=True, kw_only=True):
 class Child:
     """One child process, used by one thread.
 
-    A call that ends as timeout, exited or interrupted ends the child and every process that the call has started.
+    If a call ends as timeout, exited or interrupted, the child and every process that the call started end too.
     """
 
     def __init__(self, name: str, *, kill_grace_s: float = 5.0, imports: Sequence[str] = ()) -> None:
@@ -86,7 +86,7 @@ class Child:
         self._pending = bytearray()
         self._usage: dict[str, tuple[int, int]] = {}
         self._mark = secrets.token_hex(8)
-        #: When the last call began.
+        #: Time when the last call began.
         self._began_s = 0.0
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
@@ -124,7 +124,7 @@ class Child:
         self._is_interrupted = True
 
     def call(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask = refuse) -> CallEnd:
-        """Send a request and wait for its answer; `ask` answers what the function asks meanwhile.
+        """Send a request and wait for its answer; `ask` answers questions of the function meanwhile.
 
         The deadline starts when the child is ready. After it the child's process group gets SIGTERM, then SIGKILL.
         """
@@ -280,7 +280,7 @@ class Child:
             kind, error = "interrupted", "cut short, because the program stops"
             self._terminate(min(self._kill_grace_s, 1.0))
         else:
-            # A wrong answer comes from a process that still runs.
+            # An invalid answer: the process still runs.
             has_exited = self._has_exited(within_s=0.0 if event == "answer" else 0.5)
             self.kill()
             kind, error = "exited", self._post_mortem(has_exited)
@@ -333,8 +333,8 @@ class Child:
     def _wear(self, function: str, answer: Mapping[str, Any]) -> str | None:
         """Say why the child must be replaced; None if it may serve another call.
 
-        A function's first call may leave threads and files open (a session, a pool, an exporter's thread). More of them
-        after later calls are a leak.
+        A function's first call may leave threads and files open (a session, a pool, an exporter's thread). If later
+        calls leave more, that is a leak.
         """
         usage = (int(answer["threads"]), int(answer["fds"]))
         if not answer["is_sound"]:

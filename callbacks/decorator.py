@@ -69,10 +69,10 @@ def callback(status: Any = "success", *others: Any, fetch_inputs: bool | None = 
 
     Args:
         status: "success" (also by bare `@callback`), "failure", "cancelled", ... Stack decorators for several.
-        others: none; so that the error for several statuses says how to write them.
+        others: not allowed; taken only to explain in the error how to write several statuses.
         fetch_inputs: False: the parent's data is never read; positional data parameters get None and `__input` is
             `{}`. True: a function without positional parameters gets the data as `__input`.
-        unknown: none.
+        unknown: not allowed; taken only for the error.
 
     Raises:
         CallbackLoadError: the status is unknown, or another argument is given.
@@ -121,7 +121,7 @@ def output_test(function: Function, /) -> Function:
 
 
 def left_alone(function: Any = None, /, *arguments: Any, **settings: Any) -> Any:
-    """Return the function as it is: a decorator of Mage whose functions are not called here."""
+    """Return the function unchanged: a decorator of Mage whose functions are not called here."""
     return function if callable(function) else lambda marked: marked
 
 
@@ -135,10 +135,10 @@ def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknow
     Args:
         function: of the bare `@transformer`.
         rename_columns: columns to rename before the function is called, old: new; as `rename:` of the pipeline file.
-        unknown: none.
+        unknown: not allowed; taken only for the error.
 
     Raises:
-        CallbackLoadError: another argument, or one of another kind.
+        CallbackLoadError: another argument is given, or one of a wrong type.
     """
     caller = sys._getframe(1)
     if callable(function):
@@ -146,7 +146,7 @@ def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknow
     for name in unknown:
         raise _error(caller, f"@transformer has no argument {name!r}; allowed: rename_columns")
     if function is not None:
-        raise _error(caller, f"a mark stands on a function, not on {function!r}")
+        raise _error(caller, f"a decorator marks a function, not {function!r}")
     _check_names(caller, rename_columns)
 
     def mark(function: Function) -> Function:
@@ -155,7 +155,7 @@ def transformer(function: Any = None, /, *, rename_columns: Any = None, **unknow
     return mark
 
 
-#: What stands in the namespace of a user's file.
+#: Names in the namespace of a user's file.
 DECORATORS: Mapping[str, Callable[..., Any]] = {
     "callback": callback,
     "on_success": on_success,
@@ -190,9 +190,9 @@ def _note(
     rename_columns: Mapping[str, str] | None = None,
 ) -> Function:
     if not callable(function):
-        raise _error(caller, f"a mark stands on a function, not on {function!r}; did you mean @callback('success')?")
+        raise _error(caller, f"a decorator marks a function, not {function!r}; did you mean @callback('success')?")
     if isinstance(function, type):
-        raise _error(caller, f"{function.__name__!r} is a class, and a call would only make an object: mark a function")
+        raise _error(caller, f"{function.__name__!r} is a class; calling it would only make an object: mark a function")
     marks = caller.f_globals.get(MARKS)
     if marks is not None:
         marks.append(

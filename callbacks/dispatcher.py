@@ -52,7 +52,7 @@ class Dispatcher:
             prepare: called before each call with the resolved kwargs; evaluates `when` and fills in a hook.
             redact: masks secrets in errors and output of functions.
             ask: called before each call; answers what the function asks (`trigger_pipeline`).
-            on_outcome: called after each delivery was marked, with the outcome and the result of `mark`.
+            on_outcome: called after each delivery is marked, with the outcome and the result of `mark`.
             inline: call functions (not hooks) in this process, on one thread for all blocks, without deadline or
                 isolation, so that `breakpoint()` has the terminal.
             log: logger for errors outside of a call.
@@ -164,7 +164,7 @@ class _Queue:
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"callbacks-{blocks[0]}", daemon=True)
         self._dispatcher = dispatcher
-        #: Block -> number of drains at the last look, and what was found.
+        #: Block -> number of drains at the last look, and the result of that look.
         self._found: dict[str, tuple[int, Literal["work", "later", "nothing"]]] = dict.fromkeys(blocks, (-1, "work"))
         self._failures = 0
         self.is_to_be_warmed = False
@@ -297,7 +297,7 @@ class _Queue:
     def _run_here(self, local: LocalCall, timeout_s: float) -> CallEnd:
         self._local = local
         try:
-            # `close` sets `closing` before it looks for a call; this checks `closing` after the call can be found.
+            # `close` sets `closing`, then looks for a call. Here a call becomes visible before `closing` is checked.
             if self._dispatcher.closing.is_set():
                 local.interrupt()
             return local.run(timeout_s)
@@ -320,7 +320,7 @@ class _Queue:
             self._dispatcher.closing.wait(min(5.0, 0.1 * 2.0**failures))
 
     def _shown(self, text: str) -> str:
-        """Return a text as histories and logs keep it: plain, and without secrets."""
+        """Return a text for histories and logs: plain, and without secrets."""
         return self._dispatcher.redact(plain_text(text))
 
 

@@ -16,7 +16,7 @@ from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
 from .odd_times import without_odd_times
 
-# Its own, since the user's function may replace them.
+# Own references, since the user's function may replace them.
 globals()["__builtins__"] = dict(vars(builtins))
 
 #: Modules that `read_data` imports.
@@ -134,12 +134,12 @@ def _call(
     finally:
         try:
             after()
-        except BaseException:  # of a profile or trace function, which the interpreter has removed by now
+        except BaseException:  # from a profile or trace function, which the interpreter has already removed
             after()
 
 
 def read_data(path: str, note: Callable[[str], None]) -> Any:
-    """Read an Arrow IPC file as a DataFrame, by memory map; one on an object store by its URL.
+    """Read an Arrow IPC file as a DataFrame, by memory map, or by its URL on an object store.
 
     Returns:
         A DataFrame with Arrow-backed dtypes; None, and a note, if the file is missing, truncated or unreadable. Times
@@ -155,7 +155,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
         table = without_odd_times(table, note)
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     except FileNotFoundError:
-        note(f"the parent's data is not there any more, so it is None: it is deleted after the last delivery ({path})")
+        note(f"the parent's data is None: it was deleted after the last delivery ({path})")
         return None
     except Exception as error:
         note(f"the parent's data could not be read, so it is None: {type(error).__name__}: {error}")
@@ -164,7 +164,7 @@ def read_data(path: str, note: Callable[[str], None]) -> Any:
 
 def _opened(path: str) -> Any:
     if "://" in path:
-        import fsspec  # only streams of other machines leave their data there
+        import fsspec  # only streams on other machines write their data there
 
         return fsspec.open(path, "rb")
     import pyarrow as pa
@@ -197,7 +197,7 @@ def _user_frames(error: BaseException, file: str) -> Any:
         frames = frames.tb_next
     if frames is not None:
         return frames
-    # Raised before the user's first line, as by a wrong signature.
+    # Raised before the user's first line, for example by a wrong signature.
     frames = error.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         frames = frames.tb_next

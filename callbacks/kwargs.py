@@ -16,8 +16,8 @@ STATUSES: Mapping[str, str] = {
     "cancelled": "the parent had started and was cancelled",
     "retry": "an attempt at the stream failed and will be repeated; numbered, at once",
     "schema_changed": "a commit added or changed columns of the destination table; numbered, at once",
-    "recovered": "beside success: the first one of a stream after it had failed",
-    "crashed": "beside failure: a process died without closing; the recovery of the run reports it",
+    "recovered": "in addition to success: the first success of a stream after a failure",
+    "crashed": "in addition to failure: a process died and could not close the run; recovery reports it",
 }
 
 #: Statuses with `__error`.
@@ -55,11 +55,11 @@ class BlockRun:
     #: `<block>:<stream>`, such as `export_warehouse:public.users`. Do not parse it: names may contain a colon.
     uuid: str
     status: str
-    #: None if a recovery cannot know it.
+    #: None if recovery cannot know it.
     rows: int | None = None
-    #: Records that could not be stored and are kept beside (`on_rejected: keep`).
+    #: Rejected records that are kept (`on_rejected: keep`).
     rows_rejected: int | None = None
-    #: Records that the source no longer has, deleted, marked or ended (`deletes`).
+    #: Records deleted, marked or ended because the source no longer has them (`deletes`).
     rows_deleted: int | None = None
     bytes: int | None = None
     started_at: datetime | None = None
@@ -121,7 +121,7 @@ StandardKwargs = TypedDict(
         "env": str,
         # `configuration` of the parent block.
         "configuration": dict[str, Any],
-        # The interval that the run is for; None: it is for none.
+        # The run's data interval; None if it has none.
         "interval_start_datetime": datetime | None,
         "interval_end_datetime": datetime | None,
         "interval_seconds": float | None,
@@ -168,7 +168,7 @@ class PipelineKwargs(TypedDict):
     totals: dict[str, int]
     #: One dict a failed stream: stream, block, type, message.
     failed_streams: list[dict[str, Any]]
-    #: Names of streams that were synced before and that the source does not offer now.
+    #: Names of synced streams that the source no longer offers.
     missing_streams: list[str]
 
 
@@ -178,7 +178,7 @@ _PIPELINE = frozenset(PipelineKwargs.__annotations__)
 #: Names that hide a runtime variable of the same name.
 RESERVED = frozenset(StandardKwargs.__annotations__) | _INTEGRATION | _PIPELINE
 
-#: The interval that a run is for; None of a run that is for none.
+#: The run's data interval; None if it has none.
 INTERVAL = (
     "interval_start_datetime",
     "interval_end_datetime",
@@ -301,7 +301,7 @@ def with_variables(recorded: Mapping[str, Any], variables: Mapping[str, Any]) ->
 
 
 def interval_values(start: datetime, end: datetime) -> dict[str, Any]:
-    """Return the values of an interval in recorded form, by the names of `INTERVAL`; the one before is as long."""
+    """Return an interval in recorded form, by the names of `INTERVAL`; the previous one has the same length."""
     length = end - start
     values = (start.isoformat(), end.isoformat(), length.total_seconds(), (start - length).isoformat())
     return dict(zip(INTERVAL, values, strict=True))

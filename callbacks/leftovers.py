@@ -1,4 +1,4 @@
-"""Finds and ends processes that a call started in sessions of their own, by a mark in their environment. Linux only."""
+"""Find and end processes that a call started in their own sessions, by a mark in their environment. Linux only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 MARK = "SYNCBLOCKS_CALLBACK_PROCESS"
 
 _PROCESSES = Path("/proc")
-#: A process that is being killed may have started another one.
+#: Rounds of killing: a process that is being killed may have started another one.
 _ROUNDS = 3
 
 
 def since_boot_s() -> float:
-    """Return the time on the clock by which the kernel notes when a process starts."""
+    """Return the time on the clock that the kernel uses for the start of a process."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else 0.0
 
 
@@ -27,7 +27,7 @@ def kill_marked(mark: str, call: int, began_s: float) -> None:
     """Kill the processes that a call has started; it began at `began_s` (see `since_boot_s`).
 
     A process that was forked without an exec does not have the call's number in its environment: it is killed if it
-    has started since. The kernel tells the start to one tick.
+    started after `began_s`. The kernel gives the start to within one tick.
     """
     earliest_s = began_s - 1 / os.sysconf("SC_CLK_TCK")
     for _ in range(_ROUNDS):

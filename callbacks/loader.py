@@ -294,7 +294,7 @@ def _refuse_uncallable(path: Path, line: int, name: str, function: Callable[...,
 
 
 def _body(function: Callable[..., Any]) -> Any:
-    """Return what is executed at a call: of an object with `__call__` that method, else the function itself."""
+    """Return the code that a call executes: `__call__` of an object that has it, else the function itself."""
     is_object = not inspect.isroutine(function) and not isinstance(function, partial)
     return type(function).__call__ if is_object else function
 
@@ -305,7 +305,7 @@ class ExitCalled(BaseException):
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """Let `os._exit` of the file raise: else the process that syncs ends without a word, and with the file's code.
+    """Let `os._exit` in the file raise: otherwise the syncing process would end silently, with the file's exit code.
 
     Other threads, and processes that the file forks, do end.
     """
@@ -331,6 +331,6 @@ def _load_error(path: Path, error: BaseException) -> CallbackLoadError:
     hint = ""
     if isinstance(error, NameError):
         hint = nearest(error.name or "", DECORATORS)
-        if error.name in DECORATORS:  # only the file itself has them
+        if error.name in DECORATORS:  # only the file itself has the decorators
             hint = f"; a module that is imported needs `from syncblocks import {error.name}`"
     return CallbackLoadError(path, line, f"does not load: {first_line(error)}{hint}")

@@ -12,7 +12,7 @@ _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 class UserLogger:
     """A logger for functions, with the methods of Python's and the tags of Mage's.
 
-    Without the module `logging`, whose import would slow the start of each child process.
+    It does not use the module `logging`, whose import would slow the start of each child process.
     """
 
     def debug(self, message: object, *args: Any, **tags: Any) -> None:
@@ -42,7 +42,7 @@ class UserLogger:
         self.log(50, message, *args, **tags)
 
     def log(self, log_level: int, message: object, *args: Any, exc_info: Any = None, **tags: Any) -> None:
-        """Write a message; `%s` in it stand for `args`, and tags follow it."""
+        """Write a message: `args` fill its `%s`, and tags follow it."""
         text = str(message) % (args[0] if isinstance(args[0], dict) else args) if args else str(message)
         shown = "".join(f" {name}={value!r}" for name, value in tags.items())
         lines = ""
@@ -50,5 +50,5 @@ class UserLogger:
             lines = "\n" + "".join(traceback.format_exception(exc_info)).rstrip()
         elif exc_info:
             lines = "\n" + traceback.format_exc().rstrip()
-        # What is stdout now: it is replaced where output is masked or captured.
+        # The present stdout: it is replaced while output is masked or captured.
         sys.stdout.write(f"{_LEVELS.get(log_level, log_level)} {text}{shown}{lines}\n")

@@ -20,7 +20,7 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 _lock = threading.Lock()
-#: Files and functions at work, in any thread.
+#: Number of files and functions that run now, in any thread.
 _users = 0
 
 
@@ -32,10 +32,10 @@ def install() -> None:
 
 @contextmanager
 def mage_modules() -> Iterator[None]:
-    """Let a file that is executed, or a function that is called, import them; nothing stays in `sys.modules`."""
+    """Let the executed file or the called function import them; afterwards remove them from `sys.modules`."""
     global _users
     with _lock:
-        if _is_installed():  # Mage's own are used
+        if _is_installed():  # use Mage's own modules
             modules: Mapping[str, ModuleType] = {}
         else:
             modules = _modules()

@@ -14,7 +14,7 @@ class MaskedOutput:
         self._stream = stream
         self._redact = redact
         self._rest = ""
-        #: Whether some of the incomplete line came as bytes, which may be no text.
+        #: Whether a part of the incomplete line came as bytes, which may not be text.
         self._has_bytes = False
         # Other threads of this process print too.
         self._lock = threading.RLock()
@@ -54,14 +54,14 @@ class MaskedOutput:
             self._stream.flush()
 
     def close(self) -> None:
-        """Flush: the stream is the engine's, which goes on."""
+        """Flush instead of closing: the engine still uses the stream."""
         self.flush()
 
     def _put(self, text: str) -> None:
         if not self._has_bytes:
             self._stream.write(self._redact(text))
             return
-        # Once more: a character may have come in two pieces.
+        # Masked again: a character may have come in two pieces.
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
         self._stream.flush()
         self._stream.buffer.write(self._redact(text).encode("utf-8", "surrogateescape"))
@@ -94,7 +94,7 @@ class MaskedBytes:
         self._output.flush()
 
     def close(self) -> None:
-        """Flush: the stream is the engine's, which goes on."""
+        """Flush instead of closing: the engine still uses the stream."""
         self._output.flush()
 
     def __getattr__(self, name: str) -> Any:

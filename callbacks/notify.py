@@ -62,7 +62,7 @@ def notify(urls: Sequence[str], body: str, *, title: str = "", status: str = "",
             continue
         for line in said:
             print(hidden(line, url))  # noqa: T201 (the output of the call)
-        what = "was not notified" if is_known else "is no URL that Apprise knows"
+        what = "was not notified" if is_known else "is not a URL that Apprise knows"
         failed.append(f"URL {place + 1} ({url.partition(':')[0]}) {what}")
     if failed:
         raise HookFailed(f"notify: {'; '.join(failed)}")

@@ -15,7 +15,7 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6}
 
 
 def without_odd_times(table: pa.Table, note: Callable[[str], None]) -> pa.Table:
-    """Put None in the place of each date and time that Python cannot hold; `note` says of which columns."""
+    """Replace each date and time that Python cannot hold by None; `note` gets the columns."""
     for place, field in enumerate(table.schema):
         column = table.column(place)
         kept = _kept(column)
@@ -40,7 +40,7 @@ def _kept(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         days = column.cast(pa.date32()).cast(pa.int32())
         is_held = pc.and_(pc.greater_equal(days, _FIRST_S // _DAY_S), pc.less(days, _END_S // _DAY_S))
     elif pa.types.is_timestamp(kind) and kind.unit in _PER_SECOND:
-        # Shown in a time zone, a moment of the first or last day may be in another year.
+        # In another time zone, a moment of the first or last day may be in another year.
         margin_s, units = (0 if kind.tz is None else _DAY_S), _PER_SECOND[kind.unit]
         number = column.cast(pa.int64())
         is_late_enough = pc.greater_equal(number, (_FIRST_S + margin_s) * units)

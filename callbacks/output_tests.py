@@ -1,4 +1,4 @@
-"""Functions marked by `@test`: what each says of some records."""
+"""Functions marked by `@test`: call each with some records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run_tests(
     tests: Mapping[str, Callable[..., object]], records: Callable[[], pd.DataFrame], file: Path
 ) -> dict[str, str | None]:
-    """Call each function with a frame of its own; what it prints goes to stderr.
+    """Call each function with its own frame; its output goes to stderr.
 
     Args:
         tests: functions by name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-#: Codes that colour a terminal, move its cursor or set its title (ECMA-48), also those that a cut has shortened.
+#: Codes that colour a terminal, move its cursor or set its title (ECMA-48), also codes that were cut.
 _TERMINAL_CODE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]?"  # a control sequence
     r"|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # a string, such as a title or a link
@@ -15,6 +15,6 @@ _TERMINAL_CODE = re.compile(
 def plain_text(text: str) -> str:
     """Take terminal codes out; escape NUL and lone surrogates, which databases do not store.
 
-    Before secrets are masked: codes may stand within one.
+    Call it before secrets are masked: a secret may contain such codes.
     """
     return _TERMINAL_CODE.sub("", text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

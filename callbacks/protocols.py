@@ -47,7 +47,7 @@ class Delivery:
     when: str | None = None
     #: The hook in place of a function: `kind` and its settings, templates unfilled.
     hook: Mapping[str, Any] | None = field(default=None, repr=False)
-    #: Why there is nothing to call; the delivery is then dead.
+    #: Why nothing can be called; the delivery is then dead.
     missing: str | None = None
 
 
@@ -91,7 +91,7 @@ class Callbacks(Protocol):
     """The callback blocks of the current pipeline file."""
 
     def complete(self, delivery: Delivery, digest: str | None) -> Delivery:
-        """Return a delivery completed from the file; with `missing` set if the file does not call it.
+        """Complete a delivery from the file; set `missing` if the file does not call it.
 
         Args:
             delivery: the store's part: the event, names of block and function, path of the data.

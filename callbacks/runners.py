@@ -85,7 +85,7 @@ class ChildRunner:
             thread.join()
 
     def _retire(self, child: Child, worn: str | None) -> None:
-        """End a child in the background, so that the next call does not wait for it."""
+        """End a child in the background, so the next call does not wait for it."""
         if worn is not None:
             self._log.info("callback block %s: its process is replaced: %s", self._block, worn)
         self._retiring = [(old, thread) for old, thread in self._retiring if thread.is_alive()]

@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import HookFailed
 
-#: Exit code of a shell for a program that is not there.
+#: Exit code of a shell for a missing program.
 _NOT_FOUND = 127
 
 
@@ -51,7 +51,7 @@ def _ended(code: int) -> str:
     if code < 0:
         with suppress(ValueError):
             return f"the command was killed by {signal.Signals(-code).name}"
-    hint = "; the shell has not found a program" if code == _NOT_FOUND else ""
+    hint = "; the shell did not find a program" if code == _NOT_FOUND else ""
     return f"the command ended with exit code {code}{hint}"
 
 

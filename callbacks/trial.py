@@ -31,7 +31,7 @@ class Trial:
     status: str
     #: Its keyword arguments -> `repr`, shortened. Without the data.
     received: Mapping[str, str]
-    #: Shape of the data that it got, such as `3 rows: id int64, name string`, or why it got none.
+    #: Size and columns of its data, such as `3 rows: id int64, name string`, or why it got none.
     data: str
     #: Keyword arguments that it uses and that do not exist.
     unknown: tuple[UnknownName, ...]
@@ -179,7 +179,7 @@ def _has_data(item: CallbackFunction, status: str, events: Mapping[str, Mapping[
 
 def _data_note(item: CallbackFunction, status: str, recorded: Mapping[str, Any], shape: str) -> str:
     if item.binding.needs is None:
-        return "none: it asks for no data"
+        return "none: the function asks for no data"
     if not item.needs_data(status, recorded["parent_block_uuid"]):
         return "None: there is data only for success of a block or a stream"
     how = f"as {item.binding.positional!r}" if item.binding.needs == "data" else "in `__input`"
@@ -210,7 +210,7 @@ def read_table(source: Path) -> Any:
     """Read a data file into an Arrow table.
 
     Raises:
-        ValueError: its kind is not known, or it cannot be read.
+        ValueError: its format is not known, or it cannot be read.
     """
     import pyarrow as pa
 

@@ -1,6 +1,6 @@
 """`trigger_pipeline`: a callback starts another pipeline. Its name, place and signature are Mage's.
 
-The function asks the engine, which writes the start down before it happens: a redelivery starts nothing twice.
+The function asks the engine, which records the start before it happens, so a redelivery starts nothing twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-#: Most seconds between two looks: Mage's 60 would be the whole time that a callback has.
+#: Most seconds between two looks. Mage's 60 would be as long as a callback's default timeout.
 _LOOK_S = 2.0
 
 #: A question as JSON -> its answer as JSON.
@@ -22,12 +22,12 @@ _ask: list[Ask] = []
 
 
 class TriggerError(Exception):
-    """The pipeline was not started, or the started one failed; says which, and why."""
+    """The pipeline was not started, or its run failed; the message says which, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggeredRun:
-    """A start of another pipeline, and how its run stands."""
+    """A start of another pipeline, and the status of its run."""
 
     #: Number of the tick, in the run store of that pipeline.
     id: int
@@ -55,8 +55,8 @@ def trigger_pipeline(
         check_status: wait until its run has ended, within the callback's own `timeout_s`.
         error_on_failure: with `check_status`, raise if it did not succeed.
         poll_interval: seconds between two looks, at most 2.
-        poll_timeout: seconds after which waiting is an error; None: no limit of its own.
-        verbose: print what is waited for, at each change.
+        poll_timeout: seconds after which waiting is an error; None: no limit.
+        verbose: print the status at each change.
         schedule_name: its trigger, first half of `execution_partition`; default "callback".
         event: JSON values, the keyword argument `event` of its callbacks.
 
@@ -85,7 +85,7 @@ def trigger_pipeline(
 
 
 def connect(ask: Ask) -> None:
-    """Send the questions of this process to an engine from now on: of a child, which serves one engine."""
+    """Send the questions of this process to an engine from now on; for a child, which serves one engine."""
     _ask.append(ask)
 
 
@@ -100,7 +100,7 @@ def asking(ask: Ask) -> Iterator[None]:
 
 
 def refuse(_question: str) -> str:
-    """Answer where no engine is."""
+    """Answer for calls without an engine."""
     return json.dumps({"error": "trigger_pipeline starts nothing outside of a run"})
 
 

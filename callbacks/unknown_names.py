@@ -20,7 +20,7 @@ from .loader import CallbackFunction
 _SIMILARITY = 0.75
 #: Names of the parameter that receives the data, which may resemble a variable's.
 _DATA_NAMES = frozenset({"parent_block_data", "data", "df"})
-#: Names that no data has and no keyword argument -> where it is.
+#: Names that are neither the data's nor a keyword argument -> where to find the value.
 _OTHER_WORDS = {
     "status": "block_run.status",
     "exception": "__error",
@@ -44,7 +44,7 @@ class UnknownName:
     text: str
     #: The most similar known name, if there is one.
     nearest: str | None
-    #: Whether it differs from a known name by one or two letters, or is another word for it: then it is reported.
+    #: Whether to report it: it differs from a known name by one or two letters, or is another word for it.
     is_slip: bool
 
     def __str__(self) -> str:
@@ -114,13 +114,13 @@ def _parameters(
 
 
 def _meant(name: str, known: Collection[str]) -> str | None:
-    """Return what a name stands for, if it is hardly anything else."""
+    """Return the keyword argument that a name most probably means, if there is one."""
     other = _OTHER_WORDS.get(name)
     return other if other is not None and other.partition(".")[0] in known else _slip_of(name, known)
 
 
 def _slip_of(name: str, known: Collection[str]) -> str | None:
-    """Return the known name that a name is one or two letters off; of short names one letter, of `ds` and `hr` none."""
+    """Return the known name that differs by one or two letters; for short names by one, for `ds` and `hr` never."""
     for limit in (1, 2):
         for each in sorted(known):
             if len(each) > (3 if limit == 1 else 5) and _letters_off(name.lower(), each) <= limit:

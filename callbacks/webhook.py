@@ -34,7 +34,7 @@ def post(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
 ) -> None:
-    """Send the event. Any answer but 2xx is a failure, also a redirect, which could lead to another host.
+    """Send the event. Any answer except 2xx is a failure, also a redirect, since it could lead to another host.
 
     Raises:
         HookFailed: no connection, no answer in time, or not 2xx; the answer's text goes to stdout.
@@ -49,7 +49,7 @@ def post(
         sent |= {"X-Syncblocks-Timestamp": moment, "X-Syncblocks-Signature": signature(secret, moment, body)}
     try:
         request = urllib.request.Request(address, data=body, headers=sent, method="POST")
-        # Shorter than the deadline of the call, so that the error has a reason.
+        # Shorter than the deadline of the call, so that the error names the reason.
         with _opener().open(request, timeout=timeout_s * 0.9) as answer:
             status, said = answer.status, answer.read(_SHOWN_BYTES)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -59,7 +59,7 @@ def post(
         return
     if said:
         print(said.decode("utf-8", "replace"))  # noqa: T201 (the output of the call)
-    hint = "; redirects are not followed: write the place it leads to" if 300 <= status < 400 else ""
+    hint = "; redirects are not followed: use the address that it leads to" if 300 <= status < 400 else ""
     raise HookFailed(f"webhook: the receiver answered {status} {http.client.responses.get(status, '')}".rstrip() + hint)
 
 

@@ -115,7 +115,7 @@ class Source(Protocol):
         ...
 
     def offers(self, stream: Stream) -> Sequence[str]:
-        """Return wire formats for this stream, best first; the last one is always "arrow"."""
+        """Return transfer formats for this stream, best first; the last one is always "arrow"."""
         ...
 
     def count(self, stream: Stream) -> int:
@@ -163,7 +163,7 @@ class Destination(Protocol):
         ...
 
     def accepts(self, stream: Stream, disposition: WriteDisposition) -> Sequence[str]:
-        """Return the wire formats it accepts for this stream, best first; the last one is always "arrow".
+        """Return the transfer formats it accepts for this stream, best first; the last one is always "arrow".
 
         Asked of each stream whose columns are known when it is planned, with all of them.
 
@@ -222,14 +222,14 @@ class Prepares(Protocol):
     """Connects in the background, while the run is being planned."""
 
     def shortcut(self) -> str:
-        """Return the wire format that a source and a destination of this system prefer."""
+        """Return the transfer format that a source and a destination of this system prefer."""
         ...
 
     def prepare(self, wire: str, *, is_whole: bool) -> None:
         """Begin to open the connection of the first call. Raise nothing: an error is raised by that call.
 
         Args:
-            wire: the probable wire format of most streams; a wrong guess costs time only.
+            wire: the probable transfer format of most streams; a wrong guess costs time only.
             is_whole: some streams are read in full.
         """
         ...

@@ -180,8 +180,8 @@ def _made(name: str, role: str, config: Mapping[str, Any], folder: Path) -> Any:
         frames = traceback.extract_tb(error.__traceback__)[1:]
         where = f", raised at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         text = (
-            f"class {found.__name__}(config, folder) cannot be made: {type(error).__name__}: {error}{where}; a {role} "
-            "is made of the mapping `config` and the pipeline's folder"
+            f"class {found.__name__}(config, folder) cannot be created: {type(error).__name__}: {error}{where}; a "
+            f"{role} is created with the mapping `config` and the pipeline's folder"
         )
         raise ConnectorConfigError(text, connector=name) from error
 

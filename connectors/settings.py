@@ -158,7 +158,7 @@ _PARAMETERS = re.compile(r"\?[\w.%-]+=")
 _ENDING = frozenset("/?#@&")
 
 _AMBIGUOUS = (
-    "the URL is ambiguous: a password in it has to be percent-encoded (`@` as %40, `/` as %2F, `?` as %3F, "
+    "the URL is ambiguous: percent-encode the password in it (`@` as %40, `/` as %2F, `?` as %3F, "
     "`#` as %23, `&` as %26, `:` as %3A)"
 )
 

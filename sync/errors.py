@@ -125,7 +125,7 @@ class AlreadyRunning(SyncError):
 
 
 class TryLater(SyncError):
-    """A stream of a held run can be neither run nor decided yet: another task has it, or the attempt is still open."""
+    """A stream of a mapped run must wait: another task has it, or the attempt before is still open."""
 
     code: ClassVar[str] = "try_later"
 

@@ -33,20 +33,20 @@ class DuckDBSettings(Settings):
     memory_limit: str | None = Field(
         default=None,
         pattern=r"^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT][iI]?)?[bB]$",
-        description="DuckDB's memory_limit; default: 128MB, more for wide tables and records; for merges DuckDB's own "
-        "default, or half of `memory` where the pipeline file has it.",
+        description="DuckDB's memory_limit; default: 128MB, more for wide tables and records; merges take DuckDB's "
+        "own default, or half of `memory` if the pipeline file has it.",
     )
     checkpoint_records: int = Field(
         default=CHECKPOINT_RECORDS, ge=1, description="Source: records between two checkpoints of INCREMENTAL."
     )
     primary_key: bool = Field(
         default=False,
-        description="Destination: a table that is made has its key as PRIMARY KEY; the index slows loads down.",
+        description="Destination: new tables have their key as PRIMARY KEY; its index makes loads slower.",
     )
     external_access: bool = Field(
-        default=False, description="Source: let its views read other files of this machine, and URLs."
+        default=False, description="Source: views may read other files of this machine, and URLs."
     )
-    threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one a processor.")
+    threads: int | None = Field(default=None, ge=1, description="DuckDB's threads; default: one per processor.")
 
 
 def read_settings(config: Mapping[str, Any], folder: Path) -> tuple[DuckDBSettings, Path]:

@@ -314,7 +314,7 @@ def unverified(path: str) -> str:
     if host in ("localhost", "127.0.0.1", "::1"):
         return ""
     return (
-        f"the server at {host} is not verified: whoever is on the way to it can take its place, and read and change "
+        f"the server at {host} is not verified: another machine on the network can impersonate it, and read and change "
         "all that is sent; use sftp:// or https://"
     )
 

@@ -77,31 +77,31 @@ class FileSourceSettings(Settings):
     )
     streams: dict[str, Patterns] = Field(
         default_factory=dict,
-        description="names of streams, each with a pattern or several below the folder `path`: {met: met/**/*.csv}; "
-        "each stream is all files that match",
+        description="streams, each with one or several patterns below the folder `path`: {met: met/**/*.csv}; a "
+        "stream is all files that match",
     )
     file_columns: bool = Field(
         default=False,
-        description="adds `_file`, the file's name below `path`, and `_file_modified`, when it was last written",
+        description="adds `_file`, the file's name below `path`, and `_file_modified`, the time of its last write",
     )
     file_rows: bool = Field(default=False, description="adds `_file_row`, a record's number in its file, from 1")
     storage_options: Annotated[dict[str, Any], AfterValidator(Config)] = Field(
         default_factory=Config, description="passed to fsspec for URLs"
     )
-    batch_size: int = Field(default=65_536, ge=1, description="most records of one batch")
+    batch_size: int = Field(default=65_536, ge=1, description="most records in a batch")
     checkpoint_records: int = Field(
         default=100_000,
         ge=1,
-        description="least records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
+        description="fewest records between two commits of new files (`_file_modified`); other INCREMENTAL reads of "
         "files commit once",
     )
     range_bytes: int = Field(
-        default=RANGE_BYTES, ge=1, description="least size of a range, where `parallel_reads` splits the files"
+        default=RANGE_BYTES, ge=1, description="smallest range when `parallel_reads` splits the files"
     )
     max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
     types: dict[str, str] = Field(
         default_factory=dict,
-        description="type of a column in every stream that has it, such as {zip: string}; a name may be a glob: "
+        description="types of columns, in every stream that has them: {zip: string}; a name may be a glob: "
         '{"*_at": timestamptz}',
     )
 
@@ -152,7 +152,7 @@ def _zone(name: str) -> str:
 
         near = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ", such as Europe/Berlin or UTC"
-        raise ValueError(f"{name!r} is no time zone{hint}") from None
+        raise ValueError(f"{name!r} is not a time zone{hint}") from None
     return name
 
 
@@ -164,13 +164,13 @@ class TextSourceSettings(FileSourceSettings):
     )
     formats: dict[str, Annotated[str, AfterValidator(checked_format)]] = Field(
         default_factory=dict,
-        description="how dates and times of a column are written, where it is not ISO 8601: "
+        description="formats of dates and times other than ISO 8601: "
         '{"*_at": "%d.%m.%Y %H:%M"}; unix or unix_ms: a number of seconds or milliseconds',
     )
     timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
         default=None,
-        description="zone of times without one, such as Europe/Berlin; their columns are moments. Default: they stay "
-        "without a zone",
+        description="zone for times without one, such as Europe/Berlin; their columns become moments. Default: times "
+        "stay without a zone",
     )
 
     def format_of(self, column: str) -> str | None:
@@ -189,8 +189,8 @@ class CSVSourceSettings(TextSourceSettings):
         default=None,
         min_length=1,
         max_length=1,
-        description="default: what a first line `sep=;` says, which is passed over; else comma, in .tsv files a tab; "
-        "else semicolon, tab or bar if only that makes columns",
+        description="default: as a first line `sep=;` says (that line is skipped); else comma, in .tsv files a tab; "
+        "else semicolon, tab or bar if only that gives columns",
     )
     quote: Annotated[str, AfterValidator(_mark)] = Field(
         default='"', max_length=1, description="empty: nothing is quoted"
@@ -198,9 +198,11 @@ class CSVSourceSettings(TextSourceSettings):
     escape: Annotated[str | None, AfterValidator(_mark)] = Field(
         default=None, min_length=1, max_length=1, description="default: none, quotes are doubled"
     )
-    header: bool | list[str] = Field(default=True, description="false: none, columns are column_1, ...; or their names")
+    header: bool | list[str] = Field(
+        default=True, description="false: no header, columns are column_1, ...; or a list of names"
+    )
     encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
-    skip_lines: int = Field(default=0, ge=0, description="lines before the header, or the first record, to pass over")
+    skip_lines: int = Field(default=0, ge=0, description="lines to skip before the header, or before the first record")
     short_rows: Annotated[Literal["fail", "null"], BeforeValidator(_null_word)] = Field(
         default="fail",
         description="records with fewer fields than there are columns: fail (they are errors, or rejected), or null "
@@ -222,7 +224,7 @@ class CSVSourceSettings(TextSourceSettings):
         if self.escape and lost:
             left = lost[0].replace(self.escape, "")
             raise ValueError(
-                f"null_values: no field is {lost[0]!r}, since `escape` makes it {left!r}: say that one, where all "
+                f"null_values: no field can be {lost[0]!r}, since `escape` makes it {left!r}: say that one, where all "
                 "such texts but NULL are quoted, or leave `escape` out"
             )
         return self
@@ -244,8 +246,8 @@ class JSONSourceSettings(TextSourceSettings):
 
     records: Annotated[tuple[str, ...], BeforeValidator(_path_of_names)] = Field(
         default=(),
-        description="where the array of records is: names with dots between them, `data.items`, or a list of names; "
-        "default: it is the document",
+        description="path of the array of records: names joined by dots, `data.items`, or a list of names; default: "
+        "the document is the array",
     )
 
 
@@ -275,17 +277,17 @@ class FileDestinationSettings(Settings):
         default_factory=Config, description="passed to fsspec for URLs"
     )
     file_records: int | None = Field(
-        default=None, ge=1, description="most records of one file; default: one file for each commit"
+        default=None, ge=1, description="most records in a file; default: one file for each commit"
     )
     file_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="a file of so many bytes gets no further batch of records; default: one file for each commit",
+        description="a file that has reached this size gets no further batch; default: one file for each commit",
     )
     partition_by: Annotated[list[Annotated[str, Field(min_length=1)]], AfterValidator(_levels)] = Field(
         default_factory=list,
-        description="folders for the values of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, month "
-        "and day of a time are those in UTC",
+        description="one folder for each value of columns, `[year(at), region]`: `at_year=2024/region=eu`; year, "
+        "month and day are in UTC",
     )
 
 
@@ -302,11 +304,11 @@ class CSVDestinationSettings(TextDestinationSettings):
         default=",", min_length=1, max_length=1, description="stands between two fields"
     )
     quote: Literal['"', ""] = Field(
-        default='"', description="around texts; empty: nothing is quoted, and a text that needs it fails the stream"
+        default='"', description="around texts; empty: no quotes, and a text that needs them fails the stream"
     )
     quoting: Literal["texts", "all", "needed"] = Field(
         default="texts",
-        description="what is quoted: texts, all values but NULL, or only texts that need it, the empty one among them",
+        description="what is quoted: texts, all values except NULL, or only texts that need it (the empty text too)",
     )
     header: bool = Field(default=True, description="false: the first line is a record")
     encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
@@ -316,7 +318,7 @@ class CSVDestinationSettings(TextDestinationSettings):
         if self.delimiter == '"':
             raise ValueError("delimiter: must be another character than the quote")
         if not self.quote and self.quoting != "texts":
-            raise ValueError(f'quoting: {self.quoting} needs quotes, and `quote: ""` says that there are none')
+            raise ValueError(f'quoting: {self.quoting} needs quotes, and `quote: ""` turns them off')
         return self
 
 

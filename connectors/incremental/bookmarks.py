@@ -372,7 +372,7 @@ def has_order(field: pa.Field) -> bool:
 
 
 def demand_order(stream: Stream) -> None:
-    """Refuse bookmark_properties whose types have no order.
+    """Refuse bookmark_properties whose types cannot be ordered.
 
     Raises:
         ConnectorConfigError: the message has the column and its type.

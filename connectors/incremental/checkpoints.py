@@ -449,7 +449,7 @@ class _Tracker:
             except pa.ArrowNotImplementedError as error:
                 kinds = ", ".join(str(batch.schema.field(name).type) for name in self._names)
                 raise FatalConnectorError(
-                    f"bookmark_properties {self._names} of type {kinds} have no order",
+                    f"bookmark_properties {self._names} of type {kinds} cannot be ordered",
                     stream=self._stream.name,
                 ) from error
         return tuple(batch.column(name)[place] for name in self._names)

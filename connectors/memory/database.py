@@ -100,7 +100,7 @@ class Knob(Struct, frozen=True):
 
 
 def to_block(batch: pa.RecordBatch) -> bytes:
-    """Write a batch in the wire format `ipc`."""
+    """Write a batch in the transfer format `ipc`."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -108,5 +108,5 @@ def to_block(batch: pa.RecordBatch) -> bytes:
 
 
 def from_block(block: Block) -> pa.RecordBatch:
-    """Read one block of the wire format `ipc`."""
+    """Read one block of the transfer format `ipc`."""
     return pa.ipc.open_stream(block).read_next_batch()

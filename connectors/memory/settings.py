@@ -33,12 +33,14 @@ class MemorySourceSettings(Settings):
     tables: dict[str, TableSettings] = Field(default={}, description="tables, by name")
     batch_size: int = Field(default=65_536, ge=1, description="records a batch")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two checkpoints")
-    wires: tuple[Literal["ipc"], ...] = Field(default=(), description="wire formats besides `arrow`")
-    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="streams that one read yields together")
+    wires: tuple[Literal["ipc"], ...] = Field(default=(), description="transfer formats besides `arrow`")
+    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="streams that one read returns together")
     delay_s: float = Field(default=0, ge=0, description="seconds to wait before each batch")
-    fail_at: dict[str, int] = Field(default={}, description="stream -> batch, from 1, in whose place it fails")
-    fail_kind: FailKind = Field(default="retriable", description="retriable, fatal or crash (no connector's error)")
-    fail_times: int = Field(default=1, ge=0, description="failures of a stream before it works")
+    fail_at: dict[str, int] = Field(default={}, description="stream -> number of the batch, from 1, that fails")
+    fail_kind: FailKind = Field(
+        default="retriable", description="retriable, fatal or crash (an error that is not a connector's)"
+    )
+    fail_times: int = Field(default=1, ge=0, description="failures of a stream before it succeeds")
 
 
 class MemoryDestinationSettings(Settings):
@@ -46,11 +48,13 @@ class MemoryDestinationSettings(Settings):
 
     database: str = Field(description="name under which other connectors of this process find the tables")
     max_loads: int | None = Field(default=None, ge=1, description="loads at once")
-    wires: tuple[Literal["ipc"], ...] = Field(default=(), description="wire formats besides `arrow`")
+    wires: tuple[Literal["ipc"], ...] = Field(default=(), description="transfer formats besides `arrow`")
     delay_commit_s: float = Field(default=0, ge=0, description="seconds that each commit takes")
-    fail_on: dict[str, int] = Field(default={}, description="stream -> batch, from 1, that it fails on")
-    fail_kind: FailKind = Field(default="retriable", description="retriable, fatal or crash (no connector's error)")
-    fail_times: int = Field(default=1, ge=0, description="failures of a stream before it works")
+    fail_on: dict[str, int] = Field(default={}, description="stream -> number of the batch, from 1, that fails")
+    fail_kind: FailKind = Field(
+        default="retriable", description="retriable, fatal or crash (an error that is not a connector's)"
+    )
+    fail_times: int = Field(default=1, ge=0, description="failures of a stream before it succeeds")
 
 
 def to_table(name: str, settings: TableSettings) -> pa.Table:

@@ -39,14 +39,14 @@ class MySQLSettings(ServerSettings):
     host: str | None = Field(None, description="Host name or address; with `url`: overrides it")
     port: int | None = Field(None, ge=1, le=65535, description="Port, 3306 by default")
     database: str | None = Field(
-        None, description="Source: the database offered. Destination: that of tables named without one"
+        None, description="Source: the database offered. Destination: database of tables named without one"
     )
     tinyint1_as_bool: bool = Field(
         True, description="Source: tinyint(1) is a boolean; false: an integer, for columns that hold more than 0 and 1"
     )
     zero_dates_as_null: bool = Field(
         False,
-        description="Source: dates and times whose month or day is 0 are NULL; false: refused, or rejected records",
+        description="Source: true reads dates and times with month or day 0 as NULL; false refuses or rejects them",
     )
     create_schemas: bool = Field(
         True, description="Destination: create databases that tables need; false: refuse such a table"
@@ -67,7 +67,7 @@ class MySQLSettings(ServerSettings):
         if not re.fullmatch("0*[1-9][0-9]{0,6}", parameters.get("connect_timeout", "1")):
             raise ValueError("url: connect_timeout takes whole seconds, from 1")
         if not (self.database or database.strip("/")):
-            raise ValueError("say which database: url with /database at its end, or database")
+            raise ValueError("name the database: url with /database at its end, or database")
         return self
 
     @cached_property

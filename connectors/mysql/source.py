@@ -118,7 +118,7 @@ class MySQLSource(OnServer, QuerySource):
         if stream.query:
             return LATE
         if not can_settle(stream):
-            return "only times and numbers are known to be taken in the statement that writes them"
+            return "only for times and numbers is it known that the writing statement takes them"
         return "" if self._may_look else "without the privilege PROCESS nobody can tell which transactions still run"
 
     def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:

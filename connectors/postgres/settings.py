@@ -45,14 +45,14 @@ class PostgresSettings(ServerSettings):
     )
     text_columns: tuple[str, ...] = Field(
         (),
-        description="Source: columns read as text (`schema.table.column`), for values that no other system "
-        "has: NaN in numeric, infinite dates and times",
+        description="Source: columns read as text (`schema.table.column`), for values that only PostgreSQL has: NaN "
+        "in numeric, infinite dates and times",
     )
 
     @model_validator(mode="after")
     def _names_a_place(self) -> PostgresSettings:
         if self.url is None and self.host is None and self.dbname is None:
-            raise ValueError("say where the database is: url, or host, port, user, password and dbname")
+            raise ValueError("name the database: url, or host, port, user, password and dbname")
         if self.url is not None:
             url = self.url.get_secret_value()
             if not url.startswith(("postgresql://", "postgres://")):

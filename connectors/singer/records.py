@@ -267,7 +267,7 @@ class Parser:
             raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
         if not isinstance(found, dict) or not isinstance(record, dict):
-            raise MalformedRecord(line, f"is no record, which is an object: {shown(text)}") from error
+            raise MalformedRecord(line, f"is not a record (a JSON object): {shown(text)}") from error
         values = {name: ParsedValue(value) for name, value in record.items()}
         if not self._is_wrapped:
             return values

@@ -18,14 +18,14 @@ class PluginSettings(Settings):
         description="what to install, as for `pip install`: `tap-jsonl==0.3.1`, also with `--hash=sha256:...`; "
         "each plugin gets its own environment",
     )
-    executable: str = Field(default="", description="a program that is there already: a path, or a name on the PATH")
+    executable: str = Field(default="", description="an installed program: a path, or a name on the PATH")
     python: str = Field(default="", description="Python of the plugin's environment; default: the one of syncblocks")
     config: dict[str, Any] = Field(default={}, description="the plugin's own config")
     env: dict[str, str] = Field(default={}, description="environment variables for the plugin")
     hang_timeout_s: float | None = Field(
-        default=3600, gt=0, description="seconds without a sign of life after which the plugin is ended; null: never"
+        default=3600, gt=0, description="seconds without any output until the plugin is ended; null: never"
     )
-    install_timeout_s: float = Field(default=1800, gt=0, description="seconds that an installation may take")
+    install_timeout_s: float = Field(default=1800, gt=0, description="longest time of an installation, in seconds")
 
 
 class SingerSourceSettings(PluginSettings):
@@ -34,7 +34,7 @@ class SingerSourceSettings(PluginSettings):
     tap: str = Field(default="", description="name of the tap's program: `tap-jsonl`; default: the first of `pip`")
     catalog: str = Field(default="", description="path of a catalog, for a tap that cannot discover")
     select: tuple[str, ...] = Field(
-        default=(), description="what is offered: `users`, `users.*`, `!users.secret`, globs; default: everything"
+        default=(), description="streams and columns to offer: `users`, `users.*`, `!users.secret`, globs; default: all"
     )
     metadata: dict[str, dict[str, Any]] = Field(
         default={}, description="stream or glob -> metadata: `replication-method`, `replication-key`, ..."
@@ -44,10 +44,10 @@ class SingerSourceSettings(PluginSettings):
         default={}, alias="schema", description="stream or glob -> column -> JSON Schema that replaces the tap's"
     )
     flags: tuple[Literal["catalog", "properties", "state"], ...] | None = Field(
-        default=None, description="options that the tap takes; default: what its --help says"
+        default=None, description="options that the tap takes; default: found in its --help"
     )
     per_stream: bool = Field(
-        default=False, description="start the tap once a stream, several at once, where it allows that"
+        default=False, description="start one tap for each stream, several at once, if the tap allows it"
     )
     batch_roots: tuple[str, ...] = Field(
         default=(),
@@ -86,14 +86,14 @@ class SingerTargetSettings(PluginSettings):
     )
     activate_version: bool = Field(
         default=True,
-        description="end a `replace` with ACTIVATE_VERSION, by which a target drops the records of former runs",
+        description="end a `replace` with ACTIVATE_VERSION, which tells a target to drop the records of former runs",
     )
 
     max_loads: int = Field(
         default=1,
         ge=1,
-        description="targets that run at once, one a stream; several make one schema or lock one file, and most cannot "
-        "bear that",
+        description="targets that run at once, one a stream. Most targets allow one: several create one schema or "
+        "lock one file",
     )
 
     @model_validator(mode="after")

@@ -111,7 +111,7 @@ class Address(Guarded, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         if self.is_verified or self.is_on_this_machine:
             return ""
         return (
-            f"the server at {self.host} is not verified: whoever is on the way to it can take its place; "
+            f"the server at {self.host} is not verified: another machine on the network can impersonate it; "
             f"set {self.verifying}"
         )
 

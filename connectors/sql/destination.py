@@ -511,7 +511,7 @@ class SqlDestination(ABC):
                 if kind is None and arriving.becomes_text and types.text_of(before, "") is not None:
                     kind = made
             if kind is None:
-                note = f"the table's column is {before}, the stream's would be {made}, and one does not hold the other"
+                note = f"the table's column is {before}, the stream's would be {made}, and neither holds the other"
                 return Kept(column=name, type=before, arrow=None, held=before, note=note)
         assert kind is not None
         arrow, is_text = self.dialect.types.kept_as(kind, field.type)

@@ -86,7 +86,7 @@ _LIBPQ = {"psycopg", "psycopg2"}
 _VERIFYING = ("verify-ca", "verify-full")
 #: Drivers whose connections hold a socket of Python's as `_sock`.
 _SOCKETS = {"pymysql"}
-_KNOWN = "; with psycopg, psycopg2 and PyMySQL, unless `url` or `connect_args` say it"
+_KNOWN = "; with psycopg, psycopg2 and PyMySQL, unless `url` or `connect_args` set it"
 
 
 class SQLAlchemySettings(Settings):
@@ -94,9 +94,11 @@ class SQLAlchemySettings(Settings):
 
     url: SecretStr = Field(description="SQLAlchemy URL: oracle+oracledb://user:password@host:1521/?service_name=x")
     schema_: str | None = Field(
-        None, alias="schema", description="Source: the schema offered. Destination: that of tables named without one"
+        None, alias="schema", description="Source: the schema offered. Destination: schema of tables named without one"
     )
-    connect_args: Mapping[str, Any] = Field(default_factory=dict, description="What the driver's connect takes beside")
+    connect_args: Mapping[str, Any] = Field(
+        default_factory=dict, description="Further arguments of the driver's connect"
+    )
     connect_timeout_s: PositiveInt = Field(CONNECT_TIMEOUT_S, description=f"{CONNECT_TIMEOUT}{_KNOWN}")
     network_timeout_s: PositiveInt = Field(NETWORK_TIMEOUT_S, description=f"{NETWORK_TIMEOUT}{_KNOWN}")
     checkpoint_records: PositiveInt = Field(

@@ -74,13 +74,13 @@ def test_command(
 
     if file.suffix.lower() in SUFFIXES:
         if key or function or data or inline or pipeline_file:
-            raise click.UsageError("a hook takes --block, --status, --stream, --parent and --variable, nothing else")
+            raise click.UsageError("a hook takes only --block, --status, --stream, --parent and --variable")
         hooks = open_pipeline(console, file, variables)
         return _test_hook(console, hooks, block, statuses, parent, partial(_made_up_for_hook, hooks, stream))
     if block is not None:
         raise click.UsageError("--block names a hook of a pipeline file; of a callback file, name the --function")
     if key is not None and (statuses or stream or parent):
-        raise click.UsageError("--key takes the event as it was recorded: no --status, --stream or --parent")
+        raise click.UsageError("--key uses the recorded event: leave out --status, --stream and --parent")
     pipeline = None
     if pipeline_file is not None or key is not None:
         pipeline = open_pipeline(console, pipeline_file, variables)

@@ -113,7 +113,7 @@ def retry_command(console: Console, arguments: tuple[str, ...], variables: Varia
         console.emit({"type": "callbacks_retry", "pipeline": pipeline.pipeline, **asdict(done), "exit_code": code})
         return code
     parts = [f"{formatting.count(number)} {state}" for state, number in done.counts.items() if number]
-    console.echo(f"callbacks: {', '.join(parts)}" if parts else "nothing is dead or due")
+    console.echo(f"callbacks: {', '.join(parts)}" if parts else "no delivery is dead or due")
     if done.note:
         console.echo(done.note, color="yellow")
     return code

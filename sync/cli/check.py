@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..session.session import Session
 
 
-@click.command("check", short_help="Check the file, and that all can be reached.")
+@click.command("check", short_help="Check the file, the connections and the privileges.")
 @common
 @variable_option
 @file_argument

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MAX_WIDTH = 100
 
 
-@click.command("connectors", short_help="Show what a connector takes, needs and promises.")
+@click.command("connectors", short_help="Show the settings, package and capabilities of a connector.")
 @common
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=complete_connectors)
 def connectors_command(console: Console, name: str | None) -> int:
@@ -140,7 +140,7 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         _write_settings(formatter, role, taken)
     for role in roles:
         if found[role]["abilities"]:
-            with formatter.section(f"Abilities as {role}"):
+            with formatter.section(f"Capabilities as {role}"):
                 formatter.write_dl(list(found[role]["abilities"].items()))
     console.echo_lines(formatter.getvalue().rstrip("\n"))
 
@@ -150,7 +150,7 @@ def _write_settings(formatter: click.HelpFormatter, role: str, settings: dict[st
         if settings:
             formatter.write_dl([(key, _described(setting)) for key, setting in settings.items()])
         else:
-            formatter.write_text("none" if settings is not None else "the connector does not state them")
+            formatter.write_text("none" if settings is not None else "the connector does not declare them")
 
 
 def _described(setting: dict[str, Any]) -> str:

@@ -202,7 +202,7 @@ class Console:
         if not self._has_lost:
             self._has_lost = True
             name = "stderr" if stream is sys.stderr else "stdout"
-            self.warn(f"output on {name} is lost from here on: {error}")
+            self.warn(f"further output on {name} is lost: {error}")
 
 
 def open_standard_streams() -> None:

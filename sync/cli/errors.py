@@ -19,7 +19,7 @@ NOTHING_RAN = 2
 INTERRUPTED = 130
 
 
-_STREAMS = "Streams are named by --stream."
+_STREAMS = "Name streams by --stream."
 _FILE = "The pipeline file has no option before it: `syncblocks run FILE`."
 _PLACES = "Both places have no option before them: `syncblocks sync SRC DST`."
 _TABLE = "Did you mean '--destination-table'?"
@@ -130,10 +130,10 @@ def _lack(error: BaseException) -> Problem | None:
     """Return what the machine refuses, which is no fault of the program; None: it refused nothing."""
     if isinstance(error, MemoryError):
         hint = "Set `memory` or `concurrency` of the pipeline lower, or give the process more (the container's limit)."
-        return _problem("memory", "there is no memory left", UNREACHABLE, hint=hint)
+        return _problem("memory", "out of memory", UNREACHABLE, hint=hint)
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         hint = "Set `concurrency` of the pipeline lower, or raise the limits of threads and memory (ulimit -u, -v)."
-        return _problem("threads", "the system refuses another thread", UNREACHABLE, hint=hint)
+        return _problem("threads", "the system refuses to start another thread", UNREACHABLE, hint=hint)
     return None
 
 

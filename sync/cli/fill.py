@@ -12,12 +12,12 @@ from .options import common, open_pipeline, split_file, variable_option
 from .run import execute, running_options
 
 
-@click.command("fill", short_help="Fill columns of records that are there, then run the stream.")
+@click.command("fill", short_help="Fill columns of existing records, then run the stream.")
 @common
 @running_options
 @variable_option
 @click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
-@click.option("--columns", required=True, metavar="C,...", help="Columns, by the source's names, with commas between.")
+@click.option("--columns", required=True, metavar="C,...", help="Columns, by the source's names, separated by commas.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
 def fill_command(
     console: Console,

@@ -123,7 +123,7 @@ def init_command(
 
     current_folder()
     if mage is None and (pipeline or mage_data):
-        raise click.UsageError("--pipeline and --mage-data go with --from-mage")
+        raise click.UsageError("--pipeline and --mage-data need --from-mage")
     if mage is not None and meltano is not None:
         raise click.UsageError("use either --from-mage or --from-meltano")
     if environment is not None and meltano is None:

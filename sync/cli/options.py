@@ -38,7 +38,7 @@ stream_option = click.option(
 )
 
 tag_option = click.option(
-    "--tag", "tags", multiple=True, metavar="TAG", help="Only streams that have this of their `tags`; repeatable."
+    "--tag", "tags", multiple=True, metavar="TAG", help="Only streams with this tag in `tags`; repeatable."
 )
 
 
@@ -95,7 +95,7 @@ event_option = click.option(
     callback=_read_event,
     shell_complete=complete_paths,
     metavar="FILE|-",
-    help="JSON object that callbacks get as `event`; - reads stdin.",
+    help="JSON object for callbacks as `event`; - reads stdin.",
 )
 
 variable_option = click.option(
@@ -104,7 +104,7 @@ variable_option = click.option(
     multiple=True,
     callback=_read_variables,
     metavar="NAME=VALUE",
-    help="Runtime variable over those of the file; the value as JSON, else as text. Repeatable.",
+    help="Runtime variable, overrides the file's; the value is JSON, else text. Repeatable.",
 )
 
 
@@ -134,16 +134,20 @@ def moment_options(function: Command) -> Command:
         "date",
         callback=_read_moment,
         metavar="TIME",
-        help="What `execution_date` and `ds` say; UTC.",
+        help="Time of `execution_date` and `ds`; UTC.",
     )
     @click.option(
-        "--interval-start", "start", callback=_read_moment, metavar="TIME", help="Start of what the run is for; UTC."
+        "--interval-start",
+        "start",
+        callback=_read_moment,
+        metavar="TIME",
+        help="Start of the run's data interval; UTC.",
     )
-    @click.option("--interval-end", "end", callback=_read_moment, metavar="TIME", help="Its end, which is not in it.")
+    @click.option("--interval-end", "end", callback=_read_moment, metavar="TIME", help="Its end, exclusive.")
     @functools.wraps(function)
     def wrapper(*args: Any, date: datetime | None, start: datetime | None, end: datetime | None, **kwargs: Any) -> Any:
         if (start is None) != (end is None):
-            raise click.UsageError("--interval-start and --interval-end come together")
+            raise click.UsageError("give both --interval-start and --interval-end, or none")
         interval = None if start is None or end is None else (start, end)
         return function(*args, moments=Moments(date, interval), **kwargs)
 
@@ -158,7 +162,7 @@ drop_history_option = click.option(
 def check_drop_history(*, full_refresh: bool, drop_history: bool) -> None:
     """Refuse --drop-history where nothing is dropped."""
     if drop_history and not full_refresh:
-        raise click.UsageError("--drop-history goes with --full-refresh, which replaces the tables")
+        raise click.UsageError("--drop-history needs --full-refresh, which replaces the tables")
 
 
 def json_or_text(text: str) -> Any:

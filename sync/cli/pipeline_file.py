@@ -30,7 +30,7 @@ def find_file(file: Path | None) -> Path:
     current_folder()
     if file is not None and _PLACE.search(str(file)):
         raise ConfigError(
-            "is a place of data, not a pipeline file: `syncblocks sync SRC DST` shows its streams, and writes the file",
+            "is data, not a pipeline file: `syncblocks sync SRC DST` shows its streams, and writes the file",
             key="FILE",
         )
     if file is not None and not file.is_dir():

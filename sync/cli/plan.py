@@ -256,7 +256,7 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     from ..plan.selection import left_out_by_when
 
     console.table(
-        ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "wire"],
+        ["stream", "destination table", "method", "write", "keys", "start", "records", "changes", "transfer format"],
         [
             [
                 planned.name,
@@ -293,7 +293,9 @@ def show(console: Console, plan: Plan, *, types: bool = False, is_alone: bool = 
     joined = {planned.name for planned in plan.streams if planned.is_joined}
     for group in plan.groups:
         if group[0] in joined:
-            console.echo(f"{', '.join(group)}: joined by foreign keys: loaded in this order, deletions children first")
+            console.echo(
+                f"{', '.join(group)}: connected by foreign keys: loaded in this order, deletions children first"
+            )
     for name, when in plan.left_out.items():
         console.echo(left_out_by_when(name, when))
     if is_alone:

@@ -14,7 +14,7 @@ from .run import show_callbacks
 from .runs import run_document
 
 
-@click.command("recover", short_help="End a dead run, deliver what is due; no new work.")
+@click.command("recover", short_help="End a dead run and deliver due callbacks; no new work.")
 @common
 @click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
 @click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger.")
@@ -52,6 +52,6 @@ def recover_command(
         console.echo(f"{pipeline.pipeline}: run {found.run.id} was ended: {found.run.status}")
         console.echo(f"next: `syncblocks runs show{file_name} {found.run.id}` shows what happened")
         if found.run.status != "success":
-            console.echo(f"      `syncblocks runs retry{file_name}` runs what did not succeed")
+            console.echo(f"      `syncblocks runs retry{file_name}` runs the streams that did not succeed")
     show_callbacks(console, found.callbacks, file_name)
     return found.exit_code

@@ -41,7 +41,7 @@ def running_options(function: Any) -> Any:
         click.option(
             "--executor",
             metavar="WHERE",
-            help="Where streams run, over the file's: threads, local, or the address of a Dask scheduler.",
+            help="Where streams run, overrides the file's: threads, local, or the address of a Dask scheduler.",
         ),
         click.option("--inline-callbacks", is_flag=True, help="Run callbacks in this process, for a debugger."),
         click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="Streams at once."),
@@ -54,11 +54,11 @@ def running_options(function: Any) -> Any:
 @common
 @running_options
 @click.option("--wait", is_flag=True, help="Wait for an active run of this pipeline.")
-@click.option("--trigger", metavar="ID", help="Trigger id, first half of execution_partition.")
+@click.option("--trigger", metavar="ID", help="Trigger id, the first half of execution_partition.")
 @event_option
 @variable_option
 @moment_options
-@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out what `trigger_pipeline` has ordered.")
+@click.option("--tick", type=click.IntRange(1), metavar="ID", help="Carry out an order of `trigger_pipeline`.")
 @click.option("--full-refresh", is_flag=True, help="Replace the tables and start without bookmarks.")
 @drop_history_option
 @click.option(
@@ -67,9 +67,9 @@ def running_options(function: Any) -> Any:
     nargs=2,
     multiple=True,
     metavar="STREAM COLUMN=VALUE",
-    help="Start a stream there in this run; repeatable, for each of its bookmark_properties.",
+    help="Start a stream at this bookmark in this run; repeat it for each of its bookmark_properties.",
 )
-@click.option("--deletes", is_flag=True, help="Look for deleted records now, whatever `every` of `deletes` says.")
+@click.option("--deletes", is_flag=True, help="Look for deleted records now, whatever `every` in `deletes` is.")
 @click.option(
     "--allow-deletes",
     multiple=True,
@@ -113,7 +113,7 @@ def run_command(
     if tick is not None:
         said = (streams, tags, full_refresh, deletes, allow_deletes, bookmarks, variables, trigger, *moments)
         if any(said) or event is not None:
-            raise click.UsageError("--tick says by itself what the run is for; beside it goes --wait")
+            raise click.UsageError("--tick alone defines the run; only --wait may be added")
         return _carry_out(console, file, tick, more)
     pipeline = open_pipeline(console, file, variables, trigger, **moments._asdict())
     given = given_bookmarks(bookmarks)
@@ -277,7 +277,9 @@ def show_result(console: Console, result: RunResult, file: str, *, duration_s: f
         console.echo(_never_started(result), color="yellow")
     if result.missing_streams:
         number = formatting.plural(len(result.missing_streams), "stream")
-        console.echo(f"{number} synced before, not offered now: {_first(result.missing_streams)}", color="yellow")
+        console.echo(
+            f"{number} synced before, missing at the source now: {_first(result.missing_streams)}", color="yellow"
+        )
     if result.error:
         console.echo(f"error: {result.error}", color="red")
     for step in next_steps(result, file):
@@ -290,11 +292,11 @@ def next_steps(result: RunResult, file: str) -> list[str]:
     steps = []
     if result.run_id is not None and result.status != "success":
         steps.append(f"next: `syncblocks runs show{file} {result.run_id}` shows what happened")
-        steps.append(f"      `syncblocks runs retry{file}` runs what did not succeed")
+        steps.append(f"      `syncblocks runs retry{file}` runs the streams that did not succeed")
     if result.status == "failure" and result.signal is None and any(each.is_retriable for each in result.streams):
         steps.append("      `retries:` of a stream repeats it after an error that may pass")
     if any(stream.verdict == "differs" for stream in result.streams):
-        steps.append(f"next: `syncblocks verify{file}` shows what differs, and what mends it")
+        steps.append(f"next: `syncblocks verify{file}` shows the differences and how to repair them")
     return steps
 
 
@@ -318,7 +320,7 @@ def show_callbacks(console: Console, callbacks: Mapping[str, int], file: str) ->
     if parts:
         console.echo(f"callbacks: {', '.join(parts)}")
     if callbacks.get("due"):
-        console.echo("callbacks that are due are delivered by the next start", color="yellow")
+        console.echo("the next start delivers the due callbacks", color="yellow")
     if callbacks.get("dead"):
         how = f"`syncblocks callbacks history{file}` says why, `callbacks retry{file}` delivers again"
         console.echo(f"dead callbacks: {how}", color="yellow")

@@ -111,7 +111,7 @@ def show_command(console: Console, arguments: tuple[str, ...], variables: Variab
     if never_started:
         console.echo(f"never started: {', '.join(never_started)}", color="yellow")
     if missing:
-        console.echo(f"synced before, not offered then: {', '.join(missing)}", color="yellow")
+        console.echo(f"synced before, missing at the source then: {', '.join(missing)}", color="yellow")
     if deliveries:
         console.echo()
         show_deliveries(console, deliveries)

@@ -10,7 +10,7 @@ _PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_op
 
 
 @click.command(
-    "tap", short_help="Be a Singer tap with one of our sources.", context_settings=_PASSED_ON, add_help_option=False
+    "tap", short_help="Read with a connector as a Singer tap.", context_settings=_PASSED_ON, add_help_option=False
 )
 @click.argument("name", metavar="NAME")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="--config FILE [--discover|--state|--catalog]")
@@ -24,7 +24,10 @@ def tap_command(console: Console, name: str, arguments: tuple[str, ...]) -> int:
 
 
 @click.command(
-    "target", short_help="Be a Singer target with one of ours.", context_settings=_PASSED_ON, add_help_option=False
+    "target",
+    short_help="Write with a connector as a Singer target.",
+    context_settings=_PASSED_ON,
+    add_help_option=False,
 )
 @click.argument("name", metavar="NAME")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="--config FILE [--input FILE]")

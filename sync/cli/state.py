@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
-@click.group("state", short_help="Show, set, reset and rewind bookmarks; adopt.", cls=Group)
+@click.group("state", short_help="Show, set, reset and rewind bookmarks; adopt tables.", cls=Group)
 def state_command() -> None:
     """Show, set, reset and rewind bookmarks; adopt tables of others."""
 
@@ -142,11 +142,11 @@ def adopt_command(console: Console, arguments: tuple[str, ...], variables: Varia
     "values",
     multiple=True,
     metavar="[COLUMN=]VALUE",
-    help="The new bookmark; repeatable, one for each of the bookmark_properties.",
+    help="The new bookmark; repeat it for each of the bookmark_properties.",
 )
-@click.option("--by", metavar="AMOUNT", help="What to take off the bookmark: a number, or a time like 1d12h, 30m.")
-@click.option("--run", "run_id", type=int, metavar="N", help="To where run N has left it.")
-@click.option("--files", "glob", metavar="GLOB", help="Of a stream that reads new files: those that match.")
+@click.option("--by", metavar="AMOUNT", help="How far to move back: a number, or a time like 1d12h, 30m.")
+@click.option("--run", "run_id", type=int, metavar="N", help="To the bookmark after run N.")
+@click.option("--files", "glob", metavar="GLOB", help="For a stream that reads new files: the files that match.")
 @click.argument("arguments", nargs=-1, metavar="[FILE] STREAM", shell_complete=complete_words)
 def rewind_command(
     console: Console,
@@ -176,7 +176,7 @@ def rewind_command(
         selected = _selected(session, rest[0])
         if selected.stream.read.tracks_files:
             if by is not None or run_id is not None:
-                raise click.UsageError(f"{rest[0]} reads new files: say --to TIME or --files GLOB")
+                raise click.UsageError(f"{rest[0]} reads new files: give --to TIME or --files GLOB")
             return _forget_files(console, session, store, selected, values, glob)
         if glob is not None:
             raise click.UsageError(f"{rest[0]} does not read by new files (bookmark_properties: [_file_modified])")
@@ -271,8 +271,8 @@ def _warn_of_append(console: Console, session: Session, stream: str) -> None:
         is_incremental = selected.stream.read.method is ReplicationMethod.INCREMENTAL
         if is_incremental and selected.write.disposition is WriteDisposition.APPEND:
             console.warn(
-                f"{stream} is appended to {selected.destination_table}: what the next run reads again is written once "
-                "more; `syncblocks run --full-refresh` starts the table over"
+                f"{stream} is appended to {selected.destination_table}: the next run writes the records that it "
+                f"reads again once more; `syncblocks run --full-refresh` writes the table anew"
             )
 
 

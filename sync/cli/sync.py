@@ -39,7 +39,7 @@ class _Modes(click.Choice[str]):
             is_other_case = value.lower() in self.choices
             ours = value.lower() if is_other_case else value_of_others(("write_disposition",), value)
             if value.lower() == "incremental":
-                self.fail("--incremental COLUMN reads only what is new, in place of a mode.", param, ctx)
+                self.fail("Use --incremental COLUMN to read only new records.", param, ctx)
             if ours in self.choices:
                 self.fail(f"{value!r}; did you mean {ours!r}?", param, ctx)
             if ours:
@@ -55,13 +55,13 @@ class _Modes(click.Choice[str]):
     "--write-disposition",
     "write_disposition",
     type=_Modes(["append", "replace", "merge", "history"]),
-    help="How tables are written; default: replace, with --incremental merge by keys, else append.",
+    help="How tables are written; default: replace; with --incremental merge if there are keys, else append.",
 )
 @click.option(
-    "--incremental", multiple=True, metavar="COLUMN", help="Read only what is new, by a column that only grows."
+    "--incremental", multiple=True, metavar="COLUMN", help="Read only new records, by a column that only grows."
 )
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
-@click.option("--destination-table", metavar="TABLE", help="Table to write, of one stream; may name a schema.")
+@click.option("--destination-table", metavar="TABLE", help="Table to write, for one stream; may name a schema.")
 @click.option(
     "--on-lossy",
     type=click.Choice(["fail", "cast", "text"]),

@@ -95,7 +95,7 @@ def test_command(
     if found.difference is None:
         console.echo(f"`frames: {other}` gives the same")
     else:
-        console.echo(f"`frames: {other}` gives something else: {found.difference}")
+        console.echo(f"`frames: {other}` gives another result: {found.difference}")
     return code
 
 

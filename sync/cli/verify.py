@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command("verify", short_help="Compare both sides; name what differs.")
+@click.command("verify", short_help="Compare both sides; name the differences.")
 @common
 @variable_option
 @stream_option
@@ -149,7 +149,7 @@ def show(console: Console, found: Sequence[StreamVerification], left_out: Mappin
     differing = [each for each in found if each.verdict == "differs" and each.key]
     steps = [f"{each.stream}: {each.remedy}" for each in differing if each.remedy]
     if any(not each.remedy for each in differing):
-        steps.insert(0, f"`syncblocks verify{file} --repair` syncs what differs, and compares again")
+        steps.insert(0, f"`syncblocks verify{file} --repair` syncs the differences, and compares again")
     if steps:
         console.echo()
     for number, step in enumerate(steps):

@@ -23,7 +23,7 @@ class Statement(Model):
     """One statement, run in the source's or the destination's database."""
 
     sql: Text = Field(repr=False, description="One SQL statement; `:ds` is a bound parameter.")
-    connection: Literal["source", "destination"] = Field(description="The side in whose database it is run.")
+    connection: Literal["source", "destination"] = Field(description="The side whose database runs it.")
     parameters: Annotated[dict[str, Any], AfterValidator(parameters_of)] = Field(
         default_factory=dict, repr=False, description="Further parameters: constants, or templates of the file."
     )

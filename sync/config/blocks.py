@@ -62,11 +62,11 @@ class _Connection(Defaulting):
     configuration: dict[Name, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Values of your own, the keyword argument `configuration` of callbacks whose parent it is.",
+        description="Any mapping; callbacks with this parent get it as the keyword argument `configuration`.",
     )
 
     concurrency: AtOnce | None = Field(
-        default=None, description="Most streams at once that use it, whatever the pipeline's own concurrency says."
+        default=None, description="Most streams that use this block at once, within the pipeline's concurrency."
     )
 
     def _with_default_block(self, prefix: str) -> None:
@@ -79,7 +79,8 @@ class SourceBlock(_Connection):
 
     nested: Nested | None = Field(
         default=None,
-        description="Objects: text (default), one column of JSON; {flatten: N}, columns a__b down to N levels.",
+        description="Objects in records: text (default) makes one JSON column, {flatten: N} columns a__b down to N "
+        "levels.",
     )
 
     def model_post_init(self, context: Any, /) -> None:
@@ -92,8 +93,7 @@ class DestinationBlock(_Connection):
 
     naming: Literal["keep", "lower", "snake_case", "mage"] = Field(
         default="keep",
-        description="What tables and columns are called: keep (default) the source's names, lower, snake_case, or as "
-        "Mage does.",
+        description="Names of tables and columns: keep (default) takes the source's; or lower, snake_case, mage.",
     )
 
     #: Where it is one file: the file's place, and the only table.
@@ -134,20 +134,20 @@ class TransformerBlock(Defaulting):
     )
     when: Text | None = Field(
         default=None,
-        description="Only for streams for which this condition is true in the plan, such as env == 'prod'.",
+        description="Only for streams that meet this condition in the plan, such as env == 'prod'.",
     )
     rename: dict[Name, Name] = Field(
         default_factory=dict,
-        description="Columns to rename, old: new; done before the function is called, and keys follow.",
+        description="Columns to rename, old: new; renamed before the function is called, keys too.",
     )
     frames: Literal["batch", "record"] = Field(
         default="batch",
-        description="What a DataFrame of its function holds: batch (default), many records; record, one, as in Mage.",
+        description="What a DataFrame holds: batch (default), many records; record, one record, as in Mage.",
     )
     configuration: dict[Name, Any] = Field(
         default_factory=dict,
         repr=False,
-        description="Values of your own, the keyword argument `configuration` of its function and of its callbacks.",
+        description="Any mapping; the function and its callbacks get it as the keyword argument `configuration`.",
     )
 
     @model_validator(mode="after")
@@ -166,7 +166,7 @@ class Columns(Model):
     exclude: Names | None = Field(default=None, description="All columns but these.")
     mask: Mask | None = Field(
         default=None,
-        description="Columns, by names or globs, whose values nobody sees: hash (by mask_key), {keep_last: n} or null.",
+        description="Columns, names or globs, whose values are hidden: hash (by mask_key), {keep_last: n} or null.",
     )
 
 
@@ -180,7 +180,7 @@ class StreamEntry(Model):
     stream: Pattern = Field(description="Name of a stream, or a glob: public.users, public.*")
     query: Query | None = Field(
         default=None,
-        description="A SELECT in the source's SQL whose result is the stream; `stream` is its name, of your choice.",
+        description="A SELECT in the source's SQL; its result is the stream. You choose its name in `stream`.",
     )
     where: Where | None = Field(
         default=None,
@@ -189,25 +189,25 @@ class StreamEntry(Model):
     )
     limit: RecordCount | None = Field(
         default=None,
-        description="At most so many records are read in a run, for a first try; of FULL_TABLE, and no check of the "
-        "whole table. Default: all.",
+        description="Most records of a run, for a first try; FULL_TABLE only, and `verify` then only counts. "
+        "Default: all.",
     )
     checks: Checks | None = Field(
         default=None,
-        description="Conditions as in `where` that each record must meet as it would be written; one that fails is a "
+        description="Conditions as in `where` that each written record must meet; one that fails is a "
         'rejected record: {rating: [PG, R], amount: {">=": 0}, name: {max_length: 100}}.',
     )
     warn_checks: Checks | None = Field(
         default=None,
-        description="Conditions as in `checks`; records that fail one are written, and the run says how many they are.",
+        description="Conditions as in `checks`; failing records are written, and the run says how many.",
     )
     tags: SomeNames | None = Field(
-        default=None, description="Names of your choice by which `--tag` finds the stream: [hourly, finance]."
+        default=None, description="Your own labels, by which `--tag` finds the stream: [hourly, finance]."
     )
-    selected: Boolean | None = Field(default=None, description="false leaves out what the entry matches.")
+    selected: Boolean | None = Field(default=None, description="false leaves out the matched streams.")
     when: Text | None = Field(
         default=None,
-        description="Only in runs for which this condition is true in the plan, such as hr == '03' or region == 'eu'.",
+        description="Only in runs that meet this condition in the plan, such as hr == '03' or region == 'eu'.",
     )
     destination_table: Name | None = Field(
         default=None,
@@ -215,18 +215,19 @@ class StreamEntry(Model):
         "A template may name the stream: raw_{{ stream | table }} (`table` takes the schema off).",
     )
     replication_method: Literal["FULL_TABLE", "INCREMENTAL", "LOG_BASED"] | None = Field(
-        default=None, description="FULL_TABLE (default) reads all, INCREMENTAL what is new; LOG_BASED is not built yet."
+        default=None,
+        description="FULL_TABLE (default) reads all records, INCREMENTAL new ones; LOG_BASED is not built yet.",
     )
     bookmark_properties: Names | None = Field(
-        default=None, description="Columns whose highest value seen is kept; needed for INCREMENTAL."
+        default=None, description="Columns whose highest value is kept; needed for INCREMENTAL."
     )
     bookmark_property_operators: BookmarkOperators | None = Field(
         default=None,
-        description='{updated_at: ">"} reads only what is above the bookmark; ">=" (default) also what is at it since.',
+        description='{updated_at: ">"} reads only records above the bookmark; ">=" (default) also those at it.',
     )
     bookmark_start: BookmarkStart | None = Field(
         default=None,
-        description="Of a `query` with `:bookmark`: what stands there as long as there is no bookmark: '2024-01-01'.",
+        description="Value of `:bookmark` in a `query` as long as there is no bookmark: '2024-01-01'.",
     )
     null_bookmarks: Literal["fail", "once", "always", "never"] | None = Field(
         default=None,
@@ -235,8 +236,8 @@ class StreamEntry(Model):
     )
     lookback: Lookback | None = Field(
         default=None,
-        description="INCREMENTAL reads again from so much below the bookmark: seconds of times and dates, "
-        "else a number; needs merge.",
+        description="INCREMENTAL reads again from this far below the bookmark: seconds for times and dates, else a "
+        "number; needs merge.",
     )
     key_properties: Names | None = Field(
         default=None, description="Columns that identify a record; default: the primary key found by discovery."
@@ -264,26 +265,27 @@ class StreamEntry(Model):
     )
     write_disposition: Literal["append", "replace", "merge", "replace_range", "history"] | None = Field(
         default=None,
-        description="append, replace, merge, replace_range, or history (every version of a record); default: "
+        description="append, replace, merge, replace_range, or history (keeps every version of a record); default: "
         "FULL_TABLE replace, INCREMENTAL merge with keys, else append.",
     )
     replace_existing: Boolean | None = Field(
         default=None,
-        description="Of replace: false leaves the stream out of a run while its table is there; default: true.",
+        description="For replace: false leaves the stream out of a run if its table exists; default: true.",
     )
     range_column: Name | None = Field(
         default=None,
-        description="Of replace_range: the column whose interval, or whose values, are deleted and written anew.",
+        description="For replace_range: the column of the range that is deleted and written anew.",
     )
     valid_from: Literal["bookmark"] | None = Field(
         default=None,
-        description="Of history: bookmark takes the times of versions from the records' bookmark; default: the run's "
+        description="For history: bookmark takes the times of versions from the records' bookmark; default: the run's "
         "execution_date.",
     )
     deletes: DeletesSetting | None = Field(
         default=None,
-        description="Records that the source no longer has: ignore (default), hard (deleted), soft (marked in "
-        "_deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge, or soft and history, whose versions end.",
+        description="Records that the source no longer has: ignore (default), hard (deletes them), soft (marks them "
+        "in _deleted_at), or {mode: hard, every: 1d, limit: 10%}; needs merge, or soft and history, whose versions "
+        "end.",
     )
     changed_files: Literal["append", "ignore"] | None = Field(
         default=None,
@@ -292,13 +294,13 @@ class StreamEntry(Model):
     )
     optional: Boolean | None = Field(
         default=None,
-        description="true: where the source has no file for the stream, it is skipped; default: that is an error. "
-        "Nothing is said of a stream that was synced and that a glob does not find any more.",
+        description="true: skip the stream if the source has no file for it; default: that is an error. "
+        "With true, a synced stream that a glob no longer finds is not reported.",
     )
     nested: Nested | None = Field(default=None, description="As the source's, for these streams.")
     before: BeforeStream | None = Field(
         default=None,
-        description="Statements that are run before each try reads the stream: [{sql: ..., connection: destination}].",
+        description="Statements that run before each try reads the stream: [{sql: ..., connection: destination}].",
     )
     columns: Columns | None = Field(default=None, description="Columns to include, exclude or mask.")
     types: dict[Name, Name] | None = Field(
@@ -306,12 +308,11 @@ class StreamEntry(Model):
         description="Types of columns, whatever the source says or was found: {total: decimal(18,2), zip: string}.",
     )
     decode: dict[Name, Literal["base64", "hex"]] | None = Field(
-        default=None, description="Columns of texts that arrive as the bytes that they write: {payload: base64} or hex."
+        default=None, description="Text columns that hold encoded bytes: {payload: base64} or hex."
     )
     add_columns: AddColumns | None = Field(
         default=None,
-        description="New columns with the same value in every record of a run: column: value, or {value, type, "
-        "on_update: keep}.",
+        description="New columns with one value per run: column: value, or {value, type, on_update: keep}.",
     )
     mage_columns: Boolean | None = Field(
         default=None,
@@ -319,8 +320,8 @@ class StreamEntry(Model):
     )
     fill_new_columns: Boolean | None = Field(
         default=None,
-        description="true: records that were there before a column was new at the source get its values, too; needs "
-        "INCREMENTAL and merge.",
+        description="true: old records get the values of a column that is new at the source; needs INCREMENTAL and "
+        "merge.",
     )
     on_schema_change: Literal["evolve", "widen", "freeze", "ignore"] | None = Field(
         default=None,
@@ -337,7 +338,8 @@ class StreamEntry(Model):
         "in the destination table's schema.",
     )
     max_rejected: RejectedLimit | None = Field(
-        default=None, description="More rejected records than this (default 1000) fail a stream that keeps them."
+        default=None,
+        description="With on_rejected: keep: more rejected records than this (default 1000) fail the stream.",
     )
     retries: Count | None = Field(default=None, description="As the pipeline's, for these streams.")
     retry_delay_s: Delay | None = Field(default=None, description="As the pipeline's, for these streams.")
@@ -380,17 +382,17 @@ class CallbackBlock(Defaulting):
     )
     status: SomeNames | None = Field(
         default=None,
-        description="When it is called; not with file, whose functions say so themselves. "
+        description="Statuses that call it; not with file, whose functions declare theirs. "
         "Default: success; of notify success, failure and cancelled.",
     )
     when: Text | None = Field(
-        default=None, description="Only if this condition over the event is true, such as is_last_block_run."
+        default=None, description="Only if the event meets this condition, such as is_last_block_run."
     )
     streams: Patterns | None = Field(
         default=None, description="Only for these streams, names or globs; default: all of them."
     )
-    timeout_s: Timeout = Field(default=60, description="Seconds after which a call is ended and tried again.")
-    attempts: Attempts = Field(default=5, description="How often a delivery is tried before it is dead.")
+    timeout_s: Timeout = Field(default=60, description="Seconds until a call is ended and tried again.")
+    attempts: Attempts = Field(default=5, description="Calls of a delivery until it is dead.")
 
     @model_validator(mode="after")
     def _has_one_kind(self) -> CallbackBlock:

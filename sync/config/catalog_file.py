@@ -44,7 +44,7 @@ def catalog_path(pipeline: Pipeline) -> Path:
         ConfigError: the pipeline was given as a mapping.
     """
     if pipeline.path is None:
-        raise ConfigError("a pipeline that is no file has no place for a catalog file", key="catalog")
+        raise ConfigError("a pipeline without a file has no folder for a catalog file", key="catalog")
     return pipeline.path.with_name(f"{pipeline.path.stem}.catalog.yaml")
 
 

@@ -56,7 +56,7 @@ def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:
         if registry.CONNECTORS.get(name, (None, None))[position] or name in registry.names(role):
             continue
         if name.endswith(".py"):
-            report((role, "connector"), f"a class of your own is named with its file: ./{name.lstrip('./')}:CLASS")
+            report((role, "connector"), f"name your own class with its file: ./{name.lstrip('./')}:CLASS")
         elif way := way_to(name, role):
             report((role, "connector"), f"this system has no connector of its own: {way}")
         else:
@@ -99,7 +99,7 @@ def _check_parents(pipeline: Pipeline, blocks: dict[str, Loc], report: Report) -
                 report(loc, "the pipeline has no transformers", allowed=known)
             for block in groups.get(parent, (parent,)):
                 if block in covered:
-                    report(loc, "names a parent that the list names already; the function would be called twice")
+                    report(loc, "names a parent twice; the function would be called twice")
                 covered[block] = parent
 
 
@@ -117,7 +117,7 @@ def _check_files(pipeline: Pipeline, folder: Path, report: Report) -> None:
                 is_file = path.is_file()
                 others = [] if is_file or not path.parent.is_dir() else sorted(path.parent.glob("*.py"))
             except (OSError, ValueError, RuntimeError, ConnectorConfigError):
-                report(loc, "is not a path that can be read")
+                report(loc, "is not a readable path")
                 continue
             if not is_file:
                 near = nearest_match(path.name, [other.name for other in others])
@@ -141,7 +141,7 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
     if not entries:
         report(("streams",), 'is empty: name at least one stream, for all of them `- stream: "*"`')
     if all(entry.selected is False for entry in entries):
-        report(("streams",), "every entry says `selected: false`, so nothing would be synced")
+        report(("streams",), "every entry has `selected: false`, so nothing would be synced")
     queries: set[str] = set()
     earlier: dict[str, int] = {}
     for place, entry in enumerate(entries):
@@ -150,9 +150,9 @@ def _check_streams(entries: Sequence[StreamEntry], report: Report, *, needs_book
         earlier[entry.stream] = place
         if entry.query is not None:
             if exact_name(entry.stream) is None:
-                report((*loc, "stream"), "names the query's stream, and cannot be a pattern")
+                report((*loc, "stream"), "is the name of a query's stream, and cannot be a pattern")
             if entry.stream in queries:
-                report((*loc, "query"), "another entry has a query of this name: give this stream another name")
+                report((*loc, "query"), "another entry has a query with this name: give this stream another name")
             queries.add(entry.stream)
         if entry.destination_table is not None and (ours := table_of_others(entry.destination_table)):
             report((*loc, "destination_table"), ours)
@@ -181,7 +181,7 @@ def _check_repeated(entries: Sequence[StreamEntry], earlier: int | None, place: 
     elif entry.destination_table and other.destination_table and entry.destination_table != other.destination_table:
         report(
             ("streams", place, "destination_table"),
-            f"streams[{earlier}] has the same stream and another table, and a stream goes into one table: write a "
+            f"streams[{earlier}] writes the same stream to another table, but a stream has one table: write a "
             "second pipeline file for the other table",
         )
 
@@ -203,7 +203,8 @@ def _check_incremental(entries: Sequence[StreamEntry], place: int, report: Repor
     if entry.write_disposition == "replace":
         report(
             (*loc, "write_disposition"),
-            "replace would leave only what is new of an INCREMENTAL stream: use merge, append, or FULL_TABLE",
+            "with replace, an INCREMENTAL stream would leave only its new records in the table: use merge, append, "
+            "or FULL_TABLE",
             allowed=("append", "merge"),
         )
     if entry.bookmark_properties or not needs_bookmarks:
@@ -242,7 +243,7 @@ def check_store(store: str, folder: Path, report: Report) -> str:
         try:
             absolute = resolve_path(path[1:], folder)
         except (ConnectorConfigError, RuntimeError):
-            report(loc, "is not a path that can be used")
+            report(loc, "is not a usable path")
             return store
         return f"sqlite:///{absolute}" + (f"?{query}" if query else "")
     if not rest.strip("/"):

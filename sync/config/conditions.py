@@ -113,5 +113,5 @@ def _parsed(text: str, known: Vocabulary, variables: Collection[str]) -> Parsed:
         later = sorted(used - set(known.names) - set(FUNCTIONS))
         if not later:
             raise
-        message = f"{later[0]!r} is known only after the run has begun, and the plan decides this condition"
+        message = f"{later[0]!r} has a value only after the run has begun, but the plan decides this condition"
         raise TemplateError(message, allowed=(*FUNCTIONS, *known.names)) from None

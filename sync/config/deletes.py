@@ -74,7 +74,7 @@ def _span(given: Any) -> float:
 def _percent(given: Any) -> float:
     found = _PERCENT.fullmatch(given) if isinstance(given, str) else None
     if found is None or float(found[1]) > 100:
-        raise wrong("limit is a part of the table's records, such as 10%, at most 100%")
+        raise wrong("limit is a share of the table's records, such as 10%, at most 100%")
     return float(found[1])
 
 

@@ -182,8 +182,8 @@ def _database(connector: str, url: str, role: str, key: str, environ: Mapping[st
         return Endpoint(connector=connector, config={"url": url}, name=name)
     if _SECRET_PARAMETER.search(url):
         raise ConfigError(
-            "the URL carries a secret behind `?`, which must not get into a file: put the whole URL into an "
-            "environment variable, and say env:NAME",
+            "the URL carries a secret after `?`, which must not be written to a file: put the whole URL into an "
+            "environment variable, and write env:NAME",
             key=key,
         )
     match = _CREDENTIALS.search(url)
@@ -215,8 +215,8 @@ def _remote_file(url: str, scheme: str, role: str, key: str) -> Endpoint:
         )
     if _holds_secret(url):
         raise ConfigError(
-            "the URL carries a secret, which must not get into a file: give it to the storage as its own environment "
-            "variables, or write a pipeline file with `storage_options`",
+            "the URL carries a secret, which must not be written to a file: give it to the storage by its own "
+            "environment variables, or write a pipeline file with `storage_options`",
             key=key,
         )
     return Endpoint(connector=connector, config={"path": url}, name=_stem(urlsplit(url).path.rpartition("/")[2]))

@@ -19,7 +19,7 @@ _FORMS = "local, tcp://HOST:PORT or tls://HOST:PORT"
 class SecuritySettings(Defaulting):
     """Files of TLS, each PEM."""
 
-    ca: Name = Field(description="Certificates of the authorities that have signed the cluster's.")
+    ca: Name = Field(description="Certificates of the authorities that signed the cluster's certificates.")
     cert: Name = Field(description="Certificate of this client.")
     key: Name = Field(description="Its private key.")
 
@@ -31,12 +31,12 @@ class ExecutorSettings(Defaulting):
         default=None,
         description="Address of a Dask scheduler, tcp://HOST:PORT or tls://HOST:PORT; local: workers here.",
     )
-    workers: AtOnce | None = Field(default=None, description="Of `dask: local`: how many workers; default 4.")
-    security: SecuritySettings | None = Field(default=None, description="Of `tls://`: ca, cert and key.")
+    workers: AtOnce | None = Field(default=None, description="For `dask: local`: number of workers; default 4.")
+    security: SecuritySettings | None = Field(default=None, description="For `tls://`: ca, cert and key.")
     spool: Name | None = Field(
         default=None,
-        description="Folder that all machines share, by one path, or a URL such as s3://bucket/spool: for callbacks "
-        "that want data.",
+        description="Folder with one path on all machines, or a URL such as s3://bucket/spool; needed if callbacks "
+        "want data.",
     )
 
     def __str__(self) -> str:
@@ -67,9 +67,9 @@ def as_executor(value: Any) -> Any:
         if address != LOCAL and not (scheme in _SCHEMES and separator and host):
             raise wrong(f"dask must be {_FORMS}")
         if address != LOCAL and value.get("workers") is not None:
-            raise wrong("`workers` goes with `dask: local`: the workers of a cluster are its own")
+            raise wrong("`workers` needs `dask: local`: a cluster has its own workers")
         if value.get("security") is not None and scheme not in ("tls", "wss"):
-            raise wrong("`security` goes with an address that begins with tls://")
+            raise wrong("`security` needs an address that begins with tls://")
     elif isinstance(value, dict):
         raise wrong(f"needs dask: {_FORMS}")
     return value

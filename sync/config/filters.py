@@ -73,16 +73,16 @@ def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]
     if operator == "is_null":
         asked = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
         if not isinstance(asked, bool):
-            raise wrong(f"column {column!r}: is_null is true or false")
+            raise wrong(f"column {column!r}: is_null must be true or false")
         return Comparison(column, "is_null" if asked else "is_not_null", ())
     values = value if isinstance(value, list) else [value]
     if operator == "in" and (not isinstance(value, list) or not value):
         raise wrong(f"column {column!r}: `in` needs a list with a value at least")
     if operator != "in" and isinstance(value, list):
-        raise wrong(f"column {column!r}: {operator!r} takes one value; a list goes with `in`")
+        raise wrong(f"column {column!r}: {operator!r} takes one value; use `in` for a list")
     for each in values:
         if each is None:
-            raise wrong(f"column {column!r}: null is equal to nothing, say {{is_null: true}}")
+            raise wrong(f"column {column!r}: nothing equals null: write {{is_null: true}}")
         if not isinstance(each, str | bool | int | float):
             raise wrong(f"column {column!r}: {operator!r} compares with texts, numbers, true and false")
     return Comparison(

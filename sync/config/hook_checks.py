@@ -102,7 +102,7 @@ def check_hooks(pipeline: Pipeline, scope: Scope, report: Report) -> set[str]:
         _check_status(block, loc, report)
         for key in ("title", "message"):
             if block.notify is None and getattr(block, key) is not None:
-                report((*loc, key), f"goes with notify only, not with {block.kind}")
+                report((*loc, key), f"needs notify, not {block.kind}")
         known = known_names(pipeline, block)
         check = LateTemplates(known, scope, report)
         for key in ("title", "message"):
@@ -123,7 +123,7 @@ def _check_status(block: CallbackBlock, loc: Loc, report: Report) -> None:
     if block.status is None:
         return
     if block.file is not None:
-        report((*loc, "status"), "does not go with file: its functions say it themselves, such as @callback('failure')")
+        report((*loc, "status"), "is not for file: its functions declare it, such as @callback('failure')")
         return
     for item, status in enumerate(block.status):
         if status not in STATUSES:

@@ -41,8 +41,8 @@ SCOPE_KEY = "$defaults"
 
 #: Only references of the pipeline file are resolved: somebody else may have written to the run store.
 CHANGED_REFERENCE = (
-    "the run store has another reference to an environment variable or a secret for it than the pipeline file "
-    "has now: it is not looked up"
+    "its reference to an environment variable or a secret differs between the run store and the pipeline file: it is "
+    "not looked up"
 )
 
 #: Most different templates; more of them take seconds to compile.
@@ -137,10 +137,10 @@ def _document(given: AnyPipeline, folder: str | os.PathLike[str] | None, text: s
         given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
     if isinstance(given, Mapping):
         if text is not None:
-            raise ConfigError("goes with the path of a file, whose content it is", key="text")
+            raise ConfigError("is the content of a file: give the file's path too", key="text")
         return mapping_document(given), absolute(Path(folder or ""))
     if folder is not None:
-        raise ConfigError("goes with a mapping: relative paths of a file start at the file's own folder", key="folder")
+        raise ConfigError("is for a mapping: relative paths of a file start at the file's own folder", key="folder")
     home = absolute(Path(given)).parent
     return read_document(Path(given), text), home
 
@@ -289,7 +289,7 @@ class _Loader:
             if loc not in self._templated and len(word) <= 100 and message != "unknown key":
                 message = f"{message}: {word!r}"
         if not safe and loc in self._templated:
-            message = "its template gives a name that is reserved or taken: give the block another name"
+            message = "its template gives a name that is reserved or already used: give the block another name"
         return self._document.error(loc, Redactor(self._secrets).redact(message), allowed=allowed, nearest=nearest)
 
     def _name(self, raw: Mapping[str, Any]) -> Any:
@@ -379,7 +379,7 @@ class _Loader:
         if found is not None:
             template = f"{{{{ env_var('{found[1]}') }}}}"
             line = f'{loc[-1]}: "{template}"' if found[0] == text else f"{template} in its place"
-            self._report(loc, f"{found[0]} is not filled in: write {line}")
+            self._report(loc, f"{found[0]} is not a template here: write {line}")
 
     def _filled(self, text: str, loc: Loc, names: set[str] | None) -> Any:
         is_table = len(loc) == 3 and loc[0] == "streams" and loc[2] == "destination_table"

@@ -64,7 +64,7 @@ def _key(value: str) -> str:
     size_bytes = len(value.encode("utf-8", "surrogatepass"))
     if size_bytes < KEY_BYTES:
         raise wrong(
-            f"has {size_bytes} bytes, and needs {KEY_BYTES} at least: a key that can be guessed hides nothing. "
+            f"has {size_bytes} bytes, and needs {KEY_BYTES} at least: a shorter key can be guessed. "
             '`python -c "import secrets; print(secrets.token_hex(32))"` makes one'
         )
     return str(value)

@@ -90,7 +90,7 @@ def take_one_file(pipeline: Pipeline, folder: Path, report: Report) -> None:
         if block.config.get(key):
             report(
                 ("destination", "config", key),
-                f"makes several files, and `path` is one: name a folder, or leave `{key}` out",
+                f"makes several files, but `path` is one file: name a folder, or leave `{key}` out",
             )
     _check_compression(block.config, found, place, report)
     block.config.update(found.config)
@@ -107,4 +107,4 @@ def _check_compression(config: Mapping[str, Any], found: OneFile, place: str, re
     for suffix in _WRITTEN.values():
         stem = stem.removesuffix(suffix)
     right = f"{stem.rpartition('/')[2]}{_WRITTEN.get(str(said), '')}"
-    report(("destination", "config", "compression"), f"{said!r} does not go with the name of the file: call it {right}")
+    report(("destination", "config", "compression"), f"{said!r} does not fit the name of the file: name it {right}")

@@ -72,7 +72,7 @@ _OF_STREAM = {
     "disabled": "`selected: false`",
     "enabled": "`selected`",
     "delete_missing": "`deletes`",
-    "hard_delete": "`deleted_when` for records that say they are deleted, `deletes` for those that are gone",
+    "hard_delete": "`deleted_when` for records marked as deleted, `deletes` for missing records",
     "dedup_sort": "`latest_by`",
     "schema_contract": "`on_schema_change` of columns, `on_rejected` of single records",
     "auto_add_new_fields": "`on_schema_change`: `evolve`, the default, or `ignore`",
@@ -225,7 +225,7 @@ def project_of_others(raw: Mapping[str, Any], path: str) -> str:
     if raw.keys() & {"project_type", "project_uuid", "remote_variables_dir"}:
         return f"is a project of Mage: `syncblocks init --from-mage {Path(path).parent}` writes pipeline files"
     if "default" in raw and "streams" not in raw:
-        return "holds connections of Mage: each is here the `config` of `source` or `destination` of a pipeline file"
+        return "holds connections of Mage: each belongs in the `config` of `source` or `destination` of a pipeline file"
     return ""
 
 

@@ -72,20 +72,23 @@ class Pipeline(Defaulting):
     )
     concurrency: Concurrency = Field(default="auto", description="Streams at once; 1: strictly in order.")
     allow_blocks_to_fail: Boolean = Field(default=False, description="true: a failed stream does not stop the others.")
-    retries: Count = Field(default=0, description="Per stream, for errors after which another attempt may succeed.")
+    retries: Count = Field(default=0, description="Further tries of a stream, after errors that may pass.")
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
-    timeout_s: Timeout | None = Field(default=None, description="Per stream; past it the stream is cancelled.")
+    timeout_s: Timeout | None = Field(
+        default=None, description="Longest time for a stream, in seconds; it is then cancelled."
+    )
     stream_names: Literal["full", "bare"] = Field(
         default="full",
-        description="What callbacks, transformers and templates call a stream: full (default) with its schema, bare "
+        description="How callbacks, transformers and templates name a stream: full (default) with its schema, bare "
         "without, as Mage does.",
     )
     discovery_timeout_s: Timeout | None = Field(
-        default=3600, description="Seconds in which the source must tell its streams, its installation included."
+        default=3600, description="Longest time for discovery, in seconds, with the installation of the source."
     )
     catalog: Name | None = Field(
         default=None,
-        description="A catalog file, as `discover --save` writes: keys and types of columns, where streams say none.",
+        description="A catalog file, as `discover --save` writes it: keys and types of columns where streams declare "
+        "none.",
     )
     mask_key: MaskKey | None = Field(
         default=None,
@@ -102,15 +105,13 @@ class Pipeline(Defaulting):
     )
     parallel_reads: Readers = Field(
         default=1,
-        description="Readers of one large FULL_TABLE stream at once, each of a range; 1: it is read as a whole.",
+        description="Readers of one large FULL_TABLE stream, each of a range; 1: one reader.",
     )
     executor: Executor = Field(
         default_factory=ExecutorSettings,
         description="Where streams run: threads (default), or dask: tcp://HOST:PORT, tls://HOST:PORT or local.",
     )
-    drain_s: Delay = Field(
-        default=120, description="Seconds that a finished run still waits for callbacks to be delivered."
-    )
+    drain_s: Delay = Field(default=120, description="Seconds that a finished run waits for the delivery of callbacks.")
     store: Name | None = Field(
         default=None,
         repr=False,
@@ -126,7 +127,7 @@ class Pipeline(Defaulting):
     )
     before: BeforePipeline = Field(
         default=(),
-        description="Statements that are run before an attempt's first stream: [{sql: ..., connection: source}].",
+        description="Statements that run before an attempt's first stream: [{sql: ..., connection: source}].",
     )
     source: SourceBlock = Field(description="The source of the records.")
     transformers: Annotated[tuple[TransformerBlock, ...], BeforeValidator(as_list)] = Field(
@@ -134,7 +135,7 @@ class Pipeline(Defaulting):
     )
     destination: DestinationBlock = Field(description="The destination of the records.")
     streams: Annotated[tuple[StreamEntry, ...], BeforeValidator(as_list)] = Field(
-        description="What is synced, in run order; globs allowed, later entries refine earlier ones."
+        description="Streams to sync, in run order; globs allowed, later entries refine earlier ones."
     )
     callbacks: Annotated[tuple[CallbackBlock, ...], BeforeValidator(as_list)] = Field(
         default=(), description="Callback blocks, in the order in which their functions are called."

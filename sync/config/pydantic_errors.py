@@ -105,13 +105,13 @@ def _unknown(loc: Loc) -> dict[str, Any]:
         if other is not None and other in theirs:
             return {"loc": loc, "message": f"unknown key; `{other}` of other tools is here {theirs[other]}"}
         if is_block:
-            hint = "settings of the connector go into `config`: `config: {" + word + ": ...}`"
+            hint = "settings of the connector belong in `config`: `config: {" + word + ": ...}`"
             return {"loc": loc, "message": f"unknown key; {hint}"}
         if _is_of_stream(loc):
-            return {"loc": loc, "message": "unknown key; it belongs into an entry of `streams`"}
+            return {"loc": loc, "message": "unknown key; it belongs in an entry of `streams`"}
         if loc[:1] == ("streams",) and loc[2:-1] == ("columns",):
             types = f"`types: {{{word}: ...}}`"
-            return {"loc": loc, "message": f"unknown key; a column's type is said by {types} of the stream"}
+            return {"loc": loc, "message": f"unknown key; declare a column's type by {types} of the stream"}
     return {"loc": loc, "message": "unknown key", "allowed": known, "word": word}
 
 

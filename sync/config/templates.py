@@ -334,7 +334,7 @@ def _plain(message: str) -> str:
     found = re.fullmatch(r"expected token 'end of print statement', got (.*)", message)
     if found is None:
         return message
-    return "two values are compared by `==`, not by `=`" if found[1] == "'='" else f"unexpected {found[1]}"
+    return "compare two values by `==`, not by `=`" if found[1] == "'='" else f"unexpected {found[1]}"
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

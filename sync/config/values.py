@@ -126,14 +126,14 @@ def _size(value: Any) -> Any:
     factor = (1024 if binary else 1000) ** " kMGT".index("k" if prefix == "K" else prefix or " ")
     size_bytes = int(float(number) * factor)
     if size_bytes >= 2**63:
-        raise wrong("is larger than any disk")
+        raise wrong("is too large")
     return size_bytes
 
 
 def _memory(value: Any) -> Any:
     size_bytes = _size(value)
     if size_bytes < MIN_MEMORY:
-        raise wrong("must be at least 64MB: below that not even one stream's batches fit")
+        raise wrong("must be at least 64MB: the batches of one stream need that")
     return size_bytes
 
 
@@ -161,7 +161,7 @@ def _operators(value: Any) -> Any:
     for column, operator in value.items():
         if operator not in (">=", ">"):
             raise wrong(
-                f'column {column!r}: a bookmark is read on from with ">=" (default) or ">"; `where:` takes the other '
+                f'column {column!r}: a bookmark takes only ">=" (default) or ">"; `where:` takes the other '
                 "operators, and filters by any column"
             )
     return {str(column): str(operator) for column, operator in value.items()}

@@ -325,7 +325,7 @@ def _resolve(text: str) -> tuple[Any, str | None]:
     number = _INT.fullmatch(text) or _HEX.fullmatch(text) or _FLOAT.fullmatch(text)
     if number is None:
         return text, None
-    too_large = "this number is too large: put it in quotes if it is text"
+    too_large = "this number is too large: put it in quotes if it is a text"
     if len(text) > MAX_DIGITS:
         return text, too_large
     if _HEX.fullmatch(text):

@@ -25,8 +25,8 @@ _ESCAPE = "in double quotes a backslash begins an escape: write two of them, or 
 
 #: Part of what the parser says -> the same in plain words.
 _PLAIN = (
-    ("expected '-' indicator", f"the indent of this line fits no line above: {_INDENT}"),
-    ("expected key", f"the indent of this line fits no line above, or a quote ends too early: {_INDENT}"),
+    ("expected '-' indicator", f"the indent of this line matches no line above: {_INDENT}"),
+    ("expected key", f"the indent of this line matches no line above, or a quote ends too early: {_INDENT}"),
     ("mapping values are not allowed", f"this line is indented more than the line above, which has a value: {_INDENT}"),
     ("sequence entries are not allowed", "a list begins in a line of its own, below its key: `- item`"),
     ("expected ',' or '}'", "a `{` is not closed, or a comma is missing: {a: 1, b: 2}"),

@@ -1,6 +1,6 @@
 """What is called for a recorded event. The pipeline file decides, never the run store.
 
-A person who can write to the run store can forge events, and must not decide by them what is executed, opened or sent.
+Anyone who can write to the run store can forge events, which must not decide what is executed, opened or sent.
 So file, command, URL, statement, condition, limits and the folder of the data come from the pipeline file.
 """
 
@@ -103,7 +103,7 @@ class CurrentCallbacks:
         )
 
     def _data(self, delivery: Delivery) -> str | None:
-        """Return the place of the parent's data if it is where spool files are: the file is read, then removed."""
+        """Return the place of the parent's data only if it is in the spool folder: the file is read, then removed."""
         if delivery.data is None:
             return None
         folder, url = self._pipeline.spool_folder, self._pipeline.spool_url

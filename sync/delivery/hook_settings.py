@@ -30,7 +30,7 @@ from .sql_hook import Statement
 
 
 class HookError(SyncError):
-    """A hook cannot be called as the pipeline file says."""
+    """The pipeline file's settings of a hook cannot be used."""
 
     code = "hook"
 
@@ -168,8 +168,8 @@ class _Call:
         return Prepared(hook=request)
 
     def _event(self) -> dict[str, Any]:
-        """Return the event for receivers outside: as recorded, with the status, secret variables masked."""
-        # Without `configuration`, which may hold secrets and is for functions.
+        """Return the event for receivers outside: the recorded values and the status, with secret variables masked."""
+        # Without `configuration`: it is for functions, and may hold secrets.
         recorded = {name: value for name, value in self._delivery.kwargs.items() if name != "configuration"}
         event = {name: value if name in RESERVED else _masked(value) for name, value in recorded.items()}
         run = dict(event["pipeline_run"])

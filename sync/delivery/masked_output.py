@@ -15,13 +15,13 @@ from ..secrets import Redactor
 _lock = threading.Lock()
 #: Redactors of the runs under way.
 _active: list[Redactor] = []
-#: `stdout` or `stderr` -> the stream that was there before the first run, and the masked one that is there now.
+#: `stdout` or `stderr` -> the original stream before the first run, and the masked one in its place.
 _exchanged: dict[str, tuple[TextIO, MaskedOutput]] = {}
 
 
 @contextmanager
 def masked_output(redactor: Redactor) -> Iterator[None]:
-    """Mask what is printed by any thread of this process; runs may overlap, and end in any order."""
+    """Mask the output of every thread of this process; runs may overlap, and end in any order."""
     with _lock:
         if not _active:
             for name in ("stdout", "stderr"):
@@ -34,12 +34,12 @@ def masked_output(redactor: Redactor) -> Iterator[None]:
     finally:
         with _lock:
             for _, masked in _exchanged.values():
-                with suppress(OSError, ValueError):  # its reader is gone, which ends no run
+                with suppress(OSError, ValueError):  # its reader is gone; the run goes on
                     masked.flush()
             _active.remove(redactor)
             if not _active:
                 for name, (former, masked) in _exchanged.items():
-                    if getattr(sys, name) is masked:  # else somebody has put another stream there meanwhile
+                    if getattr(sys, name) is masked:  # else other code replaced the stream meanwhile
                         setattr(sys, name, former)
                 _exchanged.clear()
 

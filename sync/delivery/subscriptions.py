@@ -23,7 +23,7 @@ FLAG = "is_last_block_run"
 
 
 class CallbackSpec(Guarded, frozen=True, kw_only=True):
-    """What a callback block calls. The run store keeps its name and digest."""
+    """A callback block and its functions or hook. The run store keeps its name and digest."""
 
     _hidden = ("hook",)
 
@@ -187,7 +187,7 @@ def check_stream_filters(pipeline: Pipeline, names: Sequence[str]) -> None:
 
 
 def check_stream_names(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Raise a ConfigError if two selected streams are called alike, see `stream_names`."""
+    """Raise a ConfigError if two selected streams get the same name, see `stream_names`."""
     by_name: dict[str, str] = {}
     for name in names:
         other = by_name.setdefault(pipeline.called(name), name)
@@ -248,7 +248,7 @@ def _load(
 
     names = tuple(pipeline.variables)
     try:
-        with masked_output(Redactor(pipeline.secret_values)):  # what a file prints while it is executed
+        with masked_output(Redactor(pipeline.secret_values)):  # the output of a file while it is executed
             return load_file(pipeline.code_path(file), variables=names, parents=parents, expects=expects)
     except CallbackLoadError as error:
         raise pipeline.error(location, str(error)) from error
@@ -323,12 +323,12 @@ def _hook_warnings(pipeline: Pipeline, block: CallbackBlock, parents: Sequence[s
 def _flag_warning(block: CallbackBlock, what: str, why: str) -> str:
     return (
         f"callback block {block.block!r}: {what} may never see {FLAG}=True: {why}. "
-        "For what must not be missed use `on: [pipeline]`"
+        "If it must not be missed, use `on: [pipeline]`"
     )
 
 
 def _may_miss(pipeline: Pipeline, block: CallbackBlock, statuses: frozenset[str], parents: Sequence[str]) -> str:
-    """Say why the event with the flag may cause no call; empty if it always causes one."""
+    """Return why the event with the flag may cause no call; empty if it always causes one."""
     transformers = [transformer.block for transformer in pipeline.transformers]
     reasons = []
     if statuses == {"success"} and set(parents) != {PIPELINE}:

@@ -56,7 +56,7 @@ class Budget:
 class Item(Struct, frozen=True):
     """One event of a stream; `is_last` is True for its last batch."""
 
-    #: An event, a block of a wire format, or a subclass's reference to a batch on disk.
+    #: An event, a block of a transfer format, or a subclass's reference to a batch on disk.
     event: Any
     is_last: bool = False
 
@@ -245,7 +245,7 @@ def _read(
 
 
 def is_batch(event: Any) -> bool:
-    """Tell whether an event holds records: a batch, or a block of a wire format."""
+    """Tell whether an event holds records: a batch, or a block of a transfer format."""
     return isinstance(event, pa.RecordBatch | bytes | bytearray | memoryview)
 
 

@@ -112,7 +112,7 @@ class SyncOperator(BaseOperator):
 
 
 class _OfHeldRun(BaseOperator):
-    """What the tasks of a held run share: the pipeline file, the environment, and how they are stopped."""
+    """What the tasks of a mapped run share: the pipeline file, the environment, and how they are stopped."""
 
     #: Without `pipeline`: a mapping has templates of its own.
     template_fields: ClassVar[Sequence[str]] = ("env",)
@@ -203,7 +203,7 @@ class OpenRunOperator(_OfHeldRun):
 
 
 class SyncStreamOperator(_OfHeldRun):
-    """Runs one stream of a held run; a retry is the next attempt of the run, over this stream alone."""
+    """Runs one stream of a mapped run; a retry is the next attempt of the run, over this stream alone."""
 
     template_fields: ClassVar[Sequence[str]] = ("env", "claim")
 
@@ -240,7 +240,7 @@ class SyncStreamOperator(_OfHeldRun):
 
 
 class FinishRunOperator(_OfHeldRun):
-    """Ends a held run, and delivers its callbacks; the return value is that of `SyncOperator`."""
+    """Ends a mapped run, and delivers its callbacks; the return value is that of `SyncOperator`."""
 
     def __init__(self, *, opened: str, **options: Any) -> None:
         """Make the task.

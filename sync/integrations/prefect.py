@@ -173,11 +173,11 @@ def open_held(
 
 @task(name="stream", task_run_name="{stream}", retry_condition_fn=_may_help)
 def sync_held(pipeline: PipelineFile, run_id: int, stream: str, *, retry: bool = False) -> dict[str, Any]:
-    """Run one stream of a held run; return its figures. A retry is the next attempt of the run, over it alone.
+    """Run one stream of a mapped run; return its figures. A retry is the next attempt of the run, over it alone.
 
     Args:
         pipeline: the pipeline file, or a mapping.
-        run_id: of the held run.
+        run_id: of the mapped run.
         stream: the stream's name.
         retry: whether it has ended otherwise before.
 
@@ -203,7 +203,7 @@ def sync_held(pipeline: PipelineFile, run_id: int, stream: str, *, retry: bool =
 
 @task(name="finish")
 def finish_held(pipeline: PipelineFile, run_id: int) -> dict[str, Any]:
-    """End a held run, whatever became of its tasks, and deliver its callbacks; return what `sync` returns.
+    """End a mapped run, whatever became of its tasks, and deliver its callbacks; return what `sync` returns.
 
     Raises:
         PipelineFailed: a stream failed, was cancelled or never started.

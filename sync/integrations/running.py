@@ -334,7 +334,7 @@ def figures_of(result: StreamResult) -> dict[str, Any]:
 
 
 def whole_summary(result: RunResult) -> dict[str, Any]:
-    """Return what the end of a held run hands on to others, as JSON values."""
+    """Return what the end of a mapped run hands on to others, as JSON values."""
     streams = {each.stream: {**figures_of(each), "status": each.status} for each in result.streams}
     return {"run_id": result.run_id, "status": result.status, "streams": streams, "callbacks": dict(result.callbacks)}
 

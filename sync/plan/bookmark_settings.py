@@ -41,7 +41,7 @@ def bookmarks_of(
         field = stream.schema.field(name)
         if not stream.keeps_own_bookmark and not has_order(field):
             ordered = [column for column in kept if has_order(stream.schema.field(column))]
-            text = f"values of column {name!r} ({type_text(field.type)}) have no order"
+            text = f"values of column {name!r} ({type_text(field.type)}) cannot be ordered"
             raise fail("bookmark_properties", text, ordered)
     return tuple(configured)
 
@@ -53,10 +53,10 @@ def is_by_files(stream: Stream, settings: Mapping[str, Any], fail: Failer) -> bo
         return False
     if len(names) > 1:
         raise fail(
-            "bookmark_properties", f"{FILE_MODIFIED} stands alone: it says that files are read as a whole", alone=True
+            "bookmark_properties", f"{FILE_MODIFIED} stands alone: it means that files are read as a whole", alone=True
         )
     for key, why in (
-        ("lookback", "whatever is new or changed is read, whatever its time"),
+        ("lookback", "every new or changed file is read, whatever its time"),
         ("null_bookmarks", "files have no records without a bookmark"),
     ):
         if settings.get(key) is not None:
@@ -70,14 +70,14 @@ def changed_files_of(stream: Stream, settings: Mapping[str, Any], disposition: s
     if not stream.read.tracks_files:
         if said is not None:
             raise fail(
-                "changed_files", f"`changed_files` is for INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only"
+                "changed_files", f"`changed_files` needs INCREMENTAL with bookmark_properties: [{FILE_MODIFIED}] only"
             )
         return ChangedFiles.FAIL
     if disposition in ("merge", "replace_range", "history"):
         if said == "append":
             raise fail(
                 "changed_files",
-                f"{disposition} replaces the records of a changed file: leave it out, or say `ignore`",
+                f"{disposition} replaces the records of a changed file: leave it out, or use `ignore`",
                 alone=is_disposition_said(settings, stream.read.method),
             )
         return ChangedFiles.IGNORE if said == "ignore" else ChangedFiles.READ
@@ -135,7 +135,7 @@ def is_above(
         raise fail(key, _OWN_BOOKMARK)
     for name in operators:
         if name not in bookmarks:
-            raise fail(key, f"{name!r} is none of the bookmark_properties", bookmarks, name, alone=True)
+            raise fail(key, f"{name!r} is not one of the bookmark_properties", bookmarks, name, alone=True)
     found = {operators.get(name, ">=") for name in bookmarks}
     if len(found) > 1:
         raise fail(key, f"{', '.join(bookmarks)} are compared together: give all of them the same operator", alone=True)
@@ -153,7 +153,7 @@ def bookmark_start_of(
         if start is not None:
             raise fail(
                 "bookmark_start",
-                "`bookmark_start` is for a `query` in which the word `:bookmark` stands: leave it out",
+                "`bookmark_start` needs a `query` with `:bookmark`: leave it out",
                 alone=True,
             )
         return None
@@ -184,4 +184,4 @@ def bookmark_start_of(
         return condition_of(stream.schema.field(bookmarks[0]), ">=", (start,))
     except ValueError as error:
         kind = type_text(stream.schema.field(bookmarks[0]).type)
-        raise fail("bookmark_start", f"{start!r} is no value of {bookmarks[0]!r} ({kind}): {error}") from error
+        raise fail("bookmark_start", f"{start!r} is not a value of {bookmarks[0]!r} ({kind}): {error}") from error

@@ -118,7 +118,7 @@ def shared_tables(
                 what = f"`{stream.write.disposition}`" if is_asked else "--full-refresh"
                 advice = stream.policy.ways.another_table if is_asked else _START_OVER
                 if row.key.pipeline != pipeline.pipeline and row.key.stream == stream.name:
-                    advice += f"; a pipeline that was only renamed keeps its ledger by `pipeline: {row.key.pipeline}`"
+                    advice += f"; if the pipeline was only renamed, keep its ledger by `pipeline: {row.key.pipeline}`"
                 found[stream.name] = stream_error(
                     pipeline,
                     stream,
@@ -291,11 +291,11 @@ def check_updates_only(
     why, name = "", stream.destination_table
     kind: type[ConfigError] = Mistake
     if Capability.UPDATES_ONLY not in can:
-        why = f"needs a destination that merges so, and {pipeline.destination.connector} does not"
+        why = f"needs a destination with this kind of merge; {pipeline.destination.connector} does not"
     elif full_refresh:
         why = "and --full-refresh exclude each other: the new table would have all records"
     elif table.is_described and table.schema is None:
-        why = f"only updates records that are there, and there is no table {name!r}: write it by another stream first"
+        why = f"only updates existing records, and there is no table {name!r}: write it by another stream first"
         kind = ConfigError
     if why:
         raise stream_error(pipeline, stream, f"`unique_conflict_method: UPDATE_ONLY` {why}", kind)

@@ -53,7 +53,7 @@ def deleted_when_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[
     except ValueError as error:
         shown = ", ".join(map(repr, values))
         raise fail(
-            "deleted_when", f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
+            "deleted_when", f"column {column!r} is {type_text(field.type)}, and {shown} does not fit: {error}"
         ) from error
 
 
@@ -80,13 +80,13 @@ def check_deleted_when(
     if can is None:
         why = f"needs a destination that deletes by key, which {pipeline.destination.connector} does not"
     elif not is_decided:
-        why = f"needs a stream that no transformer's function changes: nobody knows what it makes of {name!r}"
+        why = f"needs a stream without a transformer's function: the function may change {name!r}"
     elif planned is not None and planned.is_left_out:
         why = f"needs {name!r} in the table, and `on_schema_change: ignore` leaves it out"
     elif planned is not None and planned.conversion:
         why = f"needs {name!r} as it is, and `on_lossy: {planned.conversion}` changes it"
     elif not can.drops_deleted(condition):
-        why = f"compares {name!r} by a text, and nobody knows what {pipeline.destination.connector} takes for the same"
+        why = f"compares {name!r} by a text; which texts {pipeline.destination.connector} takes for equal is unknown"
     if why:
         raise stream_error(pipeline, stream, f"`deleted_when` {why}")
 

@@ -53,7 +53,7 @@ class PlannedDeletes(Struct, frozen=True, kw_only=True):
         becomes = f"are marked in {DELETED_AT}" if self.setting.is_soft else "are deleted"
         becomes = f"end in {VALID_TO}" if self.is_of_history else becomes
         limit = f"at most {self.setting.limit_percent:g} % of the table's"
-        return f"records that are gone at the source {becomes}, {limit}; {self.why}"
+        return f"records that the source no longer has {becomes}, {limit}; {self.why}"
 
     @property
     def word(self) -> str:
@@ -124,7 +124,7 @@ def plan_deletes(
 def _how(stream: SelectedStream, ends: Ends) -> str:
     """Say where keys are read, and where databases compare them."""
     if stream.stream.read.masks is not None:
-        return "every key is read once on both sides, to mask those of the source"
+        return "every key is read once on both sides, since the source's keys must be masked"
     reads = [] if ends.source_can.computes_checksums is not None else ["the source"]
     reads += [] if ends.read_back else ["the destination"]
     if not reads:
@@ -159,13 +159,13 @@ def why_no_deletes(
     if stream.write.disposition is not WriteDisposition.MERGE and not is_history:
         return f"needs `write_disposition: merge` or `history`; this stream has `{stream.write.disposition}`"
     if any(each.of_interval for each in stream.stream.read.where):
-        return "and a `where` of an interval exclude each other: all records outside of the interval would go"
+        return "and a `where` of an interval exclude each other: all records outside of the interval would be deleted"
     if stream.stream.read.tracks_files:
-        return "and `bookmark_properties: [_file_modified]` exclude each other: records of files that are gone stay"
+        return "and `bookmark_properties: [_file_modified]` exclude each other: records of deleted files stay"
     if stream.stream.keeps_own_bookmark and stream.stream.read.method is ReplicationMethod.INCREMENTAL:
-        return "needs `replication_method: FULL_TABLE` here: read anew, this source may offer less than it has"
+        return "needs `replication_method: FULL_TABLE` here: otherwise this source may return only some of its records"
     if not is_decided:
-        return "needs a stream that no transformer's function changes: nobody knows what it makes of a key"
+        return "needs a stream without a transformer's function: the function may change the key"
     if others:
         return f"needs a table that this stream alone writes; {', '.join(others)} writes it too"
     if not ends.destination.has_ledger or (Capability.REMOVES_RECORDS not in can and not is_history):
@@ -174,9 +174,9 @@ def why_no_deletes(
         return "needs a destination that can end versions of a history, and this one cannot"
     is_marked = setting.is_soft and not is_history
     if is_marked and Capability.MARKS_RECORDS not in can:
-        return "of mode `soft` needs a destination that can mark records, and this one cannot: say `hard`"
+        return "of mode `soft` needs a destination that can mark records, and this one cannot: use `hard`"
     if is_marked and any(name.casefold() == DELETED_AT for name in stream.policy.added.schema(declared.schema).names):
-        return f"of mode `soft` sets a column {DELETED_AT}, and the stream has one: rename or exclude it, or say `hard`"
+        return f"of mode `soft` sets a column {DELETED_AT}, which the stream has: rename or exclude it, or use `hard`"
     if ends.read_back is None:
         return "needs a destination that can be read back; this one can only be written"
     if not is_installed("duckdb"):

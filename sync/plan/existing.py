@@ -18,13 +18,13 @@ def without_existing(
     """Leave out the streams that replace no table which is there; return the others, and a sentence for each of them.
 
     Raises:
-        ConfigError: the destination does not tell which tables there are.
+        ConfigError: the destination cannot list its tables.
     """
     kept, left = [], []
     for stream in selected:
         table = tables[stream.destination_table]
         if not stream.replaces_existing and not table.is_described:
-            why = f"`replace_existing: false`: {pipeline.destination.connector} does not tell which tables there are"
+            why = f"`replace_existing: false`: {pipeline.destination.connector} cannot list its tables"
             raise stream_error(pipeline, stream, why, Mistake)
         is_there = table.schema is not None or not table.is_table
         if stream.replaces_existing or not is_there:

@@ -30,13 +30,13 @@ def why_no_filling(stream: Configured, can: Abilities, *, is_decided: bool) -> s
     if offered.unique_properties:
         return "and `unique_constraints` exclude each other: the key of a record may change"
     if stream.write.latest_by:
-        return "and `latest_by` exclude each other: a value would be written into a newer record than its own"
+        return "and `latest_by` exclude each other: a value could be written into a newer record"
     if offered.keeps_own_bookmark:
         return "needs bookmark_properties: this source keeps its own position"
     if not is_decided:
-        return "needs a stream that no transformer's function changes: nobody knows what it makes of a column"
+        return "needs a stream without a transformer's function: the function may change the column"
     if Capability.FILLS_COLUMNS not in can:
-        return "needs a destination that can fill columns of records that are there; this one cannot"
+        return "needs a destination that can fill columns of existing records; this one cannot"
     return ""
 
 

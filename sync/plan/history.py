@@ -47,9 +47,9 @@ _RUN, _BOOKMARK = "run", "bookmark"
 
 #: Why settings do not go with a history.
 _CONFLICTING = {
-    "unique_conflict_method": ("IGNORE", "a history keeps every version of a record, and IGNORE none but the first"),
+    "unique_conflict_method": ("IGNORE", "a history keeps every version of a record, IGNORE only the first one"),
     "unique_constraints": (None, "versions of one record have the same values there"),
-    "deletes": ("hard", "a history keeps the versions of records that are gone; `deletes: soft` ends them"),
+    "deletes": ("hard", "a history keeps the versions of deleted records; `deletes: soft` ends them"),
 }
 
 
@@ -173,8 +173,8 @@ def _other_times(stream: SelectedStream, held: Mapping[str, Any]) -> str:
     if before == _times(stream):
         return ""
     if before == _RUN:
-        return f"`valid_from: bookmark` was not said before, and the versions in table {name!r} have the times of runs"
-    return f"`valid_from: bookmark` is not said any more, and the versions in table {name!r} have the times of records"
+        return f"`valid_from: bookmark` is new, but the versions in table {name!r} have the times of runs"
+    return f"`valid_from: bookmark` was removed, but the versions in table {name!r} have the times of records"
 
 
 def _times(stream: Configured) -> str:

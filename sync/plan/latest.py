@@ -67,7 +67,7 @@ def latest_of(
     return column, said.is_lowest
 
 
-_NEEDED = "it has to be a number, a date, a time or a text"
+_NEEDED = "it must be a number, a date, a time or a text"
 
 
 def _family(kind: pa.DataType) -> str:
@@ -96,7 +96,7 @@ def check_latest(
     if can is None:
         why = f"needs a destination that compares records, which {pipeline.destination.connector} does not"
     elif not is_decided:
-        why = f"needs a stream that no transformer's function changes: nobody knows what it makes of {column!r}"
+        why = f"needs a stream without a transformer's function: the function may change {column!r}"
     elif why := _unordered(stream, write.latest_by, mapping, table, ends):
         why = f"{column!r} {why}: choose another column"
     if why:
@@ -136,7 +136,7 @@ def _unordered(stream: SelectedStream, name: str, mapping: ColumnMapping, table:
     if isinstance(found, str):
         return f"is not ordered alike by both sides: {found}"
     if found[0].form is Form.TEXT and (is_number_in_text(field) or facts_of(field).is_undecided):
-        return "holds numbers of any digits as texts, which order otherwise: say their type in `types`"
+        return "holds numbers of any digits as texts, which sort differently: declare their type in `types`"
     return ""
 
 

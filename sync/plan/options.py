@@ -59,9 +59,9 @@ OPTIONS: Mapping[str, Option] = {
         use="says which record of a key counts, and `write_disposition: {disposition}` has no use for it: leave it "
         "out, or write merge, history or replace_range",
         excludes={
-            "unique_conflict_method": ("IGNORE", "it keeps the record that is there, whatever is newer"),
-            "valid_from": ("bookmark", "each record is a version of its own there, in the order of its time"),
-            "fill_new_columns": (True, "a value would be written into a newer record than the one that it is of"),
+            "unique_conflict_method": ("IGNORE", "it keeps the existing record even if another one is newer"),
+            "valid_from": ("bookmark", "there each record is a version, ordered by its time"),
+            "fill_new_columns": (True, "a value could be written into a newer record"),
         },
     ),
     "deleted_when": Option(

@@ -58,7 +58,7 @@ class Resumption(NamedTuple):
     bookmark_start: str = ""
 
     def __str__(self) -> str:
-        parts = [f"what is new by {', '.join(self.bookmark_properties)}"]
+        parts = [f"new records by {', '.join(self.bookmark_properties)}"]
         if self.bookmark_start:
             parts.append(f"its query from `:bookmark` on, without one from {self.bookmark_start} on")
         if self.null_bookmarks is not None:

@@ -612,7 +612,7 @@ def _check_table_names(
         names = ", ".join(repr(each.name) for each in chosen[:5]) + (", ..." if len(chosen) > 5 else "")
         raise pipeline.error(
             chosen[1].policy.location,
-            f"{pipeline.destination.file} is one file, for one stream, and these are {len(chosen)}: {names}. Select "
+            f"{pipeline.destination.file} is one file, for one stream, but {len(chosen)} are selected: {names}. Select "
             "one of them, or let `path` of the destination name a folder",
         )
     by_name = {bare_name(each.stream): each for each in chosen if settings[each.name].get("destination_table") is None}

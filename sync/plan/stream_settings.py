@@ -467,7 +467,7 @@ def _conditions(
                 continue
             shown = "***" if is_masked(masks, column) else ", ".join(map(repr, values))
             raise fail(
-                "where", f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
+                "where", f"column {column!r} is {type_text(field.type)}, and {shown} does not fit: {error}"
             ) from error
         if operator in ("=", "!=", "in"):
             _demand_labels(field, values, fail, is_hidden=is_masked(masks, column))

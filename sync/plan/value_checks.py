@@ -71,9 +71,7 @@ def value_checks(
             found.append(condition_of(field, operator, values))
         except ValueError as error:
             shown = ", ".join(map(repr, values))
-            raise fail(
-                f"column {column!r} is {type_text(field.type)}, and {shown} is no such value: {error}"
-            ) from error
+            raise fail(f"column {column!r} is {type_text(field.type)}, and {shown} does not fit: {error}") from error
     return tuple(found)
 
 

@@ -123,7 +123,7 @@ def _why_refused(deletes: PlannedDeletes, found: KeyDifference) -> str:
     if found.missing > deletes.most(found.table_records):
         return (
             f"the source lacks {found.missing:,} of the table's {found.table_records:,} records, more than the "
-            f"{deletes.setting.limit_percent:g} % that `deletes` may take away: nothing was deleted"
+            f"{deletes.setting.limit_percent:g} % that `deletes` may delete: nothing was deleted"
         )
     return ""
 

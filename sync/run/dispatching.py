@@ -1,4 +1,4 @@
-"""Dispatchers of a pipeline's callbacks: how a call is prepared, and what follows its outcome."""
+"""Dispatchers of a pipeline's callbacks: prepare each call, and handle its outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger("syncblocks")
 
 def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = None) -> dict[str, Any]:
     """Return how each call is made: variables resolved, hooks prepared, questions answered, secrets masked."""
-    asking = {} if store is None else {"ask": Triggers(pipeline, store, redactor).ask}  # a hook asks nothing
+    asking = {} if store is None else {"ask": Triggers(pipeline, store, redactor).ask}  # a hook sends no questions
     return {
         **asking,
         "resolve": lambda kwargs: resolve_references(kwargs, pipeline),
@@ -53,13 +53,13 @@ def make_dispatcher(
 
 
 def _remove(pipeline: Pipeline, data: str) -> None:
-    """Remove data that was delivered; `CurrentCallbacks` has made sure that it is ours."""
+    """Remove delivered data; `CurrentCallbacks` has checked that it is in our spool folder."""
     if pipeline.spool_url is None or not data.startswith(pipeline.spool_url):
         Path(data).unlink(missing_ok=True)
         return
-    from ..flow.shared_spool import SharedSpool  # few runs have one
+    from ..flow.shared_spool import SharedSpool  # imported here: few runs have one
 
     try:
         SharedSpool(pipeline.spool_url).remove(data)
-    except Exception as error:  # drivers raise what they like
+    except Exception as error:  # drivers raise any kind of error
         log.warning("data for callbacks stays in executor.spool: %s", type(error).__name__)

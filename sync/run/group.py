@@ -1,4 +1,4 @@
-"""A group: the streams that one read yields together, with their retries. Each group runs in its own thread."""
+"""A group: the streams that one read returns together, with their retries. Each group runs in its own thread."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def _give_up(run: StreamRun, other: StreamRun) -> None:
         _end(run, Stopped(f"another stream was cancelled: {other.name}"))
         return
     text = (
-        f"nothing was deleted, since foreign keys join its table with that of stream {other.name!r}, which has failed. "
-        "What was loaded is committed; the next run looks again for what is gone"
+        f"nothing was deleted: foreign keys connect its table to that of stream {other.name!r}, which has failed. "
+        "The loaded records are committed; the next run looks for deleted records again"
     )
     _end(run, JoinedFailed(text))
 

@@ -54,7 +54,7 @@ def limit_warnings(session: Session, plan: Plan) -> list[str]:
 def _connections(session: Session, plan: Plan) -> int:
     """Return how many connections a run opens at most at one of its ends.
 
-    A stream has one for each of its readers or loaders, and an idle one may wait for streams of another wire format.
+    A stream has one for each reader or loader; an idle one may wait for streams of another transfer format.
     """
     readers = {planned.name: planned.reading.readers for planned in plan.streams}
     groups = sorted((max(readers[name] for name in group) for group in plan.groups), reverse=True)

@@ -174,5 +174,5 @@ def _warn_of_kept_variables(given: Pipeline, run: PipelineRun, progress: Progres
     """Say which variables of the caller do not count, since the run that is retried has other values of them."""
     for name, value in given.variable_overrides.items():
         if run.variables.get(name, value) != value:
-            text = f"variable {name!r}: a retry keeps the value of its run, not the one that is given now"
+            text = f"variable {name!r}: a retry keeps the value of its run; leave the new value out"
             progress.message(text, level="warning")

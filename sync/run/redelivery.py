@@ -33,7 +33,7 @@ class Redelivered:
     revived: int
     #: Number of the chosen deliveries that are done, due and dead now.
     counts: dict[str, int]
-    #: Why some or all deliveries were not called here; None: all were.
+    #: Why some or all deliveries were not called here; None: all were called.
     note: str | None = None
 
 
@@ -90,7 +90,7 @@ def replay(pipeline: Pipeline, store: Store, start: str, *, inline: bool = False
     record = outbox.deliveries.find(start)
     recorded, number = outbox.deliveries.begin_replay(record.key)
     delivery = replace(recorded, wants_value=True)
-    # `when` is not asked: somebody wants this call.
+    # `when` is not evaluated: the user asked for this call.
     settings = call_settings(pipeline, Redactor(pipeline.secret_values), store)
     outcome = deliver_once(replace(delivery, when=None), inline=inline, **settings)
     outbox.deliveries.end_replay(record.key, number, outcome)

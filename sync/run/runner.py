@@ -447,7 +447,7 @@ class Runner:
     def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: Lease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
-            reason = "not every stream could be ended in time" if self.is_stopping() else _UNREADABLE
+            reason = "some streams could not be ended in time" if self.is_stopping() else _UNREADABLE
             message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
             if self.is_stopping():

@@ -59,7 +59,7 @@ class Triggers:
         causes = (*self._store.causes_of(int(delivery.kwargs["pipeline_run_id"])), self._pipeline.pipeline)
         if name in causes:
             chain = " -> ".join((*causes, name))
-            raise SyncError(f"pipeline {name!r} is not started, since its own callbacks have led here: {chain}")
+            raise SyncError(f"pipeline {name!r} is not started: its own callbacks led to this call: {chain}")
         if len(causes) >= MOST_CAUSES:
             raise SyncError(
                 f"pipeline {name!r} is not started: {MOST_CAUSES} pipelines have started one another already: "
@@ -86,8 +86,8 @@ class Triggers:
             text = json.dumps(asked[what], ensure_ascii=False)
             if self._redactor.redact(text) != text:
                 raise SyncError(
-                    f"the {what} for pipeline {name!r} hold a secret, which would be written to its run store: let its "
-                    "file read the secret itself, by secret() or env_var()"
+                    f"the {what} for pipeline {name!r} hold a secret, which would be written to its run store: let "
+                    f"its file read the secret, by secret() or env_var()"
                 )
 
     def _status(self, name: str, number: int) -> str:

@@ -39,7 +39,7 @@ _SET_CLAIM = update(STREAM_RUN, "claim", "run_id = :run_id AND attempt = :number
 
 
 class Attempts:
-    """Only the coordinator claims streams, or in a held run each task its own (`held`); both close them."""
+    """Only the coordinator claims streams, or in a mapped run each task its own (`held`); both close them."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
         self._transactions = transactions
@@ -57,7 +57,7 @@ class Attempts:
             if run.has_ended:
                 raise StateError(f"attempt {run.attempt} of run {run_id} has ended")
             if connection.value(_HAS_BEGUN, {"run_id": run_id, "number": run.attempt}) is not None:
-                raise StateError(f"attempt {run.attempt} of run {run_id} has begun: its plan stands")
+                raise StateError(f"attempt {run.attempt} of run {run_id} has begun: its plan cannot change")
             write_plan(connection, run_id, run.attempt, plan)
             self._plans.forget(run_id)
 

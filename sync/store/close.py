@@ -37,7 +37,7 @@ from .statements import update
 from .table_names import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .transactions import LockedRun, Transactions, save_attempt
 
-# Subqueries, not joins: from the newest run backwards, by the index of the stream's runs.
+# Subqueries, not joins: they search from the newest run backwards, by the index of the stream's runs.
 _OF_THIS = f"FROM {PIPELINE_RUN} n WHERE n.id = :run_id"
 _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
     WHERE s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
@@ -54,7 +54,7 @@ _END = update(
 
 
 class Closing:
-    """Every end of a stream: success, failure, stop, timeout and crash recovery, once its commits are known."""
+    """Ends streams after success, failure, stop, timeout and crash, once the outcome of their commits is known."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
         self._transactions = transactions
@@ -75,17 +75,17 @@ class Closing:
         Args:
             run_id: The run.
             outcome: How the stream ended.
-            claim: Streams that take its place, claimed as by `claim` unless the run is stopping by then.
-            nonce: Of the claim under which a worker closes.
-            take: Stream of the same nonce that the worker takes next, as by `take_claim`, unless the run is stopping.
-            worker: The process that takes it.
+            claim: Streams to start next, claimed as by `claim` unless the run is stopping.
+            nonce: Nonce of the claim, if a worker closes the stream.
+            take: Next stream of the worker, with the same nonce, as by `take_claim`, unless the run is stopping.
+            worker: The process that takes `take`.
 
         Raises:
-            LostRun: this process does not own the run, or the stream is not open (any more), or has another nonce.
+            LostRun: this process does not own the run, or the stream is not open, or has another nonce.
             StateError: the outcome does not have exactly the stream's blocks.
         """
         with self._transactions.write_and_lease("close") as connection:
-            # All that the close reads is asked for at once, with the lock.
+            # One round trip: everything that the close reads is requested together with the lock.
             locked = self._transactions.ask_lock_owned(connection, run_id)
             running_blocks = ask_running_blocks(connection, run_id, outcome.stream)
             claimed_by = ask_claim(connection, run_id, outcome.stream) if nonce else None
@@ -140,7 +140,7 @@ class Closing:
                 write_events(connection, run, plan, events)
             failpoint("store.close.events")
             save_attempt(connection, run)
-        # What came back with the commit: it waits for no answer of its own.
+        # Already returned by the commit; no extra round trip.
         return Closed(
             run_ended=run.has_ended,
             status=run.status,
@@ -151,12 +151,12 @@ class Closing:
 
 
 def _ask_former(connection: Connection, run_id: int, stream: str) -> Answer:
-    """Ask for the stream's latest end before this attempt; cancellations do not count."""
+    """Request the stream's latest end before this attempt; cancellations do not count."""
     return connection.ask(_FORMER, {"run_id": run_id, "stream": stream})
 
 
 def _ask(plan: AttemptPlan | None, status: str, ask: Callable[[], Answer]) -> Answer:
-    """Ask for what only a plan with a status reads: now if the plan that is remembered has it, else when it is read."""
+    """Request the rows that only some plans need: now if the cached plan needs them, else when they are read."""
     early = ask() if plan is None or wants(plan, status) else None
     return lambda: (early or ask())()
 
@@ -176,7 +176,7 @@ def _count_stream(run: LockedRun, outcome: StreamOutcome, *, allow_failure: bool
 
 
 def _beside(events: Sequence[EventRow], of: str, status: str) -> list[EventRow]:
-    """Add, behind each event of a status, one of another status about the same block run."""
+    """After each event of one status, add an event of another status for the same block run."""
     told = []
     for event in events:
         told.append(event)
@@ -219,7 +219,7 @@ def _figures(run: LockedRun, stream: str, block: BlockOutcome) -> dict[str, Any]
 
 
 def _events(running: Sequence[Any], blocks: Sequence[BlockOutcome], outcome: StreamOutcome) -> list[EventRow]:
-    """Return one event for each block run, in pipeline order; then the stream's, which the data exporter carries."""
+    """Return an event for each block run in pipeline order, then the stream's, with the data exporter's block run."""
     rows = [
         EventRow(
             parent=row.block,

@@ -29,17 +29,17 @@ class TypeCounter(Struct):
     open: int = 0
     ended: int = 0
     unclaimed: int = 0
-    #: The block run that ended last, while a later one may still come.
+    #: The block run that ended last, as long as a later one may come.
     undecided: BlockRunName | None = None
 
     def claim(self, block_runs: int) -> BlockRunName | None:
-        """Open block runs; return the block run that therefore is not the last."""
+        """Open block runs; return the block run that is now known not to be the last."""
         self.unclaimed -= block_runs
         self.open += block_runs
         return self._decide()
 
     def end(self, name: BlockRunName) -> tuple[int, bool | None]:
-        """End a block run; return its index and its flag. The flag is None while a later one may still come."""
+        """End a block run; return its index and its flag. The flag is None as long as a later block run may come."""
         index = self.ended
         self.ended += 1
         self.open -= 1
@@ -51,7 +51,7 @@ class TypeCounter(Struct):
         return index, None
 
     def stop(self) -> BlockRunName | None:
-        """Forbid further claims; return the block run that therefore is the last."""
+        """Forbid further claims; return the block run that is now known to be the last."""
         self.unclaimed = 0
         return None if self.open else self._decide()
 
@@ -61,7 +61,7 @@ class TypeCounter(Struct):
 
 
 def ask_counters(connection: Connection, run_id: int) -> Callable[[], dict[str, TypeCounter]]:
-    """Ask for the counters of every block type of the latest attempt; return what reads them."""
+    """Request the counters of every block type of the latest attempt; return a function that reads them."""
     answer = connection.ask(_COUNTERS, {"run_id": run_id})
     return lambda: {
         row.block_type: value_of(
@@ -92,7 +92,7 @@ def save_counters(connection: Connection, run: LockedRun, counters: Mapping[str,
 
 
 def decide(connection: Connection, run: LockedRun, names: Iterable[BlockRunName], *, is_last: bool) -> None:
-    """Write is_last_block_run of block runs that ended undecided."""
+    """Write is_last_block_run of block runs that ended before it was known."""
     rows = [
         {"run_id": run.id, "number": run.attempt, "block": block, "stream": stream, "is_last": is_last}
         for block, stream in names

@@ -95,10 +95,10 @@ class Deliveries:
             return connection.changed(update(f"{DELIVERY} AS d", due, where), {**values, **due})
 
     def find(self, start: str) -> DeliveryRecord:
-        """Return the delivery whose idempotency key has a prefix.
+        """Return the delivery whose idempotency key begins with a prefix.
 
         Raises:
-            StateError: none does, or several do.
+            StateError: no key or several keys do.
         """
         with self._transactions.read() as connection:
             where, values = self._where()
@@ -122,13 +122,13 @@ class Deliveries:
             return _history(connection, where, values, limit)
 
     def recorded(self, key: str) -> Delivery:
-        """Return a delivery in any state as it would be called now; leases nothing."""
+        """Return a delivery in any state, as a call would get it now; lease nothing."""
         with self._transactions.read() as connection:
             row = self.of_key(connection, key)
             return self.compose(connection, row, attempt=max(1, row.attempts))
 
     def begin_replay(self, key: str) -> tuple[Delivery, int]:
-        """Count a call, outside the queue, of a delivery that is done or dead; return it and the call's number.
+        """Count a call outside the queue for a done or dead delivery; return the delivery and the call's number.
 
         Raises:
             StateError: it is due, or being delivered: a replay could then overtake it.
@@ -160,7 +160,7 @@ class Deliveries:
         return self.ask_of_key(connection, key, is_locked=is_locked)()
 
     def ask_of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Callable[[], Row]:
-        """Send what `of_key` executes; return what reads it."""
+        """Send the statement of `of_key`; return a function that reads its answer."""
         answer = connection.ask(_DELIVERY + (" FOR UPDATE" if is_locked else ""), {"idempotency_key": key})
 
         def row() -> Row:
@@ -173,14 +173,14 @@ class Deliveries:
     def compose(self, connection: Connection, row: Row, *, attempt: int, asked: Sequence[Answer] = ()) -> Delivery:
         """Compose a delivery for the dispatcher: the event from the store, the call from the pipeline file.
 
-        `asked` is of `ask_event`, if that was sent before.
+        `asked` comes from `ask_event`, if that was sent before.
 
         Raises:
             StateError: this outbox knows no pipeline file.
         """
         if self._callbacks is None:
             raise StateError(
-                f"the run store does not say what callback block {row.callback_block!r} of {self._pipeline!r} calls: "
+                f"the run store does not know what callback block {row.callback_block!r} of {self._pipeline!r} calls: "
                 "its pipeline file is needed"
             )
         kwargs, status, parent = delivery_kwargs(connection, row, attempts=attempt, asked=asked)

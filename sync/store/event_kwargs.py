@@ -1,4 +1,4 @@
-"""The keyword arguments of a callback (plain JSON), composed of the rows of run, event and block run."""
+"""The keyword arguments of a callback (plain JSON), composed from the rows of run, event and block run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEVER_STARTED = f"""SELECT stream FROM {STREAM_RUN}
 _PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
 _STREAM_STATUSES = f"SELECT status FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number"
 
-#: Figures of a block run that is still running.
+#: Values of these keys for a block run that is still running.
 _GOES_ON: dict[str, Any] = dict.fromkeys(
     ("rows", "rows_rejected", "rows_deleted", "bytes", "ended_at", "bookmark_before", "bookmark_after")
 )
@@ -35,7 +35,7 @@ _GOES_ON["status"] = RUNNING
 
 
 def ask_event(connection: Connection, delivery: Row) -> Sequence[Answer]:
-    """Ask for what `delivery_kwargs` reads of every delivery."""
+    """Request the rows that `delivery_kwargs` reads for every delivery."""
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
     return [
         connection.ask(_RUN, ids),
@@ -53,7 +53,7 @@ def delivery_kwargs(
         connection: The transaction to read in.
         delivery: Its row.
         attempts: Number of this call, from 1.
-        asked: What `ask_event` returned for the delivery, if that was sent with earlier statements.
+        asked: The result of `ask_event` for this delivery, if it was sent with earlier statements.
     """
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
     # Written before their deliveries.
@@ -82,7 +82,7 @@ def delivery_kwargs(
             "block_run": _block_run(carrier),
         }
         if event.occurrence is not None:
-            # The block run is still running. A later delivery of this event says the same, even if its row has changed.
+            # The block run is still running. Later deliveries of this event get the same values, even after its end.
             told |= {"index": None, "is_last_block_run": False}
             told["block_run"] |= {**_GOES_ON, "schema_changes": event.details.get("schema_changes", [])}
         # The stream's event has the error of the block that failed.
@@ -96,7 +96,7 @@ def delivery_kwargs(
 
 
 def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
-    """Sum up an attempt: rows and bytes as the destination has committed them, streams by their status."""
+    """Sum up an attempt: rows and bytes committed by the destination, streams by their status."""
     rows = connection.rows(_OF_ATTEMPT, ids)
     loaded = [row for row in rows if row.block_type == DATA_EXPORTER]
     by_status = Counter(connection.column(_STREAM_STATUSES, ids))
@@ -116,7 +116,7 @@ def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, Any]:
-    """Compose the kwargs that all blocks of a run share: those of a transformer, and the variables."""
+    """Compose the kwargs that all blocks of a run share: the transformer's, and the variables."""
     run = connection.row(_RUN, {"run_id": run_id, "number": attempt})
     told = {
         **_of_run(run),

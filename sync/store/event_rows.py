@@ -33,22 +33,22 @@ class EventRow(Struct, frozen=True, kw_only=True):
     #: A block_uuid, "stream" or "pipeline".
     parent: str
     status: str
-    #: The block run that carries it: block, type, stream. None for `pipeline`.
+    #: The event's block run: block, type, stream. None for `pipeline`.
     block: str | None = None
     block_type: str | None = None
     stream: str | None = None
     data: str | None = None
     is_gated: bool = False
-    #: Number of an event of a running block run among equal events, from 0. None: the event is an end.
+    #: For an event of a running block run: its number among equal events, from 0. None: the block run has ended.
     occurrence: int | None = None
-    #: What is not in the block run's row.
+    #: Facts that are not in the block run's row.
     details: Mapping[str, Any] | None = None
 
 
 def write_events(
     connection: Connection, run: LockedRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
 ) -> None:
-    """Write the events that some function subscribes to. Deliveries of a held event are written later."""
+    """Write the events that a function subscribes to. Deliveries of a held event are written later."""
     wanted = [row for row in rows if any(_is_for(subscription, row) for subscription in plan.subscriptions)]
     if not wanted:
         return

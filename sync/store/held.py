@@ -1,4 +1,4 @@
-"""Held runs: no process owns them. Each task of an orchestrator claims its own stream, and closes it.
+"""Mapped runs: no process owns them. Each task of an orchestrator claims its own stream, and closes it.
 
 All tasks write in the name of the run's made-up owner. The lease of the run is the hold: as long as it lasts, no start
 recovers the run, and each other start is refused. A task that lives renews it. `finish` takes the run over.
@@ -40,7 +40,7 @@ _HOLD = f"SELECT attempt, hold_s, cancel_requested_at FROM {PIPELINE_RUN} WHERE 
 
 
 class Held:
-    """What `open`, the tasks and `finish` of a held run write, beside the close."""
+    """Writes of `open`, the tasks and `finish` of a mapped run, except the close."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
         self._transactions = transactions
@@ -179,7 +179,7 @@ class Held:
             return connection.value(_TAKE_DEAD, values) is not None
 
     def take_held_run(self, run_id: int) -> bool:
-        """Become the owner of a held run of which no task lives; return False while one does. Idempotent.
+        """Become the owner of a mapped run of which no task lives; return False while one does. Idempotent.
 
         Raises:
             AlreadyRunning: another process has taken it over.

@@ -264,8 +264,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN lease_until TIMESTAMP WITH TIME ZONE",
         "ALTER TABLE _syncblocks_stream_run ADD COLUMN stop_reason TEXT",
     ),
-    # Of a held run, whose streams tasks of an orchestrator claim: seconds that it is held after the last sign of life
-    # of a task. NULL: its owner is a process.
+    # For a mapped run: seconds that it stays open after the last sign of life of a task. NULL: its owner is a process.
     "0010": ("ALTER TABLE _syncblocks_pipeline_run ADD COLUMN hold_s BIGINT",),
     # Nothing reads or writes this table any more: earlier versions kept in it which worker loaded which range. Stores
     # that have it keep it, and new ones get it, so that all stores of a version are the same.
@@ -301,7 +300,7 @@ def is_outdated(found: str | None, url: str) -> bool:
     if found is not None and found not in REVISIONS:
         raise StateError(
             f"run store {url} has version {found}, this program knows up to {REVISIONS[-1]}: "
-            "upgrade syncblocks (a store is never turned back)"
+            "upgrade syncblocks (a store cannot be downgraded)"
         )
     return found != REVISIONS[-1]
 

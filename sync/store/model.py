@@ -241,7 +241,7 @@ class PipelineRun:
     cancel_requested: bool
     #: Until when it is its owner's, unless the owner renews it.
     lease_until: datetime = field(compare=False)
-    #: Of a held run: seconds that it is held after the last sign of life of a task; None: a process owns it.
+    #: For a mapped run: seconds that it stays open after a task's last sign of life; None: a process owns it.
     hold_s: int | None
 
     @property
@@ -256,10 +256,10 @@ class PipelineRun:
 
 
 def holder_text(owner: Owner, hold_s: int | None, lease_until: datetime) -> str:
-    """Return in words who has a run: a process, or the tasks for which it is held, and until when."""
+    """Return the holder of a run in words: a process, or the tasks of a mapped run and until when it is open."""
     if hold_s is None:
         return str(owner)
-    return f"held for tasks of an orchestrator until {lease_until:%Y-%m-%d %H:%M:%S} UTC, longer while one of them runs"
+    return f"mapped run, open for its tasks until {lease_until:%Y-%m-%d %H:%M:%S} UTC, longer while one of them runs"
 
 
 class BlockRun(msgspec.Struct, frozen=True, kw_only=True):

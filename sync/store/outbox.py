@@ -21,14 +21,14 @@ from .statements import update
 from .table_names import ATTEMPT, DELIVERY
 from .transactions import LockedRun, Transactions
 
-#: So many leases of a delivery may be lost without using up an attempt: then the callback itself kills its owner.
+#: A delivery may lose this many leases without using up an attempt; after that its callback itself kills the owner.
 LOST_LIMIT = 10
-#: A delivery that was cut short more often waits until the streams of a run have ended.
+#: After more lost leases than this a delivery waits until the streams of a run have ended.
 LOST_BEFORE_WORK = 1
 _ANY = 2**31 - 1
-#: A lease lasts so long beyond the callback's timeout, where its owner is not visible.
+#: A lease lasts this much longer than the callback's timeout, if its owner is not visible.
 LEASE_GRACE_S = 30.0
-#: When to look again for an event without a known time: a claim, a gate, another process.
+#: When to look again if no time is known: the queue waits for a claim, a gate or another process.
 LOOK_AGAIN_S = 1.0
 _LONGEST = timedelta(seconds=BACKOFF_LAST_S)
 
@@ -66,9 +66,9 @@ class Outbox:
         """See `Store.outbox`."""
         self._transactions = transactions
         self._pipeline = pipeline
-        #: Whether a delivery that was cut short repeatedly is passed over: its callback may end this process too.
+        #: Whether to skip a delivery that was cut short repeatedly: its callback may end this process too.
         self.holds_lost = False
-        #: To show, count, retry and replay.
+        #: Lists, counts, retries and replays deliveries.
         self.deliveries = Deliveries(transactions, plans, pipeline, callbacks)
         # Distinguishes this outbox's leases from those of another outbox in the same process.
         self._token = secrets.token_hex(8)
@@ -101,7 +101,7 @@ class Outbox:
         with slot.lock:
             if (prefetched := slot.take()) is not None:
                 return prefetched
-        # Without the lock: a transaction may still prefetch what it makes due meanwhile.
+        # Without the lock: meanwhile a transaction may prefetch a delivery that it makes due.
         idle = self._look(callback_block)
         with slot.lock:
             if (prefetched := slot.take()) is not None:
@@ -165,11 +165,11 @@ class Outbox:
                 return None
             (row,) = rows
             is_told = told is not None and (row.run_id, row.seq) == (told[0].run_id, told[0].seq)
-            asked, told = (told[1] if told is not None and is_told else ()), None  # answers are read once
+            asked, told = (told[1] if told is not None and is_told else ()), None  # each answer can be read only once
             delivery = self.deliveries.compose(connection, row, attempt=row.attempts + 1, asked=asked)
             if delivery.missing is not None or row.attempts < delivery.attempts:
                 break
-            # Its last calls were lost, or the pipeline file allows fewer by now.
+            # Its last calls were lost, or the pipeline file now allows fewer attempts.
             _release(connection, row, "dead", attempts=row.attempts)
         connection.run(
             _LEASE,
@@ -193,7 +193,7 @@ class Outbox:
         now = connection.now or self._transactions.now(connection)
         is_mine = self._transactions.database.driver.ask_try_lock_name(connection, self._queue_name(callback_block))
         leased, due = connection.ask(LEASED, queue), connection.ask(DUE, self._due(queue, now))
-        # Mostly it is the one that this transaction has written.
+        # In most cases it is the delivery that this transaction has written.
         written = connection.written.get(callback_block)
         told = None if written is None else (written, ask_event(connection, written))
         if not is_mine() or leased():
@@ -205,7 +205,7 @@ class Outbox:
     def mark(self, delivery: Delivery, outcome: Outcome) -> str:
         """Record how a leased delivery went; return "done", "retry" or "dead".
 
-        A lease that was void by then changes nothing: whoever has it now marks it.
+        A void lease changes nothing: the new holder of the delivery marks it.
         """
         verdict = self._mark(delivery, outcome)
         self._prefetch.slot(delivery.callback_block).called = None
@@ -221,7 +221,7 @@ class Outbox:
             if not outcome.ok and outcome.kind == "interrupted":
                 return void(connection, row, now, is_lost=True, attempts=delivery.attempts, outcome=outcome)
             _record_try(connection, row, now, outcome.kind, outcome)
-            # Waiting does not bring back a missing function.
+            # A missing function does not return: no retry.
             is_given_up = row.attempts >= delivery.attempts or outcome.kind == "missing"
             failed = "dead" if is_given_up else "retry"
             verdict = "done" if outcome.ok else failed
@@ -232,7 +232,7 @@ class Outbox:
     # -- the engine's side ---------------------------------------------------------------------------------------
 
     def release_gate(self, run_id: int) -> None:
-        """Let the last events of the run's attempt be delivered: every connection is closed. Idempotent.
+        """Open the gate: the last events of the attempt may be delivered, since every connection is closed. Idempotent.
 
         Raises:
             LostRun: this process does not own the run.
@@ -256,7 +256,7 @@ class Outbox:
         return f"syncblocks queue {self._pipeline}/{callback_block}"
 
     def _is_held(self, row: Row, now: datetime) -> bool:
-        """Whether a lease is valid. A lease of this outbox is not: its queue asks for the next delivery."""
+        """Whether a lease is valid. A lease of this outbox is void: its queue already asks for the next delivery."""
         if row.lease_owner == self._transactions.owner and row.lease_token == self._token:
             return False
         lasts_s = (row.lease_until - row.leased_at).total_seconds()
@@ -268,7 +268,7 @@ class Outbox:
 
 
 def _idle(row: Row, now: datetime | None) -> NotDue | NothingOpen:
-    """Return why a queue has nothing to lease, by `LOOK`; `now` is known if a retry has a time."""
+    """Return why a queue has nothing to lease, from the row of `LOOK`; `now` is given if a retry has a time."""
     if row.has_others:
         return NotDue(LOOK_AGAIN_S)
     if row.earliest is None or now is None:
@@ -285,9 +285,9 @@ def void(
     attempts: int | None = None,
     outcome: Outcome | None = None,
 ) -> str:
-    """End a lease that was not marked. A lost lease (its process died) uses up no attempt, up to a limit.
+    """End a lease that was not marked. Lost leases (their process died) use up no attempt, up to a limit.
 
-    `attempts` is how many the delivery may have; if None, its next lease decides whether the delivery is dead.
+    `attempts` is the delivery's limit; if None, its next lease decides whether the delivery is dead.
     """
     lost = row.lost + 1 if is_lost else row.lost
     is_counted = not is_lost or lost >= LOST_LIMIT

@@ -15,7 +15,7 @@ from syncblocks.connectors.values import asdict, replace
 
 
 class Owner(Struct, frozen=True, kw_only=True):
-    """Identity of a process, or of the tasks of a held run; no other one ever has the same."""
+    """Identity of a process, or of the tasks of a mapped run; no other one ever has the same."""
 
     host: str
     #: Changes with every boot; empty where the system does not tell.
@@ -28,7 +28,7 @@ class Owner(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of_held_run(cls) -> Owner:
-        """Return the made-up owner of a held run: no process, so that its lease alone decides whether it lives."""
+        """Return the made-up owner of a mapped run. It is no process, so only its lease decides whether it is alive."""
         return cls(host=socket.gethostname(), boot_id="", pid_namespace="", pid=0, started=secrets.randbits(62))
 
     def departed(self) -> Owner:

@@ -113,7 +113,7 @@ class Pool:
         self._again = now + pause_s
         if now - self._said >= SAY_AGAIN_S:
             self._said = now
-            how = "goes on with the one that it has" if self._open else "waits for one"
+            how = "continues with its one connection" if self._open else "waits for one"
             log.warning("run store %s: no free connection, this process %s: %s", self._shown, how, _last_line(error))
         return True
 

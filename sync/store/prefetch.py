@@ -17,19 +17,19 @@ from .connection import Connection
 
 
 class Slot:
-    """The prefetched delivery of one queue. Whoever leases for the queue holds `lock` until the commit."""
+    """The prefetched delivery of one queue. A thread that leases for the queue holds `lock` until the commit."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        #: Whether the queue's thread is looking, or will look again: then a prefetched delivery is asked for.
+        #: Whether the queue's thread looks now or will look again, so a prefetched delivery will be taken.
         self.is_waiting = False
-        #: Leased, and not yet asked for.
+        #: A leased delivery that the queue has not taken yet.
         self.delivery: Delivery | None = None
-        #: Key of the delivery that was called last.
+        #: Key of the delivery that was taken last.
         self.called: str | None = None
 
     def take(self) -> Delivery | None:
-        """Return the prefetched delivery, which from now on counts as called. None: one may be prefetched from now."""
+        """Take the prefetched delivery; it then counts as called. None: from now on one may be prefetched."""
         taken, self.delivery = self.delivery, None
         self.is_waiting = taken is None
         if taken is not None:
@@ -64,13 +64,13 @@ class Prefetch:
                 if not slot.is_waiting or not slot.lock.acquire(blocking=False):
                     continue
                 locked.append(slot)
-                # No callback may keep a stream from being closed: the queue itself meets an error again.
+                # A callback must not prevent the close of a stream. The queue will meet the same error itself.
                 slot.delivery = connection.tried(partial(self._lease, connection, block))
 
         try:
             yield lease
         except BaseException:
-            # Rolled back, or unknown: then the queue finds a lease of its own outbox that was never called.
+            # The transaction was rolled back, or its end is unknown: the queue then voids this lease of its own outbox.
             for slot in locked:
                 slot.delivery = None
             raise

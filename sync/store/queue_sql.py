@@ -1,8 +1,8 @@
 """The order of a callback block's queue, as SQL statements.
 
-Deliveries are taken in the order in which block runs ended, functions in firing order. Passed over are: one that waits
-for its retry; one whose flag is not certain yet; one behind the gate. Two wait for others instead: the event with
-is_last_block_run True for all others of its block type, the one of `pipeline` for all others of its attempt.
+Deliveries are taken in the order in which block runs ended, functions in firing order. A delivery is skipped while it
+waits for its retry, while its flag is not certain, or while its gate is closed. Two events wait for others: the event
+with is_last_block_run True for all others of its block type, the event of `pipeline` for all others of its attempt.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IS_LAST = f"""(SELECT b.is_last FROM {BLOCK_RUN} b
 
 _IN_ORDER = "ORDER BY d.run_id, d.seq, d.position"
 
-# Each of these has a partial index: a look at a queue costs the same however many deliveries wait in it.
+# Each of these has a partial index: a look at a queue costs the same for any number of waiting deliveries.
 _OF_QUEUE = "d.pipeline = :pipeline AND d.callback_block = :callback_block"
 _READY = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NULL AND d.lost <= :most_lost"
 _RETRIES = f"{_OF_QUEUE} AND d.state = 'ready' AND d.not_before IS NOT NULL AND d.lost <= :most_lost"
@@ -42,7 +42,7 @@ _NEXT = f"""SELECT d.* FROM {DELIVERY} d WHERE {_READY}
     END
     {_IN_ORDER} LIMIT 1"""
 
-#: The next due delivery of a queue, and any one whose retry is due (`RIPEN`): pipeline, callback_block, now,
+#: The next due delivery of a queue, and one whose retry is due (`RIPEN`). Parameters: pipeline, callback_block, now,
 #: most_lost.
 DUE = f"""SELECT * FROM ({_NEXT}) ready
     UNION ALL SELECT * FROM (SELECT d.* FROM {DELIVERY} d WHERE {_RETRIES} AND d.not_before <= :now LIMIT 1) ripe"""
@@ -51,15 +51,15 @@ DUE = f"""SELECT * FROM ({_NEXT}) ready
 RIPEN = f"""UPDATE {DELIVERY} SET not_before = NULL WHERE pipeline = :pipeline AND callback_block = :callback_block
     AND state = 'ready' AND not_before IS NOT NULL AND not_before <= :now"""
 
-#: The same for deliveries that wait until after `earliest`, longer than any retry does: the clock was set back.
+#: The same for deliveries that wait until after `earliest`. No retry waits that long: the clock was set back.
 RIPEN_STRAYED = f"""UPDATE {DELIVERY} SET not_before = NULL
     WHERE pipeline = :pipeline AND callback_block = :callback_block AND state = 'ready' AND not_before > :earliest"""
 
 #: Leased deliveries of a queue.
 LEASED = f"SELECT d.* FROM {DELIVERY} d WHERE {_LEASED} {_IN_ORDER}"
 
-#: Of a queue, most_lost: whether one is leased, whether one is due, the earliest time of a retry, and whether any is
-#: open that waits for no retry.
+#: State of a queue (parameter most_lost): whether a delivery is leased, whether one is due, the earliest time of a
+#: retry, and whether one is open without waiting for a retry.
 LOOK = f"""SELECT l.is_leased, EXISTS (SELECT 1 FROM ({_NEXT}) d) AS is_ready,
     (SELECT min(d.not_before) FROM {DELIVERY} d WHERE {_RETRIES}) AS earliest,
     l.is_leased OR EXISTS (SELECT 1 FROM {DELIVERY} d WHERE {_READY}) AS has_others

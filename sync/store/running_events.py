@@ -1,8 +1,8 @@
 """Events of block runs that are still running: `retry` and `schema_changed`, each with its number.
 
 A commit of the destination makes a change of schema, and no transaction of the store encloses that commit. So the
-event is held here before the commit, and released after it. If the process dies in between, whoever ends the stream
-asks the ledger whether the commit was made. A held event has no deliveries.
+event is held here before the commit, and released after it. If the process dies in between, the process that ends the
+stream asks the ledger whether the commit was made. A held event has no deliveries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FORGET = f"DELETE FROM {EVENT} WHERE run_id = :run_id AND seq = :seq"
 
 
 class RunningEvents:
-    """Each event has two parents: its block, and the stream, where the data exporter carries it."""
+    """Each event has one or two parents: its block and, for the data exporter, the stream."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
         self._transactions = transactions
@@ -60,7 +60,7 @@ class RunningEvents:
         Args:
             run_id: The run.
             stream: Its stream.
-            block: Of the destination.
+            block: The destination's block.
             changes: See `syncblocks.connectors.stream.Commit`.
             commit: Identifies the commit afterwards; JSON.
 
@@ -108,7 +108,7 @@ def release_held(
     *,
     is_committed: bool,
 ) -> None:
-    """Do what `RunningEvents.release_held` does, in the caller's transaction, with what it asked for."""
+    """As `RunningEvents.release_held`, in the caller's transaction, with the rows that it requested."""
     if not is_committed:
         for row in held:
             connection.run(_FORGET, {"run_id": run.id, "seq": row.seq})
@@ -129,7 +129,7 @@ def release_held(
 
 
 def ask_running_blocks(connection: Connection, run_id: int, stream: str) -> Callable[[], Sequence[Row]]:
-    """Lock the block runs of an open stream; return what reads them, in pipeline order.
+    """Lock the block runs of an open stream; return a function that reads them, in pipeline order.
 
     Raises:
         LostRun: when they are read: the stream is not open (any more).
@@ -139,14 +139,14 @@ def ask_running_blocks(connection: Connection, run_id: int, stream: str) -> Call
     def running() -> Sequence[Row]:
         found = answer()
         if not found:
-            raise LostRun(f"stream {stream!r} of run {run_id} is not open: it was closed by somebody else")
+            raise LostRun(f"stream {stream!r} of run {run_id} is not open: it another process closed it")
         return found
 
     return running
 
 
 def ask_held(connection: Connection, run_id: int, stream: str) -> Answer:
-    """Ask for the held events of a stream; return what reads them."""
+    """Request the held events of a stream; return a function that reads them."""
     answer = connection.ask(_NUMBERED, {"run_id": run_id, "stream": stream, "status": SCHEMA_CHANGED})
     return lambda: [row for row in answer() if "commit" in row.details]
 

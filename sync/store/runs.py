@@ -221,7 +221,7 @@ class Runs:
     def request_cancel(self, run_id: int) -> None:
         """Ask the run's owner, from whatever process, to cancel it. Idempotent.
 
-        A held run is free for the next start as soon as none of its tasks lives.
+        A mapped run is free for the next start as soon as none of its tasks lives.
 
         Raises:
             StateError: the run is finished.

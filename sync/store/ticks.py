@@ -1,4 +1,4 @@
-"""Ticks: starts that are owed. A tick ends as one run, or refused; nothing is forgotten, nothing is started twice."""
+"""Ticks: ordered starts of a pipeline. Each tick ends as exactly one run, or is refused."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .statements import insert, update
 from .table_names import TICK
 from .transactions import Transactions
 
-#: How long a claim of a process of another machine counts: it becomes a run as soon as that has planned.
+#: How long a claim by another machine's process is valid; it becomes a run as soon as that process has planned it.
 CLAIM_S = 3600.0
-#: A claim whose process died is taken again; after so many the tick is refused.
+#: A claim whose process died is taken again; after this many claims the tick is refused.
 MOST_CLAIMS = 3
 
 _TICK = f"SELECT * FROM {TICK} WHERE id = :id"
@@ -27,12 +27,12 @@ _CARRY_OUT = update(TICK, "state run_id", "id = :id AND state = 'claimed' AND ow
 
 
 class Tick(Struct, frozen=True, kw_only=True):
-    """A start that is owed, or how it ended."""
+    """An ordered start, or its outcome."""
 
     id: int
     pipeline: str
     kind: Literal["callback"]
-    #: Of the kind `callback`: key of the delivery and number of its call.
+    #: For kind `callback`: key of the delivery and number of its call.
     tick_key: str
     #: Execution date of its run.
     due_at: datetime
@@ -40,7 +40,7 @@ class Tick(Struct, frozen=True, kw_only=True):
     trigger_id: str
     event: Mapping[str, Any]
     variables: Mapping[str, Any]
-    #: Pipelines whose callbacks have led to it, the first cause first.
+    #: Pipelines whose callbacks led to it, the first cause first.
     causes: tuple[str, ...]
     state: Literal["waiting", "claimed", "run", "refused"]
     #: Why it was refused.
@@ -64,7 +64,7 @@ class Ticks:
         variables: Mapping[str, Any],
         causes: Sequence[str],
     ) -> Tick:
-        """Write a tick of kind `callback`; return the one that is there if the key has one already."""
+        """Write a tick of kind `callback`; if the key already has one, return that."""
         values: dict[str, Any] = {"pipeline": pipeline, "kind": "callback", "tick_key": key}
         with self._transactions.write("order_tick") as connection:
             found = connection.row(_OF_KEY, values)
@@ -92,7 +92,7 @@ class Ticks:
             return _decoded(_found(connection.row(_TICK, {"id": number}), number))
 
     def claim(self, number: int) -> Tick | None:
-        """Take a tick in the name of this process; None if it has ended, or another process that lives has it.
+        """Claim a tick for this process; None if it has ended, or a live process has it.
 
         Raises:
             StateError: there is none.
@@ -120,7 +120,7 @@ class Ticks:
         return tick
 
     def give_back(self, number: int) -> None:
-        """Let a tick wait again, without counting the claim: its pipeline is running."""
+        """Return a tick to the queue without counting the claim, since its pipeline is running."""
         with self._transactions.write("give_back_tick") as connection:
             row = connection.row(_LOCKED, {"id": number})
             if row is not None and row.state == "claimed" and row.owner == self._transactions.owner:
@@ -134,7 +134,7 @@ class Ticks:
                 _set(connection, number, state="refused", why=why)
 
     def causes_of(self, run_id: int) -> tuple[str, ...]:
-        """Return the pipelines whose callbacks have led to a run, the first cause first."""
+        """Return the pipelines whose callbacks led to a run, the first cause first."""
         with self._transactions.read() as connection:
             return tuple(connection.value(_OF_RUN, {"run_id": run_id}) or ())
 

@@ -151,20 +151,20 @@ class Torn:
         wrong = [] if last <= known else [f"of runs {known + 1} to {last} only parts are left"]
         values = {"pipeline": pipeline, "run_id": 0 if run is None else run.id}
         if lost := connection.value(f"SELECT count(*) AS n {_LOST}", values):
-            wrong.append(f"callbacks that were due are dead, since what they tell of is not there: {lost}")
+            wrong.append(f"due callbacks are dead, since their events are lost: {lost}")
         if run is None:
             return None, wrong
         found, name = Found(connection, run), f"run {run.id}"
         if found.attempt is None:
             wrong.append(f"{name}: how its attempt {run.attempt} was to go is not there")
         wrong += [
-            f"{name}: half of a write is there of stream {stream!r}: it has failed, the ledger has its bookmark"
+            f"{name}: half of a write is missing for stream {stream!r}: it has failed, the ledger has its bookmark"
             for stream in found.torn
         ]
         if found.last_seq > run.last_seq:
-            wrong.append(f"{name}: it has more events than it knows of")
+            wrong.append(f"{name}: it has more events than its counter")
         if not wrong and found.is_miscounted():
-            wrong.append(f"{name}: its counts are not those of its streams")
+            wrong.append(f"{name}: its counts differ from its streams")
         return found, wrong
 
     def _mend(self, connection: Connection, pipeline: str, found: Found | None) -> None:
@@ -181,9 +181,7 @@ class Torn:
         set_run(connection, run_id, last_seq=max(found.last_seq, found.run.last_seq))
         run = self._transactions.lock(connection, run_id)
         set_streams(connection, run, torn, FAILURE)
-        error = encode_error(
-            ErrorInfo(type="TornStore", message="the run store lost part of what it says of this stream")
-        )
+        error = encode_error(ErrorInfo(type="TornStore", message="the run store lost a part of this stream's rows"))
         ended = {kind: counted[1] for kind, counted in found.types().items()}
         for row in (row for stream in torn for row in found.blocks[stream] if row.status == RUNNING):
             values = {"run_id": run_id, "number": number, "stream": row.stream, "block": row.block, "status": FAILURE}

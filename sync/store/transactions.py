@@ -55,7 +55,7 @@ class LockedRun(Struct):
     attempt: int
     owner: str
     lease_until: datetime
-    #: Of a held run; None: a process owns it.
+    #: Of a mapped run; None: a process owns it.
     hold_s: int | None
     is_active: bool
     cancel_requested: bool

@@ -133,7 +133,7 @@ class TestShell:
         ("command", "error"),
         [
             ("exit 3", "shell: the command ended with exit code 3"),
-            ("no_such_program", "shell: the command ended with exit code 127; the shell has not found a program"),
+            ("no_such_program", "shell: the command ended with exit code 127; the shell did not find a program"),
             ("kill -9 $$", "shell: the command was killed by SIGKILL"),
             (
                 ["/no/such/program"],
@@ -203,7 +203,7 @@ class TestNotify:
         port = closed_port()
         answer = run_hook(notification(f"json://user:pa55word@127.0.0.1:{port}/T0ken/secret?x=y", "slak://T0ken"))
         shown = f"{answer.error}{capsys.readouterr()}"
-        assert answer.error == "notify: URL 1 (json) was not notified; URL 2 (slak) is no URL that Apprise knows"
+        assert answer.error == "notify: URL 1 (json) was not notified; URL 2 (slak) is not a URL that Apprise knows"
         assert not [part for part in ("pa55word", "T0ken", "secret", str(port)) if part in shown]
 
     def test_hidden_masks_every_spelling_of_a_part(self) -> None:

@@ -500,7 +500,7 @@ class TestData:
             spool.write_bytes({"truncated": whole[:-200], "empty": b"", "rubbish": b"x" * 5000}[damage])
         end = child.call(request(file, "by_position", spool), timeout_s=30)
         assert (end.kind, end.output) == ("returned", b"None\n")
-        said = "is not there any more, so it is None: it is deleted after the last delivery"
+        said = "is None: it was deleted after the last delivery"
         assert (said if damage == "missing" else "could not be read") in end.notes[0]
 
     def test_a_time_that_python_cannot_hold_is_none_and_said_so(self, tmp_path: Path, child: Child) -> None:

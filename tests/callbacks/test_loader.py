@@ -153,7 +153,7 @@ class TestTransformers:
             ("rename_columns=['a']", "must be a dict of texts"),
             ("rename_columns={'a': 1}", "must be a dict of texts"),
             ("rename_columns={'a': 'x', 'b': 'x'}", "two columns the same name"),
-            ("{'a': 'x'}", "a mark stands on a function"),
+            ("{'a': 'x'}", "a decorator marks a function"),
         ],
     )
     def test_any_other_argument_of_the_decorator_is_an_error(self, tmp_path: Path, arguments: str, reason: str) -> None:

@@ -42,7 +42,7 @@ def test_the_tutorials_connector_passes_the_contract(tmp_path: Path) -> None:
 
 
 def test_the_table_of_abilities_names_each_with_its_protocol() -> None:
-    (found,) = tables(section("docs/connectors.md", "Optional abilities"))
+    (found,) = tables(section("docs/connectors.md", "Optional capabilities"))
     assert list(found) == list(ABILITIES)
     for name, cells in found.items():
         listed = [f"`Capability.{each.name}`" for each in Capability if each == name]

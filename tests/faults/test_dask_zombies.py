@@ -164,7 +164,7 @@ def until(is_so: Callable[[], Any], process: Process, seconds: float) -> None:
 
 def close_refused(folder: Path) -> bool:
     """Whether the worker has said that it could not close its stream."""
-    why = ("was taken from this worker", "was closed by somebody else", "is finished")
+    why = ("was taken from this worker", "another process closed it", "is finished")
     lines = (folder / "said").read_text().splitlines()
     return any(line.startswith("full: ") and line.endswith(why) for line in lines)
 

@@ -266,8 +266,8 @@ def test_a_planted_reference_is_not_looked_up(
     assert [one for one in target.told() if "pa55" in str(one) or one["note"] == TOKEN] == []
     with Store.open(target.url) as store:
         calls = store.outbox("bench").deliveries.history(run_id=1)
-    assert f"variables.{name}: the run store has another reference" in (calls[0].call.error or "")
-    with pytest.raises(ConfigError, match=f"variables.{name}: the run store has another reference"):
+    assert f"variables.{name}: its reference" in (calls[0].call.error or "")
+    with pytest.raises(ConfigError, match=f"variables.{name}: its reference"):
         latest_with(target, variables)
 
 

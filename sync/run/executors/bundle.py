@@ -80,7 +80,7 @@ def pack(pipeline: Pipeline) -> Bundle:
             if size > MAX_BYTES:
                 raise ConfigError(
                     f"the Python files beside transformers are larger than {MAX_BYTES // 1_000_000} MB, "
-                    f"too much to send to workers ({path}): put the code into a folder of its own",
+                    f"too large to send to workers ({path}): put the code into a folder of its own",
                     path=None if pipeline.path is None else str(pipeline.path),
                     key="executor",
                 )

@@ -113,9 +113,9 @@ class DaskEngine:
             return None
         if not here:
             raise ConfigError(
-                f"{pipeline.source.connector} and {pipeline.destination.connector} name what only this machine has "
-                "(a local path or localhost), and no worker of the cluster is on it: write executor: {dask: local}, or "
-                "name what all machines reach",
+                f"{pipeline.source.connector} and {pipeline.destination.connector} need this machine "
+                "(a local path or localhost), but no worker of the cluster is on it: write executor: {dask: local}, or "
+                "use addresses that all machines reach",
                 key="executor",
             )
         return sorted(set(here))
@@ -225,7 +225,7 @@ class DaskEngine:
             self._is_registered = False
             self._bounded(lambda: self._client.unregister_worker_plugin(self._plugin), "the code stays on the workers")
         for each in ending:
-            self._bounded(each.close, "the Dask cluster was left without a farewell")
+            self._bounded(each.close, "the connection to the Dask cluster was not closed cleanly")
 
     def _bounded(self, work: Callable[[], Any], else_: str) -> None:
         try:

@@ -165,7 +165,7 @@ class Remote:
             except LostRun:
                 self._lose()
             except SyncError as error:
-                log.warning("the streams of workers cannot be looked after: %s", self._redacted(error))
+                log.warning("the streams of workers cannot be supervised: %s", self._redacted(error))
                 failing_since = failing_since or time.monotonic()
                 if time.monotonic() - failing_since > GIVE_UP_S:  # the run's own lease is over by then
                     self._fail(flights, error)
@@ -261,7 +261,7 @@ class Remote:
             why = answer.get("problem") or answer.get("died") or "the worker has left it open"
             self._give_up(flight, waiting, str(why))
         elif flight.tries >= TRIES and not flight.has_run:
-            self._give_up(flight, waiting, "the engine has lost it again and again")
+            self._give_up(flight, waiting, "the cluster lost it too many times")
         else:
             self._divide(flight, waiting, tries=0 if flight.has_run else flight.tries)
 
@@ -448,7 +448,7 @@ class Remote:
         try:
             self._context.destination.drop_staging(tokens)
         except ConnectorError as error:
-            log.debug("%s: what its worker has staged stays: %s", member.name, error)
+            log.debug("%s: the staging tables of its worker stay: %s", member.name, error)
 
 
 def _nobody(why: str) -> ErrorInfo:

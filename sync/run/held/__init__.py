@@ -1,1 +1,1 @@
-"""Held runs: `open_run` plans one, `sync_stream` runs a stream of it in a process of its own, `finish_run` ends it."""
+"""Mapped runs: `open_run` plans one, `sync_stream` runs a stream in its own process, `finish_run` ends the run."""

@@ -37,14 +37,14 @@ def finish_run(
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> RunResult:
-    """End a held run, once all of its tasks are done, whatever became of them; deliver its callbacks.
+    """End a mapped run, once all of its tasks are done, whatever became of them; deliver its callbacks.
 
     Streams that no task has claimed are never started, those of tasks that still run are cancelled, and of tasks that
     have died the destination's ledger says how they ended. May be repeated: a run that is finished is only told of.
 
     Args:
         pipeline: as of `open_run`.
-        run_id: of the held run.
+        run_id: of the mapped run.
         progress: gets a call for each event.
         signals: numbers of signals that the caller has got; a number that is added stops the wait for callbacks.
 
@@ -72,7 +72,7 @@ def of_run(given: AnyPipeline, run_id: int) -> tuple[Pipeline, PipelineRun]:
     pipeline = given if isinstance(given, Pipeline) and given.is_loaded else load_pipeline(given)
     with existing_store(pipeline) as store:
         if store is None:
-            raise StateError(f"pipeline {pipeline.pipeline!r} has no run {run_id}: its run store is not there")
+            raise StateError(f"pipeline {pipeline.pipeline!r} has no run {run_id}: there is no run store")
         run = store.run(run_id)
     if run.pipeline != pipeline.pipeline:
         raise StateError(f"run {run_id} is one of pipeline {run.pipeline!r}, not of {pipeline.pipeline!r}")
@@ -80,7 +80,7 @@ def of_run(given: AnyPipeline, run_id: int) -> tuple[Pipeline, PipelineRun]:
 
 
 class Finisher(Runner):
-    """One process's work at the end of a held run."""
+    """One process's work at the end of a mapped run."""
 
     def finish(self, run: PipelineRun) -> RunResult:
         """End the run; see `finish_run`."""

@@ -188,8 +188,8 @@ def _check(session: Session, plan: Plan) -> None:
         if len(group) > 1:
             raise pipeline.error(
                 ("source", "connector"),
-                f"one read yields the streams {', '.join(map(repr, group[:3]))} together, so that they cannot run in "
-                f"tasks of their own: {way_out}",
+                f"one read yields the streams {', '.join(map(repr, group[:3]))} together, so they cannot run in "
+                f"separate tasks: {way_out}",
             )
     if place_of(session.source_can, session.destination_can) == "process":
         ends = (("source", session.source_can.knows_place), ("destination", session.destination_can.knows_place))
@@ -197,7 +197,8 @@ def _check(session: Session, plan: Plan) -> None:
         name = pipeline.source.connector if role == "source" else pipeline.destination.connector
         raise pipeline.error(
             (role, "connector"),
-            f"a task for each stream is a process for each, and only one process at a time can use {name!r}: {way_out}",
+            f"with a task for each stream each has its own process, but only one process at a time can use {name!r}: "
+            f"{way_out}",
         )
     if not session.destination.has_ledger:
         raise pipeline.error(

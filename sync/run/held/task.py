@@ -1,4 +1,4 @@
-"""`sync_stream`: a task of a held run claims its stream, runs it, and closes it."""
+"""`sync_stream`: a task of a mapped run claims its stream, runs it, and closes it."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def sync_stream(
     progress: Progress | None = None,
     signals: list[int] | None = None,
 ) -> StreamResult:
-    """Run one stream of a held run in this process, and return how it has ended.
+    """Run one stream of a mapped run in this process, and return how it has ended.
 
     A stream that has succeeded is not run again. One that another task has left by dying is decided by the
     destination's ledger first.
 
     Args:
         pipeline: as of `open_run`.
-        run_id: of the held run.
+        run_id: of the mapped run.
         stream: the stream's name.
         retry: try a stream that has ended otherwise again, in the next attempt of the run, over this stream alone.
         progress: gets a call for each event.
@@ -161,7 +161,8 @@ class Task:
         run, name = stands.run, self._order.stream
         if self._store.owner_state(run) == "dead":
             return StateError(
-                f"stream {name!r}: {why}, and run {run.id} is held no longer: the next start of the pipeline ends it"
+                f"stream {name!r}: {why}, and run {run.id} is no longer open for tasks: the next start "
+                "of the pipeline ends it"
             )
         return TryLater(f"stream {name!r} of run {run.id}: {why}", after_s=LATER_S)
 
@@ -220,7 +221,7 @@ class Task:
         """Claim the stream and run it; None: look again."""
         run, name = stands.run, self._order.stream
         if run.hold_s is None:
-            raise StateError(f"run {run.id} is not held (any more): {run.holder} has it")
+            raise StateError(f"run {run.id} is not a mapped run, or not open for tasks any more: {run.holder} has it")
         attempt, nonce = self._open(run, stands.attempt), secrets.token_hex(16)
         order = attempt.recorded.extra.get("order", {})
         chains = order.get("chains", {})
@@ -281,7 +282,7 @@ class Task:
             if claimed.is_lost:
                 raise StateError(f"stream {name!r} was taken from this task: run {run.id} was ended meanwhile")
             if member.outcome is None:
-                raise member.error or LedgerUnreadable(f"stream {name!r}: nobody knows how it has ended")
+                raise member.error or LedgerUnreadable(f"stream {name!r}: its outcome is unknown")
             progress = self._order.progress
             (result,) = verified((stream_result(member),), [member], attempt.session, store, progress)
             progress.stream_result(result)

@@ -62,11 +62,13 @@ def _end(
     store: Store, run: PipelineRun, destination: Destination, progress: Progress, *, former: PipelineRun
 ) -> PipelineRun:
     was_held = former.hold_s is not None
-    left = "was held for tasks that have not come" if was_held else f"was left by {former.left_by}"
+    left = "was a mapped run whose tasks did not come" if was_held else f"was left by {former.left_by}"
     progress.message(f"run {run.id} {left}; recovering it", level="warning")
     has_died = was_held or not former.owner.has_departed
     close_left_streams(store, run, destination, has_died=has_died)
-    why = "the tasks of this held run did not end it" if was_held else f"{_DIED if has_died else _LEFT} before it ended"
+    why = (
+        "the tasks of this mapped run did not end it" if was_held else f"{_DIED if has_died else _LEFT} before it ended"
+    )
     error = None if was_held and run.cancel_requested else process_died(why)
     run = store.end_attempt(run.id, error=error, is_crash=error is not None)
     destination.close()
@@ -93,7 +95,7 @@ def close_left_streams(
     if plan is None:
         return
     what = _DIED if has_died else _LEFT
-    error = process_died(f"{what} while this stream was running; records that it had not committed are read again")
+    error = process_died(f"{what} while this stream was running; uncommitted records are read again")
     end_lost(
         store,
         run,
@@ -118,7 +120,7 @@ def drop_staging(destination: Destination, run: PipelineRun, streams: Sequence[S
     except RetriableError:
         raise
     except ConnectorError as error:
-        log.warning("what the dead process had staged stays where it is: %s", error)
+        log.warning("the staging tables of the dead process stay: %s", error)
 
 
 def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:

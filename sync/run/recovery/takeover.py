@@ -98,7 +98,7 @@ def was_made(
     try:
         schema = destination.describe([table])[table].schema
     except ConnectorError as error:
-        raise LedgerUnreadable(f"stream {row.key.stream!r}: the destination cannot be asked: {error}") from error
+        raise LedgerUnreadable(f"stream {row.key.stream!r}: the destination cannot be read: {error}") from error
     added = [change["column"] for change in changes if change["change"] == "added"]
     return schema is not None and (not added or any(name in schema.names for name in added))
 

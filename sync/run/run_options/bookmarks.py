@@ -28,7 +28,7 @@ def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:
     names = [planned.name for planned in plan.streams]
     for name in given:
         if name not in names:
-            text = f"stream {name!r} is none of this run"
+            text = f"stream {name!r} is not a stream of this run"
             raise ConfigError(text, key="--bookmark", allowed=tuple(names[:20]), nearest=nearest_match(name, names))
     return replace(
         plan, streams=tuple(_started(each, given[each.name]) if each.name in given else each for each in plan.streams)
@@ -48,8 +48,8 @@ def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
         if is_ahead(stream, old, new):
             shown = ", ".join(f"{name}={held[name]}" for name in stream.read.bookmark_properties if held)
             raise ConfigError(
-                f"stream {planned.name!r} is appended and has been read up to {shown}: records from below would be "
-                "there twice; merge it by keys, or begin at or past that",
+                f"stream {planned.name!r} is appended and has been read up to {shown}: records below would be there "
+                f"twice; merge it by keys, or begin at or past that value",
                 key="--bookmark",
             )
         if not is_ahead(stream, new, old):

@@ -25,10 +25,10 @@ def deleting(plan: Plan, *, at_once: bool, allowed: Sequence[str]) -> Plan:
     for name in allowed:
         if name not in able:
             is_known = any(planned.name == name for planned in plan.streams)
-            text = f"stream {name!r} " + ("does not say `deletes`" if is_known else "is none of this run")
+            text = f"stream {name!r} " + ("does not say `deletes`" if is_known else "is not a stream of this run")
             raise ConfigError(text, key="--allow-deletes", allowed=tuple(able[:20]), nearest=nearest_match(name, able))
     if at_once and not able:
-        raise ConfigError("no stream of this run says `deletes: hard` or `soft`", key="--deletes")
+        raise ConfigError("no stream of this run has `deletes: hard` or `soft`", key="--deletes")
 
     def ordered(planned: PlannedStream) -> PlannedStream:
         is_allowed = planned.name in allowed

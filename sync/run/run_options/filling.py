@@ -25,7 +25,9 @@ def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) ->
     """
     for name in columns:
         if all(planned.name != name for planned in plan.streams):
-            raise ConfigError(f"stream {name!r} is none of this run; `syncblocks plan` lists them", key="STREAM")
+            raise ConfigError(
+                f"stream {name!r} is not a stream of this run; `syncblocks plan` lists them", key="STREAM"
+            )
     return replace(
         plan,
         streams=tuple(

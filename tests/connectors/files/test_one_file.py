@@ -63,7 +63,7 @@ def test_the_file_is_written_replaced_and_counted(folder: Path, connector: str, 
 @pytest.mark.parametrize(
     ("path", "more", "hint"),
     [
-        ("out.csv", {"stream": "*"}, "for one stream, and these are 2: 'orders', 'shops'"),
+        ("out.csv", {"stream": "*"}, "for one stream, but 2 are selected: 'orders', 'shops'"),
         ("out.csv", {"entry": {"key_properties": ["id"], "write_disposition": "merge"}}, "disposition: merge`, or let"),
         ("out.csv", {"entry": {"write_disposition": "append"}}, "`write_disposition: append`"),
         (

@@ -349,7 +349,7 @@ def test_times_without_a_zone_are_times_of_the_zone_that_is_said(tmp_path: Path,
     assert naive[0]["at"].isoformat() == "2024-07-01T12:00:00"
     with pytest.raises(ConnectorError, match=r"a\.\S+.*'at'.*2024-03-31 02:30:00"):
         records_of(source([*texts, "2024-03-31 02:30:00"], timezone="Europe/Berlin"))
-    with pytest.raises(ConnectorError, match="'Europe/Berlim' is no time zone; did you mean 'Europe/Berlin'"):
+    with pytest.raises(ConnectorError, match="'Europe/Berlim' is not a time zone; did you mean 'Europe/Berlin'"):
         source(texts, timezone="Europe/Berlim")
 
 

@@ -73,7 +73,7 @@ def test_what_is_quoted_is_read_again(tmp_path: Path, quoting: str, expected: st
     assert run_pipeline(changed).status == "success"
     with opened(changed) as session:
         assert count_streams(session).streams[0].destination == 5
-    with pytest.raises(ConfigError, match="says that there are none"):
+    with pytest.raises(ConfigError, match="turns them off"):
         run_pipeline(pipeline(tmp_path, quote="", quoting="all"))
 
 

@@ -207,7 +207,7 @@ def test_a_pipeline_that_was_renamed_is_told_its_former_name(run_cli: RunCLI, tm
     file.write_text(file.read_text().replace("pipeline: shop", "pipeline: store"))
     done = run_cli(["run"], tmp_path)
     assert done.returncode == 2
-    assert "a pipeline that was only renamed keeps its ledger by `pipeline: shop`" in done.stderr
+    assert "if the pipeline was only renamed, keep its ledger by `pipeline: shop`" in done.stderr
 
 
 def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunCLI, tmp_path: Path) -> None:

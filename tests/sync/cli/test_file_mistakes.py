@@ -130,7 +130,7 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["version"], "Did you mean '--version'?"),
         (["runs", "status"], "There are: cancel, list, retry, show."),
         (["run", "--dry-run"], "`syncblocks plan` shows what a run would do."),
-        (["run", "--select", "orders"], "Streams are named by --stream."),
+        (["run", "--select", "orders"], "Name streams by --stream."),
         (["run", "--concurrency", "many"], "'many' is not a whole number"),
         (["sync", "csv://data/orders.csv", "x.duckdb"], "did you mean 'csv:data/orders.csv'?"),
         (["run", "meltano.yml"], "`syncblocks init --from-meltano meltano.yml` writes its pipeline files"),
@@ -138,12 +138,12 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["run", "metadata.yaml"], "`syncblocks init --from-mage PROJECT` writes its pipeline file"),
         (["run", "pipelines/shop/metadata.yaml"], "`syncblocks init --from-mage .` writes its pipeline file"),
         (["run", "project.yaml"], "`syncblocks init --from-mage .` writes pipeline files"),
-        (["run", "io_config.yaml"], "each is here the `config` of `source` or `destination`"),
+        (["run", "io_config.yaml"], "each belongs in the `config` of `source` or `destination`"),
         (["run", "loader.yaml"], "is a block of a Mage pipeline: `syncblocks init --from-mage PROJECT`"),
         (["run", "replication.yaml"], "is a replication of Sling"),
         (["run", "tap-github", "target-jsonl"], "`connector: singer` of a pipeline file"),
         (["run", "-r", "shop.yaml"], "`syncblocks run FILE`"),
-        (["run", "--streams", "a"], "Streams are named by --stream."),
+        (["run", "--streams", "a"], "Name streams by --stream."),
         (["run", "--threads", "4"], "Did you mean '--concurrency'?"),
         (["conns", "test"], "Did you mean 'check'?"),
         (["add", "extractor", "tap-x"], "Did you mean 'init'?"),
@@ -152,8 +152,8 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["state", "clear"], "Did you mean 'reset'?"),
         (["sync", "--dest-uri", "duckdb:///x.duckdb"], "`syncblocks sync SRC DST`"),
         (["sync", "--tgt-conn", "X"], "`syncblocks sync SRC DST`"),
-        (["sync", "a", "b", "--source-table", "t"], "Streams are named by --stream."),
-        (["sync", "a", "b", "--src-stream", "t"], "Streams are named by --stream."),
+        (["sync", "a", "b", "--source-table", "t"], "Name streams by --stream."),
+        (["sync", "a", "b", "--src-stream", "t"], "Name streams by --stream."),
         (["sync", "a", "b", "--dest-table", "t"], "Did you mean '--destination-table'?"),
         (["sync", "a", "b", "--tgt-object", "t"], "Did you mean '--destination-table'?"),
         (["sync", "a", "b", "--primary-key", "id"], "Did you mean '--key'?"),
@@ -164,7 +164,7 @@ def test_a_rename_to_a_name_that_is_taken_has_its_place(run_cli: RunCLI, tmp_pat
         (["sync", "a", "b", "--interval-start", "2024-01-01"], "`syncblocks run FILE --interval-start`"),
         (["sync", "a", "b", "--columns", "a:bigint"], "`types` of the stream in the file"),
         (["sync", "a", "b", "--sql-limit", "3"], "`limit` of the stream in the file"),
-        (["sync", "a", "b", "--mode", "incremental"], "--incremental COLUMN reads only what is new"),
+        (["sync", "a", "b", "--mode", "incremental"], "Use --incremental COLUMN to read only new records"),
         (["sync", "a", "b", "--mode", "full-refresh"], "did you mean 'replace'?"),
         (["sync", "a", "b", "--mode", "upsert"], "did you mean 'merge'?"),
         (["sync", "a", "b", "--mode", "MERGE"], "did you mean 'merge'?"),
@@ -198,7 +198,7 @@ def test_a_place_is_no_pipeline_file(run_cli: RunCLI, tmp_path: Path, command: s
     """The URL was shown as a path that is not there, with its password."""
     (tmp_path / "shop.db").write_bytes(b"SQLite format 3\0\xff")
     done = run_cli([command, place], tmp_path)
-    said = "FILE: is a place of data, not a pipeline file: `syncblocks sync SRC DST` shows its streams"
+    said = "FILE: is data, not a pipeline file: `syncblocks sync SRC DST` shows its streams"
     assert (done.returncode, said in done.stderr or done.stderr, "w3rd" in done.stderr) == (2, True, False)
 
 

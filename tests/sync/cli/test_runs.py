@@ -351,7 +351,7 @@ def test_a_bookmark_set_into_a_lost_ledger_row_counts(run_cli: RunCLI, tmp_path:
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path, "select count(*) from fact_orders") == [(3,)]
     done = run_cli(["state", "reset", "orders"], tmp_path)
-    assert (done.returncode, "is written once more" in done.stderr) == (0, True)
+    assert (done.returncode, "writes the records that it reads again once more" in done.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_mean_over_a_batch_is_another_than_over_each_record(tmp_path: Path, ru
     args = ["transformers", "test", "mean.py", "--data", "rows.csv"]
     done = run_cli(args, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "`frames: record` gives something else: record 1 has 2.0 in column 'mean', not 3.0" in done.stdout
+    assert "`frames: record` gives another result: record 1 has 2.0 in column 'mean', not 3.0" in done.stdout
     assert "2 records in, 2 out" in run_cli([*args, "--frames", "record"], tmp_path).stdout
 
 

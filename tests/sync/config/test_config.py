@@ -285,9 +285,11 @@ def test_a_run_that_is_tried_again_keeps_its_variables_and_looks_its_secrets_up_
     assert "new-token" in again.secret_values
     # What the file does not say any more, or never said, is not looked up.
     for said in ("none", "\"{{ secret('other') }}\""):
-        with pytest.raises(ConfigError, match=r"variables\.token: the run store has another reference"):
+        with pytest.raises(
+            ConfigError, match=r"variables\.token: its reference to an environment variable or a secret differs"
+        ):
             load(changed.replace("\"{{ secret('tok') }}-{{ ds }}\"", said), recorded=recorded)
-    with pytest.raises(ConfigError, match=r"the run store has another reference"):
+    with pytest.raises(ConfigError, match=r"its reference to an environment variable or a secret differs"):
         load(SMALL, recorded=recorded)
 
 

@@ -76,9 +76,9 @@ def test_a_password_in_a_mapping_is_masked_and_no_reason_for_a_warning() -> None
 
 
 def test_a_folder_beside_a_file_and_a_text_beside_a_mapping_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="folder: goes with a mapping"):
+    with pytest.raises(ConfigError, match="folder: is for a mapping"):
         load_pipeline(tmp_path / "shop.yaml", folder=tmp_path)
-    with pytest.raises(ConfigError, match="text: goes with the path of a file"):
+    with pytest.raises(ConfigError, match="text: is the content of a file"):
         load_pipeline(shop(), text="{}")
 
 

@@ -404,7 +404,7 @@ def test_tables_and_transformers_that_cannot_have_deletes(plain: Bench) -> None:
     changed = {**plain.document(**FULL, deletes="hard"), "transformers": [{"file": "change.py"}]}
     for document, message in (
         (shared, "a table that this stream alone writes; stream 'others' writes it too"),
-        (changed, "a stream that no transformer's function changes"),
+        (changed, "a stream without a transformer's function"),
     ):
         pipeline = load_pipeline(document, folder=plain.folder)
         with opened(pipeline) as session, pytest.raises(ConfigError) as caught:
@@ -434,7 +434,9 @@ def test_plan_and_run_say_what_they_do(plain: Bench, run_cli: RunCLI) -> None:
     (plain.folder / "people.yaml").write_text(json.dumps(document))
     plain.source.write(people(1, 2))
     shown = run_cli(["plan", "people.yaml"], plain.folder).stdout
-    assert "people: records that are gone at the source are marked in _deleted_at, at most 10 % of the table's" in shown
+    assert (
+        "people: records that the source no longer has are marked in _deleted_at, at most 10 % of the table's" in shown
+    )
     assert "keys are compared by checksums in both databases" in shown
     assert run_cli(["run", "people.yaml"], plain.folder).returncode == 0
     plain.source.write(people(1))

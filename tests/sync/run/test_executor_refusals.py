@@ -133,7 +133,7 @@ def test_a_pipeline_that_can_run_elsewhere_is_planned(tmp_path: Path) -> None:
         ({}, "needs dask"),
         ({"dask": "host:8786"}, "tcp://HOST:PORT"),
         ({"dask": "local", "worker": 3}, "did you mean 'workers'?"),
-        ({"dask": "tcp://a:1", "workers": 3}, "`workers` goes with `dask: local`"),
+        ({"dask": "tcp://a:1", "workers": 3}, "`workers` needs `dask: local`"),
         ({"dask": "tcp://a:1", "security": {"ca": "a", "cert": "b", "key": "c"}}, "begins with tls://"),
         ({"dask": "tls://a:1", "security": {"ca": "a"}}, "executor.security"),
         ({"dask": "local", "workers": 0}, "executor.workers"),

@@ -101,9 +101,7 @@ def test_a_value_of_another_type_is_a_mistake_of_the_command_line_and_no_run(ben
 def test_an_append_is_not_started_below(bench: Bench) -> None:
     appended = {"write_disposition": "append"}
     bench.run(**appended)
-    with pytest.raises(
-        ConfigError, match="has been read up to day=2026-01-06: records from below would be there twice"
-    ):
+    with pytest.raises(ConfigError, match="has been read up to day=2026-01-06: records below would be there twice"):
         run_pipeline(bench.file(**appended), bookmarks={"orders": {"day": "2026-01-04"}})
     bench.source("insert into orders values (6, '2026-01-06', 'late')")
     result = run_pipeline(bench.file(**appended), bookmarks={"orders": {"day": "2026-01-06"}})
@@ -147,7 +145,7 @@ def test_another_try_begins_where_the_command_line_said(tmp_path: Path, disposit
 @pytest.mark.parametrize(
     ("bookmarks", "message"),
     [
-        ({"order": {"day": "2026-01-04"}}, "'order' is none of this run.*did you mean 'orders'"),
+        ({"order": {"day": "2026-01-04"}}, "'order' is not a stream of this run.*did you mean 'orders'"),
         ({"orders": {"dai": "2026-01-04"}}, "'dai' is not a bookmark property.*did you mean 'day'"),
         ({"orders": {"day": "soon"}}, "'soon' is no value of column 'day'"),
     ],
@@ -173,7 +171,10 @@ def test_above_the_bookmark_leaves_out_what_has_come_to_be_at_it(bench: Bench) -
     ("stream", "message"),
     [
         ({"bookmark_property_operators": {"day": "<="}}, "`where:` takes the other operators"),
-        ({"bookmark_property_operators": {"dy": ">"}}, "'dy' is none of the bookmark_properties.*did you mean 'day'"),
+        (
+            {"bookmark_property_operators": {"dy": ">"}},
+            "'dy' is not one of the bookmark_properties.*did you mean 'day'",
+        ),
         ({**ABOVE, "lookback": 3600}, "contradict each other"),
         ({**ABOVE, "bookmark_properties": ["day", "id"]}, "compared together"),
     ],

@@ -167,9 +167,9 @@ def test_a_run_that_waited_before_it_was_opened_takes_the_newest_time_of_a_histo
 
 def test_while_it_is_held_other_starts_are_refused_and_none_recovers_it(bench: HeldBench) -> None:
     run = bench.open(hold_s=600)
-    with pytest.raises(AlreadyRunning, match=r"run 1, held for tasks of an orchestrator until 20\d\d-.* UTC"):
+    with pytest.raises(AlreadyRunning, match=r"run 1, mapped run, open for its tasks until 20\d\d-.* UTC"):
         bench.run()
-    with pytest.raises(AlreadyRunning, match="held for tasks"):
+    with pytest.raises(AlreadyRunning, match="open for its tasks"):
         bench.open()
     assert bench.open(retry=True) == run
     assert bench.sync(run, "a") == "success"

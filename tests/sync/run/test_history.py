@@ -443,7 +443,7 @@ def test_plan_and_run_say_that_versions_end(bench: Bench, run_cli: RunCLI) -> No
     bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
     (bench.folder / "p.yaml").write_text(json.dumps(bench.document(**SOFT)))
     shown = run_cli(["plan", "p.yaml"], cwd=bench.folder).stdout
-    assert "people: records that are gone at the source end in _valid_to, at most 10 % of the table's" in shown
+    assert "people: records that the source no longer has end in _valid_to, at most 10 % of the table's" in shown
     assert run_cli(["run", "p.yaml"], cwd=bench.folder).returncode == 0
     bench.execute("delete from people where id = 2")
     ran = run_cli(["run", "p.yaml"], cwd=bench.folder)
@@ -499,12 +499,12 @@ def test_a_destination_without_versions_is_refused(bench: Bench) -> None:
         (
             {},
             {"valid_from": "bookmark"},
-            "`valid_from: bookmark` was not said before, and the versions in table 'people' have",
+            "`valid_from: bookmark` is new, but the versions in table 'people' have",
         ),
         (
             {"valid_from": "bookmark"},
             {},
-            "`valid_from: bookmark` is not said any more, and the versions in table 'people' ha",
+            "`valid_from: bookmark` was removed, but the versions in table 'people' ha",
         ),
     ],
 )

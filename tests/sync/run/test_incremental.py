@@ -84,7 +84,7 @@ def test_a_lookback_to_before_the_year_1_reads_everything(bench: Bench, postgres
         ({"lookback": 5, "write_disposition": "append"}, "lookback", "merge by keys"),
         ({"lookback": 5, "bookmark_properties": ["v"]}, "lookback", "'v' is string"),
         ({"lookback": 0}, "lookback", "more than 0"),
-        ({"bookmark_properties": ["is_paid"]}, "bookmark_properties", "'is_paid' (bool) have no order"),
+        ({"bookmark_properties": ["is_paid"]}, "bookmark_properties", "'is_paid' (bool) cannot be ordered"),
         ({"null_bookmarks": "allways"}, "null_bookmarks", "always"),
     ],
 )
@@ -122,14 +122,14 @@ def test_the_plan_says_which_records_the_bookmark_does_not_tell_of(
         privileged = run_cli(["plan", "p.yaml"], tmp_path)
     finally:
         run(mariadb_url, f"drop user {user}")
-    assert ".a: what is new by t; records without it are read once; records that commit late may be sk" in shown.stdout
-    assert ".b: what is new by t; records without it are an error; read again from 60 below the bookm" in shown.stdout
-    assert ".c: what is new by id; records that commit late may be skipped" in shown.stdout
+    assert ".a: new records by t; records without it are read once; records that commit late may be sk" in shown.stdout
+    assert ".b: new records by t; records without it are an error; read again from 60 below the bookm" in shown.stdout
+    assert ".c: new records by id; records that commit late may be skipped" in shown.stdout
     (warning,) = [line for line in shown.stderr.splitlines() if "may be skipped" in line]
     assert re.search(r"\.a, \S+\.c: .*PROCESS.*`lookback`", warning)
     assert first["incremental"]["null_bookmarks"] == "once"
     assert third["incremental"]["null_bookmarks"] is None
-    assert ".c: what is new by id; records that commit late are read as well" in privileged.stdout
+    assert ".c: new records by id; records that commit late are read as well" in privileged.stdout
     assert "may be skipped" not in privileged.stdout + privileged.stderr
 
 

@@ -142,7 +142,7 @@ def test_a_load_that_fails_keeps_the_others_from_deleting(tmp_path: Path, target
     result = shop.run()
     roads = "failure" if others_run else "cancelled"
     assert statuses(result) == {"zones": "failure", "cities": "failure", "roads": roads}
-    named = "foreign keys join its table with that of stream 'cities', which has failed"
+    named = "foreign keys connect its table to that of stream 'cities', which has failed"
     errors = {each.stream: str(each.error) for each in result.streams}
     assert named in errors["zones"]
     assert (named in errors["roads"]) is others_run
@@ -249,7 +249,7 @@ def test_marks_need_no_group(tmp_path: Path, target: Target, run_cli: RunCLI) ->
 
     text, groups = planned()
     assert groups == [["zones", "cities", "roads"]]
-    assert "zones, cities, roads: joined by foreign keys: loaded in this order, deletions children first" in text
+    assert "zones, cities, roads: connected by foreign keys: loaded in this order, deletions children first" in text
     for settings in shop.streams.values():
         settings["deletes"] = "soft"
     text, groups = planned()

@@ -189,7 +189,7 @@ def test_what_cannot_be_told_apart_by_age_is_refused(tmp_path: Path) -> None:
         (to_duckdb, {"unique_conflict_method": "IGNORE"}, "and `unique_conflict_method: IGNORE` exclude each other"),
         (to_duckdb, {"fill_new_columns": True}, "and `fill_new_columns: true` exclude each other"),
         (to_duckdb, {"columns": {"mask": {"at": None}}}, "`latest_by`"),
-        (to_duckdb, {"latest_by": "flag"}, "'flag' is bool: it has to be a number, a date, a time or a text"),
+        (to_duckdb, {"latest_by": "flag"}, "'flag' is bool: it must be a number, a date, a time or a text"),
         (other, {"latest_by": "name"}, "`latest_by` 'name' is kept as text, which this destination does not order"),
         (
             to_duckdb,

@@ -180,10 +180,10 @@ def test_the_command_line_says_it(tmp_path: Path, run_cli: RunCLI) -> None:
     assert text in call("check")
     shown = call("run")
     assert text in shown
-    assert "1 stream synced before, not offered now: b" in shown
+    assert "1 stream synced before, missing at the source now: b" in shown
     assert json.loads(call("run", "--json").splitlines()[-1])["missing_streams"] == ["b"]
     assert json.loads(call("plan", "--json"))["missing_streams"] == ["b"]
-    assert "synced before, not offered then: b" in call("runs", "show")
+    assert "synced before, missing at the source then: b" in call("runs", "show")
     assert json.loads(call("runs", "show", "--json"))["missing_streams"] == ["b"]
     assert "was synced before" in call("verify", code=1)
     call("state", "reset", "b")

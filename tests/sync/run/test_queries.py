@@ -554,7 +554,7 @@ def test_a_source_without_queries_says_so(tmp_path: Path) -> None:
     ("streams", "message"),
     [
         ([{"stream": "q*", "query": "select 1 as n"}], "cannot be a pattern"),
-        ([{"stream": "q", "query": "select 1 as n"}] * 2, "another entry has a query of this name"),
+        ([{"stream": "q", "query": "select 1 as n"}] * 2, "another entry has a query with this name"),
         ([{"stream": "q", "query": " "}], "is empty"),
     ],
 )

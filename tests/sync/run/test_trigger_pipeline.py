@@ -114,7 +114,7 @@ def test_a_delivery_that_is_repeated_starts_nothing_twice(tmp_path: Path, run_cl
     ("given", "said"),
     [
         ({"name": "secnd"}, "no pipeline file in .* is named 'secnd'.*second"),
-        ({"name": "first"}, "its own callbacks have led here: first -> first"),
+        ({"name": "first"}, "its own callbacks led to this call: first -> first"),
         ({"variables": "{'x': object()}"}, "variables and event must be JSON values"),
         ({"variables": "{'x': kwargs['token']}"}, "hold a secret"),
     ],

@@ -187,9 +187,9 @@ def test_checks_speak_of_names_before_the_destinations_and_of_types_that_the_fil
     ("stream", "message"),
     [
         ({"checks": {"ratign": "PG"}}, "'ratign' is no column of the stream as it arrives; did you mean 'rating'"),
-        ({"checks": {"amount": "many"}}, "'many' is no such value: write a number"),
+        ({"checks": {"amount": "many"}}, "'many' does not fit: write a number"),
         ({"checks": {"amount": {"=>": 1}}}, "no operator '=>'"),
-        ({"checks": {"amount": {"max_length": 3}}}, "3 is no such value: only texts and bytes have a length"),
+        ({"checks": {"amount": {"max_length": 3}}}, "3 does not fit: only texts and bytes have a length"),
         ({"checks": {"rating": {"max_length": "3"}}}, "max_length is a number of characters"),
         ({"where": {"rating": {"max_length": 3}}}, "'max_length' is for `checks`"),
         (

@@ -125,8 +125,8 @@ def test_the_state_of_a_stream_is_there_also_when_its_condition_is_false(tmp_pat
     ("when", "message"),
     [
         ("regoin == 'eu'", "'regoin' is not defined.*did you mean 'region'"),
-        ("status == 'success'", "'status' is known only after the run has begun"),
-        ("block_run.rows > 0", "'block_run' is known only after the run has begun"),
+        ("status == 'success'", "'status' has a value only after the run has begun"),
+        ("block_run.rows > 0", "'block_run' has a value only after the run has begun"),
         ("region ==", "not a valid template"),
         ("a {{ region }}", "not a valid template"),
         ("env_var('NOT_THERE_7')", "'NOT_THERE_7' is not set"),

@@ -338,7 +338,7 @@ def test_files_in_ranges_are_filtered(tmp_path: Path) -> None:
     ("where", "message"),
     [
         ({"regoin": "eu"}, "'regoin' is no column of the stream.*did you mean 'region'"),
-        ({"id": "many"}, "column 'id' is int32, and 'many' is no such value: write a number"),
+        ({"id": "many"}, "column 'id' is int32, and 'many' does not fit: write a number"),
         ({"id": 1.5}, "which this number does not fit exactly"),
         ({"name": 7}, "write it in quotes"),
         ({"seen": "yesterday"}, "'seen' is timestamp(tz)?, and 'yesterday'.*write it like 2024-01-31T23:59:00"),
@@ -366,7 +366,7 @@ def test_a_uuid_is_one_in_whatever_letters(system: str, request: pytest.FixtureR
     for text in (given, given.lower()):
         done = run_pipeline(load_pipeline(document(source, where={"uid": text}), folder=tmp_path))
         assert (done.status, done.streams[0].records) == ("success", 1)
-    with pytest.raises(PipelineFailed, match="column 'uid' is string, and 'nope' is no such value: write a UUID like"):
+    with pytest.raises(PipelineFailed, match="column 'uid' is string, and 'nope' does not fit: write a UUID like"):
         run_pipeline(load_pipeline(document(source, where={"uid": "nope"}), folder=tmp_path)).raise_for_status()
 
 
@@ -379,7 +379,7 @@ def test_a_uuid_is_one_in_whatever_letters(system: str, request: pytest.FixtureR
         ({"id": None}, "is_null: true"),
         ({"id": []}, "`in` needs a list"),
         ({"id": {"<": [1]}}, "takes one value"),
-        ({"id": {"is_null": "maybe"}}, "is_null is true or false"),
+        ({"id": {"is_null": "maybe"}}, "is_null must be true or false"),
     ],
 )
 def test_what_is_no_filter_is_refused(where: Any, message: str) -> None:

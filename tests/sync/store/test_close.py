@@ -338,7 +338,7 @@ def test_the_plan_comes_back_as_it_was_given(store: Store) -> None:
     assert store.attempt_plan(run.id, 1) == plan
     assert store.never_started(run.id) == ("a", "b")
     store.claim(run.id, ["a"])
-    with pytest.raises(StateError, match="its plan stands"):
+    with pytest.raises(StateError, match="its plan cannot change"):
         store.begin_attempt(run.id, plan)
 
 

@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_the_one_connection_that_it_gets(limited: Limited, ca
     with caplog.at_level(logging.WARNING), Store.open(url) as store, ThreadPoolExecutor(1) as thread:
         with store._transactions.read():
             ended = thread.submit(whole_run, store, "p")
-            while "no free connection, this process goes on with the one that it has: " not in caplog.text:
+            while "no free connection, this process continues with its one connection: " not in caplog.text:
                 assert not ended.done(), ended.result()
         assert ended.result() == "success"
 

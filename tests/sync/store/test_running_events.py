@@ -96,7 +96,7 @@ def test_the_close_of_a_stream_settles_what_is_held(store: Store, is_true: bool)
 def test_a_stream_that_was_closed_holds_nothing_more(store: Store) -> None:
     run = started(store, "schema_changed")
     store.close_stream(run.id, outcome(A))
-    with pytest.raises(LostRun, match="closed by somebody else"):
+    with pytest.raises(LostRun, match="another process closed it"):
         store.hold(run.id, "a", EXPORTER, CHANGES, MARK)
 
 

@@ -91,5 +91,5 @@ class ClaimWatch:
 
     def hang(self) -> None:
         """End the process: a stream that was taken away does not end."""
-        log.error("a stream that was taken away does not end: the process ends")
+        log.error("a stream that was taken from this worker does not end: the process exits")
         os._exit(4)

@@ -1,4 +1,4 @@
-"""Streams that this process has claimed under a nonce: a worker those of a reference, a task of a held run its own."""
+"""Streams claimed by this process under a nonce: a worker's calls, or the stream of a task of a mapped run."""
 
 from __future__ import annotations
 
