@@ -1,13 +1,13 @@
-"""Source, Destination and the optional abilities: the order of calls, and what connector and engine promise.
+"""Source, Destination and the optional capabilities: the order of calls, and what connector and engine promise.
 
 A connector is a plain class made as `Class(config, folder)`: the `config` mapping of the pipeline file, and the folder
 from which relative paths count (`settings.resolve_path`). Making one opens nothing. The class attribute `settings` is
 the pydantic model of the config. Several threads may call every method at once, for different streams; any thread may
 call `interrupt` and `close`.
 
-An optional ability is a protocol of its own, and a connector has it by having all of its methods; or a `Capability`,
+An optional capability is a protocol of its own, and a connector has it by having all of its methods; or a `Capability`,
 which needs no method, and a connector lists it in its class attribute `capabilities`. The engine asks once, when a
-pipeline is opened (`abilities.abilities_of`).
+pipeline is opened (`capabilities.capabilities_of`).
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Destination(Protocol):
         ...
 
 
-# -- optional abilities of both --------------------------------------------------------------------------------------
+# -- optional capabilities of both -----------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -258,7 +258,7 @@ class HoldsMemory(Protocol):
         ...
 
 
-# -- optional abilities of sources -----------------------------------------------------------------------------------
+# -- optional capabilities of sources --------------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -462,7 +462,7 @@ class FlattensObjects(Protocol):
         ...
 
 
-# -- optional abilities of destinations ------------------------------------------------------------------------------
+# -- optional capabilities of destinations ---------------------------------------------------------------------------
 
 
 @runtime_checkable
@@ -500,7 +500,7 @@ class NamesColumns(Protocol):
 
 @runtime_checkable
 class VerifiesServer(Protocol):
-    """Knows whether its connections prove who the server is. Both a source's and a destination's ability."""
+    """Knows whether its connections prove who the server is. Both a source's and a destination's capability."""
 
     def unverified_server(self) -> str:
         """Return a warning for the plan; empty: the server is verified, or on this machine. Opens nothing."""
@@ -509,7 +509,7 @@ class VerifiesServer(Protocol):
 
 @runtime_checkable
 class KnowsLimits(Protocol):
-    """Knows what its server allows its user. Both a source's and a destination's ability. Without: a run finds out."""
+    """Knows what its server allows its user; for sources and destinations. Without: a run finds out."""
 
     def limit_warnings(self, connections: int) -> Sequence[str]:
         """Return the limits that may end a run which opens so many connections, and how they are lifted."""

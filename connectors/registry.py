@@ -116,8 +116,8 @@ def connector_class(name: str, role: str, folder: Path | None = None) -> type[An
 
 
 def _listing(found: type[Any]) -> type[Any]:
-    """Return a class of somebody's own, whose list of abilities is right."""
-    from .abilities import listed_by  # it imports Arrow, which a load of a pipeline file does not need
+    """Return a class of somebody's own, whose list of capabilities is right."""
+    from .capabilities import listed_by  # it imports Arrow, which a load of a pipeline file does not need
 
     listed_by(found)
     return found

@@ -68,8 +68,8 @@ Found = tuple[str, int, str]
 
 
 def lookups(name: str, tree: ast.AST) -> Iterator[Found]:
-    """Yield `getattr` and `hasattr` with a constant name: an ability looked up by name is lost behind a wrapper."""
-    if name == "connectors/abilities.py" or name.startswith("callbacks/"):
+    """Yield `getattr` and `hasattr` with a constant name: a capability looked up by name is lost behind a wrapper."""
+    if name == "connectors/capabilities.py" or name.startswith("callbacks/"):
         return
     for node in ast.walk(tree):
         is_lookup = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in LOOKUPS
@@ -138,7 +138,7 @@ def one_kind_only(name: str, tree: ast.AST) -> Iterator[Found]:
 
 
 RULES: dict[str, Callable[[str, ast.AST], Iterator[Found]]] = {
-    "abilities and attributes are not looked up by name": lookups,
+    "capabilities and attributes are not looked up by name": lookups,
     "sys.modules is changed in one place": module_changes,
     "no private modules of other projects": private_imports,
     "values are copied whatever their kind": one_kind_only,

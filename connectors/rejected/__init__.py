@@ -4,7 +4,7 @@
   leaves rejected records out of its batches and yields them as one `Rejected` event, before the next checkpoint.
   `halving` finds them in a batch whose conversion fails; `records.rejection` makes the value to keep. A source does
   not count them: the writer does.
-- A destination with the ability `KeepsRejected` takes `Rejected` events. It adds their records, and those that it
+- A destination with the capability `KeepsRejected` takes `Rejected` events. It adds their records, and those that it
   rejects itself, to a `limits.Rejections`, and writes them into the table `_syncblocks_rejected` (files: a folder of
   that name) in the commit of the data. `Commit.rejected` says how many.
 """

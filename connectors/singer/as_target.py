@@ -23,7 +23,7 @@ from singer_sdk.io_base import SingerReader
 from singer_sdk.singerlib.exceptions import SingerReadError
 from singer_sdk.sinks import BatchSink
 
-from ..abilities import abilities_of
+from ..capabilities import capabilities_of
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Capability, Destination
 from ..stream import (
@@ -131,7 +131,7 @@ class DestinationSink(BatchSink):
         older = OlderVersions(self._ours.connector, self.config, self._ours.destination, self.table)
         if not older.is_there:
             return
-        if self.key_properties and Capability.REMOVES_RECORDS in abilities_of(self._ours.destination):
+        if self.key_properties and Capability.REMOVES_RECORDS in capabilities_of(self._ours.destination):
             removed = older.keys(self.key_properties, new_version)
             if removed is not None:
                 self._ours.load(self, [], WriteDisposition.MERGE, removed=removed)
@@ -286,7 +286,7 @@ class DestinationTarget(ConfigWithoutValues, Target):
         Raises:
             FatalConnectorError: another stream is written into it, and records with the same key would be lost.
         """
-        names = abilities_of(self.destination).names_tables
+        names = capabilities_of(self.destination).names_tables
         other = self._streams.setdefault(table if names is None else names.one_name(table), stream)
         if other != stream:
             way_out = "leave out `schema` of the target's config, by which each goes into its own schema; or " * (

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..abilities import abilities_of
 from ..arrow import compute as pc
+from ..capabilities import capabilities_of
 from ..errors import FatalConnectorError
 from ..protocols import Destination, Source
 from ..stream import ReplicationMethod, Stream, TableState
@@ -48,7 +48,7 @@ class OlderVersions:
 
     def keys(self, key_properties: Sequence[str], version: int) -> pa.Table | None:
         """Return the keys of records with an older version or none, under the stream's names; None: there are none."""
-        naming = abilities_of(self._destination).names_columns
+        naming = capabilities_of(self._destination).names_columns
         names: Mapping[str, str] = {name: name for name in key_properties}
         if naming is not None:
             names = naming.column_names(list(key_properties), self._state)

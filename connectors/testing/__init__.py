@@ -15,20 +15,20 @@
         def tables(self, place): ...
 
 `read_back` has no default: a suite that cannot look proves nothing. `quirks` declares with a reason what a connector
-cannot do, and the suite then demands an error. `abilities` names the optional abilities (`connectors.abilities`); each
-ability that a connector has is tested.
+cannot do, and the suite then demands an error. `capabilities` names the optional ones (`connectors.capabilities`); each
+that a connector has is tested.
 """
 
 import pytest
 
 pytest.register_assert_rewrite(
-    "syncblocks.connectors.testing.abilities",
-    "syncblocks.connectors.testing.destination_abilities",
+    "syncblocks.connectors.testing.capabilities",
+    "syncblocks.connectors.testing.destination_capabilities",
     "syncblocks.connectors.testing.destination_writes",
     "syncblocks.connectors.testing.destination_ledger",
     "syncblocks.connectors.testing.destination_merges",
     "syncblocks.connectors.testing.destination_rejected",
-    "syncblocks.connectors.testing.source_abilities",
+    "syncblocks.connectors.testing.source_capabilities",
     "syncblocks.connectors.testing.source_base",
     "syncblocks.connectors.testing.source_bookmarks",
     "syncblocks.connectors.testing.source_records",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .destination_abilities import DestinationAbilityPromises
+from .destination_capabilities import DestinationCapabilityPromises
 from .destination_ledger import LedgerPromises
 from .destination_merges import MergePromises
 from .destination_rejected import RejectedPromises
@@ -11,6 +11,6 @@ from .destination_written_ranges import WrittenRangePromises
 
 
 class DestinationContract(
-    DestinationAbilityPromises, DataPromises, LedgerPromises, MergePromises, RejectedPromises, WrittenRangePromises
+    DestinationCapabilityPromises, DataPromises, LedgerPromises, MergePromises, RejectedPromises, WrittenRangePromises
 ):
     """Subclass it as `TestMyDestination`; see `syncblocks.connectors.testing`."""

@@ -11,11 +11,11 @@ import pytest
 from ..protocols import Capability, Destination
 from ..stream import Checkpoint, Condition, ConflictMethod, WriteDisposition
 from ..values import replace
-from .abilities import AbilityPromises
+from .capabilities import CapabilityPromises
 from .destination_base import FINAL, MERGE, PEOPLE, DestinationPromises, people
 
 
-class MergePromises(AbilityPromises, DestinationPromises):
+class MergePromises(CapabilityPromises, DestinationPromises):
     """Tests of what decides which record of a key counts, and whether it stays."""
 
     def test_records_are_merged_by_the_unique_columns_and_not_by_the_key(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ..abilities import abilities_of
+from ..capabilities import capabilities_of
 from ..errors import TakenOver
 from ..protocols import Destination
 from ..rejected.limits import TooManyRejected
@@ -35,7 +35,7 @@ class RejectedPromises(DestinationPromises):
         return [(each["run"], each["record"], each["reason"]) for each in found]
 
     def _load(self, destination: Destination, disposition: WriteDisposition, limit: int) -> Load:
-        if abilities_of(destination).keeps_rejected is None:
+        if capabilities_of(destination).keeps_rejected is None:
             pytest.skip("keeps no rejected records")
         load = self.load_of(PEOPLE.set(0, pa.field("id", pa.int64())), disposition)
         return replace(load, write=replace(load.write, max_rejected=limit))

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ..abilities import abilities_of
+from ..capabilities import capabilities_of
 from ..errors import ConnectorConfigError, ConnectorError
 from ..protocols import Capability, Destination
 from ..stream import (
@@ -178,7 +178,7 @@ class DataPromises(DestinationPromises):
         assert sorted((r["a"], r["b"], r["v"]) for r in records) == [(1, "x", 1), (1, "y", 3), (2, "x", 4)]
 
     def test_keys_to_remove_go_unless_they_arrive(self, place: Any, destination: Destination) -> None:
-        if self.lacks(Feature.MERGE) or Capability.REMOVES_RECORDS not in abilities_of(destination):
+        if self.lacks(Feature.MERGE) or Capability.REMOVES_RECORDS not in capabilities_of(destination):
             return
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a"), (2, "b"), (3, "c"), (4, "d")), FINAL)
         removed = pa.table({"id": pa.array([1, 2, 9], pa.int64())})

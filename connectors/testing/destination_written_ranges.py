@@ -11,7 +11,7 @@ import pyarrow as pa
 from ..protocols import Capability, Destination
 from ..stream import Load, WriteDisposition, WrittenRange
 from ..values import replace
-from .abilities import AbilityPromises
+from .capabilities import CapabilityPromises
 from .destination_base import FINAL, DestinationPromises
 
 DATED = pa.schema([pa.field("id", pa.int64(), nullable=False), ("day", pa.date32())])
@@ -23,7 +23,7 @@ def dated(*records: tuple[int, int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=DATED)
 
 
-class WrittenRangePromises(AbilityPromises, DestinationPromises):
+class WrittenRangePromises(CapabilityPromises, DestinationPromises):
     """Tests of REPLACE_RANGE."""
 
     def _of_days(self, *interval: int) -> Load:

@@ -16,8 +16,13 @@ class Promises:
 
     connector: ClassVar[type[Any]]
     quirks: ClassVar[Quirks] = Quirks()
-    #: Names of the abilities that the connector has (fields of `Abilities`); None: the suite does not compare.
-    abilities: ClassVar[Collection[str] | None] = None
+    #: Names of the capabilities that the connector has (fields of `Capabilities`); None: the suite does not compare.
+    capabilities: ClassVar[Collection[str] | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "abilities" in vars(cls):
+            raise TypeError(f"{cls.__name__}: `abilities` is called `capabilities` now")
 
     @pytest.fixture
     def place(self) -> Any:

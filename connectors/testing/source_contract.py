@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .source_abilities import SourceAbilityPromises
 from .source_bookmarks import BookmarkPromises
+from .source_capabilities import SourceCapabilityPromises
 from .source_records import RecordPromises
 
 
-class SourceContract(SourceAbilityPromises, RecordPromises, BookmarkPromises):
+class SourceContract(SourceCapabilityPromises, RecordPromises, BookmarkPromises):
     """Subclass it as `TestMySource`; see `syncblocks.connectors.testing`."""

@@ -24,7 +24,7 @@ _MAX_WIDTH = 100
 @common
 @click.argument("name", required=False, metavar="[NAME]", shell_complete=complete_connectors)
 def connectors_command(console: Console, name: str | None) -> int:
-    """List the connectors, or show one: its settings, the package that it needs, and its abilities.
+    """List the connectors, or show one: its settings, the package that it needs, and its capabilities.
 
     A source or a destination that another package has registered is among them.
     """
@@ -61,7 +61,7 @@ def document(name: str) -> dict[str, Any]:
         ConfigError: a system of that name is reached by another connector.
         ConnectorConfigError: there is no such connector.
     """
-    from syncblocks.connectors.abilities import abilities_of_class
+    from syncblocks.connectors.capabilities import capabilities_of_class
     from syncblocks.connectors.registry import connector_class, settings_model
 
     from ..config.other_systems import way_to
@@ -74,7 +74,7 @@ def document(name: str) -> dict[str, Any]:
     return {"type": "connector", "name": name, "needs": _needs(name)} | {
         role: {
             "settings": _settings(settings_model(name, role)),
-            "abilities": abilities_of_class(connector_class(name, role)),
+            "abilities": capabilities_of_class(connector_class(name, role)),
         }
         for role in roles
     }

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import ReadsRanges, Source
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Block, Bookmark, Condition, Event, ReplicationMethod, Stream
@@ -21,12 +21,12 @@ _WHOLE = ReplicationMethod.FULL_TABLE
 class FilteredSource:
     """A source whose streams are filtered; what the source does not filter, the engine does, batch by batch."""
 
-    def __init__(self, source: Source, can: Abilities) -> None:
+    def __init__(self, source: Source, can: Capabilities) -> None:
         self._source = source
         self._can = can
 
-    def abilities(self) -> Abilities:
-        """Return the source's abilities, adapted."""
+    def adapted(self) -> Capabilities:
+        """Return the source's capabilities, adapted."""
         ranges, checksums = self._can.reads_ranges, self._can.computes_checksums
         return replace(
             self._can,

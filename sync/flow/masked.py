@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow.masking import masked, masked_stream, unmasked_stream
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import (
     FindsStreams,
     FindsTypes,
@@ -34,12 +34,12 @@ T = TypeVar("T")
 class MaskedSource:
     """A source whose streams may have masks; its errors show nothing that a record holds."""
 
-    def __init__(self, source: Source, can: Abilities) -> None:
+    def __init__(self, source: Source, can: Capabilities) -> None:
         self._source = source
         self._can = can
 
-    def abilities(self) -> Abilities:
-        """Return the source's abilities; those that are given a stream of the plan give the source its own."""
+    def adapted(self) -> Capabilities:
+        """Return the source's capabilities; those that are given a stream of the plan give the source its own."""
         can = self._can
         return replace(
             can,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability, Destination, Source
 from syncblocks.connectors.stream import (
     FILE_MODIFIED,
@@ -42,14 +42,14 @@ class NamedTable(SharedTable, Mistake):
     """The pipeline file names all of these streams, or the command makes it so."""
 
 
-def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Abilities) -> None:
+def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Capabilities) -> None:
     """Refuse columns of `add_columns` that the stream has, or that the destination cannot keep.
 
     Args:
         pipeline: the pipeline file.
         stream: the selected stream.
         declared: as it arrives, but for what transformers' functions do.
-        can: abilities of the destination.
+        can: capabilities of the destination.
 
     Raises:
         ConfigError: see above.
@@ -75,7 +75,7 @@ def shared_tables(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
     tables: Mapping[str, TableState],
-    can: Abilities,
+    can: Capabilities,
     *,
     full_refresh: bool,
 ) -> dict[str, ConfigError]:
@@ -149,13 +149,13 @@ def check_cycle(pipeline: Pipeline, stream: SelectedStream, parents: Mapping[str
 
 
 def sharing_streams(
-    selected: Sequence[SelectedStream], can: Abilities, part: Part | None = None
+    selected: Sequence[SelectedStream], can: Capabilities, part: Part | None = None
 ) -> dict[str, list[str]]:
     """Return for each stream the others of this run that write its table.
 
     Args:
         selected: the streams.
-        can: abilities of the destination.
+        can: capabilities of the destination.
         part: of the plan of which they are a part; None: they are all.
     """
     names = can.names_tables
@@ -219,7 +219,7 @@ def check_own_source(
         )
 
 
-def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Capabilities) -> None:
     """Refuse `bookmark_properties: [_file_modified]` if the destination cannot keep which files were read."""
     if stream.stream.read.tracks_files and can.keeps_files is None:
         raise stream_error(
@@ -231,7 +231,7 @@ def check_tracked(pipeline: Pipeline, stream: SelectedStream, can: Abilities) ->
         )
 
 
-def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Capabilities) -> None:
     """Refuse `write_disposition: replace_range` if the destination cannot delete a range."""
     if stream.write.written_range is not None and Capability.REPLACES_RANGES not in can:
         raise stream_error(
@@ -243,7 +243,7 @@ def check_ranges(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> 
         )
 
 
-def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, full_refresh: bool) -> None:
+def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Capabilities, *, full_refresh: bool) -> None:
     """Refuse `unique_constraints` where the destination cannot merge by them, or a full refresh would lose them."""
     if not stream.stream.unique_properties:
         return
@@ -258,7 +258,7 @@ def check_unique(pipeline: Pipeline, stream: SelectedStream, can: Abilities, *, 
         raise stream_error(pipeline, stream, text, Mistake)
 
 
-def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -> None:
+def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Capabilities) -> None:
     """Refuse `on_rejected: keep` if the destination cannot keep rejected records."""
     if stream.write.max_rejected is not None and can.keeps_rejected is None:
         raise stream_error(
@@ -270,7 +270,7 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Abilities) -
         )
 
 
-def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Capabilities) -> list[str]:
     """Return the destination's warning about rejected records, if a stream keeps them."""
     if can.keeps_rejected is None or all(stream.write.max_rejected is None for stream in selected):
         return []
@@ -279,7 +279,7 @@ def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], ca
 
 
 def check_updates_only(
-    pipeline: Pipeline, stream: SelectedStream, table: TableState, can: Abilities, *, full_refresh: bool
+    pipeline: Pipeline, stream: SelectedStream, table: TableState, can: Capabilities, *, full_refresh: bool
 ) -> None:
     """Refuse a merge that only updates where it would insert, or has nothing to update.
 
@@ -301,7 +301,7 @@ def check_updates_only(
         raise stream_error(pipeline, stream, f"`unique_conflict_method: UPDATE_ONLY` {why}", kind)
 
 
-def forgetting_warnings(selected: Sequence[SelectedStream], can: Abilities) -> list[str]:
+def forgetting_warnings(selected: Sequence[SelectedStream], can: Capabilities) -> list[str]:
     """Return the destination's warning if it forgets what earlier runs wrote, and a stream reads only what is new."""
     names = [each.name for each in selected if each.stream.read.method is ReplicationMethod.INCREMENTAL]
     if can.forgets_runs is None or not names:
@@ -314,7 +314,7 @@ class Unplannable(ConfigError):
     """Source or destination cannot serve a stream; with `allow_blocks_to_fail` only that stream fails."""
 
 
-def server_warnings(pipeline: Pipeline, source: Abilities, destination: Abilities) -> list[str]:
+def server_warnings(pipeline: Pipeline, source: Capabilities, destination: Capabilities) -> list[str]:
     """Return a warning for each end whose server is not verified, and for such a cluster."""
     ends = ((pipeline.source, source), (pipeline.destination, destination))
     found = ((end, can.verifies_server.unverified_server()) for end, can in ends if can.verifies_server is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, WriteDisposition
 
@@ -14,12 +14,12 @@ from .selected_stream import SelectedStream
 from .start import Start
 
 
-def why_no_filling(stream: Configured, can: Abilities, *, is_decided: bool) -> str:
+def why_no_filling(stream: Configured, can: Capabilities, *, is_decided: bool) -> str:
     """Say why the columns of a stream cannot be filled; empty: they can.
 
     Args:
         stream: the selected stream.
-        can: abilities of the destination.
+        can: capabilities of the destination.
         is_decided: whether no transformer's function changes its columns.
     """
     offered = stream.stream

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.stream import (
     ADDED,
@@ -112,7 +112,7 @@ def check_history(
     stream: SelectedStream,
     table: TableState,
     row: LedgerRow | None,
-    can: Abilities,
+    can: Capabilities,
     *,
     full_refresh: bool,
     drop_history: bool,

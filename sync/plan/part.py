@@ -38,7 +38,7 @@ class Part(Struct, frozen=True, kw_only=True):
         Args:
             pipeline: as it was planned.
             tables: streams of the whole plan -> their destination tables.
-            names: of the destination, if it has the ability.
+            names: of the destination, if it has the capability.
         """
         one_names = tables if names is None else {name: names.one_name(table) for name, table in tables.items()}
         named: dict[str, tuple[int, ...]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.stream import Place
 
 from ..config import Pipeline
@@ -19,7 +19,7 @@ WORDS: dict[Place, str] = {
 }
 
 
-def place_of(source_can: Abilities, destination_can: Abilities) -> Place:
+def place_of(source_can: Capabilities, destination_can: Capabilities) -> Place:
     """Return from where both ends of a pipeline are reached."""
     cans = (source_can.knows_place, destination_can.knows_place)
     places = {"process" if can is None else can.place() for can in cans}
@@ -28,8 +28,8 @@ def place_of(source_can: Abilities, destination_can: Abilities) -> Place:
 
 def checked_placement(
     pipeline: Pipeline,
-    source_can: Abilities,
-    destination_can: Abilities,
+    source_can: Capabilities,
+    destination_can: Capabilities,
     wanted: Mapping[str, Collection[str]],
     *,
     has_ledger: bool,
@@ -38,8 +38,8 @@ def checked_placement(
 
     Args:
         pipeline: the pipeline file.
-        source_can: abilities of the source.
-        destination_can: abilities of the destination.
+        source_can: capabilities of the source.
+        destination_can: capabilities of the destination.
         wanted: stream -> blocks whose data callbacks want.
         has_ledger: whether the destination holds a ledger.
 

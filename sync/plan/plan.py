@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Destination, Source
 from syncblocks.connectors.stream import (
     Condition,
@@ -38,9 +38,9 @@ class Connectors(Struct, frozen=True, kw_only=True):
     source: Source
     #: Connector and place, as ledger and run store keep it: without secrets.
     source_name: str
-    source_can: Abilities
+    source_can: Capabilities
     destination: Destination
-    destination_can: Abilities
+    destination_can: Capabilities
     #: The system that computes checksums of the destination's tables, for `deletes`; empty: none does, and their keys
     #: are read; None: they cannot be read.
     read_back: str | None = ""

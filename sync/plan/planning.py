@@ -69,7 +69,7 @@ def plan_streams(
         tables: state of every destination table.
         known: (stream, destination table) of each state in the run store -> the stream's shape.
         code: the user's functions.
-        connectors: gives groups, wires and abilities.
+        connectors: gives groups, wires and capabilities.
         now: by the clock of this machine.
         full_refresh: replace every table and ignore every bookmark.
         drop_history: with `full_refresh`, the histories as well.

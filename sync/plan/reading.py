@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
 from syncblocks.connectors.protocols import ComputesChecksums
@@ -82,7 +82,7 @@ _WITHOUT = {
 }
 
 
-def plan_resumption(stream: Stream, can: Abilities) -> Resumption | None:
+def plan_resumption(stream: Stream, can: Capabilities) -> Resumption | None:
     """Say how records without a bookmark, or that commit late, are handled; None if the engine keeps no bookmark."""
     if stream.read.method is not ReplicationMethod.INCREMENTAL or stream.keeps_own_bookmark:
         return None
@@ -165,14 +165,14 @@ def limit_warnings(streams: Sequence[SelectedStream]) -> list[str]:
     ]
 
 
-def query_warnings(streams: Sequence[SelectedStream], can: Abilities) -> list[str]:
+def query_warnings(streams: Sequence[SelectedStream], can: Capabilities) -> list[str]:
     """Warn of queries that are read where something could be changed."""
     why = "" if can.reads_queries is None else can.reads_queries.may_write()
     names = [stream.name for stream in streams if stream.stream.query]
     return [f"{', '.join(names)}: {why}"] if names and why else []
 
 
-def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
+def computing(can: Capabilities, stream: Stream) -> ComputesChecksums | None:
     """Return what computes the checksums of a stream in its database; None: its records are read."""
     return None if stream.read.masks is not None else can.computes_checksums
 
@@ -180,8 +180,8 @@ def computing(can: Abilities, stream: Stream) -> ComputesChecksums | None:
 def plan_reading(
     selected: SelectedStream,
     disposition: WriteDisposition,
-    source: Abilities,
-    destination: Abilities,
+    source: Capabilities,
+    destination: Capabilities,
     *,
     source_name: str,
     is_plain: bool,
@@ -192,8 +192,8 @@ def plan_reading(
     Args:
         selected: the stream.
         disposition: as it is written in this run.
-        source: abilities of the source.
-        destination: abilities of the destination.
+        source: capabilities of the source.
+        destination: capabilities of the destination.
         source_name: the source's connector, for messages.
         is_plain: whether no transformer and no callback sees its records.
         has_workers: whether the streams run on workers.
@@ -217,7 +217,7 @@ def plan_reading(
     )
 
 
-def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Abilities, source_name: str) -> str:
+def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: Capabilities, source_name: str) -> str:
     """Say why a stream of any size cannot be split; empty if it can."""
     if source.reads_ranges is None:
         return f"{source_name} reads a stream as a whole"
@@ -235,7 +235,7 @@ def _why_whole(selected: SelectedStream, disposition: WriteDisposition, source: 
     return ""
 
 
-def _why_one_loader(disposition: WriteDisposition, destination: Abilities, *, is_plain: bool) -> str:
+def _why_one_loader(disposition: WriteDisposition, destination: Capabilities, *, is_plain: bool) -> str:
     if destination.loads_ranges is None:
         return "one loader, since the destination has one writer"
     if disposition is WriteDisposition.APPEND:

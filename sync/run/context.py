@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Destination, Source
 
 from ..config import Pipeline
@@ -28,9 +28,9 @@ class StreamContext(Struct, frozen=True, kw_only=True):
     source: Source
     #: See `Session`.
     source_name: str
-    source_can: Abilities
+    source_can: Capabilities
     destination: Destination
-    destination_can: Abilities
+    destination_can: Capabilities
     progress: Progress
     redactor: Redactor
     spool_folder: Path

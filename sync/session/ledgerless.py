@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
 from syncblocks.connectors.protocols import Capability, Destination, LoadsRanges
 from syncblocks.connectors.ranges import RangeReads
@@ -98,8 +98,8 @@ class Ledgerless:
         """Write the events; each confirmed commit is stored before it is yielded."""
         return self.kept(load, self._destination.load(load, events, wire))
 
-    def abilities(self, inner: Abilities) -> Abilities:
-        """Return the destination's abilities, without those that need a ledger in the destination."""
+    def adapted(self, inner: Capabilities) -> Capabilities:
+        """Return the destination's capabilities, without those that need a ledger in the destination."""
         ranges = inner.loads_ranges
         return replace(
             inner,
@@ -168,7 +168,7 @@ class Ledgerless:
         ]
 
 
-#: Every ability of the inner destination: passed on unchanged, wrapped, or dropped.
+#: Every capability of the inner destination: passed on unchanged, wrapped, or dropped.
 PASSED_ON = frozenset(
     {
         "bounds_records",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syncblocks.connectors.abilities import abilities_of
+from syncblocks.connectors.capabilities import capabilities_of
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.registry import make_source, settings_model
 from syncblocks.connectors.settings import known_settings
@@ -31,5 +31,5 @@ def checksums_of_destination(pipeline: Pipeline) -> str | None:
     reader = make_reader(pipeline)
     if reader is None:
         return None
-    own = abilities_of(reader).computes_checksums
+    own = capabilities_of(reader).computes_checksums
     return "" if own is None else own.checksum_system()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.protocols import Source
@@ -26,10 +26,10 @@ from .session import Session
 
 
 class Reader(NamedTuple):
-    """The destination as a source that filters every stream, and its abilities."""
+    """The destination as a source that filters every stream, and its capabilities."""
 
     source: Source
-    can: Abilities
+    can: Capabilities
 
 
 @contextmanager
@@ -55,9 +55,9 @@ def reader_of(pipeline: Pipeline) -> Iterator[Reader]:
     if made is None:
         name = pipeline.destination.connector
         raise ConnectorConfigError(f"connector {name!r} only writes", connector=name)
-    reader = FilteredSource(made, abilities_of(made))
+    reader = FilteredSource(made, capabilities_of(made))
     try:
-        yield Reader(reader, reader.abilities())
+        yield Reader(reader, reader.adapted())
     finally:
         reader.close()
 

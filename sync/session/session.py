@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from msgspec import Struct, field
 
-from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
@@ -70,9 +70,9 @@ class Session(Struct, kw_only=True):
     source: Source
     #: Connector and place, as ledger and run store keep it: without secrets.
     source_name: str
-    source_can: Abilities
+    source_can: Capabilities
     destination: Destination
-    destination_can: Abilities
+    destination_can: Capabilities
     redactor: Redactor
     #: What `plan` says about the source's streams.
     notes: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Session(Struct, kw_only=True):
 
     @property
     def connectors(self) -> Connectors:
-        """Source and destination with their abilities."""
+        """Source and destination with their capabilities."""
         return Connectors(
             source=self.source,
             source_name=self.source_name,
@@ -331,7 +331,7 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
     pipeline.check_interval()
     code = load_user_code(pipeline) if code is None else code
     source, destination = _make_both(pipeline)
-    source_can, destination_can = abilities_of(source), abilities_of(destination)
+    source_can, destination_can = capabilities_of(source), capabilities_of(destination)
     for can in (source_can, destination_can):
         if can.holds_memory is not None:
             size_bytes = connector_bytes(budget_bytes(pipeline.memory))
@@ -343,17 +343,17 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         from ..flow.filtered import FilteredSource
 
         filtered = FilteredSource(source, source_can)
-        source, source_can = filtered, filtered.abilities()
+        source, source_can = filtered, filtered.adapted()
     if any(entry.columns is not None and entry.columns.mask for entry in pipeline.streams):
         from ..flow.masked import MaskedSource  # its kernels take time to load, and few pipelines need them
 
         hiding = MaskedSource(source, source_can)
-        source, source_can = hiding, hiding.abilities()
+        source, source_can = hiding, hiding.adapted()
     if not destination.has_ledger:
         from .ledgerless import Ledgerless
 
         destination = Ledgerless(destination, pipeline.pipeline)
-        destination_can = destination.abilities(destination_can)
+        destination_can = destination.adapted(destination_can)
     check_statements(pipeline, destination_can)
     return Session(
         pipeline=pipeline,
@@ -377,7 +377,7 @@ def _read_back(pipeline: Pipeline) -> str | None:
     return checksums_of_destination(pipeline)
 
 
-def _flatten(pipeline: Pipeline, can: Abilities) -> None:
+def _flatten(pipeline: Pipeline, can: Capabilities) -> None:
     """Tell the source whose objects become columns.
 
     Raises:
@@ -522,7 +522,7 @@ def _renamed(session: Session, selection: Selection, plan: Plan) -> tuple[str, .
 
 
 def _nameable(
-    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Abilities
+    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Capabilities
 ) -> tuple[tuple[SelectedStream, ...], tuple[str, ...]]:
     """Leave out the streams whose table has no name in the destination, with a warning each.
 

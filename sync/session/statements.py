@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from syncblocks.connectors.abilities import Abilities, abilities_of
+from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.protocols import RunsStatements
 from syncblocks.connectors.registry import make_destination, names, settings_model
@@ -33,7 +33,7 @@ def source_runner(pipeline: Pipeline) -> RunsStatements:
     kept = settings_model(block.connector, "destination", pipeline.folder)
     config = block.config if kept is None else known_settings(kept, block.config)
     made = make_destination(block.connector, config, pipeline.folder)
-    if abilities_of(made).runs_statements is None:
+    if capabilities_of(made).runs_statements is None:
         made.close()
         raise ConnectorConfigError(
             f"source connector {block.connector!r} runs no statements", connector=block.connector
@@ -41,12 +41,12 @@ def source_runner(pipeline: Pipeline) -> RunsStatements:
     return cast("RunsStatements", made)
 
 
-def check_statements(pipeline: Pipeline, can: Abilities) -> None:
+def check_statements(pipeline: Pipeline, can: Capabilities) -> None:
     """Refuse statements where their side runs none.
 
     Args:
         pipeline: the pipeline file.
-        can: abilities of the destination, as the engine uses it.
+        can: capabilities of the destination, as the engine uses it.
 
     Raises:
         ConfigError: see above.

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..plan.reading import computing
 
 if TYPE_CHECKING:  # every run imports this module, few compare
-    from syncblocks.connectors.abilities import Abilities
+    from syncblocks.connectors.capabilities import Capabilities
     from syncblocks.connectors.checksums import Checksums, KeyRange, Side
     from syncblocks.connectors.protocols import Source
     from syncblocks.connectors.sides import Key
@@ -26,17 +26,17 @@ def only_columns(schema: pa.Schema, names: set[str]) -> pa.Schema:
     return pa.schema([field for field in schema if field.name in names])
 
 
-def system_of(can: Abilities, stream: Stream) -> str:
+def system_of(can: Capabilities, stream: Stream) -> str:
     """Return the system that computes the checksums: `postgres`, `mysql` or `duckdb`."""
     own = computing(can, stream)
     return "duckdb" if own is None else own.checksum_system()
 
 
 class SideReader(Struct, frozen=True):
-    """A connector, its abilities, and the table that it reads for a comparison."""
+    """A connector, its capabilities, and the table that it reads for a comparison."""
 
     source: Source
-    can: Abilities
+    can: Capabilities
     side: Side
     #: What may be held of the keys and hashes of records that go through DuckDB; None: its default.
     memory_bytes: int | None = None

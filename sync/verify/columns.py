@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.checksums import Compared, Form, Side, compared_columns, no_item
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
@@ -33,7 +33,7 @@ from .checksums import only_columns, system_of
 class ColumnPairs:
     """The columns of one stream and of its copy in the destination, pair by pair."""
 
-    def __init__(self, connectors: Connectors, planned: PlannedStream, copy: Stream, reader_can: Abilities) -> None:
+    def __init__(self, connectors: Connectors, planned: PlannedStream, copy: Stream, reader_can: Capabilities) -> None:
         self.notes: list[str] = []
         #: Columns whose values were written as text.
         self._texts = set[str]()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from syncblocks.connectors.abilities import Abilities
 from syncblocks.connectors.arrow import compute as pc
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.incremental.bookmarks import has_bookmark, leaves_out_incomplete, refuse_incomplete, unread
 from syncblocks.connectors.protocols import Capability, Source
 from syncblocks.connectors.sides import Key
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class NarrowedSource:
     """A source that reads the records of one repair only."""
 
-    def __init__(self, source: Source, can: Abilities, repair: Repair) -> None:
+    def __init__(self, source: Source, can: Capabilities, repair: Repair) -> None:
         self._source = source
         self._can = can
         self._repair = repair

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from syncblocks import load_pipeline
-from syncblocks.connectors.abilities import abilities_of
+from syncblocks.connectors.capabilities import capabilities_of
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.settings import MySQLSettings
@@ -262,6 +262,6 @@ def test_the_plan_warns_of_a_remote_server_that_is_not_verified(
     (tmp_path / "p.yaml").write_text(json.dumps(document))
     pipeline = load_pipeline(tmp_path / "p.yaml")
     sides = (make_source(connector, end["config"], tmp_path), make_destination(connector, end["config"], tmp_path))
-    warnings = server_warnings(pipeline, *map(abilities_of, sides))
+    warnings = server_warnings(pipeline, *map(capabilities_of, sides))
     assert len(warnings) == (2 if is_warned else 0)
     assert all("db.example is not verified" in warning for warning in warnings)

@@ -1,4 +1,4 @@
-"""The memory pair with every optional ability, as plain as can be: the contracts must find no fault with it."""
+"""The memory pair with every optional capability, as plain as can be: the contracts must find no fault with it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Ranges:
 
 
 class AbleSource(MemorySource):
-    """A source with every ability."""
+    """A source with every capability."""
 
     capabilities = frozenset({Capability.HAS_ONE_NULL})
 
@@ -288,7 +288,7 @@ def ended(load: Load, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class AbleDestination(MemoryDestination):
-    """A destination with every ability."""
+    """A destination with every capability."""
 
     capabilities = MemoryDestination.capabilities | {Capability.KEEPS_HISTORY}
 

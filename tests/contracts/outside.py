@@ -1,4 +1,4 @@
-"""A destination as somebody else might write it: no base class of ours, no ledger, a few abilities."""
+"""A destination as somebody else might write it: no base class of ours, no ledger, a few capabilities."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class OutsideDestination:
     def close(self) -> None:
         return None
 
-    # Abilities
+    # Capabilities
 
     def keeps(self, stream: Stream, table: TableState, disposition: WriteDisposition) -> Sequence[Kept]:
         narrow = {pa.int64(): pa.int32()}

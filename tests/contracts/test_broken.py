@@ -12,7 +12,7 @@ import pytest
 
 from syncblocks.connectors.memory import MemoryDestination, MemorySource, databases
 from syncblocks.connectors.testing import Feature, Quirks
-from tests.contracts import able, broken_abilities, broken_destinations, broken_sources, test_contracts
+from tests.contracts import able, broken_capabilities, broken_destinations, broken_sources, test_contracts
 
 
 class SourceChecks(test_contracts.TestMemorySource):
@@ -77,7 +77,7 @@ def test_the_honest_connectors_fail_nothing() -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "connector", [*broken_sources.SOURCES, *broken_abilities.SOURCES], ids=lambda each: each.__name__
+    "connector", [*broken_sources.SOURCES, *broken_capabilities.SOURCES], ids=lambda each: each.__name__
 )
 def test_a_broken_source_is_caught_by_name(connector: type[Any]) -> None:
     assert failing_tests(SourceChecks, connector) == connector.caught_by
@@ -87,7 +87,7 @@ def test_a_broken_source_is_caught_by_name(connector: type[Any]) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "connector", [*broken_destinations.DESTINATIONS, *broken_abilities.DESTINATIONS], ids=lambda each: each.__name__
+    "connector", [*broken_destinations.DESTINATIONS, *broken_capabilities.DESTINATIONS], ids=lambda each: each.__name__
 )
 def test_a_broken_destination_is_caught_by_name(connector: type[Any]) -> None:
     assert failing_tests(DestinationChecks, connector) == connector.caught_by

@@ -1,4 +1,4 @@
-"""A destination of another package, without a ledger: the wrapper around it loses none of its abilities."""
+"""A destination of another package, without a ledger: the wrapper around it loses none of its capabilities."""
 
 from __future__ import annotations
 

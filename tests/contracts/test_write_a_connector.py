@@ -1,4 +1,4 @@
-"""The tutorial's connector passes the contract, run as it stands on the page; the table of abilities is complete."""
+"""The tutorial's connector passes the contract, run as it stands on the page; the table of capabilities is complete."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.connectors.abilities import protocol_of
+from syncblocks.connectors.capabilities import protocol_of
 from syncblocks.connectors.protocols import Capability
-from tests.contracts.test_abilities import ABILITIES
+from tests.contracts.test_capabilities import CAPABILITIES
 from tests.docs import ROOT, examples, section, tables
 
 
@@ -41,9 +41,9 @@ def test_the_tutorials_connector_passes_the_contract(tmp_path: Path) -> None:
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 150
 
 
-def test_the_table_of_abilities_names_each_with_its_protocol() -> None:
+def test_the_table_of_capabilities_names_each_with_its_protocol() -> None:
     (found,) = tables(section("docs/connectors.md", "Optional capabilities"))
-    assert list(found) == list(ABILITIES)
+    assert list(found) == list(CAPABILITIES)
     for name, cells in found.items():
         listed = [f"`Capability.{each.name}`" for each in Capability if each == name]
         assert cells[0] == (listed[0] if listed else f"`{protocol_of(name).__name__}`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerRow
@@ -141,7 +141,7 @@ def clear_leftovers(connectors: Connectors, run: PipelineRun, plan: Plan, *, is_
     _forget_dropped_tables(connectors.destination, run, plan)
 
 
-def _drop_ranges(can: Abilities, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
+def _drop_ranges(can: Capabilities, run: PipelineRun, plan: Plan, *, is_partial: bool, is_fresh: bool) -> None:
     if can.loads_ranges is None:
         return
     planned = {stream.key: stream.reading.loaders > 1 and not is_fresh for stream in plan.streams}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.values import replace
 
 from ...errors import ConfigError, nearest_match
@@ -12,13 +12,13 @@ from ...plan.filling import why_no_filling
 from ...plan.plan import Plan, PlannedStream
 
 
-def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) -> Plan:
+def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Capabilities) -> Plan:
     """Return a plan that fills columns of some streams before it loads them.
 
     Args:
         plan: the plan of the run.
         columns: stream -> columns, by the source's names.
-        can: abilities of the destination.
+        can: capabilities of the destination.
 
     Raises:
         ConfigError: no such stream, it cannot be filled, has no such column, or has not been loaded yet.
@@ -37,7 +37,7 @@ def filling(plan: Plan, columns: Mapping[str, Sequence[str]], can: Abilities) ->
     )
 
 
-def _filled(planned: PlannedStream, columns: Sequence[str], can: Abilities) -> PlannedStream:
+def _filled(planned: PlannedStream, columns: Sequence[str], can: Capabilities) -> PlannedStream:
     stream = planned.stream
     if reason := why_no_filling(planned, can, is_decided=planned.is_schema_decided):
         raise ConfigError(f"stream {planned.name!r}: `fill` {reason}", key="STREAM")

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncblocks import PipelineFailed, load_pipeline, run_pipeline
-from syncblocks.connectors.abilities import Abilities
+from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
 from syncblocks.connectors.stream import MaskRule, Masks, ReadSpec, Stream
@@ -403,7 +403,7 @@ def test_a_column_that_appears_during_the_read_is_masked_by_its_glob() -> None:
     source: Any = Growing()
     found: list[Any] = []
     with pytest.raises(FatalConnectorError, match="ValueError from KeyError") as caught:
-        found += (event for _, event in MaskedSource(source, Abilities()).read([stream], {}))
+        found += (event for _, event in MaskedSource(source, Capabilities()).read([stream], {}))
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
     assert [type(event) for event in found] == [pa.RecordBatch, Stream, pa.RecordBatch]
     assert found[1].schema == found[2].schema == pa.schema([("id", pa.int64()), ("email_2", pa.string())])

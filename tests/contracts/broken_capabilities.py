@@ -1,4 +1,4 @@
-"""Abilities broken on purpose. The contract tests named by each (`caught_by`) must fail for it, and no others."""
+"""Capabilities broken on purpose. The contract tests named by each (`caught_by`) must fail for it, and no others."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from syncblocks.connectors.stream import (
 from syncblocks.connectors.values import replace
 from tests.contracts.able import AbleDestination, AbleSource, Ranges
 
-# -- what holds for every ability ------------------------------------------------------------------------------------
+# -- what holds for every capability ---------------------------------------------------------------------------------
 
 
 class SpellsAMethodOtherwise(MemorySource):
-    """Has one method of two, so that the engine takes it for a source without the ability."""
+    """Has one method of two, so that the engine takes it for a source without the capability."""
 
-    caught_by = {"test_an_ability_has_all_of_its_methods"}
+    caught_by = {"test_a_capability_has_all_of_its_methods"}
 
     def shortcut(self) -> str:
         return "arrow"
@@ -54,8 +54,8 @@ class SaysItByAnAttribute(MemoryDestination):
     """Says by a value what the protocol asks a method for."""
 
     caught_by = {
-        "test_an_ability_has_all_of_its_methods",
-        "test_the_methods_of_an_ability_take_the_arguments_of_the_protocol",
+        "test_a_capability_has_all_of_its_methods",
+        "test_the_methods_of_a_capability_take_the_arguments_of_the_protocol",
         "test_a_destination_says_whether_it_forgets_what_earlier_runs_wrote",
     }
 
@@ -66,7 +66,7 @@ class TakesOtherArguments(AbleSource):
     """Calls an argument otherwise than the engine does."""
 
     caught_by = {
-        "test_the_methods_of_an_ability_take_the_arguments_of_the_protocol",
+        "test_the_methods_of_a_capability_take_the_arguments_of_the_protocol",
         "test_a_memory_limit_changes_no_record",
     }
 

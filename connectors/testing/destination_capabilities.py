@@ -1,4 +1,4 @@
-"""The optional abilities of a destination, each as tests; a destination that lacks one skips them or shows it."""
+"""The optional capabilities of a destination, each as tests; a destination that lacks one skips them or shows it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ..abilities import abilities_of
 from ..arrow.fidelity import Fidelity, fidelity
+from ..capabilities import capabilities_of
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..protocols import Capability, Destination, KeepsFiles
 from ..ranges import Range
@@ -34,7 +34,7 @@ from ..stream import (
     WriteDisposition,
 )
 from ..values import replace
-from .abilities import AbilityPromises
+from .capabilities import CapabilityPromises
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, VALUES, Feature
 
@@ -107,7 +107,7 @@ class Reads:
         return FINAL
 
 
-class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
+class DestinationCapabilityPromises(CapabilityPromises, DestinationPromises):
     """Tests of what a destination can do beyond `protocols.Destination`."""
 
     # Prepares, HoldsMemory
@@ -202,12 +202,12 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     # NamesTables, NamesColumns: without them, names mean what they say
 
     def test_names_of_one_table_are_known_as_one(self, place: Any, destination: Destination) -> None:
-        names = abilities_of(destination).names_tables
+        names = capabilities_of(destination).names_tables
         for table in ("people", "PEOPLE"):
             self.run(destination, self.load_of(PEOPLE, APPEND, table=table), people((1, "a")), FINAL)
         tables = {table for table in self.tables(place) if table.casefold() == "people"}
         if names is None:
-            assert len(tables) == 2, "without the ability, other names are other tables"
+            assert len(tables) == 2, "without the capability, other names are other tables"
             return
         # Two tables that are taken for one are refused together; one table under two names would lose records.
         assert len({names.one_name("people"), names.one_name("PEOPLE")}) <= len(tables)
@@ -217,7 +217,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert not described or names.one_name(described) == names.one_name("people")
 
     def test_columns_are_called_as_the_destination_says(self, place: Any, destination: Destination) -> None:
-        names = abilities_of(destination).names_columns
+        names = capabilities_of(destination).names_columns
         given = [*COLUMN_NAMES, "Name", "NAME"]
         if names is not None:
             called = names.column_names(given, TableState())
@@ -229,7 +229,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         state = self.state(destination)
         assert state.schema is not None
         if names is None:
-            assert state.schema.names == given, "without the ability, columns have the stream's names"
+            assert state.schema.names == given, "without the capability, columns have the stream's names"
         else:
             called = names.column_names(given, state)
             assert [called[name] for name in given] == state.schema.names
@@ -237,7 +237,7 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
     # RefusesKeys
 
     def test_a_long_key_is_kept_whole_or_refused_in_advance(self, place: Any, destination: Destination) -> None:
-        refuses = abilities_of(destination).refuses_keys
+        refuses = capabilities_of(destination).refuses_keys
         short = self.load_of(PEOPLE, APPEND)
         assert refuses is None or refuses.refusal(short.key) == ""
         key = replace(short.key, stream="source." + "".join(chr(97 + n * n % 26) for n in range(600)))
@@ -546,4 +546,4 @@ class DestinationAbilityPromises(AbilityPromises, DestinationPromises):
         assert self.people(place) == [(1, "a")]
 
 
-__all__ = ["DestinationAbilityPromises", "Reads"]
+__all__ = ["DestinationCapabilityPromises", "Reads"]

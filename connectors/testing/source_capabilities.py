@@ -1,4 +1,4 @@
-"""The optional abilities of a source, each as tests; a source that lacks one skips them."""
+"""The optional capabilities of a source, each as tests; a source that lacks one skips them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..ranges import OpenRanges, Range
 from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
 from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
 from ..values import replace
-from .abilities import AbilityPromises
+from .capabilities import CapabilityPromises
 from .source_base import SourcePromises
 from .values import in_order
 
@@ -28,7 +28,7 @@ from .values import in_order
 AMPLE_BYTES = 64 << 20
 
 
-class SourceAbilityPromises(AbilityPromises, SourcePromises):
+class SourceCapabilityPromises(CapabilityPromises, SourcePromises):
     """Tests of what a source can do beyond `protocols.Source`."""
 
     def range_config(self, place: Any) -> Mapping[str, Any] | None:
@@ -408,4 +408,4 @@ class SourceAbilityPromises(AbilityPromises, SourcePromises):
         assert source.array_item(side.stream.schema.field("version")) is None
 
 
-__all__ = ["SourceAbilityPromises"]
+__all__ = ["SourceCapabilityPromises"]

@@ -1,4 +1,4 @@
-"""Optional abilities: which connector has which, and what becomes of each in a destination without a ledger."""
+"""Optional capabilities: which connector has which, and what becomes of each in a destination without a ledger."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors import protocols
-from syncblocks.connectors.abilities import PROTOCOLS, Abilities, abilities_of, listed_by, protocol_of
+from syncblocks.connectors.capabilities import PROTOCOLS, Capabilities, capabilities_of, listed_by, protocol_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.registry import CONNECTORS, connector_class
 from syncblocks.sync.session.ledgerless import DROPPED, PASSED_ON, WRAPPED, Ledgerless
 
 ROLES = ("source", "destination")
-ABILITIES = (*PROTOCOLS, *protocols.Capability)
+CAPABILITIES = (*PROTOCOLS, *protocols.Capability)
 
 _FILE_SOURCE = {
     "verifies_server",
@@ -80,7 +80,7 @@ _SQL = {
 }
 _HISTORY = {*_SQL, "keeps_history"}
 
-#: Connector -> abilities of its source, and of its destination.
+#: Connector -> capabilities of its source, and of its destination.
 EXPECTED: Mapping[str, tuple[set[str], set[str]]] = {
     "arrow": ({"looks_at_times", "flattens_objects", *_FILE_SOURCE}, set()),
     "csv": ({"bounds_records", *_FILE_SOURCE}, _FILE_DESTINATION),
@@ -142,28 +142,28 @@ def test_each_shipped_connector_has_a_row() -> None:
     ("name", "role"),
     [(name, role) for name, classes in CONNECTORS.items() for role, path in zip(ROLES, classes, strict=True) if path],
 )
-def test_a_shipped_connector_has_the_abilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
+def test_a_shipped_connector_has_the_capabilities_of_its_row(name: str, role: str, tmp_path: Path) -> None:
     given = CONFIGS.get(name, {"path": "data"})
     config = {key: str(value).replace("{folder}", str(tmp_path)) for key, value in given.items()}
     connector = connector_class(name, role)(config, tmp_path)
-    found = abilities_of(connector)
+    found = capabilities_of(connector)
     expected = EXPECTED[name][0 if role == "source" else 1]
-    has = {ability for ability in PROTOCOLS if getattr(found, ability) is not None}
+    has = {capability for capability in PROTOCOLS if getattr(found, capability) is not None}
     assert {*has, *found.listed} == expected
-    assert {id(getattr(found, ability)) for ability in has} <= {id(connector)}, "an ability is the connector"
+    assert {id(getattr(found, capability)) for capability in has} <= {id(connector)}, "a capability is the connector"
 
 
-def test_each_ability_is_a_protocol_of_the_one_file() -> None:
-    for ability in PROTOCOLS:
-        protocol = protocol_of(ability)
+def test_each_capability_is_a_protocol_of_the_one_file() -> None:
+    for capability in PROTOCOLS:
+        protocol = protocol_of(capability)
         assert protocol.__module__ == protocols.__name__
         assert isinstance(object(), protocol) is False, "raises where the protocol is not runtime_checkable"
     named = {value for value in vars(protocols).values() if getattr(value, "_is_runtime_protocol", False)}
     ours = {value for value in named if value.__module__ == protocols.__name__}
-    assert ours == {protocol_of(ability) for ability in PROTOCOLS}
+    assert ours == {protocol_of(capability) for capability in PROTOCOLS}
 
 
-def test_the_wrapper_says_of_each_ability_what_it_does_with_it() -> None:
+def test_the_wrapper_says_of_each_capability_what_it_does_with_it() -> None:
     assert sorted([*PASSED_ON, *WRAPPED, *DROPPED]) == sorted([*PROTOCOLS, "listed"]), "each once"
 
 
@@ -172,18 +172,18 @@ def test_the_wrapper_does_what_it_says() -> None:
         has_ledger = False
         max_loads = None
 
-    every: Any = {ability: object() for ability in PROTOCOLS} | {"listed": frozenset(protocols.Capability)}
+    every: Any = {capability: object() for capability in PROTOCOLS} | {"listed": frozenset(protocols.Capability)}
     wrapper: Any = Ledgerless(Anything(), "pipeline")  # type: ignore[arg-type]
-    given = Abilities(**every)
-    wrapped = wrapper.abilities(given)
-    for ability in PROTOCOLS:
-        before, after = getattr(given, ability), getattr(wrapped, ability)
-        assert (after is before) == (ability in PASSED_ON)
-        assert (after is None) == (ability in DROPPED)
+    given = Capabilities(**every)
+    wrapped = wrapper.adapted(given)
+    for capability in PROTOCOLS:
+        before, after = getattr(given, capability), getattr(wrapped, capability)
+        assert (after is before) == (capability in PASSED_ON)
+        assert (after is None) == (capability in DROPPED)
     assert given.listed - wrapped.listed == {protocols.Capability.KEEPS_HISTORY}
-    none = wrapper.abilities(Abilities())
-    assert none == Abilities(), "what the destination lacks, the wrapper does not make up"
-    assert abilities_of(wrapper) == Abilities(), "abilities come from `Ledgerless.abilities` only"
+    none = wrapper.adapted(Capabilities())
+    assert none == Capabilities(), "what the destination lacks, the wrapper does not make up"
+    assert capabilities_of(wrapper) == Capabilities(), "capabilities come from `Ledgerless.adapted` only"
 
 
 @pytest.mark.parametrize(

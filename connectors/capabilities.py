@@ -1,6 +1,6 @@
-"""The optional abilities of a connector, asked for once and handed on as values.
+"""The optional capabilities of a connector, asked for once and handed on as values.
 
-No other code asks whether a connector has a method: a wrapper around a connector would lose abilities in silence.
+No other code asks whether a connector has a method: a wrapper around a connector would lose capabilities in silence.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from .protocols import (
 from .values import names_of
 
 
-class Abilities(Struct, frozen=True, kw_only=True):
+class Capabilities(Struct, frozen=True, kw_only=True):
     """One field for each optional protocol: the connector where it has the protocol's methods, else None."""
 
     prepares: Prepares | None = None
@@ -102,11 +102,11 @@ class Abilities(Struct, frozen=True, kw_only=True):
 
 
 #: Names of those that are protocols.
-PROTOCOLS = tuple(name for name in names_of(Abilities) if name != "listed")
+PROTOCOLS = tuple(name for name in names_of(Capabilities) if name != "listed")
 
 
 def protocol_of(name: str) -> Any:
-    """Return the protocol of an ability: `states_types` is `StatesTypes`."""
+    """Return the protocol of a capability: `states_types` is `StatesTypes`."""
     return getattr(protocols, "".join(word.capitalize() for word in name.split("_")))
 
 
@@ -116,18 +116,18 @@ def methods_of(protocol: type[Any]) -> frozenset[str]:
     return frozenset(name for name, value in vars(protocol).items() if isfunction(value) and not name.startswith("_"))
 
 
-def abilities_of(connector: Source | Destination) -> Abilities:
-    """Return the abilities of a connector; open nothing.
+def capabilities_of(connector: Source | Destination) -> Capabilities:
+    """Return the capabilities of a connector; open nothing.
 
     Raises:
         ConnectorConfigError: see `listed_by`.
     """
     found: dict[str, Any] = dict.fromkeys(_names(connector), connector)
-    return Abilities(**found, listed=listed_by(type(connector)))
+    return Capabilities(**found, listed=listed_by(type(connector)))
 
 
-def abilities_of_class(connector: type[Any]) -> dict[str, str]:
-    """Return the abilities of a connector's class, each with what it means."""
+def capabilities_of_class(connector: type[Any]) -> dict[str, str]:
+    """Return the capabilities of a connector's class, each with what it means."""
     found = {name: str(protocol_of(name).__doc__).partition("\n")[0] for name in _names(connector)}
     return found | {str(each): each.meaning for each in sorted(listed_by(connector))}
 
@@ -155,4 +155,12 @@ def _names(connector: Any) -> list[str]:
     return [name for name in PROTOCOLS if all(hasattr(connector, it) for it in methods_of(protocol_of(name)))]
 
 
-__all__ = ["PROTOCOLS", "Abilities", "abilities_of", "abilities_of_class", "listed_by", "methods_of", "protocol_of"]
+__all__ = [
+    "PROTOCOLS",
+    "Capabilities",
+    "capabilities_of",
+    "capabilities_of_class",
+    "listed_by",
+    "methods_of",
+    "protocol_of",
+]
