@@ -23,6 +23,7 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.connectors.values import replace
 from syncblocks.sync.config.filters import Where
 from syncblocks.sync.errors import ConfigError
+from syncblocks.sync.run.results import RunResult
 from syncblocks.sync.session.inspection import opened, selected_streams
 from syncblocks.sync.session.session import Session, make_plan
 from syncblocks.sync.store import Store
@@ -458,16 +459,16 @@ def test_a_guessed_type_yields_to_the_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
 def test_another_interval_is_the_same_filter(bench: Bench, kind: str) -> None:
-    def run(start: int, end: int, **where: Any) -> str:
+    def run(start: int, end: int, **where: Any) -> RunResult:
         whole = {"seen": {">=": "{{ interval_start_datetime }}", "<": "{{ interval_end_datetime }}"}, **where}
         moments = (datetime(2024, 1, 1, 0, start, tzinfo=UTC), datetime(2024, 1, 1, 0, end, tzinfo=UTC))
         file = bench.file(where=whole, write_disposition="append", **INCREMENTAL)
-        return str(run_pipeline(load_pipeline(file, interval=moments)).status)
+        return run_pipeline(load_pipeline(file, interval=moments))
 
     if kind == "timestamptz":
         bench.execute("alter table people alter column seen type timestamptz using seen at time zone 'UTC'")
-    assert run(1, 4) == "success"
-    assert run(4, 6) == "success"
+    assert run(1, 4).status == "success"
+    assert run(4, 6).status == "success"
     assert bench.ids() == [1, 2, 3, 4, 5]
     with pytest.raises(PipelineFailed, match="has changed"):
         run(6, 9, region="eu").raise_for_status()
