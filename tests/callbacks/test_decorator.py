@@ -195,7 +195,7 @@ def test_a_partial_and_a_lambda_can_be_marked(tmp_path: Path) -> None:
         ("@callback\ndef tell(**kwargs):\n    yield 1\n", "yield"),
         ("class Tell:\n    def __call__(self, **kwargs):\n        yield 1\ncallback(Tell())\n", "'Tell' holds `yield`"),
         ("from functools import partial\ndef tell(x, **kwargs):\n    yield x\ncallback(partial(tell, 1))\n", "yield"),
-        ("callback('failure')('tell')\n", "stands on a function"),
+        ("callback('failure')('tell')\n", "a decorator marks a function"),
     ],
 )
 def test_what_could_not_work_is_an_error_at_load(tmp_path: Path, text: str, reason: str) -> None:

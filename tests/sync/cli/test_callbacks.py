@@ -271,7 +271,7 @@ def test_a_hook_that_fails_is_shown_without_secrets_and_ends_with_1(run_cli: Run
         ([], "name the hook to call"),
         (["--block", "her"], "did you mean 'here'"),
         (["--block", "file"], "callbacks test tell.py"),
-        (["--block", "here", "--key", "3f"], "a hook takes --block"),
+        (["--block", "here", "--key", "3f"], "a hook takes only --block"),
         (["--block", "here", "--parent", "sorce"], "did you mean 'source'"),
     ],
 )

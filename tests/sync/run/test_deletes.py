@@ -419,7 +419,7 @@ def test_tables_and_transformers_that_cannot_have_deletes(plain: Bench) -> None:
         ({"every": "1d"}, "needs mode"),
         ({"mode": "hard", "evry": "1d"}, "there is no key 'evry', did you mean 'every'?"),
         ({"mode": "hard", "every": 3}, "every is a span of time such as 1d"),
-        ({"mode": "hard", "limit": 10}, "limit is a part of the table's records, such as 10%"),
+        ({"mode": "hard", "limit": 10}, "limit is a share of the table's records, such as 10%"),
         ({"mode": "hard", "limit": "101%"}, "at most 100%"),
     ],
 )
