@@ -67,6 +67,8 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
     unseen: bool = False
     #: Of `GUESSED`: all numbers seen are whole, though some are written with a fraction (`1.0`).
     whole: bool = False
+    #: Of `GUESSED`: the texts seen are all dates or times without a zone, and some are each.
+    moments: bool = False
     precision: Precision = Precision.KNOWN
     #: What a person should know of the column, as a sentence; why it is a text.
     notice: str = ""
@@ -99,7 +101,7 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
 #: The keys and values reach files, workers and the state of runs: none may change. A guess without a value has a key of
 #: its own.
 _ORIGINS = {TypeOrigin.DECLARED: b"said", TypeOrigin.TABLE: b"decided", TypeOrigin.GUESSED: b"guessed"}
-_UNSEEN, _WHOLE = b"unseen", b"whole"
+_UNSEEN, _WHOLE, _MOMENTS = b"unseen", b"whole", b"moments"
 
 _PRECISION, _WIDENS = b"undecided", b"widens"
 _UNDECIDED = {Precision.UNDECIDED: b"1", Precision.INEXACT: b"inexact", Precision.LOOK: b"look"}
@@ -189,6 +191,7 @@ def _decoded(metadata: tuple[tuple[bytes, bytes], ...]) -> FieldFacts:
         origin=next((origin for origin, key in _ORIGINS.items() if key in held), guessed),
         unseen=unseen,
         whole=held.get(_ORIGINS[TypeOrigin.GUESSED]) == _WHOLE,
+        moments=held.get(_ORIGINS[TypeOrigin.GUESSED]) == _MOMENTS,
         computed=_COMPUTED in held,
         stays_computed=held.get(_COMPUTED) == _STAYS,
         **found,
@@ -204,7 +207,8 @@ def _encoded(facts: FieldFacts) -> dict[bytes, bytes]:
     if facts.unseen:
         found[_UNSEEN] = b"1"
     if facts.origin in _ORIGINS and not (facts.unseen and facts.origin is TypeOrigin.GUESSED):
-        found[_ORIGINS[facts.origin]] = _WHOLE if facts.whole and facts.origin is TypeOrigin.GUESSED else b"1"
+        seen = _WHOLE if facts.whole else _MOMENTS if facts.moments else b"1"
+        found[_ORIGINS[facts.origin]] = seen if facts.origin is TypeOrigin.GUESSED else b"1"
     if facts.is_undecided:
         found[_PRECISION] = _UNDECIDED[facts.precision]
     elif facts.precision is Precision.WIDENS:

@@ -304,6 +304,8 @@ class HistoryLoad(Struct, frozen=True, kw_only=True):
     #: Each version of a record arrives, with a time of its own; False: all have the run's time, and of a key the last
     #: record counts.
     has_versions: bool
+    #: Column from which each version takes its time, where each has its own.
+    time: str = ""
     #: Columns of the stream in which a difference makes no new version.
     in_place: frozenset[str] = frozenset()
     #: The whole source arrives: two records of one key that differ contradict each other.

@@ -229,6 +229,8 @@ def widen(before: str, after: str) -> str | None:
         return before
     if before_ in _TIMESTAMPS and after_ in _TIMESTAMPS:
         return before if _TIMESTAMPS.index(before_) >= _TIMESTAMPS.index(after_) else after
+    if {before_, after_} == {"DATE", "TIMESTAMP"}:
+        return after if before_ == "DATE" else before
     return _wider_number(before, before_, after_)
 
 

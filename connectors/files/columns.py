@@ -48,6 +48,9 @@ def both_held(kind: pa.DataType, other: pa.DataType) -> pa.DataType:
     signed = pa.types.is_signed_integer
     if (kind == pa.uint64() and signed(other)) or (signed(kind) and other == pa.uint64()):
         return pa.decimal128(20)  # Arrow would choose an int64
+    for day, moment in ((kind, other), (other, kind)):
+        if pa.types.is_date32(day) and pa.types.is_timestamp(moment) and moment.tz is None and moment.unit != "ns":
+            return moment
     if _would_round(kind, other):
         raise pa.ArrowTypeError(f"{kind} and {other} have no type that keeps both")
     both = [pa.schema([("c", kind)]), pa.schema([("c", other)])]

@@ -45,11 +45,11 @@ class CSVWriter:
                 delimiter=settings.delimiter or ",",
                 quotechar=settings.quote or None,
                 quoting=quoting,
-                lineterminator="\n",
+                lineterminator="\r\n",  # which makes it quote names with either
             ).writerow(names)
         except csv.Error as error:
             raise self._bare(error) from error
-        return text.getvalue()
+        return text.getvalue().removesuffix("\r\n") + "\n"
 
     def write(self, batch: pa.RecordBatch) -> None:
         if not batch.num_columns:

@@ -150,8 +150,8 @@ def unfit(where: str, field: pa.Field, value: object) -> FatalConnectorError:
         # The stream's own `types` wins over `config.types`, which may be what the value does not fit.
         mend = f"`types: {{{name}: string}}` in this stream takes it as text"
     if facts.origin is TypeOrigin.TABLE or facts.precision is Precision.WIDENS:
-        mend = f"the table's column decides; {mend}, together with --full-refresh"
-        if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)):
+        mend = f"the table's column decides; {mend}, together with `on_schema_change: widen` or --full-refresh"
+        if pa.types.is_integer(field.type) and _INTEGER.fullmatch(str(value)) and -(2**63) <= int(str(value)) < 2**63:
             mend = f"the table's column decides; `types: {{{name}: bigint}}` of the stream makes it wider"
     if pa.types.is_timestamp(field.type) and field.type.tz is not None:
         mend += ", `config.timezone` is the zone of times without one"

@@ -121,7 +121,7 @@ class HistoryWrite:
     @property
     def _time(self) -> str:
         """Return the column from which each record takes its time; empty: it is not needed."""
-        return self._load.stream.read.bookmark_properties[0] if self._history.has_versions and self._has_ends else ""
+        return self._history.time if self._has_ends else ""
 
     def _compared(self, names: Collection[str]) -> list[str]:
         """Return the columns in which a difference makes a new version."""

@@ -487,7 +487,7 @@ class _Column:
             kind = JSON
         if not kinds:
             return with_facts(pa.field(name, kind), origin=TypeOrigin.GUESSED, unseen=True)
-        facts = self._numbers.facts(kind, is_exact=is_exact)
+        facts = (self._texts if is_text(kind) else self._numbers).facts(kind, is_exact=is_exact)
         return with_facts(pa.field(name, kind), facts, native_type="json" if is_json(kind) else "")
 
 

@@ -111,8 +111,7 @@ class FileSource:
 
     def discover(self) -> Sequence[Stream]:
         streams = [self._stream(found) for found in self._find()]
-        self._refuse_unused(streams)
-        return streams
+        return self._without_unused(streams, streams)
 
     def list_streams(self) -> Sequence[str]:
         """See `ListsStreams`."""
@@ -125,7 +124,7 @@ class FileSource:
         if self._unused_types(streams):  # a stream that nobody wants may have the column
             others = [self._opened(found) for found in self._find() if found.name not in names]
             if not any(stream.unreadable for stream in (*streams, *others)):
-                self._refuse_unused([*streams, *others])
+                return self._without_unused(streams, [*streams, *others])
         return streams
 
     def former_names(self) -> Mapping[str, str]:
@@ -174,14 +173,24 @@ class FileSource:
             name for name in self._settings.said_columns() if not fnmatch.filter(columns, name) and name not in columns
         ]
 
-    def _refuse_unused(self, streams: Sequence[Stream]) -> None:
-        unused = self._unused_types(streams)
-        if unused and streams:
-            key = "types" if unused[0] in self._settings.types else "formats"
-            meant = choice(unused[0], {name for stream in streams for name in stream.schema.names})
-            raise ConnectorConfigError(
-                f"config.{key}: no stream has a column {unused[0]!r}{meant}", connector=self.connector, key=key
-            )
+    def _without_unused(self, streams: list[Stream], everything: Sequence[Stream]) -> list[Stream]:
+        """Return the streams; a notice says of which column, whose type the settings say, there is none today.
+
+        Raises:
+            ConnectorConfigError: the headers of all files say that there is no such column.
+        """
+        unused = self._unused_types(everything)
+        first = next((place for place, stream in enumerate(streams) if len(stream.schema)), None)
+        if not unused or first is None:
+            return streams
+        key = "types" if unused[0] in self._settings.types else "formats"
+        meant = choice(unused[0], {name for stream in everything for name in stream.schema.names})
+        said = f"config.{key}: no stream has a column {unused[0]!r}{meant}"
+        if not self.finds_objects and all(len(stream.schema) for stream in everything):
+            raise ConnectorConfigError(said, connector=self.connector, key=key)
+        told = streams[first]
+        field = with_facts(told.schema.field(0), notice=said)
+        return [*streams[:first], replace(told, schema=told.schema.set(0, field)), *streams[first + 1 :]]
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         return [[stream] for stream in streams]

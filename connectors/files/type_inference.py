@@ -29,6 +29,9 @@ _PATTERNS = {
     "zoned": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
     r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)$",
 }
+#: A date, or a time without a zone.
+_DAY_OR_TIME = _PATTERNS["naive"].replace("[T ]", "(?:[T ]").removesuffix("$") + ")?$"
+
 #: A text that is a number as JSON writes it, with at most three digits of exponent.
 WRITTEN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 
@@ -82,15 +85,18 @@ class Guess:
         self._fraction_digits = 0
         self._second_digits = 0
         self._seen = 0
-        #: Once no type is left: the values that are why.
+        #: Once no type is left: the values that are why, and whether all are dates or times without a zone.
         self._odd: OddValues | None = None
+        self._are_moments = False
 
     def add(self, column: pa.Array) -> None:
         """Take more texts (strings, NULL allowed) into account."""
         self.is_unseen = self.is_unseen and column.null_count == len(column)
         if self._has_seen and not self._alive:
             if self._odd is not None:
-                self._odd.add(without_empty(column))
+                column = without_empty(column)
+                self._odd.add(column)
+                self._are_moments = self._are_moments and _are_days_or_times(column)
             return
         column = without_empty(column)
         if not len(column):
@@ -98,6 +104,7 @@ class Guess:
         before, self._has_seen = {*self._alive}, True
         self._narrow(column)
         if not self._alive:
+            self._are_moments = (not self._seen or before <= {"date", "naive"}) and _are_days_or_times(column)
             self._odd = OddValues({kind: _PATTERNS[kind] for kind in before}, self._seen)
             self._odd.add(column)
         self._seen += len(column)
@@ -170,7 +177,8 @@ class Guess:
         undecided = Precision.INEXACT if is_inexact else Precision.UNDECIDED
         return FieldFacts(
             origin=TypeOrigin.GUESSED,
-            whole=self._has_digits and not self._has_fraction,
+            whole=self._has_digits and not self._has_fraction and not self._are_moments,
+            moments=self._are_moments,
             precision=undecided if is_undecided else Precision.KNOWN,
         )
 
@@ -388,6 +396,10 @@ def _is_same(column: pa.Array, kind: pa.DataType) -> bool:
         return bool(pc.all(pc.equal(column.cast(kind).cast(pa.string()), column)).as_py())
     except ValueError:
         return False
+
+
+def _are_days_or_times(column: pa.Array) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, _DAY_OR_TIME)).as_py())
 
 
 def _has_exponent(column: pa.Array) -> bool:

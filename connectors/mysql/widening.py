@@ -29,6 +29,8 @@ def widen(before: str, after: str) -> str | None:
         return "double"
     if old.name == new.name and old.name in ("datetime", "timestamp", "time") and old.is_utc == new.is_utc:
         return before if (old.numbers or (0,)) >= (new.numbers or (0,)) else after
+    if {old.name, new.name} == {"date", "datetime"} and not (old.is_utc or new.is_utc):
+        return after if old.name == "date" else before
     if old.name == "timestamp" and new.name == "datetime" and new.is_utc:
         return after
     if old.name == "datetime" and old.is_utc and new.name == "timestamp":

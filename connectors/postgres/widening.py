@@ -43,6 +43,8 @@ def widen(before: str, after: str) -> str | None:
         return _wider_numeric(held, new)
     if held.base in _BITS and new.base in _BITS:
         return _wider_bits(before, held, new)
+    if {held.base, new.base} == {"date", "timestamp without time zone"}:
+        return after if held.base == "date" else before
     if held.base == new.base and held.base.startswith(("time", "interval")):
         # They differ in the digits of a second.
         return before if held.first is None else held.base

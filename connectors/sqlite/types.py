@@ -206,12 +206,19 @@ def _holds(before: str, after: str) -> bool:
         return new.form in _AS_TEXT
     if old.form is Form.INTEGER:
         return new.form is Form.BOOLEAN
+    if old.form is Form.TIMESTAMP and new.form is Form.DATE:
+        return old.arrow.tz is None
     if old.form is Form.TIMESTAMP and new.form is Form.TIMESTAMP:
         return bool(old.arrow.tz == new.arrow.tz and old.arrow.unit == "ns")
     if pa.types.is_decimal(old.arrow) and pa.types.is_decimal(new.arrow):
         old_whole, new_whole = old.arrow.precision - old.arrow.scale, new.arrow.precision - new.arrow.scale
         return bool(old_whole >= new_whole and old.arrow.scale >= new.arrow.scale)
     return False
+
+
+def _are_days_of(before: str, after: str) -> bool:
+    old, new = kind_of(before), kind_of(after)
+    return bool(old and new and old.form is Form.DATE and new.form is Form.TIMESTAMP and new.arrow.tz is None)
 
 
 class SQLiteTypes(Types):
@@ -249,13 +256,24 @@ class SQLiteTypes(Types):
         return kind.arrow, kind.form in _STORED_AS_TEXT
 
     def widen(self, before: str, after: str) -> str | None:
-        """Return the column's type if it holds the new values: SQLite does not alter types."""
+        """Return the column's type if it holds the new values, or the new one: dates become times of those days."""
+        return before if _holds(before, after) else after if _are_days_of(before, after) else None
+
+    def values_as(self, before: str, after: str, name: str) -> str:
+        """Write the times of dates in the form of times."""
+        if not _are_days_of(before, after):
+            return ""
+        return f"case when {name} like '____-__-__' then {name} || ' 00:00:00.000000' else {name} end"
+
+    def widen_key(self, before: str, after: str, columns: int) -> str | None:
+        """Return the column's type if it holds the new values: no column of a key is copied."""
         return before if _holds(before, after) else None
 
     def gives_form(self, held: str) -> bool:
-        """Tell of decimals as texts, which have their column's digits, and of STRING, which makes numbers of some."""
+        """Tell of decimals and times as texts, which have their column's digits, and of STRING, which makes numbers of
+        some."""
         kind = kind_of(held)
-        return kind is not None and kind.form in (Form.LOOSE_TEXT, Form.DECIMAL_TEXT)
+        return kind is not None and kind.form in (Form.LOOSE_TEXT, Form.DECIMAL_TEXT, Form.TIMESTAMP)
 
     def text_of(self, column_type: str, name: str) -> str | None:
         """Write the texts of integers, booleans, decimals and what is stored as text; not of floats."""

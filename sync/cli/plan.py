@@ -92,6 +92,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "bookmark_properties": list(planned.stream.read.bookmark_properties),
                 "where": _where(planned),
                 "limit": planned.stream.read.limit,
+                "min_records": planned.policy.min_records,
                 "nested": planned.policy.nested,
                 "masks": _masks(planned),
                 "checks": _checks(planned, planned.checks, planned.policy.checks),
@@ -324,6 +325,9 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     if planned.stream.read.limit is not None:
         most = formatting.plural(planned.stream.read.limit, "record")
         yield f"at most {most} {'is' if planned.stream.read.limit == 1 else 'are'} read"
+    if policy.min_records is not None:
+        least = formatting.plural(policy.min_records, "record")
+        yield f"fewer than {least} fail the stream before anything is written"
     for statement in policy.before:
         yield f"before its read, in the {statement.connection}: {_statement(statement.sql)}"
     if planned.write.written_range is not None:

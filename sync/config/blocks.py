@@ -192,6 +192,11 @@ class StreamEntry(Model):
         description="Most records of a run, for a first try; FULL_TABLE only, and `verify` then only counts. "
         "Default: all.",
     )
+    min_records: RecordCount | None = Field(
+        default=None,
+        description="Fewer records than so many fail the stream before anything is written; of FULL_TABLE. "
+        "Default: none may be there.",
+    )
     checks: Checks | None = Field(
         default=None,
         description="Conditions as in `where` that each written record must meet; one that fails is a "

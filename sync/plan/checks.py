@@ -270,6 +270,18 @@ def check_rejected(pipeline: Pipeline, stream: SelectedStream, can: Capabilities
         )
 
 
+def check_least(pipeline: Pipeline, stream: SelectedStream, *, has_ledger: bool) -> None:
+    """Refuse `min_records` if the destination writes records as they come: it has no commit that could be left out."""
+    if stream.policy.min_records is not None and not has_ledger:
+        raise stream_error(
+            pipeline,
+            stream,
+            f"`min_records` needs a destination that writes nothing before its commit; "
+            f"{pipeline.destination.connector} writes records as they come",
+            Mistake,
+        )
+
+
 def rejected_warnings(pipeline: Pipeline, selected: Sequence[SelectedStream], can: Capabilities) -> list[str]:
     """Return the destination's warning about rejected records, if a stream keeps them."""
     if can.keeps_rejected is None or all(stream.write.max_rejected is None for stream in selected):

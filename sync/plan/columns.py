@@ -221,13 +221,25 @@ def _converted_column(
     if rules.on_lossy == "cast" and kept.arrow is not None:
         cast = with_facts(pa.field(field.name, kept.arrow, field.nullable), relaxed=is_relaxed)
         return cast, replace(column, conversion="cast"), ""
-    return field, column, _refusal(column, kept, rules, has_text=has_text)
+    widens = kept.arrow is None and kept.held is not None and not (rules.is_frozen or rules.ways != IN_FILE)
+    widens = widens and not _as_text_in_place(stream, field, column, rules)[2]
+    return field, column, _refusal(column, kept, rules, has_text=has_text, widens=widens)
 
 
 def _widened_column(
     stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules
 ) -> tuple[pa.Field, ColumnPlan, str]:
     """Make a column of the table text, or say why it cannot become that; returns as `_converted_column`."""
+    assert column.kept is not None
+    text, kept, why = _as_text_in_place(stream, field, column, rules)
+    if why:
+        refusal = _refusal(column, column.kept, rules, has_text=False)
+        return field, column, f"{refusal}. `on_schema_change: widen` does not make it text: {why}"
+    return text, replace(column, kept=kept, fidelity=Fidelity.TEXT, conversion="text"), ""
+
+
+def _as_text_in_place(stream: Stream, field: pa.Field, column: ColumnPlan, rules: Rules) -> tuple[pa.Field, Kept, str]:
+    """Return a column of the table as text, and why it cannot become that."""
     assert column.kept is not None
     text = with_facts(pa.field(field.name, pa.string(), field.nullable), native_type=column.type)
     text = with_facts(text, relaxed=facts_of(field).relaxed, becomes_text=True)
@@ -242,10 +254,7 @@ def _widened_column(
         why = f"{', '.join(rules.others)} writes the table, too"
     elif kept.arrow is None:
         why = f"{rules.connector} does not write the values of a {column.kept.held} as text in place"
-    if why:
-        refusal = _refusal(column, column.kept, rules, has_text=False)
-        return field, column, f"{refusal}. `on_schema_change: widen` does not make it text: {why}"
-    return text, replace(column, kept=kept, fidelity=Fidelity.TEXT, conversion="text"), ""
+    return text, kept, why
 
 
 def _keeps(stream: Stream, rules: Rules) -> Sequence[Kept]:
@@ -258,11 +267,12 @@ def start_over(disposition: WriteDisposition) -> str:
     return "--full-refresh" + (" --drop-history" if disposition is WriteDisposition.HISTORY else "")
 
 
-def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool) -> str:
+def _refusal(column: ColumnPlan, kept: Kept, rules: Rules, *, has_text: bool, widens: bool = False) -> str:
     exclude = _way_without(column.name, rules)
     is_replace = rules.disposition is WriteDisposition.REPLACE
     if kept.arrow is None and kept.held is not None and (rules.table.stays or not is_replace):
         as_text = [f"say {rules.ways.lossy_as_text} to write it as text"] if has_text else []
+        as_text += ["say `on_schema_change: widen` to make the column text"] if widens else []
         over = f"start the table over with {start_over(rules.disposition)}"
         last = "drop what depends on the table" if rules.table.stays else over
         ways = _any_of(*as_text, "change the table's column by hand", *exclude, last)

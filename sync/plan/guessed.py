@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,7 +16,7 @@ from syncblocks.connectors.values import replace
 from .columns import Rules
 
 
-def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
+def decided(stream: Stream, names: Mapping[str, str], rules: Rules, movable: Collection[str] = ()) -> Stream:
     """Return a stream whose guessed columns have the types of the table's columns, where the table does not hold them.
 
     The source checks each value: one that the type does not hold exactly is refused with its place.
@@ -24,6 +25,7 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
         stream: as the source offers it.
         names: column of the source -> what it is called after the transformers, which have no function.
         rules: of the table.
+        movable: columns of the source whose dates become times where such come.
     """
     schema = rules.table.schema
     if schema is None or rules.types is None or not any(map(_is_guessed, stream.schema)):
@@ -37,12 +39,110 @@ def decided(stream: Stream, names: Mapping[str, str], rules: Rules) -> Stream:
         _decided(field, kept, schema, widens=widens and field.name not in compared)
         for field, kept in zip(stream.schema, found, strict=True)
     ]
+    for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True) if widens else ()):
+        if field.name not in compared and _outgrows(field, kept, schema):
+            fields[place] = _as_text(field, names[field.name], renamed, rules) or fields[place]
+    for place, (field, kept) in enumerate(zip(stream.schema, found, strict=True)):
+        if field.name in movable and _gets_times(field, kept, schema):
+            fields[place] = _as_times(field, names[field.name], renamed, rules) or fields[place]
     return replace(stream, schema=pa.schema(fields))
 
 
 def _is_guessed(field: pa.Field) -> bool:
     facts = facts_of(field)
     return facts.origin is TypeOrigin.GUESSED or facts.unseen
+
+
+def in_common(stream: Stream, names: Mapping[str, str], others: Sequence[pa.Schema]) -> Stream:
+    """Return a stream whose guessed columns have types that hold the values of other streams, too.
+
+    For a table that is not there yet: it is made by the stream that comes first.
+
+    Args:
+        stream: as the source offers it.
+        names: column of the source -> what it is called after the transformers, which have no function.
+        others: columns of the other streams of the table, as they arrive.
+    """
+    fields = []
+    for field in stream.schema:
+        name = names[field.name]
+        kind = _common(field, [other.field(name) for other in others if other.get_field_index(name) >= 0])
+        becomes_text = kind == pa.string() and field.name in stream.read.bookmark_properties  # which has another order
+        if _is_guessed(field) and kind is not None and kind != field.type and not becomes_text:
+            field = _typed(field, kind, origin=TypeOrigin.TABLE, unseen=facts_of(field).unseen)
+        fields.append(field)
+    return replace(stream, schema=pa.schema(fields))
+
+
+def _common(field: pa.Field, others: Sequence[pa.Field]) -> pa.DataType | None:
+    """Return a type for the values of all; that of a column whose type somebody says. None: nobody can tell one."""
+    kind: pa.DataType | None = None
+    for each in (field, *others):
+        facts, own = facts_of(each), plain(each.type)
+        if facts.is_undecided or _kind(own) is None:
+            return None
+        if not _is_guessed(each):
+            return own if _may_hold(own, plain(field.type)) else None
+        if not facts.unseen:
+            kind = own if kind is None or kind == own else _of_both(kind, own)
+    return kind
+
+
+def _of_both(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Return the type for values of two guessed ones."""
+    types, both = pa.types, (one, other)
+    if all(types.is_integer(kind) or types.is_floating(kind) for kind in both):
+        return pa.float64()
+    if any(types.is_date32(kind) for kind in both):
+        return next((kind for kind in both if types.is_timestamp(kind) and kind.tz is None), pa.string())
+    return pa.string()
+
+
+def _gets_times(field: pa.Field, kept: Kept, table: pa.Schema) -> bool:
+    """Tell whether a column of dates gets times without a zone."""
+    facts = facts_of(field)
+    place = -1 if kept.held is None or kept.is_computed else table.get_field_index(kept.column)
+    if facts.origin is not TypeOrigin.GUESSED or place < 0 or not pa.types.is_date32(table.field(place).type):
+        return False
+    return facts.moments or (pa.types.is_timestamp(field.type) and field.type.tz is None)
+
+
+def _as_times(field: pa.Field, name: str, stream: Stream, rules: Rules) -> pa.Field | None:
+    """Return a column of dates and times as one of times; None: the destination does not make them of its dates."""
+    made = _typed(field, pa.timestamp("us"), origin=TypeOrigin.GUESSED)
+    return made if _is_kept(made.with_name(name), stream, rules) else None
+
+
+def _outgrows(field: pa.Field, kept: Kept, table: pa.Schema) -> bool:
+    """Tell whether a column gets numbers or times that its type, which is of the same kind, does not hold."""
+    facts, types = facts_of(field), pa.types
+    place = -1 if kept.held is None or kept.is_computed else table.get_field_index(kept.column)
+    if facts.origin is not TypeOrigin.GUESSED or facts.is_undecided or place < 0:
+        return False
+    held, guessed = plain(table.field(place).type), plain(field.type)
+    if types.is_timestamp(guessed) and (types.is_timestamp(held) or types.is_date32(held)):
+        return (guessed.tz is None) != (types.is_date32(held) or held.tz is None)
+    return bool((types.is_integer(held) or types.is_floating(held)) and types.is_decimal(guessed))
+
+
+def _as_text(field: pa.Field, name: str, stream: Stream, rules: Rules) -> pa.Field | None:
+    """Return a column as the texts that the file has; None: the destination does not make its column text."""
+    made = _typed(field, pa.string(), origin=TypeOrigin.DECLARED)
+    becomes = with_facts(pa.field(name, pa.string(), field.nullable), native_type=str(field.type), becomes_text=True)
+    return made if _is_kept(becomes, stream, rules) else None
+
+
+def _is_kept(field: pa.Field, stream: Stream, rules: Rules) -> bool:
+    """Tell whether the table's column takes a column, or can be altered to take it."""
+    assert rules.types is not None, "asked for by `decided`"
+    one = replace(stream, schema=pa.schema([field]))
+    (kept,) = rules.types.keeps(one, rules.table, rules.disposition)
+    return kept.arrow is not None
+
+
+def _typed(field: pa.Field, kind: pa.DataType, **facts: Any) -> pa.Field:
+    """Return a column with another type and other facts, from the same place of the record."""
+    return marked(with_facts(pa.field(field.name, kind, field.nullable), **facts), path_of(field))
 
 
 def _decided(field: pa.Field, kept: Kept, table: pa.Schema, *, widens: bool) -> pa.Field:
@@ -55,17 +155,14 @@ def _decided(field: pa.Field, kept: Kept, table: pa.Schema, *, widens: bool) -> 
     held, guessed = plain(table.field(place).type), plain(field.type)
     if widens and not facts.unseen and _kind(held) not in (None, "text", _kind(guessed)):
         # Its values are read as they are written, and the plan makes the table's column text, or refuses that.
-        text = with_facts(pa.field(field.name, pa.string(), field.nullable), origin=TypeOrigin.DECLARED)
-        return marked(text, path_of(field))
+        return _typed(field, pa.string(), origin=TypeOrigin.DECLARED)
     if is_text_of_something(table.field(place)) or not _may_hold(held, guessed):
         return field
     if _gets_fractions(guessed, held, is_whole=facts.whole):
         return field
     if facts.is_undecided and pa.types.is_decimal128(held):
-        decimal = with_facts(pa.field(field.name, held, field.nullable), precision=Precision.WIDENS)
-        return marked(decimal, path_of(field))
-    made = with_facts(pa.field(field.name, held, field.nullable), origin=TypeOrigin.TABLE, unseen=facts.unseen)
-    return marked(made, path_of(field))
+        return _typed(field, held, precision=Precision.WIDENS)
+    return _typed(field, held, origin=TypeOrigin.TABLE, unseen=facts.unseen)
 
 
 def _gets_fractions(guessed: pa.DataType, held: pa.DataType, *, is_whole: bool) -> bool:
@@ -77,7 +174,8 @@ def _gets_fractions(guessed: pa.DataType, held: pa.DataType, *, is_whole: bool) 
 def _may_hold(held: pa.DataType, guessed: pa.DataType) -> bool:
     """Tell whether a column may hold some of the values; else the plan refuses it, before a file is read."""
     kind = _kind(held)
-    return kind is not None and (kind == "text" or _kind(guessed) in ("text", kind))
+    # JSON is what unlike values of one column have in common: a number and a text.
+    return kind is not None and (kind == "text" or guessed == pa.json_() or _kind(guessed) in ("text", kind))
 
 
 def _kind(kind: pa.DataType) -> str | None:

@@ -268,6 +268,7 @@ def history_load(stream: Configured, row: Mapping[str, Any], *, starts_over: boo
     in_place = {*history.marks, *(column.field.name for column in stream.policy.added.columns)}
     return HistoryLoad(
         has_versions=bool(history.bookmark),
+        time=history.bookmark,
         in_place=frozenset(in_place | ({*_OF_FILES} if stream.stream.has_files else set())),
         is_whole=not history.bookmark and stream.stream.read.method is ReplicationMethod.FULL_TABLE,
         starts_over=starts_over,

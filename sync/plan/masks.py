@@ -95,16 +95,21 @@ def refuse_masked_folders(pipeline: Pipeline, stream: SelectedStream, names: Map
         ConfigError: there is one.
     """
     masks = stream.stream.read.masks
-    said = (pipeline.destination.config or {}).get("partition_by") if masks is not None else None
-    if masks is None or not isinstance(said, list):
+    folders = folder_columns(pipeline)
+    if masks is None or not folders:
         return
-    folders = set(_columns(map(str, said)))
     if shown := next((name for name in masks.fields if names.get(name, name) in folders), ""):
         raise pipeline.error(
             (*stream.policy.location, "columns"),
             f"stream {stream.name!r}: mask: {shown!r} is masked, and `partition_by` of the destination makes names of "
             "folders of it, which messages and the ledger show: take one of them out",
         )
+
+
+def folder_columns(pipeline: Pipeline) -> set[str]:
+    """Return the columns of which the destination makes folders."""
+    said = (pipeline.destination.config or {}).get("partition_by")
+    return set(_columns(map(str, said))) if isinstance(said, list) else set()
 
 
 def _refuse_needed(stream: Stream, settings: Mapping[str, Any], masked: Collection[str], fail: Failer) -> None:
@@ -131,4 +136,4 @@ def _columns(said: Any) -> Iterator[str]:
         yield called[1] if called else name
 
 
-__all__ = ["is_masked", "masks_of", "refuse_masked_folders"]
+__all__ = ["folder_columns", "is_masked", "masks_of", "refuse_masked_folders"]

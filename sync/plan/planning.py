@@ -97,6 +97,7 @@ def plan_streams(
             is_known=place in known,
             before=known.get(place),
             sharing=sharing[stream.name],
+            beside=tuple(other for other in selected if other.name in sharing[stream.name]),
             code=code,
             connectors=connectors,
             full_refresh=full_refresh,

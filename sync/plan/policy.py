@@ -37,6 +37,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     naming: str
     #: Columns that the engine sets.
     added: AddedColumns
+    #: Fewer records that are read than so many fail the stream before its commit; None: any number may be.
+    min_records: int | None
     #: Conditions that its records must meet as they would be written.
     checks: tuple[Comparison, ...]
     #: The same, of records that are written all the same.

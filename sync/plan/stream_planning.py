@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
@@ -28,6 +29,7 @@ from ..errors import ConfigError
 from .checks import (
     Unplannable,
     check_added,
+    check_least,
     check_ranges,
     check_rejected,
     check_tracked,
@@ -52,10 +54,10 @@ from .evolution import (
     without_columns,
 )
 from .filling import columns_to_fill, why_no_filling
-from .guessed import decided
+from .guessed import decided, in_common
 from .history import check_history, not_yet, timed
 from .latest import check_latest
-from .masks import refuse_masked_folders
+from .masks import folder_columns, refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
 from .reading import Reading, plan_reading, plan_resumption
@@ -81,6 +83,8 @@ class StreamPlanning(Struct, frozen=True, kw_only=True):
     before: Shape | None
     #: The streams of the plan that write its table.
     sharing: Sequence[str]
+    #: Those of them that are planned together with it.
+    beside: Sequence[SelectedStream]
     code: UserCode
     connectors: Connectors
     full_refresh: bool
@@ -257,7 +261,9 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         deciding=stream.write.renamed(names.__getitem__).deciding,
     )
     if is_decided and not full_refresh:  # what a function makes of a value is not known
-        stream = replace(stream, stream=decided(stream.stream, names, rules))
+        stream = replace(stream, stream=decided(stream.stream, names, rules, _movable(pipeline, stream, names, row)))
+        if planning.table.schema is None and planning.beside:
+            stream = replace(stream, stream=in_common(stream.stream, names, _beside(planning)))
         read = stream.stream
     offered = stream.stream
     stream = replace(stream, stream=settled(offered, names, rules, is_decided=is_decided, is_new=full_refresh))
@@ -272,6 +278,25 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         rules=rules,
     )
     return arrival.again(planning, _refitted(pipeline, stream))
+
+
+def _beside(planning: StreamPlanning) -> list[pa.Schema]:
+    """Return the columns, as they arrive, of the other streams of the table; not those that a function may change."""
+    found = [_behind_transformers(planning, each, transformers_of(planning.pipeline, each)) for each in planning.beside]
+    return [declared.schema for declared, is_decided in found if is_decided]
+
+
+def _movable(
+    pipeline: Pipeline, stream: SelectedStream, names: Mapping[str, str], row: LedgerRow | None
+) -> frozenset[str]:
+    """Return the columns of a table that the stream has written in which times may come in place of dates."""
+    if row is None or row.committed_at is None or stream.on_schema_change == "freeze":
+        return frozenset()
+    read, written = stream.stream, stream.write.written_range
+    fixed = {*read.key_properties, *read.unique_properties, *read.read.bookmark_properties}
+    fixed |= set() if written is None else {written.column}
+    folders = folder_columns(pipeline)
+    return frozenset(name for name in names if name not in fixed and names[name] not in folders)
 
 
 def _mapped(planning: StreamPlanning, arrival: _Arrival, before: Shape | None) -> _Mapped:
@@ -492,6 +517,7 @@ def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping
     pipeline, connectors, full_refresh = planning.pipeline, planning.connectors, planning.full_refresh
     stream, table, is_decided, can = arrival.selected, planning.table, arrival.is_decided, connectors.destination_can
     check_rejected(pipeline, stream, can)
+    check_least(pipeline, stream, has_ledger=planning.connectors.destination.has_ledger)
     check_updates_only(pipeline, stream, table, can, full_refresh=full_refresh)
     check_tracked(pipeline, stream, can)
     check_ranges(pipeline, stream, can)
@@ -519,6 +545,7 @@ def _reading(
     accepted = connectors.destination.accepts(arriving, disposition) if arrival.is_decided else ()
     # To keep rejected records, the engine must see records one by one; `replace_range` looks at each of them.
     is_plain = arrival.is_decided and is_untouched and stream.write.max_rejected is None
+    is_plain = is_plain and stream.policy.min_records is None  # blocks do not say how many records they hold
     if is_plain and disposition is not WriteDisposition.REPLACE_RANGE:
         wire = chosen_wire(connectors.source, accepted, stream.stream, arriving)
     has_own_names = arriving.schema.names == stream.stream.schema.names

@@ -121,6 +121,7 @@ def configure(
             checks=tuple(settings.get("checks") or ()),
             warn_checks=tuple(settings.get("warn_checks") or ()),
             deletes=_deletes(settings),
+            min_records=_min_records(settings, method, fail),
             before=tuple(settings.get("before") or ()),
             location=location,
             query_said=_query_said(pipeline, stream, settings, method, fail),
@@ -380,6 +381,18 @@ def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: 
             alone=True,
         )
     return limit
+
+
+def _min_records(settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer) -> int | None:
+    """Return how many records must be read at least, of what commits once they all are."""
+    least: int | None = settings.get("min_records")
+    if least is not None and method is not ReplicationMethod.FULL_TABLE:
+        raise fail(
+            "min_records",
+            f"is for FULL_TABLE: {method} reads what is new, which may be nothing, and commits on the way",
+            alone=True,
+        )
+    return least
 
 
 def _replaces_existing(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> bool:

@@ -417,13 +417,28 @@ class StreamRun:
         return history_load(self.planned, self._known_history, starts_over=is_anew)
 
     def send_final(self, bookmark: Bookmark | None = None, files: Sequence[FileRead] = ()) -> Checkpoint:
-        """Return the checkpoint behind the last record; from now on the ledger may say that the stream is complete."""
+        """Return the checkpoint behind the last record; from now on the ledger may say that the stream is complete.
+
+        Raises:
+            SyncError: fewer records were read than the stream needs.
+        """
+        self._demand_records()
         for stage in self.blocks.stages[:-1]:
             stage.is_complete = True
         if self.planned.compares_keys:  # a later transaction completes the stream
             self.check()
             return Checkpoint(bookmark=bookmark, files=tuple(files))
         return self._final(bookmark, files)
+
+    def _demand_records(self) -> None:
+        least, found = self.planned.policy.min_records, self.blocks.stages[0].rows or 0
+        if least is None or found >= least or self.planned.repair is not None:
+            return
+        self.blocks.fail_in_source()
+        raise SyncError(
+            f"the source has {found:,} record(s) now, and the stream says `min_records: {least}`: nothing was written, "
+            f"table {self.planned.key.destination_table!r} is as it was. If so few are right, say a smaller number"
+        )
 
     def _final(self, bookmark: Bookmark | None, files: Sequence[FileRead] = ()) -> Checkpoint:
         with self._lock:
@@ -534,6 +549,8 @@ class StreamRun:
         elif was_stopped and self.stop_reason is not None:
             log.debug("%s: how the stop ended it", self.name, exc_info=error)
             error = Stopped(self.stop_reason)
+        if is_done:
+            self.blocks.notice(self._emptied())
         self.error = error
         self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
         self.context.close(self.outcome)
@@ -558,6 +575,24 @@ class StreamRun:
             self.blocks.stages[0].rows += rows - self._rows_written
         self._commits += 1
         self._committed, self._rows_written = row.bookmark, rows
+
+    def _emptied(self) -> list[str]:
+        """Tell of a table that had records, and is replaced by none."""
+        planned, before = self.planned, self._planned_row()
+        if (
+            planned.write.disposition is not WriteDisposition.REPLACE
+            or self._rows_written
+            or planned.table.schema is None
+        ):
+            return []
+        had = before.rows if before.committed_at is not None else int(not planned.table.is_empty)
+        if not had:
+            return []
+        shown = f"its {had:,} record(s)" if before.rows else "the records that it had"
+        return [
+            f"table {planned.key.destination_table!r} was replaced by no records, and {shown} are gone; "
+            "`min_records: 1` of the stream makes that a failure, and keeps them"
+        ]
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
         info = self._error_info(error) if self.status == FAILURE and error is not None else None

@@ -23,6 +23,7 @@ SPELLED = [
     (FieldFacts(origin=TypeOrigin.DECLARED), {b"said": b"1"}),
     (FieldFacts(origin=TypeOrigin.GUESSED), {b"guessed": b"1"}),
     (FieldFacts(origin=TypeOrigin.GUESSED, whole=True), {b"guessed": b"whole"}),
+    (FieldFacts(origin=TypeOrigin.GUESSED, moments=True), {b"guessed": b"moments"}),
     (FieldFacts(origin=TypeOrigin.GUESSED, unseen=True), {b"unseen": b"1"}),
     (FieldFacts(origin=TypeOrigin.TABLE), {b"decided": b"1"}),
     (FieldFacts(origin=TypeOrigin.TABLE, unseen=True), {b"decided": b"1", b"unseen": b"1"}),

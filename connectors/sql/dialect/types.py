@@ -64,6 +64,16 @@ class Types(ABC):
         held, new = (self.arrow_of(Column(name="", type=kind)) for kind in (before, after))
         return after if pa.types.is_integer(held) and pa.types.is_float64(new) else None
 
+    def values_as(self, before: str, after: str, name: str) -> str:
+        """Write the SQL that turns a column's values into those of its wider type; empty: the system does.
+
+        Args:
+            before: the column's type out of the catalog.
+            after: the type that `widen` has returned.
+            name: of the column, quoted.
+        """
+        return ""
+
     def text_of(self, column_type: str, name: str) -> str | None:
         """Write the SQL that turns a column's values into texts, in the forms of `arrow.text`.
 

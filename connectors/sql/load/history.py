@@ -169,7 +169,7 @@ class History(Strategy):
             in_place=[column for column in values if column.name in in_place],
             kept=[column for column in values if column.name in kept],
             bookmark=[into[name] for name in self._bookmark() if name in into],
-            time=into.get(marks[0]) if self._history.has_versions and marks else None,
+            time=into.get(names.get(self._history.time, "")),
             has_ends=bool(self._history.known.get(ENDS)),
         )
 

@@ -237,9 +237,10 @@ class Target:
 
     def altered(self, name: TableName, held: Column, wider: str) -> Sequence[str]:
         """Return the statements that give a column of a table its wider type."""
-        types, values = self._dialect.types, ""
+        types, column = self._dialect.types, self._dialect.naming.quote(held.name)
+        values = types.values_as(held.type, wider, column)
         if types.widen(held.type, wider) is None and types.to_double(held.type, wider) is None:
-            values = types.text_of(held.type, self._dialect.naming.quote(held.name)) or ""
+            values = types.text_of(held.type, column) or ""
         return self._dialect.tables.alter_type(name, replace(held, type=wider), values)
 
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
@@ -248,9 +249,10 @@ class Target:
         Raises:
             FatalConnectorError: a double does not keep one of them, or the system would fire triggers.
         """
-        if self._dialect.types.widen(held.type, wider) is not None:
+        is_held, past = self._dialect.types.widen(held.type, wider) is not None, None
+        if is_held and self._dialect.facts.alters_types:
             return
-        is_double, past = self._dialect.types.to_double(held.type, wider) is not None, None
+        is_double = not is_held and self._dialect.types.to_double(held.type, wider) is not None
         if is_double:
             name = self._dialect.naming.quote(held.name)
             limits = f"select min({name}), max({name}) from {self._dialect.naming.table(table.name)}"
@@ -262,7 +264,7 @@ class Target:
             reason = "would be copied, which fires the table's triggers"
         else:
             return
-        what = "numbers with fractions" if is_double else "texts"
+        what = "numbers with fractions" if is_double else wider if is_held else "texts"
         raise FatalConnectorError(
             f"column {held.name!r} of {self.name} is {held.type} and gets {what}, but {reason}: {self._ways_out()}",
             stream=self._stream,

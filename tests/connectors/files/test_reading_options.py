@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, FatalConnectorError
+from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.json_source import JSONSource
@@ -130,8 +132,25 @@ def test_a_glob_types_all_columns_that_match(tmp_path: Path, kind: type[FileSour
     source = source_of(path, kind, types={"*id": "string", "id": "int32"})
     assert types_of(source) == {"id": "int32", "x_id": "string", "n": "int64"}
     assert records_of(source) == [{"id": 1, "x_id": "2", "n": 3}]
-    with pytest.raises(ConnectorError, match="no stream has a column 'y"):
-        source_of(path, kind, types={"y*": "string"}).discover()
+
+
+@pytest.mark.parametrize("empty", ["", "a"])
+def test_a_said_type_that_no_column_has_today_is_told_of(tmp_path: Path, empty: str) -> None:
+    """A header says that there is no such column; of an empty file, and of JSON lines, another day may have it."""
+    (tmp_path / "b.csv").write_text("x\n1\n")
+    (tmp_path / "b.jsonl").write_text('{"x": 1}\n')
+    said = "config.types: no stream has a column 'y*'"
+    if empty:
+        for kind in ("csv", "jsonl"):
+            (tmp_path / f"a.{kind}").touch()
+    else:
+        with pytest.raises(ConnectorError, match=re.escape(said)):
+            source_of(tmp_path, CSVSource, types={"y*": "string"}).discover()
+    for kind in (CSVSource, JSONLSource) if empty else (JSONLSource,):
+        source = source_of(tmp_path, kind, types={"y*": "string"})
+        for streams in (source.discover(), source.open_streams(["a", "b"])):
+            (told,) = [notice for stream in streams for notice in notices_of(stream.schema)]
+            assert told.startswith(said)
 
 
 def test_the_files_in_an_archive_are_read(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_the_name_of_a_column_may_need_quotes(tmp_path: Path) -> None:
     assert files(tmp_path) == [b'id;"a;b"\n1;"x"\n']
 
 
+def test_a_line_break_in_the_name_of_a_column_is_quoted(tmp_path: Path) -> None:
+    for records in ('id,"a\rb"\n1,x\n', 'id,"a\rb"\n2,y\n'):
+        run_pipeline(pipeline(tmp_path, "merge", records=records))
+    assert files(tmp_path) == [b'id,"a\rb"\n1,"x"\n2,"y"\n'], "the second run has read what the first one wrote"
+
+
 def test_a_table_is_written_in_one_way(tmp_path: Path) -> None:
     run_pipeline(pipeline(tmp_path, delimiter=";"))
     with pytest.raises(PipelineFailed, match=r"written with another `delimiter`, `header`: .*--full-refresh"):

@@ -439,6 +439,24 @@ def test_a_record_with_its_own_time_ends_and_comes_back(anywhere: Bench) -> None
     assert bench.rows() == [(1, 5, 10, "a"), (1, 10, 15, "c"), (1, 15, None, "d"), *back[2:]]
 
 
+@pytest.mark.one_of("system")
+@systems("mysql", "duckdb", "parquet")
+def test_a_whole_table_of_records_with_their_own_times(anywhere: Bench) -> None:
+    bench, stream = anywhere, {**LOG, **SOFT, "replication_method": "FULL_TABLE"}
+    bench.execute("insert into people values (1, 'a', '2026-01-05'), (2, 'z', '2026-01-01')")
+    bench.run(6, **stream)
+    bench.execute("delete from people where id = 1")
+    bench.run(10, **stream)
+    assert bench.rows() == [(1, 5, 10, "a"), (2, 1, None, "z")]
+    bench.execute("insert into people values (1, 'b', '2026-01-07')")
+    for day in (20, 21):
+        bench.run(day, **stream)
+        assert bench.rows() == [(1, 5, 10, "a"), (1, 10, None, "b"), (2, 1, None, "z")]
+    bench.execute("update people set name = 'c', ts = '2026-01-08' where id = 1")
+    bench.run(22, **stream)
+    assert bench.rows()[1:] == [(1, 10, None, "c"), (2, 1, None, "z")]
+
+
 def test_plan_and_run_say_that_versions_end(bench: Bench, run_cli: RunCLI) -> None:
     bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
     (bench.folder / "p.yaml").write_text(json.dumps(bench.document(**SOFT)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ CSV: Mapping[str, tuple[str, str, str]] = {
     "code_then_number": ("007", "8", "9"),
     "plus_then_number": ("+1", "2", "03"),
     "date_then_moment": ("2024-01-01T10:00:00", "2024-01-02", "2024-01-03 11:00:00.5"),
+    "date_then_naive": ("2024-01-01", "2024-01-02T10:00:00", "2024-01-03"),
     "empty_then_number": ("", "5", "6.5"),
     "empty_then_text": ("", "x", "7"),
     "number_then_empty": ("5", "", "6"),
@@ -57,7 +60,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "fraction_then_text": ("1.5", "N/A"),
     "fraction_then_long": ("1.5", "9007199254740993"),
     "date_then_text": ("2024-01-01", "soon"),
-    "date_then_moment": ("2024-01-01", "2024-01-02T10:00:00"),
+    "date_then_zoned": ("2024-01-01", "2024-01-02T10:00:00Z"),
     "zoned_then_naive": ("2024-01-01T10:00:00Z", "2024-01-02T10:00:00"),
     "naive_then_zoned": ("2024-01-01T10:00:00", "2024-01-02T10:00:00Z"),
 }
@@ -70,6 +73,7 @@ JSON: Mapping[str, tuple[Any, Any, Any]] = {
     "text_then_list": ("abc", [1, 2], {"a": 1}),
     "number_then_its_text": (10, "11", "12.0"),
     "null_then_number": (None, 5, 6),
+    "date_then_naive": ("2024-01-01", "2024-01-02T10:00:00", "2024-01-03"),
     "moment_then_date": ("2024-01-01T10:00:00", "2024-01-02", "2024-01-03T11:00:00"),
 }
 
@@ -200,3 +204,118 @@ def test_integers_that_no_double_keeps_stay(tmp_path: Path, destination: dict[st
     assert result.status == "failure"
     assert "which a double does not keep" in str(result.streams[0].error)
     assert bench.table() == {1: {"id": 1, "v": 2**53 + 1}}
+
+
+@pytest.mark.one_of("destination")
+def test_days_of_a_database_that_get_times_widen_the_table(tmp_path: Path, destination: dict[str, Any]) -> None:
+    document = {
+        "source": {"connector": "sqlite", "config": {"path": "source.db"}},
+        "destination": destination,
+        "streams": [{"stream": "s", "destination_table": "t", **HOW["merge"]}],
+    }
+    (tmp_path / "days.yaml").write_text(json.dumps(document))
+    days = (("DATE", "2024-01-01"), ("TIMESTAMP", "2024-01-02 10:00:00"), ("DATE", "2024-01-03"))
+    for day, (kind, text) in enumerate(days):
+        with closing(sqlite3.connect(tmp_path / "source.db")) as source:
+            source.executescript(
+                f"drop table if exists s; create table s (id integer primary key, v {kind});"
+                f"insert into s values ({day}, '{text}')"
+            )
+        result = run_pipeline(tmp_path / "days.yaml")
+        assert result.status == "success", result.streams[0].error
+    found = [str(record["v"])[:19] for record in records(destination, tmp_path)]
+    assert sorted(found) == ["2024-01-01 00:00:00", "2024-01-02 10:00:00", "2024-01-03 00:00:00"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"on_schema_change": "freeze"},
+        {"key_properties": ["v"]},
+        {"replication_method": "INCREMENTAL", "bookmark_properties": ["v"]},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_dates_that_others_build_on_get_no_times(tmp_path: Path, more: dict[str, Any]) -> None:
+    bench = Bench(tmp_path, {"connector": "duckdb", "config": {"path": "out.db"}}, "merge")
+    bench.more = more
+    assert bench.run([{"id": 1, "v": "2024-01-01"}]).status == "success"
+    result = bench.run([{"id": 2, "v": "2024-01-02 10:00:00"}])
+    assert result.status == "failure"
+    assert "`types: {v: string}`" in str(result.streams[0].error)
+
+
+@pytest.mark.one_of("destination")
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_unlike_files_make_one_new_table(tmp_path: Path, destination: dict[str, Any], kind: str) -> None:
+    files: dict[str, dict[str, Any]] = {
+        "a": {"id": 1, "number": 1.5, "whole": 1, "text": 7, "day": "2024-01-01", "none": None, "said": 1},
+        "b": {"id": 2, "number": 2, "whole": 2, "text": "abc", "day": "2024-01-02T10:00:00", "none": 5, "said": 2},
+    }
+    for name, record in files.items():
+        (tmp_path / f"{name}.{kind}").write_text(as_csv([record]) if kind == "csv" else json.dumps(record) + "\n")
+    document = {
+        "source": {"connector": kind, "config": {"path": f"[ab].{kind}"}},
+        "destination": destination,
+        "streams": [
+            {"stream": "*", "destination_table": "t", **HOW["merge"]},
+            {"stream": "b", "types": {"said": "string"}},
+        ],
+    }
+    (tmp_path / "days.yaml").write_text(json.dumps(document), encoding="utf-8")
+    for _ in range(2):
+        result = run_pipeline(tmp_path / "days.yaml")
+        assert result.status == "success", [each.error for each in result.streams]
+    found = {record["id"]: record for record in records(destination, tmp_path)}
+    for name, values in {"number": (1.5, 2.0), "whole": (1, 2), "text": ("7", "abc"), "said": ("1", "2")}.items():
+        assert (found[1][name], found[2][name]) == values
+    assert [str(found[n]["day"])[:19] for n in (1, 2)] == ["2024-01-01 00:00:00", "2024-01-02 10:00:00"]
+    assert (found[1]["none"], found[2]["none"]) == (None, 5)
+
+
+@pytest.mark.one_of("destination")
+def test_unlike_values_of_json_lines_are_read_as_the_tables_column(tmp_path: Path, destination: dict[str, Any]) -> None:
+    bench = Bench(tmp_path, destination, "merge", "jsonl")
+    assert bench.run([{"id": 1, "v": 5}]).status == "success"
+    rows = [{"id": 2, "v": "abc"}, {"id": 3, "v": 6}, {"id": 4, "v": {"a": 1}}, {"id": 5, "v": "7"}]
+    result = bench.run(rows)
+    assert "in.jsonl:1: column 'v': '\"abc\"' is no int64; the table's column decides" in str(result.streams[0].error)
+    bench.more = {"on_rejected": "keep"}
+    result = bench.run(rows)
+    assert (result.status, result.streams[0].records_rejected) == ("success", 2), result.streams[0].error
+    assert {key: record["v"] for key, record in bench.table().items()} == {1: 5, 3: 6, 5: 7}
+
+
+@pytest.mark.one_of("destination")
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_widen_makes_text_of_a_column_that_its_values_outgrow(
+    tmp_path: Path, destination: dict[str, Any], kind: str
+) -> None:
+    bench = Bench(tmp_path, destination, "merge", kind)
+    days = {"whole": (5, 10**20 - 1), "moment": ("2024-01-01T10:00:00", "2024-01-02T10:00:00Z")}
+    if destination["connector"] == "mysql":  # which writes times in another form
+        del days["moment"]
+    assert bench.run([{"id": 1, **{name: values[0] for name, values in days.items()}}]).status == "success"
+    second = [{"id": 2, **{name: values[1] for name, values in days.items()}}]
+    error = str(bench.run(second).streams[0].error)
+    assert "`types: {whole: string}` in this stream takes it as text, together with `on_schema_change: widen`" in error
+    bench.more = {"on_schema_change": "widen"}
+    result = bench.run(second)
+    assert result.status == "success", result.streams[0].error
+    found = bench.table()
+    assert (found[1]["whole"], found[2]["whole"]) == ("5", "99999999999999999999")
+    if "moment" in days:
+        assert found[1]["moment"].startswith("2024-01-01T10:00:00")
+        assert found[2]["moment"] == "2024-01-02T10:00:00Z"
+
+
+def test_a_refusal_names_what_makes_the_column_text(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {"connector": "duckdb", "config": {"path": "out.db"}}, "merge")
+    assert bench.run([{"id": 1, "v": 5}]).status == "success"
+    bench.more = {"types": {"v": "string"}}
+    assert "say `on_schema_change: widen` to make the column text" in str(
+        bench.run([{"id": 2, "v": "x"}]).streams[0].error
+    )
+    bench.more |= {"on_schema_change": "widen"}
+    assert bench.run([{"id": 2, "v": "x"}]).status == "success"
+    assert bench.table()[1]["v"] == "5"
