@@ -148,7 +148,7 @@ class Torn:
         ):
             return None, []
         last, known = _last_run(connection), connection.value(_LAST_RUN) or 0
-        wrong = [] if last <= known else [f"of runs {known + 1} to {last} only parts are left"]
+        wrong = [] if last <= known else [f"only parts of runs {known + 1} to {last} are left"]
         values = {"pipeline": pipeline, "run_id": 0 if run is None else run.id}
         if lost := connection.value(f"SELECT count(*) AS n {_LOST}", values):
             wrong.append(f"due callbacks are dead, since their events are lost: {lost}")
@@ -156,7 +156,7 @@ class Torn:
             return None, wrong
         found, name = Found(connection, run), f"run {run.id}"
         if found.attempt is None:
-            wrong.append(f"{name}: how its attempt {run.attempt} was to go is not there")
+            wrong.append(f"{name}: the row of its attempt {run.attempt} is lost")
         wrong += [
             f"{name}: half of a write is missing for stream {stream!r}: it has failed, the ledger has its bookmark"
             for stream in found.torn

@@ -18,17 +18,17 @@ RUN, ATTEMPT, STREAM, BLOCK, EVENT = (
 LOST = {
     f"update {RUN} set last_seq = 0": "more events than its counter",
     f"update {STREAM} set status = 'running' where stream = 'orders'": "half of a write is missing for stream 'orders'",
-    f"update {BLOCK} set status = 'running' where stream = 'orders' and block = 'export'": "of stream 'orders'",
+    f"update {BLOCK} set status = 'running' where stream = 'orders' and block = 'export'": "for stream 'orders'",
     f"delete from {BLOCK} where stream = 'empty' and block = 'export'": "half of a write is missing for stream 'empty'",
     f"update {STREAM} set status = 'unclaimed' where stream = 'empty'": "half of a write is missing for stream 'empty'",
     f"update {ATTEMPT} set open_streams = 0, unclaimed_streams = 7": "its counts differ from its streams",
     "delete from _syncblocks_type_counter": "its counts differ from its streams",
-    f"delete from {ATTEMPT}": "how its attempt 1 was to go is not there",
+    f"delete from {ATTEMPT}": "the row of its attempt 1 is lost",
     f"update {ATTEMPT} set plan = null": "half of a write is missing for stream 'empty'",
     f"delete from {EVENT}": "due callbacks are dead",
     f"delete from {STREAM}": "half of a write is missing for stream",
-    f"delete from {RUN}": "of runs 1 to 1 only parts are left",
-    f"delete from {RUN}; delete from sqlite_sequence": "of runs 1 to 1 only parts are left",
+    f"delete from {RUN}": "only parts of runs 1 to 1 are left",
+    f"delete from {RUN}; delete from sqlite_sequence": "only parts of runs 1 to 1 are left",
 }
 
 

@@ -77,6 +77,7 @@ def expected(disposition: str, owner: str, before: Sequence[tuple[int, str]]) ->
     return sorted([*kept, *digests(owner)])
 
 
+@pytest.mark.full
 @BOTH
 def test_a_table_takes_more_than_the_budget_in_one_commit(disposition: str, path: Path) -> None:
     look(path, "comment on table docs is 'of the legal department'")
@@ -276,6 +277,7 @@ def test_a_limit_of_the_users_is_kept_to(disposition: str, path: Path) -> None:
     assert held(path) == expected(disposition, "limited", before)
 
 
+@pytest.mark.full
 @INDEXED
 @pytest.mark.parametrize("change", ["alter table docs add primary key (id)", "create index by_id on docs (id)"])
 def test_a_merge_passes_a_primary_key_and_an_index(change: str, path: Path) -> None:
@@ -302,6 +304,7 @@ def test_what_an_index_might_not_take_is_no_piece(disposition: str, change: str,
     assert held(path) == before
 
 
+@pytest.mark.full
 def test_another_load_that_writes_is_no_obstacle(path: Path) -> None:
     """Though what was moved stays in memory: nothing is written into the file while another transaction writes."""
     before, destination = held(path), make(path)

@@ -148,6 +148,7 @@ def _append(folder: str, stream: str, times: int) -> None:
         run(destination_of("parquet", Path(folder)), load, batch_of((number, stream)), FINAL)
 
 
+@pytest.mark.full
 def test_processes_that_append_to_one_table_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_append, args=(str(tmp_path), stream, 8)) for stream in ("left", "right")]

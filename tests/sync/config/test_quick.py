@@ -177,6 +177,7 @@ def test_files_are_synced_and_the_file_does_the_same(run_cli: RunCLI, folder: Pa
     assert (folder / "shop_to_out.yaml").read_text() == before
 
 
+@pytest.mark.full
 def test_other_places_of_the_same_names_get_a_file_of_their_own(run_cli: RunCLI, folder: Path) -> None:
     def saved(*places: str) -> str:
         done = run_cli(["sync", *places, "--stream", "orders", "--json"], folder)

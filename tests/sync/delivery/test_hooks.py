@@ -112,6 +112,7 @@ def test_a_failed_answer_is_repeated_until_it_is_given_up(bench: Bench) -> None:
     assert (len(keys), len(set(keys))) == (4, 2)
 
 
+@pytest.mark.full
 def test_a_notification_says_what_the_template_says(bench: Bench, listener: Listener) -> None:
     bench.document["variables"] = {"team": "data", "room": "{{ secret('room') }}"}
     secrets = bench.folder / ".syncblocks" / "secrets"

@@ -83,6 +83,7 @@ def test_json_lines_and_parquet_too(bench: Bench) -> None:
     expect(bench, {"connector": "parquet", "config": {"path": "t.parquet"}}, ("707", "1"))
 
 
+@pytest.mark.full
 def test_databases_too(bench: Bench, postgres_url: str, mariadb_url: str) -> None:
     make = "create table t (id int primary key, total double precision, zip int)"
     fill = "insert into t values (1, 10.1, 707), (2, null, 1)"

@@ -146,6 +146,7 @@ def test_magic_columns_of_mage(plain: Bench) -> None:
     assert plain.rows() == {1: ("Ann", None, TUESDAY), 2: ("Bob", MONDAY, TUESDAY)}, "of older ones nobody knows"
 
 
+@pytest.mark.full
 def test_verify_and_incremental_reads_know_nothing_of_them(plain: Bench, run_cli: RunCLI) -> None:
     plain.execute("insert into people values (1, 'Ann'), (2, 'Bob')")
     stream = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"], "add_columns": STAMPED}
