@@ -22,6 +22,7 @@ from syncblocks.connectors.stream import (
     HistoryLoad,
     LedgerRow,
     Load,
+    ReplicationMethod,
     Stream,
     TableState,
     WriteDisposition,
@@ -585,14 +586,15 @@ class StreamRun:
             or planned.table.schema is None
         ):
             return []
-        had = before.rows if before.committed_at is not None else int(not planned.table.is_empty)
-        if not had:
+        # The ledger counts what the last run wrote: of an INCREMENTAL one, what was new.
+        counted = before.rows if before.committed_at is not None and before.bookmark is None else None
+        if not (counted if counted is not None else not planned.table.is_empty):
             return []
-        shown = f"its {had:,} record(s)" if before.rows else "the records that it had"
-        return [
-            f"table {planned.key.destination_table!r} was replaced by no records, and {shown} are gone; "
-            "`min_records: 1` of the stream makes that a failure, and keeps them"
-        ]
+        shown = "the records that it had" if counted is None else f"its {counted:,} record(s)"
+        told = f"table {planned.key.destination_table!r} was replaced by no records, and {shown} are gone"
+        if planned.stream.read.method is ReplicationMethod.FULL_TABLE:
+            told += "; `min_records: 1` of the stream makes that a failure, and keeps them"
+        return [told]
 
     def _make_outcome(self, error: BaseException | None) -> StreamOutcome:
         info = self._error_info(error) if self.status == FAILURE and error is not None else None

@@ -80,6 +80,16 @@ def test_a_table_that_no_records_replace_is_told_of(to: str, tmp_path: Path, run
     assert "its 5 record(s) are gone" in run_cli(["runs", "show", "2"], cwd=tmp_path).stdout
 
 
+def test_a_full_refresh_that_empties_a_table_is_told_of(tmp_path: Path, run_cli: RunCLI) -> None:
+    said = {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}
+    (tmp_path / "p.yaml").write_text(json.dumps(document(**said)))
+    for records, options in ((FULL, []), (FULL, []), ("id,v\n", ["--full-refresh"])):
+        (tmp_path / "a.csv").write_text(records)
+        done = run_cli(["run", "p.yaml", *options], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "replaced by no records, and the records that it had are gone" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
