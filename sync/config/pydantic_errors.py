@@ -116,8 +116,8 @@ def _unknown(loc: Loc) -> dict[str, Any]:
 
 
 def _nearest_key(loc: Loc) -> str | None:
-    """Return the known key that an unknown one may be a misspelling of; None for a word of other tools."""
-    if loc[-1] in words_of_others(loc[:-1]) or _is_of_stream(loc):
+    """Return the known key that an unknown one may be a misspelling of; None for a former name or another tool's."""
+    if loc[-1] in RENAMED or loc[-1] in words_of_others(loc[:-1]) or _is_of_stream(loc):
         return None
     return nearest_match(str(loc[-1]), known_keys(loc[:-1]))
 
