@@ -118,7 +118,7 @@ def test_a_type_that_the_table_cannot_take_fails_the_stream_before_anything_is_w
     result = run_pipeline(folder.write())
     assert result.status == "failure"
     assert "BIGINT" in str(result.streams[0].error)
-    assert "does not hold the other" in str(result.streams[0].error)
+    assert "neither holds the other" in str(result.streams[0].error)
     assert "on_lossy" not in str(result.streams[0].error), "it would not help"
 
 
