@@ -71,6 +71,7 @@ class Bench:
         row = self.destination.take_over(KEY, token=token, owner="test", source="test://source")
         history = HistoryLoad(
             has_versions=model.has_versions,
+            time=model.bookmark if model.has_versions else "",
             in_place=model.in_place,
             known={NEWEST: "", ENDS: ends} | ({ADDED: row.history[ADDED]} if ADDED in row.history else {}),
         )
