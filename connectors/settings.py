@@ -182,12 +182,12 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
     if is_of_files and password.partition("/")[0].isdigit():
         is_login = False  # a port, and a path
     if at and is_login and _ENDING.intersection(password):
-        raise ValueError(f"{_AMBIGUOUS}, or given by {other}")
+        raise ValueError(f"{_AMBIGUOUS}, or give it by {other}")
     places = head.rpartition("@")[2] if at and (is_login or "/" not in login) else head
     for place in re.split("[/?#]", places, maxsplit=1)[0].split(","):
         _, colon, port = place.rpartition(":")
         if colon and port and not port.isdigit() and not port.endswith("]"):
-            raise ValueError(f"{_AMBIGUOUS}, or given by {other}; behind a host's `:` stands its port, a number")
+            raise ValueError(f"{_AMBIGUOUS}, or give it by {other}; behind a host's `:` stands its port, a number")
 
 
 def known_settings(model: type[BaseModel], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,9 @@ class FileRejections:
                 self._table.format.writer(cast("BinaryIO", pa.MockOutputStream()), wider).write(kept)
             return fitted
 
-        parts, rejected = convert_or_reject(self._without_null_keys(batch, keys), converts, self._load.stream)
+        parts, rejected = convert_or_reject(
+            self._without_null_keys(batch, keys), converts, self._load.write.max_rejected
+        )
         self._kept.add(rejected)
         yield from (part for part in parts if part.num_rows)
 

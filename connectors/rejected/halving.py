@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from ..errors import FatalConnectorError, Interrupted, RetriableError, StatementRefused, TakenOver
-from ..stream import RejectedRecord, Stream
+from ..stream import RejectedRecord
 from .limits import TooManyRejected, too_many
 from .records import rejections
 
@@ -90,12 +90,12 @@ def find_unfit(columns: Iterable[tuple[Sliceable, Callable[[Any], object]]], lim
 
 
 def convert_or_reject(
-    batch: pa.RecordBatch, convert: Callable[[pa.RecordBatch], pa.RecordBatch], stream: Stream
+    batch: pa.RecordBatch, convert: Callable[[pa.RecordBatch], pa.RecordBatch], limit: int | None
 ) -> tuple[list[pa.RecordBatch], list[RejectedRecord]]:
-    """Convert a batch; return the rejected records apart if the stream keeps them, else let the error pass."""
-    if stream.read.max_rejected is None:
+    """Convert a batch; return up to `limit` rejected records apart, or let the error pass if it is None."""
+    if limit is None:
         return [convert(batch)], []
-    converted, rejected = convert_by_halves(batch, convert, stream.read.max_rejected)
+    converted, rejected = convert_by_halves(batch, convert, limit)
     if not rejected:
         return converted, []
     reasons = [reason for _, reason in rejected]

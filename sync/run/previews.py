@@ -77,7 +77,7 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
                 while batch.num_rows and len(records) < limit:  # more than one turn where records are rejected
                     shown = batch.slice(0, limit - len(records))
                     batch = batch.slice(shown.num_rows)
-                    fitting, _ = convert_or_reject(shown, mapping.convert, selected.stream)
+                    fitting, _ = convert_or_reject(shown, mapping.convert, selected.write.max_rejected)
                     records += [_json_record(record) for each in fitting for record in each.to_pylist()]
                 if len(records) >= limit:
                     break

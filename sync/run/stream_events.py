@@ -145,7 +145,7 @@ class StreamEvents:
                 mapping = self._map(replace(self.planned.arriving, schema=schema))
                 if not is_first:
                     yield mapping.arriving
-            good, bad = convert_or_reject(batch, mapping.convert, self.planned.stream)
+            good, bad = convert_or_reject(batch, mapping.convert, self.planned.write.max_rejected)
             rejected += bad
             if self.planned.checks:
                 passed = [checked(each, self.planned.checks, mapping.arriving) for each in good]

@@ -158,7 +158,7 @@ class RejectedRecords:
                 found = batch.filter(is_null).slice(0, self._limit + 1)
                 self._found.add(rejections(found, f"column {name!r}: NULL in the key"))
                 batch = batch.filter(pc.invert(is_null))
-        parts, bad = convert_or_reject(batch, converts, self._load.stream)
+        parts, bad = convert_or_reject(batch, converts, self._load.write.max_rejected)
         self._found.add(bad)
         yield from (part for part in parts if part.num_rows)
 

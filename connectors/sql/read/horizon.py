@@ -122,7 +122,7 @@ def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
     # To its end: a statement that is left open may take its connection with it.
     for batch in list(source.rows(lease, sql)):
         now = with_wider(only, batch) if widens(only) else only
-        good, _ = convert_or_reject(batch, partial(source.converted, stream=now), now)
+        good, _ = convert_or_reject(batch, partial(source.converted, stream=now), now.read.max_rejected)
         for found in good:
             if found.num_rows:
                 return tuple(found.column(place)[0] for place in range(len(fields)))

@@ -479,7 +479,7 @@ class SqlSource(ABC):
                 if not self.sifts:
                     yield self.to_schema(batch, now)
                     continue
-                good, found = convert_or_reject(batch, partial(self.converted, stream=now), now)
+                good, found = convert_or_reject(batch, partial(self.converted, stream=now), now.read.max_rejected)
                 bad += found
                 yield from good
 

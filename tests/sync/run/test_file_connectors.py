@@ -129,7 +129,7 @@ def test_a_class_that_cannot_be_made_is_an_error_of_that_class(tmp_path: Path, m
         f"class Made:\n    def __init__({made}): config['nope']\n"
         "    def discover(self): ...\n    def read(self): ...\n    def close(self): ...\n"
     )
-    with pytest.raises(ConfigError, match=rf"class Made\(config, folder\) cannot be made: {said}"):
+    with pytest.raises(ConfigError, match=rf"class Made\(config, folder\) cannot be created: {said}"):
         open_session(load_pipeline(tmp_path / "p.yaml"))
 
 
