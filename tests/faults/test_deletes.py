@@ -164,5 +164,6 @@ def test_a_kill_between_deletes_that_foreign_keys_join_leaves_each_whole(
         for line in (folder / "seen.log").read_text().splitlines():
             number, *what = line.split()
             ended.setdefault(number, []).append(tuple(what))
-        assert all(sorted(each) == [("0", "False"), ("1", "True")] for each in ended.values())
+        # A call whose end a kill has cut off is made again.
+        assert all(sorted(set(each)) == [("0", "False"), ("1", "True")] for each in ended.values())
         assert len(ended) == 3
