@@ -29,9 +29,9 @@ def test_a_connector_says_what_it_takes_needs_and_promises(run_cli: RunCLI, tmp_
     setting = source["settings"]["range_bytes"]
     assert (setting["required"], setting["default"]) == (False, 16 << 20)
     assert "parallel_reads" in setting["description"]
-    assert "reads_ranges" in source["capabilities"]
-    assert "loads_ranges" not in source["capabilities"]
-    assert "removes_records" in destination["capabilities"]
+    assert "reads_ranges" in source["abilities"]
+    assert "loads_ranges" not in source["abilities"]
+    assert "removes_records" in destination["abilities"]
 
 
 @pytest.mark.parametrize("name", CONNECTORS)

@@ -496,7 +496,7 @@ def test_no_folder_of_the_destination_is_named_by_a_masked_column(tmp_path: Path
 
 def test_a_filter_that_cannot_be_read_shows_no_masked_value(tmp_path: Path) -> None:
     where = {"where": {"phone": "canary"}}
-    with pytest.raises(ConfigError, match=r"column 'phone' is .*, and \*\*\* is no such value") as caught:
+    with pytest.raises(ConfigError, match=r"column 'phone' is .*, and \*\*\* does not fit") as caught:
         run_pipeline(load_pipeline(document(people("sqlite", tmp_path, ""), **where), folder=tmp_path))
     assert not leaks(str(caught.value))
 

@@ -270,7 +270,7 @@ def test_state_rewind_forgets_files_by_time_or_name(tmp_path: Path, run_cli: Run
         ({"null_bookmarks": "once"}, "null_bookmarks.*is not for"),
         ({"bookmark_properties": ["_file_modified", "id"]}, "stands alone"),
         ({"changed_files": "append", **MERGE}, "merge replaces the records"),
-        ({"bookmark_properties": ["id"], "changed_files": "ignore"}, "changed_files.*is for INCREMENTAL"),
+        ({"bookmark_properties": ["id"], "changed_files": "ignore"}, "changed_files.*needs INCREMENTAL"),
     ],
 )
 def test_what_files_do_not_have_is_refused(tmp_path: Path, entry: dict[str, Any], why: str) -> None:

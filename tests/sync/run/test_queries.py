@@ -324,7 +324,7 @@ SINCE = {
     ("changes", "message"),
     [
         ({"bookmark_start": None}, '`bookmark_start: "2024-01-01"`'),
-        ({"bookmark_start": "soon"}, "bookmark_start: .*'soon' is no value of 'seen' .*write it like 2024-01-31"),
+        ({"bookmark_start": "soon"}, "bookmark_start: .*'soon' is not a value of 'seen' .*write it like 2024-01-31"),
         ({"bookmark_start": True}, "bookmark_start: must be one value"),
         ({"replication_method": "FULL_TABLE"}, "query: .*`:bookmark` stands for .* and FULL_TABLE has none"),
         ({"deletes": "hard"}, "deletes: .*a query with `:bookmark`"),
