@@ -72,6 +72,7 @@ def test_callbacks_tour(samples: Path, run_cli: RunCli) -> None:
     assert "ended as failure" in output
 
 
+@pytest.mark.full
 def test_hooks(samples: Path, run_cli: RunCli) -> None:
     pytest.importorskip("apprise")
     with http_listener() as messages, http_listener() as catalog:

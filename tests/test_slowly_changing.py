@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import duckdb
+import pytest
 import yaml
 
 from syncblocks import load_pipeline, run_pipeline
@@ -16,6 +17,7 @@ from tests.sync.run.test_history import january
 PAGE = "docs/how-to/a-slowly-changing-dimension.md"
 
 
+@pytest.mark.full
 def test_every_version_is_kept(tmp_path: Path, run_cli: RunCLI) -> None:
     whole, by_time, ending = (example.text for example in examples("yaml", page=PAGE))
     current, of_a_day = (example.text for example in examples("sql", page=PAGE))

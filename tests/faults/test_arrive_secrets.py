@@ -305,6 +305,7 @@ def test_a_secret_in_the_path_of_a_source_is_found_in_no_ledger_no_copy_and_no_m
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_secrets_in_mistakes_of_the_file_are_found_nowhere(house: House, injected: Count) -> None:
     raw = house.reference(4)
     mistakes: list[dict[str, Any]] = [
@@ -410,6 +411,7 @@ def test_secrets_in_settings_of_streams_are_found_nowhere(house: House, injected
     assert house.found(watch) == []
 
 
+@pytest.mark.full
 def test_what_files_print_while_they_are_executed_is_masked(house: House, injected: Count) -> None:
     prints = f"import os, pathlib\n{SPELL}\nfolder = pathlib.Path(__file__).parent / '.syncblocks/secrets'\n"
     prints += "for number in range(50):\n    file = folder / f'canary_{number}'\n"

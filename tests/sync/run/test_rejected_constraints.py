@@ -167,6 +167,7 @@ def test_what_a_foreign_key_refuses_is_set_aside(tmp_path: Path, target: Target,
     assert set_aside(target) == [4]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["postgres", "mysql", "firebird"], indirect=True)
 def test_a_record_that_refers_to_a_later_one_of_its_table_is_kept(tmp_path: Path, target: Target) -> None:
     bench = bench_of(tmp_path, target, "merge")
