@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,13 @@ class StoreModel(RuleBasedStateMachine):
         assert self._count("delivery", "attempts + min(lost, 9) <> tries") == 0
         assert self._count("delivery", "attempts > 2") == 0
 
-    def _is_held(self, owner: str, lease_until: str, engine: int) -> bool:
-        """Whether an owner lives, as this engine can know."""
+    def _is_held(self, owner: str, lease_until: str, engine: int, lasts: timedelta) -> bool:
+        """Whether an owner lives, as this engine can know; a lease of a clock that was ahead proves nothing."""
         alive = self._liveness(Owner.decode(owner), self.stores[engine].owner)
         if alive is False:
             return False
-        is_within = datetime.fromisoformat(lease_until).replace(tzinfo=UTC) > self.clock.now()
+        left = datetime.fromisoformat(lease_until).replace(tzinfo=UTC) - self.clock.now()
+        is_within = timedelta() < left < 2 * lasts
         return is_within if alive is None else True
 
     def _check_order(self, delivery: Delivery) -> None:

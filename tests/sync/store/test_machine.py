@@ -7,8 +7,9 @@ step the store is read by plain SQL, and at the end whatever is left is recovere
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
@@ -17,6 +18,7 @@ from syncblocks.callbacks.protocols import Delivery, NothingOpen
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun
+from syncblocks.sync.store.transactions import LEASE_S
 from tests.sync.store.held_model import HeldModel
 from tests.sync.store.store_helpers import (
     DATE,
@@ -29,6 +31,8 @@ from tests.sync.store.store_helpers import (
     stream_plan,
 )
 from tests.sync.store.store_model import QUEUES
+
+pytestmark = pytest.mark.full
 
 ENGINES = st.integers(min_value=0, max_value=2)
 TRANSFORMERS: list[tuple[str, ...]] = [(), (), ("clean",), ("mask",), ("clean", "mask")]
@@ -246,7 +250,8 @@ class StoreMachine(HeldModel):
         if active is None:
             return
         row = self._one("pipeline_run", f"id = {active.id}")
-        is_dead = active.owner != store.owner and not self._is_held(row["owner"], row["lease_until"], engine)
+        lasts = timedelta(seconds=row["hold_s"] or LEASE_S)
+        is_dead = active.owner != store.owner and not self._is_held(row["owner"], row["lease_until"], engine, lasts)
         assert store.owner_state(active) == ("dead" if is_dead else "alive")
         try:
             taken = store.take_over_run(active.id)
@@ -275,7 +280,8 @@ class StoreMachine(HeldModel):
             mine = self.outboxes[engine]._token
             for row in held:
                 is_over = datetime.fromisoformat(row["lease_until"]).replace(tzinfo=UTC) <= self.clock.now()
-                is_held = not is_over and self._is_held(row["lease_owner"], row["lease_until"], engine)
+                until, since = (datetime.fromisoformat(row[name]) for name in ("lease_until", "leased_at"))
+                is_held = not is_over and self._is_held(row["lease_owner"], row["lease_until"], engine, until - since)
                 assert row["lease_token"] == mine or not is_held
             self._check_order(found)
             self.leased[engine, queue] = found
