@@ -84,7 +84,7 @@ class Oracle:
         if is_refused(self.options):
             return Outcome(2)
         if self.disposition == "replace_range" and self.table is not None and _range_column(turn) not in self.columns:
-            return Outcome(2)  # the table's records would have no value for it
+            return Outcome(1)  # a recorded run: the table's records would have no value for it
         blocks = ["load", "export"] if turn.rename is None else ["load", "shape", "export"]
         try:
             read = self._read_columns(turn)
