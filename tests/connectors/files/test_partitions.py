@@ -136,6 +136,7 @@ def test_a_file_that_has_so_many_bytes_gets_no_further_batch(tmp_path: Path, nam
     assert [path.name for path in tmp_path.glob(f"*.{name}")] == [f"orders.{name}"]
 
 
+@pytest.mark.full
 def test_any_sequence_of_loads_leaves_what_one_table_would_have(tmp_path: Path) -> None:
     for seed in range(6):
         draw, table = random.Random(seed), dict[int, tuple[Any, ...]]()
