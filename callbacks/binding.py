@@ -26,7 +26,7 @@ class BindingError(ValueError):
     """Nothing can fill a parameter; the loader adds file and line."""
 
 
-class Slot(Struct, frozen=True, kw_only=True):
+class PositionalArgument(Struct, frozen=True, kw_only=True):
     """One argument passed by position."""
 
     name: str
@@ -60,7 +60,7 @@ class Binding(Struct, frozen=True, kw_only=True):
     #: Parameter that receives the data (also `*args`); None if there is none.
     positional: str | None
     #: Arguments passed by position, in order.
-    slots: tuple[Slot, ...]
+    slots: tuple[PositionalArgument, ...]
     #: Whether `__input` is {parent: data} rather than {}.
     fills_input: bool
     #: Named parameters without a default; they get None if the event has no such keyword argument.
@@ -85,7 +85,7 @@ class Binding(Struct, frozen=True, kw_only=True):
             keywords[name] = None
         return args, keywords
 
-    def _slot(self, slot: Slot, offered: Mapping[str, Any], data: Any) -> Any:
+    def _slot(self, slot: PositionalArgument, offered: Mapping[str, Any], data: Any) -> Any:
         if slot.value == "data":
             return data if self.needs == "data" else None
         if slot.value == "kwarg":
@@ -140,7 +140,7 @@ def bind(
 
     slots = _slots(by_position, receiver, known)
     if receiver is rest and rest is not None:
-        slots = (*slots, Slot(name=rest.name, value="data", default=None))
+        slots = (*slots, PositionalArgument(name=rest.name, value="data", default=None))
     wants_input = fetch_inputs is True or (fetch_inputs is None and file_mentions_input)
     fills_input = wants_input and (takes_kwargs or "__input" in named)
     by_data = receiver is not None and fetch_inputs is not False
@@ -173,7 +173,7 @@ _KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 def _slots(
     by_position: list[inspect.Parameter], receiver: inspect.Parameter | None, known: frozenset[str]
-) -> tuple[Slot, ...]:
+) -> tuple[PositionalArgument, ...]:
     """Return the arguments passed by position: up to the data's parameter, and positional-only parameters."""
     last = -1
     for place, parameter in enumerate(by_position):
@@ -182,7 +182,7 @@ def _slots(
         if parameter is receiver or only or before_rest:
             last = place
     return tuple(
-        Slot(
+        PositionalArgument(
             name=parameter.name,
             value="data" if parameter is receiver else "kwarg" if parameter.name in known else "default",
             default=None if parameter.default is parameter.empty else parameter.default,

@@ -33,9 +33,9 @@ from queue import SimpleQueue
 from sys import setprofile, settrace
 from typing import Any, TextIO
 
-from .answer import Answer
-from .invoke import Functions, perform
-from .leftovers import MARK
+from .call_result import Answer
+from .escaped_processes import MARK
+from .invoke import FunctionCache, perform
 from .mage import install
 from .triggers import connect
 
@@ -74,7 +74,7 @@ def main(requests_fd: int, answers_fd: int, lifeline_fd: int, *, imports: Sequen
     install()
     connect(process.ask)
     process.send({"ready": True})
-    functions = Functions()
+    functions = FunctionCache()
     mark = os.environ[MARK]
     while "exit" not in (request := requests.get()):
         try:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from .leftovers import MARK, kill_marked, since_boot_s
+from .escaped_processes import MARK, kill_marked, since_boot_s
 from .triggers import Ask, refuse
 
 #: Bytes of a call's output that are kept: more than is shown, so that secrets are masked before the text is cut.

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from .child_process import OUTPUT_KEPT_BYTES, CallEnd, tail
-from .invoke import Functions
+from .invoke import FunctionCache
 from .kwargs import RESERVED
 from .plain_text import plain_text
 from .protocols import Delivery, LocalCall, NotDue, NothingOpen, Outbox, Outcome, Prepared
-from .runners import ChildRunner, InlineRunner, Runner
+from .runners import CallRunner, ChildRunner, InlineRunner
 from .triggers import Ask, refuse
 
 OUTPUT_LIMIT = 16 * 1024
@@ -77,7 +77,7 @@ class Dispatcher:
         self._is_started = False
         blocks = list(dict.fromkeys(callback_blocks))
         if inline:
-            runner = InlineRunner(Functions(), self.redact, self._child_runner("hooks"))
+            runner = InlineRunner(FunctionCache(), self.redact, self._child_runner("hooks"))
             self._queues = [_Queue(self, blocks, runner)] if blocks else []
         else:
             self._queues = [_Queue(self, [block], self._child_runner(block)) for block in blocks]
@@ -159,7 +159,7 @@ class Dispatcher:
 class _Queue:
     """Thread that serves the queue of one callback block; in inline mode, of all blocks."""
 
-    def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: Runner) -> None:
+    def __init__(self, dispatcher: Dispatcher, blocks: list[str], runner: CallRunner) -> None:
         self.runner = runner
         self.wake = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"callbacks-{blocks[0]}", daemon=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .answer import Answer
+from .call_result import Answer
 from .errors import HookFailed
 
 

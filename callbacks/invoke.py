@@ -10,11 +10,11 @@ from pathlib import Path
 from types import CoroutineType
 from typing import Any
 
-from .answer import Answer
+from .call_result import Answer
 from .errors import CallbackLoadError, first_line
 from .kwargs import RESERVED, hydrate
 from .loader import CallbackFunction, ExecutedFile, execute, read_function
-from .odd_times import without_odd_times
+from .unrepresentable_times import without_odd_times
 
 # Own references, since the user's function may replace them.
 globals()["__builtins__"] = dict(vars(builtins))
@@ -27,7 +27,7 @@ _VALUE_LIMIT = 1000
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
-class Functions:
+class FunctionCache:
     """Cache of the functions of callback files; each file is executed once."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Functions:
         return found
 
 
-def perform(functions: Functions, request: Mapping[str, Any], after: Callable[[], None] = lambda: None) -> Answer:
+def perform(functions: FunctionCache, request: Mapping[str, Any], after: Callable[[], None] = lambda: None) -> Answer:
     """Call a function (`file`, `function`, `kwargs`, `data`, `wants_value`) or a hook (`hook`).
 
     `after` runs as soon as the function has returned or raised.
@@ -73,7 +73,7 @@ def perform(functions: Functions, request: Mapping[str, Any], after: Callable[[]
 
 
 def invoke(
-    functions: Functions,
+    functions: FunctionCache,
     file: str,
     name: str,
     recorded: Mapping[str, Any],

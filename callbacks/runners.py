@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from .child_process import CallEnd, Child
-from .invoke import DATA_MODULES, Functions, perform
+from .invoke import DATA_MODULES, FunctionCache, perform
 from .mage import mage_modules
 from .masked_output import MaskedOutput
 from .triggers import Ask, asking
 
 
-class Runner(Protocol):
+class CallRunner(Protocol):
     """Makes the calls of one queue, on the queue's thread."""
 
     def run(self, request: Mapping[str, Any], *, timeout_s: float, ask: Ask) -> CallEnd:
@@ -69,14 +69,14 @@ class ChildRunner:
             self._child = Child(self._block, kill_grace_s=self._kill_grace_s, imports=DATA_MODULES)
 
     def interrupt(self) -> None:
-        """See `Runner`."""
+        """See `CallRunner`."""
         self._is_interrupted = True
         for child in (self._child, *(child for child, _ in self._retiring)):
             if child is not None:
                 child.interrupt()
 
     def close(self) -> None:
-        """See `Runner`."""
+        """See `CallRunner`."""
         if self._child is not None:
             self._child.exit(0.0 if self._is_interrupted else 1.0)
             self._child = None
@@ -102,7 +102,7 @@ class InlineRunner:
     Hooks run in a child (`hooks`): they need no debugger, and the output of a command could not be masked here.
     """
 
-    def __init__(self, functions: Functions, redact: Callable[[str], str], hooks: Runner) -> None:
+    def __init__(self, functions: FunctionCache, redact: Callable[[str], str], hooks: CallRunner) -> None:
         self._functions = functions
         self._redact = redact
         self._hooks = hooks
@@ -131,5 +131,5 @@ class InlineRunner:
         self._hooks.interrupt()
 
     def close(self) -> None:
-        """See `Runner`."""
+        """See `CallRunner`."""
         self._hooks.close()

@@ -53,7 +53,7 @@ from .protocols import (
     TracksFiles,
     VerifiesServer,
 )
-from .values import names_of
+from .struct_helpers import names_of
 
 
 class Capabilities(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from .values import replace
+from .struct_helpers import replace
 
 
 class TypeOrigin(StrEnum):

@@ -21,8 +21,9 @@ from .arrow.type_names import type_text
 from .errors import ConnectorConfigError, FatalConnectorError
 from .field_facts import facts_of
 from .incremental.bookmarks import from_json, is_number_in_text
-from .stream import ASKING, MEASURING, Condition, Stream
-from .values import replace
+from .read_spec import ASKING, MEASURING, Condition
+from .stream import Stream
+from .struct_helpers import replace
 
 Records = TypeVar("Records", pa.RecordBatch, pa.Table)
 

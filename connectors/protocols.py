@@ -17,11 +17,11 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from .read_spec import Condition
 from .stream import (
     Block,
     Bookmark,
     Commit,
-    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -31,15 +31,15 @@ from .stream import (
     Stream,
     TableRecords,
     TableState,
-    WriteDisposition,
 )
+from .write_spec import WriteDisposition
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from .arrow.fidelity import Kept
+    from .compared_values import Checksums, KeyRange, Side
     from .ranges import OpenRanges, RangeReads
-    from .sides import Checksums, KeyRange, Side
 
 
 class Capability(StrEnum):

@@ -9,23 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import pyarrow as pa
 from msgspec import Struct
 
-from .read_spec import ASKING as ASKING
-from .read_spec import HASH as HASH
-from .read_spec import KEEP_LAST as KEEP_LAST
-from .read_spec import MEASURING as MEASURING
-from .read_spec import NULL as NULL
-from .read_spec import ChangedFiles as ChangedFiles
-from .read_spec import Condition as Condition
-from .read_spec import MaskRule as MaskRule
-from .read_spec import Masks as Masks
-from .read_spec import NullBookmarks as NullBookmarks
-from .read_spec import ReadSpec as ReadSpec
-from .read_spec import ReplicationMethod as ReplicationMethod
-from .values import Guarded, names_of
-from .write_spec import ConflictMethod as ConflictMethod
-from .write_spec import WriteDisposition as WriteDisposition
-from .write_spec import WriteSpec as WriteSpec
-from .write_spec import WrittenRange as WrittenRange
+from .read_spec import ReadSpec
+from .struct_helpers import Guarded, names_of
+from .write_spec import WriteDisposition, WriteSpec
 
 _FACTS = {
     "BECOMES_TEXT": "becomes_text",
@@ -52,6 +38,22 @@ _FACTS = {
 #: Name that stood here -> what has taken its place, for connectors of users.
 MOVED = {name: f"field_facts.facts_of(field).{fact}, which `with_facts` sets" for name, fact in _FACTS.items()}
 MOVED |= {name: f"field_facts.{name}" for name in ("is_unseen", "notices_of", "yields_to_table")}
+MOVED |= {
+    name: f"read_spec.{name}"
+    for name in (
+        "ASKING",
+        "HASH",
+        "KEEP_LAST",
+        "MEASURING",
+        "ChangedFiles",
+        "Condition",
+        "MaskRule",
+        "Masks",
+        "NullBookmarks",
+        "ReplicationMethod",
+    )
+}
+MOVED |= {name: f"write_spec.{name}" for name in ("ConflictMethod", "WrittenRange")}
 
 if not TYPE_CHECKING:  # to type checkers such a name is unknown
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from .read_spec import Condition
-from .values import replace
+from .struct_helpers import replace
 
 
 class WriteDisposition(StrEnum):

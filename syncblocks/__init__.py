@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from syncblocks.sync.api import cancel, count, discover, list_streams, preview, state, verify
     from syncblocks.sync.config import Pipeline, load_pipeline
     from syncblocks.sync.errors import PipelineFailed, SyncError, TryLater
-    from syncblocks.sync.run.held.finishing import finish_run
-    from syncblocks.sync.run.held.opening import HeldRun, open_run
-    from syncblocks.sync.run.held.task import sync_stream
+    from syncblocks.sync.run.mapped.finishing import finish_run
+    from syncblocks.sync.run.mapped.opening import HeldRun, open_run
+    from syncblocks.sync.run.mapped.task import sync_stream
     from syncblocks.sync.run.pipeline import run_pipeline
     from syncblocks.sync.run.progress import Progress
     from syncblocks.sync.run.recover import recover

@@ -52,7 +52,7 @@ BY_NAME = {
     ("sync/cli/errors.py", "ctx"): "only some of click's errors have a context",
     ("sync/config/yaml_document.py", "CSafeLoader"): "PyYAML may be built without it",
     ("sync/config/yaml_document.py", "strerror"): "only errors of the system have one",
-    ("sync/flow/hidden.py", "sqlstate"): "whatever a driver raises",
+    ("sync/flow/masked_errors.py", "sqlstate"): "whatever a driver raises",
     ("sync/flow/masked.py", "close"): "a source may return an iterator that is no generator",
     ("sync/flow/feed.py", "close"): "a source may return an iterator that is no generator",
     ("sync/run/ranges.py", "close"): "a source may return an iterator that is no generator",
@@ -118,11 +118,11 @@ def private_imports(name: str, tree: ast.AST) -> Iterator[Found]:
                 yield name, node.lineno, imported
 
 
-#: Functions of `dataclasses` that fail for a Struct, unseen by type checkers; `connectors/values.py` has others.
+#: Functions of `dataclasses` that fail for a Struct, unseen by type checkers; use `connectors/struct_helpers.py`.
 OF_DATACLASSES = {"asdict", "astuple", "replace"}
 
 #: Files that may use them.
-KNOWS_KINDS = {"connectors/values.py", "connectors/singer/in_process.py"}
+KNOWS_KINDS = {"connectors/struct_helpers.py", "connectors/singer/in_process.py"}
 
 
 def one_kind_only(name: str, tree: ast.AST) -> Iterator[Found]:

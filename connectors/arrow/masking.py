@@ -17,8 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
-from ..stream import HASH, KEEP_LAST, MaskRule, Masks, Stream
-from ..values import replace
+from ..read_spec import HASH, KEEP_LAST, MaskRule, Masks
+from ..stream import Stream
+from ..struct_helpers import replace
 from . import compute as pc
 from .digits import is_number_in_text
 from .fidelity import as_text

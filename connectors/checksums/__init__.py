@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ..sides import EVERYTHING, Checksums, Compared, Digest, Form, KeyRange, Row, Side
+from ..compared_values import EVERYTHING, Checksums, ComparedColumn, Digest, KeyRange, Row, Side, TextForm
 from .forms import compared_columns, no_item
 
 __all__ = [
     "EVERYTHING",
     "Checksums",
-    "Compared",
+    "ComparedColumn",
     "Digest",
-    "Form",
     "KeyRange",
     "Row",
     "Side",
+    "TextForm",
     "compared_columns",
     "no_item",
 ]

@@ -10,9 +10,9 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..arrow.type_names import type_text
+from ..compared_values import DIGITS, ComparedColumn, TextForm
 from ..field_facts import Precision, facts_of, with_facts
-from ..sides import DIGITS, Compared, Form
-from ..values import replace
+from ..struct_helpers import replace
 from .nested import is_carried, is_same_shape, is_written
 
 #: Types of PostgreSQL whose values are plain texts.
@@ -20,12 +20,21 @@ _POSTGRES_TEXTS = ("text", "character varying", "character", "name", '"char"')
 
 #: Families that a key may have: they have the same order in every system.
 KEY_FORMS = frozenset(
-    {Form.INTEGER, Form.DECIMAL, Form.BOOLEAN, Form.TEXT, Form.BINARY, Form.DATE, Form.TIMESTAMP, Form.UUID}
+    {
+        TextForm.INTEGER,
+        TextForm.DECIMAL,
+        TextForm.BOOLEAN,
+        TextForm.TEXT,
+        TextForm.BINARY,
+        TextForm.DATE,
+        TextForm.TIMESTAMP,
+        TextForm.UUID,
+    }
 )
 
 
 #: Forms that items of lists may have.
-_ITEM_FORMS = frozenset({*KEY_FORMS, Form.FLOAT, Form.TIME, Form.INTERVAL})
+_ITEM_FORMS = frozenset({*KEY_FORMS, TextForm.FLOAT, TextForm.TIME, TextForm.INTERVAL})
 
 #: Field of an array that is read as text -> the field of its items.
 ItemOf = Callable[[pa.Field], pa.Field | None]
@@ -37,11 +46,11 @@ def no_item(_: pa.Field) -> pa.Field | None:
 
 
 class _Chosen(NamedTuple):
-    """The fields of `Compared` that two sides share."""
+    """The fields of `ComparedColumn` that two sides share."""
 
-    form: Form
+    form: TextForm
     scale: int | None = None
-    item: Form | None = None
+    item: TextForm | None = None
     digits: int = 6
 
 
@@ -66,7 +75,7 @@ def compared_columns(
     is_in_lines: bool = False,
     is_text: bool = False,
     array_items: tuple[ItemOf, ItemOf] = (no_item, no_item),
-) -> tuple[Compared, Compared] | str:
+) -> tuple[ComparedColumn, ComparedColumn] | str:
     """Return how a column is compared, for each side; or, as a string, why it cannot be compared.
 
     Args:
@@ -90,19 +99,19 @@ def compared_columns(
     )
     if isinstance(form, str):
         return form
-    if is_in_lines and form.form is Form.JSON:
-        form = _Chosen(Form.JSON_LINE)
+    if is_in_lines and form.form is TextForm.JSON:
+        form = _Chosen(TextForm.JSON_LINE)
     chosen = form._asdict()
     left, right = (_is_read(form.form, system) for system in systems)
-    left |= is_text and form.form is Form.TEXT
+    left |= is_text and form.form is TextForm.TEXT
     return (
-        Compared(name=source.name, field=source, is_read=left, **chosen),
-        Compared(name=destination.name, field=destination, is_read=right, **chosen),
+        ComparedColumn(name=source.name, field=source, is_read=left, **chosen),
+        ComparedColumn(name=destination.name, field=destination, is_read=right, **chosen),
     )
 
 
-def _is_read(form: Form, system: str) -> bool:
-    return form is Form.JSON_VALUE or (form is Form.JSONB and system != "postgres")
+def _is_read(form: TextForm, system: str) -> bool:
+    return form is TextForm.JSON_VALUE or (form is TextForm.JSONB and system != "postgres")
 
 
 def _form(
@@ -126,12 +135,12 @@ def _form(
     names = natives[0] or type_text(source.type), natives[1] or type_text(destination.type)
     if is_text and not pa.types.is_interval(source.type):  # its text is the one that it is compared by
         is_plain = right.family == "text" and not right.is_own and not is_key
-        return _Chosen(Form.TEXT) if is_plain else f"the destination has it as {names[1]}"
+        return _Chosen(TextForm.TEXT) if is_plain else f"the destination has it as {names[1]}"
     if not is_key:
         if is_same and systems == ("postgres", "postgres"):
-            return _Chosen(Form.NATIVE)
+            return _Chosen(TextForm.NATIVE)
         if source.type == destination.type and systems == ("duckdb", "duckdb") and _is_carried(source.type):
-            return _Chosen(Form.NATIVE)
+            return _Chosen(TextForm.NATIVE)
     form = (
         _lists(left, right, systems)
         or _nested(left, right, source, destination, systems)
@@ -163,7 +172,7 @@ def _lists(left: _Kind, right: _Kind, systems: tuple[str, str]) -> _Chosen | Non
     unit = getattr(left.item.type, "unit", "us")
     if form is None or form.form not in _ITEM_FORMS or unit not in DIGITS:
         return None
-    return _Chosen(Form.LIST, item=form.form, digits=DIGITS[unit])
+    return _Chosen(TextForm.LIST, item=form.form, digits=DIGITS[unit])
 
 
 def _nested(
@@ -173,10 +182,10 @@ def _nested(
     if not pa.types.is_nested(source.type) or not is_written(source.type):
         return None
     if right.family == "other":
-        return _Chosen(Form.NESTED) if is_same_shape(source.type, destination.type) else None
+        return _Chosen(TextForm.NESTED) if is_same_shape(source.type, destination.type) else None
     if right.family == "json" and right.is_own:
-        return _Chosen(Form.NESTED_JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
-    return _Chosen(Form.NESTED) if right.family in ("json", "text") and not right.is_own else None
+        return _Chosen(TextForm.NESTED_JSONB if systems[1] == "postgres" else TextForm.JSON_VALUE)
+    return _Chosen(TextForm.NESTED) if right.family in ("json", "text") and not right.is_own else None
 
 
 def _shared(
@@ -184,30 +193,30 @@ def _shared(
 ) -> _Chosen | None:
     families = {left.family, right.family}
     if families <= {"integer", "boolean"}:
-        return _Chosen(Form.BOOLEAN if families == {"boolean"} else Form.INTEGER)
+        return _Chosen(TextForm.BOOLEAN if families == {"boolean"} else TextForm.INTEGER)
     if families <= {"integer", "decimal"}:
         is_even = left.scale is not None and left.scale == right.scale
-        return _Chosen(Form.DECIMAL, left.scale if is_even else None)
+        return _Chosen(TextForm.DECIMAL, left.scale if is_even else None)
     if families <= {"integer", "float"}:
-        return _Chosen(Form.FLOAT)
+        return _Chosen(TextForm.FLOAT)
     if "json" in families:
         return _json(left, right, systems, is_same=is_same)
     if left.family == "decimal" and right.family == "text" and not right.is_own and _is_wide(source.type):
-        return _Chosen(Form.TEXT)  # too many digits for any decimal: the text that was read has arrived
+        return _Chosen(TextForm.TEXT)  # too many digits for any decimal: the text that was read has arrived
     if families <= {"text", "uuid"}:
         if right.is_own and not is_same:
             return None
-        return _Chosen(Form.UUID if "uuid" in families else Form.TEXT)
+        return _Chosen(TextForm.UUID if "uuid" in families else TextForm.TEXT)
     if left.family == "interval" and families <= {"interval", "text"}:
         if pa.types.is_duration(source.type) and right.family == "text":
             return None  # a number of its unit
-        return _Chosen(Form.INTERVAL)
+        return _Chosen(TextForm.INTERVAL)
     if families == {"timestamp"}:
         if (source.type.tz is None) != (destination.type.tz is None):
             return None
         is_fine = source.type.unit == destination.type.unit == "ns"
-        return _Chosen(Form.TIMESTAMP_NS if is_fine else Form.TIMESTAMP)
-    plain = {"date": Form.DATE, "time": Form.TIME, "binary": Form.BINARY}
+        return _Chosen(TextForm.TIMESTAMP_NS if is_fine else TextForm.TIMESTAMP)
+    plain = {"date": TextForm.DATE, "time": TextForm.TIME, "binary": TextForm.BINARY}
     if left.family == right.family and left.family in plain:
         return _Chosen(plain[left.family])
     return None
@@ -225,10 +234,10 @@ def _json(left: _Kind, right: _Kind, systems: tuple[str, str], *, is_same: bool)
     if not {left.family, right.family} <= {"json", "text"}:
         return None
     if not right.is_own or (is_same and left.is_own):
-        return _Chosen(Form.JSON)
+        return _Chosen(TextForm.JSON)
     if right.family != "json" or (systems == ("postgres", "postgres") and left.family != "json"):
         return None  # a cast to jsonb fails where a text is no JSON
-    return _Chosen(Form.JSONB if systems[1] == "postgres" else Form.JSON_VALUE)
+    return _Chosen(TextForm.JSONB if systems[1] == "postgres" else TextForm.JSON_VALUE)
 
 
 def _kind(field: pa.Field, native: str, system: str, *, keeps_json: bool = False, item_of: ItemOf = no_item) -> _Kind:

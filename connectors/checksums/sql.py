@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..sides import EVERYTHING, Compared, Digest, Form, Key, KeyRange, Row, Side
+from ..compared_values import EVERYTHING, ComparedColumn, Digest, Key, KeyRange, Row, Side, TextForm
 from .json_values import is_same_json
 
 #: Most arguments of one function call: PostgreSQL takes 100.
@@ -36,7 +36,7 @@ class Canonical(ABC):
     random = "random()"
 
     @abstractmethod
-    def text(self, column: str, compared: Compared) -> str:
+    def text(self, column: str, compared: ComparedColumn) -> str:
         """Write the canonical text of a value; NULL for NULL."""
 
     @abstractmethod
@@ -44,21 +44,21 @@ class Canonical(ABC):
         """Write the first 60 bits of a text's MD5 as an integer; `own`: the system's own hash will do."""
 
     @abstractmethod
-    def comparable(self, column: str, compared: Compared) -> str:
+    def comparable(self, column: str, compared: ComparedColumn) -> str:
         """Write a key column so that it compares as in every other system."""
 
     @abstractmethod
-    def constant(self, text: str, compared: Compared) -> str:
+    def constant(self, text: str, compared: ComparedColumn) -> str:
         """Write a canonical text as a constant to compare `comparable` with."""
 
-    def record(self, columns: Sequence[tuple[str, Compared]]) -> str:
+    def record(self, columns: Sequence[tuple[str, ComparedColumn]]) -> str:
         """Write one text for all columns of a record."""
         if not columns:
             return "''"
         parts = []
         for column, compared in columns:
             text = self.text(column, compared)
-            may_be_null = compared.field.nullable or compared.form is Form.JSON_LINE
+            may_be_null = compared.field.nullable or compared.form is TextForm.JSON_LINE
             parts.append(f"coalesce({text}, {self.null})" if may_be_null else text)
         while len(parts) > 1:
             groups = [parts[place : place + _MAX_ARGUMENTS] for place in range(0, len(parts), _MAX_ARGUMENTS)]
@@ -276,7 +276,7 @@ def read_float(text: str) -> float:
     return float(f"{sign}0.{digits}e{exponent}")
 
 
-def is_same(left: str | None, right: str | None, column: Compared) -> bool:
+def is_same(left: str | None, right: str | None, column: ComparedColumn) -> bool:
     """Tell whether two canonical texts have the same value: a float may have two texts."""
     if left == right:
         return True
@@ -284,9 +284,9 @@ def is_same(left: str | None, right: str | None, column: Compared) -> bool:
         return False
     if column.form in _JSON:
         return is_same_json(left, right, _written_type(column))
-    if column.form is Form.TEXT and pa.types.is_decimal(column.field.type):
+    if column.form is TextForm.TEXT and pa.types.is_decimal(column.field.type):
         return _is_same_decimal(left, right)
-    return column.form is Form.FLOAT and read_float(left) == read_float(right)
+    return column.form is TextForm.FLOAT and read_float(left) == read_float(right)
 
 
 def _is_same_decimal(left: str, right: str) -> bool:
@@ -298,14 +298,14 @@ def _is_same_decimal(left: str, right: str) -> bool:
 
 
 #: Forms that are JSON.
-_JSON = frozenset({Form.LIST, Form.NESTED, Form.NESTED_JSONB, Form.JSONB, Form.JSON_VALUE})
+_JSON = frozenset({TextForm.LIST, TextForm.NESTED, TextForm.NESTED_JSONB, TextForm.JSONB, TextForm.JSON_VALUE})
 
 
-def _written_type(column: Compared) -> pa.DataType | None:
+def _written_type(column: ComparedColumn) -> pa.DataType | None:
     """Return the type that the JSON was written from; None: unknown."""
     if pa.types.is_nested(column.field.type):
         return column.field.type
-    return pa.list_(pa.float64()) if column.item is Form.FLOAT else None
+    return pa.list_(pa.float64()) if column.item is TextForm.FLOAT else None
 
 
 __all__ = ["Canonical", "Query", "SqlChecksums", "exponent_form", "interval_form", "is_same", "read_float"]

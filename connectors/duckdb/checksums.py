@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ..checksums.sql import Canonical, exponent_form
+from ..compared_values import ComparedColumn, TextForm
 from ..field_facts import facts_of
-from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .nested import decimal_text, interval_text, list_text, nested_text
 from .types import reading
@@ -15,19 +15,19 @@ from .types import reading
 class DuckDBCanonical(Canonical):
     """The connection is in UTC."""
 
-    def text(self, column: str, compared: Compared) -> str:
+    def text(self, column: str, compared: ComparedColumn) -> str:
         """Write a value's canonical text."""
         form = compared.form
-        if form is Form.DECIMAL:
+        if form is TextForm.DECIMAL:
             text = decimal_text(column, compared.field.type)
             if compared.scale is not None:
                 return text
             return f"case when contains({text}, '.') then rtrim(rtrim({text}, '0'), '.') else {text} end"
-        if form is Form.FLOAT:
+        if form is TextForm.FLOAT:
             return _float(f"{column}::double")
-        if form is Form.INTEGER and pa.types.is_boolean(compared.field.type):
-            form = Form.BOOLEAN
-        if form is Form.INTERVAL and not pa.types.is_string(compared.field.type):
+        if form is TextForm.INTEGER and pa.types.is_boolean(compared.field.type):
+            form = TextForm.BOOLEAN
+        if form is TextForm.INTERVAL and not pa.types.is_string(compared.field.type):
             return interval_text(column)
         if pa.types.is_nested(compared.field.type):
             return _nested(column, compared)
@@ -37,57 +37,59 @@ class DuckDBCanonical(Canonical):
         """Write the first 60 bits of the MD5."""
         return f"('0x' || left(md5({text}), 15))::bigint"
 
-    def comparable(self, column: str, compared: Compared) -> str:
+    def comparable(self, column: str, compared: ComparedColumn) -> str:
         """Compare as it is: texts are compared by their bytes."""
         return (
-            f"({column}::int)" if compared.form is Form.BOOLEAN else _COMPARED.get(compared.form, "{}").format(column)
+            f"({column}::int)"
+            if compared.form is TextForm.BOOLEAN
+            else _COMPARED.get(compared.form, "{}").format(column)
         )
 
-    def constant(self, text: str, compared: Compared) -> str:
+    def constant(self, text: str, compared: ComparedColumn) -> str:
         """Write a constant."""
         form, shown = compared.form, literal(text)
-        if form in (Form.INTEGER, Form.BOOLEAN):
+        if form in (TextForm.INTEGER, TextForm.BOOLEAN):
             return str(int(text))
-        if form is Form.DECIMAL:
+        if form is TextForm.DECIMAL:
             scale = len(text.partition(".")[2])
             return f"cast({shown} as decimal(38,{scale}))"
-        if form is Form.BINARY:
+        if form is TextForm.BINARY:
             return f"unhex({shown})"
-        return {Form.DATE: f"date {shown}", Form.TIMESTAMP: f"timestamp {shown}"}.get(form, shown)
+        return {TextForm.DATE: f"date {shown}", TextForm.TIMESTAMP: f"timestamp {shown}"}.get(form, shown)
 
 
-def _nested(column: str, compared: Compared) -> str:
+def _nested(column: str, compared: ComparedColumn) -> str:
     facts = facts_of(compared.field)
     if facts.native_system == "duckdb":
         native = facts.native_type
         read = reading(native).sql
         # Arrow lacks this type: it is cast to the type that it is read as, which is what the copy holds.
         column = column if read == native else f"cast({column} as {read})"
-    if compared.form is Form.LIST:
+    if compared.form is TextForm.LIST:
         return list_text(column, compared)
-    if compared.form is Form.NATIVE:
+    if compared.form is TextForm.NATIVE:
         return f"{column}::varchar"
-    return nested_text(column, compared.field.type, is_jsonb=compared.form is Form.NESTED_JSONB)
+    return nested_text(column, compared.field.type, is_jsonb=compared.form is TextForm.NESTED_JSONB)
 
 
 _FORMATS = {
-    Form.INTEGER: "{}::varchar",
-    Form.BOOLEAN: "{}::int::varchar",
-    Form.BINARY: "lower(hex({}))",
-    Form.UUID: "lower({}::varchar)",
-    Form.JSON_LINE: "nullif(trim({}::varchar, concat(' ', chr(9), chr(10), chr(13))), 'null')",
-    Form.DATE: "replace({}::varchar, ' (BC)', ' BC')",
-    Form.TIMESTAMP: (
+    TextForm.INTEGER: "{}::varchar",
+    TextForm.BOOLEAN: "{}::int::varchar",
+    TextForm.BINARY: "lower(hex({}))",
+    TextForm.UUID: "lower({}::varchar)",
+    TextForm.JSON_LINE: "nullif(trim({}::varchar, concat(' ', chr(9), chr(10), chr(13))), 'null')",
+    TextForm.DATE: "replace({}::varchar, ' (BC)', ' BC')",
+    TextForm.TIMESTAMP: (
         "replace({0}::timestamp::varchar, ' (BC)', '') || case when {0} < timestamp '0001-01-01' then ' BC' else '' end"
     ),
-    Form.TIMESTAMP_NS: "{}::timestamp_ns::varchar",
+    TextForm.TIMESTAMP_NS: "{}::timestamp_ns::varchar",
 }
 
 _COMPARED = {
-    Form.BOOLEAN: "({}::int)",
-    Form.TEXT: "({}::varchar)",
-    Form.UUID: "lower({}::varchar)",
-    Form.TIMESTAMP: "({}::timestamp)",
+    TextForm.BOOLEAN: "({}::int)",
+    TextForm.TEXT: "({}::varchar)",
+    TextForm.UUID: "lower({}::varchar)",
+    TextForm.TIMESTAMP: "({}::timestamp)",
 }
 
 

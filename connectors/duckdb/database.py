@@ -67,22 +67,22 @@ _WAYS_OUT = {
     "Could not read enough bytes": _DAMAGED,
 }
 
-_registry: weakref.WeakValueDictionary[Path, Database] = weakref.WeakValueDictionary()
+_registry: weakref.WeakValueDictionary[Path, DuckDBInstance] = weakref.WeakValueDictionary()
 _registry_lock = threading.Lock()
 
 
-def open_database(path: Path) -> Database:
+def open_database(path: Path) -> DuckDBInstance:
     """Return this process's database of a file; opens nothing."""
     real = path.resolve()
     with _registry_lock:
         database = _registry.get(real)
         if database is None:
-            database = _registry[real] = Database(path)
+            database = _registry[real] = DuckDBInstance(path)
             add_user(database, path)
         return database
 
 
-class Database:
+class DuckDBInstance:
     """The instance of one file: opened with the first cursor, closed with the last holder."""
 
     def __init__(self, path: Path) -> None:

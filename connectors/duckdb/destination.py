@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ..local_files import demand_writable
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..stream import Place
 from .database import open_database
 from .dialect import DuckDBNaming, dialect
@@ -78,7 +78,7 @@ class DuckDBDestination(SqlDestination):
         super().close()
         self._database.let_go(self)
 
-    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+    def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
         """Begin a transaction that has the commit lock, and in which the ledger exists."""
         lease.begin()
         self.dialect.tables.lock_creation(lease.session, ledger)

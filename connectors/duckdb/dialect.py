@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..sql.dialect.dialect import Dialect
 from ..sql.dialect.facts import Facts
 from ..sql.identifiers import Naming, TableName
-from ..values import replace
+from ..struct_helpers import replace
 from .catalog import DuckDBCatalog
 from .tables import DuckDBTables
 from .types import DuckDBTypes

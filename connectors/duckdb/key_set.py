@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..arrow import compute as pc
+from ..compared_values import ComparedColumn
 from ..errors import FatalConnectorError
-from ..sides import Compared
 from .checksums import DuckDBCanonical
 from .record_checksums import MEMORY_BYTES, carry, numbered, scratch_database
 
@@ -19,7 +19,7 @@ _PLACE = "place"
 
 
 @contextmanager
-def open_key_set(key: Sequence[Compared], memory_bytes: int = MEMORY_BYTES) -> Iterator[KeySet]:
+def open_key_set(key: Sequence[ComparedColumn], memory_bytes: int = MEMORY_BYTES) -> Iterator[KeySet]:
     """Open an empty set; it ends with the context.
 
     Args:
@@ -33,7 +33,7 @@ def open_key_set(key: Sequence[Compared], memory_bytes: int = MEMORY_BYTES) -> I
 class KeySet:
     """Keys of one side of a comparison."""
 
-    def __init__(self, connection: Any, key: Sequence[Compared]) -> None:
+    def __init__(self, connection: Any, key: Sequence[ComparedColumn]) -> None:
         self._connection = connection
         self._key = key
         self._canonical = DuckDBCanonical()
@@ -48,7 +48,7 @@ class KeySet:
             self._over(batch, self._key, f"insert into keys select {self._texts(self._key)} from incoming as t")
         return count
 
-    def remove(self, batch: pa.RecordBatch, key: Sequence[Compared]) -> None:
+    def remove(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn]) -> None:
         """Take the keys of some records of the other side out; arguments as those of `contains`."""
         texts = ", ".join(f"{text} as k{number}" for number, text in enumerate(self._texts_of(key)))
         same = " and ".join(f"i.k{number} = k.k{number}" for number in range(len(key)))
@@ -58,7 +58,7 @@ class KeySet:
         """Return how many keys are in."""
         return int(self._run("select count(*) as number from keys")["number"][0])
 
-    def contains(self, batch: pa.RecordBatch, key: Sequence[Compared]) -> pa.Array:
+    def contains(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn]) -> pa.Array:
         """Tell of each record of the other side whether its key is in the set.
 
         Args:
@@ -79,13 +79,13 @@ class KeySet:
             flags[found[_PLACE]] = 1
         return pc.equal(pa.Array.from_buffers(pa.uint8(), batch.num_rows, [None, pa.py_buffer(flags)]), pc.constant(1))
 
-    def _texts(self, key: Sequence[Compared]) -> str:
+    def _texts(self, key: Sequence[ComparedColumn]) -> str:
         return ", ".join(self._texts_of(key))
 
-    def _texts_of(self, key: Sequence[Compared]) -> list[str]:
+    def _texts_of(self, key: Sequence[ComparedColumn]) -> list[str]:
         return [self._canonical.text(f"t.{column.name}", column) for column in numbered(key, 0)]
 
-    def _over(self, batch: pa.RecordBatch, key: Sequence[Compared], sql: str) -> Any:
+    def _over(self, batch: pa.RecordBatch, key: Sequence[ComparedColumn], sql: str) -> Any:
         """Run a statement over the keys of some records, `incoming`; return its result, None if there are none."""
         if not batch.num_rows:
             return None

@@ -9,7 +9,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..checksums.sql import interval_form
-from ..sides import DIGITS, Compared, Form
+from ..compared_values import DIGITS, ComparedColumn, TextForm
 from ..sql.identifiers import literal
 
 
@@ -26,12 +26,12 @@ _PLAIN = _Style()
 _JSONB = _Style(", ", ": ", is_jsonb=True)
 
 
-def list_text(column: str, compared: Compared) -> str:
+def list_text(column: str, compared: ComparedColumn) -> str:
     """Write a list of scalars, all sides with as many digits of a second as the source has."""
     zone = getattr(compared.field.type.value_type, "tz", None)
     assert compared.item is not None
     item = _scalar("x", compared.item, compared.digits, is_zoned=zone is not None)
-    if compared.item is Form.DECIMAL:
+    if compared.item is TextForm.DECIMAL:
         item = decimal_text("x", compared.field.type.value_type)
     return _joined(column, "x", item, _PLAIN)
 
@@ -98,10 +98,10 @@ def _value(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
     if types.is_nested(kind):
         return _joined(value, name, _value(name, kind.value_type, style, depth + 1), style)
     form = next(form for is_type, form in _FORMS if is_type(kind))
-    if form is Form.DECIMAL:
+    if form is TextForm.DECIMAL:
         return decimal_text(value, kind)
     written = _scalar(value, form, DIGITS.get(getattr(kind, "unit", "us"), 6), is_zoned=bool(getattr(kind, "tz", None)))
-    return _without_exponent(written, value) if form is Form.FLOAT and style.is_jsonb else written
+    return _without_exponent(written, value) if form is TextForm.FLOAT and style.is_jsonb else written
 
 
 def _struct(value: str, kind: pa.DataType, style: _Style, depth: int) -> str:
@@ -130,24 +130,24 @@ def _joined(items: str, name: str, item: str, style: _Style) -> str:
     return f"case when {items} is not null then '[' || coalesce({joined}, '') || ']' end"
 
 
-def _scalar(value: str, form: Form, digits: int, *, is_zoned: bool) -> str:
-    if form is Form.TEXT:
+def _scalar(value: str, form: TextForm, digits: int, *, is_zoned: bool) -> str:
+    if form is TextForm.TEXT:
         return _quoted(f"{value}::varchar")
-    if form is Form.FLOAT:
+    if form is TextForm.FLOAT:
         number = f"{value}::double"
         special = (
             f"case when isnan({number}) then '\"NaN\"' when {number} > 0 then '\"Infinity\"' else '\"-Infinity\"' end"
         )
         return f"case when isfinite({number}) then ({number})::varchar when {value} is not null then {special} end"
-    if form is Form.TIME:
+    if form is TextForm.TIME:
         return _fraction(f"strftime(date '1970-01-01' + {value}::time, '%H:%M:%S.%f')", digits)
-    if form is Form.TIMESTAMP_NS:
+    if form is TextForm.TIMESTAMP_NS:
         return f"'\"' || strftime({value}::timestamp_ns, '%Y-%m-%dT%H:%M:%S.%n') || '\"'"
-    if form is Form.TIMESTAMP:
+    if form is TextForm.TIMESTAMP:
         return _fraction(f"strftime({value}::timestamp, '%Y-%m-%dT%H:%M:%S.%f{'Z' if is_zoned else ''}')", digits)
-    if form is Form.INTERVAL:
+    if form is TextForm.INTERVAL:
         return f"'\"' || {interval_text(value)} || '\"'"
-    plain = {Form.BINARY: "base64({})", Form.UUID: "lower({}::varchar)", Form.DATE: "{}::varchar"}
+    plain = {TextForm.BINARY: "base64({})", TextForm.UUID: "lower({}::varchar)", TextForm.DATE: "{}::varchar"}
     return f"'\"' || {plain[form].format(value)} || '\"'" if form in plain else f"{value}::varchar"
 
 
@@ -187,18 +187,21 @@ def _quoted(text: str) -> str:
 _ESCAPES = {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r"}
 
 _FORMS = (
-    (pa.types.is_boolean, Form.BOOLEAN),
-    (pa.types.is_integer, Form.INTEGER),
-    (pa.types.is_floating, Form.FLOAT),
-    (pa.types.is_decimal, Form.DECIMAL),
-    (pa.types.is_date, Form.DATE),
-    (pa.types.is_time, Form.TIME),
-    (lambda kind: pa.types.is_timestamp(kind) and kind.unit == "ns", Form.TIMESTAMP_NS),
-    (pa.types.is_timestamp, Form.TIMESTAMP),
-    (pa.types.is_interval, Form.INTERVAL),
-    (lambda kind: kind == pa.uuid(), Form.UUID),
-    (lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view(), Form.TEXT),
-    (lambda _: True, Form.BINARY),
+    (pa.types.is_boolean, TextForm.BOOLEAN),
+    (pa.types.is_integer, TextForm.INTEGER),
+    (pa.types.is_floating, TextForm.FLOAT),
+    (pa.types.is_decimal, TextForm.DECIMAL),
+    (pa.types.is_date, TextForm.DATE),
+    (pa.types.is_time, TextForm.TIME),
+    (lambda kind: pa.types.is_timestamp(kind) and kind.unit == "ns", TextForm.TIMESTAMP_NS),
+    (pa.types.is_timestamp, TextForm.TIMESTAMP),
+    (pa.types.is_interval, TextForm.INTERVAL),
+    (lambda kind: kind == pa.uuid(), TextForm.UUID),
+    (
+        lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view(),
+        TextForm.TEXT,
+    ),
+    (lambda _: True, TextForm.BINARY),
 )
 
 

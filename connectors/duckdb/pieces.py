@@ -11,7 +11,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from .database import Database
+from .database import DuckDBInstance
 from .memory import MemoryNeed
 
 #: A batch of a single wide record needs so many times its size in DuckDB.
@@ -22,7 +22,7 @@ class Pieces:
     """Cuts batches into pieces, and raises the memory limit for each; narrow records are one piece, however many."""
 
     def __init__(
-        self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, database: Database, *, is_cut: bool
+        self, batches: Iterator[pa.RecordBatch], schema: pa.Schema, database: DuckDBInstance, *, is_cut: bool
     ) -> None:
         """Give the batches the schema's column names; without `is_cut` they are one piece."""
         self._batches = batches

@@ -18,12 +18,12 @@ from ..arrow.text import interval_text
 from ..checksums.json_values import jsonb_text, value_text
 from ..checksums.nested import is_carried
 from ..checksums.sql import SqlChecksums
+from ..compared_values import ComparedColumn, Digest, Key, KeyRange, Row, Side, TextForm
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..incremental.bookmarks import past
 from ..protocols import Source
-from ..sides import Compared, Digest, Form, Key, KeyRange, Row, Side
 from ..stream import Checkpoint, Event, Rejected, Stream
-from ..values import replace
+from ..struct_helpers import replace
 from .checksums import DuckDBCanonical
 
 #: What DuckDB may hold of keys and hashes before it goes to disk, in bytes: unless told otherwise, and at least.
@@ -266,7 +266,7 @@ def _events(source: Source, stream: Stream) -> Iterator[Event]:
         yield event
 
 
-def numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
+def numbered(columns: Sequence[ComparedColumn], first: int) -> tuple[ComparedColumn, ...]:
     """Return columns under the names and in the types in which DuckDB takes them."""
     return tuple(
         replace(column, name=f"c{number}", field=column.field.with_type(_carried(column.field.type, column.form)))
@@ -275,33 +275,39 @@ def numbered(columns: Sequence[Compared], first: int) -> tuple[Compared, ...]:
 
 
 #: Forms of JSON that only Python writes.
-_WRITTEN: dict[Form, Callable[[str], str]] = {Form.JSONB: jsonb_text, Form.JSON_VALUE: value_text}
+_WRITTEN: dict[TextForm, Callable[[str], str]] = {TextForm.JSONB: jsonb_text, TextForm.JSON_VALUE: value_text}
 
 
-def _carried(kind: pa.DataType, form: Form) -> pa.DataType:
+def _carried(kind: pa.DataType, form: TextForm) -> pa.DataType:
     """Return the type in which DuckDB takes it."""
     types = pa.types
     if types.is_dictionary(kind):
         return _carried(kind.value_type, form)
-    if form is Form.TEXT or form in _WRITTEN or kind == pa.json_() or types.is_null(kind) or types.is_decimal256(kind):
+    if (
+        form is TextForm.TEXT
+        or form in _WRITTEN
+        or kind == pa.json_()
+        or types.is_null(kind)
+        or types.is_decimal256(kind)
+    ):
         return pa.string()
     if types.is_interval(kind) or types.is_duration(kind) or (types.is_nested(kind) and not is_carried(kind)):
         return pa.string()
     return pa.float32() if types.is_float16(kind) else kind
 
 
-def carry(array: pa.Array, column: Compared) -> pa.Array:
+def carry(array: pa.Array, column: ComparedColumn) -> pa.Array:
     """Return values in the column's type, or in full as text where DuckDB has no such type."""
     kind = column.field.type
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if pa.types.is_duration(array.type) and column.form is Form.INTERVAL:
+    if pa.types.is_duration(array.type) and column.form is TextForm.INTERVAL:
         return _interval_text(array)
     if pa.types.is_nested(array.type) and kind != array.type:
-        if column.form is Form.LIST and pa.types.is_duration(array.type.value_type):
+        if column.form is TextForm.LIST and pa.types.is_duration(array.type.value_type):
             array = _interval_lists(array)
         array = json_text(array)
-        rewrite = jsonb_text if column.form is Form.NESTED_JSONB else _WRITTEN.get(column.form)
+        rewrite = jsonb_text if column.form is TextForm.NESTED_JSONB else _WRITTEN.get(column.form)
     else:
         rewrite = _WRITTEN.get(column.form)
     if array.type == pa.json_():
@@ -311,7 +317,7 @@ def carry(array: pa.Array, column: Compared) -> pa.Array:
     if array.type == kind:
         return array
     # DuckDB's own interval has no nanoseconds.
-    if column.form is Form.TEXT or pa.types.is_interval(array.type) or pa.types.is_decimal256(array.type):
+    if column.form is TextForm.TEXT or pa.types.is_interval(array.type) or pa.types.is_decimal256(array.type):
         return as_text(array, "")
     return pc.cast(array, kind)
 

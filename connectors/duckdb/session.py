@@ -17,7 +17,7 @@ from ..errors import FatalConnectorError, Interrupted, TakenOver
 from ..failpoints import failpoint
 from ..sql.identifiers import LEDGER_TABLE, SEQUENCE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
-from .database import WIDE, Database, sort_error
+from .database import WIDE, DuckDBInstance, sort_error
 from .pieces import Pieces
 from .unfinished import add_mark, delete_unfinished, drop_mark
 
@@ -47,7 +47,7 @@ class DuckDBSession:
     another's: target, ledger, commit.
     """
 
-    def __init__(self, database: Database, cursor: Any) -> None:
+    def __init__(self, database: DuckDBInstance, cursor: Any) -> None:
         self._database = database
         self._cursor = cursor
         self._holds_lock = False

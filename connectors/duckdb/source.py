@@ -16,10 +16,10 @@ from ..field_facts import facts_of, with_facts
 from ..sql.dialect.types import native_of
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..sql.tables import Table
 from ..stream import Bookmark, Place, RejectedRecord, Stream
-from ..values import replace
+from ..struct_helpers import replace
 from . import types
 from .catalog import read_catalog
 from .database import open_database
@@ -31,7 +31,7 @@ from .session import DuckDBSession
 from .settings import DuckDBSettings, read_settings
 
 if TYPE_CHECKING:
-    from ..sides import Checksums, KeyRange, Side
+    from ..compared_values import Checksums, KeyRange, Side
 
 #: Arrow counts an interval's nanoseconds, and DuckDB silently changes a longer one.
 _TOO_LONG = (
@@ -90,7 +90,7 @@ class DuckDBSource(QuerySource):
 
     def _batches(
         self,
-        lease: Lease,
+        lease: SessionLease,
         stream: Stream,
         bookmark: Bookmark | None,
         bad: list[RejectedRecord],
@@ -146,7 +146,7 @@ class DuckDBSource(QuerySource):
         whole, columns = super().unfiltered(stream), stream.locator.get(FLAT)
         return flat_relation(columns, whole, self.dialect.naming.quote) if columns else whole
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Describe what is selected of structs as well."""
         if FLAT not in stream.locator:
             return super().columns_now(lease, stream)
@@ -160,7 +160,7 @@ class DuckDBSource(QuerySource):
         rows = session.query(f"describe {stream.query}")
         return [_field(str(name), str(kind), is_nullable=True) for name, kind, *_ in rows]
 
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Ask what the transaction sees."""
         rows = lease.session.query(f"describe {self.dialect.naming.table(self.table(stream))}")
         return {str(name): str(kind) for name, kind, *_ in rows}

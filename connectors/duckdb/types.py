@@ -58,60 +58,60 @@ _ARRAY = re.compile(r"(.*)\[(\d*)\]", re.DOTALL)
 _NAMED = re.compile(r'\s*("(?:[^"]|"")*"|[^\s"]+)\s+(.*)', re.DOTALL)
 
 
-class Reading(Struct, frozen=True):
+class ColumnReading(Struct, frozen=True):
     """How a column is read: the type selected (its own, or one that Arrow carries), and the Arrow type it gives."""
 
     sql: str
     arrow: pa.DataType
 
 
-def reading(native: str) -> Reading:
+def reading(native: str) -> ColumnReading:
     """Say how a column of a type out of the catalog is read; what Arrow has no type for is read as text."""
     if native == "UUID":
-        return Reading(native, pa.uuid())
+        return ColumnReading(native, pa.uuid())
     if native == "JSON":
-        return Reading(native, pa.json_())
+        return ColumnReading(native, pa.json_())
     return _nested(native)
 
 
-def _nested(native: str) -> Reading:
+def _nested(native: str) -> ColumnReading:
     native = _ALIASES.get(native, native)
     plain = _PLAIN.get(native)
     if plain is not None:
-        return Reading(native, plain)
+        return ColumnReading(native, plain)
     decimal = _DECIMAL.fullmatch(native)
     if decimal:
-        return Reading(native, pa.decimal128(int(decimal[1]), int(decimal[2])))
+        return ColumnReading(native, pa.decimal128(int(decimal[1]), int(decimal[2])))
     if native in ("HUGEINT", "UHUGEINT"):
-        return Reading("DECIMAL(38,0)", pa.decimal128(38, 0))
+        return ColumnReading("DECIMAL(38,0)", pa.decimal128(38, 0))
     array = _ARRAY.fullmatch(native)
     if array:
         item = _nested(array[1])
-        return Reading(f"{item.sql}[]", pa.list_(item.arrow))
+        return ColumnReading(f"{item.sql}[]", pa.list_(item.arrow))
     for name in ("STRUCT", "MAP"):
         if native.startswith(f"{name}(") and native.endswith(")"):
             return _struct(native) if name == "STRUCT" else _map(native)
-    return Reading("VARCHAR", pa.string())
+    return ColumnReading("VARCHAR", pa.string())
 
 
-def _struct(native: str) -> Reading:
+def _struct(native: str) -> ColumnReading:
     fields, shown = [], []
     for part in _split(native[len("STRUCT(") : -1]):
         named = _NAMED.fullmatch(part)
         if named is None:
-            return Reading("VARCHAR", pa.string())
+            return ColumnReading("VARCHAR", pa.string())
         name = named[1][1:-1].replace('""', '"') if named[1].startswith('"') else named[1]
         kind = _nested(named[2].strip())
         fields.append(pa.field(name, kind.arrow))
         shown.append(f"{named[1]} {kind.sql}")
-    return Reading(f"STRUCT({', '.join(shown)})", pa.struct(fields))
+    return ColumnReading(f"STRUCT({', '.join(shown)})", pa.struct(fields))
 
 
-def _map(native: str) -> Reading:
+def _map(native: str) -> ColumnReading:
     parts = [_nested(part.strip()) for part in _split(native[len("MAP(") : -1])]
     if len(parts) != 2:
-        return Reading("VARCHAR", pa.string())
-    return Reading(f"MAP({parts[0].sql}, {parts[1].sql})", pa.map_(parts[0].arrow, parts[1].arrow))
+        return ColumnReading("VARCHAR", pa.string())
+    return ColumnReading(f"MAP({parts[0].sql}, {parts[1].sql})", pa.map_(parts[0].arrow, parts[1].arrow))
 
 
 def _split(text: str) -> list[str]:

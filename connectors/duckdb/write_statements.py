@@ -12,8 +12,8 @@ from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.load.pieces import InsertsInPieces, Run
 from ..sql.session import Session
 from ..sql.tables import Column, StagingTable, Table
-from ..stream import ConflictMethod
-from ..values import replace
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod
 from .catalog import constraints_by_table, unique_indexes
 from .constraints import Violations, exact
 from .session import DuckDBSession

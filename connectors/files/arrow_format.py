@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..arrow.batch_validation import DAMAGE, demand_valid, has_union, is_odd
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import flat_schema, leaf_of, path_of
 from ..arrow.times import is_fine
 from ..arrow.type_names import yaml_text
-from ..arrow.valid import DAMAGE, demand_valid, has_union, is_odd
 from ..errors import FatalConnectorError
 from .foreign_types import own_columns
 from .formats import sliced

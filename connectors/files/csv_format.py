@@ -15,14 +15,14 @@ import pyarrow.csv
 from ..arrow.compute import constant
 from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import checked_json, first_invalid, from_text, is_text
-from ..arrow.undecided import wider_schema
+from ..arrow.unbounded_numerics import wider_schema
 from ..errors import FatalConnectorError
 from ..field_facts import TypeOrigin, facts_of
 from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
-from ..values import replace
+from ..struct_helpers import replace
 from .csv_input import LEAST_AHEAD, Input, mark_before
-from .csv_lines import Lines
+from .csv_lines import CSVLines
 from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .csv_writer import CSVWriter, Quoting
@@ -61,7 +61,7 @@ class CSVFormat:
         usual = CSVDestinationSettings(path=".").model_dump(include=_WRITTEN)
         said = self._settings.model_dump(include=_WRITTEN)
         self.written: Mapping[str, Any] = {key: value for key, value in said.items() if value not in (None, usual[key])}
-        self._lines = Lines(self._settings)
+        self._lines = CSVLines(self._settings)
         self.record_bytes = MAX_RECORD_BYTES
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:

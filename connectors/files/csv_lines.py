@@ -23,7 +23,7 @@ from .settings import CSVSourceSettings
 _END = "\x1a"
 
 
-class Lines:
+class CSVLines:
     """Reads the files of one source line by line."""
 
     def __init__(self, settings: CSVSourceSettings) -> None:
@@ -208,4 +208,4 @@ def _has_surrogate(text: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in text)
 
 
-__all__ = ["Lines"]
+__all__ = ["CSVLines"]

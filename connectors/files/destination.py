@@ -17,30 +17,18 @@ import pyarrow as pa
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..protocols import Capability
+from ..read_spec import Condition
 from ..settings import parse_settings
-from ..stream import (
-    Block,
-    Bookmark,
-    Commit,
-    Condition,
-    Event,
-    FileRead,
-    LedgerKey,
-    LedgerRow,
-    Load,
-    Place,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
-from ..values import replace
+from ..stream import Block, Bookmark, Commit, Event, FileRead, LedgerKey, LedgerRow, Load, Place, Stream, TableState
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
 from .columns import kept
 from .csv_format import CSVFormat
 from .formats import Format
-from .interrupts import Calls
+from .interrupts import FileCalls
 from .jsonl_format import JSONLFormat
 from .layout import MOST_OPEN, Layout
-from .load import TableLoad
+from .load import FilesLoad
 from .manifest import STAGING, manifest_files, quote, read_manifest, roll_forward
 from .opening import open_storage
 from .parquet_format import GROUP_BYTES, ParquetFormat
@@ -54,7 +42,7 @@ from .settings import (
     TextDestinationSettings,
 )
 from .storage import Storage, translated
-from .table import Table
+from .table import FilesTable
 
 #: Bytes of a row group at least, where many files are written at once.
 LEAST_GROUP = 1 << 18
@@ -81,7 +69,7 @@ class FileDestination:
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
-        self._calls = Calls()
+        self._calls = FileCalls()
         self._layout = Layout(
             parse_partitions(self._settings.partition_by), self._settings.file_records, self._settings.file_bytes
         )
@@ -173,7 +161,7 @@ class FileDestination:
             raise ConnectorConfigError(f"connector {self.connector!r} takes no wire {wire!r}", connector=self.connector)
         storage = self._storage()
         with self._calls.under_way(load.key.stream) as call, translated(storage.label()):
-            yield from TableLoad(self._table(storage, load.key.destination_table), load, call, self._layout).run(events)
+            yield from FilesLoad(self._table(storage, load.key.destination_table), load, call, self._layout).run(events)
 
     def drop_staging(self, tokens: Sequence[str]) -> None:
         """Finish the commits of dead runs, then delete their staged files."""
@@ -204,8 +192,8 @@ class FileDestination:
         except ConnectorError as error:
             raise error.with_traceback(None)  # noqa: B904 (of frames whose variables hold the URL with its password)
 
-    def _table(self, storage: Storage, name: str) -> Table:
-        return Table(storage, name, self._format, self._extension, self._codec, self._layout.written)
+    def _table(self, storage: Storage, name: str) -> FilesTable:
+        return FilesTable(storage, name, self._format, self._extension, self._codec, self._layout.written)
 
     def _formats(self) -> tuple[Format, str, str | None]:
         """Return the format, the suffix of its files and their codec."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..stream import ADDED, ENDS, VALID_FROM, VALID_TO, Load
-from .history_versions import NEVER, Arrived, Held, Numbers, Versions
+from .history_versions import NEVER, Arrived, MatchedVersions, Numbers, VersionDecisions
 from .merge import Latest, all_keys, keys_of
 from .record_digests import Digests
 
@@ -102,7 +102,7 @@ class HistoryWrite:
             is_wanted=self._wanted(old, keys, arrived),
             said=_joined([times_of(batch.column(0)) for batch in arrived([self._time or VALID_FROM])]),
         )
-        versions = Versions(held, new, len(codes.dictionary), has_ends=self._has_ends)
+        versions = VersionDecisions(held, new, len(codes.dictionary), has_ends=self._has_ends)
         if self._history.has_versions:
             versions.of_records()
         else:
@@ -155,7 +155,7 @@ class HistoryWrite:
 
     def _held(
         self, old: Batches, known: KeyPlaces, compared: Sequence[str], renewed: Sequence[str], marks: Sequence[str]
-    ) -> tuple[Held, pa.Table | None]:
+    ) -> tuple[MatchedVersions, pa.Table | None]:
         """Return the versions of keys that arrive, and their bookmarks, which are wanted where there are `marks`."""
         parts: list[tuple[Numbers, ...]] = []
         tables, done = [], 0
@@ -187,7 +187,7 @@ class HistoryWrite:
             none, digests = np.zeros(0, np.int64), np.zeros((0, 2), np.uint64)
             parts = [(none, none, none, none, digests, digests, none)]
         place, key, begun, ends, same, rest, said = (np.concatenate(each) for each in zip(*parts, strict=True))
-        held = Held(place=place, key=key, begun=begun, ended=ends, compared=same, renewed=rest, said=said)
+        held = MatchedVersions(place=place, key=key, begun=begun, ended=ends, compared=same, renewed=rest, said=said)
         return held, pa.Table.from_batches(tables) if tables else None
 
 
@@ -217,7 +217,7 @@ class KeyPlaces:
 class _Carried:
     """Values that versions take over from others."""
 
-    def __init__(self, versions: Versions, held: int, kept: Sequence[str], lost: Sequence[str]) -> None:
+    def __init__(self, versions: VersionDecisions, held: int, kept: Sequence[str], lost: Sequence[str]) -> None:
         self._versions, self._held, self._kept = versions, held, kept
         self._names = [*kept, *lost]
         wanted = np.flatnonzero(versions.is_written & (versions.kept_from >= 0)) if self._names else ()
@@ -258,7 +258,7 @@ class _Carried:
 
 
 def _rewritten(
-    old: Iterable[pa.RecordBatch], held: Held, versions: Versions, carried: _Carried
+    old: Iterable[pa.RecordBatch], held: MatchedVersions, versions: VersionDecisions, carried: _Carried
 ) -> Iterator[pa.RecordBatch]:
     """Yield the old batches with the ends of their versions, without those that arrived records replace."""
     done = 0
@@ -278,7 +278,9 @@ def _rewritten(
         yield batch
 
 
-def _written(arrived: Iterable[pa.RecordBatch], versions: Versions, carried: _Carried) -> Iterator[pa.RecordBatch]:
+def _written(
+    arrived: Iterable[pa.RecordBatch], versions: VersionDecisions, carried: _Carried
+) -> Iterator[pa.RecordBatch]:
     done = 0
     for batch in arrived:
         places = np.flatnonzero(versions.is_written[done : done + batch.num_rows])

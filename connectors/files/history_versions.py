@@ -19,7 +19,7 @@ NEVER = np.iinfo(np.int64).max
 _BEFORE_ALL = np.iinfo(np.int64).min
 
 
-class Held(Struct):
+class MatchedVersions(Struct):
     """Versions of the table whose keys arrive, in the order of the table."""
 
     #: Place in the table, and number of the key.
@@ -50,10 +50,10 @@ class Arrived(Struct):
     said: Numbers
 
 
-class Versions:
+class VersionDecisions:
     """Decides; afterwards the attributes say what to write."""
 
-    def __init__(self, held: Held, arrived: Arrived, keys: int, *, has_ends: bool) -> None:
+    def __init__(self, held: MatchedVersions, arrived: Arrived, keys: int, *, has_ends: bool) -> None:
         self._held, self._arrived, self._has_ends = held, arrived, has_ends
         count, total = len(arrived.key), len(held)
         #: When the versions of the table end now.
@@ -237,4 +237,4 @@ def _differ(one: Numbers, other: Numbers) -> Numbers:
     return (one != other).any(axis=1)
 
 
-__all__ = ["NEVER", "Arrived", "Held", "Numbers", "Versions"]
+__all__ = ["NEVER", "Arrived", "MatchedVersions", "Numbers", "VersionDecisions"]

@@ -28,7 +28,7 @@ class Call:
             raise Interrupted(f"stream {self._stream!r} was interrupted", stream=self._stream)
 
 
-class Calls:
+class FileCalls:
     """All calls under way of one connector, by stream."""
 
     def __init__(self) -> None:

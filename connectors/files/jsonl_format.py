@@ -22,7 +22,7 @@ import pyarrow.json
 from ..arrow.conform import shown
 from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
-from ..arrow.undecided import wider_schema
+from ..arrow.unbounded_numerics import wider_schema
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..rejected.halving import find_unfit

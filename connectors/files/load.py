@@ -15,21 +15,9 @@ from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
 from ..field_facts import facts_of
-from ..stream import (
-    DELETED_AT,
-    VALID_FROM,
-    VALID_TO,
-    Block,
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    Load,
-    Rejected,
-    Stream,
-    WriteDisposition,
-)
-from ..values import replace
+from ..stream import DELETED_AT, VALID_FROM, VALID_TO, Block, Checkpoint, Commit, Event, Load, Rejected, Stream
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod, WriteDisposition
 from .columns import changes, unified
 from .interrupts import Call
 from .layout import Layout, Output
@@ -38,7 +26,7 @@ from .merge import Batches, merged
 from .paths import DataFile
 from .range_write import RangeWrite
 from .rejected import FileRejections
-from .table import Staged, Staging, Table
+from .table import FilesTable, Staged, Staging
 
 if TYPE_CHECKING:
     from .history import HistoryWrite
@@ -67,10 +55,10 @@ class _Plan(Struct, frozen=True):
     removed: int = 0
 
 
-class TableLoad:
+class FilesLoad:
     """Writes the events of one stream; readers see nothing before a commit."""
 
-    def __init__(self, table: Table, load: Load, call: Call, layout: Layout) -> None:
+    def __init__(self, table: FilesTable, load: Load, call: Call, layout: Layout) -> None:
         self._table = table
         self._load = load
         self._call = call

@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from ..errors import FatalConnectorError
 from ..failpoints import failpoint
 from ..stream import LedgerKey, LedgerRow
-from ..values import replace
+from ..struct_helpers import replace
 from .storage import Storage, checked_name
 
 LEDGER = "_syncblocks_ledger"

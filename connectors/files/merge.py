@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..arrow.text import is_bytes, is_text, is_uuid, to_text
 from ..errors import FatalConnectorError
-from ..stream import ConflictMethod
+from ..write_spec import ConflictMethod
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 

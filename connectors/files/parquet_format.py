@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet
 from msgspec import Struct
 
+from ..arrow.batch_validation import DAMAGE
 from ..arrow.conform import reason, shown
 from ..arrow.flatten import Paths, flat_schema, leaf_of, path_of
 from ..arrow.parquet_size import fitting_records, joined
 from ..arrow.text import to_text
 from ..arrow.times import is_fine
-from ..arrow.valid import DAMAGE
 from ..errors import FatalConnectorError
 from ..field_facts import FieldFacts, with_facts
 from .foreign_types import own_columns, parquet_columns, with_texts

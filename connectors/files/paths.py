@@ -26,7 +26,7 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..settings import is_url, resolve_path, url_scheme
 from ..stream import Place
-from ..values import replace
+from ..struct_helpers import replace
 from .local import LocalStorage
 from .manifest import LEDGER, Manifest, file_stem, manifest_files, quote, read_manifest
 from .opening import local_path, open_storage
@@ -268,7 +268,7 @@ class StreamFiles(msgspec.Struct):
     absent: str = ""
 
 
-class Location(msgspec.Struct, frozen=True):
+class FilesLocation(msgspec.Struct, frozen=True):
     """The setting `path`, resolved."""
 
     storage: Storage
@@ -319,7 +319,7 @@ def unverified(path: str) -> str:
     )
 
 
-def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> Location:
+def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> FilesLocation:
     """Resolve the setting `path`; the folder of a destination's table is resolved from the folder above it.
 
     Raises:
@@ -339,7 +339,7 @@ def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> 
         with translated(storage.label(name)):
             if storage.kind(name) is None:
                 raise ConnectorConfigError(f"path: {storage.label(name)}: no such file", key="path")
-        return Location(storage, "match", name)
+        return FilesLocation(storage, "match", name)
 
     root, kind, name = _split(where, opened)
     above, _, base = root.rpartition("/")
@@ -348,8 +348,8 @@ def locate(path: str, folder: Path, options: Mapping[str, Any], suffix: str) -> 
         with translated(storage.label()):
             tables = manifest_files(storage, "", suffix)
         if f"{LEDGER}/{base}.{suffix}.json" in tables:
-            return Location(storage, "match" if kind == "folder" else kind, f"{base}/{name}" if name else base)
-    return Location(opened(root), kind, name)
+            return FilesLocation(storage, "match" if kind == "folder" else kind, f"{base}/{name}" if name else base)
+    return FilesLocation(opened(root), kind, name)
 
 
 def _split(where: str, opened: Callable[[str], Storage]) -> tuple[str, str, str]:
@@ -369,7 +369,7 @@ def _split(where: str, opened: Callable[[str], Storage]) -> tuple[str, str, str]
     return "/".join(parts[:first]) or "/", "glob", "/".join(parts[first:])
 
 
-def find_streams(location: Location, suffix: str, suffixes: Sequence[str]) -> list[StreamFiles]:
+def find_streams(location: FilesLocation, suffix: str, suffixes: Sequence[str]) -> list[StreamFiles]:
     """List the streams with their files, sorted by name.
 
     Raises:
@@ -390,7 +390,7 @@ def find_streams(location: Location, suffix: str, suffixes: Sequence[str]) -> li
     return [finder.streams[name] for name in sorted(finder.streams)]
 
 
-def find_matches(location: Location, patterns: Mapping[str, Sequence[str]], suffix: str) -> list[StreamFiles]:
+def find_matches(location: FilesLocation, patterns: Mapping[str, Sequence[str]], suffix: str) -> list[StreamFiles]:
     """List the files of streams that are named by patterns, in the order of the names; no file is no error.
 
     Raises:
@@ -411,7 +411,7 @@ def find_matches(location: Location, patterns: Mapping[str, Sequence[str]], suff
 
 
 def list_matches(
-    location: Location, name: str, globs: Sequence[str], suffix: str
+    location: FilesLocation, name: str, globs: Sequence[str], suffix: str
 ) -> tuple[StreamFiles, Listing, Callable[[Entry], DataFile]]:
     """List the files of one such stream, of which few will be read.
 
@@ -445,7 +445,9 @@ def _refuse_others(storage: Storage, suffixes: Sequence[str]) -> None:
         )
 
 
-def find_again(location: Location, suffix: str, suffixes: Iterable[str], former: StreamFiles) -> StreamFiles | None:
+def find_again(
+    location: FilesLocation, suffix: str, suffixes: Iterable[str], former: StreamFiles
+) -> StreamFiles | None:
     """Find one stream's files as they are now, without a look at the others; None: `find_streams` has to look."""
     finder = _Finder(location.storage, suffix, tuple(suffixes))
     with translated(location.storage.label(former.place)):

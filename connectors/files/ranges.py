@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from ..errors import RetriableError
 from ..ranges import RangesRefused, SnapshotLost
-from ..values import replace
+from ..struct_helpers import replace
 from .paths import DataFile, compression
 
 _CHUNK_BYTES = 1 << 20

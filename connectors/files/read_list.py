@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..known_files import KnownFiles
 from ..stream import FileRead, LedgerKey
-from ..values import replace
+from ..struct_helpers import replace
 from .manifest import LEDGER, STAGING, Manifest, ReadList, TableFile, quote
 from .storage import Storage
 

@@ -17,17 +17,18 @@ from ..arrow.conform import conformed
 from ..rejected.halving import convert_or_reject
 from ..rejected.limits import Rejections, may_come_again
 from ..rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejections
-from ..stream import Load, RejectedRecord, WriteDisposition
+from ..stream import Load, RejectedRecord
+from ..write_spec import WriteDisposition
 from .columns import unified
 from .manifest import TableFile
 from .paths import DataFile
-from .table import Staging, Table
+from .table import FilesTable, Staging
 
 
 class FileRejections:
     """Finds and writes the rejected records of one load."""
 
-    def __init__(self, table: Table, load: Load, limit: int) -> None:
+    def __init__(self, table: FilesTable, load: Load, limit: int) -> None:
         self._table = table
         self._load = load
         self._limit = limit

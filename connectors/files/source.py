@@ -14,31 +14,22 @@ from msgspec import Struct
 from ..arrow.digits import DigitsSeen
 from ..arrow.flatten import flat_schema, marked, path_of
 from ..arrow.type_names import parse_type
-from ..arrow.undecided import Numbers, decided, undecided
+from ..arrow.unbounded_numerics import Numbers, decided, undecided
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
 from ..field_facts import FieldFacts, TypeOrigin, with_facts
 from ..incremental.checkpoints import incremental
 from ..protocols import Capability
 from ..ranges import Range, RangesRefused, how_many
+from ..read_spec import ReplicationMethod
 from ..settings import choice, parse_settings
-from ..stream import (
-    FILES,
-    Block,
-    Bookmark,
-    Checkpoint,
-    Event,
-    FileRead,
-    Place,
-    ReplicationMethod,
-    Stream,
-)
-from ..values import replace
+from ..stream import FILES, Block, Bookmark, Checkpoint, Event, FileRead, Place, Stream
+from ..struct_helpers import replace
 from .file_columns import filled, marked_in_paths, numbered, with_file_columns, with_partitions
 from .formats import INFER_BYTES, BoundedFormat, Format, demand_columns
-from .interrupts import Call, Calls
+from .interrupts import Call, FileCalls
 from .paths import (
     DataFile,
-    Location,
+    FilesLocation,
     StreamFiles,
     expanded,
     find_again,
@@ -80,9 +71,9 @@ class FileSource:
         self._settings = parse_settings(self.settings, config, self.connector)
         self._folder = folder
         self._format: Format = self.formats(self._settings)
-        self._calls = Calls()
+        self._calls = FileCalls()
         #: Streams that were found, and where; each is looked for anew when it is read.
-        self._found: dict[str, tuple[Location, StreamFiles]] = {}
+        self._found: dict[str, tuple[FilesLocation, StreamFiles]] = {}
         #: New files of a stream that was opened, until they are read: they are not listed once more.
         self._new: dict[str, NewFiles] = {}
         #: Name of a stream -> the snapshot of it that was recognised last: its files are not listed for each range.
@@ -304,7 +295,7 @@ class FileSource:
         self._found = {after.name: (location, each) for each, after in zip(found, named, strict=True)}
         return [self._leveled(each) for each in named]
 
-    def _location(self) -> Location:
+    def _location(self) -> FilesLocation:
         settings = self._settings
         try:
             return locate(settings.path, self._folder, settings.storage_options, self._format.suffix)

@@ -13,7 +13,8 @@ from msgspec import Struct
 from ..arrow.conform import conformed
 from ..errors import FatalConnectorError
 from ..known_files import KnownFiles
-from ..stream import FileRead, LedgerKey, LedgerRow, TableState, WriteDisposition
+from ..stream import FileRead, LedgerKey, LedgerRow, TableState
+from ..write_spec import WriteDisposition
 from .formats import Format
 from .manifest import (
     STAGING,
@@ -43,7 +44,7 @@ class Staged(Struct, frozen=True):
     folder: str = ""
 
 
-class Table:
+class FilesTable:
     """Files and ledger rows of one table."""
 
     def __init__(
@@ -229,7 +230,7 @@ class Table:
 class Staging:
     """One file being written."""
 
-    def __init__(self, table: Table, name: str, schema: pa.Schema, codec: str | None, folder: str = "") -> None:
+    def __init__(self, table: FilesTable, name: str, schema: pa.Schema, codec: str | None, folder: str = "") -> None:
         self.schema = schema
         self._folder = folder
         self.records = 0
@@ -296,7 +297,7 @@ class _Unclosed:
 
 
 @contextmanager
-def _refused(table: Table, name: str) -> Iterator[None]:
+def _refused(table: FilesTable, name: str) -> Iterator[None]:
     try:
         with translated(table.storage.label(name)):
             yield

@@ -14,7 +14,8 @@ from ..arrow import compute as pc
 from ..errors import FatalConnectorError, RetriableError
 from ..incremental.bookmarks import BOUNDARY, CHECKPOINT_S
 from ..known_files import NO_TIME, KnownFiles, integers_of, texts_of
-from ..stream import FILE_MODIFIED, Bookmark, ChangedFiles, Checkpoint, FileRead, Stream
+from ..read_spec import ChangedFiles
+from ..stream import FILE_MODIFIED, Bookmark, Checkpoint, FileRead, Stream
 from .paths import DataFile
 from .storage import Entry, Listing
 

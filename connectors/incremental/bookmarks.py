@@ -24,7 +24,8 @@ from ..arrow.decimals import fitting
 from ..arrow.digits import is_number_in_text
 from ..arrow.type_names import type_text
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..stream import Bookmark, NullBookmarks, Stream
+from ..read_spec import NullBookmarks
+from ..stream import Bookmark, Stream
 
 #: Key of the hashes in a bookmark; no column may have this name.
 BOUNDARY = "_boundary"

@@ -4,7 +4,7 @@ Sources read `>=` the bookmark, never `>`; of a stream that wants `>` the record
 them were read. A bookmark keeps, under `BOUNDARY`, hashes of the records that were committed
 at or past it. Records past it exist because a running transaction could still commit a record below them (`Horizon`).
 A hash covers the whole record, not the key alone: a record that changes within one tick of a coarse clock must arrive.
-The hash of the key is kept beside it, so that only the last version of a key counts as committed (`Committed`): a
+The hash of the key is kept beside it, so that only the last version of a key counts (`CommittedVersions`): a
 record that returns to a former value must arrive, too.
 """
 
@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from ..arrow import compute as pc
 from ..errors import FatalConnectorError
-from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, Stream
+from ..read_spec import NullBookmarks
+from ..stream import Bookmark, Checkpoint, Event, Stream
 from .bookmarks import (
     BOUNDARY,
     CHECKPOINT_RECORDS,
@@ -40,7 +41,7 @@ from .bookmarks import (
     same,
     to_json,
 )
-from .committed import Committed, first_of_each_key, last_of_each_key
+from .committed import CommittedVersions, first_of_each_key, last_of_each_key
 from .hashes import BY_VALUE, forms, record_hashes
 from .window import PASSED, Window
 
@@ -130,7 +131,7 @@ class _Boundary:
         #: Columns of the key; empty: equal records are counted.
         self.key_columns = stream.key_properties if set(stream.key_properties) <= set(stream.schema.names) else ()
         versions = self._versions(stream, boundary)
-        self.committed = Committed(versions, is_keyed=bool(self.key_columns), is_merged=stream.read.may_repeat)
+        self.committed = CommittedVersions(versions, is_keyed=bool(self.key_columns), is_merged=stream.read.may_repeat)
         if not versions:
             return
         if boundary.get("through"):

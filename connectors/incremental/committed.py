@@ -16,7 +16,7 @@ from ..arrow import compute as pc
 H = TypeVar("H", bound=Hashable)
 
 
-class Committed(Generic[H]):
+class CommittedVersions(Generic[H]):
     """The versions committed at or past a bookmark, and those of them that one read has met.
 
     A version is the hash of a key and the hash of a record. Without keys, the first hash is None, and a record counts
@@ -108,4 +108,4 @@ def first_of_each_key(versions: Sequence[tuple[H | None, H]]) -> list[tuple[H | 
     return last_of_each_key(versions[::-1])[::-1]
 
 
-__all__ = ["Committed", "first_of_each_key", "last_of_each_key"]
+__all__ = ["CommittedVersions", "first_of_each_key", "last_of_each_key"]

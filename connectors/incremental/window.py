@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 from msgspec import Struct
 
-from ..stream import Bookmark, NullBookmarks, Stream
+from ..read_spec import NullBookmarks
+from ..stream import Bookmark, Stream
 from .bookmarks import BOUNDARY, bookmark_values, leaves_out_incomplete, lower_bound
 
 #: Key of a boundary: all records at the bookmark were read; of a stream that reads only what is above it.

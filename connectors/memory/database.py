@@ -13,13 +13,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from ..errors import FatalConnectorError, RetriableError
-from ..stream import (
-    Block,
-    FileRead,
-    LedgerKey,
-    LedgerRow,
-    RejectedRecord,
-)
+from ..stream import Block, FileRead, LedgerKey, LedgerRow, RejectedRecord
 
 
 @dataclass
@@ -49,7 +43,7 @@ def database(name: str) -> MemoryDatabase:
     return databases.setdefault(name, MemoryDatabase())
 
 
-class Calls:
+class MemoryCalls:
     """The calls under way by stream, each with the event that ends it."""
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from ..arrow.fidelity import Kept
 from ..errors import Interrupted, TableLost, TakenOver
 from ..failpoints import failpoint
 from ..protocols import Capability
+from ..read_spec import Condition
 from ..rejected.limits import Rejections, may_come_again
 from ..rejected.records import rejections
 from ..settings import parse_settings
@@ -25,7 +26,6 @@ from ..stream import (
     Bookmark,
     Checkpoint,
     Commit,
-    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -36,10 +36,10 @@ from ..stream import (
     RejectedRecord,
     Stream,
     TableState,
-    WriteDisposition,
 )
-from ..values import replace
-from .database import Calls, Knob, database, from_block
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
+from .database import Knob, MemoryCalls, database, from_block
 from .settings import MemoryDestinationSettings
 from .writing import changes, keys_of, removed_records, written_table
 
@@ -64,7 +64,7 @@ class MemoryDestination:
     def __init__(self, config: Mapping[str, Any], folder: Path) -> None:
         self._settings = parse_settings(MemoryDestinationSettings, config, "memory")
         self._database = database(self._settings.database)
-        self._calls = Calls()
+        self._calls = MemoryCalls()
         self.max_loads = self._settings.max_loads
 
     def identity(self) -> str:

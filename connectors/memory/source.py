@@ -14,17 +14,11 @@ from ..errors import ConnectorConfigError, FatalConnectorError, Interrupted
 from ..incremental.bookmarks import at_or_past, has_bookmark
 from ..incremental.checkpoints import incremental
 from ..incremental.window import Window
+from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
-from ..stream import (
-    Block,
-    Bookmark,
-    Event,
-    Place,
-    ReplicationMethod,
-    Stream,
-)
-from ..values import replace
-from .database import Calls, Knob, MemoryDatabase, database, to_block
+from ..stream import Block, Bookmark, Event, Place, Stream
+from ..struct_helpers import replace
+from .database import Knob, MemoryCalls, MemoryDatabase, database, to_block
 from .settings import MemorySourceSettings, to_table
 
 
@@ -43,7 +37,7 @@ class MemorySource:
             self._database.keys[name] = table.key
             if table.is_view:
                 self._database.views.add(name)
-        self._calls = Calls()
+        self._calls = MemoryCalls()
 
     def identity(self) -> str:
         return f"memory://{self._settings.database}"

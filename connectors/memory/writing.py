@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from ..errors import FatalConnectorError
 from ..filters import without_deleted
-from ..stream import DELETED_AT, Checkpoint, ConflictMethod, Load, RejectedRecord, WriteDisposition, WriteSpec
+from ..stream import DELETED_AT, Checkpoint, Load, RejectedRecord
+from ..write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from ..written_range import RangeWatch
 
 #: Of records with the same key none counts more than another.

@@ -17,7 +17,7 @@ from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
 from . import swaps
 from .failures import errno
-from .kinds import UTC_COMMENT, UTC_SUFFIX, Kind
+from .kinds import UTC_COMMENT, UTC_SUFFIX, MySQLKind
 from .server import Server
 from .types import arrow_of, is_unlimited
 
@@ -288,7 +288,7 @@ def _trigger(name: str, timing: str, event: str) -> Trigger:
 
 
 def _labels(declared: str) -> tuple[str, ...]:
-    kind = Kind.parse(declared)
+    kind = MySQLKind.parse(declared)
     return tuple(member[1:-1].replace("''", "'") for member in kind.members) if kind.name == "enum" else ()
 
 
@@ -306,7 +306,7 @@ def _column(described: Sequence[Any], check: str, is_mariadb: bool) -> Column:
     )
     assert name is not None
     declared = _unescaped(_COMPRESSED.sub("", column_type or ""))
-    kind = Kind.parse(declared)
+    kind = MySQLKind.parse(declared)
     text = str(kind)
     # A column declared JSON: MariaDB keeps longtext with a check.
     is_json = check == f"json_valid(`{name.replace('`', '``')}`)"
@@ -342,7 +342,7 @@ def _attributes(default: str, extra: str, comment: str, check: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _default(text: str, kind: Kind, extra: str, is_mariadb: bool) -> str:
+def _default(text: str, kind: MySQLKind, extra: str, is_mariadb: bool) -> str:
     """Return a default as it is written; MySQL shows texts bare."""
     if is_mariadb:
         return _unescaped(text)
@@ -356,7 +356,7 @@ def fitted(attributes: str, column_type: str) -> str:
 
     The current time has as many digits as the type; of a long text MySQL takes only an expression as a default.
     """
-    digits = Kind.parse(column_type).arguments
+    digits = MySQLKind.parse(column_type).arguments
     now = f"current_timestamp({digits})" if digits.isdigit() else "current_timestamp"
     attributes = re.sub(r"(?<=default |.update )current_timestamp(\(\d*\))?", now, attributes, flags=re.IGNORECASE)
     if is_unlimited(column_type):

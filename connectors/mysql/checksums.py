@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..checksums.sql import Canonical, exponent_form
+from ..compared_values import ComparedColumn, TextForm
 from ..field_facts import facts_of
-from ..sides import Compared, Form
 from ..sql.identifiers import literal
-from .kinds import Kind
+from .kinds import MySQLKind
 from .types import geometry_text, zero_as_null
 
 
@@ -21,62 +21,62 @@ class MySQLCanonical(Canonical):
         """Take a date or time whose month or day is 0 for NULL, where it may be NULL."""
         self._are_zeros_null = are_zeros_null
 
-    def text(self, column: str, compared: Compared) -> str:
+    def text(self, column: str, compared: ComparedColumn) -> str:
         """Write a value's canonical text."""
         form, kind = compared.form, _kind(compared)
         if self._are_zeros_null and compared.field.nullable:
             column = zero_as_null(column, str(kind))
-        if form in (Form.BOOLEAN, Form.INTEGER):
+        if form in (TextForm.BOOLEAN, TextForm.INTEGER):
             return f"cast({column} + 0 as char)" if kind.name == "bit" else _number(column)
-        if form is Form.DECIMAL:
+        if form is TextForm.DECIMAL:
             text = _number(column)
             return text if compared.scale is not None or not _has_point(kind) else _without_zeros(text)
-        if form is Form.FLOAT:
+        if form is TextForm.FLOAT:
             return _float(f"({column} + 0e0)")
-        if form is Form.BINARY:
+        if form is TextForm.BINARY:
             return f"lower(hex({column}))"
-        if form in (Form.TIMESTAMP, Form.TIMESTAMP_NS):
+        if form in (TextForm.TIMESTAMP, TextForm.TIMESTAMP_NS):
             return _without_zeros(f"cast(cast({column} as datetime(6)) as char)")
-        if form is Form.TIME:
+        if form is TextForm.TIME:
             return _without_zeros(f"cast(cast({column} as time(6)) as char)")
-        if form is Form.DATE:
+        if form is TextForm.DATE:
             return f"cast({column} as char)"
         text = _utf8(column, kind)
-        if form is Form.JSON_LINE:
+        if form is TextForm.JSON_LINE:
             return f"nullif(regexp_replace({text}, '^[[:space:]]+|[[:space:]]+$', ''), 'null')"
-        return f"lower({text})" if form is Form.UUID else text
+        return f"lower({text})" if form is TextForm.UUID else text
 
     def hashed(self, text: str, *, own: bool) -> str:
         """Write the first 60 bits of the MD5."""
         return f"cast(conv(left(md5({text}), 15), 16, 10) as unsigned)"
 
-    def comparable(self, column: str, compared: Compared) -> str:
+    def comparable(self, column: str, compared: ComparedColumn) -> str:
         """Compare texts by their bytes, everything else as it is, so that an index helps."""
-        if compared.form is Form.TEXT:
+        if compared.form is TextForm.TEXT:
             return f"cast({_utf8(column, _kind(compared))} as binary)"
-        if compared.form is Form.UUID:
+        if compared.form is TextForm.UUID:
             return f"cast(lower({_utf8(column, _kind(compared))}) as binary)"
         return f"({column} + 0)" if _kind(compared).name == "bit" else column
 
-    def constant(self, text: str, compared: Compared) -> str:
+    def constant(self, text: str, compared: ComparedColumn) -> str:
         """Write a constant."""
         form, shown = compared.form, literal(text)
-        if form in (Form.INTEGER, Form.BOOLEAN):
+        if form in (TextForm.INTEGER, TextForm.BOOLEAN):
             return str(int(text))
-        if form is Form.DECIMAL:
+        if form is TextForm.DECIMAL:
             return f"cast({shown} as decimal(65,{len(text.partition('.')[2])}))"
-        if form is Form.BINARY:
+        if form is TextForm.BINARY:
             return f"x{shown}"
-        if form is Form.TIMESTAMP:
+        if form is TextForm.TIMESTAMP:
             return f"timestamp {shown}"
-        return f"date {shown}" if form is Form.DATE else f"cast({shown} as binary)"
+        return f"date {shown}" if form is TextForm.DATE else f"cast({shown} as binary)"
 
 
-def _kind(compared: Compared) -> Kind:
-    return Kind.parse(facts_of(compared.field).native_type)
+def _kind(compared: ComparedColumn) -> MySQLKind:
+    return MySQLKind.parse(facts_of(compared.field).native_type)
 
 
-def _has_point(kind: Kind) -> bool:
+def _has_point(kind: MySQLKind) -> bool:
     return kind.name == "decimal" and len(kind.numbers) > 1 and kind.numbers[1] > 0
 
 
@@ -85,7 +85,7 @@ def _number(column: str) -> str:
     return f"cast({column} + 0 as char)"
 
 
-def _utf8(column: str, kind: Kind) -> str:
+def _utf8(column: str, kind: MySQLKind) -> str:
     if kind.name in ("uuid", "inet4", "inet6"):
         return f"cast({column} as char)"
     if kind.is_geometry:

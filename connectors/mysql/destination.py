@@ -14,14 +14,15 @@ from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import STAGING_PREFIX, TableName, staging_name
 from ..sql.session import Session
-from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load, WriteDisposition
+from ..stream import Block, Commit, Event, LedgerKey, LedgerRow, Load
+from ..write_spec import WriteDisposition
 from . import catalog, swaps
 from .dialect import dialect
 from .ledger import MySQLLedger
 from .privileges import missing_privileges
 from .server import Server
 from .session import MySQLSession
-from .settings import Address, MySQLSettings
+from .settings import MySQLAddress, MySQLSettings
 
 
 class MySQLDestination(OnServer, SqlDestination):
@@ -63,7 +64,7 @@ class MySQLDestination(OnServer, SqlDestination):
         return "MariaDB" if self._server.is_mariadb else "MySQL"
 
     @property
-    def address(self) -> Address:
+    def address(self) -> MySQLAddress:
         """See `OnServer`."""
         return self._settings.address
 

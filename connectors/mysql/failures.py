@@ -16,7 +16,7 @@ from ..errors import (
     StatementRefused,
     UniqueViolated,
 )
-from .settings import Address
+from .settings import MySQLAddress
 
 #: Errors that go away by themselves.
 RETRIABLE = {
@@ -134,7 +134,7 @@ class BrokenAnswer(FatalConnectorError):
     """An answer that breaks the protocol, or that only a hostile server gives."""
 
 
-def broken_answer(reason: str, address: Address | None = None) -> BrokenAnswer:
+def broken_answer(reason: str, address: MySQLAddress | None = None) -> BrokenAnswer:
     """Return the error for it; nothing of the answer itself is in its message."""
     place = f"{address.identity()}: " if address else ""
     return BrokenAnswer(f"{place}the server's answer is not as the protocol has it: {reason}", connector="mysql")
@@ -166,7 +166,7 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, pymysql.err.OperationalError) and errno(error) in (2003, 2006, 2013, 2055, 4031, 1927, 0)
 
 
-def connect_failure(error: Exception, address: Address) -> ConnectorError:
+def connect_failure(error: Exception, address: MySQLAddress) -> ConnectorError:
     """Sort an error of connecting."""
     number, text = errno(error), _text(error, address)
     place = address.identity()
@@ -185,7 +185,7 @@ def connect_failure(error: Exception, address: Address) -> ConnectorError:
     return RetriableError(f"cannot connect to {place}: {text}", connector="mysql")
 
 
-def failure(error: BaseException, address: Address) -> ConnectorError:
+def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
     """Sort an error of a statement."""
     if isinstance(error, ConnectorError):
         return error
@@ -219,13 +219,13 @@ def failure(error: BaseException, address: Address) -> ConnectorError:
     return result
 
 
-def _as_broken(error: BaseException, address: Address) -> BrokenAnswer:
+def _as_broken(error: BaseException, address: MySQLAddress) -> BrokenAnswer:
     if isinstance(error, RuntimeError) and "LOAD_LOCAL" in str(error):
         return broken_answer("it asks for a file of this machine, which it is not given", address)
     return broken_answer(f"{type(error).__name__}: {_text(error, address)}"[:300], address)
 
 
-def _text(error: BaseException, address: Address) -> str:
+def _text(error: BaseException, address: MySQLAddress) -> str:
     """Return the server's own words."""
     arguments: tuple[object, ...] = getattr(error, "args", ())
     text = str(arguments[1] if len(arguments) > 1 and errno(error) else error) or type(error).__name__

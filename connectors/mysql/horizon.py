@@ -43,7 +43,7 @@ from ..errors import FatalConnectorError
 from ..incremental.bookmarks import to_json
 from ..incremental.checkpoints import Horizon
 from ..sql.read.horizon import MANY_RUNNING, MAY_SKIP, ask, begin_of_oldest, can_settle, is_time, later, wait
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..stream import Bookmark, Stream
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def may_look(session: Session) -> bool:
 
 def settle(
     source: SqlSource,
-    lease: Lease,
+    lease: SessionLease,
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
@@ -139,7 +139,7 @@ def settle(
     return found
 
 
-def _is_quiet(source: SqlSource, lease: Lease, stream: Stream, sleep: Callable[[float], None]) -> bool:
+def _is_quiet(source: SqlSource, lease: SessionLease, stream: Stream, sleep: Callable[[float], None]) -> bool:
     """Tell whether no value below the newest can appear after the transaction that is then open."""
     session, name = lease.session, source.table(stream)
     if not session.query(_NUMBERED, (name.schema, name.name)):
@@ -171,7 +171,7 @@ def _next_number(session: Session) -> str | None:
 
 def _settled(
     source: SqlSource,
-    lease: Lease,
+    lease: SessionLease,
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
@@ -224,7 +224,7 @@ def _begin(session: Session, age_s: int, kind: pa.DataType) -> datetime:
     return begin if is_naive else begin.replace(tzinfo=UTC)
 
 
-def _writing(lease: Lease, sleep: Callable[[float], None]) -> dict[str, int]:
+def _writing(lease: SessionLease, sleep: Callable[[float], None]) -> dict[str, int]:
     """Return who may hold an uncommitted value, and for how many seconds each has run.
 
     Their names are `<connection>:<transaction>`, the latter empty where it has none yet.

@@ -32,7 +32,7 @@ MAX_DIGITS = 65
 MAX_SCALE = 30
 
 
-class Kind(Struct, frozen=True):
+class MySQLKind(Struct, frozen=True):
     """A declared type, taken apart."""
 
     name: str
@@ -41,7 +41,7 @@ class Kind(Struct, frozen=True):
     is_utc: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Kind:
+    def parse(cls, text: str) -> MySQLKind:
         """Read a type as the catalog has it."""
         match = _TYPE.fullmatch(text.strip())
         if match is None:
@@ -143,4 +143,4 @@ def declared(code: int, flags: int, length: int, scale: int, charset: int) -> st
     return f"{name} unsigned" if is_unsigned and name in INTEGERS else name
 
 
-__all__ = ["UTC_COMMENT", "UTC_SUFFIX", "Kind", "declared"]
+__all__ = ["UTC_COMMENT", "UTC_SUFFIX", "MySQLKind", "declared"]

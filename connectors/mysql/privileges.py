@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from ..sql.identifiers import Naming, TableName
 from ..sql.session import Session
-from ..stream import WriteDisposition
+from ..write_spec import WriteDisposition
 
 _RECORDS = ("select", "insert", "update", "delete")
 #: For tables that are made, swapped or swept; a privilege on a whole database only.

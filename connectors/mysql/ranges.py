@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..errors import ConnectorError
 from ..ranges import Range, RangesRefused, SnapshotLost, how_many
-from ..sql.session import Lease
+from ..sql.session import SessionLease
 from ..stream import Block, Event, Stream
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class KeyRanges(Struct, frozen=True):
     source: SqlSource
     stream: Stream
     ranges: Sequence[Range]
-    idle: SimpleQueue[Lease]
+    idle: SimpleQueue[SessionLease]
     #: No record says when it was written.
     moment: ClassVar[None] = None
 
@@ -74,7 +74,7 @@ def plan(stream: Stream, readers: int, range_bytes: int) -> tuple[int | None, st
 def opened(source: SqlSource, stream: Stream, readers: int, range_bytes: int) -> Iterator[KeyRanges]:
     """Begin one snapshot a reader, all of the same moment, and keep them until the context ends."""
     failed: BaseException | None = None
-    idle: SimpleQueue[Lease] = SimpleQueue()
+    idle: SimpleQueue[SessionLease] = SimpleQueue()
     count = how_many(int(stream.locator.get("bytes", 0)), readers, range_bytes)
     with ExitStack() as stack:
         ranges: list[Range] = []
@@ -93,7 +93,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, range_bytes: int) ->
         raise failed
 
 
-def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) -> None:
+def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[SessionLease]) -> None:
     table = source.dialect.naming.table(source.table(stream))
     with source.sessions("arrow").lease(stream.name) as holder:
         holder.begin()
@@ -115,7 +115,7 @@ def _begin_together(source: SqlSource, stream: Stream, leases: Sequence[Lease]) 
             session.execute(f"set session lock_wait_timeout = {int(before)}")
 
 
-def _split(source: SqlSource, stream: Stream, lease: Lease, count: int) -> list[Range]:
+def _split(source: SqlSource, stream: Stream, lease: SessionLease, count: int) -> list[Range]:
     name = str(stream.locator["split"])
     key, table = f"t.{source.dialect.naming.quote(name)}", source.dialect.naming.table(source.table(stream))
     ((low, high),) = lease.session.query(f"select min({key}), max({key}) from {table} as t")

@@ -57,7 +57,7 @@ _MOST_DAYS = 10_000
 _DAY_US = 86_400_000_000
 
 
-class Kind(Struct, frozen=True):
+class RecordKind(Struct, frozen=True):
     """What a column's definition says of its values."""
 
     code: int
@@ -70,13 +70,13 @@ class Kind(Struct, frozen=True):
         return self.code in _NUMBERS or self.code in (_DATE, _TIME, *_MOMENTS)
 
     @classmethod
-    def of(cls, field: Any) -> Kind:
+    def of(cls, field: Any) -> RecordKind:
         """Take it from a definition, as the driver parses it."""
         code = int(field.type_code)
         return cls(code, bool(field.flags & 32), code in _TEXTS or field.charsetnr != _BYTES)
 
 
-def decode(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+def decode(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[RecordKind]) -> list[pa.Array]:
     """Return the columns of some records in the binary protocol.
 
     Args:
@@ -110,7 +110,7 @@ def decode(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> l
     return columns
 
 
-def decode_texts(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[Kind]) -> list[pa.Array]:
+def decode_texts(buffer: Buffer, at: Places, ends: Places, kinds: Sequence[RecordKind]) -> list[pa.Array]:
     """Return the columns of some records that are texts, of the same types as `decode` does."""
     columns = []
     for kind in kinds:
@@ -130,7 +130,7 @@ def _check(is_within: Mask) -> None:
         raise broken_answer("a record is not as long as its packet")
 
 
-def _parsed(texts: pa.Array, kind: Kind) -> pa.Array:
+def _parsed(texts: pa.Array, kind: RecordKind) -> pa.Array:
     if kind.code in _NUMBERS:
         return pc.cast(texts, pa.from_numpy_dtype(np.dtype(_NUMBERS[kind.code][kind.is_unsigned])))
     try:
@@ -143,7 +143,7 @@ def _parsed(texts: pa.Array, kind: Kind) -> pa.Array:
         return texts
 
 
-def _column(buffer: Buffer, at: Places, ends: Places, kind: Kind, nulls: Mask | None) -> tuple[pa.Array, Any]:
+def _column(buffer: Buffer, at: Places, ends: Places, kind: RecordKind, nulls: Mask | None) -> tuple[pa.Array, Any]:
     """Return a column, and how many bytes each value that is there takes."""
     if kind.code in _NUMBERS:
         dtype = np.dtype(_NUMBERS[kind.code][kind.is_unsigned])
@@ -276,4 +276,4 @@ def _shown(us: int) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}" + (f".{fraction:06}" if fraction else "")
 
 
-__all__ = ["Kind", "decode", "decode_texts"]
+__all__ = ["RecordKind", "decode", "decode_texts"]

@@ -12,7 +12,7 @@ from .failures import broken_answer, errno
 
 if TYPE_CHECKING:
     from .packets import Buffer, Places
-    from .records import Kind
+    from .records import RecordKind
 
 _SENT_BYTES = 1 << 20
 
@@ -114,16 +114,16 @@ def _begun(connection: Any, command: int, content: str | bytes) -> Any:
 def _records(
     connection: Any,
     result: Any,
-    decode: Callable[[Buffer, Places, Places, Sequence[Kind]], list[pa.Array]],
+    decode: Callable[[Buffer, Places, Places, Sequence[RecordKind]], list[pa.Array]],
     *,
     is_text: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     from pymysql import err
 
     from .packets import Packets  # with NumPy
-    from .records import Kind
+    from .records import RecordKind
 
-    kinds, names = [Kind.of(field) for field in result.fields], [field.name for field in result.fields]
+    kinds, names = [RecordKind.of(field) for field in result.fields], [field.name for field in result.fields]
     # Not through the driver's buffer, which would wait for more bytes although it holds some.
     file = connection._rfile
     packets = Packets(file.read(len(file.peek())), file.raw.readinto, is_text=is_text)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
-from ..named import placed
+from ..named_parameters import placed
 from ..network import Canceller, libpq_parameters, limit_socket
 from ..sql.clear_text import pymysql_connection
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
@@ -20,7 +20,7 @@ from ..stream import Block
 from . import results, swaps
 from .encode import LOAD_FORMAT, lines, values, years_written_out
 from .failures import NO_SUCH_TABLE, broken_answer, connect_failure, errno, failure, is_broken, is_lost
-from .settings import Address
+from .settings import MySQLAddress
 
 #: What every connection sets: constants without escapes; errors instead of cut-off values; UTC; a day's patience with a
 #: slow source; all records, since a server's `sql_select_limit` silently ends each result. Autocommit is off: with it,
@@ -64,7 +64,7 @@ class MySQLSession:
     """
 
     def __init__(
-        self, address: Address, begin: str, isolation: str, lock_timeout_s: int, *, is_loading: bool = False
+        self, address: MySQLAddress, begin: str, isolation: str, lock_timeout_s: int, *, is_loading: bool = False
     ) -> None:
         import pymysql
 
@@ -380,7 +380,7 @@ class MySQLSession:
             self._connection.close()
 
 
-def _connect(address: Address, database: str | None, *, is_loading: bool = False) -> Any:
+def _connect(address: MySQLAddress, database: str | None, *, is_loading: bool = False) -> Any:
     """Connect. The driver itself never sends a file, whatever a server asks for; see `results.load` for what does."""
     import pymysql
     from pymysql.constants import CLIENT

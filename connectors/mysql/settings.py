@@ -17,7 +17,7 @@ from ..settings import choice
 from ..sql import address as shared
 from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import pymysql_plugins
-from ..values import replace
+from ..struct_helpers import replace
 
 _SCHEMES = ("mysql", "mariadb", "mysql+pymysql", "mariadb+pymysql")
 
@@ -71,12 +71,12 @@ class MySQLSettings(ServerSettings):
         return self
 
     @cached_property
-    def address(self) -> Address:
+    def address(self) -> MySQLAddress:
         """Return where and as whom to connect."""
-        address = Address()
+        address = MySQLAddress()
         if self.url is not None:
             user, password, host, port, database, parameters = split_url(self.url.get_secret_value())
-            address = Address(
+            address = MySQLAddress(
                 host=host.strip("[]") or "localhost",
                 port=int(port or _PORT),
                 user=user,
@@ -93,7 +93,7 @@ class MySQLSettings(ServerSettings):
         return replace(address, **changes)
 
 
-class Address(shared.Address, frozen=True, kw_only=True):
+class MySQLAddress(shared.Address, frozen=True, kw_only=True):
     """Parts of a URL, decoded; and how long to wait."""
 
     verifying = "`ssl_ca` (a file), or `ssl_verify_identity=true` for the system's authorities, in `url`"
@@ -170,4 +170,4 @@ class Address(shared.Address, frozen=True, kw_only=True):
         return arguments
 
 
-__all__ = ["Address", "MySQLSettings"]
+__all__ = ["MySQLAddress", "MySQLSettings"]

@@ -20,20 +20,20 @@ from ..sql.dialect.types import native_of
 from ..sql.identifiers import literal
 from ..sql.read.horizon import can_settle
 from ..sql.read.queries import LATE, WHOLE, QuerySource
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..stream import Bookmark, Stream
-from ..values import replace
+from ..struct_helpers import replace
 from . import catalog, decode, ranges
 from .dialect import dialect
 from .horizon import may_look, settle
-from .kinds import Kind, declared
+from .kinds import MySQLKind, declared
 from .server import Server
 from .session import MySQLSession
-from .settings import Address, MySQLSettings
+from .settings import MySQLAddress, MySQLSettings
 from .types import arrow_of, selected, zero_as_null
 
 if TYPE_CHECKING:
-    from ..sides import Checksums, KeyRange, Side
+    from ..compared_values import Checksums, KeyRange, Side
 
 #: One snapshot, and nothing is changed.
 _BEGIN = "start transaction with consistent snapshot, read only"
@@ -65,7 +65,7 @@ class MySQLSource(OnServer, QuerySource):
         return session
 
     @property
-    def address(self) -> Address:
+    def address(self) -> MySQLAddress:
         """See `OnServer`."""
         return self._settings.address
 
@@ -89,7 +89,7 @@ class MySQLSource(OnServer, QuerySource):
             found.append(with_facts(pa.field(each.name, kind), native_type=native, native_system="mysql"))
         return found
 
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Ask the catalog, once the transaction has the lock that keeps the table from being altered."""
         session, table = lease.session, self.table(stream)
         assert isinstance(session, MySQLSession)
@@ -121,7 +121,7 @@ class MySQLSource(OnServer, QuerySource):
             return "only for times and numbers is it known that the writing statement takes them"
         return "" if self._may_look else "without the privilege PROCESS nobody can tell which transactions still run"
 
-    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+    def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
         if stream.query:
             return None
@@ -189,7 +189,7 @@ class MySQLSource(OnServer, QuerySource):
 
         return self.within(stream, side, MySQLCanonical(), ranges)
 
-    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+    def is_indexed(self, lease: SessionLease, stream: Stream) -> bool:
         """Ask the catalog."""
         name = self.table(stream)
         sql = (
@@ -209,7 +209,7 @@ class MySQLSource(OnServer, QuerySource):
             return [f"({mark} <> 0)"]
         name = f"t.{self.dialect.naming.quote(field.name)}"
         mark = self._without_zero(mark, field)
-        return [name, mark] if Kind.parse(native_of(field, "mysql")).name in ("char", "varchar") else [mark]
+        return [name, mark] if MySQLKind.parse(native_of(field, "mysql")).name in ("char", "varchar") else [mark]
 
     def filter_bounds(self, value: pa.Scalar, field: pa.Field) -> list[str]:
         """Return what the marks are compared with; a quoted number would be compared as a double."""
@@ -237,7 +237,7 @@ def _with_nulls(stream: Stream) -> Stream:
 
 def _is_text(field: pa.Field) -> bool:
     native = facts_of(field).native_type
-    is_number = bool(native) and Kind.parse(native).name == "decimal"
+    is_number = bool(native) and MySQLKind.parse(native).name == "decimal"
     return bool(pa.types.is_string(field.type) and not is_number)
 
 

@@ -11,9 +11,9 @@ from ..sql.dialect.tables import Tables, freed
 from ..sql.identifiers import SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, Table
-from ..values import replace
+from ..struct_helpers import replace
 from . import catalog, swaps
-from .kinds import UTC_SUFFIX, Kind
+from .kinds import UTC_SUFFIX, MySQLKind
 from .server import Server
 from .session import MySQLSession
 from .types import is_unlimited, key_type
@@ -63,11 +63,11 @@ class MySQLTables(Tables):
 
     def _column(self, column: Column, column_type: str) -> str:
         parts = [self._quote(column.name), declared := column_type.removesuffix(UTC_SUFFIX)]
-        if column.collation and Kind.parse(column_type).is_text:
+        if column.collation and MySQLKind.parse(column_type).is_text:
             parts.append(f"collate {column.collation}")
         # Without NULL a timestamp would be NOT NULL on some servers.
         # A NOT NULL one of records that we make would get the current time where nothing comes, on some servers.
-        is_timestamp = not column.attributes and not column.is_key and Kind.parse(column_type).name == "timestamp"
+        is_timestamp = not column.attributes and not column.is_key and MySQLKind.parse(column_type).name == "timestamp"
         parts.append("null" if column.is_nullable or is_timestamp else "not null")
         if declared != column_type:  # moments, of which a default of their former type knows nothing
             parts.append(UTC_SUFFIX.strip())

@@ -30,14 +30,25 @@ import pyarrow as pa
 from ..errors import FatalConnectorError
 from ..sql.dialect.types import Types, made_of, native_of
 from ..sql.tables import Column, Wire
-from .kinds import BINARY_LIKE, BLOBS, GEOMETRY, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXT_LIKE, TEXTS, UTC_COMMENT, Kind
+from .kinds import (
+    BINARY_LIKE,
+    BLOBS,
+    GEOMETRY,
+    INTEGERS,
+    MAX_DIGITS,
+    MAX_SCALE,
+    TEXT_LIKE,
+    TEXTS,
+    UTC_COMMENT,
+    MySQLKind,
+)
 from .server import Server
 from .widening import widen
 
 
 def arrow_of(column_type: str, *, tinyint1_as_bool: bool = True) -> pa.DataType:
     """Return the Arrow type in which a column is read."""
-    kind = Kind.parse(column_type)
+    kind = MySQLKind.parse(column_type)
     if kind.is_boolean and (tinyint1_as_bool or kind.is_bit1):
         return pa.bool_()
     if kind.name in INTEGERS:
@@ -129,7 +140,7 @@ _DECLARED = (
 
 def key_type(column_type: str, texts: int) -> str:
     """Return the type of a key's column: an index takes 3072 bytes, four a character, and no text of any length."""
-    kind = Kind.parse(column_type)
+    kind = MySQLKind.parse(column_type)
     characters = min(512, 3072 // 4 // texts - 1)
     if kind.name in TEXTS or kind.name == "json":
         return f"varchar({characters})"
@@ -140,11 +151,11 @@ def key_type(column_type: str, texts: int) -> str:
 
 def is_unlimited(column_type: str) -> bool:
     """Tell whether no index can hold such a column."""
-    name = Kind.parse(column_type).name
+    name = MySQLKind.parse(column_type).name
     return name in TEXTS or name in BLOBS or name == "json"
 
 
-def _is_writable(kind: Kind) -> bool:
+def _is_writable(kind: MySQLKind) -> bool:
     """Tell whether what is read of a type can be written into it."""
     return kind.name in (
         *INTEGERS, *TEXTS, *BLOBS, *TEXT_LIKE, *BINARY_LIKE, *GEOMETRY, *_ARROW, "decimal", "datetime",
@@ -159,7 +170,7 @@ def selected(name: str, column_type: str) -> str:
         name: the column, quoted.
         column_type: of the catalog; empty: unknown.
     """
-    kind = Kind.parse(column_type) if column_type else Kind("")
+    kind = MySQLKind.parse(column_type) if column_type else MySQLKind("")
     if kind.name in GEOMETRY:
         return geometry_text(name)
     if kind.name == "float":
@@ -191,7 +202,7 @@ class MySQLTypes(Types):
     def column_type(self, column: pa.Field) -> str:
         """Return the native type if the stream still has its Arrow type; else a type for the stream's Arrow type."""
         if native := native_of(column, "mysql"):
-            kind = Kind.parse(native)
+            kind = MySQLKind.parse(native)
             is_odd = kind.name in ("uuid", "inet4", "inet6") and not self._server.is_mariadb
             if arrow_of(native) == column.type and not is_odd and _is_writable(kind):
                 return str(kind)
@@ -200,7 +211,7 @@ class MySQLTypes(Types):
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel as text, made of the column's own Arrow type; bits and geometry come out of a staging table."""
-        declared = Kind.parse(column_type)
+        declared = MySQLKind.parse(column_type)
         if declared.is_geometry:
             return Wire(type="longtext", arrow=pa.string())
         if declared.name == "bit":
@@ -218,7 +229,7 @@ class MySQLTypes(Types):
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
         """Return the column's own type, also where it is read as text: decimals past 38 digits."""
-        kind = Kind.parse(column_type)
+        kind = MySQLKind.parse(column_type)
         if kind.name == "decimal" and kind.decimal[0] > 38 and pa.types.is_decimal(arriving):
             return pa.decimal256(*kind.decimal), False
         return arrow_of(column_type), False
@@ -229,7 +240,7 @@ class MySQLTypes(Types):
 
     def text_of(self, column_type: str, name: str) -> str | None:
         """Return the column where MODIFY writes that text; another text takes several DDLs, which may end half done."""
-        kind = Kind.parse(column_type)
+        kind = MySQLKind.parse(column_type)
         is_number = kind.name in (*INTEGERS, "decimal") and not kind.is_boolean
         return name if is_number or kind.name == "date" else None
 
@@ -248,7 +259,7 @@ class MySQLTypes(Types):
 
 def zero_as_null(column: str, column_type: str) -> str:
     """Write a column, with NULL for a date or time whose month or day is 0."""
-    if Kind.parse(column_type).name not in ("date", "datetime", "timestamp"):
+    if MySQLKind.parse(column_type).name not in ("date", "datetime", "timestamp"):
         return column
     return f"if(month({column}) = 0 or dayofmonth({column}) = 0, null, {column})"
 

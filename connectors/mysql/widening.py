@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .kinds import BLOBS, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXTS, Kind
+from .kinds import BLOBS, INTEGERS, MAX_DIGITS, MAX_SCALE, TEXTS, MySQLKind
 
 #: Most members of a set.
 _MAX_SET = 64
@@ -13,7 +13,7 @@ _LONG_ENOUGH = 150
 
 def widen(before: str, after: str) -> str | None:
     """Return the type that holds the values of both; `before` where it does already; None: there is none."""
-    old, new = Kind.parse(before), Kind.parse(after)
+    old, new = MySQLKind.parse(before), MySQLKind.parse(after)
     if old == new or str(old) == str(new):
         return before
     if old.is_bit1 and new.is_boolean:
@@ -34,7 +34,7 @@ def widen(before: str, after: str) -> str | None:
     if old.name == "timestamp" and new.name == "datetime" and new.is_utc:
         return after
     if old.name == "datetime" and old.is_utc and new.name == "timestamp":
-        return before if old.numbers >= new.numbers else str(Kind("datetime", "6", is_utc=True))
+        return before if old.numbers >= new.numbers else str(MySQLKind("datetime", "6", is_utc=True))
     if old.is_text and (new.is_text or new.name == "json"):
         return _wider_text(before, old, new, TEXTS, "longtext")
     if old.name == "json" and new.is_text:
@@ -44,7 +44,7 @@ def widen(before: str, after: str) -> str | None:
     return None
 
 
-def _wider_number(before: str, after: str, old: Kind, new: Kind) -> str | None:
+def _wider_number(before: str, after: str, old: MySQLKind, new: MySQLKind) -> str | None:
     if old.name == new.name == "decimal" or "decimal" in (old.name, new.name):
         (whole, scale), (new_whole, new_scale) = _digits(old), _digits(new)
         if whole >= new_whole and scale >= new_scale and old.name == "decimal":
@@ -59,20 +59,20 @@ def _wider_number(before: str, after: str, old: Kind, new: Kind) -> str | None:
         return after
     needed_low, needed_high = min(low, new_low), max(high, new_high)
     for name in INTEGERS:
-        candidate = Kind(name)
+        candidate = MySQLKind(name)
         if _limits(candidate)[0] <= needed_low and _limits(candidate)[1] >= needed_high:
             return name
     return "decimal(20,0)"
 
 
-def _limits(kind: Kind) -> tuple[int, int]:
+def _limits(kind: MySQLKind) -> tuple[int, int]:
     if kind.is_boolean:
         return 0, 1
     bits = INTEGERS[kind.name]
     return (0, 2**bits - 1) if kind.is_unsigned else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _digits(kind: Kind) -> tuple[int, int]:
+def _digits(kind: MySQLKind) -> tuple[int, int]:
     """Return digits before and after the point."""
     if kind.name == "decimal":
         precision, scale = kind.decimal
@@ -81,7 +81,7 @@ def _digits(kind: Kind) -> tuple[int, int]:
     return len(str(max(high, -low))), 0
 
 
-def _wider_members(before: str, old: Kind, new: Kind) -> str | None:
+def _wider_members(before: str, old: MySQLKind, new: MySQLKind) -> str | None:
     """Widen an enum or a set: by the members of another one, or to texts."""
     if new.name in TEXTS or new.name == "json":
         return "longtext"
@@ -92,14 +92,14 @@ def _wider_members(before: str, old: Kind, new: Kind) -> str | None:
         # A set's value is a text that shows its members in the order of the column.
         is_same_order = [member for member in members if member in new.members] == list(new.members)
         if old.name == "enum" or (is_same_order and len(members) <= _MAX_SET):
-            return str(Kind(old.name, ",".join(members))) if added else before
+            return str(MySQLKind(old.name, ",".join(members))) if added else before
     if new.name not in ("enum", "set", "char", "varchar"):
         return None
     needed = max(_longest_of(old), _longest_of(new))
     return f"varchar({needed})" if needed <= 16_000 else "longtext"
 
 
-def _longest_of(kind: Kind) -> int:
+def _longest_of(kind: MySQLKind) -> int:
     """Return the characters of the longest value; quotes within members count twice, which does no harm."""
     if kind.name not in ("enum", "set"):
         return (kind.numbers or (1,))[0]
@@ -107,7 +107,7 @@ def _longest_of(kind: Kind) -> int:
     return max(sum(lengths) + len(lengths) - 1 if kind.name == "set" else max(lengths), 1)
 
 
-def _wider_text(before: str, old: Kind, new: Kind, sizes: dict[str, int], longest: str) -> str | None:
+def _wider_text(before: str, old: MySQLKind, new: MySQLKind, sizes: dict[str, int], longest: str) -> str | None:
     if old.name in ("enum", "set"):
         return _wider_members(before, old, new)
     if old.name in ("uuid", "inet4", "inet6"):
@@ -128,7 +128,7 @@ def _wider_text(before: str, old: Kind, new: Kind, sizes: dict[str, int], longes
     return f"{variable}({needed})" if needed <= 16_000 else longest
 
 
-def _is_padded(old: Kind, new: Kind) -> bool:
+def _is_padded(old: MySQLKind, new: MySQLKind) -> bool:
     """Tell whether values would lose the spaces at their end in a char, or be filled up with zeros in a binary."""
     return old.name == "binary" or (old.name == "char" and (new.name in ("varchar", "json") or new.name in TEXTS))
 

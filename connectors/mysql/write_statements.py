@@ -10,8 +10,8 @@ from ..sql.dialect.facts import Facts
 from ..sql.identifiers import RANK, SEQUENCE, Naming, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, StagingTable, Table
-from ..stream import ConflictMethod
-from .kinds import Kind
+from ..write_spec import ConflictMethod
+from .kinds import MySQLKind
 from .server import Server
 from .session import MySQLSession
 from .types import geometry_of
@@ -37,7 +37,7 @@ class MySQLWrites(ComparingWrites):
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:
         """Make a geometry of its text; other values are staged in the column's own type, or are numbers of bits."""
-        kinds = (Kind.parse(each) for each in (column_type, staged_type))
+        kinds = (MySQLKind.parse(each) for each in (column_type, staged_type))
         is_read = [kind.is_geometry for kind in kinds] == [True, False]
         return geometry_of(expression) if is_read else expression
 
@@ -70,7 +70,7 @@ class MySQLWrites(ComparingWrites):
 
     def ordered(self, expression: str, column: Column) -> str:
         """Order texts by their bytes, whatever a collation says."""
-        is_text = Kind.parse(column.type).is_text
+        is_text = MySQLKind.parse(column.type).is_text
         return f"cast(convert({expression} using utf8mb4) as binary)" if is_text else expression
 
     def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
@@ -78,7 +78,7 @@ class MySQLWrites(ComparingWrites):
         parts = []
         for column in columns:
             pair = [f"t.{self._quote(column.name)}", self._value(column, types)]
-            if Kind.parse(column.type).is_text:
+            if MySQLKind.parse(column.type).is_text:
                 pair = [f"convert({each} using utf8mb4) collate {self._server.collation}" for each in pair]
                 if not _is_exact(self._server.collation):  # it takes no heed of spaces at the end
                     parts.append("not ({} <=> {})".format(*(f"char_length({each})" for each in pair)))

@@ -11,10 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import ConnectorError
-from ..values import replace
+from ..struct_helpers import replace
 from .adbc_session import SETUP, AdbcSession
 from .failures import connect_failure
-from .settings import Address
+from .settings import PostgresAddress
 
 #: Messages of poolers that take no settings at the begin of a connection.
 _NO_OPTIONS = ("startup parameter", "command-line options")
@@ -32,7 +32,7 @@ class _Known:
         self.database: Any = None
         #: Why it could not be made, so that a connector that waited for it does not try as long again.
         self.error: Exception | None = None
-        #: Under `_LOCK`: how many `Database`s use it.
+        #: Under `_LOCK`: how many `ADBCDatabase`s use it.
         self.users = 0
         #: Threads that are connecting: the driver crashes if its database is closed under them.
         self.connecting = 0
@@ -43,14 +43,14 @@ _LOCK = threading.Lock()
 _LATEST: dict[str, _Known] = {}
 
 
-class Database:
+class ADBCDatabase:
     """The driver's database: made once, then connections are cheap.
 
     When it is made it reads all types and columns of the server's database, which takes some 40 ms of the processor's
     time in an empty one, and 100 where there are 12,000 columns: a source and a destination in one database share it.
     """
 
-    def __init__(self, address: Address, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, address: PostgresAddress, clock: Callable[[], float] = time.monotonic) -> None:
         self.address = address
         self._clock = clock
         self._known: _Known | None = None
@@ -131,7 +131,7 @@ class Database:
             return self._known
 
 
-def _made(driver: str, address: Address) -> Any:
+def _made(driver: str, address: PostgresAddress) -> Any:
     """Make the driver's database; its queries of the catalog find only the server's own functions and operators.
 
     Later connections search the schemas that the user's settings say.
@@ -156,4 +156,4 @@ def _driver_path(module: ModuleType) -> str:
     return str(beside) if beside.is_file() else str(module._driver_path())
 
 
-__all__ = ["Database"]
+__all__ = ["ADBCDatabase"]

@@ -15,7 +15,7 @@ from ..network import Canceller
 from ..sql.identifiers import TableName
 from ..stream import Block
 from .failures import failure
-from .settings import Address
+from .settings import PostgresAddress
 
 #: What every connection sets: texts must read the same at any server; loads wait for slow sources; a server that
 #: acknowledges a commit before it is durable would make the ledger lie; and the server would compile our queries of
@@ -32,7 +32,7 @@ SETUP = (
 class AdbcSession:
     """One connection; transactions by statement, since the driver's own mode leaves one open at all times."""
 
-    def __init__(self, connection: Any, address: Address, begin: str, batch_size_bytes: int) -> None:
+    def __init__(self, connection: Any, address: PostgresAddress, begin: str, batch_size_bytes: int) -> None:
         self._connection = connection
         self._address = address
         self._begin = begin

@@ -21,7 +21,7 @@ from . import encode
 from .adbc_session import SETUP
 from .asyncpg_login import Loop, guard
 from .failures import connect_failure, failure, interrupted
-from .settings import Address
+from .settings import PostgresAddress
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _FEW_BYTES, _PAUSE_S = 128 << 10, 0.001
 _COUNT = re.compile(r"(\d+)$")
 
 
-def connect(address: Address, begin: str) -> AsyncpgSession:
+def connect(address: PostgresAddress, begin: str) -> AsyncpgSession:
     """Open a connection."""
     return AsyncpgSession(address, begin)
 
@@ -58,7 +58,7 @@ class _Selector(selectors.DefaultSelector):
 class AsyncpgSession:
     """One asyncpg connection with an event loop of its own, which runs only while a call is under way."""
 
-    def __init__(self, address: Address, begin: str) -> None:
+    def __init__(self, address: PostgresAddress, begin: str) -> None:
         import asyncpg
 
         self._address = address
@@ -290,11 +290,11 @@ async def _result(copying: asyncio.Task[str]) -> str:
     return await copying
 
 
-def _arguments(address: Address) -> dict[str, Any]:
+def _arguments(address: PostgresAddress) -> dict[str, Any]:
     parameters = {name: value for name, value in address.parameters.items() if name not in SOCKET_PARAMETERS}
     timeout = parameters.pop("connect_timeout", "")
     settings = {"application_name": parameters.pop("application_name", "syncblocks")}
-    plain = Address(
+    plain = PostgresAddress(
         host=address.host,
         port=address.port,
         user=address.user,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..checksums.sql import Canonical, exponent_form, interval_form
+from ..compared_values import ComparedColumn, TextForm
 from ..field_facts import facts_of
-from ..sides import Compared, Form
 from ..sql.identifiers import literal
 from .type_names import Name
 
@@ -12,27 +12,27 @@ from .type_names import Name
 class PostgresCanonical(Canonical):
     """The session writes dates in ISO, in UTC, floats by their shortest digits, and bytes as hexadecimal digits."""
 
-    def text(self, column: str, compared: Compared) -> str:
+    def text(self, column: str, compared: ComparedColumn) -> str:
         """Write a value's canonical text."""
         base = _base(compared)
         form = compared.form
         if facts_of(compared.field).read_as == "json":
             column = f"array_to_json({column})"
-        if base in ("character", "bpchar", "inet") and form in (Form.NATIVE, Form.TEXT):
+        if base in ("character", "bpchar", "inet") and form in (TextForm.NATIVE, TextForm.TEXT):
             # A cast to text would drop the blanks at its end, and add `/32` to an address.
             return f"case when {column} is not null then concat({column}) end"
-        if form is Form.DECIMAL:
+        if form is TextForm.DECIMAL:
             number = f"{column}::numeric" if base in ("money", "text") else column
             return f"{number}::text" if compared.scale is not None else f"trim_scale({number}::numeric)::text"
-        if form is Form.FLOAT:
+        if form is TextForm.FLOAT:
             return _float(f"{column}::float8")
-        if form is Form.BOOLEAN or (form is Form.INTEGER and base == "boolean"):
+        if form is TextForm.BOOLEAN or (form is TextForm.INTEGER and base == "boolean"):
             return f"{column}::int::text"
-        if form is Form.TIMESTAMP or form is Form.TIMESTAMP_NS:
+        if form is TextForm.TIMESTAMP or form is TextForm.TIMESTAMP_NS:
             return f"({column} at time zone 'UTC')::text" if compared.field.type.tz else f"{column}::text"
-        if form is Form.INTERVAL and base == "interval":
+        if form is TextForm.INTERVAL and base == "interval":
             return _interval(column)
-        if form is Form.LIST and _name(compared).is_array:
+        if form is TextForm.LIST and _name(compared).is_array:
             return _list(column, compared)
         return _FORMATS.get(form, "{}::text").format(column)
 
@@ -40,41 +40,41 @@ class PostgresCanonical(Canonical):
         """Write the first 60 bits of the MD5."""
         return f"hashtextextended({text}, 0)" if own else f"('x' || left(md5({text}), 15))::bit(60)::bigint"
 
-    def comparable(self, column: str, compared: Compared) -> str:
+    def comparable(self, column: str, compared: ComparedColumn) -> str:
         """Compare texts by their bytes, everything else as it is, so that an index helps."""
-        if compared.form is Form.TEXT:
+        if compared.form is TextForm.TEXT:
             return f'({self.text(column, compared) if _base(compared) == "inet" else f"{column}::text"}) collate "C"'
-        if compared.form is Form.UUID and _base(compared) != "uuid":
+        if compared.form is TextForm.UUID and _base(compared) != "uuid":
             return f'lower({column}::text) collate "C"'
         return f"({column}::int)" if _base(compared) == "boolean" else column
 
-    def constant(self, text: str, compared: Compared) -> str:
+    def constant(self, text: str, compared: ComparedColumn) -> str:
         """Write a constant."""
         form, shown = compared.form, literal(text)
-        if form in (Form.INTEGER, Form.DECIMAL, Form.BOOLEAN):
-            return f"({shown})::numeric" if form is Form.DECIMAL else f"({int(text)})"
-        if form is Form.BINARY:
+        if form in (TextForm.INTEGER, TextForm.DECIMAL, TextForm.BOOLEAN):
+            return f"({shown})::numeric" if form is TextForm.DECIMAL else f"({int(text)})"
+        if form is TextForm.BINARY:
             return f"decode({shown}, 'hex')"
-        if form is Form.UUID and _base(compared) == "uuid":
+        if form is TextForm.UUID and _base(compared) == "uuid":
             return f"{shown}::uuid"
-        if form is Form.TIMESTAMP:
+        if form is TextForm.TIMESTAMP:
             return f"timestamptz {literal(text + '+00')}" if compared.field.type.tz else f"timestamp {shown}"
-        return f"date {shown}" if form is Form.DATE else f"{shown}::text"
+        return f"date {shown}" if form is TextForm.DATE else f"{shown}::text"
 
 
 _FORMATS = {
-    Form.BINARY: "encode({}, 'hex')",
-    Form.UUID: "lower({}::text)",
-    Form.JSON_LINE: "nullif(btrim({}::text, E' \\t\\n\\r'), 'null')",
-    Form.JSONB: "{}::jsonb::text",
+    TextForm.BINARY: "encode({}, 'hex')",
+    TextForm.UUID: "lower({}::text)",
+    TextForm.JSON_LINE: "nullif(btrim({}::text, E' \\t\\n\\r'), 'null')",
+    TextForm.JSONB: "{}::jsonb::text",
 }
 
 
-def _base(compared: Compared) -> str:
+def _base(compared: ComparedColumn) -> str:
     return _name(compared).base
 
 
-def _name(compared: Compared) -> Name:
+def _name(compared: ComparedColumn) -> Name:
     return Name.parse(facts_of(compared.field).native_type)
 
 
@@ -103,7 +103,7 @@ def _interval(value: str) -> str:
     return f"case when isfinite({value}) then {written} else {value}::text end"
 
 
-def _list(column: str, compared: Compared) -> str:
+def _list(column: str, compared: ComparedColumn) -> str:
     """Write an array as `arrow.text.to_json` writes a list."""
     item = _item(compared)
     if not item:
@@ -117,10 +117,10 @@ def _list(column: str, compared: Compared) -> str:
     )
 
 
-def _item(compared: Compared) -> str:
+def _item(compared: ComparedColumn) -> str:
     """Write an item, where PostgreSQL's own JSON is another; empty: it is not."""
     form = compared.item
-    if form is Form.FLOAT:
+    if form is TextForm.FLOAT:
         value = "x::float8"
         digits = f"({value})::text::numeric::text"
         return (
@@ -130,13 +130,13 @@ def _item(compared: Compared) -> str:
             f"then {digits} || case when {digits} like '%.%' then '' else '.0' end "
             f"when ({value})::text ~ '[.e]' then ({value})::text else ({value})::text || '.0' end"
         )
-    if form is Form.BINARY:
+    if form is TextForm.BINARY:
         return "'\"' || replace(encode(x, 'base64'), chr(10), '') || '\"'"
-    if form is Form.INTERVAL:
+    if form is TextForm.INTERVAL:
         return f"'\"' || {_interval('x')} || '\"'"
-    if form is Form.TIME:
+    if form is TextForm.TIME:
         return _fraction("to_char(x, 'HH24:MI:SS.US')", compared.digits)
-    if form is Form.TIMESTAMP:
+    if form is TextForm.TIMESTAMP:
         is_zoned = _base(compared) == "timestamp with time zone"
         moment = "x at time zone 'UTC'" if is_zoned else "x"
         written = f"to_char({moment}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US{'Z' if is_zoned else ''}')"

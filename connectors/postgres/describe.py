@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .failures import connect_failure, failure
-from .settings import Address
+from .settings import PostgresAddress
 
 
 class ResultColumn(NamedTuple):
@@ -18,7 +18,7 @@ class ResultColumn(NamedTuple):
     modifier: int
 
 
-def describe(address: Address, query: str) -> list[ResultColumn]:
+def describe(address: PostgresAddress, query: str) -> list[ResultColumn]:
     """Prepare a query as one statement, alone and then as a subquery, and return its columns; nothing is run.
 
     Raises:

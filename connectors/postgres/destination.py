@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from ..ranges import RangeReads
+from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
 from ..sql.address import OnServer
 from ..sql.destination import SqlDestination
 from ..sql.session import Sessions
-from ..stream import Commit, LedgerKey, Load, ReplicationMethod, Stream, TableState, WriteDisposition
-from .adbc_driver import Database
+from ..stream import Commit, LedgerKey, Load, Stream, TableState
+from ..write_spec import WriteDisposition
+from .adbc_driver import ADBCDatabase
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
 from .catalog import PostgresCatalog
 from .dialect import dialect
 from .limits import limit_warnings
 from .privileges import missing_privileges
-from .settings import Address, PostgresSettings
+from .settings import PostgresAddress, PostgresSettings
 from .source import is_raw
 
 
@@ -38,7 +40,7 @@ class PostgresDestination(OnServer, SqlDestination):
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self._settings = parse_settings(PostgresSettings, config, self.connector)
         super().__init__(dialect(), schema=self._settings.schema_ or "", creates_schemas=self._settings.create_schemas)
-        self._database = Database(self._settings.address)
+        self._database = ADBCDatabase(self._settings.address)
         self._encodes = self._settings.address.is_plain and find_spec("pgpq") is not None
         self._arrow = self._sessions
         self._has_enums = False
@@ -60,7 +62,7 @@ class PostgresDestination(OnServer, SqlDestination):
         return super().describe(tables)
 
     @property
-    def address(self) -> Address:
+    def address(self) -> PostgresAddress:
         """See `OnServer`."""
         return self._settings.address
 

@@ -14,7 +14,7 @@ from ..errors import (
     UniqueViolated,
 )
 from ..sql.clear_text import REFUSED
-from .settings import Address
+from .settings import PostgresAddress
 
 #: SQLSTATEs, or classes of them, that go away by themselves.
 _RETRIABLE = (
@@ -85,7 +85,7 @@ _NAME = r'(?:"(?:[^"]|"")*"|[^\s"(.]+)'
 _FUNCTION = re.compile(rf"PL/\w+ function (?:{_NAME}\.)?({_NAME})")
 
 
-def connect_failure(error: Exception, address: Address) -> ConnectorError:
+def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorError:
     """Sort an error of connecting."""
     sqlstate = getattr(error, "sqlstate", None) or ""
     text = _text(error, address)
@@ -107,7 +107,7 @@ def is_misconfigured(sqlstate: str, text: str) -> bool:
     return any(part in said for part in _CONFIG_TEXTS) and "starting up" not in said
 
 
-def failure(error: Exception, address: Address, *, is_lost: bool = False) -> ConnectorError:
+def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False) -> ConnectorError:
     """Sort an error of a statement; `is_lost`: the connection is gone."""
     if isinstance(error, ConnectorError):
         return error
@@ -149,7 +149,7 @@ def _functions(text: str) -> list[str]:
     return [name.strip('"').replace('""', '"') for name in _FUNCTION.findall(text)]
 
 
-def _text(error: Exception, address: Address) -> str:
+def _text(error: Exception, address: PostgresAddress) -> str:
     """Return the server's own words: message, detail, hint and context, without the statement."""
     text = str(error)
     for name in ("detail", "hint", "context"):

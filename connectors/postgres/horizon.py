@@ -46,7 +46,7 @@ from ..sql.read.horizon import (
     later,
     wait,
 )
-from ..sql.session import Lease
+from ..sql.session import SessionLease
 from ..stream import Bookmark, Stream
 from . import catalog
 
@@ -113,7 +113,7 @@ from (select case when pg_catalog.bool_and(a.xact_start is not null) then pg_cat
 
 def settle(
     source: SqlSource,
-    lease: Lease,
+    lease: SessionLease,
     stream: Stream,
     bookmark: Bookmark | None,
     wait_s: float,
@@ -155,7 +155,7 @@ def settle(
     return found
 
 
-def unaltered(source: SqlSource, lease: Lease, stream: Stream, take: Callable[[], T]) -> T:
+def unaltered(source: SqlSource, lease: SessionLease, stream: Stream, take: Callable[[], T]) -> T:
     """Return what `take` does, by a snapshot younger than whatever altered the table, and with the table locked.
 
     A table that was altered while the lock was waited for has other columns than the snapshot knows of, and where it
@@ -178,7 +178,7 @@ def unaltered(source: SqlSource, lease: Lease, stream: Stream, take: Callable[[]
         _begin_again(lease)
 
 
-def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
+def _is_quiet(lease: SessionLease, look: str, pause_s: float, sleep: Callable[[float], None]) -> bool:
     """Tell whether no value below the newest can appear after the transaction that is then open."""
     written = _written(lease)
     if written is None:
@@ -190,7 +190,7 @@ def _is_quiet(lease: Lease, look: str, pause_s: float, sleep: Callable[[float], 
     return _written(lease) == written
 
 
-def _written(lease: Lease) -> str | None:
+def _written(lease: SessionLease) -> str | None:
     """Return the end of the server's log; None: a server that only speaks PostgreSQL's protocol may not have one."""
     try:
         ((place,),) = lease.session.query("select pg_catalog.pg_current_wal_insert_lsn()::text")
@@ -200,7 +200,7 @@ def _written(lease: Lease) -> str | None:
     return str(place)
 
 
-def _begin_again(lease: Lease) -> None:
+def _begin_again(lease: SessionLease) -> None:
     lease.session.rollback()
     lease.begin()
 
@@ -211,7 +211,7 @@ def _pause(pause_s: float, sleep: Callable[[float], None]) -> None:
 
 
 def _waited_for(
-    lease: Lease, look: str, question: Question, kind: pa.DataType, wait_s: float, sleep: Callable[[float], None]
+    lease: SessionLease, look: str, question: Question, kind: pa.DataType, wait_s: float, sleep: Callable[[float], None]
 ) -> Horizon:
     """Wait for running transactions, and return the horizon that those left allow."""
     newest, held = question.newest, question.held
@@ -226,7 +226,7 @@ def _waited_for(
     return Horizon(settled=settled, pending=pending if len(left) <= MANY_RUNNING else None)
 
 
-def _running(lease: Lease, look: str, xmax: int) -> set[str]:
+def _running(lease: SessionLease, look: str, xmax: int) -> set[str]:
     """Return the running transactions; of prepared ones, those that had written when `xmax` was the next id."""
     found = {str(name) for (name,) in lease.session.query(look)}
     return {name for name in found if not _is_prepared(name) or _is_before(name, xmax)}
@@ -256,7 +256,7 @@ def _known_from_before(held: Mapping[str, Any] | None, running: set[str]) -> Val
     return high
 
 
-def _before_oldest(lease: Lease, left: set[str], kind: pa.DataType, newest: Values) -> Values | None:
+def _before_oldest(lease: SessionLease, left: set[str], kind: pa.DataType, newest: Values) -> Values | None:
     """Return the begin of the oldest transaction in the column's type, or the newest values if they are older."""
     if any(map(_is_prepared, left)):
         return None

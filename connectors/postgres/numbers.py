@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..arrow.digits import Digits
-from ..arrow.undecided import Numbers
+from ..arrow.unbounded_numerics import Numbers
 from ..sql.session import Session
 
 #: Of one column: most digits before and after the point, without zeros at the end, and whether NaN or an infinity is

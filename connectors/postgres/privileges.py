@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from ..sql.identifiers import Naming, TableName, literal
 from ..sql.session import Session
-from ..stream import WriteDisposition
+from ..write_spec import WriteDisposition
 
 #: What an existing table needs, by how it is written.
 _TABLE = {

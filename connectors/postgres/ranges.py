@@ -22,7 +22,7 @@ from msgspec import Struct
 from ..errors import ConnectorError, FatalConnectorError
 from ..ranges import Range, SnapshotLost, how_many
 from ..sql.identifiers import literal
-from ..sql.session import Lease
+from ..sql.session import SessionLease
 from ..stream import Block, Event, Stream
 from .horizon import BEGIN, unaltered
 
@@ -95,7 +95,7 @@ class PageRanges(Struct):
     wire: str
     ranges: Sequence[Range]
     #: Of the transaction that holds the snapshot.
-    holder: Lease
+    holder: SessionLease
     #: The exported snapshot.
     snapshot: str = ""
     #: The answer to `_FACTS`; empty: a later snapshot cannot be compared with this one.
@@ -146,7 +146,7 @@ class PageRanges(Struct):
             raise
 
 
-def _adopt(lease: Lease, stream: Stream, snapshot: str) -> None:
+def _adopt(lease: SessionLease, stream: Stream, snapshot: str) -> None:
     try:
         # Begun anew: a snapshot can be set only before the transaction takes its own.
         lease.session.execute(f"rollback; {_BEGIN}; set transaction snapshot {literal(snapshot)}; {_MARK}")
@@ -196,7 +196,7 @@ def opened(source: SqlSource, stream: Stream, readers: int, wire: str, range_byt
         raise failed
 
 
-def _split(lease: Lease, table: str, readers: int, range_bytes: int) -> list[Range]:
+def _split(lease: SessionLease, table: str, readers: int, range_bytes: int) -> list[Range]:
     pages, size_bytes, has_pages = lease.session.query(_SIZE.format(table=literal(table)))[0]
     count = min(how_many(int(size_bytes), readers, range_bytes), int(pages)) if has_pages else 1
     if count < 2:
@@ -222,7 +222,7 @@ def _within(pages: Sequence[Any]) -> str:
     return within if end is None else f"{within} and t.ctid < '({int(end)},0)'::tid"
 
 
-def _oldest(lease: Lease) -> int:
+def _oldest(lease: SessionLease) -> int:
     """Ask before a snapshot is taken; 0: the server does not say."""
     try:
         elsewhere = str(_alone(lease, _ELSEWHERE))
@@ -231,7 +231,7 @@ def _oldest(lease: Lease) -> int:
         return 0
 
 
-def _alone(lease: Lease, sql: str) -> Any:
+def _alone(lease: SessionLease, sql: str) -> Any:
     """Return a query's answer from a transaction, and so a snapshot, of its own."""
     lease.begin()
     try:
@@ -240,7 +240,7 @@ def _alone(lease: Lease, sql: str) -> Any:
         lease.session.rollback()
 
 
-def _facts(source: SqlSource, lease: Lease, table: str) -> tuple[str, int]:
+def _facts(source: SqlSource, lease: SessionLease, table: str) -> tuple[str, int]:
     """Return what a load can be resumed by; nothing where the server has no such facts, or does not show them."""
     source.dialect.writes.savepoint(lease.session)
     try:

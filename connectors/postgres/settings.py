@@ -14,7 +14,7 @@ from ..network import SOCKET_PARAMETERS, libpq_parameters
 from ..sql import address as shared
 from ..sql.address import ServerSettings, check_url, split_url
 from ..sql.clear_text import LIBPQ
-from ..values import replace
+from ..struct_helpers import replace
 
 #: Query parameters of a URL that asyncpg takes as well; with any other the raw wire is not offered.
 _RAW_PARAMETERS = {
@@ -61,9 +61,9 @@ class PostgresSettings(ServerSettings):
         return self
 
     @cached_property
-    def address(self) -> Address:
+    def address(self) -> PostgresAddress:
         """Return where and as whom to connect."""
-        address = parse_address(self.url.get_secret_value()) if self.url else Address()
+        address = parse_address(self.url.get_secret_value()) if self.url else PostgresAddress()
         own = {"host": self.host, "user": self.user, "dbname": self.dbname}
         changes: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         if self.port is not None:
@@ -73,7 +73,7 @@ class PostgresSettings(ServerSettings):
         return replace(address, **changes).limited(self.connect_timeout_s, self.network_timeout_s)
 
 
-class Address(shared.Address, frozen=True, kw_only=True):
+class PostgresAddress(shared.Address, frozen=True, kw_only=True):
     """Parts of a URL, decoded."""
 
     verifying = "`sslmode=verify-full` and `sslrootcert` in `url`"
@@ -92,7 +92,7 @@ class Address(shared.Address, frozen=True, kw_only=True):
         """Tell whether the certificate has to be one of an authority's."""
         return self.parameters.get("sslmode") in ("verify-ca", "verify-full")
 
-    def limited(self, connect_timeout_s: int, network_timeout_s: int) -> Address:
+    def limited(self, connect_timeout_s: int, network_timeout_s: int) -> PostgresAddress:
         """Return the address with limits for a network that does not answer; those of the URL itself stay."""
         parameters = {**libpq_parameters(connect_timeout_s, network_timeout_s), **self.parameters}
         return replace(self, parameters=parameters)
@@ -125,11 +125,11 @@ def _has_escapes() -> bool:
         return False
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str) -> PostgresAddress:
     """Take a URL apart."""
     user, password, host, port, dbname, parameters = split_url(url)
     named = {name: parameters.pop(name, "") for name in ("host", "port", "user", "password", "dbname")}
-    return Address(
+    return PostgresAddress(
         host=named["host"] or host,
         port=named["port"] or port,
         user=named["user"] or user,
@@ -139,4 +139,4 @@ def parse_address(url: str) -> Address:
     )
 
 
-__all__ = ["Address", "PostgresSettings", "parse_address"]
+__all__ = ["PostgresAddress", "PostgresSettings", "parse_address"]

@@ -12,22 +12,23 @@ import pyarrow as pa
 from ..arrow import compute as pc
 from ..arrow.casts import cast_batch
 from ..arrow.type_names import type_text
-from ..arrow.undecided import Numbers
+from ..arrow.unbounded_numerics import Numbers
 from ..errors import FatalConnectorError
 from ..field_facts import FieldFacts, Precision, facts_of, with_facts
 from ..incremental.bookmarks import is_number_in_text
 from ..incremental.checkpoints import Horizon
+from ..read_spec import ReplicationMethod
 from ..settings import parse_settings
 from ..sql.address import OnServer
 from ..sql.identifiers import literal
-from ..sql.read.agreed import altered
 from ..sql.read.horizon import can_settle
+from ..sql.read.planned_columns import altered
 from ..sql.read.queries import LATE, WHOLE, QuerySource
-from ..sql.session import Lease, Session, Sessions
-from ..stream import Block, Bookmark, ReplicationMethod, Stream
-from ..values import replace
+from ..sql.session import Session, SessionLease, Sessions
+from ..stream import Block, Bookmark, Stream
+from ..struct_helpers import replace
 from . import catalog, ranges
-from .adbc_driver import Database
+from .adbc_driver import ADBCDatabase
 from .adbc_session import AdbcSession
 from .asyncpg_session import AsyncpgSession
 from .describe import describe
@@ -35,13 +36,13 @@ from .dialect import dialect
 from .horizon import BEGIN, BEGIN_LOCKED, STANDBY, settle, unaltered
 from .limits import limit_warnings
 from .numbers import look
-from .settings import Address, PostgresSettings
+from .settings import PostgresAddress, PostgresSettings
 from .type_names import Name
 from .types import TRIMMED, array_item, arrow_of
 from .widening import INTEGERS, widen
 
 if TYPE_CHECKING:
-    from ..sides import Checksums, KeyRange, Side
+    from ..compared_values import Checksums, KeyRange, Side
 
 #: Below these lie only the driver's wrapped-around infinities and years past 294,000.
 _FIRST_MICROSECOND = -210866803200000000
@@ -75,7 +76,7 @@ class PostgresSource(OnServer, QuerySource):
             checkpoint_s=self._settings.checkpoint_s,
         )
         self._is_standby = False
-        self._database = Database(self._settings.address)
+        self._database = ADBCDatabase(self._settings.address)
         self._arrow = self._sessions
         self._raw = Sessions(lambda: AsyncpgSession(self._settings.address, BEGIN))
 
@@ -84,7 +85,7 @@ class PostgresSource(OnServer, QuerySource):
         return self._database.connect(BEGIN, self._settings.batch_size_bytes)
 
     @property
-    def address(self) -> Address:
+    def address(self) -> PostgresAddress:
         """See `OnServer`."""
         return self._settings.address
 
@@ -150,13 +151,13 @@ class PostgresSource(OnServer, QuerySource):
         super().close()
         self._database.close()
 
-    def begin(self, lease: Lease, stream: Stream) -> None:
+    def begin(self, lease: SessionLease, stream: Stream) -> None:
         """Let a query, the user's own, find what it names, and be compiled, as in the user's other sessions."""
         lease.begin()
         if stream.query:
             lease.session.execute("set local search_path to default; set local jit to default")
 
-    def begin_read(self, lease: Lease, stream: Stream) -> None:
+    def begin_read(self, lease: SessionLease, stream: Stream) -> None:
         """Lock a table that is read as a whole, then take the snapshot; other reads take it at once."""
         if stream.query or stream.read.method is ReplicationMethod.INCREMENTAL:
             self.begin(lease, stream)
@@ -169,7 +170,7 @@ class PostgresSource(OnServer, QuerySource):
         session.execute("set local search_path to default")  # the names of types depend on it, see `streams`
         return self._with_json(catalog.described(session, columns, self.dialect.name))
 
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Ask the catalog, once the table is locked.
 
         Raises:
@@ -218,7 +219,7 @@ class PostgresSource(OnServer, QuerySource):
             return TRIMMED.format(column)
         return arrow_of(facts.native_type)[1].format(column)
 
-    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+    def numbers(self, lease: SessionLease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
         """Look at them in one pass."""
         names = [field.name for field in fields]
         found = look(lease.session, self.relation(stream), [self.dialect.naming.quote(name) for name in names])
@@ -302,23 +303,23 @@ class PostgresSource(OnServer, QuerySource):
             return "only of times and numbers a transaction's begin says what it may hold back"
         return STANDBY if self._is_standby else _LATE.get(str(stream.locator.get("kind", "")), "")
 
-    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+    def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Find out what running transactions may still commit, and take the snapshot after that."""
         if stream.query:
             return None
         return unaltered(self, lease, stream, lambda: settle(self, lease, stream, bookmark, self._settings.settle_s))
 
-    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+    def is_indexed(self, lease: SessionLease, stream: Stream) -> bool:
         """Ask the catalog."""
         if stream.query:
             return False
         return catalog.is_indexed(lease.session, self.table(stream), stream.read.bookmark_properties[0])
 
-    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
+    def blocks(self, lease: SessionLease, stream: Stream, wire: str) -> Iterator[Block] | None:
         """Return COPY's binary format."""
         return self._copied(lease, stream) if wire == "pgcopy" else None
 
-    def _copied(self, lease: Lease, stream: Stream) -> Iterator[Block]:
+    def _copied(self, lease: SessionLease, stream: Stream) -> Iterator[Block]:
         session: AsyncpgSession = lease.session  # type: ignore[assignment]  # `sessions` lends no others
         columns = self.dialect.naming.names(stream.schema.names)
         for block in session.copy_out(f"select {columns} from {self.whole(stream)}"):

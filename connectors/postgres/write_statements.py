@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from ..sql.dialect.comparing import ComparingWrites
 from ..sql.identifiers import SEQUENCE, TableName, literal
 from ..sql.tables import Column, StagingTable, Table
-from ..stream import ConflictMethod
-from ..values import replace
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod
 from .type_names import TEXTS, Name
 from .types import shown
 

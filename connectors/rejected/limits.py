@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from ..errors import FatalConnectorError
-from ..stream import Load, RejectedRecord, ReplicationMethod, WriteDisposition
+from ..read_spec import ReplicationMethod
+from ..stream import Load, RejectedRecord
+from ..write_spec import WriteDisposition
 
 
 class TooManyRejected(FatalConnectorError):

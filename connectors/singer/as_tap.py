@@ -24,8 +24,9 @@ from ..arrow.decimals import as_number
 from ..errors import ConnectorConfigError
 from ..incremental.bookmarks import BOUNDARY, values
 from ..protocols import Source
-from ..stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
-from ..values import replace
+from ..read_spec import NullBookmarks, ReplicationMethod
+from ..stream import Bookmark, Checkpoint, Event, Stream
+from ..struct_helpers import replace
 from .json_schema import json_schema
 from .lines import RecordLines, to_line
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector

@@ -26,21 +26,13 @@ from singer_sdk.sinks import BatchSink
 from ..capabilities import capabilities_of
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..protocols import Capability, Destination
-from ..stream import (
-    Checkpoint,
-    Event,
-    LedgerKey,
-    Load,
-    ReadSpec,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from ..read_spec import ReadSpec, ReplicationMethod
+from ..stream import Checkpoint, Event, LedgerKey, Load, Stream
+from ..write_spec import WriteDisposition, WriteSpec
 from .batches import BadBatch, BatchFiles, batch_roots
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
 from .records import MalformedRecord, Parser, Wider
-from .types import Column, columns_of
+from .types import PropertyColumn, columns_of
 from .versions import VERSION, OlderVersions, version_column
 
 #: Records of a stream in one load; config `batch_size_rows` changes it.
@@ -435,7 +427,7 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
-def _widened(column: Column, wider: Wider) -> Column:
+def _widened(column: PropertyColumn, wider: Wider) -> PropertyColumn:
     return column.widened(wider.kind) if column.name == wider.column.name else column
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
-from ..arrow.valid import DAMAGE, demand_valid
+from ..arrow.batch_validation import DAMAGE, demand_valid
 from ..errors import ConnectorError
 from ..local_files import open_inside
 from ..settings import SFTP_SCHEMES, is_url, resolve_path, url_scheme

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ConnectorConfigError, FatalConnectorError
-from ..stream import ReadSpec, ReplicationMethod, Stream
+from ..read_spec import ReadSpec, ReplicationMethod
+from ..stream import Stream
 from .types import columns_of
 
 Entry = Mapping[str, Any]

@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from ..errors import ConnectorConfigError, RetriableError
 from ..local_files import make_private_folder
 from ..settings import resolve_path
-from ..values import Guarded
+from ..struct_helpers import Guarded
 from .process import environment, way_out
 from .settings import PluginSettings
 

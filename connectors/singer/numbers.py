@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .types import LONG, Column
+from .types import LONG, PropertyColumn
 
 #: So many adjacent digits (with a point) may be more than a double holds.
 LONG_RUN = 16
@@ -28,7 +28,7 @@ EXACT = Context(prec=5000)
 class Wider(Exception):
     """A value needs a wider type than its column has; read the block again with it."""
 
-    def __init__(self, column: Column, kind: pa.DataType | None) -> None:
+    def __init__(self, column: PropertyColumn, kind: pa.DataType | None) -> None:
         super().__init__(column.name)
         self.column = column
         #: A decimal type; None: digits as text.
@@ -99,7 +99,7 @@ def plain_digits(found: pa.Array) -> pa.Array:
     return pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".")
 
 
-def holds(column: Column, doubles: pa.Array, decimals: pa.Array) -> bool:
+def holds(column: PropertyColumn, doubles: pa.Array, decimals: pa.Array) -> bool:
     """Tell whether doubles hold all digits of decimals; False: the decimals themselves may be wrong.
 
     Raises:

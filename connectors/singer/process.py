@@ -178,7 +178,7 @@ def _secrets_in(config: Any, *, is_secret: bool = False) -> Iterator[str]:
         yield config
 
 
-class Plugin:
+class PluginProcess:
     """One running plugin. The context ends the process.
 
     Args:
@@ -216,7 +216,7 @@ class Plugin:
         self._interrupted = threading.Event()
         self._heard = time.monotonic()
 
-    def __enter__(self) -> Plugin:
+    def __enter__(self) -> PluginProcess:
         read, write = os.pipe()
         enlarge(write)
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("die_with_parent.py")), str(os.getpid())]
@@ -398,9 +398,9 @@ class Plugin:
 
 
 def run(
-    plugin: Plugin,
+    plugin: PluginProcess,
     limit_bytes: int = 512 << 20,
-    noted: Callable[[Plugin], AbstractContextManager[Any]] = contextlib.nullcontext,
+    noted: Callable[[PluginProcess], AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> bytes:
     """Run a plugin to its end and return its output; `noted` surrounds the time in which it runs."""
     chunks, size = [], 0

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..stream import Stream
 from .lines import RecordLines, to_line
-from .reader import HEAD_BYTES, RECORD, Message, Reader
+from .reader import HEAD_BYTES, RECORD, Message, TapReader
 from .records import MALFORMED
 from .tap_stream import TapStream
 
@@ -24,7 +24,7 @@ WIRE = "singer"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Lines(bytes):
+class RawLines(bytes):
     """Whole lines of one stream, as its tap wrote them: RECORDs, or one SCHEMA or ACTIVATE_VERSION."""
 
     kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"]
@@ -35,14 +35,14 @@ class Lines(bytes):
     @classmethod
     def of(
         cls, data: bytes, kind: Literal["RECORD", "SCHEMA", "ACTIVATE_VERSION"], *, head: bytes = b"", records: int = 0
-    ) -> Lines:
+    ) -> RawLines:
         """Make a block; add a missing line feed at the end."""
         made = cls(data if data.endswith(b"\n") else data + b"\n")
         made.kind, made.head, made.records = kind, head, records
         return made
 
 
-class RawReader(Reader):
+class RawReader(TapReader):
     """A reader that passes on each stream's lines instead of batches."""
 
     def _schema(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
@@ -60,14 +60,14 @@ class RawReader(Reader):
                 "bookmark_properties": message.bookmark_properties,
             }
             line = to_line({name: value for name, value in said.items() if value is not None})
-            yield tap_stream.stream.name, Lines.of(line, "SCHEMA")
+            yield tap_stream.stream.name, RawLines.of(line, "SCHEMA")
 
     def _activate(self, message: Message, number: int) -> Iterator[tuple[str, Any]]:
         tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
         if tap_stream is not None:
             yield from self._flush(tap_stream)
             line = to_line({"type": message.type, "stream": tap_stream.called, "version": message.version})
-            yield tap_stream.stream.name, Lines.of(line, "ACTIVATE_VERSION")
+            yield tap_stream.stream.name, RawLines.of(line, "ACTIVATE_VERSION")
 
     def _records(
         self, tap_stream: TapStream, block: bytes, numbers: Sequence[int], *, is_wrapped: bool = True, file: str = ""
@@ -86,7 +86,7 @@ class RawReader(Reader):
                 count = sum(kept)
         tap_stream.pending += count
         if count:
-            yield tap_stream.stream.name, Lines.of(block, "RECORD", head=_head(block, count), records=count)
+            yield tap_stream.stream.name, RawLines.of(block, "RECORD", head=_head(block, count), records=count)
 
     def _kept(self, tap_stream: TapStream, block: bytes, numbers: Sequence[int]) -> list[bool] | None:
         """Return which records were not committed before; None: all."""
@@ -104,7 +104,7 @@ class RawReader(Reader):
             data = b"".join(writer.write(part))
             yield (
                 tap_stream.stream.name,
-                Lines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows),
+                RawLines.of(data, "RECORD", head=_head(data, part.num_rows), records=part.num_rows),
             )
 
 
@@ -125,7 +125,7 @@ def _pairs(head: bytes) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key} if isinstance(found, dict) else {}
 
 
-def first_version(lines: Lines) -> Any:
+def first_version(lines: RawLines) -> Any:
     """Return the version of the first RECORD."""
     line = lines[: lines.find(b"\n")]
     try:
@@ -134,7 +134,7 @@ def first_version(lines: Lines) -> Any:
         return None
 
 
-def addressed(lines: Lines, stream: str, version: int | None) -> bytes:
+def addressed(lines: RawLines, stream: str, version: int | None) -> bytes:
     """Return RECORDs under another stream name, and with a version if one is given."""
     if lines.head:
         pairs = _pairs(lines.head)
@@ -158,4 +158,4 @@ def _addressed(line: bytes, stream: str, version: int | None) -> bytes:
     return to_line({**found, "stream": stream, **({} if version is None else {"version": version})})
 
 
-__all__ = ["WIRE", "Lines", "RawReader", "addressed", "first_version"]
+__all__ = ["WIRE", "RawLines", "RawReader", "addressed", "first_version"]

@@ -56,7 +56,7 @@ class Message(msgspec.Struct):
 _messages = msgspec.json.Decoder(Message)
 
 
-class Reader:
+class TapReader:
     """Turns one run of a tap into events.
 
     Args:

@@ -29,7 +29,7 @@ from .numbers import (
     room,
 )
 from .text_values import from_texts
-from .types import JSON, LONG, Column, Reading
+from .types import JSON, LONG, JSONReading, PropertyColumn
 from .values import ParsedValue, shown, value_of
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError)
@@ -62,26 +62,31 @@ class Parser:
     """
 
     def __init__(
-        self, columns: Sequence[Column], not_null: frozenset[str] = frozenset(), *, stream: str, is_wrapped: bool = True
+        self,
+        columns: Sequence[PropertyColumn],
+        not_null: frozenset[str] = frozenset(),
+        *,
+        stream: str,
+        is_wrapped: bool = True,
     ) -> None:
         self.columns = list(columns)
         self.schema = pa.schema([column.field(nullable=column.name not in not_null) for column in columns])
         self._keys = [column.name for column in columns if column.name in not_null]
         self._stream = stream
         self._is_wrapped = is_wrapped
-        self._numbers = [column for column in columns if column.reading is Reading.NUMBER]
-        self._raw = [column for column in columns if column.reading is Reading.JSON]
+        self._numbers = [column for column in columns if column.reading is JSONReading.NUMBER]
+        self._raw = [column for column in columns if column.reading is JSONReading.JSON]
         self._reader_schema = self._wrapped(
-            [pa.field(c.name, _read_as(c)) for c in self.columns if c.reading is not Reading.JSON]
+            [pa.field(c.name, _read_as(c)) for c in self.columns if c.reading is not JSONReading.JSON]
         )
         self._long_schema = self._wrapped(
             [
-                pa.field(c.name, LONG if c.reading is Reading.NUMBER else _read_as(c))
+                pa.field(c.name, LONG if c.reading is JSONReading.NUMBER else _read_as(c))
                 for c in self.columns
-                if c.reading is not Reading.JSON
+                if c.reading is not JSONReading.JSON
             ]
         )
-        self._decimals = [c for c in columns if c.reading is not Reading.JSON and pa.types.is_decimal(_read_as(c))]
+        self._decimals = [c for c in columns if c.reading is not JSONReading.JSON and pa.types.is_decimal(_read_as(c))]
         #: Fewest digits that may be too many for a decimal column.
         self._room = min((room(_read_as(column)) for column in self._decimals), default=0)
         self._raw_decoder = self._make_raw_decoder()
@@ -133,7 +138,7 @@ class Parser:
                 return None
             raw = self._raw_columns(block, count)
             columns = [
-                raw[column.name] if column.reading is Reading.JSON else _typed(column, found[column.name])
+                raw[column.name] if column.reading is JSONReading.JSON else _typed(column, found[column.name])
                 for column in self.columns
             ]
         except (pa.ArrowException, msgspec.MsgspecError, ValueError, ArithmeticError):
@@ -199,8 +204,8 @@ class Parser:
         found: Mapping[str, pa.Array],
         block: bytes,
         count: int,
-        numbers: Sequence[Column],
-        decimals: Sequence[Column],
+        numbers: Sequence[PropertyColumn],
+        decimals: Sequence[PropertyColumn],
     ) -> bool:
         """Read the doubles as decimals and the decimals as doubles, and compare them."""
         fields = [pa.field(column.name, LONG) for column in numbers]
@@ -273,7 +278,7 @@ class Parser:
             return values
         return _Lenient(found.get("type"), found.get("stream"), values)
 
-    def _column(self, column: Column, records: Sequence[dict[str, Any]], lines: Sequence[int]) -> pa.Array:
+    def _column(self, column: PropertyColumn, records: Sequence[dict[str, Any]], lines: Sequence[int]) -> pa.Array:
         values: list[Any] = []
         for line, record in zip(lines, records, strict=True):
             raw = record.get(column.name)
@@ -281,12 +286,12 @@ class Parser:
                 values.append(None if raw is None else value_of(column, raw))
             except (*MALFORMED, ArithmeticError, TypeError) as error:
                 raise self._bad(column, line, raw) from error
-        is_text = column.reading is Reading.TEXT or column.reading is Reading.JSON
+        is_text = column.reading is JSONReading.TEXT or column.reading is JSONReading.JSON
 
         def converts(part: Any) -> pa.Array:
-            if column.reading is Reading.TEXT:
+            if column.reading is JSONReading.TEXT:
                 return from_texts(part, column.type)
-            if column.reading is Reading.JSON:
+            if column.reading is JSONReading.JSON:
                 return pa.ExtensionArray.from_storage(JSON, part)
             return pa.array(part, column.type)
 
@@ -302,7 +307,7 @@ class Parser:
                 raise Wider(column, None) from error
             raise self._bad(column, lines[place], records[place].get(column.name)) from error
 
-    def _bad(self, column: Column, line: int, raw: Any) -> MalformedRecord:
+    def _bad(self, column: PropertyColumn, line: int, raw: Any) -> MalformedRecord:
         return MalformedRecord(
             line, f"column {column.name!r}: {shown(raw)} is no {_named(column.type)}, which its schema says"
         )
@@ -322,23 +327,23 @@ class _Lenient:
         self.type, self.stream, self.record = kind, stream, record
 
 
-def _read_as(column: Column) -> pa.DataType:
+def _read_as(column: PropertyColumn) -> pa.DataType:
     """Return the type in the schema for Arrow's JSON reader."""
-    if column.reading is Reading.TEXT:
+    if column.reading is JSONReading.TEXT:
         return pa.string()
-    return LONG if column.reading is Reading.NUMERIC else column.type
+    return LONG if column.reading is JSONReading.NUMERIC else column.type
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _typed(column: Column, found: pa.Array) -> pa.Array:
-    if column.reading is Reading.TEXT:
+def _typed(column: PropertyColumn, found: pa.Array) -> pa.Array:
+    if column.reading is JSONReading.TEXT:
         return from_texts(found, column.type)
     if pa.types.is_decimal(found.type):
         found.validate(full=True)  # the reader does not check whether the digits fit
-    if column.reading is Reading.NUMERIC:
+    if column.reading is JSONReading.NUMERIC:
         return plain_digits(found)
     return found
 

@@ -20,9 +20,10 @@ from ..arrow.masking import masked
 from ..errors import ConnectorConfigError
 from ..field_facts import facts_of
 from ..incremental.bookmarks import BOUNDARY, HASH_BYTES, from_json, to_json
-from ..incremental.committed import Committed
+from ..incremental.committed import CommittedVersions
 from ..incremental.hashes import record_hashes
-from ..stream import Bookmark, Masks
+from ..read_spec import Masks
+from ..stream import Bookmark
 from .numbers import EXACT
 
 log = logging.getLogger("syncblocks")
@@ -81,12 +82,12 @@ class ResentRecords:
         self._has_dropped = False
         self._has_warned = False
 
-    def _committed_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[_Columns, Committed[str]]]:
+    def _committed_in(self, kept: Mapping[str, Any]) -> Iterator[tuple[_Columns, CommittedVersions[str]]]:
         is_of_these_keys = bool(self._keys) and kept.get("keys") == self._keys
         for part in (kept, *kept.get(OTHERS, ())):
             versions = Counter(dict(self._versions_in(part, is_of_these_keys=is_of_these_keys)))
             if versions:
-                made = Committed(versions.elements(), is_keyed=bool(self._keys), is_merged=self._is_merged)
+                made = CommittedVersions(versions.elements(), is_keyed=bool(self._keys), is_merged=self._is_merged)
                 yield tuple(part["columns"]), made
 
     def _versions_in(self, kept: Mapping[str, Any], *, is_of_these_keys: bool) -> Iterator[tuple[_Version, int]]:

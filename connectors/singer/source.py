@@ -10,7 +10,7 @@ from ..errors import ConnectorConfigError
 from ..file_classes import absolute
 from ..stream import Block, Event, Stream
 from .catalog import parse_catalog, selected_catalog
-from .reader import Reader
+from .reader import TapReader
 from .tap import SingerSource
 
 
@@ -53,7 +53,7 @@ class TapSource(SingerSource):
         super()._forget_catalog()
 
     def _run(
-        self, reader: Reader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: Any
+        self, reader: TapReader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: Any
     ) -> Iterator[tuple[str, Event | Block]]:
         if not self._class:
             yield from super()._run(reader, state, entries, under_way)

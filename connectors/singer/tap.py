@@ -16,15 +16,26 @@ import pyarrow as pa
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, Interrupted
 from ..local_files import make_private_folder, write_beside
+from ..read_spec import ReplicationMethod
 from ..settings import parse_settings, resolve_path
-from ..stream import Block, Bookmark, Event, ReplicationMethod, Stream
-from ..values import replace
+from ..stream import Block, Bookmark, Event, Stream
+from ..struct_helpers import replace
 from .batches import BatchFiles, batch_roots
 from .catalog import adjusted, name_of, names_of, parse_catalog, selected_catalog, streams_of
 from .environments import plugins_folder, program_name, program_of
-from .process import BLOCK_BYTES, BLOCK_S, PASSED_BYTES, PASSED_S, Plugin, PrivateFiles, environment, run, secrets_of
+from .process import (
+    BLOCK_BYTES,
+    BLOCK_S,
+    PASSED_BYTES,
+    PASSED_S,
+    PluginProcess,
+    PrivateFiles,
+    environment,
+    run,
+    secrets_of,
+)
 from .raw_lines import WIRE, RawReader
-from .reader import Reader
+from .reader import TapReader
 from .settings import SingerSourceSettings
 from .state_parts import of_bookmark, starts
 from .tap_stream import WIDER
@@ -145,8 +156,8 @@ class SingerSource:
         names: Mapping[str, Collection[str]],
         bookmarks: Mapping[str, Bookmark | None],
         wire: str,
-    ) -> Reader:
-        kind = RawReader if wire == WIRE else Reader
+    ) -> TapReader:
+        kind = RawReader if wire == WIRE else TapReader
         return kind(
             self.name,
             streams,
@@ -161,7 +172,7 @@ class SingerSource:
         )
 
     def _run(
-        self, reader: Reader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: _Read
+        self, reader: TapReader, state: Any, entries: Sequence[Mapping[str, Any]], under_way: _Read
     ) -> Iterator[tuple[str, Event | Block]]:
         program = self._program()
         flags = self._flags(program)
@@ -184,9 +195,9 @@ class SingerSource:
         restricted = any("." in pattern for pattern in self._settings.select)
         return {s.name for s in streams if not restricted and offered.get(s.name, set()) <= set(s.schema.names)}
 
-    def _plugin(self, command: Sequence[str], *, is_quiet: bool = False) -> Plugin:
+    def _plugin(self, command: Sequence[str], *, is_quiet: bool = False) -> PluginProcess:
         settings = self._settings
-        return Plugin(
+        return PluginProcess(
             self._label,
             command,
             folder=self._folder,
@@ -209,7 +220,7 @@ class SingerSource:
             if isinstance(found, list):
                 return [flag for flag in _FLAGS if flag in found]
         text = ""
-        plugin = Plugin(
+        plugin = PluginProcess(
             self._label,
             [str(program), "--help"],
             folder=self._folder,
@@ -264,7 +275,7 @@ class SingerSource:
         return entries
 
     @contextlib.contextmanager
-    def _noted(self, plugin: Plugin) -> Iterator[None]:
+    def _noted(self, plugin: PluginProcess) -> Iterator[None]:
         """Let `close` end a plugin that is discovering."""
         under_way = _Read({""})
         with self._lock:
@@ -315,11 +326,11 @@ class _Read:
 
     def __init__(self, streams: Collection[str]) -> None:
         self._wanted = set(streams)
-        self._plugin: Plugin | None = None
+        self._plugin: PluginProcess | None = None
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def running(self, plugin: Plugin) -> Iterator[None]:
+    def running(self, plugin: PluginProcess) -> Iterator[None]:
         """Note the process that an interrupt ends."""
         with self._lock:
             self._plugin = plugin

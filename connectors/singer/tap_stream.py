@@ -11,12 +11,13 @@ import pyarrow as pa
 from ..arrow.masking import rule_of
 from ..errors import FatalConnectorError
 from ..field_facts import facts_of
-from ..stream import Bookmark, ReplicationMethod, Stream
-from ..values import replace
+from ..read_spec import ReplicationMethod
+from ..stream import Bookmark, Stream
+from ..struct_helpers import replace
 from .records import Parser
 from .resent import ResentRecords
 from .state_parts import STATE, entry_of, of_bookmark, replication_value, resumable
-from .types import Column, Reading, columns_of, widened_as
+from .types import JSONReading, PropertyColumn, columns_of, widened_as
 
 #: Key in a bookmark of the columns that hold more digits than their schema declares.
 WIDER = "wider"
@@ -53,7 +54,7 @@ class TapStream:
         self._left_out: set[str] = set()
         #: Columns that an earlier run widened, in the table, too.
         self._wider: Mapping[str, Any] = {**(wider or {}), **((bookmark or {}).get(WIDER) or {})}
-        self._columns: dict[str, Column] = {}
+        self._columns: dict[str, PropertyColumn] = {}
         self._parsers: dict[bool, Parser] = {}
 
     @property
@@ -75,7 +76,7 @@ class TapStream:
                 log.debug("%s: column %r is not selected and is left out", self.stream.name, name)
             self._left_out.update(new)
             new = []
-        columns: dict[str, Column] = {}
+        columns: dict[str, PropertyColumn] = {}
         for name in (*known, *new):
             before, now = self._columns.get(name), declared.get(name)
             if now is None:
@@ -87,7 +88,7 @@ class TapStream:
             columns[name] = now
         return self._set(columns)
 
-    def widen(self, column: Column, kind: pa.DataType | None) -> Stream | None:
+    def widen(self, column: PropertyColumn, kind: pa.DataType | None) -> Stream | None:
         """Give one column a wider type."""
         log.info(
             "%s: column %r holds more digits than %s; it becomes %s. Declare that by `schema` in the source's config",
@@ -98,7 +99,7 @@ class TapStream:
         )
         return self._set({**self._columns, column.name: column.widened(kind)})
 
-    def _set(self, columns: dict[str, Column]) -> Stream | None:
+    def _set(self, columns: dict[str, PropertyColumn]) -> Stream | None:
         self._columns = columns
         self._parsers = {}
         fields = []
@@ -162,11 +163,11 @@ def _digits(kind: pa.DataType) -> list[int] | None:
     return [kind.precision, kind.scale] if pa.types.is_decimal(kind) else None
 
 
-def _unsent(field: pa.Field) -> Column:
+def _unsent(field: pa.Field) -> PropertyColumn:
     """Return a column that the catalog has and the SCHEMA lacks: it stays, and is NULL."""
     kind = field.type
     is_json = isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
     is_text = isinstance(kind, pa.BaseExtensionType) or pa.types.is_temporal(kind) or pa.types.is_binary(kind)
     native = facts_of(field).native_type
-    reading = Reading.JSON if is_json else Reading.TEXT if is_text else Reading.PLAIN
-    return Column(name=field.name, type=kind, reading=reading, native=native)
+    reading = JSONReading.JSON if is_json else JSONReading.TEXT if is_text else JSONReading.PLAIN
+    return PropertyColumn(name=field.name, type=kind, reading=reading, native=native)

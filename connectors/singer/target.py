@@ -20,25 +20,14 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..file_classes import absolute
 from ..incremental.bookmarks import values
 from ..settings import parse_settings
-from ..stream import (
-    Block,
-    Bookmark,
-    Checkpoint,
-    Commit,
-    Event,
-    LedgerKey,
-    LedgerRow,
-    Load,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
+from ..stream import Block, Bookmark, Checkpoint, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
+from ..write_spec import WriteDisposition
 from .environments import package_name, program_name, program_of
 from .lines import RecordLines, schema_line, state_line, to_line, version_line
-from .process import Plugin, environment, run, secrets_of
-from .raw_lines import WIRE, Lines, addressed, first_version
+from .process import PluginProcess, environment, run, secrets_of
+from .raw_lines import WIRE, RawLines, addressed, first_version
 from .settings import SingerTargetSettings
-from .target_process import Target, TargetProcess
+from .target_process import RunningTarget, TargetProcess
 
 log = logging.getLogger("syncblocks")
 
@@ -66,7 +55,7 @@ class SingerDestination:
         self._folder = folder
         self.max_loads = self._settings.max_loads
         self._label = f"target {self.name}"
-        self._under_way: dict[str, list[Target]] = {}
+        self._under_way: dict[str, list[RunningTarget]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -88,7 +77,7 @@ class SingerDestination:
             load_class(absolute(self._settings.class_, self._folder))
             return
         program = self._program()
-        plugin = Plugin(
+        plugin = PluginProcess(
             self._label,
             [str(program), "--help"],
             folder=self._folder,
@@ -152,7 +141,7 @@ class SingerDestination:
         """Do nothing: every load ends its own target."""
 
     @contextmanager
-    def _running(self, stream: str) -> Iterator[Target]:
+    def _running(self, stream: str) -> Iterator[RunningTarget]:
         target = self._start()
         with self._lock:
             self._under_way.setdefault(stream, []).append(target)
@@ -163,7 +152,7 @@ class SingerDestination:
                 self._under_way[stream].remove(target)
             target.close()
 
-    def _start(self) -> Target:
+    def _start(self) -> RunningTarget:
         settings = self._settings
         if settings.class_:
             from .in_process import TargetThread
@@ -196,7 +185,7 @@ class _Sent(Struct, frozen=True):
 class _Load:
     """Writes one stream's lines to a target, and waits for its checkpoints to come back."""
 
-    def __init__(self, load: Load, target: Target, settings: SingerTargetSettings, wire: str) -> None:
+    def __init__(self, load: Load, target: RunningTarget, settings: SingerTargetSettings, wire: str) -> None:
         self._load, self._target = load, target
         # Targets parse `schema-table`, as SQL taps write it.
         self._name = load.key.destination_table.replace(".", "-")
@@ -217,7 +206,7 @@ class _Load:
         """Write one event."""
         if isinstance(event, Stream):
             self._declare(event)
-        elif isinstance(event, Lines):
+        elif isinstance(event, RawLines):
             self._pass_on(event)
         elif isinstance(event, Checkpoint):
             self._checkpoint(event)
@@ -233,7 +222,7 @@ class _Load:
         self._write(schema_line(stream, self._name))
         self._has_schema = True
 
-    def _pass_on(self, lines: Lines) -> None:
+    def _pass_on(self, lines: RawLines) -> None:
         """Write a tap's lines, under the name of the table."""
         if lines.kind == "RECORD":
             if self._version is not None and self._has_own_version is None:

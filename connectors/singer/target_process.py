@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConnectorError, FatalConnectorError, RetriableError
-from .process import Plugin, PrivateFiles, enlarge
+from .process import PluginProcess, PrivateFiles, enlarge
 
 log = logging.getLogger("syncblocks")
 
 
-class Target(Protocol):
+class RunningTarget(Protocol):
     """A running target that takes lines and echoes states: a process, or a class in a thread."""
 
     def write(self, data: bytes | memoryview) -> None:
@@ -67,7 +67,7 @@ class TargetProcess:
         with ExitStack() as stack:
             place = stack.enter_context(PrivateFiles()).write("config.json", config)
             self._plugin = stack.enter_context(
-                Plugin(
+                PluginProcess(
                     label,
                     [*command, "--config", str(place)],
                     folder=folder,
@@ -169,4 +169,4 @@ def parse_states(lines: Iterable[bytes], label: str) -> list[Any]:
     return found
 
 
-__all__ = ["Target", "TargetProcess", "parse_states"]
+__all__ = ["RunningTarget", "TargetProcess", "parse_states"]

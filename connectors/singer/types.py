@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from ..arrow.decimals import bounded
 from ..field_facts import with_facts
-from ..values import replace
+from ..struct_helpers import replace
 
 #: Type for reading numbers of which a double may not hold all digits.
 LONG = pa.decimal256(76, 40)
@@ -20,7 +20,7 @@ LONG = pa.decimal256(76, 40)
 JSON = pa.json_(pa.string())
 
 
-class Reading(Enum):
+class JSONReading(Enum):
     """How the values of a column are read from JSON."""
 
     #: Arrow's JSON reader returns the type.
@@ -35,12 +35,12 @@ class Reading(Enum):
     JSON = "json"
 
 
-class Column(Struct, frozen=True, kw_only=True):
+class PropertyColumn(Struct, frozen=True, kw_only=True):
     """One property of a stream."""
 
     name: str
     type: pa.DataType
-    reading: Reading
+    reading: JSONReading
     #: Type name for the field's facts.
     native: str = ""
     #: The declared JSON Schema of the property; a widened column keeps it.
@@ -56,16 +56,16 @@ class Column(Struct, frozen=True, kw_only=True):
         field = pa.field(self.name, self.type, nullable)
         return with_facts(field, native_type=self.native, native_system="postgres") if self.native else field
 
-    def widened(self, kind: pa.DataType | None) -> Column:
+    def widened(self, kind: pa.DataType | None) -> PropertyColumn:
         """Return the column with a decimal type; None: with digits as text."""
         if kind is None:
-            return replace(self, type=pa.string(), reading=Reading.NUMERIC, native="numeric", is_widened=True)
-        return replace(self, type=kind, reading=Reading.PLAIN, is_widened=True)
+            return replace(self, type=pa.string(), reading=JSONReading.NUMERIC, native="numeric", is_widened=True)
+        return replace(self, type=kind, reading=JSONReading.PLAIN, is_widened=True)
 
 
-def widened_as(column: Column, digits: Any) -> Column:
+def widened_as(column: PropertyColumn, digits: Any) -> PropertyColumn:
     """Return a number column with an earlier run's type: [precision, scale]; None: digits as text."""
-    if column.reading not in (Reading.NUMBER, Reading.PLAIN):
+    if column.reading not in (JSONReading.NUMBER, JSONReading.PLAIN):
         return column
     kind = None
     if isinstance(digits, list) and len(digits) == 2 and all(type(each) is int for each in digits):
@@ -74,7 +74,7 @@ def widened_as(column: Column, digits: Any) -> Column:
     return column.widened(kind)
 
 
-def columns_of(schema: Mapping[str, Any]) -> list[Column]:
+def columns_of(schema: Mapping[str, Any]) -> list[PropertyColumn]:
     """Return the columns of a stream's JSON Schema, in the order of its properties."""
     properties = schema.get("properties")
     if not isinstance(properties, Mapping):
@@ -82,16 +82,16 @@ def columns_of(schema: Mapping[str, Any]) -> list[Column]:
     return [column_of(str(name), spec, schema) for name, spec in properties.items()]
 
 
-def column_of(name: str, spec: Any, root: Mapping[str, Any]) -> Column:
+def column_of(name: str, spec: Any, root: Mapping[str, Any]) -> PropertyColumn:
     """Return the column of one property."""
     plain = _plain(spec, root)
     kind, reading, native = _type_of(plain, root)
     is_text = "string" in _types(plain)
-    return Column(name=name, type=kind, reading=reading, native=native, declared=repr(spec), is_text=is_text)
+    return PropertyColumn(name=name, type=kind, reading=reading, native=native, declared=repr(spec), is_text=is_text)
 
 
-_Typed = tuple[pa.DataType, Reading, str]
-_AS_JSON: _Typed = (JSON, Reading.JSON, "")
+_Typed = tuple[pa.DataType, JSONReading, str]
+_AS_JSON: _Typed = (JSON, JSONReading.JSON, "")
 
 _TEXTS: dict[str, pa.DataType] = {
     "date-time": pa.timestamp("us", "UTC"),
@@ -160,7 +160,7 @@ def _type_of(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
     if kinds in ({"number"}, {"integer", "number"}):
         return _number(spec)
     if kinds == {"boolean"}:
-        return pa.bool_(), Reading.PLAIN, ""
+        return pa.bool_(), JSONReading.PLAIN, ""
     if kinds == {"array"}:
         return _array(spec, root)
     return _AS_JSON
@@ -170,36 +170,36 @@ def _text(spec: Mapping[str, Any]) -> _Typed:
     form = spec.get("format")
     if form in ("x-singer.decimal", "singer.decimal"):
         kind = _decimal(spec.get("precision"), spec.get("scale"))
-        return (pa.string(), Reading.NUMERIC, "numeric") if kind is None else (kind, Reading.PLAIN, "")
+        return (pa.string(), JSONReading.NUMERIC, "numeric") if kind is None else (kind, JSONReading.PLAIN, "")
     if form in _TEXTS:
         naive = str(spec.get("x-sql-datatype", "")).lower()
         if form == "date-time" and naive in ("timestamp", "timestamp without time zone", "datetime", "timestamp_ntz"):
-            return pa.timestamp("us"), Reading.TEXT, ""
-        return _TEXTS[form], Reading.TEXT, ""
+            return pa.timestamp("us"), JSONReading.TEXT, ""
+        return _TEXTS[form], JSONReading.TEXT, ""
     if spec.get("contentEncoding") == "base64":
-        return pa.binary(), Reading.TEXT, ""
-    return pa.string(), Reading.PLAIN, ""
+        return pa.binary(), JSONReading.TEXT, ""
+    return pa.string(), JSONReading.PLAIN, ""
 
 
 def _integer(spec: Mapping[str, Any]) -> _Typed:
     low, high = _exact(spec.get("minimum")), _exact(spec.get("maximum"))
     if low is None or high is None:
         is_huge = (low is not None and low < -(2**63)) or (high is not None and high >= 2**63)
-        return (pa.decimal128(38, 0) if is_huge else pa.int64()), Reading.PLAIN, ""
+        return (pa.decimal128(38, 0) if is_huge else pa.int64()), JSONReading.PLAIN, ""
     for bits, kind in ((16, pa.int16()), (32, pa.int32()), (64, pa.int64())):
         if -(2 ** (bits - 1)) <= low and high < 2 ** (bits - 1):
-            return kind, Reading.PLAIN, ""
+            return kind, JSONReading.PLAIN, ""
     if max(abs(low), abs(high)) < 10**38:
-        return pa.decimal128(38, 0), Reading.PLAIN, ""
-    return pa.string(), Reading.NUMERIC, "numeric"
+        return pa.decimal128(38, 0), JSONReading.PLAIN, ""
+    return pa.string(), JSONReading.NUMERIC, "numeric"
 
 
 def _number(spec: Mapping[str, Any]) -> _Typed:
     if type(spec.get("scale")) is int and (exact := _decimal(spec.get("precision"), spec["scale"])) is not None:
-        return exact, Reading.PLAIN, ""
+        return exact, JSONReading.PLAIN, ""
     scale = _power(_exact(spec.get("multipleOf")))
     if scale is None:
-        return pa.float64(), Reading.NUMBER, ""
+        return pa.float64(), JSONReading.NUMBER, ""
     highs = [_exact(spec.get(key)) for key in ("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum")]
     whole = max((max(high.adjusted() + 1, 1) for high in highs if high is not None), default=None)
     if whole is None:
@@ -209,7 +209,7 @@ def _number(spec: Mapping[str, Any]) -> _Typed:
         # Below an exclusive bound of 10^n, or 10^n - 10^-s, numbers have n digits before the point.
         digits = whole - 1 if bound == 10 ** (whole - 1) else whole
         kind = _decimal(max(digits, 1) + scale, scale)
-    return (pa.string(), Reading.NUMERIC, "numeric") if kind is None else (kind, Reading.PLAIN, "")
+    return (pa.string(), JSONReading.NUMERIC, "numeric") if kind is None else (kind, JSONReading.PLAIN, "")
 
 
 def _array(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
@@ -219,7 +219,7 @@ def _array(spec: Mapping[str, Any], root: Mapping[str, Any]) -> _Typed:
     kinds = _types(_plain(items, root)) - {"null"}
     inner = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}.get(next(iter(kinds), ""))
     # The JSON text keeps all digits of numbers.
-    return _AS_JSON if len(kinds) != 1 or inner is None else (pa.list_(inner), Reading.PLAIN, "")
+    return _AS_JSON if len(kinds) != 1 or inner is None else (pa.list_(inner), JSONReading.PLAIN, "")
 
 
 def _decimal(precision: Any, scale: Any) -> pa.DataType | None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..arrow.decimals import bounded, fitting
 from ..arrow.text import SPECIAL, revive
 from .numbers import Wider, decimal_for, is_exact
-from .types import Column, Reading
+from .types import JSONReading, PropertyColumn
 
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
@@ -26,35 +26,35 @@ class ParsedValue:
         self.value = value
 
 
-def value_of(column: Column, raw: Any) -> Any:
+def value_of(column: PropertyColumn, raw: Any) -> Any:
     """Turn one JSON value into a value that Arrow takes for the column.
 
     Raises:
         ValueError: the value does not have the column's type.
     """
-    if column.reading is Reading.JSON:
+    if column.reading is JSONReading.JSON:
         text = _as_json(raw.value) if isinstance(raw, ParsedValue) else bytes(raw).decode()
         return None if text == "null" else text
     value = raw.value if isinstance(raw, ParsedValue) else _values.decode(raw)
     if value is None:
         return None
-    if column.reading is Reading.NUMBER:
+    if column.reading is JSONReading.NUMBER:
         return _number(column, value)
-    if column.reading is Reading.NUMERIC:
+    if column.reading is JSONReading.NUMERIC:
         return _digits(value)
     kind = column.type
     if pa.types.is_integer(kind):
         return _integer(column, value)
     if pa.types.is_decimal(kind):
         return _decimal(column, value)
-    if column.reading is Reading.TEXT or pa.types.is_string(kind):
+    if column.reading is JSONReading.TEXT or pa.types.is_string(kind):
         if not isinstance(value, str):
             raise ValueError("no text")
         return value
     return revive(value, kind)
 
 
-def _number(column: Column, value: Any) -> float | None:
+def _number(column: PropertyColumn, value: Any) -> float | None:
     if isinstance(value, str):
         if value not in SPECIAL.values():
             raise ValueError("no number")
@@ -70,7 +70,7 @@ def _number(column: Column, value: Any) -> float | None:
     return float(value)
 
 
-def _integer(column: Column, value: Any) -> int:
+def _integer(column: PropertyColumn, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise ValueError("no integer")
     if isinstance(value, Decimal):
@@ -83,7 +83,7 @@ def _integer(column: Column, value: Any) -> int:
     return number
 
 
-def _decimal(column: Column, value: Any) -> Decimal:
+def _decimal(column: PropertyColumn, value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         raise ValueError("no number")
     number = bounded(Decimal(value))

@@ -18,16 +18,17 @@ from ..arrow import compute as pc
 from ..capabilities import capabilities_of
 from ..errors import FatalConnectorError
 from ..protocols import Destination, Source
-from ..stream import ReplicationMethod, Stream, TableState
-from ..values import replace
+from ..read_spec import ReplicationMethod
+from ..stream import Stream, TableState
+from ..struct_helpers import replace
 from .plugin_config import make_connector
-from .types import Column, columns_of
+from .types import PropertyColumn, columns_of
 
 #: Column of the version of each record.
 VERSION = "_sdc_table_version"
 
 
-def version_column() -> Column:
+def version_column() -> PropertyColumn:
     """Return the field of the version column."""
     (column,) = columns_of({"properties": {VERSION: {"type": ["null", "integer"]}}})
     return column

@@ -16,7 +16,7 @@ from ..ranges import RANGE_BYTES
 from ..secret_texts import masked
 from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
-from ..values import Guarded
+from ..struct_helpers import Guarded
 
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}

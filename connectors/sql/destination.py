@@ -14,13 +14,13 @@ import pyarrow as pa
 from ..arrow.fidelity import Kept
 from ..errors import ConnectorError, FatalConnectorError, RetriableError, UniqueViolated
 from ..field_facts import facts_of, with_facts, yields_to_table
-from ..named import numbered
+from ..named_parameters import numbered
 from ..protocols import Capability
+from ..read_spec import Condition
 from ..stream import (
     Block,
     Bookmark,
     Commit,
-    Condition,
     Event,
     FileRead,
     LedgerKey,
@@ -29,9 +29,9 @@ from ..stream import (
     Stream,
     TableRecords,
     TableState,
-    WriteDisposition,
 )
-from ..values import replace
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
 from .dialect.dialect import Dialect
 from .dialect.tables import NO_SCHEMA
 from .identifiers import CONVERTED_SUFFIX, HISTORY_SUFFIX, REMOVED, TableName, spellings, staging_name
@@ -40,7 +40,7 @@ from .load.context import LoadContext
 from .load.events import LoadEvents
 from .load.load import TableLoad
 from .load.unfinished import LEDGER_SUFFIX, drop_unfinished, unfinished_loads
-from .session import Lease, Session, Sessions
+from .session import Session, SessionLease, Sessions
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -441,7 +441,7 @@ class SqlDestination(ABC):
         """Return every pool that the methods above may return."""
         return (self._sessions,)
 
-    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+    def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
         """Begin a transaction in which the ledger exists; it is created in one of its own."""
         lease.begin()
         if ledger in self._seen_ledgers:
@@ -462,7 +462,7 @@ class SqlDestination(ABC):
     def _folded(self, name: TableName) -> str:
         return str(TableName(*map(self.dialect.naming.fold_table, (name.schema, name.name))))
 
-    def _is_empty(self, lease: Lease, table: Table) -> bool:
+    def _is_empty(self, lease: SessionLease, table: Table) -> bool:
         """Tell whether a table has no record; a table that cannot be read counts as one with records."""
         try:
             return not lease.session.query(self.dialect.writes.any_record(table))

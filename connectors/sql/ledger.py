@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from ..errors import FatalConnectorError, TakenOver
 from ..failpoints import failpoint
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from ..values import replace
+from ..struct_helpers import replace
 from .dialect.dialect import Dialect
 from .identifiers import LEDGER_TABLE, TableName
-from .session import Lease, Session
+from .session import Session, SessionLease
 from .tables import Column
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ def commit(session: Session, dialect: Dialect) -> None:
     failpoint(f"{dialect.name}.commit.after")
 
 
-def alone(lease: Lease, dialect: Dialect, action: Callable[[Session], T]) -> T:
+def alone(lease: SessionLease, dialect: Dialect, action: Callable[[Session], T]) -> T:
     """Run an action that is one transaction and may be repeated, with the failpoints of a commit."""
     failpoint(f"{dialect.name}.commit.inside")
     done = lease.first(action)

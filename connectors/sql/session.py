@@ -68,7 +68,7 @@ class Session(Protocol):
         ...
 
 
-class Lease:
+class SessionLease:
     """A session leased to one call; an interrupt lasts until the call ends."""
 
     def __init__(self, stream: str, session: Session, is_reused: bool, connect: Callable[[], Session]) -> None:
@@ -116,7 +116,7 @@ class Sessions:
         self._max_idle = max_idle
         self._lock = threading.Lock()
         self._idle: list[Session] = []
-        self._leases: set[Lease] = set()
+        self._leases: set[SessionLease] = set()
         self._generation = 0
         self._coming: Future[Session] | None = None
 
@@ -137,7 +137,7 @@ class Sessions:
         threading.Thread(target=connect, name="connect", daemon=True).start()
 
     @contextmanager
-    def lease(self, stream: str = "") -> Iterator[Lease]:
+    def lease(self, stream: str = "") -> Iterator[SessionLease]:
         """Lease a connection to one call; what the call does not commit is rolled back at the end."""
         with self._lock:
             reused = self._idle.pop() if self._idle else None
@@ -146,7 +146,7 @@ class Sessions:
                 coming, self._coming = self._coming, None
         if reused is None and coming is not None:
             reused = coming.result()
-        lease = Lease(stream, reused or self._connect(), reused is not None, self._connect)
+        lease = SessionLease(stream, reused or self._connect(), reused is not None, self._connect)
         with self._lock:
             self._leases.add(lease)
         try:
@@ -179,7 +179,7 @@ class Sessions:
             with suppress(ConnectorError):
                 session.close()
 
-    def _return(self, lease: Lease, generation: int) -> None:
+    def _return(self, lease: SessionLease, generation: int) -> None:
         session = lease.session
         try:
             session.rollback()
@@ -203,4 +203,4 @@ def _close_coming(coming: Future[Session]) -> None:
             coming.result().close()
 
 
-__all__ = ["Lease", "Session", "Sessions"]
+__all__ = ["Session", "SessionLease", "Sessions"]

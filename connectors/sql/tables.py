@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from msgspec import Struct
 
-from ..stream import Trigger, WriteDisposition
-from ..values import replace
+from ..stream import Trigger
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
 from .identifiers import TableName
 
 

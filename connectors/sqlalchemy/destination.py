@@ -10,13 +10,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import sqlalchemy as sa
 
+from ..read_spec import Condition
 from ..settings import parse_settings
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..sql.tables import Table
-from ..stream import Condition, LedgerRow, Place, TableState
-from ..values import replace
+from ..stream import LedgerRow, Place, TableState
+from ..struct_helpers import replace
 from .dialect import SQLAlchemyCatalog, SQLAlchemyTypes, dialect
 from .ledger import SQLAlchemyLedger
 from .naming import SQLAlchemyNaming
@@ -113,7 +114,7 @@ class SQLAlchemyDestination(SqlDestination):
         super().close()
         self._own.engine.dispose()
 
-    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+    def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
         """Begin a transaction in which the ledger exists; the first time, test rollback and savepoints."""
         super()._ensure_ledger(lease, ledger)
         if not self._has_rollback:

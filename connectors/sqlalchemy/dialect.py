@@ -18,7 +18,7 @@ from . import catalog
 from .naming import SQLAlchemyNaming
 from .tables import SQLAlchemyTables
 from .traits import Traits
-from .types import Kind, ddl, is_rounded, key_kind, kind_for, widen
+from .types import SQLAlchemyKind, ddl, is_rounded, key_kind, kind_for, widen
 from .write_statements import SQLAlchemyWrites, own_session
 
 #: Dialects whose constraints may wait for the commit.
@@ -35,47 +35,47 @@ class SQLAlchemyTypes(Types):
 
     def column_type(self, column: pa.Field) -> str:
         """Return the kind of a new column; that of the source where it is of this connector too."""
-        native = Kind.parse(native_of(column, "sqlalchemy"))
+        native = SQLAlchemyKind.parse(native_of(column, "sqlalchemy"))
         is_own = native.is_known and native.arrow == column.type
         kind = native if is_own else kind_for(column.type, column.name)
         return str(self._offered(kind))
 
-    def _offered(self, kind: Kind) -> Kind:
+    def _offered(self, kind: SQLAlchemyKind) -> SQLAlchemyKind:
         """Return a kind that a column keeps in this system, and that its catalog tells again."""
         own = self._own
         if kind.name == "uuid" and not own.supports_native_uuid:
-            return Kind("varchar", 36)
-        if kind.name == "timestamptz" and ddl(kind, own) == ddl(Kind("timestamp"), own):
-            return Kind("timestamp")
-        return Kind("text") if kind.name == "json" or is_rounded(kind, own) else kind
+            return SQLAlchemyKind("varchar", 36)
+        if kind.name == "timestamptz" and ddl(kind, own) == ddl(SQLAlchemyKind("timestamp"), own):
+            return SQLAlchemyKind("timestamp")
+        return SQLAlchemyKind("text") if kind.name == "json" or is_rounded(kind, own) else kind
 
     def wire(self, column_type: str, arrow: pa.DataType) -> Wire:
         """Values travel in the type in which the column is read."""
-        kind = Kind.parse(column_type).arrow
+        kind = SQLAlchemyKind.parse(column_type).arrow
         # Fractions of seconds that the system has no place for are looked at one by one.
         return Wire(type=column_type, arrow=pa.string() if kind == pa.json_() else kind)
 
     def arrow_of(self, column: Column) -> pa.DataType:
         """Return the type in which the column is read."""
-        return Kind.parse(column.type).arrow
+        return SQLAlchemyKind.parse(column.type).arrow
 
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
         """Say what values are in a column: in how fine a unit, for one."""
-        kind = Kind.parse(column_type).arrow
+        kind = SQLAlchemyKind.parse(column_type).arrow
         if pa.types.is_timestamp(kind):
             return pa.timestamp(_unit(self.traits.timestamp_step_us), kind.tz), False
         if pa.types.is_time(kind):
             unit = _unit(self.traits.time_step_us)
             return pa.time64(unit) if unit == "us" else pa.time32(unit), False
-        return pa.float64() if is_rounded(Kind.parse(column_type), self._own) else kind, False
+        return pa.float64() if is_rounded(SQLAlchemyKind.parse(column_type), self._own) else kind, False
 
     def key_type(self, column_type: str, texts: int) -> str:
         """Return the type of a key's column."""
-        return str(key_kind(Kind.parse(column_type), texts))
+        return str(key_kind(SQLAlchemyKind.parse(column_type), texts))
 
     def widen(self, before: str, after: str) -> str | None:
         """Return the wider kind."""
-        found = widen(Kind.parse(before), Kind.parse(after))
+        found = widen(SQLAlchemyKind.parse(before), SQLAlchemyKind.parse(after))
         return None if found is None else str(found)
 
 

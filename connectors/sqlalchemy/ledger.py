@@ -19,7 +19,7 @@ from ..sql.ledger import AbstractLedger, row_of, state_text
 from ..sql.session import Session
 from ..sql.tables import Column
 from ..stream import Bookmark, LedgerKey, LedgerRow
-from ..values import replace
+from ..struct_helpers import replace
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 from ..errors import FatalConnectorError
-from ..named import replaced, skeleton
+from ..named_parameters import replaced, skeleton
 from ..sql.identifiers import quote
 from ..sql.read.sqlite import VIEW, as_written, lowest, sampled
 from .catalog import field

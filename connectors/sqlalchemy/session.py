@@ -22,14 +22,14 @@ from sqlalchemy.engine import URL, Engine
 from ..arrow.batches import FETCH_RECORDS
 from ..database_files import opening
 from ..errors import ConnectorError, FatalConnectorError, Interrupted, RetriableError
-from ..named import placed
+from ..named_parameters import placed
 from ..network import Canceller
 from ..sql.identifiers import SEQUENCE, STAGING_PREFIX, TableName
 from ..stream import Block
 from .failures import connect_failure, failure
 from .spelling import Names
 from .traits import Traits
-from .types import Kind, kind_for, sqlalchemy_type
+from .types import SQLAlchemyKind, kind_for, sqlalchemy_type
 from .values import array_of, values_of
 
 T = TypeVar("T")
@@ -318,7 +318,7 @@ class AlchemySession:
         return records
 
     def _insert(
-        self, table: TableName, names: Sequence[str], kinds: Sequence[Kind], is_numbered: bool
+        self, table: TableName, names: Sequence[str], kinds: Sequence[SQLAlchemyKind], is_numbered: bool
     ) -> tuple[Any, list[str]]:
         """Return INSERT and the names of its parameters: our own, since those of columns may hold anything."""
         dialect = self._engine.dialect

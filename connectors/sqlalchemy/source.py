@@ -17,18 +17,19 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..field_facts import facts_of
 from ..incremental.bookmarks import missing_error, query_start
 from ..incremental.window import Window
+from ..read_spec import ASKING, Condition, NullBookmarks, ReplicationMethod
 from ..settings import parse_settings
 from ..sql.read.queries import BOOKMARK, LATE, QuerySource, first_bookmark
 from ..sql.read.sqlite import lowest, lowest_constant
-from ..sql.session import Lease, Session
-from ..stream import ASKING, Bookmark, Condition, NullBookmarks, Place, RejectedRecord, ReplicationMethod, Stream
-from ..values import replace
+from ..sql.session import Session, SessionLease
+from ..stream import Bookmark, Place, RejectedRecord, Stream
+from ..struct_helpers import replace
 from . import catalog, queries
 from .dialect import SQLAlchemyTypes, dialect
 from .naming import SQLAlchemyNaming
 from .session import AlchemySession
 from .settings import SQLAlchemySettings
-from .types import Kind, kind_for, reading_type
+from .types import SQLAlchemyKind, kind_for, reading_type
 
 #: Key of a stream's locator: all columns of a query that is no subquery.
 _WHOLE = "whole"
@@ -183,7 +184,7 @@ class SQLAlchemySource(QuerySource):
             return self.filled(stream)
         return replace(self.filled(stream), locator={**stream.locator, BOOKMARK: query_start(stream, bookmark)})
 
-    def begin(self, lease: Lease, stream: Stream) -> None:
+    def begin(self, lease: SessionLease, stream: Stream) -> None:
         """Let a query, which is the user's own, change nothing."""
         lease.begin()
         if stream.query:
@@ -199,7 +200,7 @@ class SQLAlchemySource(QuerySource):
         return [*bounds, sa.bindparam(BOOKMARK, plain, type_=column.type)]
 
     # ------------------------------------------------------------------ reading
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Ask the inspector; not every system keeps the table unchanged until the end of the transaction."""
         names, name, is_exact = self._own.spelling, self.table(stream), bool(stream.locator.get("is_quoted"))
         return _session(lease.session).inspect(
@@ -208,7 +209,7 @@ class SQLAlchemySource(QuerySource):
 
     def is_alike(self, field: pa.Field, native: str, wire: str) -> bool:
         """Let Arrow refuse the integers that do not fit."""
-        return bool(pa.types.is_integer(field.type) and pa.types.is_integer(Kind.parse(native).arrow))
+        return bool(pa.types.is_integer(field.type) and pa.types.is_integer(SQLAlchemyKind.parse(native).arrow))
 
     def clause(self, stream: Stream, bookmark: Bookmark | None = None) -> Any:
         """Return the SELECT of a stream's columns, at or past the bookmark and in its order if INCREMENTAL.
@@ -236,7 +237,7 @@ class SQLAlchemySource(QuerySource):
         query = query if where is None else query.where(where)
         return query.order_by(*order)
 
-    def refuse_missing(self, lease: Lease, stream: Stream) -> None:
+    def refuse_missing(self, lease: SessionLease, stream: Stream) -> None:
         """Raise if records have NULL in the bookmark and the stream does not allow it."""
         fields = [field for field in self._marked(stream) if field.nullable]
         if stream.read.null_bookmarks is not NullBookmarks.FAIL or not fields:
@@ -274,13 +275,13 @@ class SQLAlchemySource(QuerySource):
     def _column(self, field: pa.Field) -> Any:
         facts = facts_of(field)
         is_own = facts.native_system == "sqlalchemy"
-        kind = Kind.parse(facts.native_type) if is_own else kind_for(field.type, field.name)
+        kind = SQLAlchemyKind.parse(facts.native_type) if is_own else kind_for(field.type, field.name)
         name = self._own.spelling.spell(field.name, is_exact=facts.quoted)
         return sa.column(name, reading_type(kind, self._own.engine.dialect))
 
     def _batches(
         self,
-        lease: Lease,
+        lease: SessionLease,
         stream: Stream,
         bookmark: Bookmark | None,
         bad: list[RejectedRecord],
@@ -290,7 +291,7 @@ class SQLAlchemySource(QuerySource):
             lease.check()
             yield batch
 
-    def _rows(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
+    def _rows(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Generator[pa.RecordBatch]:
         schema, names = _whole(stream), stream.schema.names
         for batch in _session(lease.session).stream(self.clause(stream, bookmark), schema, stream.name):
             yield batch.select(names) if stream.is_query_alone else batch

@@ -8,9 +8,9 @@ from ..sql.actions import Action, LockByRow
 from ..sql.dialect.tables import Tables
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.tables import Column
-from ..values import replace
+from ..struct_helpers import replace
 from .naming import SQLAlchemyNaming
-from .types import KEY_CHARACTERS, Kind, ddl
+from .types import KEY_CHARACTERS, SQLAlchemyKind, ddl
 
 #: Dialects that add a column without the word COLUMN.
 _ADD = ("firebird", "firebird.firebird", "firebird.firebirdsql", "hana", "mssql", "oracle")
@@ -38,7 +38,7 @@ class SQLAlchemyTables(Tables):
 
     def _native(self, column: Column) -> Column:
         """Return a column with its type as this system's DDL has it."""
-        return replace(column, type=ddl(Kind.parse(column.type), self._own))
+        return replace(column, type=ddl(SQLAlchemyKind.parse(column.type), self._own))
 
     def create(
         self, name: TableName, columns: Sequence[Column], key: Sequence[str] = (), *, if_not_exists: bool = False
@@ -58,7 +58,7 @@ class SQLAlchemyTables(Tables):
         """
         if self._own.name in _WITHOUT_INDEXES:
             return ""
-        kinds = [Kind.parse(column.type) for column in columns]
+        kinds = [SQLAlchemyKind.parse(column.type) for column in columns]
         texts = [kind for kind in kinds if kind.is_text]
         are_short = sum(kind.size or KEY_CHARACTERS + 1 for kind in texts) <= KEY_CHARACTERS
         if not all(kind.is_text or kind.is_number_or_time for kind in kinds) or not (
@@ -83,7 +83,7 @@ class SQLAlchemyTables(Tables):
 
     def alter_type(self, name: TableName, column: Column, values: str = "") -> Sequence[str]:
         """Write the change to a wider type."""
-        native = ddl(Kind.parse(column.type), self._own)
+        native = ddl(SQLAlchemyKind.parse(column.type), self._own)
         how = {"mssql": "alter column {} {}", "oracle": "modify {} {}"}.get(self._own.name, "alter column {} type {}")
         return [f"alter table {self._table(name)} {how.format(self._quote(column.name), native)}"]
 
@@ -91,7 +91,7 @@ class SQLAlchemyTables(Tables):
         """Write that a column may hold NULL; SQL Server has this as part of a type."""
         if self._own.name != "mssql":
             return super().relax(name, column)
-        native = ddl(Kind.parse(column.type), self._own)
+        native = ddl(SQLAlchemyKind.parse(column.type), self._own)
         return [f"alter table {self._table(name)} alter column {self._quote(column.name)} {native} null"]
 
     def lock_late(self, name: TableName) -> Action:

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from ..arrow import compute as pc
 from ..arrow.times import is_past_day
 from ..errors import FatalConnectorError
-from .types import Kind, sqlalchemy_type
+from .types import SQLAlchemyKind, sqlalchemy_type
 
 _MICROSECONDS = 123_457
 
@@ -82,7 +82,7 @@ def _has_savepoints(connection: Connection) -> bool:
 
 def _sent(connection: Connection, kind: str, value: Any) -> Any:
     """Return a value as it comes back; None if it is refused."""
-    chosen = sqlalchemy_type(Kind.parse(kind), connection.dialect)
+    chosen = sqlalchemy_type(SQLAlchemyKind.parse(kind), connection.dialect)
     try:
         return connection.execute(sa.select(sa.cast(sa.bindparam("v", value, chosen), chosen))).scalar()
     except Exception:  # whatever a driver raises: then a load finds out

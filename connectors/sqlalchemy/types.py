@@ -66,7 +66,7 @@ _DOUBLE = ("bigquery", "clickhouse", "clickhousedb", "databricks", "hive", "impa
 _SHORT_FLOAT = ("firebird", "firebird.firebird", "firebird.firebirdsql", "mariadb", "mysql")
 
 
-class Kind(Struct, frozen=True):
+class SQLAlchemyKind(Struct, frozen=True):
     """A kind, taken apart."""
 
     name: str
@@ -74,7 +74,7 @@ class Kind(Struct, frozen=True):
     scale: int | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Kind:
+    def parse(cls, text: str) -> SQLAlchemyKind:
         """Parse the text that `str` writes."""
         match = _KIND.fullmatch(text)
         if match is None or (match[1] not in _ARROW and match[1] != "decimal"):
@@ -115,41 +115,45 @@ class Kind(Struct, frozen=True):
 
 
 # ------------------------------------------------------------------ out of a catalog
-def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
+def kind_of(found: sa.types.TypeEngine[Any], dialect: Dialect) -> SQLAlchemyKind:
     """Return the kind of a reflected type; of a type that only its dialect knows the one that its name stands for."""
     inner = getattr(found, "nested_type", None)  # ClickHouse: Nullable(String)
     if inner is not None and type(found).__name__ in ("Nullable", "LowCardinality"):
         return kind_of(inner() if isinstance(inner, type) else inner, dialect)
     name = type(found).__name__.upper()
     if (dialect.name, name) in _VENDOR:
-        return Kind.parse(_VENDOR[dialect.name, name])
+        return SQLAlchemyKind.parse(_VENDOR[dialect.name, name])
     kind = _general_kind(found, dialect)
     if not kind.is_known and isinstance(found, sa.types.TypeDecorator):
         kind = _general_kind(found.impl_instance, dialect)
     if not kind.is_known and name in _VENDOR_NAMES:
-        return Kind.parse(_VENDOR_NAMES[name])
+        return SQLAlchemyKind.parse(_VENDOR_NAMES[name])
     return kind
 
 
-def _general_kind(found: sa.types.TypeEngine[Any], dialect: Dialect) -> Kind:
+def _general_kind(found: sa.types.TypeEngine[Any], dialect: Dialect) -> SQLAlchemyKind:
     visit = str(getattr(found, "__visit_name__", "")).upper()
     if visit in ("SMALLINT", "SMALL_INTEGER", "TINYINT"):
-        return Kind("smallint")
+        return SQLAlchemyKind("smallint")
     if visit in ("BIGINT", "BIG_INTEGER"):
-        return Kind("bigint")
+        return SQLAlchemyKind("bigint")
     if isinstance(found, sa.Integer) or visit == "INTEGER":
         # Here an INTEGER is a number of 38 digits, or one of 64 bits.
         if dialect.name == "oracle":
-            return Kind("decimal", 38, 0)
+            return SQLAlchemyKind("decimal", 38, 0)
         is_plain = visit in ("INTEGER", "INT") and dialect.name != "sqlite"
         return (
-            Kind("int") if is_plain else Kind("bigint") if dialect.name == "sqlite" else Kind(_own_name(found, dialect))
+            SQLAlchemyKind("int")
+            if is_plain
+            else SQLAlchemyKind("bigint")
+            if dialect.name == "sqlite"
+            else SQLAlchemyKind(_own_name(found, dialect))
         )
     for is_kind, make in _REFLECTED:
         if isinstance(found, is_kind):
-            kind: Kind = make(found, dialect)
+            kind: SQLAlchemyKind = make(found, dialect)
             return kind
-    return Kind(_own_name(found, dialect))
+    return SQLAlchemyKind(_own_name(found, dialect))
 
 
 #: Names of types that mean one thing wherever they occur -> kind. What is a text, a number or a time of SQLAlchemy's
@@ -200,50 +204,54 @@ _AS_GIVEN = ("clickhouse", "clickhousedb", "databricks", "db2", "ibm_db_sa", "sn
 _GIVEN_KINDS = ("uuid", "json", "time", "timestamp", "timestamptz")
 
 
-def _float(found: Any, dialect: Dialect) -> Kind:
+def _float(found: Any, dialect: Dialect) -> SQLAlchemyKind:
     if dialect.name == "sqlite":
-        return Kind("double")  # whatever it is called
+        return SQLAlchemyKind("double")  # whatever it is called
     visit = str(found.__visit_name__).upper()
     precision = getattr(found, "precision", None)
     is_short = visit == "REAL" or (visit == "FLOAT" and precision is None and dialect.name in _SHORT_FLOAT)
-    return Kind("real") if is_short or (precision or 53) <= 24 else Kind("double")
+    return SQLAlchemyKind("real") if is_short or (precision or 53) <= 24 else SQLAlchemyKind("double")
 
 
-def _numeric(found: Any, dialect: Dialect) -> Kind:
+def _numeric(found: Any, dialect: Dialect) -> SQLAlchemyKind:
     if str(found.__visit_name__).upper() not in ("NUMERIC", "DECIMAL", "NUMBER"):
-        return Kind(_own_name(found, dialect))
+        return SQLAlchemyKind(_own_name(found, dialect))
     if found.precision is None or not 0 < found.precision <= 76:
-        return Kind("numeric")
+        return SQLAlchemyKind("numeric")
     scale = int(found.scale or 0)
-    return Kind("decimal", int(found.precision), scale) if 0 <= scale <= found.precision else Kind("numeric")
+    return (
+        SQLAlchemyKind("decimal", int(found.precision), scale)
+        if 0 <= scale <= found.precision
+        else SQLAlchemyKind("numeric")
+    )
 
 
-def _string(found: Any, dialect: Dialect) -> Kind:
+def _string(found: Any, dialect: Dialect) -> SQLAlchemyKind:
     if isinstance(found, sa.Text) or not found.length or isinstance(found, sa.Enum):
-        return Kind("text")
+        return SQLAlchemyKind("text")
     visit = str(found.__visit_name__).upper()
-    return Kind("char" if visit in ("CHAR", "NCHAR") else "varchar", int(found.length))
+    return SQLAlchemyKind("char" if visit in ("CHAR", "NCHAR") else "varchar", int(found.length))
 
 
-def _timestamp(found: Any, dialect: Dialect) -> Kind:
-    return Kind("timestamptz" if getattr(found, "timezone", False) else "timestamp")
+def _timestamp(found: Any, dialect: Dialect) -> SQLAlchemyKind:
+    return SQLAlchemyKind("timestamptz" if getattr(found, "timezone", False) else "timestamp")
 
 
-def _time(found: Any, dialect: Dialect) -> Kind:
-    return Kind(_own_name(found, dialect)) if getattr(found, "timezone", False) else Kind("time")
+def _time(found: Any, dialect: Dialect) -> SQLAlchemyKind:
+    return SQLAlchemyKind(_own_name(found, dialect)) if getattr(found, "timezone", False) else SQLAlchemyKind("time")
 
 
 _REFLECTED: tuple[tuple[Any, Any], ...] = (
-    (sa.Boolean, lambda *_: Kind("bool")),
+    (sa.Boolean, lambda *_: SQLAlchemyKind("bool")),
     (sa.Float, _float),
     (sa.Numeric, _numeric),
     (sa.String, _string),
     (sa.DateTime, _timestamp),
-    (sa.Date, lambda *_: Kind("date")),
+    (sa.Date, lambda *_: SQLAlchemyKind("date")),
     (sa.Time, _time),
-    (sa.Uuid, lambda *_: Kind("uuid")),
-    (sa.JSON, lambda *_: Kind("json")),
-    (sa.types._Binary, lambda *_: Kind("binary")),
+    (sa.Uuid, lambda *_: SQLAlchemyKind("uuid")),
+    (sa.JSON, lambda *_: SQLAlchemyKind("json")),
+    (sa.types._Binary, lambda *_: SQLAlchemyKind("binary")),
 )
 
 
@@ -255,7 +263,7 @@ def _own_name(found: sa.types.TypeEngine[Any], dialect: Dialect) -> str:
 
 
 # --------------------------------------------------------------------- for columns
-def kind_for(arrow: pa.DataType, column: str) -> Kind:
+def kind_for(arrow: pa.DataType, column: str) -> SQLAlchemyKind:
     """Return the kind of a column made for an Arrow type.
 
     Raises:
@@ -263,20 +271,20 @@ def kind_for(arrow: pa.DataType, column: str) -> Kind:
     """
     types = pa.types
     if arrow == pa.uuid():
-        return Kind("uuid")
+        return SQLAlchemyKind("uuid")
     if arrow == pa.json_() or types.is_nested(arrow):
-        return Kind("text")
+        return SQLAlchemyKind("text")
     if isinstance(arrow, pa.BaseExtensionType):
         return kind_for(arrow.storage_type, column)
     if types.is_dictionary(arrow):
         return kind_for(arrow.value_type, column)
     if types.is_decimal(arrow) and 0 <= arrow.scale <= arrow.precision:
-        return Kind("decimal", arrow.precision, arrow.scale)
+        return SQLAlchemyKind("decimal", arrow.precision, arrow.scale)
     if types.is_timestamp(arrow):
-        return Kind("timestamp" if arrow.tz is None else "timestamptz")
+        return SQLAlchemyKind("timestamp" if arrow.tz is None else "timestamptz")
     for is_kind, name in _MADE:
         if is_kind(arrow):
-            return Kind.parse(name)
+            return SQLAlchemyKind.parse(name)
     raise FatalConnectorError(
         f"column {column!r}: there is no type for {arrow}; exclude it with `columns`", connector="sqlalchemy"
     )
@@ -299,7 +307,7 @@ _MADE = (
 )
 
 
-def sqlalchemy_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+def sqlalchemy_type(kind: SQLAlchemyKind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
     """Return the type that the dialect's compiler and its conversions of values work with."""
     if kind.name == "decimal":
         return sa.Numeric(kind.size, kind.scale)
@@ -314,14 +322,14 @@ def sqlalchemy_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
     return _MADE_OF[kind.name]() if kind.name in _MADE_OF else sa.types.NullType()
 
 
-def reading_type(kind: Kind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+def reading_type(kind: SQLAlchemyKind, dialect: Dialect) -> sa.types.TypeEngine[Any]:
     """Return the type by which values are read: as they are stored where SQLAlchemy would round them, or guess."""
     is_stored = dialect.name == "sqlite" and kind.name not in ("text", "varchar", "char", "json", "binary", "uuid")
     is_stored |= dialect.name in _AS_GIVEN and kind.name in _GIVEN_KINDS
     return sa.types.NullType() if is_stored else sqlalchemy_type(kind, dialect)
 
 
-def is_rounded(kind: Kind, dialect: Dialect) -> bool:
+def is_rounded(kind: SQLAlchemyKind, dialect: Dialect) -> bool:
     """Tell whether numbers of a kind lose digits: SQLite has doubles for decimals."""
     return kind.name == "decimal" and (kind.size or 0) > EXACT_DIGITS and dialect.name == "sqlite"
 
@@ -379,7 +387,7 @@ _SPECIAL: dict[tuple[str, str], Any] = {
 }
 
 
-def ddl(kind: Kind, dialect: Dialect) -> str:
+def ddl(kind: SQLAlchemyKind, dialect: Dialect) -> str:
     """Write a type with the dialect's compiler; an unknown kind is taken for the system's own words."""
     if not kind.is_known:
         return kind.name
@@ -387,23 +395,23 @@ def ddl(kind: Kind, dialect: Dialect) -> str:
 
 
 # ------------------------------------------------------------------------ widening
-def key_kind(kind: Kind, texts: int) -> Kind:
+def key_kind(kind: SQLAlchemyKind, texts: int) -> SQLAlchemyKind:
     """Return the kind of a key's column: no index takes texts of any length."""
-    return Kind("varchar", max(KEY_CHARACTERS // max(texts, 1), 40)) if kind.name == "text" else kind
+    return SQLAlchemyKind("varchar", max(KEY_CHARACTERS // max(texts, 1), 40)) if kind.name == "text" else kind
 
 
 _INTEGERS = ("smallint", "int", "bigint")
 _DIGITS = {"smallint": 5, "int": 10, "bigint": 19}
 
 
-def widen(before: Kind, after: Kind) -> Kind | None:
+def widen(before: SQLAlchemyKind, after: SQLAlchemyKind) -> SQLAlchemyKind | None:
     """Return the kind that holds the values of both (`before` if it does already); None: there is none."""
     if before == after:
         return before
     if before.name in _INTEGERS and after.name in _INTEGERS:
         return max(before, after, key=lambda kind: _INTEGERS.index(kind.name))
     if {before.name, after.name} == {"real", "double"}:
-        return Kind("double")
+        return SQLAlchemyKind("double")
     if before.name in _INTEGERS and after.name == "bool":
         return before
     if before.name in ("text", "varchar") and after.name in ("text", "varchar", "char", "json", "uuid", "numeric"):
@@ -415,26 +423,26 @@ def widen(before: Kind, after: Kind) -> Kind | None:
     return before if (before.name, after.name) == ("json", "text") else None
 
 
-def _wider_text(before: Kind, after: Kind) -> Kind | None:
+def _wider_text(before: SQLAlchemyKind, after: SQLAlchemyKind) -> SQLAlchemyKind | None:
     if before.name == "text" or before.size is None:
         return before
     needed = {"uuid": 36}.get(after.name) or after.size
     if needed is None:
-        return before if before.size >= _LONG_ENOUGH else Kind("text")
-    return before if before.size >= needed else Kind("varchar", needed)
+        return before if before.size >= _LONG_ENOUGH else SQLAlchemyKind("text")
+    return before if before.size >= needed else SQLAlchemyKind("varchar", needed)
 
 
-def _wider_number(before: Kind, after: Kind) -> Kind | None:
+def _wider_number(before: SQLAlchemyKind, after: SQLAlchemyKind) -> SQLAlchemyKind | None:
     old, new = _digits(before), _digits(after)
     if old is None or new is None:
         return None
     whole, scale = max(old[0], new[0]), max(old[1], new[1])
     if before.name == "decimal" and (whole, scale) == old:
         return before
-    return Kind("decimal", whole + scale, scale) if whole + scale <= 76 else None
+    return SQLAlchemyKind("decimal", whole + scale, scale) if whole + scale <= 76 else None
 
 
-def _digits(kind: Kind) -> tuple[int, int] | None:
+def _digits(kind: SQLAlchemyKind) -> tuple[int, int] | None:
     if kind.name == "decimal":
         assert kind.size is not None
         return kind.size - (kind.scale or 0), kind.scale or 0
@@ -443,7 +451,7 @@ def _digits(kind: Kind) -> tuple[int, int] | None:
 
 __all__ = [
     "EXACT_DIGITS",
-    "Kind",
+    "SQLAlchemyKind",
     "ddl",
     "is_rounded",
     "key_kind",

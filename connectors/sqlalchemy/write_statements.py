@@ -14,11 +14,11 @@ from ..sql.dialect.write_statements import BOUNDS, SlicesStaging, Writes
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, ColumnTest, StagingTable, Table
-from ..stream import ConflictMethod
+from ..write_spec import ConflictMethod
 from .colliding_keys import refuse_colliding_keys
 from .naming import Slice, SQLAlchemyNaming
 from .session import AlchemySession
-from .types import Kind, sqlalchemy_type
+from .types import SQLAlchemyKind, sqlalchemy_type
 
 
 class SQLAlchemyWrites(Writes, SlicesStaging):
@@ -51,7 +51,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
     def staged_records(self, session: Session, staged: StagingTable, numbers: str) -> Sequence[tuple[Any, ...]]:
         """Read staged records as what SQLAlchemy makes of them."""
         own = self._own
-        kinds = [*(sqlalchemy_type(Kind.parse(kind), own) for kind in staged.types.values()), sa.BigInteger()]
+        kinds = [*(sqlalchemy_type(SQLAlchemyKind.parse(kind), own) for kind in staged.types.values()), sa.BigInteger()]
         names = [*staged.types, SEQUENCE]
         made = [sa.column(self._spelling.spell(name), kind) for name, kind in zip(names, kinds, strict=True)]
         self._spelling.table(staged.name, made)
@@ -75,7 +75,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         found = self._part(table.name, columns, "t")
         known = sa.and_(*(column.is_not(None) for column in found.values()))
         # Long texts are ordered by their beginning: Firebird orders them by where they are stored, Oracle not at all.
-        texts = {column.name for column in table.columns if Kind.parse(column.type).is_text}
+        texts = {column.name for column in table.columns if SQLAlchemyKind.parse(column.type).is_text}
         order = [sa.cast(each, sa.String(255)) if name in texts else each for name, each in found.items()]
         sql = sa.select(*found.values()).where(known).order_by(*(each.desc() for each in order)).limit(1)
         return self._compiled(sql)
@@ -97,7 +97,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
     def _refuse_equal(
         self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], columns: Sequence[Column]
     ) -> None:
-        texts = [column.name for column in columns if column.name in key and Kind.parse(column.type).is_text]
+        texts = [column.name for column in columns if column.name in key and SQLAlchemyKind.parse(column.type).is_text]
         if texts:
             held, arriving = self._part(target.name, key, "t"), self._part(staged.name, key, "s")
             refuse_colliding_keys(own_session(session), target.name, held, arriving, texts)
@@ -255,7 +255,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         """Turn a staged expression into the column's type."""
         if column_type == staged_type:
             return expression
-        kind = sqlalchemy_type(Kind.parse(column_type), self._own)
+        kind = sqlalchemy_type(SQLAlchemyKind.parse(column_type), self._own)
         return self._compiled(sa.cast(sa.literal_column(expression), kind))
 
     def changed(self, columns: Sequence[Column]) -> str:
@@ -264,7 +264,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         for column in columns:
             left, right = (f"{alias}.{self._quote(column.name)}" for alias in "ts")
             parts.append(f"({left} is null and {right} is not null) or ({left} is not null and {right} is null)")
-            if Kind.parse(column.type).is_text:
+            if SQLAlchemyKind.parse(column.type).is_text:
                 if self._own.name in _TAKES_SPACES:
                     parts.append(f"octet_length({left}) <> octet_length({right})")
                 left, right = (_AS_BYTES.get(self._own.name, "{}").format(each) for each in (left, right))
@@ -294,7 +294,7 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         """Return a staged value in the type of the table's column."""
         if staged.types[column.name] == column.type:
             return value
-        return sa.cast(value, sqlalchemy_type(Kind.parse(column.type), self._own))
+        return sa.cast(value, sqlalchemy_type(SQLAlchemyKind.parse(column.type), self._own))
 
     def _updates(
         self,

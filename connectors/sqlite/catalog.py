@@ -14,7 +14,7 @@ from ..sql.identifiers import STAGING_PREFIX, TableName, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Trigger
-from ..values import replace
+from ..struct_helpers import replace
 from .session import SQLiteSession
 
 

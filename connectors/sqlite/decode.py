@@ -17,7 +17,7 @@ from ..arrow.compute import constant
 from ..arrow.decimals import from_texts
 from ..arrow.text import read_interval
 from ..sql.identifiers import quote
-from .types import EXACT_DIGITS, Form, Kind, kind_for
+from .types import EXACT_DIGITS, SQLiteKind, StorageForm, kind_for
 
 #: Highest integers that a float64 holds, all of them.
 _EXACT_FLOAT = 2**53
@@ -36,11 +36,11 @@ class TypeMismatch(Exception):
         self.reason = reason
 
 
-class Column(Struct, frozen=True):
+class SelectedColumn(Struct, frozen=True):
     """How one column is selected, checked and turned into Arrow."""
 
     name: str
-    kind: Kind
+    kind: SQLiteKind
     #: Type that the driver must find.
     physical: pa.DataType
     #: SQL of what is selected.
@@ -77,7 +77,7 @@ class Column(Struct, frozen=True):
         return value
 
 
-def column(field: pa.Field, *, has_affinity: bool) -> Column:
+def column(field: pa.Field, *, has_affinity: bool) -> SelectedColumn:
     """Say how a column of a stream is read.
 
     Args:
@@ -90,40 +90,40 @@ def column(field: pa.Field, *, has_affinity: bool) -> Column:
     mismatch = f"typeof({name}) not in ('text', 'null')"
     # Most forms are texts that are parsed below; the parser refuses any other value.
     unnoticed = ""
-    if form in (Form.INTEGER, Form.BOOLEAN):
+    if form in (StorageForm.INTEGER, StorageForm.BOOLEAN):
         physical, mismatch = _INT, f"typeof({name}) not in ('integer', 'null')"
-        if form is Form.BOOLEAN:
+        if form is StorageForm.BOOLEAN:
             mismatch = f"{name} is not null and {name} not in (0, 1)"
-    elif form in (Form.REAL, Form.NUMBER):
+    elif form in (StorageForm.REAL, StorageForm.NUMBER):
         physical = _FLOAT
         is_wide = f"typeof({name}) = 'integer' and {name} not between -{_EXACT_FLOAT} and {_EXACT_FLOAT}"
         mismatch = f"(typeof({name}) in ('text', 'blob') and {name} is not 'NaN') or ({is_wide})"
         selected = f"case when {name} = 'NaN' then null else {name} end"
-        if form is Form.NUMBER:
+        if form is StorageForm.NUMBER:
             unnoticed = is_wide
-    elif form is Form.BLOB:
+    elif form is StorageForm.BLOB:
         physical, mismatch = _BINARY, f"typeof({name}) not in ('blob', 'null')"
         unnoticed = mismatch
-    elif form is Form.TEXT:
+    elif form is StorageForm.TEXT:
         # A column with text affinity can hold only texts and blobs.
         unnoticed = f"typeof({name}) = 'blob'" if has_affinity and field.metadata else mismatch
-    elif form is Form.LOOSE_TEXT:
+    elif form is StorageForm.LOOSE_TEXT:
         selected, mismatch = f"cast({name} as text)", f"typeof({name}) in ('blob', 'real')"
         unnoticed = mismatch
-    elif form is Form.JSON:
+    elif form is StorageForm.JSON:
         exact = f"case when cast(cast({name} as text) as real) = {name} then cast({name} as text)"
         selected = f"case typeof({name}) when 'real' then {exact} else printf('%!.17g', {name}) end else {name} end"
         selected, mismatch = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
         unnoticed = mismatch
-    elif form is Form.DECIMAL:
+    elif form is StorageForm.DECIMAL:
         selected = f"case typeof({name}) when 'real' then {_digits(name, kind.arrow.scale)} else {name} end"
         selected, mismatch = f"cast({selected} as text)", f"typeof({name}) = 'blob'"
-    elif form is Form.UUID:
+    elif form is StorageForm.UUID:
         physical = _BINARY
         selected = f"unhex(replace({name}, '-', ''))"
         mismatch = f"{name} is not null and ({mismatch} or length({selected}) is not 16)"
         unnoticed = mismatch
-    return Column(field.name, kind, physical, selected, mismatch, unnoticed, field.type)
+    return SelectedColumn(field.name, kind, physical, selected, mismatch, unnoticed, field.type)
 
 
 def _digits(name: str, scale: int) -> str:
@@ -139,14 +139,14 @@ def _digits(name: str, scale: int) -> str:
     )
 
 
-class Plan(Struct, frozen=True):
+class SelectPlan(Struct, frozen=True):
     """One stream's SELECT, and how its batches become the stream's."""
 
     schema: pa.Schema
-    columns: tuple[Column, ...]
+    columns: tuple[SelectedColumn, ...]
 
     @classmethod
-    def of(cls, schema: pa.Schema, *, has_affinity: bool) -> Plan:
+    def of(cls, schema: pa.Schema, *, has_affinity: bool) -> SelectPlan:
         """Plan for a stream's columns."""
         return cls(schema, tuple(column(field, has_affinity=has_affinity) for field in schema))
 
@@ -210,11 +210,11 @@ class Plan(Struct, frozen=True):
                 arrays[place] = pc.if_else(is_nan, nan, arrays[place])
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _floats(self) -> Sequence[Column]:
-        return [each for each in self.columns if each.kind.form in (Form.REAL, Form.NUMBER)]
+    def _floats(self) -> Sequence[SelectedColumn]:
+        return [each for each in self.columns if each.kind.form in (StorageForm.REAL, StorageForm.NUMBER)]
 
 
-def _own(each: Column) -> str:
+def _own(each: SelectedColumn) -> str:
     return f"t.{quote(each.name)}"
 
 
@@ -260,14 +260,14 @@ def _interval(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.array([None if text is None else read_interval(text) for text in array.to_pylist()], kind)
 
 
-_DECODERS: dict[Form, Callable[[pa.Array, pa.DataType], pa.Array]] = {
-    Form.BOOLEAN: _boolean,
-    Form.DATE: _parsed,
-    Form.DECIMAL: _parsed,
-    Form.DECIMAL_TEXT: _parsed,
-    Form.INTERVAL: _interval,
-    Form.JSON: _json,
-    Form.TIME: _time,
-    Form.TIMESTAMP: _parsed,
-    Form.UUID: _uuid,
+_DECODERS: dict[StorageForm, Callable[[pa.Array, pa.DataType], pa.Array]] = {
+    StorageForm.BOOLEAN: _boolean,
+    StorageForm.DATE: _parsed,
+    StorageForm.DECIMAL: _parsed,
+    StorageForm.DECIMAL_TEXT: _parsed,
+    StorageForm.INTERVAL: _interval,
+    StorageForm.JSON: _json,
+    StorageForm.TIME: _time,
+    StorageForm.TIMESTAMP: _parsed,
+    StorageForm.UUID: _uuid,
 }

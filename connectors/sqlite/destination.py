@@ -12,7 +12,7 @@ from ..database_files import add_user
 from ..local_files import demand_writable, sqlite_files
 from ..sql.destination import SqlDestination
 from ..sql.identifiers import TableName
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..stream import Place
 from .dialect import dialect
 from .session import SQLiteSession
@@ -65,7 +65,7 @@ class SQLiteDestination(SqlDestination):
         """Tell whether the file exists; it is not created to look into it."""
         return self._path.exists()
 
-    def _ensure_ledger(self, lease: Lease, ledger: TableName) -> None:
+    def _ensure_ledger(self, lease: SessionLease, ledger: TableName) -> None:
         """Begin a transaction as the one writer, in which the ledger exists."""
         lease.begin()
         self.dialect.tables.lock_creation(lease.session, ledger)

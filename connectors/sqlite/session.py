@@ -31,11 +31,11 @@ from ..errors import (
 )
 from ..field_facts import facts_of
 from ..local_files import sqlite_files, unwritable
-from ..named import placed
+from ..named_parameters import placed
 from ..sql.identifiers import LEDGER_TABLE, TableName, quote
 from ..stream import Block
 from .encode import refuse_numbers, stored
-from .types import Form, kind_of
+from .types import StorageForm, kind_of
 
 T = TypeVar("T")
 
@@ -160,7 +160,9 @@ class SQLiteSession:
         listed = ", ".join(quote(name) for name in names)
         sql = f"insert into {quote(table.name)} ({listed}) values ({marks})"
         declared = {field.name: facts_of(field).column_type for field in schema}
-        loose = [name for name, kind in declared.items() if (known := kind_of(kind)) and known.form is Form.LOOSE_TEXT]
+        loose = [
+            name for name, kind in declared.items() if (known := kind_of(kind)) and known.form is StorageForm.LOOSE_TEXT
+        ]
         records = 0
         for batch in data:
             if not isinstance(batch, pa.RecordBatch):

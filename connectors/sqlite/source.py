@@ -17,24 +17,25 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..field_facts import FieldFacts, facts_of
 from ..incremental.checkpoints import incremental
 from ..incremental.window import Window
+from ..read_spec import Condition, ReplicationMethod
 from ..rejected.halving import convert_by_halves
 from ..rejected.records import rejection, rejections
 from ..sql.identifiers import OWN_PREFIX, TableName, literal
 from ..sql.read.queries import QuerySource
 from ..sql.read.source import with_rejected
 from ..sql.read.sqlite import VIEW, as_written, lowest_constant, sampled
-from ..sql.session import Lease, Session
+from ..sql.session import Session, SessionLease
 from ..sql.tables import Column, Table
-from ..stream import Block, Bookmark, Condition, Event, Place, RejectedRecord, ReplicationMethod, Stream
-from ..values import replace
+from ..stream import Block, Bookmark, Event, Place, RejectedRecord, Stream
+from ..struct_helpers import replace
+from .bookmark_order import BookmarkOrder, incomplete, is_filterable, order_by
 from .catalog import read_catalog
-from .decode import Plan, TypeMismatch
+from .decode import SelectPlan, TypeMismatch
 from .dialect import dialect
-from .order import Order, incomplete, is_filterable, order_by
 from .reader import SQLiteReader, open_reader
 from .session import SQLiteSession
 from .settings import SQLiteSettings, read_settings
-from .types import UNTYPED, Form, kind_of
+from .types import UNTYPED, StorageForm, kind_of
 
 #: In a larger file a fetch is limited to as many records as have this size; the driver counts records only.
 _WIDE_BYTES = 64 << 20
@@ -43,7 +44,7 @@ _WIDE_BYTES = 64 << 20
 class Query(Struct, frozen=True):
     """A stream's SELECT, ready to run."""
 
-    plan: Plan
+    plan: SelectPlan
     sql: str
     parameters: tuple[Any, ...]
     is_ordered: bool
@@ -106,7 +107,7 @@ class SQLiteSource(QuerySource):
         finally:
             session.query(f"drop view {view}")
 
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Ask what the transaction sees."""
         sql = "select name, type from pragma_table_xinfo($1, 'main')"
         return {str(name): str(declared) for name, declared in lease.session.query(sql, (self.table(stream).name,))}
@@ -156,7 +157,7 @@ class SQLiteSource(QuerySource):
 
     def _field(self, session: Session, source: str, column: Column, *, is_table: bool) -> pa.Field:
         kind = kind_of(column.type)
-        if kind is None or (not is_table and kind.form is Form.NUMBER):
+        if kind is None or (not is_table and kind.form is StorageForm.NUMBER):
             kind = UNTYPED[sampled(session.query, source, column.name)]
             column = replace(column, type="")
         facts = FieldFacts(native_type=column.type, native_system="sqlite") if column.type else FieldFacts()
@@ -184,10 +185,10 @@ class SQLiteSource(QuerySource):
             )
             yield from with_rejected(events, bad)
 
-    def _query(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Query:
-        plan = Plan.of(stream.schema, has_affinity=not stream.is_view and not stream.query)
+    def _query(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Query:
+        plan = SelectPlan.of(stream.schema, has_affinity=not stream.is_view and not stream.query)
         table = self.relation(stream)
-        order = Order()
+        order = BookmarkOrder()
         if stream.read.method is ReplicationMethod.INCREMENTAL:
             window = Window.of(stream, bookmark)
             order = order_by(window, lambda condition: self._has(lease.session, table, condition))
@@ -204,7 +205,7 @@ class SQLiteSource(QuerySource):
         return bool(session.query(f"select 1 from {table} as t where {condition} limit 1"))
 
     def _decoded(
-        self, lease: Lease, stream: Stream, query: Query, bad: list[RejectedRecord]
+        self, lease: SessionLease, stream: Stream, query: Query, bad: list[RejectedRecord]
     ) -> Iterator[pa.RecordBatch]:
         """Yield the records; rejected ones go into `bad`, if the stream allows them."""
         found = lease.session.query(query.mismatched, query.parameters) if query.mismatched else []
@@ -242,7 +243,7 @@ class SQLiteSource(QuerySource):
         return max(1, min(FETCH_RECORDS, _WIDE_BYTES // max(1, width_bytes)))
 
     def _explained(
-        self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: Plan, mismatch: TypeMismatch
+        self, session: SQLiteReader | SQLiteSession, stream: Stream, plan: SelectPlan, mismatch: TypeMismatch
     ) -> ConnectorError:
         """Find the record whose value does not fit."""
         table, encoding = self.relation(stream), _encoding(session)
@@ -269,7 +270,7 @@ class SQLiteSource(QuerySource):
         )
 
 
-def _decode(plan: Plan, batch: pa.RecordBatch) -> pa.RecordBatch:
+def _decode(plan: SelectPlan, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
         return plan.decode(batch)
     except TypeMismatch as mismatch:
@@ -297,7 +298,7 @@ def _recoded(text: bytes, encoding: str) -> bytes:
 
 
 def _mismatched_record(stream: Stream, row: Sequence[Any], encoding: str) -> RejectedRecord:
-    """Make a rejected record of a row of `Plan.select_mismatched`."""
+    """Make a rejected record of a row of `SelectPlan.select_mismatched`."""
     names = stream.schema.names
     values = {name: value.decode(encoding, "backslashreplace") for name, value in zip(names, row, strict=False)}
     wrong = [name for name, is_wrong in zip(names, row[len(names) :], strict=True) if is_wrong]

@@ -40,7 +40,7 @@ EXACT_DIGITS = 15
 _DECLARED = re.compile(r"\s*([^()]*?)\s*(?:\(\s*([+-]?\d+)\s*(?:,\s*([+-]?\d+)\s*)?\))?\s*", re.DOTALL)
 
 
-class Form(Enum):
+class StorageForm(Enum):
     """How values of a kind are stored."""
 
     INTEGER = "integer"
@@ -61,30 +61,30 @@ class Form(Enum):
     INTERVAL = "interval"
 
 
-class Kind(Struct, frozen=True):
+class SQLiteKind(Struct, frozen=True):
     """What a declared type means."""
 
-    form: Form
+    form: StorageForm
     arrow: pa.DataType
 
 
 _NAMED = {
-    "BOOLEAN": Kind(Form.BOOLEAN, pa.bool_()),
-    "BOOL": Kind(Form.BOOLEAN, pa.bool_()),
-    "DATE": Kind(Form.DATE, pa.date32()),
-    "TIME": Kind(Form.TIME, pa.time64("us")),
-    "UUID": Kind(Form.UUID, pa.uuid()),
-    "JSON": Kind(Form.JSON, pa.json_()),
-    "JSON_TEXT": Kind(Form.JSON, pa.json_()),
-    "INTERVAL": Kind(Form.INTERVAL, pa.month_day_nano_interval()),
-    "STRING": Kind(Form.LOOSE_TEXT, pa.string()),
+    "BOOLEAN": SQLiteKind(StorageForm.BOOLEAN, pa.bool_()),
+    "BOOL": SQLiteKind(StorageForm.BOOLEAN, pa.bool_()),
+    "DATE": SQLiteKind(StorageForm.DATE, pa.date32()),
+    "TIME": SQLiteKind(StorageForm.TIME, pa.time64("us")),
+    "UUID": SQLiteKind(StorageForm.UUID, pa.uuid()),
+    "JSON": SQLiteKind(StorageForm.JSON, pa.json_()),
+    "JSON_TEXT": SQLiteKind(StorageForm.JSON, pa.json_()),
+    "INTERVAL": SQLiteKind(StorageForm.INTERVAL, pa.month_day_nano_interval()),
+    "STRING": SQLiteKind(StorageForm.LOOSE_TEXT, pa.string()),
 }
 _NAIVE = ("DATETIME", "TIMESTAMP", "TIMESTAMP WITHOUT TIME ZONE")
 _ZONED = ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE")
 _DECIMALS = ("DECIMAL", "NUMERIC", "DEC", "DECIMAL_TEXT")
 
 
-def kind_of(declared: str) -> Kind | None:
+def kind_of(declared: str) -> SQLiteKind | None:
     """Return what a declared type means; None: nothing was declared, or ANY, which in a STRICT table is all kinds."""
     match = _DECLARED.fullmatch(declared)
     name = " ".join((match[1] if match else declared).upper().split())
@@ -96,36 +96,36 @@ def kind_of(declared: str) -> Kind | None:
         return _NAMED[name]
     if name in _NAIVE or name in _ZONED:
         unit = "ns" if first == 9 else "us"
-        return Kind(Form.TIMESTAMP, pa.timestamp(unit, "UTC") if name in _ZONED else pa.timestamp(unit))
+        return SQLiteKind(StorageForm.TIMESTAMP, pa.timestamp(unit, "UTC") if name in _ZONED else pa.timestamp(unit))
     if name in _DECIMALS and first is not None and 0 <= second <= first and 0 < first <= 76:
         kind = pa.decimal128(first, second) if first <= 38 else pa.decimal256(first, second)
-        return Kind(Form.DECIMAL_TEXT if name == "DECIMAL_TEXT" else Form.DECIMAL, kind)
+        return SQLiteKind(StorageForm.DECIMAL_TEXT if name == "DECIMAL_TEXT" else StorageForm.DECIMAL, kind)
     return _by_affinity(name)
 
 
-def _by_affinity(name: str) -> Kind:
+def _by_affinity(name: str) -> SQLiteKind:
     """Follow SQLite's own rules. Source: SQLite, Datatypes, 3.1."""
     if "INT" in name:
-        return Kind(Form.INTEGER, pa.int64())
+        return SQLiteKind(StorageForm.INTEGER, pa.int64())
     if "CHAR" in name or "CLOB" in name or "TEXT" in name:
-        return Kind(Form.TEXT, pa.string())
+        return SQLiteKind(StorageForm.TEXT, pa.string())
     if "BLOB" in name:
-        return Kind(Form.BLOB, pa.binary())
+        return SQLiteKind(StorageForm.BLOB, pa.binary())
     if "REAL" in name or "FLOA" in name or "DOUB" in name:
-        return Kind(Form.REAL, pa.float64())
-    return Kind(Form.NUMBER, pa.float64())
+        return SQLiteKind(StorageForm.REAL, pa.float64())
+    return SQLiteKind(StorageForm.NUMBER, pa.float64())
 
 
 #: What is stored -> what a column without a declared type is taken for.
 UNTYPED = {
-    "integer": Kind(Form.INTEGER, pa.int64()),
-    "real": Kind(Form.NUMBER, pa.float64()),
-    "text": Kind(Form.TEXT, pa.string()),
-    "blob": Kind(Form.BLOB, pa.binary()),
+    "integer": SQLiteKind(StorageForm.INTEGER, pa.int64()),
+    "real": SQLiteKind(StorageForm.NUMBER, pa.float64()),
+    "text": SQLiteKind(StorageForm.TEXT, pa.string()),
+    "blob": SQLiteKind(StorageForm.BLOB, pa.binary()),
 }
 
 
-def kind_for(field: pa.Field) -> Kind:
+def kind_for(field: pa.Field) -> SQLiteKind:
     """Return what a stream's column is: by its declared type, or for want of one by its Arrow type."""
     declared = facts_of(field).native_type
     found = kind_of(declared)
@@ -188,11 +188,27 @@ _DECLARED_BY_TEST = (
 
 #: Forms whose values are stored as texts.
 _STORED_AS_TEXT = frozenset(
-    {Form.DECIMAL_TEXT, Form.DATE, Form.TIME, Form.TIMESTAMP, Form.UUID, Form.JSON, Form.INTERVAL}
+    {
+        StorageForm.DECIMAL_TEXT,
+        StorageForm.DATE,
+        StorageForm.TIME,
+        StorageForm.TIMESTAMP,
+        StorageForm.UUID,
+        StorageForm.JSON,
+        StorageForm.INTERVAL,
+    }
 )
 
 #: Forms that a text column holds as well, in the form in which they are stored anyway.
-_AS_TEXT = (Form.TEXT, Form.LOOSE_TEXT, Form.UUID, Form.JSON, Form.DATE, Form.TIME, Form.TIMESTAMP)
+_AS_TEXT = (
+    StorageForm.TEXT,
+    StorageForm.LOOSE_TEXT,
+    StorageForm.UUID,
+    StorageForm.JSON,
+    StorageForm.DATE,
+    StorageForm.TIME,
+    StorageForm.TIMESTAMP,
+)
 
 
 def _holds(before: str, after: str) -> bool:
@@ -202,13 +218,13 @@ def _holds(before: str, after: str) -> bool:
         return True
     if old.arrow == new.arrow:
         return True
-    if old.form is Form.TEXT:
+    if old.form is StorageForm.TEXT:
         return new.form in _AS_TEXT
-    if old.form is Form.INTEGER:
-        return new.form is Form.BOOLEAN
-    if old.form is Form.TIMESTAMP and new.form is Form.DATE:
+    if old.form is StorageForm.INTEGER:
+        return new.form is StorageForm.BOOLEAN
+    if old.form is StorageForm.TIMESTAMP and new.form is StorageForm.DATE:
         return old.arrow.tz is None
-    if old.form is Form.TIMESTAMP and new.form is Form.TIMESTAMP:
+    if old.form is StorageForm.TIMESTAMP and new.form is StorageForm.TIMESTAMP:
         return bool(old.arrow.tz == new.arrow.tz and old.arrow.unit == "ns")
     if pa.types.is_decimal(old.arrow) and pa.types.is_decimal(new.arrow):
         old_whole, new_whole = old.arrow.precision - old.arrow.scale, new.arrow.precision - new.arrow.scale
@@ -218,7 +234,9 @@ def _holds(before: str, after: str) -> bool:
 
 def _are_days_of(before: str, after: str) -> bool:
     old, new = kind_of(before), kind_of(after)
-    return bool(old and new and old.form is Form.DATE and new.form is Form.TIMESTAMP and new.arrow.tz is None)
+    return bool(
+        old and new and old.form is StorageForm.DATE and new.form is StorageForm.TIMESTAMP and new.arrow.tz is None
+    )
 
 
 class SQLiteTypes(Types):
@@ -229,7 +247,7 @@ class SQLiteTypes(Types):
         if native := native_of(column, "sqlite"):
             kind = kind_of(native)
             # Some names lose values on the way in: a number in a column of 15 digits, JSON in one of numbers.
-            is_safe = kind is not None and kind.form not in (Form.DECIMAL, Form.JSON, Form.NUMBER)
+            is_safe = kind is not None and kind.form not in (StorageForm.DECIMAL, StorageForm.JSON, StorageForm.NUMBER)
             if kind is not None and is_safe and kind.arrow == column.type:
                 return native
         return _made_for(made_of(column), column.name)
@@ -239,7 +257,7 @@ class SQLiteTypes(Types):
         kind = kind_of(column_type)
         if kind is None or pa.types.is_nested(arrow) or pa.types.is_duration(arrow):
             return Wire(type=column_type, arrow=arrow)
-        if kind.form is Form.TEXT and not _is_text(arrow):
+        if kind.form is StorageForm.TEXT and not _is_text(arrow):
             # Dates and the like in a text column: as the session writes them anyway.
             return Wire(type=column_type, arrow=arrow)
         return Wire(type=column_type, arrow=kind.arrow)
@@ -251,7 +269,7 @@ class SQLiteTypes(Types):
     def kept_as(self, column_type: str, arriving: pa.DataType) -> tuple[pa.DataType, bool]:
         """Return what it is read in; most types are texts in a form of their own."""
         kind = kind_of(column_type) or UNTYPED["text"]
-        if kind.form is Form.JSON:
+        if kind.form is StorageForm.JSON:
             return pa.json_(), True
         return kind.arrow, kind.form in _STORED_AS_TEXT
 
@@ -273,18 +291,22 @@ class SQLiteTypes(Types):
         """Tell of decimals and times as texts, which have their column's digits, and of STRING, which makes numbers of
         some."""
         kind = kind_of(held)
-        return kind is not None and kind.form in (Form.LOOSE_TEXT, Form.DECIMAL_TEXT, Form.TIMESTAMP)
+        return kind is not None and kind.form in (
+            StorageForm.LOOSE_TEXT,
+            StorageForm.DECIMAL_TEXT,
+            StorageForm.TIMESTAMP,
+        )
 
     def text_of(self, column_type: str, name: str) -> str | None:
         """Write the texts of integers, booleans, decimals and what is stored as text; not of floats."""
         kind = kind_of(column_type)
-        if kind is None or kind.form in (Form.REAL, Form.NUMBER, Form.BLOB, Form.JSON):
+        if kind is None or kind.form in (StorageForm.REAL, StorageForm.NUMBER, StorageForm.BLOB, StorageForm.JSON):
             return None
-        if kind.form is Form.BOOLEAN:
+        if kind.form is StorageForm.BOOLEAN:
             return f"case {name} when 1 then 'true' when 0 then 'false' else {name} end"
-        if kind.form is Form.DECIMAL:
+        if kind.form is StorageForm.DECIMAL:
             return f"case when {name} is not null then printf('%.{kind.arrow.scale}f', {name}) end"
-        return f"replace(replace({name}, ' ', 'T'), '+00:00', 'Z')" if kind.form is Form.TIMESTAMP else name
+        return f"replace(replace({name}, ' ', 'T'), '+00:00', 'Z')" if kind.form is StorageForm.TIMESTAMP else name
 
 
 def _is_text(arrow: pa.DataType) -> bool:

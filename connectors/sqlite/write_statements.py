@@ -14,10 +14,10 @@ from ..sql.dialect.write_statements import BOUNDS
 from ..sql.identifiers import SEQUENCE, TableName
 from ..sql.session import Session
 from ..sql.tables import Column, ColumnTest, StagingTable, Table
-from ..stream import ConflictMethod
-from .order import normal_timestamp, other_zone
+from ..write_spec import ConflictMethod
+from .bookmark_order import normal_timestamp, other_zone
 from .session import SQLiteSession
-from .types import Form, kind_of
+from .types import StorageForm, kind_of
 
 
 class SQLiteWrites(ComparingWrites):
@@ -70,7 +70,7 @@ class SQLiteWrites(ComparingWrites):
     def delete_between(self, target: Table, staged: StagingTable, column: Column) -> str:
         """Compare moments in one of the ways in which they may be written."""
         kind, name = kind_of(column.type), f"t.{self._quote(column.name)}"
-        is_moment = kind is not None and kind.form is Form.TIMESTAMP
+        is_moment = kind is not None and kind.form is StorageForm.TIMESTAMP
         held, *ends = (
             normal_timestamp(each, kind.arrow) if kind is not None and is_moment else each
             for each in (name, *map(self._quote, BOUNDS))
@@ -81,9 +81,9 @@ class SQLiteWrites(ComparingWrites):
     def ordered(self, expression: str, column: Column) -> str:
         """Compare texts by their bytes, and moments in one of the ways in which they may be written."""
         kind = kind_of(column.type)
-        if kind is not None and kind.form is Form.TIMESTAMP:
+        if kind is not None and kind.form is StorageForm.TIMESTAMP:
             return normal_timestamp(expression, kind.arrow)
-        is_text = kind is None or kind.form in (Form.TEXT, Form.LOOSE_TEXT)
+        is_text = kind is None or kind.form in (StorageForm.TEXT, StorageForm.LOOSE_TEXT)
         return f"cast({expression} as text) collate binary" if is_text else expression
 
     def refuse_unordered(self, session: Session, target: Table, column: Column) -> None:

@@ -11,20 +11,9 @@ import pytest
 
 from ..errors import ConnectorError
 from ..protocols import Destination
-from ..stream import (
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    LedgerRow,
-    Load,
-    Stream,
-    TableState,
-    WriteDisposition,
-    WriteSpec,
-)
-from ..values import replace
+from ..stream import Checkpoint, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from .promises import Promises
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE

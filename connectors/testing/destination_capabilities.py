@@ -31,9 +31,9 @@ from ..stream import (
     HistoryLoad,
     Load,
     TableState,
-    WriteDisposition,
 )
-from ..values import replace
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
 from .capabilities import CapabilityPromises
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, VALUES, Feature

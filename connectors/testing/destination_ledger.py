@@ -14,7 +14,8 @@ import pytest
 
 from ..errors import ConnectorError, TakenOver
 from ..protocols import Destination
-from ..stream import Bookmark, Checkpoint, Event, LedgerKey, LedgerRow, Load, WriteDisposition, WriteSpec
+from ..stream import Bookmark, Checkpoint, Event, LedgerKey, LedgerRow, Load
+from ..write_spec import WriteDisposition, WriteSpec
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from ..protocols import Capability, Destination
-from ..stream import Checkpoint, Condition, ConflictMethod, WriteDisposition
-from ..values import replace
+from ..read_spec import Condition
+from ..stream import Checkpoint
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod, WriteDisposition
 from .capabilities import CapabilityPromises
 from .destination_base import FINAL, MERGE, PEOPLE, DestinationPromises, people
 

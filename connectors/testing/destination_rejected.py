@@ -12,10 +12,12 @@ import pytest
 from ..capabilities import capabilities_of
 from ..errors import TakenOver
 from ..protocols import Destination
+from ..read_spec import ReplicationMethod
 from ..rejected.limits import TooManyRejected
 from ..rejected.records import REJECTED_TABLE, rejection
-from ..stream import Checkpoint, Event, Load, Rejected, ReplicationMethod, WriteDisposition
-from ..values import replace
+from ..stream import Checkpoint, Event, Load, Rejected
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, DestinationPromises, people
 from .values import Feature
 

@@ -12,13 +12,9 @@ import pytest
 from ..capabilities import capabilities_of
 from ..errors import ConnectorConfigError, ConnectorError
 from ..protocols import Capability, Destination
-from ..stream import (
-    Checkpoint,
-    ConflictMethod,
-    Event,
-    WriteDisposition,
-)
-from ..values import replace
+from ..stream import Checkpoint, Event
+from ..struct_helpers import replace
+from ..write_spec import ConflictMethod, WriteDisposition
 from .destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, WIDER, DestinationPromises, people
 from .values import COLUMN_NAMES, TABLE_NAMES, VALUES, Feature, in_order
 

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..protocols import Capability, Destination
-from ..stream import Load, WriteDisposition, WrittenRange
-from ..values import replace
+from ..stream import Load
+from ..struct_helpers import replace
+from ..write_spec import WriteDisposition, WrittenRange
 from .capabilities import CapabilityPromises
 from .destination_base import FINAL, DestinationPromises
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from ..protocols import Source
-from ..stream import Bookmark, Checkpoint, Event, ReplicationMethod, Stream
-from ..values import replace
+from ..read_spec import ReplicationMethod
+from ..stream import Bookmark, Checkpoint, Event, Stream
+from ..struct_helpers import replace
 from .promises import Promises
 
 #: Columns of the table that most tests seed.
@@ -20,7 +21,7 @@ PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.stri
 
 
 @dataclass
-class Reading:
+class ReadEvents:
     """The events of one read of one stream."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -74,8 +75,8 @@ class SourcePromises(Promises):
             stream, read=replace(stream.read, method=ReplicationMethod.INCREMENTAL, bookmark_properties=properties)
         )
 
-    def read(self, source: Source, stream: Stream, bookmark: Bookmark | None = None) -> Reading:
-        reading, schema = Reading(), stream.schema
+    def read(self, source: Source, stream: Stream, bookmark: Bookmark | None = None) -> ReadEvents:
+        reading, schema = ReadEvents(), stream.schema
         for name, event in source.read([stream], {stream.name: bookmark}):
             assert name == stream.name
             assert isinstance(event, pa.RecordBatch | Checkpoint | Stream), "only Arrow was asked for"

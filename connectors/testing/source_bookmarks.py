@@ -13,8 +13,9 @@ import pytest
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..incremental.bookmarks import values
 from ..protocols import Source
-from ..stream import Checkpoint, NullBookmarks
-from ..values import replace
+from ..read_spec import NullBookmarks
+from ..stream import Checkpoint
+from ..struct_helpers import replace
 from .source_base import SourcePromises
 from .values import Feature
 

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 from ..arrow.record_size import RecordTooWide
+from ..compared_values import EVERYTHING, ComparedColumn, Digest, KeyRange, Row, Side, TextForm
 from ..errors import ConnectorError, FatalConnectorError
 from ..filters import condition_of
 from ..protocols import Source
 from ..ranges import OpenRanges, Range
-from ..sides import EVERYTHING, Compared, Digest, Form, KeyRange, Row, Side
-from ..stream import FILES, ChangedFiles, Checkpoint, ReplicationMethod, Stream
-from ..values import replace
+from ..read_spec import ChangedFiles, ReplicationMethod
+from ..stream import FILES, Checkpoint, Stream
+from ..struct_helpers import replace
 from .capabilities import CapabilityPromises
 from .source_base import SourcePromises
 from .values import in_order
@@ -353,8 +354,10 @@ class SourceCapabilityPromises(CapabilityPromises, SourcePromises):
         self.can(source, "computes_checksums")
         self.put(place, "people", self.people(*records), ["id"])
         stream = self.find(source, "people")
-        forms = {"id": Form.INTEGER, "name": Form.TEXT, "version": Form.INTEGER}
-        every = {name: Compared(name=name, field=stream.schema.field(name), form=form) for name, form in forms.items()}
+        forms = {"id": TextForm.INTEGER, "name": TextForm.TEXT, "version": TextForm.INTEGER}
+        every = {
+            name: ComparedColumn(name=name, field=stream.schema.field(name), form=form) for name, form in forms.items()
+        }
         return Side(stream=stream, key=(every["id"],), columns=tuple(every.values()))
 
     def _digests(self, source: Any, side: Side, ranges: Sequence[KeyRange]) -> list[Digest]:

@@ -14,7 +14,7 @@ import pytest
 
 from ..errors import ConnectorConfigError, ConnectorError, Interrupted
 from ..protocols import Source
-from ..values import replace
+from ..struct_helpers import replace
 from .source_base import PEOPLE, SourcePromises
 from .values import VALUES, Feature, in_order
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
 from . import formatting
 from .completion import complete_blocks, complete_streams

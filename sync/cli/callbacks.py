@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
 from . import Group, formatting
 from .callback_testing import inline_option, show_indented, show_outcome, test_command

@@ -15,7 +15,7 @@ from .options import common, file_argument, open_pipeline, variable_option
 if TYPE_CHECKING:
     from ..config import Pipeline
     from ..plan.policy import Configured
-    from ..session.session import Session
+    from ..session.session import PipelineSession
 
 
 @click.command("check", short_help="Check the file, the connections and the privileges.")
@@ -59,7 +59,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
     return int(code)
 
 
-def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callable[[], Any]]]:
+def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str, Callable[[], Any]]]:
     functions = {(item.callback_block, item.function) for item in session.code.subscriptions}
     return [
         ("file", str(pipeline.path), lambda: None),
@@ -70,7 +70,7 @@ def _places(pipeline: Pipeline, session: Session) -> list[tuple[str, str, Callab
     ]
 
 
-def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
+def _needs_of_a_run(session: PipelineSession) -> tuple[list[dict[str, Any]], list[str]]:
     """Check what a run needs beyond connections, and return warnings of what it may miss.
 
     After a mistake, what comes behind it would fail for the same one.
@@ -107,7 +107,7 @@ def _needs_of_a_run(session: Session) -> tuple[list[dict[str, Any]], list[str]]:
     return results, warnings
 
 
-def _check_privileges(session: Session, selected: Sequence[Configured]) -> None:
+def _check_privileges(session: PipelineSession, selected: Sequence[Configured]) -> None:
     from syncblocks.connectors.errors import FatalConnectorError
 
     knows = session.destination_can.knows_privileges

@@ -12,7 +12,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 from ..text_width import text_width
-from .layout import GAP, Part, cell_lines, parts_of, wrapped
+from .layout import GAP, ColumnGroup, cell_lines, parts_of, wrapped
 
 if TYPE_CHECKING:
     from ..secrets import Redactor
@@ -101,7 +101,7 @@ class Console:
             for row in shown:
                 self._write_row(row, part, to_right, is_header=row is shown[0])
 
-    def _write_row(self, row: Sequence[str], part: Part, to_right: Collection[int], *, is_header: bool) -> None:
+    def _write_row(self, row: Sequence[str], part: ColumnGroup, to_right: Collection[int], *, is_header: bool) -> None:
         lines = {place: cell_lines(row[place], width) for place, width in part.widths.items()}
         for number in range(max(map(len, lines.values()))):
             parts = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
 from . import formatting
 from .console import Console

@@ -52,14 +52,14 @@ def cell_lines(text: str, width: int) -> list[str]:
     return [shortened(line, width) for line in wrapped(text, width)] if text_width(text) > width else [text]
 
 
-class Part(NamedTuple):
+class ColumnGroup(NamedTuple):
     """Columns of a table that stand side by side."""
 
     #: Place of a column -> its width.
     widths: dict[int, int]
 
 
-def parts_of(cells: Sequence[Sequence[str]], fixed: Collection[int], limit: int | None) -> list[Part]:
+def parts_of(cells: Sequence[Sequence[str]], fixed: Collection[int], limit: int | None) -> list[ColumnGroup]:
     """Return the columns of a table side by side, and below each other where a line does not hold them.
 
     Args:
@@ -69,20 +69,20 @@ def parts_of(cells: Sequence[Sequence[str]], fixed: Collection[int], limit: int 
     """
     natural = {place: max(text_width(row[place]) for row in cells) for place in range(len(cells[0]))}
     if limit is None or _total(natural) <= limit:
-        return [Part(natural)]
+        return [ColumnGroup(natural)]
     words = {
         place: width if place in fixed else max(_longest_word(row[place]) for row in cells)
         for place, width in natural.items()
     }
     lowest = {place: width if place in fixed else min(width, _SHORTEST) for place, width in words.items()}
     if _total(lowest) <= limit:
-        return [Part(_narrowed(_narrowed(natural, words, limit), lowest, limit))]
+        return [ColumnGroup(_narrowed(_narrowed(natural, words, limit), lowest, limit))]
     first = min(natural[0], limit // 3)
-    parts = [Part({0: first})]
+    parts = [ColumnGroup({0: first})]
     for place in range(1, len(natural)):
         width = min(natural[place], limit - first - GAP)
         if _total({**parts[-1].widths, place: width}) > limit:
-            parts.append(Part({0: first}))
+            parts.append(ColumnGroup({0: first}))
         parts[-1].widths[place] = width
     return parts
 

@@ -25,10 +25,11 @@ from .options import (
 from .pipeline_file import file_words
 
 if TYPE_CHECKING:
-    from syncblocks.connectors.stream import Condition, WrittenRange
+    from syncblocks.connectors.read_spec import Condition
+    from syncblocks.connectors.write_spec import WrittenRange
 
-    from ..config.before import Statement
-    from ..config.filters import Comparison
+    from ..config.before_statements import BeforeStatement
+    from ..config.filters import FilterCondition
     from ..plan.columns import ColumnPlan
     from ..plan.deletes import PlannedDeletes
     from ..plan.plan import Plan, PlannedStream
@@ -60,7 +61,7 @@ def plan_command(
     moments: Moments,
 ) -> int:
     """Show what a run would do, stream by stream, with warnings. Writes nothing."""
-    from ..plan.joined import joined
+    from ..plan.foreign_key_groups import joined
     from ..session.inspection import existing_store, opened
     from ..session.session import make_plan
 
@@ -164,7 +165,7 @@ def _where(planned: PlannedStream) -> list[str]:
     ]
 
 
-def _before(statements: Sequence[Statement]) -> list[dict[str, str]]:
+def _before(statements: Sequence[BeforeStatement]) -> list[dict[str, str]]:
     return [{"connection": each.connection, "sql": each.sql} for each in statements]
 
 
@@ -182,7 +183,7 @@ def _statement(sql: str) -> str:
     return formatting.cut(" ".join(sql.split()), 80)
 
 
-def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[Comparison]) -> list[str]:
+def _checks(planned: PlannedStream, checks: Sequence[Condition], said: Sequence[FilterCondition]) -> list[str]:
     """Return some checks; before a transformer's function is known to make its columns, as the file has them."""
     if planned.is_schema_decided:
         return list(map(str, checks))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
 from . import Group, formatting
 from .completion import complete_first_file
@@ -308,7 +308,7 @@ def _show_block_runs(console: Console, block_runs: Sequence[BlockRun]) -> None:
         ],
         right=["attempt", "index", "records", "rejected", "deleted", "size", "time"],
     )
-    from ..plan.shapes import in_words
+    from ..plan.schema_snapshots import in_words
 
     changed = {(run.attempt, run.stream): run.schema_changes for run in block_runs if run.schema_changes}
     for (_, stream), changes in changed.items():

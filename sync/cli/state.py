@@ -15,7 +15,7 @@ from .run import words_of
 
 if TYPE_CHECKING:
     from ..plan.policy import Configured
-    from ..session.session import Session
+    from ..session.session import PipelineSession
     from ..store import Store
 
 
@@ -191,7 +191,7 @@ def rewind_command(
 
 def _forget_files(
     console: Console,
-    session: Session,
+    session: PipelineSession,
     store: Store | None,
     selected: Configured,
     values: tuple[str, ...],
@@ -215,7 +215,7 @@ def _forget_files(
     return 0
 
 
-def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
+def _values(session: PipelineSession, stream: str, texts: tuple[str, ...]) -> dict[str, str]:
     """Parse COLUMN=VALUE; a single VALUE belongs to the only bookmark property."""
     names = _bookmark_properties(session, stream)
     if len(texts) == len(names) == 1 and not texts[0].startswith(f"{names[0]}="):
@@ -223,11 +223,11 @@ def _values(session: Session, stream: str, texts: tuple[str, ...]) -> dict[str, 
     return _texts(texts, names)
 
 
-def _bookmark_properties(session: Session, stream: str) -> tuple[str, ...]:
+def _bookmark_properties(session: PipelineSession, stream: str) -> tuple[str, ...]:
     return _selected(session, stream).stream.read.bookmark_properties
 
 
-def _selected(session: Session, stream: str) -> Configured:
+def _selected(session: PipelineSession, stream: str) -> Configured:
     from ..plan.selection import one_stream
     from ..session.inspection import selected_streams
 
@@ -256,10 +256,11 @@ def reset_command(console: Console, arguments: tuple[str, ...], variables: Varia
     return 0
 
 
-def _warn_of_append(console: Console, session: Session, stream: str) -> None:
+def _warn_of_append(console: Console, session: PipelineSession, stream: str) -> None:
     """Warn that an append writes records once more that are read again."""
     from syncblocks.connectors.errors import ConnectorError
-    from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
+    from syncblocks.connectors.read_spec import ReplicationMethod
+    from syncblocks.connectors.write_spec import WriteDisposition
 
     from ..session.inspection import selected_streams
 

@@ -13,15 +13,15 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_valid
 from syncblocks.connectors.file_classes import short_name
 from syncblocks.connectors.settings import Config
 
-from .added import AddColumns
+from .added_columns import AddColumns
 from .base import Defaulting, Model, wrong
-from .before import BeforeStream
+from .before_statements import BeforeStream
 from .deletes import DeletesSetting
 from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .latest import LatestBySetting
 from .masks import Mask
-from .values import (
+from .value_types import (
     AtOnce,
     Attempts,
     BookmarkOperators,

@@ -25,7 +25,7 @@ class CatalogStream(Struct, frozen=True, kw_only=True):
     is_view: bool = False
 
 
-class Catalog(Struct, frozen=True, kw_only=True):
+class CatalogFile(Struct, frozen=True, kw_only=True):
     """A catalog file."""
 
     document: Document
@@ -48,7 +48,7 @@ def catalog_path(pipeline: Pipeline) -> Path:
     return pipeline.path.with_name(f"{pipeline.path.stem}.catalog.yaml")
 
 
-def read_catalog(pipeline: Pipeline) -> Catalog | None:
+def read_catalog(pipeline: Pipeline) -> CatalogFile | None:
     """Return the catalog file that the pipeline names; None: it names none.
 
     Raises:
@@ -64,7 +64,7 @@ def read_catalog(pipeline: Pipeline) -> Catalog | None:
         if key != "streams":
             raise document.error((key,), f"unknown key {key!r}; a catalog file has `streams:` only")
     streams = _mapping(document, ("streams",), document.value.get("streams"))
-    return Catalog(document=document, streams={name: _stream(document, name, streams[name]) for name in streams})
+    return CatalogFile(document=document, streams={name: _stream(document, name, streams[name]) for name in streams})
 
 
 def _stream(document: Document, name: str, value: Any) -> CatalogStream:

@@ -11,7 +11,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
 from .base import wrong
-from .values import span_s
+from .value_types import span_s
 
 MODES = ("ignore", "hard", "soft")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from syncblocks.connectors.registry import CONNECTORS
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import ConfigError, nearest_match
 from .one_file import one_file

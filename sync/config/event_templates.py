@@ -29,10 +29,10 @@ from .templates import (
     HARMLESS,
     NOT_FILLED,
     PIPELINE_ATTRIBUTES,
-    Functions,
     Parsed,
     Scope,
     TemplateError,
+    TemplateFunctions,
     Vocabulary,
     parse,
     sandbox,
@@ -139,7 +139,7 @@ def fill(text: str, values: Mapping[str, Any], known: Vocabulary, scope: Scope) 
     """
     if parse(text, known).is_lone:
         return _evaluate(_bare(text), values, scope)
-    functions = Functions(scope)
+    functions = TemplateFunctions(scope)
     return _run(lambda: _environment().from_string(text).render({**values, **functions.by_name()}), functions)
 
 
@@ -204,7 +204,7 @@ def _bare(text: str) -> str:
 
 
 def _evaluate(expression: str, values: Mapping[str, Any], scope: Scope) -> Filled:
-    functions = Functions(scope)
+    functions = TemplateFunctions(scope)
     filled = _run(lambda: _compiled(expression)(**{**values, **functions.by_name()}), functions)
     return filled._replace(value=None) if filled.value is _NOTHING else filled
 
@@ -214,7 +214,7 @@ def _compiled(expression: str) -> Any:
     return _environment().compile_expression(expression, undefined_to_none=False)
 
 
-def _run(call: Any, functions: Functions) -> Filled:
+def _run(call: Any, functions: TemplateFunctions) -> Filled:
     from jinja2 import TemplateError as EngineError
 
     try:

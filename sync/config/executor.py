@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from .base import Defaulting, wrong
-from .values import AtOnce, Name
+from .value_types import AtOnce, Name
 
 #: In place of an address: workers that the run starts on this machine, and ends.
 LOCAL = "local"

@@ -9,7 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
 from .base import wrong
-from .values import Moment
+from .value_types import Moment
 
 _COMPARING = ("=", "!=", "<", "<=", ">", ">=", "in")
 _OPERATORS = (*_COMPARING, "is_null")
@@ -19,7 +19,7 @@ _OTHER_OPERATORS = {"=>": ">=", "=<": "<=", "==": "=", "<>": "!=", "eq": "=", "n
 _LENGTHS = ("min_length", "max_length")
 
 
-class Comparison(NamedTuple):
+class FilterCondition(NamedTuple):
     """One condition; its values are JSON values, which the column's type decides how to read."""
 
     column: str
@@ -28,22 +28,22 @@ class Comparison(NamedTuple):
     values: tuple[Any, ...]
 
 
-def _where(given: Any) -> tuple[Comparison, ...]:
+def _where(given: Any) -> tuple[FilterCondition, ...]:
     return _conditions(given, _OPERATORS)
 
 
-def _checks(given: Any) -> tuple[Comparison, ...]:
+def _checks(given: Any) -> tuple[FilterCondition, ...]:
     return _conditions(given, (*_OPERATORS, *_LENGTHS))
 
 
-def _deleted_when(given: Any) -> tuple[Comparison, ...]:
+def _deleted_when(given: Any) -> tuple[FilterCondition, ...]:
     found = _conditions(given, _EQUALS)
     if len(found) > 1:
         raise wrong("takes one condition on one column, such as {is_deleted: true} or {op: [D, d]}")
     return found
 
 
-def _conditions(given: Any, operators: Sequence[str]) -> tuple[Comparison, ...]:
+def _conditions(given: Any, operators: Sequence[str]) -> tuple[FilterCondition, ...]:
     if not isinstance(given, Mapping):
         raise wrong("must be a mapping of columns to values, such as {region: eu, amount: {'>=': 10}}")
     if not given:
@@ -51,7 +51,7 @@ def _conditions(given: Any, operators: Sequence[str]) -> tuple[Comparison, ...]:
     return tuple(each for column, said in given.items() for each in _comparisons(str(column), said, operators))
 
 
-def _comparisons(column: str, said: Any, operators: Sequence[str]) -> list[Comparison]:
+def _comparisons(column: str, said: Any, operators: Sequence[str]) -> list[FilterCondition]:
     if isinstance(said, Mapping):
         if not said:
             raise wrong(f"column {column!r} has no condition")
@@ -59,7 +59,7 @@ def _comparisons(column: str, said: Any, operators: Sequence[str]) -> list[Compa
     return [_comparison(column, "in" if isinstance(said, list) else "=", said, operators)]
 
 
-def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]) -> Comparison:
+def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]) -> FilterCondition:
     if operator in _LENGTHS and operator not in operators:
         raise wrong(f"column {column!r}: {operator!r} is for `checks`; `where` compares values")
     if operator not in operators:
@@ -69,12 +69,12 @@ def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]
     if operator in _LENGTHS:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise wrong(f"column {column!r}: {operator} is a number of characters, such as 100")
-        return Comparison(column, operator, (value,))
+        return FilterCondition(column, operator, (value,))
     if operator == "is_null":
         asked = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
         if not isinstance(asked, bool):
             raise wrong(f"column {column!r}: is_null must be true or false")
-        return Comparison(column, "is_null" if asked else "is_not_null", ())
+        return FilterCondition(column, "is_null" if asked else "is_not_null", ())
     values = value if isinstance(value, list) else [value]
     if operator == "in" and (not isinstance(value, list) or not value):
         raise wrong(f"column {column!r}: `in` needs a list with a value at least")
@@ -85,7 +85,7 @@ def _comparison(column: str, operator: str, value: Any, operators: Sequence[str]
             raise wrong(f"column {column!r}: nothing equals null: write {{is_null: true}}")
         if not isinstance(each, str | bool | int | float):
             raise wrong(f"column {column!r}: {operator!r} compares with texts, numbers, true and false")
-    return Comparison(
+    return FilterCondition(
         column,
         operator,
         tuple(str(each) if isinstance(each, str) and not isinstance(each, Moment) else each for each in values),
@@ -122,6 +122,6 @@ _EQUAL = {
     "maxProperties": 1,
 }
 
-Where = Annotated[tuple[Comparison, ...], PlainValidator(_where), _schema(_COMPARED)]
-DeletedWhen = Annotated[tuple[Comparison, ...], PlainValidator(_deleted_when), _schema(_EQUAL, maxProperties=1)]
-Checks = Annotated[tuple[Comparison, ...], PlainValidator(_checks), _schema(_MEASURED)]
+Where = Annotated[tuple[FilterCondition, ...], PlainValidator(_where), _schema(_COMPARED)]
+DeletedWhen = Annotated[tuple[FilterCondition, ...], PlainValidator(_deleted_when), _schema(_EQUAL, maxProperties=1)]
+Checks = Annotated[tuple[FilterCondition, ...], PlainValidator(_checks), _schema(_MEASURED)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from syncblocks.callbacks.kwargs import STATUSES
-from syncblocks.connectors.named import parameter_names
+from syncblocks.connectors.named_parameters import parameter_names
 
 from ..errors import nearest_match
 from ..secrets import url_passwords
@@ -16,7 +16,7 @@ from .checks import Report
 from .event_templates import parse_condition, vocabulary
 from .hooks import EVENT_TEMPLATES, HOOKS
 from .pipeline import Pipeline
-from .templates import Functions, Parsed, Scope, TemplateError, Vocabulary, parse
+from .templates import Parsed, Scope, TemplateError, TemplateFunctions, Vocabulary, parse
 from .yaml_document import Loc
 
 #: Names of an event whose values can be bound: texts, numbers, booleans.
@@ -142,7 +142,7 @@ class LateTemplates:
 
     def __call__(self, text: str, loc: Loc, read: Callable[[str, Vocabulary], Parsed]) -> None:
         """Report what is wrong with one; `read` parses it."""
-        functions = Functions(self._scope)
+        functions = TemplateFunctions(self._scope)
         try:
             for name, argument, has_default in read(text, self._known).calls:
                 if name == "env_var" and has_default:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from syncblocks.callbacks.kwargs import INTERVAL, interval_values
 from syncblocks.connectors.errors import ConnectorConfigError
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import ConfigError, nearest_match
 from ..secrets import Redactor, url_passwords
@@ -31,7 +31,7 @@ from .pipeline import Origin, Pipeline
 from .pydantic_errors import mended, misspelled, mistake_of, own_loc
 from .query_values import QueryValue, query_values
 from .templates import UNSTORED, Scope, TemplateError, has_template, render, template_names
-from .values import Moment, Rendered
+from .value_types import Moment, Rendered
 from .yaml_document import Document, Loc, read_document
 
 #: Key of the stored form of a variable that came from env_var or secret.

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 from ..errors import nearest_match
 from .base import wrong
 from .globs import glob_error
-from .values import as_number
+from .value_types import as_number
 
 #: Least bytes of `mask_key`: as many as the hash itself has.
 KEY_BYTES = 32

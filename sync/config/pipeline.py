@@ -13,12 +13,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 from syncblocks.connectors.settings import resolve_path
 
 from .base import Defaulting
-from .before import BeforePipeline
+from .before_statements import BeforePipeline
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import Executor, ExecutorSettings
 from .masks import MaskKey
-from .values import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
-from .ways import IN_FILE, Ways
+from .remedies import IN_FILE, Ways
+from .value_types import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
 
 if TYPE_CHECKING:
     from ..errors import ConfigError

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import nearest_match
-from .before import Statement
+from .before_statements import BeforeStatement
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
@@ -23,8 +23,8 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("transformers", 0): TransformerBlock,
     ("streams", 0): StreamEntry,
     ("streams", 0, "columns"): Columns,
-    ("before", 0): Statement,
-    ("streams", 0, "before", 0): Statement,
+    ("before", 0): BeforeStatement,
+    ("streams", 0, "before", 0): BeforeStatement,
     ("executor",): ExecutorSettings,
     ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,

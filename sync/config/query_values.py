@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from .templates import TIMES, TemplateError, template_names
-from .values import Moment
+from .value_types import Moment
 
 #: Begins the name of a parameter that stands for a template.
 _PREFIX = "syncblocks_"

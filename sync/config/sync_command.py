@@ -17,7 +17,7 @@ from syncblocks.connectors.settings import resolve_path
 from ..errors import ConfigError
 from . import Pipeline, load_pipeline
 from .endpoints import Endpoint, infer
-from .ways import typed_ways
+from .remedies import typed_ways
 from .yaml_document import read_document
 
 

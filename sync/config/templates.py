@@ -19,7 +19,7 @@ from urllib.parse import quote
 from msgspec import Struct, field
 
 from syncblocks.callbacks.kwargs import INTERVAL
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import SyncError, nearest_match
 from ..secret_stores import STORES, stored_secret
@@ -181,7 +181,7 @@ def render(text: str, scope: Scope) -> Rendering:
     names, lone_variable = parsed.names, parsed.lone_variable
     for name in sorted(names.intersection(DEFAULTS) - scope.defaults.keys()):
         raise TemplateError(f"{name!r} is not known here", allowed=(*FUNCTIONS, *sorted(scope.defaults)))
-    functions = Functions(scope)
+    functions = TemplateFunctions(scope)
     value: Any
     if lone_variable is not None:
         value = functions.variables(lone_variable)
@@ -208,7 +208,7 @@ def render(text: str, scope: Scope) -> Rendering:
 NOT_FILLED = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NameError, RecursionError)
 
 
-class Functions:
+class TemplateFunctions:
     """The functions of templates; they record the values that they returned."""
 
     def __init__(self, scope: Scope) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
-from syncblocks.connectors.values import Guarded
+from syncblocks.connectors.struct_helpers import Guarded
 
 from ..errors import ConfigError, nearest_match
 from .yaml_syntax import LINE_BREAK, syntax_error, unquoted

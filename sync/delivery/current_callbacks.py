@@ -11,7 +11,7 @@ from pathlib import Path
 
 from syncblocks.callbacks.kwargs import with_variables
 from syncblocks.callbacks.protocols import Delivery
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline
 from ..config.hooks import HOOKS

@@ -15,7 +15,7 @@ from typing import Any
 
 from syncblocks.callbacks.kwargs import RESERVED, STATUSES
 from syncblocks.callbacks.protocols import Delivery, Prepared
-from syncblocks.connectors.named import parameter_names
+from syncblocks.connectors.named_parameters import parameter_names
 from syncblocks.connectors.secret_texts import MASK
 
 from ..config import Pipeline, settings_scope
@@ -26,7 +26,7 @@ from ..config.load import TEMPLATE_KEY
 from ..config.templates import Scope, TemplateError, has_template, render
 from ..errors import SyncError
 from ..secrets import Redactor
-from .sql_hook import Statement
+from .sql_hook import SQLCall
 
 
 class HookError(SyncError):
@@ -176,12 +176,12 @@ class _Call:
         run["variables"] = {name: _masked(value) for name, value in (run.get("variables") or {}).items()}
         return {**event, "pipeline_run": run, "status": self._delivery.status, "duration_s": self._values["duration_s"]}
 
-    def _statement(self, text: str, given: Mapping[str, Any]) -> Statement:
+    def _statement(self, text: str, given: Mapping[str, Any]) -> SQLCall:
         values = {name: value for name, value in self._values.items() if name not in given}
         for name, value in given.items():
             values[name] = self._filled(value) if isinstance(value, str) else value
         parameters = {name: _bindable(values[name]) for name in parameter_names(text)}
-        return Statement(self._pipeline, text, parameters, self._delivery.key)
+        return SQLCall(self._pipeline, text, parameters, self._delivery.key)
 
     def _filled(self, template: str) -> Any:
         filled = fill(template, self._values, self._known, self._scope)

@@ -17,7 +17,7 @@ from ..config import Pipeline
 _INTERRUPT_EVERY_S = 0.2
 
 
-class Statement:
+class SQLCall:
     """One call of a `sql` callback; implements `syncblocks.callbacks.dispatcher.LocalCall`.
 
     It has its own connector, which it closes after the statement, so that no database file stays locked.

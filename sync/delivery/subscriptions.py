@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from syncblocks.callbacks.errors import CallbackLoadError
-from syncblocks.connectors.values import Guarded
+from syncblocks.connectors.struct_helpers import Guarded
 
 from ..config import CallbackBlock, Pipeline, glob_matches, matches_any
 from ..errors import nearest_match

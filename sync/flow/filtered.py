@@ -12,8 +12,9 @@ from msgspec import Struct
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import ReadsRanges, Source
 from syncblocks.connectors.ranges import OpenRanges, Range
-from syncblocks.connectors.stream import Block, Bookmark, Condition, Event, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import Condition, ReplicationMethod
+from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 _WHOLE = ReplicationMethod.FULL_TABLE
 

@@ -24,9 +24,9 @@ from syncblocks.connectors.protocols import (
 )
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.connectors.stream import Block, Bookmark, Event, FileRead, Rejected, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
-from .hidden import hidden_error, hidden_rejected, hidden_text
+from .masked_errors import hidden_error, hidden_rejected, hidden_text
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config.naming import KEEP, collision, name_by, one_named
 from .transform import Transformer, TransformError
 
 
-class Naming(Transformer):
+class ColumnNaming(Transformer):
     """Renames all columns, those that a transformer's function has made included."""
 
     def __init__(self, naming: str, block: str) -> None:
@@ -48,6 +48,6 @@ class Naming(Transformer):
         return tuple(name_by(self._naming, name) for name in names)
 
 
-def naming_steps(naming: str, block: str) -> list[Naming]:
+def naming_steps(naming: str, block: str) -> list[ColumnNaming]:
     """Return the step of a destination block; none if names stay as they are."""
-    return [] if naming == KEEP else [Naming(naming, block)]
+    return [] if naming == KEEP else [ColumnNaming(naming, block)]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.local_files import make_private_folder
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from .feed import Budget, Feed, Item
 

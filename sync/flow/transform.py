@@ -12,7 +12,7 @@ from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import SyncError
 from .failed_function import FunctionFailed

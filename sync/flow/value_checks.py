@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
+from syncblocks.connectors.read_spec import Condition
 from syncblocks.connectors.rejected.limits import TooManyRejected, too_many
 from syncblocks.connectors.rejected.records import rejections
-from syncblocks.connectors.stream import Condition, RejectedRecord, Stream
+from syncblocks.connectors.stream import RejectedRecord, Stream
 
 
 def checked(

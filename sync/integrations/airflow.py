@@ -20,13 +20,24 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 
 from ..config import Pipeline, load_pipeline
 from ..errors import AlreadyRunning, ConfigError, PipelineFailed, TryLater
-from ..run.held.finishing import finish_run
-from ..run.held.opening import HOLD_S, HeldRun, open_run
-from ..run.held.task import LATER_S, sync_stream
+from ..run.mapped.finishing import finish_run
+from ..run.mapped.opening import HOLD_S, HeldRun, open_run
+from ..run.mapped.task import LATER_S, sync_stream
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
-from .declared import PipelineFile
-from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
+from .declared_streams import PipelineFile
+from .task_run import (
+    Ended,
+    OrchestratorTask,
+    Result,
+    events_of,
+    events_while,
+    figures_of,
+    summary,
+    told,
+    trigger_of,
+    whole_summary,
+)
 
 
 class SyncOperator(BaseOperator):
@@ -84,7 +95,7 @@ class SyncOperator(BaseOperator):
         self._signals.clear()
         with _environment(self.env or {}):
             try:
-                task = Task(
+                task = OrchestratorTask(
                     pipeline=_loaded(self.pipeline, self.variables, context),
                     streams=self.streams,
                     tags=self.tags,
@@ -102,7 +113,7 @@ class SyncOperator(BaseOperator):
         """Stop the run: Airflow calls it on SIGTERM, and the task goes on until the run has ended."""
         self._signals.append(signal.SIGTERM)
 
-    def _run(self, task: Task) -> dict[str, Any]:
+    def _run(self, task: OrchestratorTask) -> dict[str, Any]:
         ended: dict[str, Ended] = {}
         with closing(events_of(task)) as events:
             for event in events:

@@ -16,8 +16,8 @@ from ..api import verify
 from ..config import Pipeline, exact_pattern, load_pipeline
 from ..errors import ConfigError, PipelineFailed
 from ..run.results import RunResult
-from .declared import Declared, DeclaredStream, PipelineFile, declare
-from .running import Committed, Ended, Event, Said, Task, events_of, leftover, trigger_of
+from .declared_streams import Declared, DeclaredStream, PipelineFile, declare
+from .task_run import Ended, Event, OrchestratorTask, RecordsCommitted, Said, events_of, leftover, trigger_of
 
 #: Names of the checks of an asset.
 VERIFY, REJECTED = "verify", "rejected"
@@ -157,7 +157,7 @@ def _execute(
         return
     if len(selected) < len(assets.streams):
         streams, tags = [exact_pattern(name) for name in selected], None
-    task = Task(pipeline=pipeline, streams=streams, tags=tags, is_retry=_is_retry(context))
+    task = OrchestratorTask(pipeline=pipeline, streams=streams, tags=tags, is_retry=_is_retry(context))
     # Closed with this generator: a run whose task is interrupted ends first.
     with closing(events_of(task)) as events:
         for event in events:
@@ -183,7 +183,7 @@ def _first_run(context: dg.AssetExecutionContext) -> str:
 def _told(context: dg.AssetExecutionContext, assets: _Assets, event: Event) -> Iterator[Any]:
     if isinstance(event, Said):
         context.log.log(event.level, event.text)
-    elif isinstance(event, Committed):
+    elif isinstance(event, RecordsCommitted):
         found = {"records": event.records, "records_so_far": event.total, "bookmark": dict(event.bookmark or {})}
         yield dg.AssetObservation(assets.key(event.stream), metadata=found)
     elif isinstance(event, Ended):

@@ -30,13 +30,24 @@ from ..api import cancel_active
 from ..config import load_pipeline
 from ..config.names import load_names
 from ..errors import ConfigError, TryLater
-from ..run.held.finishing import finish_run
-from ..run.held.opening import HOLD_S, HeldRun, open_run
-from ..run.held.task import sync_stream
+from ..run.mapped.finishing import finish_run
+from ..run.mapped.opening import HOLD_S, HeldRun, open_run
+from ..run.mapped.task import sync_stream
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
-from .declared import PipelineFile
-from .running import Ended, Result, Task, events_of, events_while, figures_of, summary, told, trigger_of, whole_summary
+from .declared_streams import PipelineFile
+from .task_run import (
+    Ended,
+    OrchestratorTask,
+    Result,
+    events_of,
+    events_while,
+    figures_of,
+    summary,
+    told,
+    trigger_of,
+    whole_summary,
+)
 
 #: Seconds between two looks whether a stream can be tried again.
 WAIT_S = 1.0
@@ -80,7 +91,7 @@ def sync(
     tries, trigger = _order(tuple(streams or ()), tuple(tags or ()), full_refresh)
     logger = get_run_logger()
     loaded = load_pipeline(pipeline, variables=variables, trigger=trigger)
-    order = Task(
+    order = OrchestratorTask(
         pipeline=loaded,
         streams=streams,
         tags=tags,

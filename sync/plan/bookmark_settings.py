@@ -7,14 +7,8 @@ from typing import Any
 
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.incremental.bookmarks import can_look_back, has_order
-from syncblocks.connectors.stream import (
-    FILE_MODIFIED,
-    ChangedFiles,
-    Condition,
-    NullBookmarks,
-    ReplicationMethod,
-    Stream,
-)
+from syncblocks.connectors.read_spec import ChangedFiles, Condition, NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import FILE_MODIFIED, Stream
 
 from ..config.deletes import Deletes
 from .selected_stream import Failer, is_disposition_said

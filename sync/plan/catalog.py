@@ -12,7 +12,7 @@ from syncblocks.connectors.field_facts import facts_of, is_unseen
 from syncblocks.connectors.stream import Stream
 
 if TYPE_CHECKING:
-    from ..config.catalog_file import Catalog, CatalogStream
+    from ..config.catalog_file import CatalogFile, CatalogStream
 
 _HEAD = """\
 # Streams, keys and types of columns, as `syncblocks discover --save` found them. A run reads this file where the
@@ -34,7 +34,7 @@ def catalog_text(streams: Sequence[Stream], name: str) -> str:
     return _HEAD.format(name=name) + text
 
 
-def with_catalog(settings: Mapping[str, Any], stream: Stream, catalog: Catalog | None) -> Mapping[str, Any]:
+def with_catalog(settings: Mapping[str, Any], stream: Stream, catalog: CatalogFile | None) -> Mapping[str, Any]:
     """Return a stream's settings with the keys and types of the catalog file, where they say nothing themselves."""
     kept = None if catalog is None else catalog.streams.get(stream.name)
     if kept is None:
@@ -47,7 +47,7 @@ def with_catalog(settings: Mapping[str, Any], stream: Stream, catalog: Catalog |
     return merged
 
 
-def catalog_differences(stream: Stream, catalog: Catalog | None) -> tuple[str, ...]:
+def catalog_differences(stream: Stream, catalog: CatalogFile | None) -> tuple[str, ...]:
     """Say how a stream differs from what the catalog file has of it, one phrase for each difference."""
     if catalog is None or stream.unreadable:
         return ()

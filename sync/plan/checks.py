@@ -6,25 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability, Destination, Source
-from syncblocks.connectors.stream import (
-    FILE_MODIFIED,
-    VALID_FROM,
-    VALID_TO,
-    ConflictMethod,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import FILE_MODIFIED, VALID_FROM, VALID_TO, Stream, TableState
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..config import Pipeline, exact_name
 from ..delivery.subscriptions import UserCode
 from ..errors import ConfigError, Mistake, nearest_match
-from .order import cycle_of
-from .part import Part, writers_of
+from .foreign_key_order import cycle_of
 from .policy import Configured
 from .selected_stream import OfSource, SelectedStream
 from .stream_transformers import transformers_of
+from .worker_plan import WorkerPlan, writers_of
 
 #: Write dispositions of which a table has one stream only, and what they would do to what others have written there.
 _ALONE = {
@@ -149,7 +142,7 @@ def check_cycle(pipeline: Pipeline, stream: SelectedStream, parents: Mapping[str
 
 
 def sharing_streams(
-    selected: Sequence[SelectedStream], can: Capabilities, part: Part | None = None
+    selected: Sequence[SelectedStream], can: Capabilities, part: WorkerPlan | None = None
 ) -> dict[str, list[str]]:
     """Return for each stream the others of this run that write its table.
 

@@ -11,21 +11,16 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import pyarrow as pa
 
+from syncblocks.connectors.arrow.declared_types import decoded, is_readable, read_as
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, cut, fidelity, plain
-from syncblocks.connectors.arrow.said import decoded, is_readable, read_as
 from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.field_facts import Precision, facts_of, with_facts
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import (
-    VALID_FROM,
-    VALID_TO,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
-from ..config.ways import IN_FILE, Ways
+from ..config.remedies import IN_FILE, Ways
 from .lengths import of_length
 
 _OF_HISTORY = (VALID_FROM, VALID_TO)

@@ -7,10 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import ASKING, Condition, Stream, WriteSpec
+from syncblocks.connectors.read_spec import ASKING, Condition
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.write_spec import WriteSpec
 
 from ..config import Pipeline
-from ..config.filters import Comparison
+from ..config.filters import FilterCondition
 from .checks import stream_error
 from .columns import ColumnMapping
 from .deletes import Ends
@@ -32,7 +34,7 @@ def deleted_when_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[
     Raises:
         ConfigError: it is about no column, a value is none of the column's, or another setting does not go with it.
     """
-    said: Sequence[Comparison] = settings.get("deleted_when") or ()
+    said: Sequence[FilterCondition] = settings.get("deleted_when") or ()
     if not said:
         return None
     ((column, operator, values),) = said

@@ -11,17 +11,10 @@ from msgspec import Struct
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability, Destination, Source
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.settings import is_installed
-from syncblocks.connectors.stream import (
-    DELETED_AT,
-    VALID_TO,
-    LedgerKey,
-    LedgerRow,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
+from syncblocks.connectors.stream import DELETED_AT, VALID_TO, LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config.deletes import Deletes
 from .columns import ColumnMapping

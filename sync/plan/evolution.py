@@ -8,12 +8,13 @@ import pyarrow as pa
 from msgspec import Struct
 
 from syncblocks.connectors.field_facts import with_facts
-from syncblocks.connectors.stream import LedgerRow, Stream, TableState, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import LedgerRow, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config.naming import name_by
 from .columns import ColumnMapping, Rules, start_over, table_changes, table_columns
-from .shapes import Change, Shape, ceased, in_words
+from .schema_snapshots import Change, Shape, ceased, in_words
 
 #: Write dispositions that find records of the table by their keys.
 _KEYED = (WriteDisposition.MERGE, WriteDisposition.REPLACE_RANGE, WriteDisposition.HISTORY)

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability
-from syncblocks.connectors.stream import LedgerRow, ReplicationMethod, WriteDisposition
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import LedgerRow
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from .columns import ColumnMapping
 from .policy import Configured

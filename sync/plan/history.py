@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Capability
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import (
     ADDED,
     ENDS,
@@ -22,12 +23,11 @@ from syncblocks.connectors.stream import (
     VALID_TO,
     HistoryLoad,
     LedgerRow,
-    ReplicationMethod,
     Stream,
     TableState,
-    WriteDisposition,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
 from ..config.deletes import Deletes

@@ -10,7 +10,8 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
-from syncblocks.connectors.stream import Stream, TableState, WriteSpec
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.write_spec import WriteSpec
 
 from ..config import Pipeline
 from ..config.latest import LatestBy
@@ -125,7 +126,7 @@ def _unordered(stream: SelectedStream, name: str, mapping: ColumnMapping, table:
         return f"is kept as {planned.kept.type or arriving.type}, which this destination does not order"
     if family != "text":
         return ""
-    from syncblocks.connectors.checksums import Form, compared_columns  # other types spare the import
+    from syncblocks.connectors.checksums import TextForm, compared_columns  # other types spare the import
 
     held = {} if table.schema is None else {field.name.casefold(): field for field in table.schema}
     own = computing(ends.source_can, stream.stream)
@@ -135,7 +136,7 @@ def _unordered(stream: SelectedStream, name: str, mapping: ColumnMapping, table:
     found = compared_columns(field, there, systems=systems, is_key=True)
     if isinstance(found, str):
         return f"is not ordered alike by both sides: {found}"
-    if found[0].form is Form.TEXT and (is_number_in_text(field) or facts_of(field).is_undecided):
+    if found[0].form is TextForm.TEXT and (is_number_in_text(field) or facts_of(field).is_undecided):
         return "holds numbers of any digits as texts, which sort differently: declare their type in `types`"
     return ""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.field_facts import facts_of
-from syncblocks.connectors.stream import HASH, MaskRule, Masks, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import HASH, MaskRule, Masks
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline, exact_name
 from ..config.nested import nested_levels

@@ -10,7 +10,7 @@ from syncblocks.connectors.arrow.fidelity import Fidelity
 from syncblocks.connectors.arrow.times import in_micros, is_fine
 from syncblocks.connectors.protocols import LooksAtTimes
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from .columns import ColumnMapping, Rules, map_columns
 

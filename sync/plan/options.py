@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from syncblocks.connectors.stream import ReplicationMethod
+from syncblocks.connectors.read_spec import ReplicationMethod
 
 from ..config.latest import LatestBy
 from .selected_stream import Failer, is_disposition_said

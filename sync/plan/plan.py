@@ -9,23 +9,16 @@ from msgspec import Struct, field
 
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.protocols import Destination, Source
-from syncblocks.connectors.stream import (
-    Condition,
-    LedgerKey,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    Trigger,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.read_spec import Condition, ReplicationMethod
+from syncblocks.connectors.stream import LedgerKey, Stream, TableState, Trigger
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 
-from ..config.before import Statement
+from ..config.before_statements import BeforeStatement
 from .columns import ColumnMapping, Rules
 from .deletes import PlannedDeletes
 from .policy import Policy
-from .reading import Reading, Resumption
-from .shapes import Change, Shape
+from .reading import Resumption, StreamReading
+from .schema_snapshots import Change, Shape
 from .start import Start
 
 if TYPE_CHECKING:
@@ -63,7 +56,7 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
     #: The stream as the destination gets it, as far as it is declared: a transformer's function may change its columns.
     arriving: Stream
     is_schema_decided: bool
-    reading: Reading
+    reading: StreamReading
     #: None if not INCREMENTAL.
     resumption: Resumption | None
     #: Columns as the destination keeps them; of the declared columns, if a transformer may still change them.
@@ -185,7 +178,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     #: Names of streams that are claimed together: one read yields them, or `joined` says so.
     groups: tuple[tuple[str, ...], ...]
     #: Run before the first stream.
-    before: tuple[Statement, ...] = ()
+    before: tuple[BeforeStatement, ...] = ()
     warnings: tuple[str, ...] = ()
     #: Warnings about skipped streams; a run shows them too.
     skipped: tuple[str, ...] = ()

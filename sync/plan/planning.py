@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from syncblocks.connectors.stream import LedgerKey, TableState
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode
@@ -23,8 +23,7 @@ from .checks import (
     stream_error,
 )
 from .columns import computed_warnings
-from .order import Order, cycle_warnings, in_order
-from .part import Part
+from .foreign_key_order import StreamOrder, cycle_warnings, in_order
 from .placement import checked_placement
 from .plan import Connectors, Plan, PlannedStream
 from .reading import (
@@ -36,10 +35,11 @@ from .reading import (
     unused_warnings,
 )
 from .replaced_settings import replaced_warnings
+from .schema_snapshots import Shape
 from .selected_stream import SelectedStream
-from .shapes import Shape
 from .stream_planning import StreamPlanning, plan_stream, refused_stream
-from .wires import common_wires
+from .transfer_formats import common_wires
+from .worker_plan import WorkerPlan
 
 #: Connectors of files, and those of their settings that say into which files records go.
 _FILES = ("csv", "jsonl", "parquet")
@@ -59,7 +59,7 @@ def plan_streams(
     drop_history: bool = False,
     may_be_late: bool = False,
     in_turn: bool = False,
-    part: Part | None = None,
+    part: WorkerPlan | None = None,
 ) -> Plan:
     """Plan a run: decide everything that can be decided before a record is read.
 
@@ -149,7 +149,7 @@ def plan_streams(
 def _warnings(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
-    order: Order,
+    order: StreamOrder,
     streams: Sequence[PlannedStream],
     code: UserCode,
     connectors: Connectors,

@@ -6,13 +6,14 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from syncblocks.connectors.stream import Stream, WriteSpec
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.write_spec import WriteSpec
 
-from ..config.before import Statement
+from ..config.before_statements import BeforeStatement
 from ..config.deletes import Deletes
-from ..config.filters import Comparison
-from ..config.ways import Ways
-from ..flow.added import AddedColumns
+from ..config.filters import FilterCondition
+from ..config.remedies import Ways
+from ..flow.added_columns import AddedColumns
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     #: Most readers at once; 1: it is read as a whole.
     parallel_reads: int
     #: Run before each try reads it.
-    before: tuple[Statement, ...]
+    before: tuple[BeforeStatement, ...]
     #: Whether source and destination are compared after each run.
     verify: bool
     #: Whether the file says `write_disposition: replace`: then a table of another program may be replaced.
@@ -40,9 +41,9 @@ class Policy(Struct, frozen=True, kw_only=True):
     #: Fewer records that are read than so many fail the stream before its commit; None: any number may be.
     min_records: int | None
     #: Conditions that its records must meet as they would be written.
-    checks: tuple[Comparison, ...]
+    checks: tuple[FilterCondition, ...]
     #: The same, of records that are written all the same.
-    warn_checks: tuple[Comparison, ...]
+    warn_checks: tuple[FilterCondition, ...]
     #: What becomes of records that the source no longer has; None: they stay.
     deletes: Deletes | None
     #: What tells whether the values of templates in its query have changed, one text for each.

@@ -13,7 +13,9 @@ from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import can_look_back, is_number_in_text
 from syncblocks.connectors.protocols import ComputesChecksums
-from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod, Stream, WriteDisposition
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..config import Pipeline
 from ..config.globs import exact_name
@@ -21,7 +23,7 @@ from .policy import Configured
 from .selected_stream import SelectedStream
 
 
-class Reading(Struct, frozen=True, kw_only=True):
+class StreamReading(Struct, frozen=True, kw_only=True):
     """How a stream is read: as a whole, or by ranges."""
 
     #: Readers at once; 1: the stream is read as a whole.
@@ -186,7 +188,7 @@ def plan_reading(
     source_name: str,
     is_plain: bool,
     has_workers: bool = False,
-) -> Reading:
+) -> StreamReading:
     """Decide how a stream is read.
 
     Args:
@@ -205,10 +207,10 @@ def plan_reading(
         assert source.reads_ranges is not None, "`_why_whole` checks this"
         number, why = source.reads_ranges.plan_ranges(stream, asked)
     if asked == 1 or number == 1:
-        return Reading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
+        return StreamReading(readers=1, loaders=1, ranges=1, why=why if asked > 1 else "")
     readers = asked if number is None else min(asked, number)
     slow = _why_one_loader(disposition, destination, is_plain=is_plain)
-    return Reading(
+    return StreamReading(
         readers=readers,
         loaders=1 if slow else readers,
         ranges=number,

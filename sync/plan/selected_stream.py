@@ -8,7 +8,9 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.stream import ReplicationMethod, Stream, WriteSpec
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.write_spec import WriteSpec
 
 from ..config import Pipeline
 from ..errors import ConfigError, Mistake, nearest_match

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.field_facts import FieldFacts, facts_of, with_facts
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import (
     DELETED_AT,
     FILE,
@@ -19,11 +20,10 @@ from syncblocks.connectors.stream import (
     VALID_FROM,
     VALID_TO,
     LedgerRow,
-    ReplicationMethod,
     Stream,
     TableState,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import (
     Pipeline,
@@ -34,7 +34,7 @@ from ..config import (
     matches_any,
     render_destination_table,
 )
-from ..config.added import MAGE_COLUMNS
+from ..config.added_columns import MAGE_COLUMNS
 from ..config.blocks import Columns
 from ..config.conditions import is_met
 from ..config.load import MAX_MISTAKES
@@ -42,9 +42,9 @@ from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
 from ..errors import ConfigError, Mistake, mistakes, nearest_match
 from .options import OPTIONS, columns_of
-from .part import Part, catalog_of, is_reserved
 from .selected_stream import SelectedStream, failer
 from .stream_settings import bare_name, configure, destination_table, said_columns
+from .worker_plan import WorkerPlan, catalog_of, is_reserved
 
 if TYPE_CHECKING:
     pass
@@ -78,7 +78,7 @@ class Selection(Struct, frozen=True, kw_only=True):
     #: Streams that this command would be about, but that their `when` leaves out -> the condition.
     left_out: Mapping[str, str] = field(default_factory=dict)
     #: Of which plan it is a part; None: of none, and the catalog has all streams of the source.
-    part: Part | None = None
+    part: WorkerPlan | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -125,7 +125,7 @@ def select_names(
     tags: Sequence[str] = (),
     *,
     is_of_run: bool = True,
-    part: Part | None = None,
+    part: WorkerPlan | None = None,
 ) -> Selection:
     """Return the names that the `streams` entries select.
 
@@ -409,7 +409,7 @@ def skipped_streams(pipeline: Pipeline, selection: Selection, known: Collection[
 
 
 def merged_settings(
-    pipeline: Pipeline, by_name: Mapping[str, Stream], part: Part | None = None, *, is_lenient: bool = False
+    pipeline: Pipeline, by_name: Mapping[str, Stream], part: WorkerPlan | None = None, *, is_lenient: bool = False
 ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
     """Return the entries of each matched stream, and their settings merged.
 

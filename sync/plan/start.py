@@ -9,17 +9,9 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY
-from syncblocks.connectors.stream import (
-    FILE_MODIFIED,
-    Bookmark,
-    ConflictMethod,
-    LedgerKey,
-    LedgerRow,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import FILE_MODIFIED, Bookmark, LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..config.naming import KEEP
 from .columns import start_over

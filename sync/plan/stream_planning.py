@@ -11,17 +11,10 @@ from msgspec import Struct
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.field_facts import notices_of
-from syncblocks.connectors.stream import (
-    ASKING,
-    LedgerKey,
-    LedgerRow,
-    Stream,
-    TableState,
-    WriteDisposition,
-    WriteSpec,
-    WrittenRange,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ASKING
+from syncblocks.connectors.stream import LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec, WrittenRange
 
 from ..config import Pipeline
 from ..delivery.subscriptions import UserCode, data_blocks
@@ -54,20 +47,20 @@ from .evolution import (
     without_columns,
 )
 from .filling import columns_to_fill, why_no_filling
-from .guessed import decided, in_common
+from .guessed_types import decided, in_common
 from .history import check_history, not_yet, timed
 from .latest import check_latest
 from .masks import folder_columns, refuse_masked_folders
 from .nanoseconds import in_microseconds
 from .plan import Connectors, PlannedStream
-from .reading import Reading, plan_reading, plan_resumption
+from .reading import StreamReading, plan_reading, plan_resumption
+from .schema_snapshots import Change, Shape, differences, shape_of
 from .selected_stream import OfSource, SelectedStream
-from .shapes import Change, Shape, differences, shape_of
 from .start import Start, emptied_warnings, ledger_row, not_ours, starting_point
 from .stream_transformers import transformers_of
-from .undecided import is_undecided, settled, text_warnings, turned_to_text
+from .transfer_formats import ARROW, chosen_wire
+from .unbounded_numerics import is_undecided, settled, text_warnings, turned_to_text
 from .value_checks import length_checks, value_checks
-from .wires import ARROW, chosen_wire
 from .written_range import arriving_range
 
 
@@ -179,7 +172,7 @@ def refused_stream(planning: StreamPlanning, stream: SelectedStream, why: Config
         transformers=tuple(block.block for block in transformers_of(planning.pipeline, stream)),
         arriving=stream.stream,
         is_schema_decided=True,
-        reading=Reading(readers=1, loaders=1, ranges=1, why=""),
+        reading=StreamReading(readers=1, loaders=1, ranges=1, why=""),
         resumption=None,
         mapping=ColumnMapping(declared=stream.stream, arriving=stream.stream, columns=()),
         rules=_rules(planning, stream),
@@ -534,7 +527,7 @@ def _checked(planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping
 
 def _reading(
     planning: StreamPlanning, arrival: _Arrival, mapping: ColumnMapping, arriving: Stream
-) -> tuple[Reading, str]:
+) -> tuple[StreamReading, str]:
     """Return by how many readers it is read, and the wire on which its records go."""
     pipeline, connectors, stream = planning.pipeline, planning.connectors, arrival.selected
     disposition, kept = planning.disposition(stream), _data_blocks(planning, stream)
@@ -559,7 +552,7 @@ def _reading(
         has_workers=pipeline.executor.is_elsewhere,
     )
     if is_undecided(stream.stream):
-        reading = Reading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
+        reading = StreamReading(readers=1, loaders=1, ranges=1, why="its first load decides the types of numbers")
     return reading, wire if reading.readers == 1 or reading.loaders > 1 else ARROW
 
 

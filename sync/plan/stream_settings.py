@@ -10,29 +10,22 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.flatten import names_of
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
+from syncblocks.connectors.read_spec import Condition, Masks, ReplicationMethod
 from syncblocks.connectors.sql.identifiers import TableName
-from syncblocks.connectors.stream import (
-    Condition,
-    ConflictMethod,
-    Masks,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-    WrittenRange,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec, WrittenRange
 
 from ..config import Pipeline, matches_any, render_destination_table
-from ..config.added import Added, mage_columns
+from ..config.added_columns import Added, mage_columns
 from ..config.deletes import Deletes
-from ..config.filters import Comparison
+from ..config.filters import FilterCondition
 from ..config.globs import exact_name
 from ..config.naming import name_by
 from ..config.nested import nested_levels
-from ..config.values import Moment
+from ..config.value_types import Moment
 from ..errors import mistakes
-from ..flow.added import AddedColumn, AddedColumns
+from ..flow.added_columns import AddedColumn, AddedColumns
 from .bookmark_settings import (
     bookmark_start_of,
     bookmarks_of,
@@ -43,6 +36,7 @@ from .bookmark_settings import (
     null_bookmarks_of,
 )
 from .catalog import catalog_differences, with_catalog
+from .declared_types import with_types
 from .deleted_when import deleted_when_of
 from .history import history_of
 from .latest import latest_of
@@ -50,12 +44,11 @@ from .lengths import length_of
 from .masks import is_masked, masks_of
 from .options import OPTIONS, check_options
 from .policy import Policy
-from .said_types import with_types
 from .selected_stream import Failer, SelectedStream, failer, is_disposition_said
 from .written_range import range_conditions, written_range_of
 
 if TYPE_CHECKING:
-    from ..config.catalog_file import Catalog
+    from ..config.catalog_file import CatalogFile
 
 #: Default of `max_rejected`.
 MAX_REJECTED = 1000
@@ -66,7 +59,7 @@ def configure(
     stream: Stream,
     settings: Mapping[str, Any],
     location: tuple[str | int, ...],
-    catalog: Catalog | None,
+    catalog: CatalogFile | None,
 ) -> SelectedStream:
     """Return a stream with its settings and every default filled in.
 
@@ -456,7 +449,7 @@ def _unique(
 def _conditions(
     pipeline: Pipeline, stream: Stream, settings: Mapping[str, Any], masks: Masks | None, fail: Failer
 ) -> tuple[Condition, ...]:
-    comparisons: Sequence[Comparison] = settings.get("where") or ()
+    comparisons: Sequence[FilterCondition] = settings.get("where") or ()
     if not comparisons:
         return ()
     from syncblocks.connectors.arrow.type_names import type_text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from syncblocks.connectors.stream import Condition
+from syncblocks.connectors.read_spec import Condition
 
 from ..config import Pipeline
 from ..config.naming import name_by

@@ -12,15 +12,10 @@ from syncblocks.connectors.arrow.fidelity import Fidelity, compare
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.incremental.bookmarks import is_number_in_text
-from syncblocks.connectors.stream import (
-    FILE_MODIFIED,
-    Condition,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    WrittenRange,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import Condition, ReplicationMethod
+from syncblocks.connectors.stream import FILE_MODIFIED, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WrittenRange
 
 from ..config import Pipeline
 from ..errors import Mistake

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline, matches_any
 from ..delivery.subscriptions import UserCode
 from ..plan.plan import Plan, PlannedStream
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
 def attempt_plan(
-    session: Session, plan: Plan, order: Mapping[str, Any] | None = None, *, order_key: str = ""
+    session: PipelineSession, plan: Plan, order: Mapping[str, Any] | None = None, *, order_key: str = ""
 ) -> AttemptPlan:
     """Return what the run store records of an attempt before it begins.
 

@@ -16,18 +16,18 @@ from ..errors import SyncError
 from ..flow.feed import Budget
 from ..flow.memory import budget_bytes, in_flight_bytes, record_bytes
 from ..plan.plan import Plan, PlannedStream
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import LostRun, PipelineRun, StreamOutcome
 from .block_runs import CANCELLED, FAILURE
-from .ended import stream_result
 from .executors.protocol import MakeExecutor, Member, Reference
 from .executors.threads import Threads, in_thread
-from .lease import Lease
+from .lease import RunLease
 from .limits import most_at_once
 from .progress import Progress
 from .signals import STOP_S
 from .store_calls import StoreCalls
+from .stream_result import stream_result
 
 #: Seconds that a stopped stream has to end by itself; then it is closed without whoever runs it.
 GRACE_S = 3.0
@@ -38,12 +38,12 @@ class Coordinator:
 
     def __init__(
         self,
-        session: Session,
+        session: PipelineSession,
         store: Store,
         run: PipelineRun,
         plan: Plan,
         progress: Progress,
-        lease: Lease,
+        lease: RunLease,
         *,
         notify: Callable[[], None],
         is_stopping: Callable[[], bool],

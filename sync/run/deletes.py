@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 from msgspec import Struct
 
+from syncblocks.connectors.compared_values import Side
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.sides import Side
 from syncblocks.connectors.stream import DELETED_AT, VALID_FROM, VALID_TO, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..flow.memory import side_bytes
 from ..plan.deletes import PlannedDeletes

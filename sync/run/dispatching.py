@@ -14,7 +14,7 @@ from ..config import Pipeline, resolve_references
 from ..delivery.hook_settings import Hooks
 from ..secrets import Redactor
 from ..store import Store
-from ..store.outbox import Outbox
+from ..store.outbox import StoreOutbox
 from .progress import Progress
 from .triggers import Triggers
 
@@ -34,7 +34,7 @@ def call_settings(pipeline: Pipeline, redactor: Redactor, store: Store | None = 
 
 def make_dispatcher(
     pipeline: Pipeline,
-    outbox: Outbox,
+    outbox: StoreOutbox,
     store: Store,
     blocks: Sequence[str],
     redactor: Redactor,

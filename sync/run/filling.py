@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, NullBookmarks, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 from ..flow.transform import Transformer, declared_stream
 from ..plan.columns import ColumnMapping, map_columns

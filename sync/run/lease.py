@@ -21,7 +21,7 @@ HEARTBEAT_S = 10.0
 log = logging.getLogger("syncblocks")
 
 
-class Lease:
+class RunLease:
     """Keeps the ownership of one run; a context manager around all work on the run."""
 
     def __init__(self, store: Store, run_id: int) -> None:
@@ -30,7 +30,7 @@ class Lease:
         self._lost = threading.Event()
         self._cancelled = threading.Event()
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> RunLease:
         self._beat = _BEATS.setdefault((os.getpid(), self.store.url, self.store.owner), Beat())
         self._beat.add(self)
         return self
@@ -61,7 +61,7 @@ class Beat:
     """The thread of the leases that one owner has in one store; it ends with the last of them."""
 
     def __init__(self) -> None:
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, RunLease] = {}
         #: Held while the thread uses a store: a lease that was removed no longer lends its own.
         self._busy = threading.Lock()
         self._ended = threading.Event()
@@ -70,7 +70,7 @@ class Beat:
         #: Leases that this renewal has not reached yet.
         self._left: set[int] = set()
 
-    def add(self, lease: Lease) -> None:
+    def add(self, lease: RunLease) -> None:
         """Serve a lease, whose run was begun or taken over just now."""
         with self._busy:
             self._leases[lease.run_id] = lease
@@ -79,7 +79,7 @@ class Beat:
                 self._thread = threading.Thread(target=self._run, args=(self._ended,), name="lease", daemon=True)
                 self._thread.start()
 
-    def remove(self, lease: Lease) -> None:
+    def remove(self, lease: RunLease) -> None:
         """Serve a lease no more."""
         with self._busy:
             self._leases.pop(lease.run_id, None)

@@ -6,10 +6,10 @@ import os
 
 from ..flow.memory import budget_bytes, streams_at_once
 from ..plan.plan import Plan
-from ..session.session import Session
+from ..session.session import PipelineSession
 
 
-def most_at_once(session: Session, concurrency: int | None, offered: int | None) -> int:
+def most_at_once(session: PipelineSession, concurrency: int | None, offered: int | None) -> int:
     """Return how many streams, or groups of them, may run at once.
 
     Args:
@@ -31,7 +31,7 @@ def most_at_once(session: Session, concurrency: int | None, offered: int | None)
     return max(1, min(limit for limit in limits if limit is not None))
 
 
-def limit_warnings(session: Session, plan: Plan) -> list[str]:
+def limit_warnings(session: PipelineSession, plan: Plan) -> list[str]:
     """Return what the servers of both ends say of limits that may end this run, each text once.
 
     Raises:
@@ -51,7 +51,7 @@ def limit_warnings(session: Session, plan: Plan) -> list[str]:
     return [f"{' and '.join(blocks)}: {text}" for text, blocks in found.items()]
 
 
-def _connections(session: Session, plan: Plan) -> int:
+def _connections(session: PipelineSession, plan: Plan) -> int:
     """Return how many connections a run opens at most at one of its ends.
 
     A stream has one for each reader or loader; an idle one may wait for streams of another transfer format.

@@ -15,7 +15,7 @@ from .executors.opening import with_executor
 from .progress import Progress
 from .results import RunResult
 from .run_options.options import RunOptions
-from .runner import Order, Runner
+from .runner import PipelineRunner, RunnerOptions
 
 if TYPE_CHECKING:
     from ..plan.planned_repair import Repair
@@ -90,7 +90,7 @@ def run_pipeline(
         retried = _latest_run(pipeline, None if retry is True else retry)
         pipeline = as_of_run(pipeline, retried)
     pipeline = with_executor(pipeline, executor if repairs is None else THREADS)
-    order = Order(
+    order = RunnerOptions(
         streams=list(map(exact_pattern, fills)) if fills else streams or (),
         tags=tags or (),
         given=RunOptions(
@@ -117,7 +117,7 @@ def run_pipeline(
         progress = default_progress()
     if retried is not None:
         _warn_of_kept_variables(given, retried, progress)
-    with Runner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
+    with PipelineRunner(pipeline, progress, order, inline_callbacks=inline_callbacks, signals=signals) as runner:
         return runner.run()
 
 

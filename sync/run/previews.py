@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import to_json
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import ReplicationMethod, Stream, TableState
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
 
 from ..delivery.masked_output import masked_output
 from ..errors import ConfigError
@@ -23,7 +24,7 @@ from ..plan.selected_stream import SelectedStream
 from ..plan.selection import left_out_by_when, one_stream, select_streams
 from ..plan.stream_transformers import transformers_of
 from ..session.inspection import existing_store
-from ..session.session import Session, make_plan
+from ..session.session import PipelineSession, make_plan
 from .transformers import make_transformers
 
 
@@ -39,13 +40,13 @@ class Preview:
     records: tuple[dict[str, Any], ...]
 
 
-def preview(session: Session, name: str, limit: int) -> Preview:
+def preview(session: PipelineSession, name: str, limit: int) -> Preview:
     """Read the first records of a selected stream and apply its transformers; write nothing."""
     with masked_output(session.redactor):
         return _preview(session, name, limit)
 
 
-def _preview(session: Session, name: str, limit: int) -> Preview:
+def _preview(session: PipelineSession, name: str, limit: int) -> Preview:
     selection = session.select()
     if name in selection.left_out:
         raise ConfigError(left_out_by_when(name, selection.left_out[name]), key="--stream")
@@ -90,7 +91,7 @@ def _preview(session: Session, name: str, limit: int) -> Preview:
     )
 
 
-def _rules(session: Session, selected: SelectedStream, declared: Stream) -> Rules:
+def _rules(session: PipelineSession, selected: SelectedStream, declared: Stream) -> Rules:
     """Return the rules for what `types` and `decode` say; the destination is not asked."""
     names = dict(zip(selected.stream.schema.names, declared.schema.names, strict=True))
     return Rules(
@@ -103,7 +104,7 @@ def _rules(session: Session, selected: SelectedStream, declared: Stream) -> Rule
     )
 
 
-def _transformers(session: Session, selected: SelectedStream) -> list[Transformer]:
+def _transformers(session: PipelineSession, selected: SelectedStream) -> list[Transformer]:
     pipeline = session.pipeline
     blocks = {block.block for block in transformers_of(pipeline, selected)}
     if not blocks:

@@ -95,7 +95,7 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
     run.check()
     planned, loads = run.planned, run.context.destination_can.loads_ranges
     assert loads is not None, "the plan looked"
-    reads = RangeReads(run, opened)
+    reads = StreamRanges(run, opened)
     load = run.load_order(planned.arriving)
     try:
         for commit in loads.load_ranges(load, reads, planned.reading.loaders, planned.wire):
@@ -107,8 +107,8 @@ def load_ranges(run: StreamRun, opened: OpenRanges) -> None:
     run.remove_missing(load.stream)
 
 
-class RangeReads:
-    """The ranges of one stream, as the loaders read them; implements `RangeReads` of the connectors."""
+class StreamRanges:
+    """The ranges of one stream, as the loaders read them; implements `StreamRanges` of the connectors."""
 
     def __init__(self, run: StreamRun, opened: OpenRanges) -> None:
         self._run = run

@@ -10,7 +10,7 @@ from ..config.arguments import AnyPipeline, checks_arguments
 from ..store import Store
 from ..store.model import PipelineRun
 from .progress import Progress
-from .runner import Order, Runner
+from .runner import PipelineRunner, RunnerOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ def recover(
     """
     if not (isinstance(pipeline, Pipeline) and pipeline.is_loaded):
         pipeline = load_pipeline(pipeline)
-    order = Order(wait_for_other=wait_for_other)
-    with Runner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
+    order = RunnerOptions(wait_for_other=wait_for_other)
+    with PipelineRunner(pipeline, progress or Progress(), order, inline_callbacks=inline_callbacks) as runner:
         if not Store.exists(pipeline.store_url):
             return Recovered(run=None)
         runner.open_store()

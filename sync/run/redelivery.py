@@ -8,7 +8,7 @@ from typing import Any
 
 from syncblocks.callbacks.protocols import Delivery, Outcome
 from syncblocks.callbacks.trial import deliver_once
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
@@ -18,7 +18,7 @@ from ..errors import StateError
 from ..secrets import Redactor
 from ..store import Store
 from ..store.model import DeliveryRecord
-from ..store.outbox import Outbox
+from ..store.outbox import StoreOutbox
 from .dispatching import call_settings, make_dispatcher
 from .progress import Progress
 
@@ -125,7 +125,7 @@ def try_hook(pipeline: Pipeline, number: int, status: str, event: Mapping[str, A
     return deliver_once(delivery, inline=False, **call_settings(pipeline, Redactor(pipeline.secret_values)))
 
 
-def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
+def _wanted(outbox: StoreOutbox, run_id: int | None, key: str | None) -> list[DeliveryRecord]:
     found = outbox.deliveries.records(run_id=run_id, states=["dead", *OPEN_STATES], limit=100_000)
     if key is None:
         return found
@@ -137,7 +137,7 @@ def _wanted(outbox: Outbox, run_id: int | None, key: str | None) -> list[Deliver
     return chosen
 
 
-def _drain(pipeline: Pipeline, outbox: Outbox, store: Store, keys: Sequence[str], progress: Progress) -> None:
+def _drain(pipeline: Pipeline, outbox: StoreOutbox, store: Store, keys: Sequence[str], progress: Progress) -> None:
     dispatcher = make_dispatcher(
         pipeline, outbox, store, outbox.deliveries.open_blocks(), Redactor(pipeline.secret_values), progress
     )
@@ -147,7 +147,7 @@ def _drain(pipeline: Pipeline, outbox: Outbox, store: Store, keys: Sequence[str]
         dispatcher.close(grace_s=1.0)
 
 
-def _counts(outbox: Outbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
+def _counts(outbox: StoreOutbox, wanted: Sequence[DeliveryRecord]) -> dict[str, int]:
     counts = {"due": 0, "done": 0, "dead": 0}
     for state in outbox.deliveries.states([record.key for record in wanted]):
         counts["due" if state in OPEN_STATES else state] += 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorError, RetriableError
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
@@ -22,29 +22,29 @@ from ..delivery.subscriptions import warm_blocks
 from ..errors import AlreadyRunning, ConfigError, Mistake, NothingToRetry, SyncError
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
-from ..plan.joined import joined
+from ..plan.foreign_key_groups import joined
 from ..plan.plan import Plan, PlannedStream, missing_warnings
 from ..plan.selection import left_out_by_when, matching_names
 from ..session.session import open_session, role_of
 from ..store import Store
 from ..store.model import ErrorInfo, PipelineRun
-from ..store.outbox import Outbox
+from ..store.outbox import StoreOutbox
 from .attempt_plan import attempt_plan
 from .block_runs import CANCELLED, FAILURE
 from .context import StreamContext
 from .coordinator import Coordinator
-from .ended import stream_result
 from .errors import LedgerUnreadable, error_info
 from .executors.opening import import_ahead, open_engine
 from .executors.protocol import Executor, MakeExecutor, Member
 from .executors.threads import Threads
-from .lease import Lease
+from .lease import RunLease
 from .progress import GuardedProgress, Progress
-from .recovery.leftovers import clear_leftovers, close_left_streams, leave, recover
 from .recovery.takeover import ASK_AGAIN_S
+from .recovery.unfinished_runs import clear_leftovers, close_left_streams, leave, recover
 from .results import RunResult, StreamResult, StreamResults
 from .run_options.options import RunOptions, plan_with_options
 from .signals import END_S, Watch, caught_signals
+from .stream_result import stream_result
 from .verify_after_run import verified
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ SIGNAL_DRAIN_S = 20.0
 _UNREADABLE = "the destination's ledger could not be read"
 
 
-class Order(NamedTuple):
+class RunnerOptions(NamedTuple):
     """Options of one call of `run_pipeline`."""
 
     streams: Sequence[str] = ()
@@ -80,14 +80,14 @@ class Order(NamedTuple):
     executor: Any = None
 
 
-class Runner:
+class PipelineRunner:
     """One process's work on one pipeline, from the recovery to the last callback."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         progress: Progress,
-        order: Order,
+        order: RunnerOptions,
         *,
         inline_callbacks: bool,
         signals: list[int] | None = None,
@@ -100,7 +100,7 @@ class Runner:
         self.session.is_stopping = self.is_stopping
         self._is_inline = inline_callbacks
         self._store: Store | None = None
-        self._outbox: Outbox | None = None
+        self._outbox: StoreOutbox | None = None
         self._dispatcher: Dispatcher | NullDispatcher | None = None
         self.run_ids: list[int] = []
         #: The run that this process has and has not finished.
@@ -184,7 +184,7 @@ class Runner:
                 return self._execute(run, plan)
 
     def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
-        with Lease(self.store, run.id) as lease:
+        with RunLease(self.store, run.id) as lease:
             try:
                 return self._executed(run, plan, lease)
             except BaseException as error:
@@ -207,7 +207,7 @@ class Runner:
         except (SyncError, ConnectorError) as second:
             log.warning("run %s stays open, the next start recovers it: %s", run.id, second)
 
-    def _executed(self, run: PipelineRun, plan: Plan | ErrorInfo, lease: Lease) -> RunResult:
+    def _executed(self, run: PipelineRun, plan: Plan | ErrorInfo, lease: RunLease) -> RunResult:
         if isinstance(plan, ErrorInfo):
             return self._fail_before_first(run, plan)
         try:
@@ -219,7 +219,7 @@ class Runner:
         except (ConnectorError, LedgerUnreadable) as error:
             return self._fail_before_first(run, self._error_info(error))
         if self.pipeline.before and self.order.repairs is None:
-            from .before import run_before_pipeline  # few pipelines need it
+            from .before_statements import run_before_pipeline  # few pipelines need it
 
             try:
                 run_before_pipeline(self.session, lambda: self.is_stopping() or lease.is_cancelled)
@@ -228,7 +228,7 @@ class Runner:
         self.progress.run_started(run, plan)
         return self.run_streams(run, plan, lease)
 
-    def run_streams(self, run: PipelineRun, plan: Plan, lease: Lease) -> RunResult:
+    def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
         """Run what is planned, to the last callback."""
         coordinator = Coordinator(
             self.session,
@@ -246,7 +246,7 @@ class Runner:
         started = {member.name for member in coordinator.runs}
         return replace(result, never_started=tuple(each.name for each in plan.streams if each.name not in started))
 
-    def _make_executor(self, lease: Lease) -> MakeExecutor:
+    def _make_executor(self, lease: RunLease) -> MakeExecutor:
         engine = self._engine
         if engine is None:
             return Threads
@@ -264,7 +264,7 @@ class Runner:
         return self._store
 
     @property
-    def outbox(self) -> Outbox:
+    def outbox(self) -> StoreOutbox:
         assert self._outbox is not None
         return self._outbox
 
@@ -308,7 +308,7 @@ class Runner:
             return None
         self.run_ids.append(recovered.id)
         self._unfinished_run = recovered
-        with Lease(self.store, recovered.id):
+        with RunLease(self.store, recovered.id):
             self.dispatcher.notify()
             self.drain(self.pipeline.drain_s)
             discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
@@ -444,7 +444,7 @@ class Runner:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: Lease) -> RunResult:
+    def _finish(self, run: PipelineRun, runs: Sequence[Member], lease: RunLease) -> RunResult:
         results = tuple(stream_result(member) for member in runs)
         if any(member.outcome is None or not member.has_ended for member in runs):
             reason = "some streams could not be ended in time" if self.is_stopping() else _UNREADABLE

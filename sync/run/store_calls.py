@@ -11,7 +11,7 @@ from ..config import resolve_references
 from ..flow.feed import Budget
 from ..flow.transform import Transformer
 from ..plan.plan import PlannedStream
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import RETRY, ErrorInfo, LostRun, PipelineRun, StreamOutcome
 from .context import StreamContext
@@ -24,7 +24,7 @@ class StoreCalls:
 
     def __init__(
         self,
-        session: Session,
+        session: PipelineSession,
         store: Store,
         run: PipelineRun,
         *,

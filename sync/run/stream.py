@@ -13,6 +13,7 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError, TableLo
 from syncblocks.connectors.incremental.bookmarks import not_below, values, without_records
 from syncblocks.connectors.protocols import Source
 from syncblocks.connectors.ranges import RangesRefused
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.rejected.records import REJECTED_TABLE
 from syncblocks.connectors.stream import (
     FILES,
@@ -22,12 +23,11 @@ from syncblocks.connectors.stream import (
     HistoryLoad,
     LedgerRow,
     Load,
-    ReplicationMethod,
     Stream,
     TableState,
-    WriteDisposition,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..errors import SyncError
 from ..failpoints import failpoint
@@ -198,7 +198,7 @@ class StreamRun:
             raise Stopped("the run was taken over by another process")
         self._schema_changes.resolve(row)
         if planned.policy.before and planned.repair is None:
-            from .before import run_before_stream
+            from .before_statements import run_before_stream
 
             run_before_stream(context, self.blocks, self._token, lambda: self.stop_reason)
         self._held = row.bookmark

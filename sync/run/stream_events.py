@@ -10,24 +10,15 @@ import pyarrow as pa
 from syncblocks.connectors.field_facts import facts_of, notices_of
 from syncblocks.connectors.incremental.bookmarks import not_below
 from syncblocks.connectors.rejected.halving import convert_or_reject
-from syncblocks.connectors.stream import (
-    Block,
-    Bookmark,
-    Checkpoint,
-    Event,
-    FileRead,
-    Rejected,
-    RejectedRecord,
-    Stream,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Block, Bookmark, Checkpoint, Event, FileRead, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 from ..flow.feed import Feed, Item, size_of
 from ..flow.transform import Transformer, declared_stream
 from ..flow.value_checks import Warnings, checked
 from ..plan.columns import ColumnMapping, map_columns, table_changes
 from ..plan.evolution import ignored, left_out_text, without_columns
-from ..plan.shapes import differences, in_words, shape_of
+from ..plan.schema_snapshots import differences, in_words, shape_of
 from ..plan.stream_settings import is_covered
 from .block_runs import StreamBlocks
 from .errors import ColumnsRefused

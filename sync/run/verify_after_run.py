@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import SyncError
-from ..session.session import Session, make_plan
+from ..session.session import PipelineSession, make_plan
 from ..store import Store
 from .block_runs import SUCCESS
 from .executors.protocol import Member
@@ -17,7 +17,11 @@ from .results import StreamResult
 
 
 def verified(
-    results: tuple[StreamResult, ...], runs: Sequence[Member], session: Session, store: Store, progress: Progress
+    results: tuple[StreamResult, ...],
+    runs: Sequence[Member],
+    session: PipelineSession,
+    store: Store,
+    progress: Progress,
 ) -> tuple[StreamResult, ...]:
     """Compare the streams that say `verify: true` and have succeeded; return the results with their verdicts."""
     names = [run.name for run in runs if run.status == SUCCESS and run.planned.policy.verify]

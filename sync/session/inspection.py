@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
-from syncblocks.connectors.stream import Stream, TableState, WrittenRange
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.write_spec import WrittenRange
 
 from ..config import Pipeline, config_error_from_connector
 from ..delivery.masked_output import masked_output
@@ -15,11 +16,11 @@ from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
 from ..store import Store
 from .reader import copy_of, destination_reader, live_records, offered_streams, within
-from .session import Session, open_session, role_of
+from .session import PipelineSession, open_session, role_of
 
 
 @contextmanager
-def opened(pipeline: Pipeline) -> Iterator[Session]:
+def opened(pipeline: Pipeline) -> Iterator[PipelineSession]:
     """Open a pipeline's connectors and user code; close them with the context.
 
     Raises:
@@ -54,7 +55,7 @@ def has_run(pipeline: Pipeline) -> bool:
         return store is not None and store.latest_run(pipeline.pipeline) is not None
 
 
-def selected_streams(session: Session) -> tuple[SelectedStream, ...]:
+def selected_streams(session: PipelineSession) -> tuple[SelectedStream, ...]:
     """Ask the source for its catalog and return the selected streams, also those that their `when` leaves out now.
 
     What a stream has and needs between two runs does not depend on the run that would come next.
@@ -90,7 +91,7 @@ class Counts:
     absent: Mapping[str, str] = field(default_factory=dict)
 
 
-def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
+def count_streams(session: PipelineSession, globs: Sequence[str] = (), tags: Sequence[str] = ()) -> Counts:
     """Count the selected streams in the source, and their tables in the destination if possible."""
     selection = session.select(globs, tags=tags)
     selected = select_streams(session.pipeline, selection)
@@ -116,7 +117,7 @@ def count_streams(session: Session, globs: Sequence[str] = (), tags: Sequence[st
     )
 
 
-def _count_tables(session: Session, selected: Sequence[SelectedStream]) -> dict[str, int]:
+def _count_tables(session: PipelineSession, selected: Sequence[SelectedStream]) -> dict[str, int]:
     """Count destination tables; the destination is opened as a source."""
     described = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
     if all(state.schema is None for state in described.values()):

@@ -12,19 +12,9 @@ from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import ConnectorError, TakenOver
 from syncblocks.connectors.protocols import Capability, Destination, LoadsRanges
 from syncblocks.connectors.ranges import RangeReads
-from syncblocks.connectors.stream import (
-    Block,
-    Bookmark,
-    Commit,
-    Event,
-    LedgerKey,
-    LedgerRow,
-    Load,
-    Stream,
-    TableState,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Block, Bookmark, Commit, Event, LedgerKey, LedgerRow, Load, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..store import Store
 from ..store.model import LostRun, StateCopy

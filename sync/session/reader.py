@@ -13,8 +13,9 @@ from syncblocks.connectors.capabilities import Capabilities, capabilities_of
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.field_facts import facts_of
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Condition, Stream, TableState
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import Condition
+from syncblocks.connectors.stream import DELETED_AT, VALID_TO, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.connectors.written_range import has_times
 
 from ..config import Pipeline
@@ -22,10 +23,10 @@ from ..flow.filtered import FilteredSource
 from ..plan.policy import Configured
 from ..plan.written_range import conditions_of
 from .read_back import make_reader
-from .session import Session
+from .session import PipelineSession
 
 
-class Reader(NamedTuple):
+class DestinationReader(NamedTuple):
     """The destination as a source that filters every stream, and its capabilities."""
 
     source: Source
@@ -33,7 +34,7 @@ class Reader(NamedTuple):
 
 
 @contextmanager
-def destination_reader(session: Session) -> Iterator[Reader]:
+def destination_reader(session: PipelineSession) -> Iterator[DestinationReader]:
     """Open the destination as a source; closes its own connections first.
 
     Raises:
@@ -45,7 +46,7 @@ def destination_reader(session: Session) -> Iterator[Reader]:
 
 
 @contextmanager
-def reader_of(pipeline: Pipeline) -> Iterator[Reader]:
+def reader_of(pipeline: Pipeline) -> Iterator[DestinationReader]:
     """Open a pipeline's destination as a source, beside the connections that write it.
 
     Raises:
@@ -57,12 +58,12 @@ def reader_of(pipeline: Pipeline) -> Iterator[Reader]:
         raise ConnectorConfigError(f"connector {name!r} only writes", connector=name)
     reader = FilteredSource(made, capabilities_of(made))
     try:
-        yield Reader(reader, reader.adapted())
+        yield DestinationReader(reader, reader.adapted())
     finally:
         reader.close()
 
 
-def offered_streams(reader: Reader, tables: Collection[TableState]) -> dict[str, Stream]:
+def offered_streams(reader: DestinationReader, tables: Collection[TableState]) -> dict[str, Stream]:
     """Return the reader's streams by name; only those of some tables, if it can open them alone."""
     lists = reader.can.lists_streams
     found = reader.source.discover() if lists is None else lists.open_streams({table.stream_name for table in tables})

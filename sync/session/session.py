@@ -18,7 +18,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, F
 from syncblocks.connectors.protocols import Destination, ListsStreams, Source
 from syncblocks.connectors.registry import make_destination, make_source
 from syncblocks.connectors.stream import Bookmark, FileRead, LedgerKey, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..clock import Clock
 from ..config import Pipeline, config_error_from_connector, exact_name, glob_matches
@@ -28,10 +28,9 @@ from ..delivery.subscriptions import UserCode, check_stream_filters, check_strea
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
 from ..plan.checks import check_renames, stream_error
-from ..plan.existing import without_existing
-from ..plan.part import Part
 from ..plan.plan import Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
+from ..plan.replace_existing import without_existing
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
     NoStream,
@@ -50,10 +49,11 @@ from ..plan.selection import (
     without_columns,
 )
 from ..plan.start import ledger_row, place_mark, renamed_warnings
+from ..plan.worker_plan import WorkerPlan
 from ..plan.written_range import demand_interval
 from ..secrets import Redactor
 from ..store import Store
-from .missing import look_for_missing
+from .missing_streams import look_for_missing
 from .statements import check_statements
 
 #: Seconds between two looks at what may end the wait for a catalog.
@@ -62,7 +62,7 @@ _POLL_S = 0.1
 T = TypeVar("T")
 
 
-class Session(Struct, kw_only=True):
+class PipelineSession(Struct, kw_only=True):
     """An opened pipeline. Close it when done."""
 
     pipeline: Pipeline
@@ -118,7 +118,7 @@ class Session(Struct, kw_only=True):
             if one is not None:
                 one.prepare(shortcut or "arrow", is_whole=is_whole)
 
-    def parts(self, tables: Mapping[str, str]) -> Part | None:
+    def parts(self, tables: Mapping[str, str]) -> WorkerPlan | None:
         """Return what workers need to plan some streams again; None: the source is planned as a whole only.
 
         Args:
@@ -126,7 +126,7 @@ class Session(Struct, kw_only=True):
         """
         if self.source_can.lists_streams is not None:
             return None
-        return Part.of(self.pipeline, tables, self.destination_can.names_tables)
+        return WorkerPlan.of(self.pipeline, tables, self.destination_can.names_tables)
 
     def discover(self) -> Sequence[Stream]:
         """Ask the source for its catalog, and for what the file's queries yield.
@@ -148,7 +148,7 @@ class Session(Struct, kw_only=True):
         names = {stream.name for stream in queries}
         return [*(stream for stream in found if stream.name not in names), *queries]
 
-    def select_part(self, part: Part, names: Sequence[str]) -> Selection:
+    def select_part(self, part: WorkerPlan, names: Sequence[str]) -> Selection:
         """Ask the source for a few streams of a plan that was made before, and select them.
 
         Raises:
@@ -318,7 +318,7 @@ class Session(Struct, kw_only=True):
             connector.close()
 
 
-def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
+def open_session(pipeline: Pipeline, code: UserCode | None = None) -> PipelineSession:
     """Create the connectors and load the user's files; connects to nothing.
 
     Args:
@@ -355,7 +355,7 @@ def open_session(pipeline: Pipeline, code: UserCode | None = None) -> Session:
         destination = Ledgerless(destination, pipeline.pipeline)
         destination_can = destination.adapted(destination_can)
     check_statements(pipeline, destination_can)
-    return Session(
+    return PipelineSession(
         pipeline=pipeline,
         code=code,
         source=source,
@@ -393,7 +393,7 @@ def _flatten(pipeline: Pipeline, can: Capabilities) -> None:
 
 
 def make_plan(
-    session: Session,
+    session: PipelineSession,
     store: Store | None,
     *,
     streams: Sequence[str] = (),
@@ -403,7 +403,7 @@ def make_plan(
     may_be_late: bool = False,
     only: Sequence[str] | None = None,
     is_of_run: bool = True,
-    part: Part | None = None,
+    part: WorkerPlan | None = None,
 ) -> Plan:
     """Ask source and destination for their streams and tables, and plan a run; writes nothing.
 
@@ -417,7 +417,7 @@ def make_plan(
         may_be_late: the run may take a later time than its execution date, see `timed`.
         only: exact names of streams (`runs retry`).
         is_of_run: False: nothing is to be written by it, so that no interval is needed.
-        part: of the plan of which `only` are a part, see `Session.parts`; what that has checked is not checked again.
+        part: of the plan of which `only` are a part (`PipelineSession.parts`); its checks are not repeated.
 
     Raises:
         ConfigError: something in the pipeline file cannot work.
@@ -511,7 +511,7 @@ def make_plan(
     )
 
 
-def _renamed(session: Session, selection: Selection, plan: Plan) -> tuple[str, ...]:
+def _renamed(session: PipelineSession, selection: Selection, plan: Plan) -> tuple[str, ...]:
     """Warn of streams that may be former ones under another name."""
     names = {*(stream.name for stream in selection.catalog), *selection.selected}
     source = session.source_name

@@ -12,7 +12,7 @@ from syncblocks.connectors.registry import make_destination, names, settings_mod
 from syncblocks.connectors.settings import known_settings
 
 from ..config import Pipeline
-from ..config.before import Statement
+from ..config.before_statements import BeforeStatement
 from ..config.yaml_document import Loc
 
 #: Sources that open their file for reading only: no other connection of this process can write it then.
@@ -70,7 +70,7 @@ def check_statements(pipeline: Pipeline, can: Capabilities) -> None:
                 raise pipeline.error((*loc, "connection"), str(error)) from error
 
 
-def _before(pipeline: Pipeline) -> Iterator[tuple[Loc, Statement]]:
+def _before(pipeline: Pipeline) -> Iterator[tuple[Loc, BeforeStatement]]:
     """Yield all statements of `before`, with their places."""
     yield from ((("before", place), each) for place, each in enumerate(pipeline.before))
     for number, entry in enumerate(pipeline.streams):

@@ -10,19 +10,15 @@ from typing import Any
 import pyarrow as pa
 from msgspec import Struct
 
-from syncblocks.connectors.arrow.said import is_readable
+from syncblocks.connectors.arrow.declared_types import is_readable
 from syncblocks.connectors.arrow.type_names import type_text, yaml_text
 from syncblocks.connectors.errors import ConnectorConfigError
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of
 from syncblocks.connectors.incremental.bookmarks import from_json, to_json
-from syncblocks.connectors.stream import (
-    LedgerRow,
-    ReplicationMethod,
-    TableRecords,
-    TableState,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import LedgerRow, TableRecords, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ..errors import StateError
 from ..plan.plan import PlannedStream
@@ -31,7 +27,7 @@ from ..plan.policy import Configured
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import one_stream
 from ..session.inspection import selected_streams
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store import Store
 from .stream_state import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
 
@@ -44,7 +40,7 @@ class Adoption(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def adopt_table(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> Adoption:
+def adopt_table(session: PipelineSession, store: Store | None, name: str, texts: Mapping[str, str]) -> Adoption:
     """Make the table of a stream this pipeline's: the next run goes on from its newest bookmark.
 
     Args:
@@ -93,7 +89,7 @@ def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
         raise StateError(f"{shown} is in the ledger already ({owners}); `syncblocks state set` changes a bookmark")
 
 
-def _planned(session: Session, selected: SelectedStream, table: TableState) -> PlannedStream:
+def _planned(session: PipelineSession, selected: SelectedStream, table: TableState) -> PlannedStream:
     """Plan the stream as if its table had a ledger row."""
     row = LedgerRow(key=key_of(session, selected), source=session.source_name, token="")
     tables = {selected.destination_table: replace(table, ledger=(row,))}
@@ -171,7 +167,7 @@ def _columns(planned: PlannedStream, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _examined(session: Session, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
+def _examined(session: PipelineSession, planned: PlannedStream, *, wants_bookmark: bool) -> TableRecords | None:
     """Look into the table's records; None: nothing about them matters."""
     stream = planned.stream
     disposition = planned.write.disposition

@@ -10,13 +10,13 @@ from syncblocks.connectors.stream import FILE_MODIFIED, FileRead
 from ..config import glob_matches
 from ..errors import ConfigError
 from ..plan.policy import Configured
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store import Store
 from .stream_state import key_of, refuse_while_running
 
 
 def forget_files(
-    session: Session, store: Store | None, selected: Configured, *, since: str = "", glob: str = ""
+    session: PipelineSession, store: Store | None, selected: Configured, *, since: str = "", glob: str = ""
 ) -> tuple[FileRead, ...]:
     """Forget the files that match and were last written at or after a time; return them.
 

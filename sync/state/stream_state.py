@@ -25,16 +25,17 @@ from syncblocks.connectors.incremental.bookmarks import (
     lower_bound,
     to_json,
 )
-from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, ReplicationMethod, Stream, TableState
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, LedgerKey, LedgerRow, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
 
-from ..config.values import span_s
+from ..config.value_types import span_s
 from ..errors import AlreadyRunning, ConfigError, StateError, nearest_match
 from ..plan.policy import Configured
 from ..plan.selection import one_stream
 from ..plan.start import ledger_row, source_of, unmarked
 from ..session.inspection import selected_streams
-from ..session.session import Session
+from ..session.session import PipelineSession
 from ..store import Store
 from ..store.model import StateCopy
 
@@ -66,7 +67,7 @@ class State:
     notes: tuple[str, ...]
 
 
-def read_state(session: Session, store: Store | None, *, has_refused: bool = False) -> State:
+def read_state(session: PipelineSession, store: Store | None, *, has_refused: bool = False) -> State:
     """Return the state from the ledger, or the run store's copy if the destination cannot be reached.
 
     Args:
@@ -124,14 +125,14 @@ def read_state(session: Session, store: Store | None, *, has_refused: bool = Fal
     )
 
 
-def refuse_while_running(session: Session, store: Store | None) -> None:
+def refuse_while_running(session: PipelineSession, store: Store | None) -> None:
     """Raise AlreadyRunning if a live process runs the pipeline: it would overwrite the bookmark."""
     run = store.active_run(session.pipeline.pipeline) if store is not None else None
     if store is not None and run is not None and store.owner_state(run) == "alive":
         raise AlreadyRunning(session.pipeline.pipeline, run.id, run.holder)
 
 
-def set_state(session: Session, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:
+def set_state(session: PipelineSession, store: Store | None, name: str, texts: Mapping[str, str]) -> StreamState:
     """Set a stream's bookmark; `texts` has a value for each of its bookmark_properties.
 
     Raises:
@@ -148,7 +149,7 @@ def set_state(session: Session, store: Store | None, name: str, texts: Mapping[s
 
 
 def rewind_state(
-    session: Session,
+    session: PipelineSession,
     store: Store | None,
     name: str,
     *,
@@ -195,7 +196,7 @@ def rewind_state(
     return write_bookmark(session, store, selected, wanted), present
 
 
-def _present(session: Session, selected: Configured) -> Bookmark:
+def _present(session: PipelineSession, selected: Configured) -> Bookmark:
     _, row = _table_and_row(session, key_of(session, selected))
     if row is None or not row.bookmark:
         is_full = selected.stream.read.method is not ReplicationMethod.INCREMENTAL
@@ -251,13 +252,13 @@ def _amount(text: str, *, is_moment: bool) -> float | None:
     return amount if amount > 0 and not is_moment else None
 
 
-def key_of(session: Session, selected: Configured) -> LedgerKey:
+def key_of(session: PipelineSession, selected: Configured) -> LedgerKey:
     return LedgerKey(
         pipeline=session.pipeline.pipeline, stream=selected.name, destination_table=selected.destination_table
     )
 
 
-def _table_and_row(session: Session, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
+def _table_and_row(session: PipelineSession, key: LedgerKey) -> tuple[TableState, LedgerRow | None]:
     table = session.destination.describe([key.destination_table])[key.destination_table]
     return table, ledger_row(table, key)
 
@@ -269,7 +270,7 @@ def _number(text: str, field: pa.Field) -> Decimal:
     raise ConfigError(f"{text!r} is no value of column {field.name!r}: write it as a number", key="COLUMN=VALUE")
 
 
-def _refuse_lost(session: Session, store: Store | None, selected: Configured) -> None:
+def _refuse_lost(session: PipelineSession, store: Store | None, selected: Configured) -> None:
     """Raise if a bookmark would have no effect: the table is not ours, or it was dropped after a commit."""
     key, name = key_of(session, selected), selected.name
     table, row = _table_and_row(session, key)
@@ -287,7 +288,12 @@ def _refuse_lost(session: Session, store: Store | None, selected: Configured) ->
 
 
 def write_bookmark(
-    session: Session, store: Store | None, selected: Configured, bookmark: Bookmark | None, *, accepts: bool = False
+    session: PipelineSession,
+    store: Store | None,
+    selected: Configured,
+    bookmark: Bookmark | None,
+    *,
+    accepts: bool = False,
 ) -> StreamState:
     """Write a bookmark to the ledger, then to the store's copy; `accepts`: also the stream's query and filter."""
     name, key = selected.name, key_of(session, selected)
@@ -326,7 +332,7 @@ def _is_known(store: Store, key: LedgerKey) -> bool:
     )
 
 
-def reset_state(session: Session, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
+def reset_state(session: PipelineSession, store: Store | None, name: str, *, forget: bool) -> tuple[LedgerKey, ...]:
     """Delete a stream's bookmark, or with `forget` its ledger row; return the keys of the changed rows.
 
     Raises:

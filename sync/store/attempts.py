@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint
-from .connection import Connection, Row
+from .connection import Row, StoreConnection
 from .counters import TypeCounter, ask_counters, decide, save_counters, stop_claims
 from .event_rows import EventRow, write_events
 from .model import (
@@ -138,7 +138,7 @@ class Attempts:
                 save_attempt(connection, run)
 
 
-def ask_streams(connection: Connection, run_id: int, streams: Iterable[str]) -> Callable[[], list[Row]]:
+def ask_streams(connection: StoreConnection, run_id: int, streams: Iterable[str]) -> Callable[[], list[Row]]:
     """Ask for the rows of streams that are to be claimed; return what reads them, for `claim_streams`.
 
     Raises:
@@ -160,7 +160,7 @@ def ask_streams(connection: Connection, run_id: int, streams: Iterable[str]) -> 
 
 
 def claim_streams(
-    connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], rows: Sequence[Row]
+    connection: StoreConnection, run: LockedRun, counters: Mapping[str, TypeCounter], rows: Sequence[Row]
 ) -> None:
     """Claim streams of a run that is not stopping; the caller saves attempt and counters."""
     started = [
@@ -187,20 +187,20 @@ def claim_streams(
     connection.run_many(_START, started)
 
 
-def set_streams(connection: Connection, run: LockedRun, streams: Iterable[str], status: str) -> None:
+def set_streams(connection: StoreConnection, run: LockedRun, streams: Iterable[str], status: str) -> None:
     """Set the status of streams."""
     rows = [{"run_id": run.id, "number": run.attempt, "stream": stream, "status": status} for stream in streams]
     connection.run_many(_SET_STREAM, rows)
 
 
-def set_claims(connection: Connection, run: LockedRun, streams: Iterable[str], nonce: str) -> None:
+def set_claims(connection: StoreConnection, run: LockedRun, streams: Iterable[str], nonce: str) -> None:
     """Set the nonce under which other processes take and close streams."""
     rows = [{"run_id": run.id, "number": run.attempt, "stream": stream, "claim": nonce} for stream in streams]
     connection.run_many(_SET_CLAIM, rows)
 
 
 def end(
-    connection: Connection,
+    connection: StoreConnection,
     run: LockedRun,
     plan: AttemptPlan,
     error: ErrorInfo | None = None,
@@ -220,7 +220,7 @@ def end(
     write_events(connection, run, plan, last)
 
 
-def stop(connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
+def stop(connection: StoreConnection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
     """Forbid further claims, and save it."""
     stop_claims(connection, run, counters, status)
     save_attempt(connection, run)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from .connection import Answer, Connection
+from .connection import Answer, StoreConnection
 from .model import RUNNING, LostRun
 from .owner import Owner
 from .runs import lease_end
@@ -149,7 +149,7 @@ class Claims:
 
 
 def ask_take(
-    connection: Connection,
+    connection: StoreConnection,
     run_id: int,
     attempt: int,
     streams: Collection[str],
@@ -166,7 +166,7 @@ def ask_take(
     return taken
 
 
-def ask_claim(connection: Connection, run_id: int, stream: str) -> Answer:
+def ask_claim(connection: StoreConnection, run_id: int, stream: str) -> Answer:
     """Ask for the nonce of a stream of the latest attempt; `check_claim` reads it."""
     return connection.ask(_CLAIM, {"run_id": run_id, "stream": stream})
 

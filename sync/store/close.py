@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import StateError
 from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, end, set_streams
 from .claims import ask_claim, ask_take, check_claim
-from .connection import Answer, Connection
+from .connection import Answer, StoreConnection
 from .counters import ask_counters, save_counters, stop_claims
 from .event_rows import EventRow, write_events
 from .model import (
@@ -150,7 +150,7 @@ class Closing:
         )
 
 
-def _ask_former(connection: Connection, run_id: int, stream: str) -> Answer:
+def _ask_former(connection: StoreConnection, run_id: int, stream: str) -> Answer:
     """Request the stream's latest end before this attempt; cancellations do not count."""
     return connection.ask(_FORMER, {"run_id": run_id, "stream": stream})
 

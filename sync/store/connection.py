@@ -9,7 +9,7 @@ from datetime import datetime
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, TypeVar
 
-from syncblocks.connectors.values import names_of
+from syncblocks.connectors.struct_helpers import names_of
 
 from ..errors import StoreUnreachable
 from .codecs import Codec
@@ -32,7 +32,7 @@ class Conflict(StoreUnreachable):
     """A row with the same key exists already: another process was faster, or the store is damaged."""
 
 
-class Connection:
+class StoreConnection:
     """A transaction's connection.
 
     Statements name their values (`:name`). A statement that locks rows ends in ` FOR UPDATE`; flags are compared with

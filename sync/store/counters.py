@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from .connection import Connection, value_of
+from .connection import StoreConnection, value_of
 from .statements import update
 from .table_names import BLOCK_RUN, TYPE_COUNTER
 from .transactions import LATEST, LockedRun
@@ -60,7 +60,7 @@ class TypeCounter(Struct):
         return name
 
 
-def ask_counters(connection: Connection, run_id: int) -> Callable[[], dict[str, TypeCounter]]:
+def ask_counters(connection: StoreConnection, run_id: int) -> Callable[[], dict[str, TypeCounter]]:
     """Request the counters of every block type of the latest attempt; return a function that reads them."""
     answer = connection.ask(_COUNTERS, {"run_id": run_id})
     return lambda: {
@@ -73,7 +73,7 @@ def ask_counters(connection: Connection, run_id: int) -> Callable[[], dict[str, 
     }
 
 
-def save_counters(connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter]) -> None:
+def save_counters(connection: StoreConnection, run: LockedRun, counters: Mapping[str, TypeCounter]) -> None:
     """Write the counters of every block type of the attempt."""
     rows = [
         {
@@ -91,7 +91,7 @@ def save_counters(connection: Connection, run: LockedRun, counters: Mapping[str,
     connection.run_many(_SAVE_COUNTER, rows)
 
 
-def decide(connection: Connection, run: LockedRun, names: Iterable[BlockRunName], *, is_last: bool) -> None:
+def decide(connection: StoreConnection, run: LockedRun, names: Iterable[BlockRunName], *, is_last: bool) -> None:
     """Write is_last_block_run of block runs that ended before it was known."""
     rows = [
         {"run_id": run.id, "number": run.attempt, "block": block, "stream": stream, "is_last": is_last}
@@ -100,7 +100,7 @@ def decide(connection: Connection, run: LockedRun, names: Iterable[BlockRunName]
     connection.run_many(_DECIDE, rows)
 
 
-def stop_claims(connection: Connection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
+def stop_claims(connection: StoreConnection, run: LockedRun, counters: Mapping[str, TypeCounter], status: str) -> None:
     """Forbid further claims: a type with nothing open has its last block run. Idempotent; the caller saves both."""
     if run.stop_status is None:
         run.stop_status = status

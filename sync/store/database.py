@@ -13,9 +13,9 @@ from ..clock import Clock
 from ..errors import StateError, StoreUnreachable
 from ..failpoints import failpoint
 from . import migrations
-from .connection import Conflict, Connection
+from .connection import Conflict, StoreConnection
 from .drivers import Postgres, Sqlite
-from .location import Location, ensure_file, locate, permission_hint
+from .location import StoreLocation, ensure_file, locate, permission_hint
 from .pool import Pool, release, share
 
 
@@ -38,7 +38,7 @@ class Database:
             release(self._pool)
 
     @contextlib.contextmanager
-    def write(self, name: str, *, is_brief: bool = False) -> Iterator[Connection]:
+    def write(self, name: str, *, is_brief: bool = False) -> Iterator[StoreConnection]:
         """Open a transaction that may write, committed at the end; `name` names its failpoints.
 
         A brief one waits for no lock of a server, so it does not wait for those of this process that do.
@@ -56,7 +56,7 @@ class Database:
         failpoint(f"store.{name}.after")
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[StoreConnection]:
         """Open a short transaction that only reads.
 
         Raises:
@@ -66,16 +66,16 @@ class Database:
         with self._errors(), self._transaction(is_writing=False) as connection:
             yield connection
 
-    def now(self, connection: Connection) -> datetime:
+    def now(self, connection: StoreConnection) -> datetime:
         """Return the store's time. All processes measure leases by it."""
         return self.driver.now(connection)
 
     @contextlib.contextmanager
-    def _transaction(self, *, is_writing: bool) -> Iterator[Connection]:
+    def _transaction(self, *, is_writing: bool) -> Iterator[StoreConnection]:
         raw = self._connection()
         try:
             with self.driver.transaction(raw, is_writing=is_writing) as pipeline:
-                yield Connection(raw, self.driver.sql, self.driver.codecs, pipeline)
+                yield StoreConnection(raw, self.driver.sql, self.driver.codecs, pipeline)
         except Exception:
             self._roll_back(raw)
             raise
@@ -195,7 +195,7 @@ def demand_writable(url: str, folder: Path | None = None) -> None:
         raise StoreUnreachable(f"run store {place.path} cannot be written{hint}")
 
 
-def _database(place: Location, clock: Clock) -> Database:
+def _database(place: StoreLocation, clock: Clock) -> Database:
     if place.path is None:
         return Database(place.shown, share(place.uri, lambda: Pool(Postgres(place.uri), place.shown)))
     return Database(place.shown, Pool(Sqlite(place.path, clock), place.shown))

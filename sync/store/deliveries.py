@@ -11,7 +11,7 @@ from syncblocks.callbacks.plain_text import plain_text
 from syncblocks.callbacks.protocols import Callbacks, Delivery, Outcome
 
 from ..errors import StateError
-from .connection import Answer, Connection, Row, Values, value_of
+from .connection import Answer, Row, StoreConnection, Values, value_of
 from .event_kwargs import delivery_kwargs
 from .model import PIPELINE, DeliveryRecord, DeliveryTry, HistoryEntry
 from .plans import Plans
@@ -151,7 +151,7 @@ class Deliveries:
 
     # -- in the transaction of the outbox -------------------------------------------------------------------------
 
-    def of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Row:
+    def of_key(self, connection: StoreConnection, key: str, *, is_locked: bool = False) -> Row:
         """Return a delivery's row.
 
         Raises:
@@ -159,7 +159,7 @@ class Deliveries:
         """
         return self.ask_of_key(connection, key, is_locked=is_locked)()
 
-    def ask_of_key(self, connection: Connection, key: str, *, is_locked: bool = False) -> Callable[[], Row]:
+    def ask_of_key(self, connection: StoreConnection, key: str, *, is_locked: bool = False) -> Callable[[], Row]:
         """Send the statement of `of_key`; return a function that reads its answer."""
         answer = connection.ask(_DELIVERY + (" FOR UPDATE" if is_locked else ""), {"idempotency_key": key})
 
@@ -170,7 +170,7 @@ class Deliveries:
 
         return row
 
-    def compose(self, connection: Connection, row: Row, *, attempt: int, asked: Sequence[Answer] = ()) -> Delivery:
+    def compose(self, connection: StoreConnection, row: Row, *, attempt: int, asked: Sequence[Answer] = ()) -> Delivery:
         """Compose a delivery for the dispatcher: the event from the store, the call from the pipeline file.
 
         `asked` comes from `ask_event`, if that was sent before.
@@ -214,7 +214,7 @@ class Deliveries:
 
 
 def write_try(
-    connection: Connection,
+    connection: StoreConnection,
     key: str,
     number: int,
     kind: str,
@@ -238,7 +238,7 @@ def write_try(
     connection.run(_WRITE_TRY, row)
 
 
-def _records(connection: Connection, where: str, values: Values, limit: int) -> list[DeliveryRecord]:
+def _records(connection: StoreConnection, where: str, values: Values, limit: int) -> list[DeliveryRecord]:
     """Read deliveries `d` with their tries, the latest run first."""
     rows = connection.rows(
         f"""SELECT d.*, e.status FROM {DELIVERY} d JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
@@ -255,7 +255,7 @@ def _records(connection: Connection, where: str, values: Values, limit: int) -> 
     ]
 
 
-def _history(connection: Connection, where: str, values: Values, limit: int) -> list[HistoryEntry]:
+def _history(connection: StoreConnection, where: str, values: Values, limit: int) -> list[HistoryEntry]:
     """Read calls with their deliveries `d`, the latest first."""
     rows = connection.rows(
         f"""SELECT {_TRY}, e.status,

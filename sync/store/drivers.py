@@ -21,7 +21,7 @@ from syncblocks.connectors.sql.clear_text import LIBPQ_SINCE
 from ..clock import Clock
 from ..errors import ConfigError
 from .codecs import POSTGRES_CODECS, SQLITE_CODECS, Codec
-from .connection import Connection
+from .connection import StoreConnection
 from .location import DAMAGED, permission_hint
 from .table_names import PREFIX, TABLES, VERSION_TABLE
 
@@ -123,30 +123,30 @@ class Driver(ABC):
 
     @abstractmethod
     def sql(self, statement: str) -> str:
-        """Translate a statement (see `Connection`) into the dialect of the database."""
+        """Translate a statement (see `StoreConnection`) into the dialect of the database."""
 
     @abstractmethod
-    def has_table(self, connection: Connection, name: str) -> bool:
+    def has_table(self, connection: StoreConnection, name: str) -> bool:
         """Whether a table exists."""
 
-    def missing_privileges(self, connection: Connection) -> list[str]:
+    def missing_privileges(self, connection: StoreConnection) -> list[str]:
         """Return the statements that give the user what a run needs in the store."""
         return []
 
-    def now(self, connection: Connection) -> datetime:
+    def now(self, connection: StoreConnection) -> datetime:
         """Return the time by which all processes measure leases."""
         return self.ask_now(connection)()
 
     @abstractmethod
-    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+    def ask_now(self, connection: StoreConnection) -> Callable[[], datetime]:
         """Ask for the time when the statements before are done; return what reads it."""
 
     @abstractmethod
-    def lock_name(self, connection: Connection, name: str) -> None:
+    def lock_name(self, connection: StoreConnection, name: str) -> None:
         """Take the lock of that name until the transaction ends."""
 
     @abstractmethod
-    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
+    def ask_try_lock_name(self, connection: StoreConnection, name: str) -> Callable[[], bool]:
         """Take the lock of that name without waiting; return what says whether: another transaction may hold it."""
 
 
@@ -202,20 +202,20 @@ class Sqlite(Driver):
         """
         return _for_sqlite(statement)
 
-    def has_table(self, connection: Connection, name: str) -> bool:
+    def has_table(self, connection: StoreConnection, name: str) -> bool:
         """See `Driver`."""
         statement = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
         return connection.value(statement, {"name": name}) is not None
 
-    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+    def ask_now(self, connection: StoreConnection) -> Callable[[], datetime]:
         """Read the machine's time."""
         now = self._clock.now()
         return lambda: now
 
-    def lock_name(self, connection: Connection, name: str) -> None:
+    def lock_name(self, connection: StoreConnection, name: str) -> None:
         """Do nothing: the file is locked."""
 
-    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
+    def ask_try_lock_name(self, connection: StoreConnection, name: str) -> Callable[[], bool]:
         """Do nothing: the file is locked."""
         return lambda: True
 
@@ -322,7 +322,7 @@ class Postgres(Driver):
         """Name values in the style of psycopg, and qualify each table with its schema."""
         return _for_postgres(statement, self._schema)
 
-    def has_table(self, connection: Connection, name: str) -> bool:
+    def has_table(self, connection: StoreConnection, name: str) -> bool:
         """See `Driver`."""
         # From the catalog table: `to_regclass` may return what it cached before this connection waited for a lock.
         statement = (
@@ -331,7 +331,7 @@ class Postgres(Driver):
         )
         return connection.value(statement, {"name": name, "schema": self._schema_name}) is not None
 
-    def missing_privileges(self, connection: Connection) -> list[str]:
+    def missing_privileges(self, connection: StoreConnection) -> list[str]:
         """See `Driver`."""
         return [row.statement for row in connection.rows(_LACKING, {"schema": self._schema_name})]
 
@@ -339,16 +339,16 @@ class Postgres(Driver):
     def _schema_name(self) -> str:
         return self._schema[1:-1].replace('""', '"')
 
-    def ask_now(self, connection: Connection) -> Callable[[], datetime]:
+    def ask_now(self, connection: StoreConnection) -> Callable[[], datetime]:
         """Ask for the server's time."""
         answer = connection.ask("SELECT pg_catalog.clock_timestamp() AS now")
         return lambda: answer()[0].now
 
-    def lock_name(self, connection: Connection, name: str) -> None:
+    def lock_name(self, connection: StoreConnection, name: str) -> None:
         """Take an advisory lock; the next answer waits for it."""
         connection.run("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0))", {"name": name})
 
-    def ask_try_lock_name(self, connection: Connection, name: str) -> Callable[[], bool]:
+    def ask_try_lock_name(self, connection: StoreConnection, name: str) -> Callable[[], bool]:
         """Try to take an advisory lock."""
         lock = "SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(:name, 0)) AS is_mine"
         answer = connection.ask(lock, {"name": name})

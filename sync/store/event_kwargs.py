@@ -8,7 +8,7 @@ from typing import Any
 
 from syncblocks.callbacks.kwargs import STATUSES_WITH_ERROR, PipelineKwargs, build_kwargs
 
-from .connection import Answer, Connection, Row
+from .connection import Answer, Row, StoreConnection
 from .model import CANCELLED, DATA_EXPORTER, FAILURE, PIPELINE, RUNNING, SUCCESS, UNCLAIMED
 from .plans import decode_plan
 from .table_names import ATTEMPT, BLOCK_RUN, EVENT, PIPELINE_RUN, STREAM_RUN
@@ -34,7 +34,7 @@ _GOES_ON: dict[str, Any] = dict.fromkeys(
 _GOES_ON["status"] = RUNNING
 
 
-def ask_event(connection: Connection, delivery: Row) -> Sequence[Answer]:
+def ask_event(connection: StoreConnection, delivery: Row) -> Sequence[Answer]:
     """Request the rows that `delivery_kwargs` reads for every delivery."""
     ids = {"run_id": delivery.run_id, "number": delivery.attempt}
     return [
@@ -45,7 +45,7 @@ def ask_event(connection: Connection, delivery: Row) -> Sequence[Answer]:
 
 
 def delivery_kwargs(
-    connection: Connection, delivery: Row, *, attempts: int, asked: Sequence[Answer] = ()
+    connection: StoreConnection, delivery: Row, *, attempts: int, asked: Sequence[Answer] = ()
 ) -> tuple[dict[str, Any], str, str]:
     """Compose the kwargs of one delivery; return them with the status and the parent of its event.
 
@@ -95,7 +95,7 @@ def delivery_kwargs(
     return build_kwargs(told), event.status, event.parent
 
 
-def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
+def _sums(connection: StoreConnection, ids: dict[str, Any]) -> dict[str, Any]:
     """Sum up an attempt: rows and bytes committed by the destination, streams by their status."""
     rows = connection.rows(_OF_ATTEMPT, ids)
     loaded = [row for row in rows if row.block_type == DATA_EXPORTER]
@@ -115,7 +115,7 @@ def _sums(connection: Connection, ids: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_kwargs(connection: Connection, run_id: int, attempt: int) -> dict[str, Any]:
+def run_kwargs(connection: StoreConnection, run_id: int, attempt: int) -> dict[str, Any]:
     """Compose the kwargs that all blocks of a run share: the transformer's, and the variables."""
     run = connection.row(_RUN, {"run_id": run_id, "number": attempt})
     told = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .connection import Connection, Row
+from .connection import Row, StoreConnection
 from .model import PIPELINE, AttemptPlan, Subscription
 from .statements import insert, update
 from .table_names import DELIVERY, EVENT, PIPELINE_RUN
@@ -46,7 +46,7 @@ class EventRow(Struct, frozen=True, kw_only=True):
 
 
 def write_events(
-    connection: Connection, run: LockedRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
+    connection: StoreConnection, run: LockedRun, plan: AttemptPlan, rows: Sequence[EventRow], *, is_held: bool = False
 ) -> None:
     """Write the events that a function subscribes to. Deliveries of a held event are written later."""
     wanted = [row for row in rows if any(_is_for(subscription, row) for subscription in plan.subscriptions)]
@@ -78,7 +78,7 @@ def write_events(
 
 
 def write_deliveries(
-    connection: Connection, run: LockedRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
+    connection: StoreConnection, run: LockedRun, plan: AttemptPlan, numbered: Sequence[tuple[int, EventRow]]
 ) -> None:
     """Write the deliveries of events, given with their seq: one for each function, in firing order."""
     rows = [

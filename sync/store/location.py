@@ -12,7 +12,7 @@ from pathlib import Path
 
 from syncblocks.connectors.database_files import add_store
 from syncblocks.connectors.local_files import make_private_folder, sqlite_files, unwritable
-from syncblocks.connectors.values import Guarded, replace
+from syncblocks.connectors.struct_helpers import Guarded, replace
 
 from ..errors import ConfigError, StateError
 from ..failpoints import failpoint
@@ -30,7 +30,7 @@ DAMAGED = (
 )
 
 
-class Location(Guarded, frozen=True, kw_only=True):
+class StoreLocation(Guarded, frozen=True, kw_only=True):
     """Where a store is."""
 
     _hidden = ("uri",)
@@ -43,7 +43,7 @@ class Location(Guarded, frozen=True, kw_only=True):
     uri: str = ""
 
 
-def locate(url: str, folder: Path | None = None) -> Location:
+def locate(url: str, folder: Path | None = None) -> StoreLocation:
     """Read a store's URL; a relative SQLite path counts from `folder`.
 
     Raises:
@@ -65,7 +65,7 @@ def locate(url: str, folder: Path | None = None) -> Location:
         public = {name: value for name, value in address.parameters.items() if "password" not in name.lower()}
         limited = address.limited(CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S)
         plain = replace(address, password="", parameters=public)
-        return Location(shown=plain.uri(application_name=False, is_libpq=False), uri=limited.uri())
+        return StoreLocation(shown=plain.uri(application_name=False, is_libpq=False), uri=limited.uri())
     if kind not in ("sqlite", "sqlite+pysqlite"):
         raise _not_a_store(f"{kind!r} is not supported")
     slash, name = rest[:1], rest[1:]
@@ -79,7 +79,7 @@ def locate(url: str, folder: Path | None = None) -> Location:
 
         path = absolute((folder or Path()) / path)
     add_store(path)
-    return Location(shown=f"sqlite:///{path}", path=path)
+    return StoreLocation(shown=f"sqlite:///{path}", path=path)
 
 
 def ensure_file(path: Path, create: Callable[[Path], None]) -> None:

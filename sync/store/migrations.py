@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import StateError
-from .connection import Connection
+from .connection import StoreConnection
 from .drivers import Driver
 from .statements import update
 from .table_names import ATTEMPT, VERSION_TABLE
@@ -188,7 +188,7 @@ _FIRST = (
 )
 
 
-def _forget_what_is_called(connection: Connection) -> None:
+def _forget_what_is_called(connection: StoreConnection) -> None:
     """Keep only the names of recorded callback blocks: files, commands, URLs and statements are never read again."""
     rows = connection.rows(f"SELECT run_id, attempt, plan FROM {ATTEMPT} WHERE plan IS NOT NULL")
     connection.run_many(
@@ -206,7 +206,7 @@ def _forget_what_is_called(connection: Connection) -> None:
 
 
 #: A statement, or a function of the store's connection.
-Step = str | Callable[[Connection], None]
+Step = str | Callable[[StoreConnection], None]
 
 #: Version -> the steps from the version before. This program reads and writes the last version.
 STEPS: dict[str, tuple[Step, ...]] = {
@@ -283,7 +283,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
 REVISIONS = tuple(STEPS)
 
 
-def version(connection: Connection, driver: Driver) -> str | None:
+def version(connection: StoreConnection, driver: Driver) -> str | None:
     """Return the version of the store; None if there is none yet."""
     if not driver.has_table(connection, VERSION_TABLE):
         return None
@@ -305,7 +305,7 @@ def is_outdated(found: str | None, url: str) -> bool:
     return found != REVISIONS[-1]
 
 
-def upgrade(connection: Connection, found: str | None, driver: Driver) -> None:
+def upgrade(connection: StoreConnection, found: str | None, driver: Driver) -> None:
     """Bring the store to the last version, within the caller's transaction and lock."""
     if found is None:
         connection.run(f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")

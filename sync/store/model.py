@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
 from ..errors import SyncError
 from .owner import Owner
@@ -194,7 +194,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
     has_taken: bool = False
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class RunStanding(msgspec.Struct, frozen=True, kw_only=True):
     """How a run stands for its process."""
 
     #: Whether this process may still write to it.

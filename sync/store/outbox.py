@@ -10,12 +10,12 @@ from typing import Any
 from syncblocks.callbacks.protocols import Callbacks, Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 
 from ..failpoints import failpoint
-from .connection import Answer, Connection, Row
+from .connection import Answer, Row, StoreConnection
 from .deliveries import Deliveries, write_try
 from .delivery_backoff import BACKOFF_LAST_S, backoff_s
 from .event_kwargs import ask_event
 from .plans import Plans
-from .prefetch import Prefetch, Slot
+from .prefetch import Prefetch, PrefetchSlot
 from .queue_sql import DUE, LEASED, LOOK, RIPEN, RIPEN_STRAYED
 from .statements import update
 from .table_names import ATTEMPT, DELIVERY
@@ -51,7 +51,7 @@ _LEASED_BY = f"""SELECT * FROM {DELIVERY}
     WHERE pipeline = :pipeline AND is_open = TRUE AND lease_owner = :lease_owner FOR UPDATE"""
 
 
-class Outbox:
+class StoreOutbox:
     """Queues of one pipeline's deliveries, over all of its runs. One queue for each callback block. Thread-safe."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Outbox:
             is_ripe = now is not None and not now < row.earliest <= now + _LONGEST
             return None if is_ripe else _idle(row, now)
 
-    def _lease(self, callback_block: str, slot: Slot) -> LeaseResult:
+    def _lease(self, callback_block: str, slot: PrefetchSlot) -> LeaseResult:
         queue = self._queue(callback_block)
         with self._transactions.write("lease") as connection:
             self._transactions.database.driver.lock_name(connection, self._queue_name(callback_block))
@@ -145,7 +145,7 @@ class Outbox:
 
     def _lease_due(
         self,
-        connection: Connection,
+        connection: StoreConnection,
         queue: dict[str, str],
         now: datetime,
         due: Answer | None = None,
@@ -187,7 +187,7 @@ class Outbox:
         )
         return delivery
 
-    def _lease_for(self, connection: Connection, callback_block: str) -> Delivery | None:
+    def _lease_for(self, connection: StoreConnection, callback_block: str) -> Delivery | None:
         """Lease in the transaction that made the delivery due; see `Prefetch`."""
         queue = self._queue(callback_block)
         now = connection.now or self._transactions.now(connection)
@@ -262,7 +262,7 @@ class Outbox:
         lasts_s = (row.lease_until - row.leased_at).total_seconds()
         return row.lease_until > now and self._transactions.is_alive(row.lease_owner, row.lease_until, now, lasts_s)
 
-    def _ask_look(self, connection: Connection, queue: dict[str, str]) -> Callable[[], Row]:
+    def _ask_look(self, connection: StoreConnection, queue: dict[str, str]) -> Callable[[], Row]:
         answer = connection.ask(LOOK, {**queue, "most_lost": self._most_lost})
         return lambda: answer()[0]
 
@@ -277,7 +277,7 @@ def _idle(row: Row, now: datetime | None) -> NotDue | NothingOpen:
 
 
 def void(
-    connection: Connection,
+    connection: StoreConnection,
     row: Row,
     now: datetime,
     *,
@@ -298,24 +298,24 @@ def void(
     return verdict
 
 
-def _give_back(connection: Connection, key: str, token: str) -> None:
+def _give_back(connection: StoreConnection, key: str, token: str) -> None:
     """Undo a lease that led to no call."""
     connection.run(_GIVE_BACK, {"idempotency_key": key, "lease_token": token})
 
 
-def release_gate(connection: Connection, run: LockedRun) -> None:
+def release_gate(connection: StoreConnection, run: LockedRun) -> None:
     """Let the last events of the run's attempt be delivered."""
     connection.run(_RELEASE_GATE, {"run_id": run.id, "number": run.attempt, "is_gate_released": True})
 
 
-def void_leases(connection: Connection, pipeline: str, owner: str, now: datetime) -> None:
+def void_leases(connection: StoreConnection, pipeline: str, owner: str, now: datetime) -> None:
     """End every lease of an owner that was found dead."""
     for row in connection.rows(_LEASED_BY, {"pipeline": pipeline, "lease_owner": owner}):
         void(connection, row, now, is_lost=True)
 
 
 def _release(
-    connection: Connection,
+    connection: StoreConnection,
     row: Row,
     verdict: str,
     *,
@@ -340,5 +340,5 @@ def _release(
     )
 
 
-def _record_try(connection: Connection, row: Row, now: datetime, kind: str, outcome: Outcome | None) -> None:
+def _record_try(connection: StoreConnection, row: Row, now: datetime, kind: str, outcome: Outcome | None) -> None:
     write_try(connection, row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)

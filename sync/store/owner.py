@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from syncblocks.connectors.values import asdict, replace
+from syncblocks.connectors.struct_helpers import asdict, replace
 
 
 class Owner(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from syncblocks.connectors.values import asdict
+from syncblocks.connectors.struct_helpers import asdict
 
-from .connection import Connection, Row
+from .connection import Row, StoreConnection
 from .model import UNCLAIMED, AttemptPlan, BlockPlan, RecordedCallback, StreamPlan, Subscription
 from .statements import insert, update
 from .table_names import ATTEMPT, PIPELINE_RUN, STREAM_RUN, TYPE_COUNTER
@@ -44,7 +44,7 @@ class Plans:
             number = connection.value(_LATEST, {"run_id": run_id})
             return self.without_streams(connection, run_id, number)
 
-    def without_streams(self, connection: Connection, run_id: int, number: int) -> AttemptPlan:
+    def without_streams(self, connection: StoreConnection, run_id: int, number: int) -> AttemptPlan:
         """Return an attempt's plan without its streams; read once, then remembered."""
         key = (run_id, number)
         if key not in self._known:
@@ -63,7 +63,7 @@ class Plans:
             self._known.pop(key, None)
 
 
-def write_plan(connection: Connection, run_id: int, number: int, plan: AttemptPlan) -> None:
+def write_plan(connection: StoreConnection, run_id: int, number: int, plan: AttemptPlan) -> None:
     """Replace an attempt's plan, its streams and its counters."""
     for table in (STREAM_RUN, TYPE_COUNTER):
         connection.run(

@@ -13,10 +13,10 @@ from functools import partial
 
 from syncblocks.callbacks.protocols import Delivery
 
-from .connection import Connection
+from .connection import StoreConnection
 
 
-class Slot:
+class PrefetchSlot:
     """The prefetched delivery of one queue. A thread that leases for the queue holds `lock` until the commit."""
 
     def __init__(self) -> None:
@@ -40,25 +40,25 @@ class Slot:
 class Prefetch:
     """The slots of an outbox, and the transactions that fill them."""
 
-    def __init__(self, lease: Callable[[Connection, str], Delivery | None]) -> None:
+    def __init__(self, lease: Callable[[StoreConnection, str], Delivery | None]) -> None:
         """`lease` leases the next due delivery of a queue, if there is one and the queue has no lease."""
         self._lease = lease
-        self._slots: dict[str, Slot] = {}
+        self._slots: dict[str, PrefetchSlot] = {}
 
-    def slot(self, callback_block: str) -> Slot:
+    def slot(self, callback_block: str) -> PrefetchSlot:
         """Return the slot of a queue."""
-        return self._slots.setdefault(callback_block, Slot())
+        return self._slots.setdefault(callback_block, PrefetchSlot())
 
-    def slots(self) -> list[tuple[str, Slot]]:
+    def slots(self) -> list[tuple[str, PrefetchSlot]]:
         """Return all slots, by queue."""
         return sorted(self._slots.items())
 
     @contextmanager
-    def around(self) -> Iterator[Callable[[Connection], None]]:
+    def around(self) -> Iterator[Callable[[StoreConnection], None]]:
         """Enclose a transaction; yield the function that leases, to be called as its last statement."""
-        locked: list[Slot] = []
+        locked: list[PrefetchSlot] = []
 
-        def lease(connection: Connection) -> None:
+        def lease(connection: StoreConnection) -> None:
             for block, slot in self.slots():
                 # A queue that is leasing for itself may wait for this very transaction.
                 if not slot.is_waiting or not slot.lock.acquire(blocking=False):

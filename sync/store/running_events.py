@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .connection import Answer, Connection, Row
+from .connection import Answer, Row, StoreConnection
 from .event_rows import EventRow, write_deliveries, write_events
 from .model import DATA_EXPORTER, RUNNING, SCHEMA_CHANGED, STREAM, AttemptPlan, ErrorInfo, LostRun, encode_error
 from .plans import Plans
@@ -100,7 +100,7 @@ class RunningEvents:
 
 
 def release_held(
-    connection: Connection,
+    connection: StoreConnection,
     run: LockedRun,
     plan: AttemptPlan,
     held: Sequence[Row],
@@ -128,7 +128,7 @@ def release_held(
         write_deliveries(connection, run, plan, [(row.seq, told)])
 
 
-def ask_running_blocks(connection: Connection, run_id: int, stream: str) -> Callable[[], Sequence[Row]]:
+def ask_running_blocks(connection: StoreConnection, run_id: int, stream: str) -> Callable[[], Sequence[Row]]:
     """Lock the block runs of an open stream; return a function that reads them, in pipeline order.
 
     Raises:
@@ -145,14 +145,14 @@ def ask_running_blocks(connection: Connection, run_id: int, stream: str) -> Call
     return running
 
 
-def ask_held(connection: Connection, run_id: int, stream: str) -> Answer:
+def ask_held(connection: StoreConnection, run_id: int, stream: str) -> Answer:
     """Request the held events of a stream; return a function that reads them."""
     answer = connection.ask(_NUMBERED, {"run_id": run_id, "stream": stream, "status": SCHEMA_CHANGED})
     return lambda: [row for row in answer() if "commit" in row.details]
 
 
 def _ask_rows(
-    connection: Connection, run_id: int, stream: str, block: str, status: str, details: Mapping[str, Any]
+    connection: StoreConnection, run_id: int, stream: str, block: str, status: str, details: Mapping[str, Any]
 ) -> Callable[[], list[EventRow]]:
     asked = ask_running_blocks(connection, run_id, stream)
     numbered = connection.ask(_NUMBERED, {"run_id": run_id, "stream": stream, "status": status})

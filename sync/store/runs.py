@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..errors import AlreadyRunning, NotLatest, StateError
-from .connection import Conflict, Connection, Row, value_of
+from .connection import Conflict, Row, StoreConnection, value_of
 from .model import (
     RUNNING,
     SUCCESS,
@@ -17,7 +17,7 @@ from .model import (
     AttemptPlan,
     BlockRun,
     PipelineRun,
-    Standing,
+    RunStanding,
     StreamStatus,
     decode_error,
     holder_text,
@@ -187,13 +187,13 @@ class Runs:
             lease = {"owner": self._transactions.owner, "lease_until": lease_end(self._transactions.now(connection))}
             return frozenset(connection.column(_RENEW.format(is_one=is_one), {**values, **lease}))
 
-    def standings(self, run_ids: Collection[int]) -> Mapping[int, Standing]:
+    def standings(self, run_ids: Collection[int]) -> Mapping[int, RunStanding]:
         """Return how runs stand for this process, all in one statement."""
         is_one, values = one_of("id", run_ids)
         with self._transactions.read() as connection:
             rows = connection.rows(_STANDINGS.format(is_one=is_one), values)
         return {
-            row.id: Standing(
+            row.id: RunStanding(
                 is_mine=row.is_active and row.owner == self._transactions.owner,
                 cancel_requested=row.cancel_requested_at is not None,
             )
@@ -345,7 +345,7 @@ class Runs:
         with self._transactions.read() as connection:
             return tuple(connection.column(_STREAMS, {"run_id": run_id, "status": status}))
 
-    def _is_finished_by_me(self, connection: Connection, run_id: int) -> bool:
+    def _is_finished_by_me(self, connection: StoreConnection, run_id: int) -> bool:
         row = connection.row(_OWNER, {"run_id": run_id})
         return row is not None and not row.is_active and row.owner == self._transactions.owner
 
@@ -361,14 +361,14 @@ class Runs:
             raise AlreadyRunning(pipeline, active.id, active.holder) from error
 
 
-def refuse_active(connection: Connection, pipeline: str) -> None:
+def refuse_active(connection: StoreConnection, pipeline: str) -> None:
     """Raise `AlreadyRunning` if the pipeline has an active run, alive or dead."""
     row = connection.row(_ACTIVE, {"pipeline": pipeline})
     if row is not None:
         raise AlreadyRunning(pipeline, row.id, holder_text(Owner.decode(row.owner), row.hold_s, row.lease_until))
 
 
-def refuse_earlier(connection: Connection, pipeline: str, run_id: int) -> None:
+def refuse_earlier(connection: StoreConnection, pipeline: str, run_id: int) -> None:
     """Raise `NotLatest` if the pipeline has a later run."""
     latest = connection.value(_LATEST_RUN, {"pipeline": pipeline})
     if latest != run_id:
@@ -380,7 +380,7 @@ def lease_end(now: datetime) -> datetime:
     return now + timedelta(seconds=LEASE_S)
 
 
-def begin_attempt(connection: Connection, run_id: int, number: int, now: datetime) -> None:
+def begin_attempt(connection: StoreConnection, run_id: int, number: int, now: datetime) -> None:
     """Write an attempt that has no plan yet."""
     row = {
         "run_id": run_id,
@@ -396,7 +396,7 @@ def begin_attempt(connection: Connection, run_id: int, number: int, now: datetim
     connection.run(insert(ATTEMPT, row), row)
 
 
-def set_run(connection: Connection, run_id: int, **values: Any) -> None:
+def set_run(connection: StoreConnection, run_id: int, **values: Any) -> None:
     """Set columns of a run."""
     connection.run(update(PIPELINE_RUN, values, "id = :run_id"), {"run_id": run_id, **values})
 

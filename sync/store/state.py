@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
-from .connection import Connection, Row, value_of
+from .connection import Row, StoreConnection, value_of
 from .model import StateCopy, StateVersion
 from .statements import insert, one_of, update
 from .table_names import PIPELINE_RUN, STATE, STATE_VERSION
@@ -83,7 +83,7 @@ class States:
 
 
 def ask_version(
-    connection: Connection, copy: StateCopy, *, run_id: int | None = None, pipeline: str | None = None
+    connection: StoreConnection, copy: StateCopy, *, run_id: int | None = None, pipeline: str | None = None
 ) -> Callable[[], int | None]:
     """Lock a stream's state, of a pipeline or of a run's; return what reads its version, None if there is no state."""
     values = {"stream": copy.stream, "destination_table": copy.destination_table}
@@ -95,7 +95,7 @@ def ask_version(
 
 
 def write_state(
-    connection: Connection,
+    connection: StoreConnection,
     pipeline: str,
     copy: StateCopy,
     found: int | None,

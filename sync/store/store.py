@@ -13,16 +13,16 @@ from .claims import Claims
 from .close import Closing
 from .database import Database, demand_writable, missing_privileges, open_database, store_exists
 from .event_kwargs import run_kwargs
-from .held import Held
+from .mapped_runs import MappedRunWrites
 from .model import ErrorInfo, PipelineRun
-from .outbox import Outbox
+from .outbox import StoreOutbox
 from .owner import Liveness, Owner, current_owner, is_process_alive
 from .plans import Plans
 from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
 from .ticks import Ticks
-from .torn import Torn
+from .torn_run_repair import Torn
 from .transactions import Transactions
 
 
@@ -70,7 +70,7 @@ class Store:
         self.ask_to_stop = claims.ask_to_stop
         self.take_back = claims.take_back
         self.claim_states = claims.claim_states
-        held = Held(self._transactions, self._plans)
+        held = MappedRunWrites(self._transactions, self._plans)
         self.hold_run = held.hold_run
         self.renew_hold = held.renew_hold
         self.claim_own = held.claim_own
@@ -170,7 +170,7 @@ class Store:
         self._attempts.end_attempt(run_id, error=error, is_crash=is_crash)
         return self.run(run_id)
 
-    def outbox(self, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False) -> Outbox:
+    def outbox(self, pipeline: str, callbacks: Callbacks | None = None, *, is_served: bool = False) -> StoreOutbox:
         """Return the pipeline's outbox.
 
         Args:
@@ -178,7 +178,7 @@ class Store:
             callbacks: Of the pipeline file; None: nothing can be leased, only listed, counted and retried.
             is_served: Threads serve its queues until it is closed: deliveries are prefetched for them.
         """
-        return Outbox(self._transactions, self._plans, pipeline, callbacks, is_served=is_served)
+        return StoreOutbox(self._transactions, self._plans, pipeline, callbacks, is_served=is_served)
 
     def run_kwargs(self, run: PipelineRun) -> dict[str, Any]:
         """Return the recorded kwargs that all blocks of a run share, variables included."""

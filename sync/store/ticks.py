@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from ..errors import StateError
-from .connection import Connection, Row, value_of
+from .connection import Row, StoreConnection, value_of
 from .statements import insert, update
 from .table_names import TICK
 from .transactions import Transactions
@@ -139,7 +139,7 @@ class Ticks:
             return tuple(connection.value(_OF_RUN, {"run_id": run_id}) or ())
 
 
-def carry_out(connection: Connection, number: int, run_id: int, owner: str) -> None:
+def carry_out(connection: StoreConnection, number: int, run_id: int, owner: str) -> None:
     """Write into a tick the run that carries it out, in the transaction that begins the run.
 
     Raises:
@@ -155,7 +155,7 @@ def _found(row: Row | None, number: int) -> Row:
     return row
 
 
-def _set(connection: Connection, number: int, **values: Any) -> None:
+def _set(connection: StoreConnection, number: int, **values: Any) -> None:
     connection.run(update(TICK, values, "id = :id"), {"id": number, **values})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import StateError
-from .connection import Connection
+from .connection import StoreConnection
 from .database import Database
 from .model import RUNNING, LostRun
 from .owner import Liveness, Owner
@@ -97,7 +97,7 @@ class Transactions:
         self.now = database.now
 
     @contextmanager
-    def write_and_lease(self, name: str) -> Iterator[Connection]:
+    def write_and_lease(self, name: str) -> Iterator[StoreConnection]:
         """Open a transaction that may make deliveries due: at its end it leases them to waiting queues."""
         with ExitStack() as stack:
             leases = [stack.enter_context(prefetch.around()) for prefetch in self.prefetches]
@@ -106,7 +106,7 @@ class Transactions:
             for lease in leases:
                 lease(connection)
 
-    def lock(self, connection: Connection, run_id: int) -> LockedRun:
+    def lock(self, connection: StoreConnection, run_id: int) -> LockedRun:
         """Lock a run's row, then read: what is read before the lock may be out of date by then.
 
         Raises:
@@ -114,7 +114,7 @@ class Transactions:
         """
         return self.ask_lock(connection, run_id)()
 
-    def lock_owned(self, connection: Connection, run_id: int) -> LockedRun:
+    def lock_owned(self, connection: StoreConnection, run_id: int) -> LockedRun:
         """Lock a run's row.
 
         Raises:
@@ -122,7 +122,7 @@ class Transactions:
         """
         return self.ask_lock_owned(connection, run_id)()
 
-    def ask_lock(self, connection: Connection, run_id: int) -> Callable[[], LockedRun]:
+    def ask_lock(self, connection: StoreConnection, run_id: int) -> Callable[[], LockedRun]:
         """Send what `lock` executes; return what waits for it. What is asked in between comes with the same answer."""
         values = {"run_id": run_id}
         runs, attempts = connection.ask(_LOCK_RUN, values), connection.ask(_ATTEMPT, values)
@@ -147,7 +147,7 @@ class Transactions:
 
         return locked
 
-    def ask_lock_owned(self, connection: Connection, run_id: int) -> Callable[[], LockedRun]:
+    def ask_lock_owned(self, connection: StoreConnection, run_id: int) -> Callable[[], LockedRun]:
         """Send what `lock_owned` executes; see `ask_lock`."""
         locked = self.ask_lock(connection, run_id)
 
@@ -173,13 +173,13 @@ class Transactions:
         """Whether whoever has taken a stream lives: a process that is visible and frozen does, and its lease ends."""
         return lease_until > now and self.is_alive(worker, lease_until, now)
 
-    def has_living_task(self, connection: Connection, run_id: int, attempt: int, now: datetime) -> bool:
+    def has_living_task(self, connection: StoreConnection, run_id: int, attempt: int, now: datetime) -> bool:
         """Whether the process lives that has taken an open stream of an attempt."""
         taken = connection.rows(_TAKEN, {"run_id": run_id, "number": attempt})
         return any(self.lives(row.worker, row.lease_until, now) for row in taken)
 
 
-def save_attempt(connection: Connection, run: LockedRun) -> None:
+def save_attempt(connection: StoreConnection, run: LockedRun) -> None:
     """Write the figures of a locked run's attempt."""
     connection.run(
         _SAVE_ATTEMPT,

@@ -17,8 +17,8 @@ from ..plan.reading import computing
 if TYPE_CHECKING:  # every run imports this module, few compare
     from syncblocks.connectors.capabilities import Capabilities
     from syncblocks.connectors.checksums import Checksums, KeyRange, Side
+    from syncblocks.connectors.compared_values import Key
     from syncblocks.connectors.protocols import Source
-    from syncblocks.connectors.sides import Key
     from syncblocks.connectors.stream import Event, Stream
 
 

@@ -8,26 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.checksums import Compared, Form, Side, compared_columns, no_item
+from syncblocks.connectors.checksums import ComparedColumn, Side, TextForm, compared_columns, no_item
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_number_in_text
 from syncblocks.connectors.protocols import Capability
-from syncblocks.connectors.stream import (
-    DELETED_AT,
-    Bookmark,
-    ConflictMethod,
-    NullBookmarks,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import DELETED_AT, Bookmark, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..plan.plan import Connectors, PlannedStream
 from ..plan.reading import computing
 from ..session.reader import described
-from .ages import Ages
 from .checksums import only_columns, system_of
+from .latest_records import Ages
 
 
 class ColumnPairs:
@@ -71,7 +65,7 @@ class ColumnPairs:
             self.notes.append("unique_conflict_method IGNORE keeps older versions: only keys are compared")
             pairs = [pair for pair in pairs if pair[0].name in self._stream.key_properties]
         has_own_hash = self._systems == ("postgres", "postgres") and all(
-            column.form is Form.NATIVE for pair in pairs for column in pair
+            column.form is TextForm.NATIVE for pair in pairs for column in pair
         )
         lefts, rights = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         stream, copy = self._streams(lefts, rights)
@@ -164,7 +158,7 @@ class ColumnPairs:
             self.notes.append(f"only in the destination: {', '.join(extra)}")
         return names
 
-    def _pairs(self) -> list[tuple[Compared, Compared]]:
+    def _pairs(self) -> list[tuple[ComparedColumn, ComparedColumn]]:
         pairs = []
         for own, name in self._names.items():
             pair = self._pair(own, name, is_key=False)
@@ -174,7 +168,7 @@ class ColumnPairs:
                 pairs.append(pair)
         return pairs
 
-    def _keys(self) -> list[tuple[Compared, Compared]]:
+    def _keys(self) -> list[tuple[ComparedColumn, ComparedColumn]]:
         """Return the key's columns, or none if one of them cannot be compared."""
         if self._planned.write.disposition is WriteDisposition.APPEND:
             return []
@@ -187,7 +181,7 @@ class ColumnPairs:
             pairs.append(pair)
         return pairs
 
-    def _pair(self, own: str, name: str, *, is_key: bool) -> tuple[Compared, Compared] | str:
+    def _pair(self, own: str, name: str, *, is_key: bool) -> tuple[ComparedColumn, ComparedColumn] | str:
         fields = self._stream.schema.field(own), self._copy.schema.field(name)
         return compared_columns(
             *fields,
@@ -199,7 +193,7 @@ class ColumnPairs:
             is_text=own in self._texts,
         )
 
-    def _streams(self, lefts: Sequence[Compared], rights: Sequence[Compared]) -> tuple[Stream, Stream]:
+    def _streams(self, lefts: Sequence[ComparedColumn], rights: Sequence[ComparedColumn]) -> tuple[Stream, Stream]:
         """Return both streams as whole tables with the needed columns."""
         marks = [name for name in self._stream.read.bookmark_properties if name in self._names]
         own = {*(column.name for column in lefts), *self._stream.key_properties, *self._stream.read.bookmark_properties}

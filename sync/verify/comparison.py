@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import TypeVar
 
-from syncblocks.connectors.checksums import EVERYTHING, Checksums, Compared, Digest, KeyRange, Row
+from syncblocks.connectors.checksums import EVERYTHING, Checksums, ComparedColumn, Digest, KeyRange, Row
 from syncblocks.connectors.checksums.sql import is_same
-from syncblocks.connectors.sides import Key
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.compared_values import Key
+from syncblocks.connectors.struct_helpers import replace
 
-from .ages import Ages
+from .latest_records import Ages
 
 #: Ranges with at most this many records are not split; their records are compared.
 LEAF_RECORDS = 1000
@@ -101,8 +101,8 @@ class Comparison:
 def compare(
     source: Checksums,
     destination: Checksums,
-    key: Sequence[Compared],
-    columns: Sequence[Compared],
+    key: Sequence[ComparedColumn],
+    columns: Sequence[ComparedColumn],
     *,
     is_bounded: bool,
     unread: frozenset[str] = frozenset(),
@@ -133,7 +133,7 @@ def compare(
 
 
 def differing_ranges(
-    source: Checksums, destination: Checksums, key: Sequence[Compared], *, interrupt: Callable[[], None]
+    source: Checksums, destination: Checksums, key: Sequence[ComparedColumn], *, interrupt: Callable[[], None]
 ) -> tuple[Digest, Digest, list[RangeDifference]]:
     """Find the ranges of keys in which two sides differ, as small as pays; return both totals, and them ascending.
 
@@ -179,8 +179,8 @@ class _Comparer:
         pool: ThreadPoolExecutor,
         source: Checksums,
         destination: Checksums,
-        key: Sequence[Compared],
-        columns: Sequence[Compared],
+        key: Sequence[ComparedColumn],
+        columns: Sequence[ComparedColumn],
         *,
         is_bounded: bool,
         unread: frozenset[str] = frozenset(),

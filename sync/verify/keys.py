@@ -16,8 +16,9 @@ import pyarrow as pa
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.checksums import EVERYTHING, Digest, KeyRange
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, Interrupted
-from syncblocks.connectors.stream import Condition, Rejected, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import Condition
+from syncblocks.connectors.stream import Rejected, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 from ..plan.reading import computing
 from .checksums import SideReader

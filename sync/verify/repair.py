@@ -9,21 +9,13 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.compared_values import Key
 from syncblocks.connectors.incremental.bookmarks import has_bookmark, leaves_out_incomplete, refuse_incomplete, unread
 from syncblocks.connectors.protocols import Capability, Source
-from syncblocks.connectors.sides import Key
-from syncblocks.connectors.stream import (
-    Block,
-    Bookmark,
-    ConflictMethod,
-    Event,
-    NullBookmarks,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Block, Bookmark, Event, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
@@ -32,7 +24,7 @@ from .checksums import SideReader, only_columns
 if TYPE_CHECKING:
     from syncblocks.connectors.checksums import KeyRange, Side
 
-    from ..session.session import Session
+    from ..session.session import PipelineSession
     from .comparison import Comparison
 
 
@@ -101,7 +93,7 @@ def other_remedy(planned: PlannedStream) -> str:
 
 
 def plan_repair(
-    session: Session, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
+    session: PipelineSession, planned: PlannedStream, found: Comparison, source: SideReader, copy: SideReader
 ) -> tuple[Repair | None, str]:
     """Return the repair of what differs, and a note; without a repair the note says why."""
     is_merged = planned.write.disposition is WriteDisposition.MERGE

@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from syncblocks.connectors.checksums import Side
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, Interrupted
 from syncblocks.connectors.incremental.bookmarks import leaves_out_incomplete
-from syncblocks.connectors.stream import ConflictMethod, NullBookmarks, ReplicationMethod, Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 from ..flow.memory import side_bytes
 from ..plan.plan import Plan, PlannedStream
 from ..plan.planned_repair import Repair
 from ..plan.start import ledger_row
-from ..session.reader import Reader, copy_of, destination_reader, live_records, offered_streams
-from ..session.session import Session
-from .ages import Ages
+from ..session.reader import DestinationReader, copy_of, destination_reader, live_records, offered_streams
+from ..session.session import PipelineSession
+from .checked_source import passing
 from .checksums import SideReader
 from .columns import ColumnPairs
 from .comparison import Comparison, compare
-from .passing import passing
+from .latest_records import Ages
 from .repair import other_remedy, plan_repair
 from .written_range import within_range
 
@@ -51,7 +53,7 @@ class StreamVerification:
     remedy: str = ""
 
 
-def verify_streams(session: Session, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
+def verify_streams(session: PipelineSession, plan: Plan, *, with_repairs: bool = False) -> Iterator[StreamVerification]:
     """Compare source and destination of each planned stream, one after the other; write nothing.
 
     Args:
@@ -88,9 +90,9 @@ def _has_tables(plan: Plan) -> bool:
 
 
 def _verify(
-    session: Session,
+    session: PipelineSession,
     planned: PlannedStream,
-    reader: Reader,
+    reader: DestinationReader,
     offered: Mapping[str, Stream],
     *,
     is_shared: bool,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.benchmarks.measure import Usage, median_extra_s, median_ratio, median_usage, run
 
 #: Twelve columns, about 270 bytes a record.

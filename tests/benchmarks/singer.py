@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.benchmarks.bench import Bench, Figure, figures
 from tests.benchmarks.measure import Usage, alternate
 from tests.benchmarks.singer_lines import ORDERS

@@ -10,7 +10,7 @@ from typing import Any
 
 from syncblocks.callbacks.protocols import Delivery, LeaseResult, NotDue, NothingOpen, Outcome
 from syncblocks.callbacks.testing import make_event
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 
 class MemoryOutbox:

@@ -20,7 +20,7 @@ from syncblocks.connectors.capabilities import capabilities_of
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.settings import MySQLSettings
-from syncblocks.connectors.postgres.adbc_driver import Database
+from syncblocks.connectors.postgres.adbc_driver import ADBCDatabase
 from syncblocks.connectors.postgres.asyncpg_session import AsyncpgSession
 from syncblocks.connectors.postgres.settings import PostgresSettings
 from syncblocks.connectors.registry import make_destination, make_source
@@ -116,7 +116,7 @@ def asking(answer: Answer, certificate: Path | None = None) -> Iterator[Asking]:
 
 
 def by_adbc(url: str) -> None:
-    Database(PostgresSettings(url=url).address).connect("begin", 1 << 20)
+    ADBCDatabase(PostgresSettings(url=url).address).connect("begin", 1 << 20)
 
 
 def by_asyncpg(url: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncblocks.connectors.named import numbered, parameter_names, replaced, skeleton, without_end
+from syncblocks.connectors.named_parameters import numbered, parameter_names, replaced, skeleton, without_end
 from syncblocks.connectors.registry import make_destination
 from tests.sync.run.targets import open_target
 

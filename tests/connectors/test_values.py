@@ -15,11 +15,12 @@ from rich.pretty import pretty_repr
 from syncblocks.callbacks.protocols import Delivery
 from syncblocks.connectors.mysql import settings as mysql
 from syncblocks.connectors.postgres import settings as postgres
-from syncblocks.connectors.stream import LedgerKey, Load, Stream, WriteDisposition, WriteSpec
-from syncblocks.connectors.values import Guarded, asdict, names_of, replace
+from syncblocks.connectors.stream import LedgerKey, Load, Stream
+from syncblocks.connectors.struct_helpers import Guarded, asdict, names_of, replace
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from syncblocks.sync.config.yaml_document import Document
 from syncblocks.sync.delivery.subscriptions import CallbackSpec
-from syncblocks.sync.store.location import Location
+from syncblocks.sync.store.location import StoreLocation
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -84,9 +85,9 @@ def _load() -> Load:
     [
         _stream(),
         _load(),
-        postgres.Address(host="db", password=SECRET),
-        mysql.Address(host="db", password=SECRET),
-        Location(shown="postgresql://db/store", uri=f"postgresql://me:{SECRET}@db/store"),
+        postgres.PostgresAddress(host="db", password=SECRET),
+        mysql.MySQLAddress(host="db", password=SECRET),
+        StoreLocation(shown="postgresql://db/store", uri=f"postgresql://me:{SECRET}@db/store"),
         CallbackSpec(block="notify", digest="d", hook={"url": SECRET}),
         Document("p.yaml", {"password": SECRET}, {}),
         Delivery(

@@ -14,22 +14,22 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow.flatten import flat_schema, leaf_of, path_of
 from syncblocks.connectors.arrow.record_size import too_wide
+from syncblocks.connectors.compared_values import Checksums, KeyRange, Side
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, TakenOver
 from syncblocks.connectors.filters import matches
 from syncblocks.connectors.incremental.bookmarks import query_start
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
-from syncblocks.connectors.named import numbered, parameter_names, replaced
+from syncblocks.connectors.named_parameters import numbered, parameter_names, replaced
 from syncblocks.connectors.protocols import Capability
 from syncblocks.connectors.ranges import Range, RangeReads, how_many
-from syncblocks.connectors.sides import Checksums, KeyRange, Side
+from syncblocks.connectors.read_spec import Condition
 from syncblocks.connectors.stream import (
     VALID_FROM,
     VALID_TO,
     Block,
     Bookmark,
     Commit,
-    Condition,
     Event,
     LedgerKey,
     LedgerRow,
@@ -37,9 +37,9 @@ from syncblocks.connectors.stream import (
     Stream,
     TableRecords,
     TableState,
-    WriteDisposition,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 Events = Iterator[tuple[str, Any]]
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from syncblocks.connectors.arrow.fidelity import Kept
+from syncblocks.connectors.compared_values import Digest, KeyRange, Row, Side
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.filters import matches
 from syncblocks.connectors.memory import MemoryDestination, MemorySource
 from syncblocks.connectors.ranges import Range, RangeReads
-from syncblocks.connectors.sides import Digest, KeyRange, Row, Side
 from syncblocks.connectors.stream import (
     VALID_FROM,
     VALID_TO,
@@ -30,9 +30,9 @@ from syncblocks.connectors.stream import (
     Stream,
     TableRecords,
     TableState,
-    WriteDisposition,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.contracts.able import AbleDestination, AbleSource, Ranges
 
 # -- what holds for every capability ---------------------------------------------------------------------------------

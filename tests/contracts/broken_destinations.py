@@ -10,21 +10,20 @@ import pyarrow as pa
 
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
 from syncblocks.connectors.memory import MemoryDestination
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import (
     Bookmark,
     Checkpoint,
     Commit,
-    ConflictMethod,
     Event,
     LedgerKey,
     LedgerRow,
     Load,
     RejectedRecord,
-    ReplicationMethod,
     Stream,
-    WriteDisposition,
 )
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 
 Events = Iterator[tuple[str, Any]]
 Bookmarks = Mapping[str, Bookmark | None]

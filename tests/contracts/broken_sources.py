@@ -12,12 +12,8 @@ import pyarrow.compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, bookmark_values
 from syncblocks.connectors.memory import MemorySource
-from syncblocks.connectors.stream import (
-    Bookmark,
-    Checkpoint,
-    Stream,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 Events = Iterator[tuple[str, Any]]
 Bookmarks = Mapping[str, Bookmark | None]

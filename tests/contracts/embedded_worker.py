@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("v", pa.string())])

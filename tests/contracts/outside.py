@@ -25,8 +25,8 @@ from syncblocks.connectors.stream import (
     RejectedRecord,
     Stream,
     TableState,
-    WriteDisposition,
 )
+from syncblocks.connectors.write_spec import WriteDisposition
 
 
 class OutsideSettings(Settings):

@@ -12,10 +12,10 @@ import pytest
 
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.registry import connector_class
-from syncblocks.connectors.stream import WriteDisposition
 from syncblocks.connectors.testing import DestinationContract, Feature, Quirks, SourceContract
 from syncblocks.connectors.testing.destination_base import APPEND, FINAL, MERGE, PEOPLE, REPLACE, people
 from syncblocks.connectors.testing.values import COLUMN_NAMES, TABLE_NAMES
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.mysql.mysql_databases import database, query
 

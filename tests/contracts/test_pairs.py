@@ -14,9 +14,10 @@ import pytest
 
 from syncblocks.connectors.memory import databases
 from syncblocks.connectors.registry import CONNECTORS, make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
 from syncblocks.connectors.testing import VALUES, Feature
 from syncblocks.connectors.testing.values import in_order
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 
 #: A Singer plugin keeps what it likes where it likes: those are held to what they promise in test_singer_*.py.
 #: `mariadb` is another name of `mysql`; `sqlalchemy` is as many systems as there are dialects, with its own contracts.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def token_is_not_checked() -> None:
     """The ledger row is written whoever owns it: a zombie's commit is kept."""
     from syncblocks.connectors.sql.ledger import Ledger
-    from syncblocks.connectors.values import replace
+    from syncblocks.connectors.struct_helpers import replace
 
     genuine = Ledger.record
 

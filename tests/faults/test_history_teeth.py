@@ -13,10 +13,10 @@ import pytest
 
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.incremental import bookmarks, window
-from syncblocks.connectors.incremental.committed import Committed
+from syncblocks.connectors.incremental.committed import CommittedVersions
 from syncblocks.connectors.sql.identifiers import Naming
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.flow.spool import Spool
 from syncblocks.sync.plan import stream_planning
 from syncblocks.sync.plan.columns import table_columns
@@ -36,7 +36,7 @@ MOST = 12
 
 def every_version_counts_as_committed(patch: Patch) -> None:
     """A record that goes back to a former value at its bookmark is lost."""
-    begin = Committed.__init__
+    begin = CommittedVersions.__init__
 
     def init(self: Any, versions: Iterable[Any] = (), **options: Any) -> None:
         self.all = list(versions)
@@ -48,9 +48,9 @@ def every_version_counts_as_committed(patch: Patch) -> None:
     def is_replaced(_self: Any, _key: Any) -> bool:
         return False
 
-    patch.setattr(Committed, "__init__", init)
-    patch.setattr(Committed, "unread", unread)
-    patch.setattr(Committed, "is_replaced", is_replaced)
+    patch.setattr(CommittedVersions, "__init__", init)
+    patch.setattr(CommittedVersions, "unread", unread)
+    patch.setattr(CommittedVersions, "is_replaced", is_replaced)
 
 
 def a_column_belongs_to_the_first_name(patch: Patch) -> None:

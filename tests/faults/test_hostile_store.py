@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from syncblocks import load_pipeline
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.errors import ConfigError, StateError
 from syncblocks.sync.run.redelivery import redeliver, replay
 from syncblocks.sync.store import Store

@@ -16,7 +16,7 @@ import pyarrow as pa
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.batches import BatchFiles
-from syncblocks.connectors.singer.reader import Reader
+from syncblocks.connectors.singer.reader import TapReader
 from tests.connectors.singer.singer_helpers import lines, schema, stream_of
 
 TYPES = (None, "int64", "double", "decimal(38,9)", "string")
@@ -65,7 +65,7 @@ def _by_tap(texts: list[str], chance: random.Random) -> str:
     ]
     stream = stream_of("n", SINGER, key=())
     files = BatchFiles([], Path())
-    reader = Reader("tap", [stream], {"n": ("n",)}, {}, checkpoint_records=1, adds_columns=("n",), batch_files=files)
+    reader = TapReader("tap", [stream], {"n": ("n",)}, {}, checkpoint_records=1, adds_columns=("n",), batch_files=files)
     values: list[Any] = []
     for _, event in reader.read([lines(schema("n", SINGER, ()), *told)]):
         if isinstance(event, pa.RecordBatch):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.results import select, select_texts
 from syncblocks.connectors.mysql.session import MySQLSession
-from syncblocks.connectors.mysql.settings import Address
+from syncblocks.connectors.mysql.settings import MySQLAddress
 from tests.connectors.mysql.mysql_databases import run
 from tests.connectors.mysql.mysql_proxy import Proxy, serving
 from tests.fuzz.loop import ODD, read_file, touch
@@ -100,7 +100,7 @@ class Replay:
 
 def read(port: int, *, is_text: bool) -> list[pa.RecordBatch]:
     """Read over a session, as a source does."""
-    address = Address(host="127.0.0.1", port=port, user="root")
+    address = MySQLAddress(host="127.0.0.1", port=port, user="root")
     run = select_texts if is_text else select
     with closing(MySQLSession(address, "start transaction", "read committed", 60)) as session:
         try:
@@ -156,7 +156,7 @@ def _recorded(url: str, read: Any) -> Recorded:
     """Return greeting, the answers to the setup, and those to the SELECT."""
     with serving(Recorder(url)) as between:
         port = int(between.url.rpartition(":")[2].partition("/")[0])
-        address = Address(host="127.0.0.1", port=port, user="root", database=url.rpartition("/")[2])
+        address = MySQLAddress(host="127.0.0.1", port=port, user="root", database=url.rpartition("/")[2])
         with closing(MySQLSession(address, "start transaction", "read committed", 60)) as session:
             count = len(between.answers)
             assert sum(len(batch) for batch in read(session._connection, "select * from t")) == 4

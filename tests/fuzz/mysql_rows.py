@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from syncblocks.connectors.mysql.failures import BrokenAnswer
 from syncblocks.connectors.mysql.packets import MARGIN
-from syncblocks.connectors.mysql.records import Kind, decode, decode_texts
+from syncblocks.connectors.mysql.records import RecordKind, decode, decode_texts
 from tests.fuzz.loop import damaged, touch
 
 #: Types of the protocol: numbers, times, texts.
@@ -46,12 +46,12 @@ def once(chance: random.Random) -> str:
     return "read"
 
 
-def _kind(chance: random.Random) -> Kind:
+def _kind(chance: random.Random) -> RecordKind:
     kind = chance.choice(TYPES)
-    return Kind(kind, chance.random() < 0.3, kind >= 246)
+    return RecordKind(kind, chance.random() < 0.3, kind >= 246)
 
 
-def _record(kinds: list[Kind], chance: random.Random, *, is_text: bool) -> bytes:
+def _record(kinds: list[RecordKind], chance: random.Random, *, is_text: bool) -> bytes:
     values = [_value(kind, chance, is_text=is_text) for kind in kinds]
     if is_text:
         return b"".join(values)
@@ -63,7 +63,7 @@ def _record(kinds: list[Kind], chance: random.Random, *, is_text: bool) -> bytes
     return b"\0" + bytes(nulls) + b"".join(values)
 
 
-def _value(kind: Kind, chance: random.Random, *, is_text: bool) -> bytes:
+def _value(kind: RecordKind, chance: random.Random, *, is_text: bool) -> bytes:
     number = kind.code
     if not is_text and number < 246 and number != 16:
         if number in (7, 10, 11, 12):

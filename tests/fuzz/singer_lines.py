@@ -11,7 +11,7 @@ import pyarrow as pa
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.singer.raw_lines import RawReader
-from syncblocks.connectors.singer.reader import Reader
+from syncblocks.connectors.singer.reader import TapReader
 from tests.connectors.singer.singer_helpers import SCHEMA, lines, record, schema, state, stream_of
 from tests.fuzz.loop import damaged
 
@@ -61,7 +61,7 @@ def fuzzer(_prepared: str) -> Callable[[random.Random], str]:
             found[place] = _worse(found[place], chance)
         chosen = [stream_of(name, TYPED, "stamp") for name in NAMES]
         names = {name: (name,) for name in NAMES}
-        kind = chance.choice((Reader, RawReader))
+        kind = chance.choice((TapReader, RawReader))
         reader = kind("tap", chosen, names, {}, checkpoint_records=1, adds_columns=NAMES, batch_files=NO_FILES)
         try:
             for _, event in reader.read(_blocks(found, chance)):

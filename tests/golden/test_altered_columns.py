@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.registry import make_source
-from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 from tests import services
 from tests.golden.test_changes_on_the_way import runner
 

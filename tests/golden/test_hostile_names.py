@@ -22,7 +22,8 @@ from psycopg import sql
 from syncblocks import run_pipeline
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests import services
 from tests.contracts.hostile import HOSTILE_NAMES, IMPOSSIBLE_NAMES, TWINS
 from tests.golden.systems import FILES, mysql_connection

@@ -20,7 +20,8 @@ import pytest
 from syncblocks.connectors.arrow.fidelity import Fidelity, fidelity
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, TableState
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.golden.systems import mysql_connection
 
 STRUCT = pa.struct([("n", pa.decimal128(38, 10)), ("f", pa.float64()), ("b", pa.binary()), ("t", pa.timestamp("ns"))])

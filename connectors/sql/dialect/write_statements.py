@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...errors import FatalConnectorError
-from ...stream import ConflictMethod
-from ...values import replace
+from ...struct_helpers import replace
+from ...write_spec import ConflictMethod
 from ..actions import Action, Reread
 from ..identifiers import SEQUENCE, Naming, TableName
 from ..session import Session

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from ...errors import FatalConnectorError
 from ...field_facts import facts_of, yields_to_table
-from ...stream import Load, Stream, WriteDisposition
-from ...values import replace
+from ...stream import Load, Stream
+from ...struct_helpers import replace
+from ...write_spec import WriteDisposition
 from ..dialect.dialect import Dialect
 from ..tables import Column, Table, Wire
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ...errors import FatalConnectorError
-from ...stream import Load, WriteDisposition
+from ...stream import Load
+from ...write_spec import WriteDisposition
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName
 from ..ledger import AbstractLedger
-from ..session import Lease, Session
+from ..session import Session, SessionLease
 from .columns import StreamColumns
 from .rejected import RejectedRecords
-from .target import Target
+from .target import TargetTable
 
 if TYPE_CHECKING:
     from ..files_read import FilesRead
@@ -26,11 +27,11 @@ class LoadContext(Struct, frozen=True, kw_only=True):
 
     dialect: Dialect
     load: Load
-    lease: Lease
+    lease: SessionLease
     #: Format in which the data arrives.
     wire: str
     ledger: AbstractLedger
-    target: Target
+    target: TargetTable
     #: Follows the stream's schema, which may change during the load.
     columns: StreamColumns
     #: None: the first record that does not fit fails the stream.
@@ -40,7 +41,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(
-        cls, dialect: Dialect, load: Load, target: TableName, lease: Lease, wire: str, ledger: AbstractLedger
+        cls, dialect: Dialect, load: Load, target: TableName, lease: SessionLease, wire: str, ledger: AbstractLedger
     ) -> LoadContext:
         """Make the context of a load into a table."""
         limit = load.write.max_rejected
@@ -50,7 +51,7 @@ class LoadContext(Struct, frozen=True, kw_only=True):
             lease=lease,
             wire=wire,
             ledger=ledger,
-            target=Target(dialect, target, lease, load),
+            target=TargetTable(dialect, target, lease, load),
             columns=StreamColumns(dialect, load, wire),
             rejected=None if limit is None else RejectedRecords(dialect, load, target, lease, limit),
             files=_files_read(dialect, target) if load.stream.read.tracks_files else None,

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from ...stream import ASKING, Condition
-from ...values import replace
+from ...read_spec import ASKING, Condition
+from ...struct_helpers import replace
 from ..actions import Action, Statements
 from ..identifiers import REMOVED
 from ..tables import ColumnTest, StagingTable, Table

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from ...stream import ADDED, ENDS, VALID_FROM, VALID_TO
-from ...values import replace
+from ...struct_helpers import replace
 from ..actions import Action
 from ..identifiers import HISTORY_SUFFIX, RANK, SEQUENCE, TableName, staging_name
 from ..ledger import commit
 from ..tables import Column, StagingTable, Table
 from .context import LoadContext
 from .history_ends import Endings
-from .history_statements import HistoryStatements, Versions
+from .history_statements import HistoryStatements, HistoryTypes
 from .latest import keep_latest
 from .staging import create_staging, insert_staged, stage_keys
 from .strategy import Strategy
@@ -153,7 +153,7 @@ class History(Strategy):
         context.session.execute(dialect.tables.drop(table.name))
         return None
 
-    def _versions(self, table: Table, staged: StagingTable, key: Sequence[str]) -> Versions:
+    def _versions(self, table: Table, staged: StagingTable, key: Sequence[str]) -> HistoryTypes:
         names, load = self.context.columns.names, self.context.load
         into = {column.name: column for column in staged.written_to(table)}
         marks = [names[name] for name in load.stream.read.bookmark_properties if name in names]
@@ -161,7 +161,7 @@ class History(Strategy):
         edges = {*key, names[VALID_TO]}
         values = [column for name, column in into.items() if name not in edges]
         kept = {names[name] for name in load.write.kept if name in names}
-        return Versions(
+        return HistoryTypes(
             key=[into[name] for name in key[:-1]],
             valid_from=into[key[-1]],
             valid_to=into[names[VALID_TO]],
@@ -199,7 +199,7 @@ class History(Strategy):
         name = self._first_name(staged)
         return [*filter(None, (tables.create_working(name, own), tables.index_staging(name, keys)))]
 
-    def _reject_unlike(self, staged: StagingTable, versions: Versions) -> int:
+    def _reject_unlike(self, staged: StagingTable, versions: HistoryTypes) -> int:
         """Reject records of a key that differ from the first one of that key, in one reading of the whole source.
 
         Raises:

@@ -25,7 +25,7 @@ _BY_NUMBER = 3
 _RUN, _CLOSED, _SAID = "_syncblocks_run", "_syncblocks_closed", "_syncblocks_said"
 
 
-class Versions(Struct, frozen=True, kw_only=True):
+class HistoryTypes(Struct, frozen=True, kw_only=True):
     """The columns of a history, with the types of its table."""
 
     #: They identify a record, of which the table has several versions.
@@ -68,7 +68,7 @@ class Versions(Struct, frozen=True, kw_only=True):
 class HistoryStatements:
     """Writes the statements that bring staged records into a history."""
 
-    def __init__(self, dialect: Dialect, target: Table, staged: StagingTable, versions: Versions) -> None:
+    def __init__(self, dialect: Dialect, target: Table, staged: StagingTable, versions: HistoryTypes) -> None:
         self._dialect = dialect
         self._target = target
         self._staged = staged
@@ -382,4 +382,4 @@ class HistoryStatements:
         return f"insert into {self._into_target} ({self._names(columns)})"
 
 
-__all__ = ["HistoryStatements", "Versions"]
+__all__ = ["HistoryStatements", "HistoryTypes"]

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from ...errors import ConnectorError, FatalConnectorError, TakenOver
 from ...failpoints import failpoint
-from ...stream import Checkpoint, Commit, LedgerRow, Rejected, Stream, WriteDisposition
+from ...stream import Checkpoint, Commit, LedgerRow, Rejected, Stream
+from ...write_spec import WriteDisposition
 from ..ledger import commit
 from ..tables import StagingTable, Table
 from .context import LoadContext

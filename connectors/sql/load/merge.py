@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from ...errors import UniqueViolated
-from ...stream import DELETED_AT, ConflictMethod
+from ...stream import DELETED_AT
+from ...write_spec import ConflictMethod
 from ..actions import Action
 from ..tables import Column, StagingTable, Table
 from .deleted import deleting

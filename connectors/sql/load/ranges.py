@@ -24,7 +24,7 @@ from ...stream import Commit, Load
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
 from ..ledger import Ledger, commit
-from ..session import Lease, Sessions
+from ..session import SessionLease, Sessions
 from ..tables import StagingTable
 from .context import LoadContext
 from .events import LoadEvents
@@ -51,7 +51,7 @@ class RangeLoad:
         #: Places of ranges that have arrived.
         self._loaded: set[int] = set()
         self._waiting: list[Range] = []
-        self._leases: set[Lease] = set()
+        self._leases: set[SessionLease] = set()
         self._error: BaseException | None = None
 
     def run(self, loaders: int) -> Iterator[Commit]:
@@ -79,7 +79,7 @@ class RangeLoad:
         yield done
 
     # ------------------------------------------------------------ before, after
-    def _table_load(self, lease: Lease) -> TableLoad:
+    def _table_load(self, lease: SessionLease) -> TableLoad:
         context = LoadContext.of(self._dialect, self._load, self._target, lease, self._wire, self._ledger)
         return TableLoad(context)
 
@@ -115,7 +115,7 @@ class RangeLoad:
     def _own(self) -> UnfinishedLoad:
         return UnfinishedLoad(TableName(self._target.schema, staging_name(self._load.token)), "")
 
-    def _take_unfinished(self, lease: Lease, shape: str) -> UnfinishedLoad | None:
+    def _take_unfinished(self, lease: SessionLease, shape: str) -> UnfinishedLoad | None:
         """Take over an unfinished load of this stream and table that can be resumed; drop the others."""
         taken = None
         for unfinished in listed(lease, self._dialect, lambda key: key == self._load.key):
@@ -201,13 +201,13 @@ class RangeLoad:
                     continue
                 raise self._named(error, part) from error.__cause__
 
-    def _register(self, lease: Lease) -> None:
+    def _register(self, lease: SessionLease) -> None:
         with self._lock:
             if self._error is not None:
                 raise Interrupted("another range failed", stream=self._load.key.stream)
             self._leases.add(lease)
 
-    def _try_range(self, part: Range, staged: StagingTable, lease: Lease) -> None:
+    def _try_range(self, part: Range, staged: StagingTable, lease: SessionLease) -> None:
         lease.begin()
         session, loading = lease.session, self._table_load(lease)
         rows = self._ledger.read(session, self._ledger.table(self._target), self._load.key)

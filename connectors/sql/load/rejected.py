@@ -14,13 +14,13 @@ from ...rejected.halving import convert_by_halves, convert_or_reject
 from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_many
 from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
 from ...stream import Block, Load, RejectedRecord
-from ...values import replace
+from ...struct_helpers import replace
 from ..actions import Action, Statements, round_trips
 from ..dialect.dialect import Dialect
 from ..dialect.write_statements import SlicesStaging
 from ..identifiers import SEQUENCE, TableName
 from ..ledger import commit
-from ..session import Lease, Session
+from ..session import Session, SessionLease
 from ..tables import Column, StagingTable, Table
 
 _COLUMNS = tuple(REJECTED_SCHEMA.names)
@@ -39,7 +39,7 @@ _NUMBERED, _PART = "_n", "_p"
 class RejectedRecords:
     """Finds the rejected records of one load and writes them."""
 
-    def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: Lease, limit: int) -> None:
+    def __init__(self, dialect: Dialect, load: Load, target: TableName, lease: SessionLease, limit: int) -> None:
         self._dialect = dialect
         self._load = load
         self._lease = lease
@@ -280,7 +280,7 @@ class RejectedRecords:
         return len(rejected)
 
 
-def attempt(dialect: Dialect, lease: Lease, action: Callable[[], object]) -> FatalConnectorError | None:
+def attempt(dialect: Dialect, lease: SessionLease, action: Callable[[], object]) -> FatalConnectorError | None:
     """Run an action in a savepoint; if the database refuses it, roll back to the savepoint and return why.
 
     Raises:
@@ -317,7 +317,7 @@ class _Insert(Struct, kw_only=True):
     """Inserts a staging table into its target, by halves and in savepoints where the target refuses some records."""
 
     dialect: Dialect
-    lease: Lease
+    lease: SessionLease
     staged: StagingTable
     statements: Statements
     limit: int

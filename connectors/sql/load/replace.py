@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError
-from ...values import replace
+from ...struct_helpers import replace
 from ..dialect.comparing import ComparingWrites
 from ..identifiers import CONVERTED_SUFFIX, TableName
 from ..tables import Column, StagingTable, Table

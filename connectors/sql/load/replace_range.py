@@ -8,7 +8,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from ...failpoints import failpoint
-from ...values import replace
+from ...struct_helpers import replace
 from ...written_range import RangeWatch, bound, has_times
 from ..actions import Action
 from ..dialect.write_statements import BOUNDS

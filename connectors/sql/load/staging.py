@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
-from ...stream import ConflictMethod, WriteDisposition
-from ...values import replace
+from ...struct_helpers import replace
+from ...write_spec import ConflictMethod, WriteDisposition
 from ..actions import Action, Statements
 from ..dialect.write_statements import SlicesStaging
 from ..identifiers import REMOVED, TableName, staging_name

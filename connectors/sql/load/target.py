@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost
-from ...stream import Load, WriteDisposition
-from ...values import replace
+from ...stream import Load
+from ...struct_helpers import replace
+from ...write_spec import WriteDisposition
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, staging_name
-from ..session import Lease, Session
+from ..session import Session, SessionLease
 from ..tables import Column, Table
 from .nulls import Nulls
 
@@ -19,10 +20,10 @@ from .nulls import Nulls
 MOST_EXACT = 2**53
 
 
-class Target:
+class TargetTable:
     """A load's table, over its lease; before each action it checks whether the load was interrupted."""
 
-    def __init__(self, dialect: Dialect, name: TableName, lease: Lease, load: Load) -> None:
+    def __init__(self, dialect: Dialect, name: TableName, lease: SessionLease, load: Load) -> None:
         self.name = name
         #: What was changed since the last commit, as `Commit.schema_changes` wants it.
         self.changes: list[Mapping[str, Any]] = []
@@ -343,4 +344,4 @@ class Target:
                 self._note(held.name, "dropped", held.type, None)
 
 
-__all__ = ["Target"]
+__all__ = ["TargetTable"]

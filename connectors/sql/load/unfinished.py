@@ -14,7 +14,7 @@ from ...stream import LedgerKey
 from ..dialect.dialect import Dialect
 from ..identifiers import CONVERTED_SUFFIX, TableName, staging_name
 from ..ledger import commit
-from ..session import Lease, Session
+from ..session import Session, SessionLease
 
 #: Ends the name of a ledger of ranges; what is before it is the staging table's.
 LEDGER_SUFFIX = "_r"
@@ -88,13 +88,13 @@ def key_of(text: str) -> LedgerKey:
     return LedgerKey(pipeline=pipeline, stream=stream, destination_table=destination_table)
 
 
-def drop_unfinished(lease: Lease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> None:
+def drop_unfinished(lease: SessionLease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> None:
     """Drop the tables of unfinished loads of some streams."""
     for unfinished in listed(lease, dialect, is_chosen):
         drop(lease, dialect, unfinished)
 
 
-def listed(lease: Lease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> list[UnfinishedLoad]:
+def listed(lease: SessionLease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool]) -> list[UnfinishedLoad]:
     """Return the unfinished loads of some streams."""
     found: list[UnfinishedLoad] = []
     with suppress(ConnectorError):  # such as a deadlock with a load that drops its tables
@@ -107,7 +107,7 @@ def listed(lease: Lease, dialect: Dialect, is_chosen: Callable[[LedgerKey], bool
     return found
 
 
-def drop(lease: Lease, dialect: Dialect, unfinished: UnfinishedLoad) -> None:
+def drop(lease: SessionLease, dialect: Dialect, unfinished: UnfinishedLoad) -> None:
     """Drop the tables of an unfinished load in a transaction of its own, if this role may."""
     try:
         lease.begin()

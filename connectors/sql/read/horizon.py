@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ...arrow import compute as pc
-from ...arrow.undecided import widens, with_wider
+from ...arrow.unbounded_numerics import widens, with_wider
 from ...incremental.bookmarks import BOUNDARY, bookmark_values, from_json, is_above
 from ...incremental.checkpoints import PENDING
 from ...rejected.halving import convert_or_reject
 from ...stream import Bookmark, Stream
-from ...values import replace
-from ..session import Lease
+from ...struct_helpers import replace
+from ..session import SessionLease
 
 if TYPE_CHECKING:
     from .source import SqlSource
@@ -38,7 +38,7 @@ class Question(NamedTuple):
     held: Mapping[str, Any] | None
 
 
-def ask(source: SqlSource, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Question | None:
+def ask(source: SqlSource, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Question | None:
     """Look the newest record's bookmark up; None: nothing is past the bookmark, so nothing has to be found out."""
     newest = _newest(source, lease, stream)
     start, held = bookmark_values(stream, bookmark), _pending(stream, bookmark)
@@ -48,7 +48,7 @@ def ask(source: SqlSource, lease: Lease, stream: Stream, bookmark: Bookmark | No
 
 
 def wait(
-    lease: Lease,
+    lease: SessionLease,
     look: Callable[[], set[str]],
     still: Callable[[set[str], set[str]], set[str]],
     wait_s: float,
@@ -107,7 +107,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_floating(kind))
 
 
-def _newest(source: SqlSource, lease: Lease, stream: Stream) -> Values | None:
+def _newest(source: SqlSource, lease: SessionLease, stream: Stream) -> Values | None:
     fields = [stream.schema.field(name) for name in stream.read.bookmark_properties]
     marks = [source.comparable(field) for field in fields]
     only = replace(stream, schema=pa.schema(fields))

@@ -13,16 +13,16 @@ import pyarrow as pa
 from ...errors import ConnectorError, FatalConnectorError
 from ...field_facts import facts_of
 from ...incremental.bookmarks import query_start
-from ...named import parameter_names, replaced
+from ...named_parameters import parameter_names, replaced
 from ...stream import Block, Bookmark, Event, Stream
-from ...values import replace
+from ...struct_helpers import replace
 from ..identifiers import literal
-from ..session import Lease, Session
+from ..session import Session, SessionLease
 from .source import SqlSource
 
 if TYPE_CHECKING:
     from ...checksums.sql import Canonical
-    from ...sides import Checksums, Side
+    from ...compared_values import Checksums, Side
 
 #: What PostgreSQL calls a column that has no name.
 _UNNAMED = ("", "?column?")
@@ -74,7 +74,7 @@ class QuerySource(SqlSource):
         """See `ReadsQueries`: the transactions of a source only read."""
         return ""
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Describe a query once more, within the transaction that reads it."""
         if not stream.query:
             return self.table_columns_now(lease, stream)
@@ -126,7 +126,7 @@ class QuerySource(SqlSource):
             return f"({value!r})"
         return literal(value.isoformat() if isinstance(value, datetime) else str(value))
 
-    def _described(self, lease: Lease, stream: Stream, start: str | float | None) -> Sequence[pa.Field]:
+    def _described(self, lease: SessionLease, stream: Stream, start: str | float | None) -> Sequence[pa.Field]:
         """Describe a query whatever `:bookmark` in it will stand for."""
         stream, failed = self.filled(stream), None
         for text in self.unbounded(stream.query, start):
@@ -163,7 +163,7 @@ class QuerySource(SqlSource):
             yield found
 
     @abstractmethod
-    def table_columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def table_columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Do as `columns_now` for a table."""
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 import pyarrow as pa
 
 from ...arrow.casts import cast_batch
-from ...arrow.undecided import Numbers, decided, explained, undecided, widens, with_wider
+from ...arrow.unbounded_numerics import Numbers, decided, explained, undecided, widens, with_wider
 from ...errors import ConnectorError
 from ...field_facts import facts_of
 from ...incremental.bookmarks import (
@@ -23,28 +23,18 @@ from ...incremental.bookmarks import (
 )
 from ...incremental.checkpoints import Horizon, incremental
 from ...incremental.window import Window
+from ...read_spec import ASKING, Condition, NullBookmarks, ReplicationMethod
 from ...rejected.halving import convert_or_reject
-from ...stream import (
-    ASKING,
-    Block,
-    Bookmark,
-    Condition,
-    Event,
-    NullBookmarks,
-    Rejected,
-    RejectedRecord,
-    ReplicationMethod,
-    Stream,
-)
-from ...values import replace
+from ...stream import Block, Bookmark, Event, Rejected, RejectedRecord, Stream
+from ...struct_helpers import replace
 from ..dialect.dialect import Dialect
 from ..identifiers import TableName, literal
-from ..session import Lease, Session, Sessions
-from .agreed import refuse_altered
+from ..session import Session, SessionLease, Sessions
+from .planned_columns import refuse_altered
 
 if TYPE_CHECKING:
     from ...checksums.sql import Canonical
-    from ...sides import Checksums, KeyRange, Side
+    from ...compared_values import Checksums, KeyRange, Side
 
 #: Key of a stream's locator: condition of the records that are read, of a whole table's.
 WITHIN = "within"
@@ -93,7 +83,7 @@ class SqlSource(ABC):
     def streams(self, session: Session) -> Sequence[Stream]:
         """Read the catalog; `locator` holds `schema` and `table`."""
 
-    def columns_now(self, lease: Lease, stream: Stream) -> Mapping[str, str]:
+    def columns_now(self, lease: SessionLease, stream: Stream) -> Mapping[str, str]:
         """Return the columns that are there and their types, and keep them so for the transaction.
 
         As `streams` names them in `native_type`; default: nobody can tell.
@@ -298,7 +288,7 @@ class SqlSource(ABC):
         conditions = [each for each in (self.filter(stream), stream.locator.get(WITHIN)) if each]
         return f"{table} where {' and '.join(f'({each})' for each in conditions)}" if conditions else table
 
-    def is_indexed(self, lease: Lease, stream: Stream) -> bool:
+    def is_indexed(self, lease: SessionLease, stream: Stream) -> bool:
         """Tell whether an index begins with the first bookmark property, in its order; default: nobody knows."""
         return False
 
@@ -351,20 +341,20 @@ class SqlSource(ABC):
         within = f"({before}) and ({condition})" if before else condition
         return replace(stream, locator={**stream.locator, WITHIN: within})
 
-    def begin(self, lease: Lease, stream: Stream) -> None:
+    def begin(self, lease: SessionLease, stream: Stream) -> None:
         """Start a transaction that sees one moment of a stream."""
         lease.begin()
 
-    def begin_read(self, lease: Lease, stream: Stream) -> None:
+    def begin_read(self, lease: SessionLease, stream: Stream) -> None:
         """Start the transaction in which a stream is read; default: one that sees one moment."""
         self.begin(lease, stream)
 
-    def agree(self, lease: Lease, stream: Stream, wire: str) -> None:
+    def agree(self, lease: SessionLease, stream: Stream, wire: str) -> None:
         """Refuse to read a table whose columns are not what they were when the stream was planned."""
         now = self.columns_now(lease, stream)
         refuse_altered(stream, now, lambda field, native: self.is_alike(field, native, wire), self.dialect.name)
 
-    def read_leased(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Event | Block]:
+    def read_leased(self, lease: SessionLease, stream: Stream, wire: str) -> Iterator[Event | Block]:
         """Yield the records of a stream that is read as a whole, in the lease's transaction."""
         blocks = self.blocks(lease, stream, wire)
         if blocks is not None:
@@ -374,7 +364,7 @@ class SqlSource(ABC):
         changed: list[Stream] = []
         yield from with_rejected(self._batches(lease, stream, None, bad, changed), bad, changed)
 
-    def numbers(self, lease: Lease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
+    def numbers(self, lease: SessionLease, stream: Stream, fields: Sequence[pa.Field]) -> Mapping[str, Numbers]:
         """Look at all numbers of some columns, in the lease's transaction; default: nobody can, they stay texts."""
         return {}
 
@@ -382,11 +372,11 @@ class SqlSource(ABC):
         """Tell whether the database compares bookmarks as Arrow does: then it orders and filters by them."""
         return True
 
-    def blocks(self, lease: Lease, stream: Stream, wire: str) -> Iterator[Block] | None:
+    def blocks(self, lease: SessionLease, stream: Stream, wire: str) -> Iterator[Block] | None:
         """Return a stream in a wire format of the source's own; None (default): it is read as Arrow batches."""
         return None
 
-    def refuse_missing(self, lease: Lease, stream: Stream) -> None:
+    def refuse_missing(self, lease: SessionLease, stream: Stream) -> None:
         """Raise if records lack a bookmark where none may; within the snapshot that is then read from scratch."""
         conditions = [self.incomplete(stream.schema.field(name)) for name in stream.read.bookmark_properties]
         if stream.read.null_bookmarks is not NullBookmarks.FAIL or not any(conditions):
@@ -437,7 +427,7 @@ class SqlSource(ABC):
                 )
                 yield from with_rejected(events, bad, changed)
 
-    def _decided(self, lease: Lease, stream: Stream, changed: list[Stream]) -> Stream:
+    def _decided(self, lease: SessionLease, stream: Stream, changed: list[Stream]) -> Stream:
         """Decide types that the plan left open; note the stream in `changed` if it has some."""
         if not (fields := undecided(stream)):
             return stream
@@ -449,17 +439,17 @@ class SqlSource(ABC):
         """Say why records of a transaction that commits late may be skipped; default: there are no such ones."""
         return ""
 
-    def horizon(self, lease: Lease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
+    def horizon(self, lease: SessionLease, stream: Stream, bookmark: Bookmark | None) -> Horizon | None:
         """Return up to where nothing can be committed late any more; default: the system cannot tell, or need not."""
         return None
 
-    def rows(self, lease: Lease, sql: str) -> Iterator[pa.RecordBatch]:
+    def rows(self, lease: SessionLease, sql: str) -> Iterator[pa.RecordBatch]:
         """Stream a result."""
         yield from cast("ReadSession", lease.session).fetch(sql)
 
     def _batches(
         self,
-        lease: Lease,
+        lease: SessionLease,
         stream: Stream,
         bookmark: Bookmark | None,
         bad: list[RejectedRecord],

@@ -13,7 +13,7 @@ from msgspec import Struct
 from ...errors import ConfigError, nearest_match
 from .blocks import UserFile, callbacks_of, leftovers, transformers_of
 from .bookmarks import bookmark_of
-from .connections import Connection, destination_of, source_of
+from .connections import MageConnection, destination_of, source_of
 from .project import Project, parts_of, sorted_blocks
 from .streams import catalog_streams, entry_of, naming_of, stream_id
 from .triggers import trigger_lines
@@ -176,7 +176,7 @@ _Chosen = Sequence[tuple[Mapping[str, Any], dict[str, Any]]]
 
 
 def _selected(
-    streams: Sequence[Mapping[str, Any]], source: Connection, destination: Connection, notes: list[str]
+    streams: Sequence[Mapping[str, Any]], source: MageConnection, destination: MageConnection, notes: list[str]
 ) -> _Chosen:
     """Return the streams that Mage selects."""
     chosen, left_out = [], []
@@ -194,7 +194,7 @@ def _selected(
 
 
 def _adoptions(
-    project: Project, name: str, file: str, destination: Connection, chosen: _Chosen, notes: list[str]
+    project: Project, name: str, file: str, destination: MageConnection, chosen: _Chosen, notes: list[str]
 ) -> Iterator[str]:
     """Yield the command for each table that goes on as it is."""
     for stream, entry in chosen:

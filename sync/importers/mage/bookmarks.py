@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .connections import Connection
+from .connections import MageConnection
 from .project import Project, parts_of
 from .streams import STREAM_NAME, stream_id
 
@@ -17,7 +17,7 @@ from .streams import STREAM_NAME, stream_id
 def bookmark_of(
     project: Project,
     pipeline: str,
-    destination: Connection,
+    destination: MageConnection,
     stream: Mapping[str, Any],
     entry: Mapping[str, Any],
     notes: list[str],

@@ -31,7 +31,7 @@ _AS_HERE: Mapping[str, Any] = {"connection_method": "direct", "skip_schema_creat
 _OF_TABLES = ("_patterns", "_streams", "table", "lower_case", "use_lowercase", "allow_reserved_words")
 
 
-class Connection(Struct, frozen=True, kw_only=True):
+class MageConnection(Struct, frozen=True, kw_only=True):
     """A source or destination."""
 
     #: Mage's name of it, such as postgresql.
@@ -54,17 +54,17 @@ class Connection(Struct, frozen=True, kw_only=True):
         return f"{config.get('database')}.{name}" if self.kind == "mysql" else name
 
 
-def source_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> Connection:
+def source_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> MageConnection:
     """Return the source of a data loader's block."""
     return _connection(project, block, "source", notes)
 
 
-def destination_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> Connection:
+def destination_of(project: Project, block: Mapping[str, Any], notes: list[str]) -> MageConnection:
     """Return the destination of a data exporter's block."""
     return _connection(project, block, "destination", notes)
 
 
-def _connection(project: Project, block: Mapping[str, Any], role: str, notes: list[str]) -> Connection:
+def _connection(project: Project, block: Mapping[str, Any], role: str, notes: list[str]) -> MageConnection:
     uuid = str(block.get("uuid"))
     read = project.yaml(block_file(block))
     kind = str(read.get(role))
@@ -73,7 +73,7 @@ def _connection(project: Project, block: Mapping[str, Any], role: str, notes: li
     connector, config = _translated(uuid, role, kind, settings, notes)
     document = {"block": uuid, "connector": connector, "config": config, **own_configuration(block, notes)}
     notes += leftovers(f"block {uuid}", block, BLOCK_KEYS)
-    return Connection(kind=kind, document=document, read=read)
+    return MageConnection(kind=kind, document=document, read=read)
 
 
 def _translated(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config.naming import name_by
 from .blocks import leftovers
-from .connections import Connection
+from .connections import MageConnection
 from .project import Project, entries_of, names_of, parts_of
 from .values import template, value_of
 
@@ -45,7 +45,7 @@ _READ = frozenset(
 
 
 def catalog_streams(
-    project: Project, name: str, pipeline: Mapping[str, Any], source: Connection
+    project: Project, name: str, pipeline: Mapping[str, Any], source: MageConnection
 ) -> list[Mapping[str, Any]]:
     """Return the streams of a pipeline's catalog: in a file of its own, formerly in metadata.yaml or the source's."""
     path = f"pipelines/{name}/{_CATALOG}"
@@ -64,7 +64,7 @@ def stream_id(stream: Mapping[str, Any]) -> str:
 
 
 def entry_of(
-    stream: Mapping[str, Any], source: Connection, destination: Connection, *, alone: bool, notes: list[str]
+    stream: Mapping[str, Any], source: MageConnection, destination: MageConnection, *, alone: bool, notes: list[str]
 ) -> dict[str, Any] | None:
     """Return the entry of one stream; None if Mage does not select it.
 
@@ -114,7 +114,7 @@ def _differences(stream: Mapping[str, Any]) -> Iterator[str]:
         yield "types are checked here: `on_lossy` and `on_rejected` say what becomes of what does not fit"
 
 
-def naming_of(streams: Iterable[Mapping[str, Any]], destination: Connection, notes: list[str]) -> dict[str, Any]:
+def naming_of(streams: Iterable[Mapping[str, Any]], destination: MageConnection, notes: list[str]) -> dict[str, Any]:
     """Return the `naming` that makes the names of columns which Mage's destination makes of those of its streams."""
     if destination.kind not in ("postgresql", "mysql"):
         return {}
@@ -129,7 +129,7 @@ def naming_of(streams: Iterable[Mapping[str, Any]], destination: Connection, not
     return {}
 
 
-def _mages_name(name: str, destination: Connection) -> str:
+def _mages_name(name: str, destination: MageConnection) -> str:
     made = re.sub(r"\W", "_", name.lower() if destination.settings.get("lower_case", True) else name)
     is_free = destination.kind == "postgresql" and destination.settings.get("allow_reserved_words", False)
     return f"_{made}" if not is_free and name_by("mage", made) != made.lower() else made
@@ -146,8 +146,8 @@ def _metadata(stream: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _table(
     stream: Mapping[str, Any],
     bare: str,
-    source: Connection,
-    destination: Connection,
+    source: MageConnection,
+    destination: MageConnection,
     *,
     alone: bool,
     notes: list[str],

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .pairs import Pair
-from .plugins import LOAD_SCHEMA, Plugin
+from .plugins import LOAD_SCHEMA, MeltanoPlugin
 
 #: `$X`, `${X}` and `$$` in Meltano's file.
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)\}|([A-Za-z_]\w*))")
@@ -53,8 +53,8 @@ class Interpolation:
 def text_of(
     name: str,
     pair: Pair,
-    extractor: Plugin,
-    loader: Plugin,
+    extractor: MeltanoPlugin,
+    loader: MeltanoPlugin,
     interpolation: Interpolation,
     notes: Sequence[str],
     path: Path,
@@ -83,7 +83,7 @@ def text_of(
     return head + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _connection(role: str, called: str, plugin: Plugin) -> dict[str, Any]:
+def _connection(role: str, called: str, plugin: MeltanoPlugin) -> dict[str, Any]:
     config: dict[str, Any] = {role: plugin.name}
     if plugin.executable and ("/" in plugin.executable or not plugin.pip):
         config["executable"] = plugin.executable

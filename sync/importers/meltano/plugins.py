@@ -22,7 +22,7 @@ LOAD_SCHEMA = "MELTANO_EXTRACT__LOAD_SCHEMA"
 _LEFT_OUT = ("select_filter", "state", "use_cached_catalog", "python", "dialect", "target_schema")
 
 
-class Plugin(Struct):
+class MeltanoPlugin(Struct):
     """An extractor or a loader, with inherited settings."""
 
     name: str
@@ -41,7 +41,9 @@ class Plugin(Struct):
     notes: list[str] = field(default_factory=list)
 
 
-def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: str, name: str, path: Path) -> Plugin:
+def plugin_of(
+    project: Mapping[str, Any], overrides: Mapping[str, Any], kind: str, name: str, path: Path
+) -> MeltanoPlugin:
     entries = {str(entry.get("name")): entry for entry in entries_of(at(project, "plugins", kind))}
     chain: list[Mapping[str, Any]] = []
     current: str | None = name
@@ -54,7 +56,7 @@ def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: st
         chain.insert(0, entry)
         current = str(entry["inherit_from"]) if entry.get("inherit_from") else None
     base = str(chain[0].get("inherit_from") or chain[0].get("name"))
-    plugin = Plugin(name=base)
+    plugin = MeltanoPlugin(name=base)
     for entry in chain:
         for setting in entries_of(entry.get("settings")):
             if setting.get("value") is not None:
@@ -71,7 +73,7 @@ def plugin_of(project: Mapping[str, Any], overrides: Mapping[str, Any], kind: st
     return plugin
 
 
-def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
+def _merge(plugin: MeltanoPlugin, entry: Mapping[str, Any]) -> None:
     plugin.pip = str(entry.get("pip_url") or plugin.pip)
     plugin.executable = str(entry.get("executable") or plugin.executable)
     plugin.catalog = str(entry.get("catalog") or plugin.catalog)
@@ -87,7 +89,7 @@ def _merge(plugin: Plugin, entry: Mapping[str, Any]) -> None:
         _say(plugin, key, value)
 
 
-def _say(plugin: Plugin, key: str, value: Any) -> None:
+def _say(plugin: MeltanoPlugin, key: str, value: Any) -> None:
     if key == "_select":
         plugin.select = list(value)
     elif key.startswith("_metadata."):
@@ -110,7 +112,7 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
         config[key] = value
 
 
-def load_schema(extractor: Plugin, loader: Plugin, name: str, folder: Path) -> str:
+def load_schema(extractor: MeltanoPlugin, loader: MeltanoPlugin, name: str, folder: Path) -> str:
     """Return the schema that Meltano makes the loader write into, and set it where the loader's lock file does so."""
     schema = extractor.load_schema or re.sub(r"\W", "_", name)
     for key, value in loader.defaults.items():
@@ -137,7 +139,7 @@ def _locked(folder: Path, kind: str, chain: Sequence[Mapping[str, Any]]) -> Mapp
     return {}
 
 
-def _from_dotenv(plugin: Plugin, name: str, file: Path) -> None:
+def _from_dotenv(plugin: MeltanoPlugin, name: str, file: Path) -> None:
     """Add the settings in `.env` as references to environment variables."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -11,7 +11,7 @@ from ...config import Pipeline
 from ...config.executor import LOCAL, ExecutorSettings, as_executor
 from ...errors import ConfigError
 from ...plan.placement import place_of
-from ...session.session import Session
+from ...session.session import PipelineSession
 from .threads import in_thread
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def import_ahead(pipeline: Pipeline, given: ExecutorOption) -> None:
         in_thread(lambda: import_module("distributed"), "import")
 
 
-def open_engine(session: Session, given: ExecutorOption) -> OpenedEngine | None:
+def open_engine(session: PipelineSession, given: ExecutorOption) -> OpenedEngine | None:
     """Open the engine of a pipeline's executor; None: threads of this process.
 
     Raises:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ...errors import ExecutorError, SyncError
 from ...plan.plan import PlannedStream

@@ -52,7 +52,7 @@ def _work(group: Sequence[StreamRun]) -> None:
     if not group[0].planned.is_joined:
         run_group(group)
         return
-    from ..joined import run_joined  # few runs need it
+    from ..foreign_key_groups import run_joined  # few runs need it
 
     run_joined(group)
 

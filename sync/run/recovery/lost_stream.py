@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from syncblocks.connectors.incremental.bookmarks import values
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerKey, LedgerRow
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ...delivery.subscriptions import data_blocks
 from ...store import Store

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from syncblocks.connectors.incremental.bookmarks import bookmark_values, is_ahead
-from syncblocks.connectors.stream import WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from ...errors import ConfigError, nearest_match
 from ...plan.plan import Plan, PlannedStream

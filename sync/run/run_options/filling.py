@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from syncblocks.connectors.capabilities import Capabilities
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ...errors import ConfigError, nearest_match
 from ...plan.filling import why_no_filling

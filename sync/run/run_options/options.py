@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import mistakes
-from ...plan.part import Part
 from ...plan.plan import Plan
-from ...session.session import Session, make_plan
+from ...plan.worker_plan import WorkerPlan
+from ...session.session import PipelineSession, make_plan
 from ...store import Store
 
 
@@ -39,14 +39,14 @@ def options_of(document: Mapping[str, Any]) -> RunOptions:
 
 
 def plan_with_options(
-    session: Session,
+    session: PipelineSession,
     store: Store | None,
     options: RunOptions,
     *,
     streams: Sequence[str] = (),
     tags: Sequence[str] = (),
     only: Sequence[str] | None = None,
-    part: Part | None = None,
+    part: WorkerPlan | None = None,
 ) -> Plan:
     """Plan a run by its options; see `make_plan` for the others and for errors."""
     plan = make_plan(

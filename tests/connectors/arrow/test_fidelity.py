@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, as_text, compare, cut, fidelity
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.write_spec import WriteDisposition
 
 EXACT, WIDENED, TEXT, LOSSY = Fidelity
 

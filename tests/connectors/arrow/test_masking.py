@@ -20,7 +20,8 @@ from syncblocks.connectors.arrow.masking import (
     rule_of,
     unmasked_stream,
 )
-from syncblocks.connectors.stream import MaskRule, Masks, ReadSpec, Stream
+from syncblocks.connectors.read_spec import MaskRule, Masks, ReadSpec
+from syncblocks.connectors.stream import Stream
 
 KEY = b"k" * 32
 HASHED = Masks(rules=(MaskRule(column="c", how="hash"),), key=KEY)

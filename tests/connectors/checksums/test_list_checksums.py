@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.arrow.text import to_json
-from syncblocks.connectors.checksums import Compared, compared_columns, no_item
+from syncblocks.connectors.checksums import ComparedColumn, compared_columns, no_item
 from syncblocks.connectors.checksums.sql import is_same
 from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
 from syncblocks.connectors.postgres.checksums import PostgresCanonical
@@ -67,7 +67,7 @@ def lists(items: Sequence[Any]) -> list[list[Any] | None]:
     return [[], None, [None], list(items), [*items[:1], None, *items[-1:]]]
 
 
-def as_compared(kind: pa.DataType, array: str) -> tuple[Compared, Compared]:
+def as_compared(kind: pa.DataType, array: str) -> tuple[ComparedColumn, ComparedColumn]:
     """Return how a list and an array of PostgreSQL are compared."""
     metadata = {b"native_type": array.encode() + b"[]", b"native_system": b"postgres"}
     columns = compared_columns(

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.arrow.text import to_json
-from syncblocks.connectors.checksums import EVERYTHING, Compared, Digest, Side, compared_columns, no_item
+from syncblocks.connectors.checksums import EVERYTHING, ComparedColumn, Digest, Side, compared_columns, no_item
 from syncblocks.connectors.checksums.json_values import jsonb_text
+from syncblocks.connectors.compared_values import TextForm
 from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
 from syncblocks.connectors.duckdb.record_checksums import checksums_of_records
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.memory.database import database
 from syncblocks.connectors.memory.source import MemorySource
 from syncblocks.connectors.postgres.types import array_item
-from syncblocks.connectors.sides import Form
 from tests.connectors.checksums.test_list_checksums import ITEMS
 
 RANDOM = random.Random(3)
@@ -76,8 +76,8 @@ NESTED |= {
 }
 
 
-def written(values: pa.Array, form: Form) -> list[str | None]:
-    column = Compared(name="v", field=pa.field("v", values.type), form=form)
+def written(values: pa.Array, form: TextForm) -> list[str | None]:
+    column = ComparedColumn(name="v", field=pa.field("v", values.type), form=form)
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("t", pa.table({"v": values}))
@@ -91,8 +91,8 @@ def test_duckdb_writes_what_is_nested_as_this_package_does(name: str) -> None:
     kind, items = NESTED[name]
     values = pa.array(items, kind)
     expected = [None if value is None else to_json(value, kind) for value in values.to_pylist()]
-    assert written(values, Form.NESTED) == expected
-    assert written(values, Form.NESTED_JSONB) == [text and jsonb_text(text) for text in expected]
+    assert written(values, TextForm.NESTED) == expected
+    assert written(values, TextForm.NESTED_JSONB) == [text and jsonb_text(text) for text in expected]
 
 
 @pytest.mark.parametrize("name", ["four levels", "doubles", "odd names", "maps"])
@@ -103,7 +103,7 @@ def test_it_is_what_jsonb_makes_of_it(name: str, postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
         sql = "select t::jsonb::text from unnest(%s::text[]) with ordinality as u(t, n) order by n"
         expected = [text for (text,) in connection.execute(sql, (texts,)).fetchall()]
-    assert [text for text in written(values, Form.NESTED_JSONB) if text is not None] == expected
+    assert [text for text in written(values, TextForm.NESTED_JSONB) if text is not None] == expected
 
 
 def compared(source: pa.DataType, destination: pa.DataType, native: str = "", system: str = "duckdb") -> Any:
@@ -119,13 +119,13 @@ def compared(source: pa.DataType, destination: pa.DataType, native: str = "", sy
 
 def test_nested_types_have_a_form_in_common_if_the_same_values_are_the_same_json() -> None:
     two = LIST(LIST(pa.int64()))
-    assert compared(two, pa.json_(), "jsonb", "postgres") is Form.NESTED_JSONB
-    assert compared(two, pa.json_(), "json", "postgres") is Form.NESTED
-    assert compared(two, pa.json_(), "json", "mysql") is Form.JSON_VALUE, "MySQL writes JSON anew"
-    assert compared(two, pa.json_(), "json", "sqlalchemy") is Form.JSON_VALUE, "nobody knows which system that is"
-    assert compared(two, pa.string(), "text", "postgres") is Form.NESTED
-    assert compared(two, pa.large_list(LIST(pa.int32()))) is Form.NESTED
-    assert compared(STRUCT([("u", LIST(pa.uuid()))]), STRUCT([("u", LIST(pa.string()))])) is Form.NESTED
+    assert compared(two, pa.json_(), "jsonb", "postgres") is TextForm.NESTED_JSONB
+    assert compared(two, pa.json_(), "json", "postgres") is TextForm.NESTED
+    assert compared(two, pa.json_(), "json", "mysql") is TextForm.JSON_VALUE, "MySQL writes JSON anew"
+    assert compared(two, pa.json_(), "json", "sqlalchemy") is TextForm.JSON_VALUE, "nobody knows which system that is"
+    assert compared(two, pa.string(), "text", "postgres") is TextForm.NESTED
+    assert compared(two, pa.large_list(LIST(pa.int32()))) is TextForm.NESTED
+    assert compared(STRUCT([("u", LIST(pa.uuid()))]), STRUCT([("u", LIST(pa.string()))])) is TextForm.NESTED
     for other in (
         LIST(pa.int64()),
         LIST(LIST(pa.float64())),
@@ -144,7 +144,7 @@ def test_json_that_mysql_has_written_anew_is_compared_by_value() -> None:
     copied = pa.field("v", pa.json_(), metadata={b"native_type": b"json", b"native_system": b"mysql"})
     columns = compared_columns(pa.field("v", kind), copied, systems=("duckdb", "mysql"))
     assert not isinstance(columns, str)
-    assert [(column.form, column.is_read) for column in columns] == [(Form.JSON_VALUE, True)] * 2
+    assert [(column.form, column.is_read) for column in columns] == [(TextForm.JSON_VALUE, True)] * 2
     source = digest(pa.array([[{"b": 100.0, "a": [1, None]}, None], [], None], kind), columns[0])
 
     def copy(text: str | None) -> Digest:
@@ -155,7 +155,7 @@ def test_json_that_mysql_has_written_anew_is_compared_by_value() -> None:
         assert copy(change) != source
 
 
-def digest(values: pa.Array, column: Compared) -> Digest:
+def digest(values: pa.Array, column: ComparedColumn) -> Digest:
     name = uuid4().hex
     database(name).tables["t"] = pa.table({"v": values})
     source = MemorySource({"database": name}, Path())
@@ -168,7 +168,7 @@ def test_a_value_that_ends_the_database_is_an_error_of_its_stream() -> None:
     """DuckDB writes no time below midnight: an internal error, after which its database refuses everything."""
     times = pa.array([-53_940_000], pa.time32("ms"))
     with pytest.raises(FatalConnectorError, match="checksums cannot be computed"):
-        digest(times, Compared(name="v", field=pa.field("v", times.type), form=Form.TIME))
+        digest(times, ComparedColumn(name="v", field=pa.field("v", times.type), form=TextForm.TIME))
 
 
 def test_json_of_mariadb_and_of_mysql_is_no_text_in_common() -> None:
@@ -178,8 +178,8 @@ def test_json_of_mariadb_and_of_mysql_is_no_text_in_common() -> None:
         for keeps in ((True, True), (True, False), (False, True), (False, False))
     }
     assert forms == {
-        (True, True): Form.JSON,
-        (True, False): Form.JSON_VALUE,
-        (False, True): Form.JSON,
-        (False, False): Form.JSON,
+        (True, True): TextForm.JSON,
+        (True, False): TextForm.JSON_VALUE,
+        (False, True): TextForm.JSON,
+        (False, False): TextForm.JSON,
     }

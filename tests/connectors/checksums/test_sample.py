@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.checksums import Compared, Digest, Form, KeyRange, Side
+from syncblocks.connectors.checksums import ComparedColumn, Digest, KeyRange, Side, TextForm
 from syncblocks.connectors.checksums.sql import Canonical, SqlChecksums
 from syncblocks.connectors.duckdb.checksums import DuckDBCanonical
 from syncblocks.connectors.mysql.checksums import MySQLCanonical
@@ -20,7 +20,9 @@ from syncblocks.connectors.stream import Stream
 from syncblocks.sync.verify.comparison import compare
 
 RECORDS = 60_000
-COLUMNS = tuple(Compared(name=name, field=pa.field(name, pa.int64()), form=Form.INTEGER) for name in ("id", "v"))
+COLUMNS = tuple(
+    ComparedColumn(name=name, field=pa.field(name, pa.int64()), form=TextForm.INTEGER) for name in ("id", "v")
+)
 STREAM = Stream(name="t", schema=pa.schema([column.field for column in COLUMNS]))
 
 Run = Callable[[str], Sequence[tuple[Any, ...]]]

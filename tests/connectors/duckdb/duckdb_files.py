@@ -15,17 +15,8 @@ import pytest
 from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
 from syncblocks.connectors.duckdb.database import configuration
 from syncblocks.connectors.duckdb.settings import DuckDBSettings
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
 FINAL = Checkpoint(is_final=True)

@@ -28,21 +28,10 @@ from syncblocks.connectors.errors import (
     RetriableError,
     TakenOver,
 )
-from syncblocks.connectors.stream import (
-    Bookmark,
-    Checkpoint,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    NullBookmarks,
-    ReadSpec,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReadSpec, ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from tests.connectors.duckdb.duckdb_files import (
     APPEND,
     FINAL,

@@ -12,7 +12,8 @@ import pytest
 from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
 from syncblocks.connectors.duckdb.memory import COLUMN_BYTES, MemoryNeed
 from syncblocks.connectors.duckdb.settings import MEMORY_LIMIT_BYTES
-from syncblocks.connectors.stream import Checkpoint, Event, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.duckdb.duckdb_files import load, query
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])

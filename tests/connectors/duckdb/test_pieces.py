@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.duckdb import DuckDBDestination
-from syncblocks.connectors.duckdb.database import Database
+from syncblocks.connectors.duckdb.database import DuckDBInstance
 from syncblocks.connectors.errors import FatalConnectorError
-from syncblocks.connectors.stream import Checkpoint, Event, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.duckdb.duckdb_files import load, query
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
@@ -22,7 +23,9 @@ BUDGET_BYTES = 32_000_000
 RECORDS, WIDTH_BYTES = 24, 2_000_000
 ROW_GROUPS = "select count(distinct row_group_id) from pragma_storage_info('docs') where column_name = 'doc'"
 
-pytestmark = pytest.mark.skipif(not Database(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups")
+pytestmark = pytest.mark.skipif(
+    not DuckDBInstance(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups"
+)
 Make = Callable[[], DuckDBDestination]
 
 

@@ -12,10 +12,8 @@ import pytest
 
 from syncblocks.connectors.duckdb import DuckDBDestination, DuckDBSource
 from syncblocks.connectors.errors import ConnectorError, FatalConnectorError
-from syncblocks.connectors.stream import (
-    Rejected,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Rejected
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.duckdb.duckdb_files import (
     APPEND,
     FINAL,

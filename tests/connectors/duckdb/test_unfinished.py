@@ -15,11 +15,12 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.duckdb import DuckDBDestination
-from syncblocks.connectors.duckdb.database import WIDE, Database
+from syncblocks.connectors.duckdb.database import WIDE, DuckDBInstance
 from syncblocks.connectors.duckdb.unfinished import MARK
 from syncblocks.connectors.errors import FatalConnectorError, TakenOver
-from syncblocks.connectors.stream import Checkpoint, ConflictMethod, Event, LedgerRow, Load
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerRow, Load
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod
 from tests.connectors.duckdb.wide_worker import (
     BUDGET_BYTES,
     KEY,
@@ -36,9 +37,13 @@ from tests.connectors.duckdb.wide_worker import (
 )
 from tests.zygote import Zygote
 
-pytestmark = pytest.mark.skipif(not Database(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups")
+pytestmark = pytest.mark.skipif(
+    not DuckDBInstance(Path()).cuts_pieces, reason="DuckDB before 1.5.3 does not cut row groups"
+)
 
-INDEXED = pytest.mark.skipif(not Database(Path()).cuts_indexed_pieces, reason="DuckDB before 2.0 has no room for it")
+INDEXED = pytest.mark.skipif(
+    not DuckDBInstance(Path()).cuts_indexed_pieces, reason="DuckDB before 2.0 has no room for it"
+)
 
 COLUMNS = "select column_name, data_type, is_nullable, column_default from duckdb_columns() where table_name = 'docs'"
 COMMENT = "select comment from duckdb_tables() where table_name = 'docs'"

@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from syncblocks.connectors.duckdb import DuckDBDestination
-from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.zygote import Zygote
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])

@@ -11,19 +11,9 @@ import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.rejected.records import rejection
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    Rejected,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Rejected, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])
 

@@ -18,7 +18,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.csv_wide import Records, TooLong
 from syncblocks.connectors.stream import Rejected
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 NAMES = ["a", "b"]
 NULLS = ["", "NULL"]

@@ -23,7 +23,8 @@ from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorErr
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.manifest import MAX_NAME_BYTES, file_stem, quote
-from syncblocks.connectors.stream import ConflictMethod, Stream
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.write_spec import ConflictMethod
 from tests.connectors.files import files_readback
 from tests.connectors.files.files_load import batch_of, key_of, load_of, run
 from tests.connectors.files.files_pair import FINAL, destination_of, every_format, looked_at, read

@@ -16,7 +16,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 

@@ -17,7 +17,7 @@ from syncblocks.connectors.files.json_source import JSONSource
 from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import ObjectSource
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files.files_pair import only, records_of
 
 NESTED = [

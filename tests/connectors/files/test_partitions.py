@@ -16,7 +16,8 @@ from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorErr
 from syncblocks.connectors.files import layout
 from syncblocks.connectors.files.destination import FileDestination
 from syncblocks.connectors.files.parquet_source import ParquetSource
-from syncblocks.connectors.stream import Checkpoint, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import FINAL, destination_of, every_format, read
 

@@ -22,7 +22,7 @@ from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileRanges, FileSource
 from syncblocks.connectors.ranges import RangesRefused, SnapshotLost
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.tiers import examples
 
 #: Texts of a CSV file that make it hard: quotes, line ends, delimiters, long ones, four bytes, byte order marks.

@@ -13,7 +13,7 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.registry import make_destination
 from syncblocks.connectors.stream import Checkpoint, FileRead
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files import files_load
 
 KEY = files_load.key_of()

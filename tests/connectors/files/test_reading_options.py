@@ -26,7 +26,7 @@ from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.rejected.limits import TooManyRejected
 from syncblocks.connectors.stream import Checkpoint, Rejected
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files.files_load import load_of, run
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 

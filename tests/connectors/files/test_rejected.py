@@ -11,7 +11,7 @@ import pytest
 
 from syncblocks.connectors.rejected.records import REJECTED_SCHEMA, REJECTED_TABLE
 from syncblocks.connectors.stream import Load
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files import files_readback
 from tests.connectors.files.files_load import SCHEMA, batch_of, load_of, run
 from tests.connectors.files.files_pair import FINAL, destination_of, every_format, looked_at, read

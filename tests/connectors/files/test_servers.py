@@ -21,10 +21,11 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError, F
 from syncblocks.connectors.files.csv_source import CSVSource
 from syncblocks.connectors.files.destination import CSVDestination
 from syncblocks.connectors.files.storage import translated
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.sftp import CheckedSFTP
-from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead, ReplicationMethod
-from syncblocks.connectors.values import replace
-from syncblocks.sync.run.recovery.leftovers import drop_staging
+from syncblocks.connectors.stream import Bookmark, Checkpoint, FileRead
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.sync.run.recovery.unfinished_runs import drop_staging
 from syncblocks.sync.store import Store
 from tests.connectors.files.files_load import batch_of, load_of, run
 from tests.connectors.files.files_pair import only, records_of

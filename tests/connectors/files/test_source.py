@@ -28,8 +28,9 @@ from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.parquet_source import ParquetSource
 from syncblocks.connectors.files.source import FileSource
 from syncblocks.connectors.incremental.bookmarks import values
-from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.files.files_pair import only, records_of, source_of, types_of
 
 # Paths

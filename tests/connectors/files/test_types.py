@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from syncblocks import StreamResult, load_pipeline
 from syncblocks import run_pipeline as run_file
-from syncblocks.connectors.arrow.said import read_as
+from syncblocks.connectors.arrow.declared_types import read_as
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.files.jsonl_format import JSONLFormat
 from syncblocks.connectors.files.parquet_format import ParquetFormat

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, HASH_BYTES
 from syncblocks.connectors.incremental.checkpoints import incremental
-from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReadSpec, ReplicationMethod, Stream
+from syncblocks.connectors.read_spec import NullBookmarks, ReadSpec, ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
 
 SCHEMA = pa.schema([("id", pa.int64()), ("a", pa.int64()), ("b", pa.string())])
 

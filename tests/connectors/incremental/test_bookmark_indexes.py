@@ -13,9 +13,10 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.postgres.source import PostgresSource
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
 from syncblocks.connectors.sql.read.source import SqlSource
-from syncblocks.connectors.stream import Checkpoint, NullBookmarks, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.postgres import postgres_pair
 

@@ -25,7 +25,7 @@ from syncblocks.connectors.incremental.bookmarks import (
 from syncblocks.connectors.incremental.checkpoints import incremental
 from syncblocks.connectors.incremental.hashes import BY_VALUE, record_hashes
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.incremental.bookmark_runs import SCHEMA, WIDTHS, batch, hash_count, run, stream
 from tests.tiers import examples
 

@@ -14,10 +14,11 @@ import pytest
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, without_records
 from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, PENDING, incremental
-from syncblocks.connectors.incremental.committed import Committed
+from syncblocks.connectors.incremental.committed import CommittedVersions
 from syncblocks.connectors.incremental.hashes import BY_VALUE, forms, record_hashes
-from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.incremental.bookmark_runs import SCHEMA, batch, hash_count, run, stream
 
 KEYS, VALUES = (1, 2, 3), ("A", "B", "C")
@@ -59,7 +60,7 @@ def test_every_history_of_three_runs(kind: str) -> None:
     def go_on(oracle: Oracle, versions: list[tuple[int | None, Any]], history: list[list[Record]]) -> None:
         for source in states:
             found = [(key if is_keyed else None, (key, value)) for key, value in source]
-            committed = Committed(versions, is_keyed=is_keyed, is_merged=is_merged)
+            committed = CommittedVersions(versions, is_keyed=is_keyed, is_merged=is_merged)
             is_new = committed.are_new(found, all_may_be)
             sent = [record for record, is_sent in zip(source, is_new, strict=True) if is_sent]
             assert sent == oracle.new(source), [*history, source]

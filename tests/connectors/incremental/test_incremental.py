@@ -10,8 +10,9 @@ import pytest
 
 from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import MANY_HASHES, MAX_UNSETTLED, Horizon, incremental
-from syncblocks.connectors.stream import Bookmark, Checkpoint, ReadSpec, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64())])
 APPENDED = Stream(

@@ -14,9 +14,9 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Source
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
 from syncblocks.connectors.registry import make_source
-from syncblocks.connectors.stream import NullBookmarks, ReplicationMethod
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 ROWS = [(1, 20), (2, None), (3, 7), (4, 21), (5, -3), (6, 20), (7, None)]
 #: From scratch, from a value, and after a run that has met no value yet.

@@ -14,18 +14,10 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted, RetriableError
 from syncblocks.connectors.memory import MemoryDestination, MemorySource, database, databases
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Event,
-    LedgerKey,
-    Load,
-    ReplicationMethod,
-    Stream,
-    TableState,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 
 NUMBERS = pa.table({"n": pa.array(range(10), pa.int64())})
 

@@ -10,16 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from tests.connectors.mysql.mysql_databases import database
 
 FINAL = Checkpoint(is_final=True)

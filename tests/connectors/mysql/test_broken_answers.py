@@ -13,16 +13,16 @@ pytest.importorskip("pymysql")
 
 from syncblocks.connectors.mysql.failures import BrokenAnswer
 from syncblocks.connectors.mysql.packets import MARGIN, Packets
-from syncblocks.connectors.mysql.records import Kind, decode, decode_texts
+from syncblocks.connectors.mysql.records import RecordKind, decode, decode_texts
 
 ROOT = Path(__file__).parents[3]
 TRIES = 10_000 if os.environ.get("SYNCBLOCKS_FAULTS") == "full" else 500
 
 TEXT, NUMBER, MOMENT, SPAN = (
-    Kind(253, False, True),
-    Kind(8, False, False),
-    Kind(12, False, False),
-    Kind(11, False, False),
+    RecordKind(253, False, True),
+    RecordKind(8, False, False),
+    RecordKind(12, False, False),
+    RecordKind(11, False, False),
 )
 
 
@@ -64,7 +64,7 @@ def test_a_length_past_the_packet_is_refused(length: bytes) -> None:
         (b"\0\0\x0c\0\xff\xff\xff\xff" + bytes(7), [SPAN]),
     ],
 )
-def test_a_record_that_is_not_as_long_as_its_packet_is_refused(payload: bytes, kinds: list[Kind]) -> None:
+def test_a_record_that_is_not_as_long_as_its_packet_is_refused(payload: bytes, kinds: list[RecordKind]) -> None:
     with pytest.raises(BrokenAnswer):
         decode(*block(payload), kinds)
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 pytest.importorskip("pymysql")
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.mysql.destination import MySQLDestination
 from syncblocks.connectors.mysql.source import MySQLSource
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.registry import make_source
-from syncblocks.connectors.stream import ReplicationMethod
 from tests.connectors.mysql.mysql_databases import database, run
 from tests.connectors.mysql.mysql_hostile import Hostile, sent_to_a_hostile_server
 from tests.connectors.mysql.mysql_pair import FINAL, MERGE, PEOPLE, load_of, people, write

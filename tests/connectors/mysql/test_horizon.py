@@ -23,8 +23,9 @@ from syncblocks.connectors.incremental.bookmarks import BOUNDARY, values
 from syncblocks.connectors.incremental.checkpoints import PENDING, Horizon
 from syncblocks.connectors.mysql.horizon import settle
 from syncblocks.connectors.mysql.source import MySQLSource
-from syncblocks.connectors.stream import Bookmark, Checkpoint, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.mysql.mysql_databases import connect, database, run
 
 WRITERS = 3

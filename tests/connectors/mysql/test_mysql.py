@@ -25,8 +25,9 @@ from syncblocks.connectors.errors import (
 )
 from syncblocks.connectors.mysql import session
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import ConflictMethod, Event, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Event
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 from tests.connectors.mysql.mysql_databases import connect, database, is_mariadb, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
     APPEND,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from syncblocks.connectors.mysql import horizon
 from syncblocks.connectors.mysql.session import MySQLSession
 from syncblocks.connectors.mysql.source import MySQLSource
-from syncblocks.connectors.sql.session import Lease
+from syncblocks.connectors.sql.session import SessionLease
 from tests.connectors.mysql.mysql_databases import numbers, run
 from tests.connectors.mysql.test_horizon import Table
 from tests.connectors.mysql.test_horizon import url as url
@@ -98,7 +98,7 @@ def only_own(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = horizon._writing
     threads = {table.thread(number) for number in range(3)}
 
-    def writing(lease: Lease, sleep: Callable[[float], None]) -> dict[str, int]:
+    def writing(lease: SessionLease, sleep: Callable[[float], None]) -> dict[str, int]:
         return {name: age for name, age in whole(lease, sleep).items() if name.partition(":")[0] in threads}
 
     monkeypatch.setattr(horizon, "_writing", writing)
@@ -163,7 +163,7 @@ def test_a_table_that_nobody_writes_is_read_once(url: str, monkeypatch: pytest.M
         assert sum(table.appended.values()) == 1000
 
 
-def read_so_far(lease: Lease) -> int:
+def read_so_far(lease: SessionLease) -> int:
     """Return how many records the lease's connection has read by scans."""
     ((_, number),) = lease.session.query("show session status like 'Handler_read_rnd_next'")
     return int(number)

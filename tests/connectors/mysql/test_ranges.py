@@ -13,7 +13,7 @@ from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.ranges import OpenRanges, RangesRefused, SnapshotLost
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.mysql.mysql_databases import connect, database, query, run
 
 #: Keys, as SQL over a number `n` from 1 to 400; what they are declared as.

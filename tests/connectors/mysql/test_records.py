@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 pytest.importorskip("pymysql")
 
@@ -26,7 +26,8 @@ from syncblocks.connectors.mysql.packets import Packets
 from syncblocks.connectors.mysql.results import select, select_texts
 from syncblocks.connectors.mysql.source import MySQLSource
 from syncblocks.connectors.mysql.types import selected
-from syncblocks.connectors.stream import Condition, NullBookmarks, Rejected, ReplicationMethod, Stream
+from syncblocks.connectors.read_spec import Condition, NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Rejected, Stream
 from tests.connectors.mysql.mysql_databases import connect, database, numbers, query, run
 
 #: Lengths around those where the protocol writes a length in another way.

@@ -13,7 +13,7 @@ import pytest
 from syncblocks.connectors.errors import ConnectorError, RetriableError, TakenOver
 from syncblocks.connectors.sql.identifiers import staging_name
 from syncblocks.connectors.stream import Event
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.mysql.mysql_databases import database, query, run, tables
 from tests.connectors.mysql.mysql_pair import APPEND, FINAL, PEOPLE, REPLACE, destination_of, load_of, people, write
 

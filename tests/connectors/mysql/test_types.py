@@ -10,8 +10,9 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.mysql import session
 from syncblocks.connectors.mysql.session import MySQLSession
-from syncblocks.connectors.stream import Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.mysql.mysql_databases import is_mariadb, query, run, tables
 from tests.connectors.mysql.mysql_pair import (
     APPEND,

@@ -11,13 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 pytest.importorskip("pymysql")
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.mysql.source import MySQLSource
-from syncblocks.connectors.stream import Event, Rejected, ReplicationMethod
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Event, Rejected
 from tests import services
 from tests.connectors.mysql.mysql_databases import database, run
 from tests.connectors.mysql.mysql_proxy import EXECUTE, PREPARE, proxy

@@ -13,19 +13,9 @@ import pytest
 
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import (
-    Bookmark,
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
 #: Dispositions of which a load needs to know nothing but the stream.
 PLAIN = (WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE)

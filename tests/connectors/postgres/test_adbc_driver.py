@@ -10,7 +10,7 @@ import adbc_driver_manager
 import pytest
 
 from syncblocks.connectors.errors import ConnectorError
-from syncblocks.connectors.postgres.adbc_driver import FRESH_S, Database
+from syncblocks.connectors.postgres.adbc_driver import FRESH_S, ADBCDatabase
 from syncblocks.connectors.postgres.settings import PostgresSettings
 
 
@@ -41,15 +41,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def two(postgres_url: str, clock: Clock) -> Iterator[tuple[Database, Database]]:
+def two(postgres_url: str, clock: Clock) -> Iterator[tuple[ADBCDatabase, ADBCDatabase]]:
     address = PostgresSettings(url=postgres_url).address  # type: ignore[arg-type]
-    databases = Database(address, clock), Database(address, clock)
+    databases = ADBCDatabase(address, clock), ADBCDatabase(address, clock)
     yield databases
     for database in databases:
         database.close()
 
 
-def answer(database: Database) -> Any:
+def answer(database: ADBCDatabase) -> Any:
     session = database.connect("begin", 1 << 20)
     try:
         return session.query("select 42")
@@ -57,10 +57,10 @@ def answer(database: Database) -> Any:
         session.close()
 
 
-def test_two_that_connect_at_the_same_time_share_one(made: list[str], two: tuple[Database, Database]) -> None:
+def test_two_that_connect_at_the_same_time_share_one(made: list[str], two: tuple[ADBCDatabase, ADBCDatabase]) -> None:
     start, answers = Barrier(2), []
 
-    def connect(database: Database) -> None:
+    def connect(database: ADBCDatabase) -> None:
         start.wait()
         answers.append(answer(database))
 
@@ -72,14 +72,16 @@ def test_two_that_connect_at_the_same_time_share_one(made: list[str], two: tuple
     assert (answers, len(made)) == ([[(42,)], [(42,)]], 1)
 
 
-def test_one_that_closes_leaves_it_to_the_other(made: list[str], two: tuple[Database, Database]) -> None:
+def test_one_that_closes_leaves_it_to_the_other(made: list[str], two: tuple[ADBCDatabase, ADBCDatabase]) -> None:
     first, second = two
     assert answer(first) == answer(second) == [(42,)]
     first.close()
     assert (answer(second), len(made)) == ([(42,)], 1)
 
 
-def test_a_later_one_reads_the_types_of_then(made: list[str], two: tuple[Database, Database], clock: Clock) -> None:
+def test_a_later_one_reads_the_types_of_then(
+    made: list[str], two: tuple[ADBCDatabase, ADBCDatabase], clock: Clock
+) -> None:
     first, second = two
     answer(first)
     clock.now += FRESH_S + 1
@@ -89,7 +91,7 @@ def test_a_later_one_reads_the_types_of_then(made: list[str], two: tuple[Databas
     assert (answer(second), len(made)) == ([(42,)], 2)
 
 
-def test_after_all_have_closed_it_is_made_anew(made: list[str], two: tuple[Database, Database]) -> None:
+def test_after_all_have_closed_it_is_made_anew(made: list[str], two: tuple[ADBCDatabase, ADBCDatabase]) -> None:
     for database in two:
         answer(database)
     for database in two:
@@ -99,10 +101,10 @@ def test_after_all_have_closed_it_is_made_anew(made: list[str], two: tuple[Datab
 
 def test_who_waited_in_vain_does_not_try_again_but_the_next_one_does(made: list[str], postgres_url: str) -> None:
     address = PostgresSettings(url=postgres_url + "_that_is_not_there").address  # type: ignore[arg-type]
-    waiting, later = Database(address), Database(address)
+    waiting, later = ADBCDatabase(address), ADBCDatabase(address)
     known = waiting._join()
     with pytest.raises(ConnectorError, match="that_is_not_there"):
-        Database(address).connect("begin", 1 << 20)
+        ADBCDatabase(address).connect("begin", 1 << 20)
     for tried in (1, 2):
         with pytest.raises(ConnectorError, match="that_is_not_there"):
             waiting.connect("begin", 1 << 20)
@@ -112,7 +114,9 @@ def test_who_waited_in_vain_does_not_try_again_but_the_next_one_does(made: list[
     assert (len(made), known.users) == (3, 0)
 
 
-def test_a_connection_that_the_driver_has_miscounted_is_closed_all_the_same(two: tuple[Database, Database]) -> None:
+def test_a_connection_that_the_driver_has_miscounted_is_closed_all_the_same(
+    two: tuple[ADBCDatabase, ADBCDatabase],
+) -> None:
     session = two[0].connect("begin", 1 << 20)
     driver = session._connection
 

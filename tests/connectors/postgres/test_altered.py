@@ -18,8 +18,10 @@ from syncblocks import run_pipeline
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Checkpoint, ReplicationMethod, Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import find, order, rows, script
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE

@@ -29,8 +29,9 @@ from syncblocks.connectors.postgres.failures import connect_failure
 from syncblocks.connectors.postgres.settings import PostgresSettings, parse_address
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName
-from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, copy, find, order, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_proxy import proxy

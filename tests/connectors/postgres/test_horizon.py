@@ -21,8 +21,9 @@ from syncblocks.connectors.incremental.checkpoints import PENDING
 from syncblocks.connectors.postgres.adbc_session import AdbcSession
 from syncblocks.connectors.postgres.horizon import settle
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Bookmark, Checkpoint, NullBookmarks, ReplicationMethod, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 WRITERS = 3
 

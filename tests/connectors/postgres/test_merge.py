@@ -10,7 +10,7 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 from tests.connectors.postgres.postgres_pair import batch_of, can, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 

@@ -13,8 +13,9 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.sql.identifiers import TableName, quote
-from syncblocks.connectors.stream import Checkpoint, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, order, rows, script, write
 
 HOSTILE = {

@@ -15,14 +15,10 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    NullBookmarks,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, can, copy, find, read, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import source as source
@@ -258,7 +254,8 @@ sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 import pyarrow as pa
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 config = {{"url": {postgres_url!r}}}
 source, destination = PostgresSource(config, None), PostgresDestination(config, None)
 (stream,) = [stream for stream in source.discover() if stream.name == "public.a"]

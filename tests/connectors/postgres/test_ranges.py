@@ -16,7 +16,8 @@ from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.ranges import Range, SnapshotLost
 from syncblocks.connectors.sql.identifiers import staging_name
-from syncblocks.connectors.stream import Commit, Stream, WriteDisposition
+from syncblocks.connectors.stream import Commit, Stream
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import find, order, rows, script
 from tests.connectors.postgres.postgres_proxy import proxy

@@ -13,7 +13,8 @@ import pytest
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, order, rows, script, write
 from tests.connectors.postgres.postgres_pair import destination as destination
 

@@ -15,7 +15,8 @@ from syncblocks.connectors.errors import (
     TakenOver,
 )
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, Event, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.connectors.postgres.postgres_pair import PLAIN, batch_of, key_of, order, rows, script
 from tests.connectors.postgres.postgres_pair import destination as destination
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import ReplicationMethod, WriteDisposition
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests import services
 from tests.connectors.postgres.postgres_pair import copy, find, order, read, rows, script
 from tests.connectors.postgres.postgres_pair import destination as destination

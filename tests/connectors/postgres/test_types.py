@@ -16,7 +16,8 @@ from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.postgres.destination import PostgresDestination
 from syncblocks.connectors.postgres.source import PostgresSource
-from syncblocks.connectors.stream import Checkpoint, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Stream
+from syncblocks.connectors.write_spec import WriteDisposition
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store

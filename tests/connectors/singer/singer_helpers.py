@@ -12,11 +12,12 @@ import pyarrow as pa
 import yaml
 
 from syncblocks import RunResult, load_pipeline, run_pipeline
+from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.batches import BatchFiles
-from syncblocks.connectors.singer.reader import Reader
+from syncblocks.connectors.singer.reader import TapReader
 from syncblocks.connectors.singer.types import columns_of
-from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, ReadSpec, ReplicationMethod, Stream
+from syncblocks.connectors.stream import Bookmark, Checkpoint, Event, Stream
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -93,11 +94,11 @@ def stream_of(name: str, of: Mapping[str, Any] = SCHEMA, *bookmarks: str, key: S
 def read(
     *blocks: bytes, streams: Sequence[Stream], bookmarks: Mapping[str, Bookmark | None] | None = None, **options: Any
 ) -> list[tuple[str, Event]]:
-    """Read blocks of lines through a `Reader`."""
+    """Read blocks of lines through a `TapReader`."""
     names = {stream.name: (stream.name,) for stream in streams} | options.pop("names", {})
     options.setdefault("adds_columns", [stream.name for stream in streams])
     options.setdefault("batch_files", BatchFiles([], Path.cwd()))
-    return list(Reader("tap-x", streams, names, bookmarks or {}, **options).read(blocks))
+    return list(TapReader("tap-x", streams, names, bookmarks or {}, **options).read(blocks))
 
 
 def records(events: Sequence[tuple[str, Event]], stream: str) -> list[dict[str, Any]]:

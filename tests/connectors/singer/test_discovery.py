@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
+from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.catalog import streams_of
 from syncblocks.connectors.singer.environments import Requirements, _environment, _telling, program_name
-from syncblocks.connectors.stream import ReplicationMethod
 from tests.connectors.singer.singer_helpers import BOTH, entry, full_table, source_of, tap_program
 
 

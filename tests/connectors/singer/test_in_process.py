@@ -13,19 +13,11 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError, Interrupted
+from syncblocks.connectors.read_spec import ReadSpec, ReplicationMethod
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Event,
-    LedgerKey,
-    Load,
-    ReadSpec,
-    ReplicationMethod,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 
 TAP = "tests.connectors.singer.sdk_plugins:TapShop"
 TARGET = "tests.connectors.singer.sdk_plugins:TargetLines"

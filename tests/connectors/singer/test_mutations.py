@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.singer.batches import BatchFiles
-from syncblocks.connectors.singer.raw_lines import Lines, RawReader, addressed
-from syncblocks.connectors.singer.reader import Reader
+from syncblocks.connectors.singer.raw_lines import RawLines, RawReader, addressed
+from syncblocks.connectors.singer.reader import TapReader
 from syncblocks.connectors.stream import Checkpoint, Stream
 from tests.connectors.singer.singer_helpers import SCHEMA, lines, record, schema, state, stream_of
 from tests.tiers import examples
@@ -127,7 +127,7 @@ def blocks_of(draw: st.DrawFn) -> list[bytes]:
 def test_mutated_messages_end_in_records_or_in_an_error_with_its_place(blocks: list[bytes]) -> None:
     chosen = [stream_of(name, TYPED, "stamp") for name in ("orders", "users")]
     known = {name: (name,) for name in ("orders", "users", "other")}
-    reader = Reader(
+    reader = TapReader(
         "tap-x",
         chosen,
         known,
@@ -189,7 +189,7 @@ def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
     chosen = [stream_of(name, TYPED, *(["stamp"] if is_incremental else [])) for name in ("orders", "users")]
     known = {name: (name,) for name in ("orders", "users", "other")}
 
-    def heard(kind: type[Reader]) -> tuple[dict[str, list[Any]], bool]:
+    def heard(kind: type[TapReader]) -> tuple[dict[str, list[Any]], bool]:
         """Return per stream the keys of its records, and its checkpoints where they came."""
         found: dict[str, list[Any]] = {"orders": [], "users": []}
         reader = kind(
@@ -201,7 +201,7 @@ def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
                     found[name].append(json.dumps(event.bookmark, sort_keys=True))
                 elif isinstance(event, pa.RecordBatch):
                     found[name] += map(str, event.column("id").to_pylist())
-                elif isinstance(event, Lines) and event.kind == "RECORD":
+                elif isinstance(event, RawLines) and event.kind == "RECORD":
                     lines = [json.loads(line, parse_float=Decimal) for line in event.split(b"\n") if line.strip()]
                     assert len(lines) == event.records
                     # A tap may write an integer as 1.0: its line goes as it is.
@@ -213,6 +213,6 @@ def test_the_wire_of_lines_carries_the_records_and_checkpoints_of_the_other(
             return found, False
         return found, True
 
-    by_records, is_good = heard(Reader)
+    by_records, is_good = heard(TapReader)
     if is_good:
         assert heard(RawReader) == (by_records, True)

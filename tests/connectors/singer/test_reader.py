@@ -23,7 +23,7 @@ from syncblocks.connectors.singer.batches import BadBatch, BatchFiles
 from syncblocks.connectors.singer.records import Parser
 from syncblocks.connectors.singer.types import columns_of
 from syncblocks.connectors.stream import Bookmark, Checkpoint, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.singer.singer_helpers import (
     ORDERS,
     SCHEMA,

@@ -14,7 +14,7 @@ from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.rejected.limits import TooManyRejected
 from syncblocks.connectors.singer.batches import BatchFiles
 from syncblocks.connectors.stream import Checkpoint, Rejected
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.singer.singer_helpers import (
     SCHEMA,
     full_table,

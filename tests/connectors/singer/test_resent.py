@@ -11,7 +11,7 @@ import pytest
 
 from syncblocks.connectors.singer.resent import ResentRecords
 from syncblocks.connectors.stream import Bookmark
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.singer.singer_helpers import checkpoints, lines, read, record, records, schema, state, stream_of
 
 INTEGER, TEXT, BOOLEAN = ({"type": ["null", name]} for name in ("integer", "string", "boolean"))

@@ -21,7 +21,8 @@ from syncblocks.connectors.errors import (
     RetriableError,
 )
 from syncblocks.connectors.singer.target import SingerDestination
-from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.connectors.singer.singer_targets import make_target
 
 PEOPLE = pa.schema([pa.field("id", pa.int64(), nullable=False), ("name", pa.string())])

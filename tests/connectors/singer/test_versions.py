@@ -17,7 +17,8 @@ from syncblocks.connectors.registry import make_source
 from syncblocks.connectors.singer.as_target import target_class
 from syncblocks.connectors.singer.plugin_config import plugins
 from syncblocks.connectors.singer.target import SingerDestination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.connectors.singer.test_sdk_targets import config_of
 
 PROPERTIES = {"id": {"type": "integer"}, "v": {"type": ["string", "null"]}}

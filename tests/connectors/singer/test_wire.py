@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from syncblocks.connectors.singer.raw_lines import Lines, addressed, first_version
+from syncblocks.connectors.singer.raw_lines import RawLines, addressed, first_version
 from tests.conftest import RunCLI
 from tests.connectors.singer.singer_helpers import (
     entry,
@@ -249,7 +249,9 @@ def test_any_record_can_be_sent_under_another_name(line: bytes) -> None:
         place = text.find(b'"record"')
         heads = [text[:place]] if text == line else [b""]
         for head in heads:
-            made = addressed(Lines.of(text, "RECORD", head=head if b"stream" in head else b"", records=count), "new", 5)
+            made = addressed(
+                RawLines.of(text, "RECORD", head=head if b"stream" in head else b"", records=count), "new", 5
+            )
             for before, after in zip(text.splitlines(), made.splitlines(), strict=True):
                 expected = {**json.loads(before), "stream": "new", "version": 5}
                 found = json.loads(after)
@@ -258,8 +260,8 @@ def test_any_record_can_be_sent_under_another_name(line: bytes) -> None:
 
 def test_a_version_is_looked_for_beside_the_record_only() -> None:
     inside = b'{"type":"RECORD","stream":"s","record":{"version":3}}'
-    assert first_version(Lines.of(inside, "RECORD")) is None
-    assert first_version(Lines.of(inside[:-1] + b',"version":4}\n' + inside, "RECORD")) == 4
+    assert first_version(RawLines.of(inside, "RECORD")) is None
+    assert first_version(RawLines.of(inside[:-1] + b',"version":4}\n' + inside, "RECORD")) == 4
 
 
 @pytest.mark.parametrize("method", ["FULL_TABLE", "INCREMENTAL"])

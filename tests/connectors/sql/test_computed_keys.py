@@ -15,15 +15,8 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    ConflictMethod,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from tests.connectors.mysql import mysql_databases
 
 SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False), pa.field("kind", pa.string()), ("name", pa.string())])

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from syncblocks.connectors.read_spec import ReadSpec
 from syncblocks.connectors.registry import connector_class
 from syncblocks.connectors.stream import (
     ADDED,
@@ -23,11 +24,9 @@ from syncblocks.connectors.stream import (
     HistoryLoad,
     LedgerKey,
     Load,
-    ReadSpec,
     Stream,
-    WriteDisposition,
-    WriteSpec,
 )
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.connectors.sql.history_model import Batch, Model, arrow_type, held, loads, moment
 from tests.connectors.sqlalchemy import firebird_files
 from tests.thinned import only_full

@@ -13,7 +13,8 @@ import pytest
 
 import syncblocks
 from syncblocks.connectors.postgres.destination import PostgresDestination
-from syncblocks.connectors.stream import Checkpoint, Event, Stream, WriteDisposition
+from syncblocks.connectors.stream import Checkpoint, Event, Stream
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import order, rows, script
 

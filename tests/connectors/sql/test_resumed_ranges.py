@@ -21,9 +21,10 @@ from syncblocks.connectors.postgres.source import PostgresSource
 from syncblocks.connectors.protocols import ReadsRanges
 from syncblocks.connectors.ranges import Range
 from syncblocks.connectors.sql.identifiers import staging_name
-from syncblocks.connectors.sql.session import Lease
-from syncblocks.connectors.stream import Commit, Load, Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.sql.session import SessionLease
+from syncblocks.connectors.stream import Commit, Load, Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.postgres.postgres_pair import destination as destination
 from tests.connectors.postgres.postgres_pair import find, key_of, order, rows, script
 from tests.connectors.sql.range_reads import SUM, Reads, leftovers
@@ -158,7 +159,7 @@ def test_a_transaction_of_another_database_is_none_even_if_it_ends_meanwhile(
     asked: list[str] = []
     with psycopg.connect(postgres_url.rsplit("/", 1)[0] + "/postgres") as elsewhere:
 
-        def ask(lease: Lease, sql: str) -> Any:
+        def ask(lease: SessionLease, sql: str) -> Any:
             said = alone(lease, sql)
             asked.append(sql)
             if len(asked) == ends_at:

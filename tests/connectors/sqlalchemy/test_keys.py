@@ -16,7 +16,7 @@ from syncblocks.connectors.sql.identifiers import TableName
 from syncblocks.connectors.sql.tables import Column
 from syncblocks.connectors.sqlalchemy.naming import SQLAlchemyNaming
 from syncblocks.connectors.sqlalchemy.tables import SQLAlchemyTables
-from syncblocks.connectors.stream import ConflictMethod, WriteDisposition
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition
 from tests.connectors.mysql import mysql_databases
 from tests.connectors.sqlalchemy import firebird_files as firebird
 from tests.connectors.sqlalchemy.test_sqlalchemy import load

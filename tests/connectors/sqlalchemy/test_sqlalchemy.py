@@ -21,16 +21,9 @@ from syncblocks.connectors.sqlalchemy import catalog
 from syncblocks.connectors.sqlalchemy.destination import SQLAlchemyDestination
 from syncblocks.connectors.sqlalchemy.ledger import SQLAlchemyLedger
 from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
-from syncblocks.connectors.sqlalchemy.types import Kind, ddl, widen
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    ConflictMethod,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.sqlalchemy.types import SQLAlchemyKind, ddl, widen
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 from tests.connectors.postgres.postgres_pair import rows as psycopg_rows
 from tests.connectors.sqlalchemy import firebird_files as firebird
 
@@ -253,7 +246,7 @@ def test_a_row_of_a_lock_is_no_ledger_row(url: str) -> None:
     ],
 )
 def test_types_that_would_cut_values_off_are_avoided(dialect: sa.Dialect, kind: str, expected: str) -> None:
-    assert ddl(Kind.parse(kind), dialect) == expected
+    assert ddl(SQLAlchemyKind.parse(kind), dialect) == expected
 
 
 @pytest.mark.parametrize(
@@ -272,7 +265,7 @@ def test_types_that_would_cut_values_off_are_avoided(dialect: sa.Dialect, kind: 
     ],
 )
 def test_kinds_are_widened_or_refused(before: str, after: str, expected: str | None) -> None:
-    found = widen(Kind.parse(before), Kind.parse(after))
+    found = widen(SQLAlchemyKind.parse(before), SQLAlchemyKind.parse(after))
     assert (None if found is None else str(found)) == expected
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from syncblocks.connectors.errors import ConnectorConfigError, FatalConnectorError
 from syncblocks.connectors.sqlalchemy.source import SQLAlchemySource
-from syncblocks.connectors.stream import WriteDisposition
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.sqlalchemy.test_sqlalchemy import load, read
 from tests.connectors.sqlite.sqlite_files import query, script
 

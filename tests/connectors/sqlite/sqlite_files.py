@@ -17,17 +17,8 @@ import pyarrow as pa
 import pytest
 
 from syncblocks.connectors.sqlite import SQLiteDestination, SQLiteSource
-from syncblocks.connectors.stream import (
-    Checkpoint,
-    Commit,
-    ConflictMethod,
-    Event,
-    LedgerKey,
-    Load,
-    Stream,
-    WriteDisposition,
-    WriteSpec,
-)
+from syncblocks.connectors.stream import Checkpoint, Commit, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import ConflictMethod, WriteDisposition, WriteSpec
 
 APPEND, REPLACE, MERGE = WriteDisposition.APPEND, WriteDisposition.REPLACE, WriteDisposition.MERGE
 FINAL = Checkpoint(is_final=True)

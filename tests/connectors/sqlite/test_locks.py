@@ -29,7 +29,8 @@ from syncblocks.connectors.sqlalchemy.session import AlchemySession
 from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.reader import SQLiteReader, open_reader
 from syncblocks.connectors.sqlite.session import SQLiteSession, sort_error
-from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, Event, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteSpec
 from syncblocks.sync.errors import StoreUnreachable
 from syncblocks.sync.store import Store
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, PEOPLE, REPLACE, load, people, query, script, source_of

@@ -16,15 +16,11 @@ from syncblocks.connectors.errors import (
     ConnectorError,
     FatalConnectorError,
 )
+from syncblocks.connectors.read_spec import NullBookmarks, ReplicationMethod
 from syncblocks.connectors.sqlite import SQLiteDestination
-from syncblocks.connectors.stream import (
-    Bookmark,
-    Checkpoint,
-    NullBookmarks,
-    ReplicationMethod,
-    WriteDisposition,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Bookmark, Checkpoint
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 from tests.connectors.sqlite.sqlite_files import (
     APPEND,
     FINAL,

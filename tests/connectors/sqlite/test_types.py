@@ -23,7 +23,7 @@ from syncblocks.connectors.sqlite import SQLiteDestination
 from syncblocks.connectors.sqlite.encode import stored
 from syncblocks.connectors.sqlite.session import SQLiteSession
 from syncblocks.connectors.stream import Rejected
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from tests.connectors.sqlite.sqlite_files import APPEND, FINAL, MERGE, REPLACE, load, query, read_all, script, source_of
 from tests.connectors.sqlite.sqlite_files import destination as destination
 from tests.connectors.sqlite.sqlite_files import path as path

@@ -44,7 +44,7 @@ FEATURES = {
     "syncblocks.sync.flow.masked": "`mask`",
     "syncblocks.sync.flow.spooled_feed": "a group with more streams than loads",
     "syncblocks.sync.plan.planned_repair": "`verify --repair`",
-    "syncblocks.sync.run.before": "`before`",
+    "syncblocks.sync.run.before_statements": "`before`",
     "syncblocks.sync.run.notebook": "no notebook",
     "syncblocks.sync.run.ranges": "`parallel_reads`",
     "syncblocks.sync.session.ledgerless": "a destination without a ledger",

@@ -288,9 +288,9 @@ def test_a_database_that_is_not_there_is_not_made_by_a_statement(tmp_path: Path)
     (tmp_path / "bad.py").write_text("@transformer\ndef bad(df):\n    raise ValueError\n")
     file.write_text(file.read_text().replace("warehouse.duckdb", "none/x.duckdb"))
     pipeline = load_pipeline(file)
-    from syncblocks.sync.delivery.sql_hook import Statement
+    from syncblocks.sync.delivery.sql_hook import SQLCall
 
-    end = Statement(pipeline, "create table t (a int)", {}, "key").run(5.0)
+    end = SQLCall(pipeline, "create table t (a int)", {}, "key").run(5.0)
     assert end.kind == "raised"
     assert end.error is not None
     assert "does not exist yet" in end.error

@@ -18,13 +18,13 @@ import pytest
 
 from syncblocks import Progress
 from syncblocks.connectors.arrow.record_size import RecordTooWide
-from syncblocks.connectors.duckdb.database import Database
+from syncblocks.connectors.duckdb.database import DuckDBInstance
 from syncblocks.connectors.ranges import Range
 from syncblocks.connectors.stream import Checkpoint, Rejected, RejectedRecord
 from syncblocks.sync.flow.feed import Budget, Feed, Item
 from syncblocks.sync.flow.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from syncblocks.sync.flow.spooled_feed import SpooledFeed
-from syncblocks.sync.run.ranges import RangeReads, start_reading_ranges
+from syncblocks.sync.run.ranges import StreamRanges, start_reading_ranges
 from tests.peaks import peak_bytes
 from tests.sync.pipelines import Bench
 
@@ -231,7 +231,7 @@ def test_ranges_and_streams_that_wait_on_disk_refuse_it_as_well(tmp_path: Path) 
     planned = SimpleNamespace(mapping=SimpleNamespace(convert=None), stream=SimpleNamespace(key_properties=("id",)))
     context = SimpleNamespace(budget=Budget(10, MEGABYTE))
     run: Any = SimpleNamespace(context=context, planned=planned, note_read=lambda *_, **__: None)
-    reads = RangeReads(run, opened)
+    reads = StreamRanges(run, opened)
     with pytest.raises(RecordTooWide, match=r"^a record \(id 7\) of 4 MB") as refused:
         next(reads.read(opened.ranges[0]))
     assert reads.is_from_source(refused.value)
@@ -382,7 +382,7 @@ def test_wide_values_of_files_take_no_more_than_memory(tmp_path: Path, suffix: s
 def test_wide_records_take_no_more_in_a_table_of_duckdb_that_is_there(disposition: str, tmp_path: Path) -> None:
     import duckdb
 
-    if not Database(tmp_path).cuts_pieces:
+    if not DuckDBInstance(tmp_path).cuts_pieces:
         pytest.skip("DuckDB before 1.5.3 does not cut row groups")
     schema = pa.schema([pa.field("id", pa.int64(), nullable=False), ("doc", pa.string())])
     (tmp_path / "in").mkdir()
@@ -408,7 +408,8 @@ def test_wide_records_take_no_more_in_a_table_of_duckdb_that_is_there(dispositio
 def test_duckdb_says_what_to_raise_where_the_budget_is_not_enough(tmp_path: Path) -> None:
     from syncblocks.connectors.duckdb import DuckDBDestination
     from syncblocks.connectors.errors import FatalConnectorError
-    from syncblocks.connectors.stream import Checkpoint, WriteDisposition
+    from syncblocks.connectors.stream import Checkpoint
+    from syncblocks.connectors.write_spec import WriteDisposition
     from tests.connectors.duckdb.duckdb_files import load
 
     destination = DuckDBDestination({"path": "x.duckdb", "memory_limit": "20MB"}, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from syncblocks.sync.cli import invoke
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.integrations.declared import declare
+from syncblocks.sync.integrations.declared_streams import declare
 
 #: Neither the variables nor the secrets exist, and nothing listens there.
 FILE = """

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from syncblocks import PipelineFailed, RunResult, StreamResult, finish_run, load_pipeline, open_run, sync_stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.config import Pipeline
-from syncblocks.sync.integrations.running import (
-    Committed,
+from syncblocks.sync.integrations.task_run import (
     Ended,
     Event,
+    OrchestratorTask,
+    RecordsCommitted,
     Said,
-    Task,
     events_of,
     events_while,
     figures_of,
@@ -65,7 +65,7 @@ def shop(folder: Path, *, trigger: str = "t", **files: str) -> Pipeline:
     return load_pipeline(file, trigger=trigger)
 
 
-def played(task: Task) -> list[Event]:
+def played(task: OrchestratorTask) -> list[Event]:
     return list(events_of(task))
 
 
@@ -91,10 +91,10 @@ def latest(pipeline: Pipeline) -> PipelineRun:
 
 
 def test_each_commit_and_each_end_is_told_when_it_happens(tmp_path: Path) -> None:
-    events = played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
-    shown = [(type(event), event.stream) for event in events if isinstance(event, Committed | Ended)]
-    assert shown == [(Committed, "a"), (Ended, "a"), (Committed, "b"), (Ended, "b")]
-    commit = next(event for event in events if isinstance(event, Committed))
+    events = played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    shown = [(type(event), event.stream) for event in events if isinstance(event, RecordsCommitted | Ended)]
+    assert shown == [(RecordsCommitted, "a"), (Ended, "a"), (RecordsCommitted, "b"), (Ended, "b")]
+    commit = next(event for event in events if isinstance(event, RecordsCommitted))
     assert (commit.records, commit.total) == (2, 2)
     a = ended(events)["a"]
     assert list(a.columns) == ["id", "label", "at"]
@@ -111,7 +111,7 @@ def test_a_stream_of_a_held_run_is_told_like_one_of_a_run(tmp_path: Path) -> Non
         return list(events_while(lambda progress: sync_stream(pipeline, run.id, stream, progress=progress), []))
 
     events = sync("a")
-    assert [event.total for event in events if isinstance(event, Committed)] == [2]
+    assert [event.total for event in events if isinstance(event, RecordsCommitted)] == [2]
     a = ended(events)["a"]
     assert list(a.columns) == ["id", "label", "at"]
     assert isinstance(events[-1], StreamResult)
@@ -125,7 +125,7 @@ def test_a_stream_of_a_held_run_is_told_like_one_of_a_run(tmp_path: Path) -> Non
 
 
 def test_a_failed_stream_is_told_with_its_error_beside_those_that_succeeded(tmp_path: Path) -> None:
-    events = played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD, c=GOOD)))
+    events = played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=BAD, c=GOOD)))
     found = ended(events)
     assert {name: each.result.status for name, each in found.items()} == {
         "a": "success",
@@ -139,8 +139,8 @@ def test_a_failed_stream_is_told_with_its_error_beside_those_that_succeeded(tmp_
 
 
 def test_a_retry_is_the_next_attempt_over_what_did_not_succeed(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
-    events = played(Task(pipeline=shop(tmp_path, b=GOOD), is_retry=True))
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    events = played(OrchestratorTask(pipeline=shop(tmp_path, b=GOOD), is_retry=True))
     assert {name: each.attempt for name, each in ended(events).items()} == {"a": 1, "b": 2}
     assert result_of(events).raise_for_status().run_id == 1
     assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 2)  # of two appends of `a` there would be 4
@@ -148,10 +148,10 @@ def test_a_retry_is_the_next_attempt_over_what_did_not_succeed(tmp_path: Path) -
 
 
 def test_a_retry_of_a_run_that_failed_before_its_first_stream_takes_the_streams_of_the_task(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
     for name in ("a", "b"):
         (tmp_path / "in" / f"{name}.csv").unlink()
-    task = Task(pipeline=shop(tmp_path, trigger="u"), streams=["b"])
+    task = OrchestratorTask(pipeline=shop(tmp_path, trigger="u"), streams=["b"])
     assert result_of(played(task)).status == "failure"
     events = played(replace(task, pipeline=shop(tmp_path, trigger="u", a=GOOD, b=GOOD), is_retry=True))
     assert (list(ended(events)), result_of(events).run_id) == (["b"], 2)
@@ -159,8 +159,8 @@ def test_a_retry_of_a_run_that_failed_before_its_first_stream_takes_the_streams_
 
 
 def test_a_retry_of_a_full_refresh_reads_what_is_left_from_scratch(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
-    task = Task(pipeline=shop(tmp_path, trigger="u", b=BAD), full_refresh=True)
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=GOOD)))
+    task = OrchestratorTask(pipeline=shop(tmp_path, trigger="u", b=BAD), full_refresh=True)
     assert result_of(played(task)).status == "failure"
     events = played(replace(task, pipeline=shop(tmp_path, trigger="u", b=GOOD), is_retry=True))
     assert result_of(events).status == "success"
@@ -168,14 +168,14 @@ def test_a_retry_of_a_full_refresh_reads_what_is_left_from_scratch(tmp_path: Pat
 
 
 def test_a_retry_of_another_task_is_a_run_of_its_own(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
-    events = played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    events = played(OrchestratorTask(pipeline=shop(tmp_path, trigger="other", b=GOOD), is_retry=True))
     assert result_of(events).run_id == 2
     assert rows(tmp_path, "a") == 4
 
 
 def test_a_try_that_had_succeeded_is_not_repeated_unless_a_person_orders_it_anew(tmp_path: Path) -> None:
-    task = Task(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
+    task = OrchestratorTask(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
     played(replace(task, is_retry=False))
     events = played(task)
     assert (result_of(events).run_id, result_of(events).status) == (1, "success")
@@ -186,17 +186,19 @@ def test_a_try_that_had_succeeded_is_not_repeated_unless_a_person_orders_it_anew
 
 
 def test_an_order_that_fails_and_is_given_anew_goes_on_with_its_run_once(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
-    cleared = Task(pipeline=shop(tmp_path, b=GOOD), is_retry=True, order_key="2")
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    cleared = OrchestratorTask(pipeline=shop(tmp_path, b=GOOD), is_retry=True, order_key="2")
     for attempt in (2, 2):
         assert {name: each.attempt for name, each in ended(played(cleared)).items()} == {"a": 1, "b": attempt}
     assert (rows(tmp_path, "a"), rows(tmp_path, "b")) == (2, 2)
 
 
 def test_a_retry_after_the_run_of_another_does_what_is_left_in_a_run_of_its_own(tmp_path: Path) -> None:
-    played(Task(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
-    assert result_of(played(Task(pipeline=shop(tmp_path, trigger="other", b=GOOD), streams=["b"]))).run_id == 2
-    task = Task(pipeline=shop(tmp_path), is_retry=True)
+    played(OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=BAD)))
+    assert (
+        result_of(played(OrchestratorTask(pipeline=shop(tmp_path, trigger="other", b=GOOD), streams=["b"]))).run_id == 2
+    )
+    task = OrchestratorTask(pipeline=shop(tmp_path), is_retry=True)
     for _ in range(2):
         events = played(task)
         assert (result_of(events).run_id, result_of(events).status) == (3, "success")
@@ -204,9 +206,9 @@ def test_a_retry_after_the_run_of_another_does_what_is_left_in_a_run_of_its_own(
 
 
 def test_a_try_that_had_succeeded_is_known_after_the_run_of_another(tmp_path: Path) -> None:
-    task = Task(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
+    task = OrchestratorTask(pipeline=shop(tmp_path, a=GOOD), is_retry=True)
     played(replace(task, is_retry=False))
-    played(Task(pipeline=shop(tmp_path, trigger="other")))
+    played(OrchestratorTask(pipeline=shop(tmp_path, trigger="other")))
     events = played(task)
     assert (result_of(events).run_id, result_of(events).status) == (1, "success")
     assert ended(events)["a"].run_id == 1
@@ -223,9 +225,9 @@ def test_a_try_that_had_succeeded_is_known_after_the_run_of_another(tmp_path: Pa
     ],
 )
 def test_a_killed_try_is_finished_by_the_next_one(tmp_path: Path, place: str, attempts: dict[str, int]) -> None:
-    task = Task(pipeline=shop(tmp_path, a=GOOD, b=GOOD), is_retry=True)
+    task = OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=GOOD), is_retry=True)
     code = (
-        "import sys; from syncblocks import load_pipeline; from syncblocks.sync.integrations.running import *;"
+        "import sys; from syncblocks import load_pipeline; from syncblocks.sync.integrations.task_run import *;"
         "[print(event) for event in events_of(Task(pipeline=load_pipeline(sys.argv[1], trigger='t')))]"
     )
     killed = subprocess.run(
@@ -255,7 +257,7 @@ def until_the_first_end(events: Iterator[Event]) -> None:
 
 def test_an_interrupted_task_ends_its_run_as_cancelled_first(tmp_path: Path) -> None:
     pipeline = many(tmp_path)
-    with closing(events_of(Task(pipeline=pipeline))) as events:
+    with closing(events_of(OrchestratorTask(pipeline=pipeline))) as events:
         until_the_first_end(events)
     run = latest(pipeline)
     assert (run.status, run.is_active) == ("cancelled", False)
@@ -263,7 +265,7 @@ def test_an_interrupted_task_ends_its_run_as_cancelled_first(tmp_path: Path) -> 
 
 
 def test_a_signal_that_is_handed_over_ends_the_run_as_cancelled(tmp_path: Path) -> None:
-    task = Task(pipeline=many(tmp_path))
+    task = OrchestratorTask(pipeline=many(tmp_path))
     events: list[Event] = []
     for event in events_of(task):
         events.append(event)
@@ -279,7 +281,7 @@ def test_a_mistake_in_the_file_is_raised_to_the_task(tmp_path: Path) -> None:
     from syncblocks.sync.errors import ConfigError
 
     with pytest.raises(ConfigError, match="did you mean 'orders'"):
-        played(Task(pipeline=shop(tmp_path, orders=GOOD), streams=["order"]))
+        played(OrchestratorTask(pipeline=shop(tmp_path, orders=GOOD), streams=["order"]))
 
 
 def test_callbacks_that_are_left_are_a_warning(tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ def test_callbacks_that_are_left_are_a_warning(tmp_path: Path) -> None:
     document: dict[str, Any] = json.loads((tmp_path / "shop.yaml").read_text())
     document["callbacks"][0]["attempts"] = 1
     (tmp_path / "shop.yaml").write_text(json.dumps(document))
-    events = played(Task(pipeline=load_pipeline(pipeline.given)))
+    events = played(OrchestratorTask(pipeline=load_pipeline(pipeline.given)))
     assert any(isinstance(event, Said) and "ValueError: no" in event.text for event in events)
     assert "1 dead" in leftover(result_of(events))
     result_of(events).raise_for_status()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from syncblocks import load_pipeline, run_pipeline
-from syncblocks.sync.plan.order import in_order
+from syncblocks.sync.plan.foreign_key_order import in_order
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from tests.conftest import RunCLI

@@ -25,10 +25,10 @@ from syncblocks import (
     sync_stream,
 )
 from syncblocks.connectors.sqlite.destination import SQLiteDestination
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.api import cancel
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, StateError
-from syncblocks.sync.run.held import task
+from syncblocks.sync.run.mapped import task
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.owner import current_owner
 from tests.sync.pipelines import Bench

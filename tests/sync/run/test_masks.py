@@ -22,11 +22,12 @@ from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.incremental.hashes import record_hashes
-from syncblocks.connectors.stream import MaskRule, Masks, ReadSpec, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import MaskRule, Masks, ReadSpec
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.errors import ConfigError
-from syncblocks.sync.flow.hidden import hidden_error
 from syncblocks.sync.flow.masked import MaskedSource
+from syncblocks.sync.flow.masked_errors import hidden_error
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.store import Store

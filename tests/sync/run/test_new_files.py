@@ -14,7 +14,8 @@ import pytest
 from syncblocks import RunResult, load_pipeline, run_pipeline
 from syncblocks.connectors.files.local import LocalStorage
 from syncblocks.connectors.files.tracking import file_read
-from syncblocks.connectors.stream import Checkpoint, Load, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, Load
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan

@@ -19,7 +19,7 @@ import yaml
 from syncblocks import Progress, RunResult, run_pipeline
 from syncblocks.connectors.ranges import OpenRanges, Range
 from syncblocks.sync.flow.feed import Budget
-from syncblocks.sync.run.ranges import RangeReads
+from syncblocks.sync.run.ranges import StreamRanges
 from tests.cluster import Cluster
 from tests.connectors.mysql import mysql_databases
 from tests.sync.pipelines import RECORDER, statuses
@@ -305,7 +305,7 @@ def test_loaders_hold_together_what_the_budget_has_room_for_and_one_batch_whatev
     )
     run.planned = SimpleNamespace(mapping=SimpleNamespace(convert=None))
     run.note_read = lambda *_, **__: None
-    reads = RangeReads(cast("StreamRun", run), cast("OpenRanges", opened))
+    reads = StreamRanges(cast("StreamRun", run), cast("OpenRanges", opened))
     peaks, taken = [], []
 
     def load(part: Range) -> None:

@@ -20,12 +20,12 @@ from pydantic import TypeAdapter, ValidationError
 from syncblocks import PipelineFailed, load_pipeline, run_pipeline
 from syncblocks.connectors.filters import condition_of
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.config.filters import Where
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.run.results import RunResult
 from syncblocks.sync.session.inspection import opened, selected_streams
-from syncblocks.sync.session.session import Session, make_plan
+from syncblocks.sync.session.session import PipelineSession, make_plan
 from syncblocks.sync.store import Store
 from syncblocks.sync.verify.verification import EQUAL, verify_streams
 from tests.conftest import RunCLI
@@ -160,7 +160,7 @@ def filtered(stream: Stream, where: dict[str, Any]) -> Stream:
     )
 
 
-def read(session: Session, stream: Stream) -> list[int]:
+def read(session: PipelineSession, stream: Stream) -> list[int]:
     events = session.source.read([stream], {stream.name: None})
     return sorted(
         int(key) for _, event in events if isinstance(event, pa.RecordBatch) for key in event.column("id").to_pylist()

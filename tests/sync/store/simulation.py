@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun, StreamPlan
 from syncblocks.sync.store.owner import Owner, current_owner

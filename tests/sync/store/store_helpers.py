@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.protocols import Delivery, Outcome
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.clock import Clock
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import (

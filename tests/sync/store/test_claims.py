@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.store import Store
 from syncblocks.sync.store.model import LostRun
 from syncblocks.sync.store.owner import Owner, current_owner

@@ -16,7 +16,7 @@ import yaml
 
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.run import lease as leases
-from syncblocks.sync.run.lease import Lease
+from syncblocks.sync.run.lease import RunLease
 from syncblocks.sync.store import Store, pool
 from tests.sync.store.store_helpers import CALLBACKS, attempt_plan, begin, deliver_all, outcome, query, stream_plan
 from tests.zygote import Zygote
@@ -53,7 +53,7 @@ def whole_run(store: Store, pipeline: str) -> str:
     """Run two streams at once and deliver, as an engine does with its threads."""
     plans = [stream_plan("a"), stream_plan("b")]
     run = begin(store, attempt_plan(plans), pipeline)
-    with Lease(store, run.id), ThreadPoolExecutor(2) as threads:
+    with RunLease(store, run.id), ThreadPoolExecutor(2) as threads:
         assert store.claim(run.id, ["a", "b"])
         list(threads.map(lambda plan: store.close_stream(run.id, outcome(plan)), plans))
         outbox = store.outbox(pipeline, CALLBACKS)
@@ -156,7 +156,7 @@ def test_one_thread_keeps_all_leases_of_a_process(postgres_url: str, monkeypatch
         for store in (first, second):
             renew = store.renew
             monkeypatch.setattr(store, "renew", lambda ids, renew=renew: asked.append(set(ids)) or renew(ids))
-        held = [stack.enter_context(Lease(first if n % 2 == 0 else second, run.id)) for n, run in enumerate(runs)]
+        held = [stack.enter_context(RunLease(first if n % 2 == 0 else second, run.id)) for n, run in enumerate(runs)]
         assert [thread.name for thread in threading.enumerate()].count("lease") == 1
         before = dict(query(postgres_url, "SELECT id, lease_until FROM _syncblocks_pipeline_run"))
         first.request_cancel(runs[1].id)

@@ -9,7 +9,7 @@ import pytest
 
 from syncblocks.callbacks.kwargs import hydrate
 from syncblocks.callbacks.protocols import Delivery, NotDue, NothingOpen, Outcome
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store import outbox as outbox_module
 from syncblocks.sync.store.model import AttemptPlan, PipelineRun

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from syncblocks.callbacks.protocols import Delivery
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.store import LostRun, Store, delivery_backoff
 from syncblocks.sync.store.owner import Owner, current_owner
 from tests.sync.store.store_helpers import (

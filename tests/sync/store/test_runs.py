@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncblocks.connectors.values import asdict, replace
+from syncblocks.connectors.struct_helpers import asdict, replace
 from syncblocks.sync.errors import AlreadyRunning, StateError
 from syncblocks.sync.store import LostRun, Store
 from syncblocks.sync.store.model import PIPELINE, StateCopy

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncblocks.connectors.checksums import Compared, Digest, Form, KeyRange, Row
+from syncblocks.connectors.checksums import ComparedColumn, Digest, KeyRange, Row, TextForm
 from syncblocks.connectors.checksums.sql import read_float
-from syncblocks.connectors.sides import Key
+from syncblocks.connectors.compared_values import Key
 from syncblocks.sync.verify.comparison import Comparison, compare
 from tests.tiers import examples
 
-KEY = (Compared(name="id", field=pa.field("id", pa.int64()), form=Form.INTEGER),)
-VALUE = (Compared(name="v", field=pa.field("v", pa.int64()), form=Form.INTEGER),)
+KEY = (ComparedColumn(name="id", field=pa.field("id", pa.int64()), form=TextForm.INTEGER),)
+VALUE = (ComparedColumn(name="v", field=pa.field("v", pa.int64()), form=TextForm.INTEGER),)
 
 
 class Listed:

@@ -10,7 +10,8 @@ import pytest
 
 from syncblocks import run_pipeline
 from syncblocks.connectors.registry import make_destination, make_source
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from tests.sync.verify.verify_pairs import Pair, Places, make_pair
 from tests.sync.verify.verify_pairs import places as places
 from tests.sync.verify.verify_pairs import servers as servers

@@ -21,7 +21,8 @@ import yaml
 
 from syncblocks import load_pipeline, run_pipeline
 from syncblocks.connectors.registry import make_destination
-from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream, WriteDisposition, WriteSpec
+from syncblocks.connectors.stream import Checkpoint, LedgerKey, Load, Stream
+from syncblocks.connectors.write_spec import WriteDisposition, WriteSpec
 from syncblocks.sync.session.inspection import existing_store, opened
 from syncblocks.sync.session.session import make_plan
 from syncblocks.sync.verify.verification import StreamVerification, verify_streams

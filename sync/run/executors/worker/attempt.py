@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ....config import Pipeline
 from ....delivery.subscriptions import load_worker_code
 from ....errors import SyncError
 from ....flow.feed import Budget
 from ....flow.memory import budget_bytes, in_flight_bytes, record_bytes
-from ....plan.part import Part
 from ....plan.plan import Plan, PlannedStream
-from ....session.session import Session, open_session
+from ....plan.worker_plan import WorkerPlan
+from ....session.session import PipelineSession, open_session
 from ....store import Store
 from ....store.model import AttemptPlan, ErrorInfo, PipelineRun, StreamOutcome, StreamPlan
 from ...attempt_plan import stream_plans
@@ -31,13 +31,13 @@ class OpenedAttempt(Struct, frozen=True, kw_only=True):
     run: PipelineRun
     #: Writes in the name of the run's owner: only then it lets this process close.
     store: Store
-    session: Session
+    session: PipelineSession
     recorded: AttemptPlan
     budget: Budget
     #: Its recorded streams by name.
     then: Mapping[str, StreamPlan]
     #: What is needed to plan a few of the streams again; None: they can be planned all together only.
-    part: Part | None
+    part: WorkerPlan | None
 
     @property
     def options(self) -> RunOptions:

@@ -53,7 +53,7 @@ def run_streams(code: str, payload: str, archive: bytes | None = None) -> str | 
     return json.dumps(answer) if any(answer.values()) else None
 
 
-class Child:
+class WorkerChild:
     """One child process of a worker; one thread at a time calls it."""
 
     def __init__(self) -> None:
@@ -143,11 +143,11 @@ class Children:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[Child] = []
-        self._busy: set[Child] = set()
+        self._idle: list[WorkerChild] = []
+        self._busy: set[WorkerChild] = set()
         self._watch: threading.Thread | None = None
 
-    def take(self, code: str, folder: Path) -> Child:
+    def take(self, code: str, folder: Path) -> WorkerChild:
         """Return an idle child, or a new one; the one that has the archive open before others."""
         is_bound = has_code(folder)
         with self._lock:
@@ -155,13 +155,13 @@ class Children:
             fit = [child for child in living if child.code == code] or [child for child in living if not child.is_bound]
             if fit:
                 self._idle.remove(fit[-1])
-        child = fit[-1] if fit else Child()
+        child = fit[-1] if fit else WorkerChild()
         child.code, child.is_bound, child.is_stale = code, child.is_bound or is_bound, False
         with self._lock:
             self._busy.add(child)
         return child
 
-    def give(self, child: Child) -> None:
+    def give(self, child: WorkerChild) -> None:
         """Keep a child for the next call, if it lives."""
         if child.is_stale:
             child.release()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from syncblocks.connectors.named import without_end
+from syncblocks.connectors.named_parameters import without_end
 
 from .base import wrong
 from .globs import glob_error

@@ -20,7 +20,8 @@ from syncblocks.connectors.errors import (
     RetriableError,
     TakenOver,
 )
-from syncblocks.connectors.stream import Masks, Rejected, RejectedRecord
+from syncblocks.connectors.read_spec import Masks
+from syncblocks.connectors.stream import Rejected, RejectedRecord
 
 #: Errors of settings, connections and stops: no record is in their messages.
 _PLAIN = (ConnectorConfigError, Interrupted, RetriableError, TakenOver)

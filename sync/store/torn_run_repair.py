@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .attempts import set_streams
-from .connection import Connection, Row
+from .connection import Row, StoreConnection
 from .counters import TypeCounter, ask_counters
 from .drivers import Sqlite
 from .event_rows import EventRow, write_events
@@ -60,7 +60,7 @@ _SEQUENCES = (
 class Found:
     """What the store holds of an open run, and what does not fit together."""
 
-    def __init__(self, connection: Connection, run: Row) -> None:
+    def __init__(self, connection: StoreConnection, run: Row) -> None:
         """Read the rows of the run's latest attempt."""
         values = {"run_id": run.id, "number": run.attempt}
         self.run = run
@@ -140,7 +140,7 @@ class Torn:
                 self._mend(connection, pipeline, found)
         return tuple(wrong)
 
-    def _look(self, connection: Connection, pipeline: str) -> tuple[Found | None, list[str]]:
+    def _look(self, connection: StoreConnection, pipeline: str) -> tuple[Found | None, list[str]]:
         """Return the pipeline's open run, if its process is dead, and what does not fit together."""
         run = connection.row(_ACTIVE, {"pipeline": pipeline})
         if run is not None and self._transactions.is_alive(
@@ -167,7 +167,7 @@ class Torn:
             wrong.append(f"{name}: its counts differ from its streams")
         return found, wrong
 
-    def _mend(self, connection: Connection, pipeline: str, found: Found | None) -> None:
+    def _mend(self, connection: StoreConnection, pipeline: str, found: Found | None) -> None:
         last = _last_run(connection)
         for statement in _SEQUENCES:
             connection.run(statement, {"last": last})
@@ -196,7 +196,7 @@ class Torn:
         self._tell(connection, run, found, torn)
         save_attempt(connection, run)
 
-    def _tell(self, connection: Connection, run: LockedRun, found: Found, torn: Sequence[str]) -> None:
+    def _tell(self, connection: StoreConnection, run: LockedRun, found: Found, torn: Sequence[str]) -> None:
         """Write the event of each torn stream that has none: its end is told once."""
         plan = self._plans.without_streams(connection, run.id, run.attempt)
         for stream in torn:
@@ -213,14 +213,14 @@ class Torn:
             write_events(connection, run, plan, [event])
 
 
-def _last_run(connection: Connection) -> int:
+def _last_run(connection: StoreConnection) -> int:
     """Return the highest number of a run of which anything is left."""
     asked = (f"SELECT max(run_id) AS id FROM {table}" for table in (ATTEMPT, STREAM_RUN, BLOCK_RUN, EVENT))
     return max(connection.value(one) or 0 for one in asked)
 
 
 def _save_counters(
-    connection: Connection,
+    connection: StoreConnection,
     run: LockedRun,
     types: Mapping[str, tuple[int, int, int]],
     former: Mapping[str, TypeCounter],

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.arrow.type_names import type_text
 from syncblocks.connectors.stream import VALID_FROM, VALID_TO, Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import SyncError
 

@@ -14,25 +14,25 @@ from ..config import Pipeline, exact_name, glob_matches
 from ..errors import mistakes
 
 if TYPE_CHECKING:
-    from ..config.catalog_file import Catalog
+    from ..config.catalog_file import CatalogFile
 
 #: Our own tables in a source that was once a destination; no glob matches them.
 RESERVED_PREFIX = "_syncblocks"
 
 
-class Part(Struct, frozen=True, kw_only=True):
+class WorkerPlan(Struct, frozen=True, kw_only=True):
     """What all parts of one plan share. Checks across streams are not repeated: the plan has passed them."""
 
     #: Destination tables, each by its one name -> the streams of the whole plan that write it.
     writers: Mapping[str, Sequence[str]]
-    catalog: Catalog | None
+    catalog: CatalogFile | None
     #: Streams that entries of the file name -> the places of the entries.
     named: Mapping[str, tuple[int, ...]]
     #: Places of the entries that name no stream, with their globs.
     globs: tuple[tuple[int, str], ...]
 
     @classmethod
-    def of(cls, pipeline: Pipeline, tables: Mapping[str, str], names: NamesTables | None) -> Part:
+    def of(cls, pipeline: Pipeline, tables: Mapping[str, str], names: NamesTables | None) -> WorkerPlan:
         """Return what the parts of a plan share.
 
         Args:
@@ -58,7 +58,7 @@ class Part(Struct, frozen=True, kw_only=True):
         )
 
 
-def catalog_of(pipeline: Pipeline) -> Catalog | None:
+def catalog_of(pipeline: Pipeline) -> CatalogFile | None:
     """Return what the pipeline's catalog file says; None: it has none, and what reads one is not imported."""
     if pipeline.catalog is None:
         return None
@@ -81,4 +81,4 @@ def is_reserved(name: str) -> bool:
     return any(part.startswith(RESERVED_PREFIX) for part in name.split("."))
 
 
-__all__ = ["RESERVED_PREFIX", "Part", "catalog_of", "is_reserved", "writers_of"]
+__all__ = ["RESERVED_PREFIX", "WorkerPlan", "catalog_of", "is_reserved", "writers_of"]

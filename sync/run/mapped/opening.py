@@ -11,18 +11,18 @@ from ...config.executor import THREADS
 from ...plan.placement import place_of
 from ...plan.plan import Plan
 from ...session.inspection import existing_store
-from ...session.session import Session
+from ...session.session import PipelineSession
 from ...store import Store
 from ...store.model import RUNNING, SUCCESS, UNCLAIMED, ErrorInfo, PipelineRun
 from ..executors.opening import with_executor
-from ..lease import Lease
+from ..lease import RunLease
 from ..notebook import default_progress
-from ..ordered import carries_out, is_latest, ordered_run, patterns_of_unfinished
+from ..orchestrator_run import carries_out, is_latest, ordered_run, patterns_of_unfinished
 from ..pipeline import loaded_with
 from ..progress import Progress
 from ..results import RunResult
 from ..run_options.options import RunOptions
-from ..runner import Order, Runner
+from ..runner import PipelineRunner, RunnerOptions
 
 #: Seconds that a run is held after the last sign of life of a task, unless said otherwise.
 HOLD_S = 3600
@@ -84,7 +84,7 @@ def open_run(
     """
     pipeline = loaded_with(pipeline, variables=variables, trigger=trigger)
     pipeline = with_executor(pipeline, THREADS)
-    order = Order(
+    order = RunnerOptions(
         order_key=order_key,
         streams=streams or (),
         tags=tags or (),
@@ -103,7 +103,7 @@ def open_run(
     return HeldRun(id=result.run_id, pipeline=pipeline.pipeline, streams=result.never_started)
 
 
-class Opener(Runner):
+class Opener(PipelineRunner):
     """Begins a run as any other, and gives it to its tasks where others run their streams."""
 
     hold_s = HOLD_S
@@ -152,7 +152,7 @@ class Opener(Runner):
         most = _most_at_once(self.session)
         return {**self.order.given.document(), "workers_on_host": 1, "chains": chains, "most": most}
 
-    def run_streams(self, run: PipelineRun, plan: Plan, lease: Lease) -> RunResult:
+    def run_streams(self, run: PipelineRun, plan: Plan, lease: RunLease) -> RunResult:
         """Hold the run; its result has the streams as not started."""
         self.store.hold_run(run.id, self.hold_s)
         names = tuple(planned.name for planned in plan.streams)
@@ -165,7 +165,7 @@ def _held(store: Store, run: PipelineRun) -> HeldRun:
     return HeldRun(id=run.id, pipeline=run.pipeline, streams=tuple(each.stream for each in plan.streams))
 
 
-def _most_at_once(session: Session) -> int | None:
+def _most_at_once(session: PipelineSession) -> int | None:
     """Return how many streams may be open at once; None: as many as there are tasks."""
     pipeline = session.pipeline
     limits = (
@@ -177,7 +177,7 @@ def _most_at_once(session: Session) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _check(session: Session, plan: Plan) -> None:
+def _check(session: PipelineSession, plan: Plan) -> None:
     """Refuse what cannot run one stream a process.
 
     Raises:

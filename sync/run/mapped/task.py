@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from syncblocks.connectors.errors import ConnectorError
 from syncblocks.connectors.incremental.bookmarks import values
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ...config import Pipeline
 from ...config.arguments import AnyPipeline, checks_arguments
@@ -24,7 +24,6 @@ from ...store import Store
 from ...store.model import AttemptPlan, LostRun, PipelineRun
 from ...store.owner import current_owner
 from ..coordinator import GRACE_S
-from ..ended import stream_result
 from ..errors import LedgerUnreadable, process_died
 from ..executors.protocol import Reference
 from ..executors.threads import in_thread
@@ -33,17 +32,18 @@ from ..executors.worker.claimed import Claimed
 from ..group import run_group
 from ..notebook import default_progress
 from ..progress import GuardedProgress, Progress
-from ..recovery.leftovers import drop_staging
 from ..recovery.lost_stream import end_lost
 from ..recovery.takeover import owner_text
+from ..recovery.unfinished_runs import drop_staging
 from ..results import StreamResult
 from ..signals import STOP_S
 from ..stream import StreamRun
+from ..stream_result import stream_result
 from ..verify_after_run import verified
 from .finishing import of_run
 from .opening import HOLD_S
 from .recorded import recorded_result
-from .standing import Standing, dead_streams, standing_of
+from .task_decision import StreamStanding, dead_streams, standing_of
 from .watch import TaskWatch
 
 log = logging.getLogger("syncblocks")
@@ -90,7 +90,7 @@ def sync_stream(
     told = GuardedProgress(progress or default_progress())
     order = _Order(pipeline, run.id, stream, told, [] if signals is None else signals)
     with ExitStack() as stack:
-        task = Task(order, stack, is_retry=retry)
+        task = StreamTask(order, stack, is_retry=retry)
         result = task.run()
     told.raise_exit()
     return result
@@ -106,7 +106,7 @@ class _Order(Struct, frozen=True):
     signals: list[int]
 
 
-class Task:
+class StreamTask:
     """One call of `sync_stream`."""
 
     def __init__(self, order: _Order, stack: ExitStack, *, is_retry: bool) -> None:
@@ -143,7 +143,7 @@ class Task:
 
     # -- without running it ------------------------------------------------------------------------------------------
 
-    def _recorded(self, stands: Standing) -> StreamResult:
+    def _recorded(self, stands: StreamStanding) -> StreamResult:
         """Return how it has ended, or that it never started."""
         blocks = self._store.block_runs_of(stands.run.id, stands.attempt, [self._order.stream])
         if blocks:
@@ -157,7 +157,7 @@ class Task:
             error=f"run {stands.run.id} was stopped before the stream could start",
         )
 
-    def _later(self, stands: Standing, why: str) -> Exception:
+    def _later(self, stands: StreamStanding, why: str) -> Exception:
         run, name = stands.run, self._order.stream
         if self._store.owner_state(run) == "dead":
             return StateError(
@@ -217,7 +217,7 @@ class Task:
         self._opened = made
         return made
 
-    def _claim(self, stands: Standing) -> StreamResult | None:
+    def _claim(self, stands: StreamStanding) -> StreamResult | None:
         """Claim the stream and run it; None: look again."""
         run, name = stands.run, self._order.stream
         if run.hold_s is None:
@@ -241,7 +241,7 @@ class Task:
                 raise PipelineFailed(f"stream {name!r}: the task was stopped before it could start")
             time.sleep(BUSY_S)
 
-    def _try_again(self, stands: Standing) -> StreamResult | None:
+    def _try_again(self, stands: StreamStanding) -> StreamResult | None:
         """Begin the next attempt over this stream alone, and run it; None: look again."""
         run, name = stands.run, self._order.stream
         before = self._open(run, stands.attempt)

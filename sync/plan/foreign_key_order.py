@@ -12,7 +12,7 @@ from syncblocks.connectors.stream import TableState
 from .selected_stream import SelectedStream
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class StreamOrder(Struct, frozen=True, kw_only=True):
     """Streams in the order in which they run."""
 
     streams: tuple[SelectedStream, ...]
@@ -24,10 +24,12 @@ class Order(Struct, frozen=True, kw_only=True):
     cycles: tuple[tuple[str, ...], ...] = ()
 
 
-def in_order(selected: Sequence[SelectedStream], tables: Mapping[str, TableState], names: NamesTables | None) -> Order:
+def in_order(
+    selected: Sequence[SelectedStream], tables: Mapping[str, TableState], names: NamesTables | None
+) -> StreamOrder:
     """Put the streams into an order in which each comes after those that its table refers to; else they keep theirs."""
     if names is None or not any(tables[stream.destination_table].refers_to for stream in selected):
-        return Order(streams=tuple(selected))
+        return StreamOrder(streams=tuple(selected))
     of_table: dict[str, list[str]] = {}
     for stream in selected:
         of_table.setdefault(names.one_name(stream.destination_table), []).append(stream.name)
@@ -42,7 +44,7 @@ def in_order(selected: Sequence[SelectedStream], tables: Mapping[str, TableState
     }
     ordered, cycles = _parents_first([stream.name for stream in selected], parents)
     by_name = {stream.name: stream for stream in selected}
-    return Order(
+    return StreamOrder(
         streams=tuple(by_name[name] for name in ordered), parents=parents, chains=_chains(parents), cycles=tuple(cycles)
     )
 
@@ -105,7 +107,7 @@ def _chains(parents: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return chains
 
 
-def cycle_warnings(order: Order) -> list[str]:
+def cycle_warnings(order: StreamOrder) -> list[str]:
     """Warn of streams of which none can be written first."""
     return [
         f"foreign keys of the tables of {', '.join(cycle)} form a cycle, so that records may refer to records that are "

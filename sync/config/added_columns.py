@@ -11,7 +11,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from ..errors import nearest_match
 from .base import wrong
-from .values import Moment
+from .value_types import Moment
 
 #: Words for types; also `decimal(p,s)`.
 TYPES = ("string", "bigint", "double", "boolean", "date", "timestamp", "timestamptz")

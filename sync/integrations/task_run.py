@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Pipeline
 from ..errors import NothingToRetry, NotLatest
-from ..run.held.opening import HeldRun
-from ..run.held.recorded import recorded_result
-from ..run.ordered import ordered_run, patterns_of_unfinished
+from ..run.mapped.opening import HeldRun
+from ..run.mapped.recorded import recorded_result
+from ..run.orchestrator_run import ordered_run, patterns_of_unfinished
 from ..run.pipeline import run_pipeline
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
@@ -41,7 +41,7 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class RecordsCommitted:
     """Records of a stream are in the destination."""
 
     stream: str
@@ -87,11 +87,11 @@ class Said:
 #: How a task ends: the whole run or the end of a held one, the begin of a held one, a stream of it.
 Result = RunResult | HeldRun | StreamResult
 
-Event = Committed | Ended | Said | Result
+Event = RecordsCommitted | Ended | Said | Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class OrchestratorTask:
     """What an orchestrator's task is about."""
 
     pipeline: Pipeline
@@ -108,7 +108,7 @@ class Task:
     signals: list[int] = field(default_factory=list)
 
 
-def events_of(task: Task) -> Generator[Event, None, None]:
+def events_of(task: OrchestratorTask) -> Generator[Event, None, None]:
     """Run a pipeline; yield what happens, the result last.
 
     A repeated try goes on with the run of the try before it: its next attempt takes the streams that did not succeed,
@@ -161,7 +161,7 @@ def events_while(work: Callable[[Told], Result], signals: list[int]) -> Generato
             thread.join(END_S + SIGNAL_DRAIN_S)
 
 
-def _run(task: Task, progress: Told) -> RunResult:
+def _run(task: OrchestratorTask, progress: Told) -> RunResult:
     before = _before(task) if task.is_retry else None
     if before is None:
         return _run_anew(task, progress, task.streams, task.tags)
@@ -171,7 +171,7 @@ def _run(task: Task, progress: Told) -> RunResult:
     return result
 
 
-def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
+def _run_again(task: OrchestratorTask, progress: Told, before: PipelineRun) -> RunResult:
     """Go on with the run of an earlier try."""
     with existing_store(task.pipeline) as store:
         has_planned = store is not None and bool(store.stream_statuses(before.id))
@@ -201,11 +201,13 @@ def _run_again(task: Task, progress: Told, before: PipelineRun) -> RunResult:
         return _run_anew(task, progress, left or task.streams, None if left else task.tags)
 
 
-def _succeeded(task: Task, before: PipelineRun) -> RunResult:
+def _succeeded(task: OrchestratorTask, before: PipelineRun) -> RunResult:
     return RunResult(run_id=before.id, pipeline=task.pipeline.pipeline, status=SUCCESS)
 
 
-def _run_anew(task: Task, progress: Told, streams: Sequence[str] | None, tags: Sequence[str] | None) -> RunResult:
+def _run_anew(
+    task: OrchestratorTask, progress: Told, streams: Sequence[str] | None, tags: Sequence[str] | None
+) -> RunResult:
     return run_pipeline(
         task.pipeline,
         streams=streams,
@@ -219,7 +221,7 @@ def _run_anew(task: Task, progress: Told, streams: Sequence[str] | None, tags: S
     )
 
 
-def _before(task: Task) -> PipelineRun | None:
+def _before(task: OrchestratorTask) -> PipelineRun | None:
     with existing_store(task.pipeline) as store:
         return None if store is None else ordered_run(store, task.pipeline, task.order_key)
 
@@ -264,7 +266,7 @@ class Told(Progress):
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
         """See `Progress`."""
         total = self._totals[stream] = self._totals.get(stream, 0) + records
-        self._events.put(Committed(stream=stream, records=records, total=total, bookmark=bookmark))
+        self._events.put(RecordsCommitted(stream=stream, records=records, total=total, bookmark=bookmark))
 
     def retrying(self, stream: str, *, attempt: int, delay_s: float, error: str) -> None:
         """See `Progress`."""
@@ -349,7 +351,7 @@ def told(logger: Any, event: Event, ended: dict[str, Ended]) -> None:
     """Write an event into the orchestrator's log, and keep how a stream has ended."""
     if isinstance(event, Said):
         logger.log(event.level, "%s", event.text)
-    elif isinstance(event, Committed):
+    elif isinstance(event, RecordsCommitted):
         logger.info("%s: committed %s records, %s so far", event.stream, f"{event.records:,}", f"{event.total:,}")
     elif isinstance(event, Ended):
         ended[event.stream] = event

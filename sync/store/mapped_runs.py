@@ -14,7 +14,7 @@ from ..errors import AlreadyRunning, StateError
 from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, set_claims, stop
 from .claims import ask_take
-from .connection import Conflict, Connection
+from .connection import Conflict, StoreConnection
 from .counters import ask_counters, save_counters
 from .model import CANCELLED, RUNNING, UNCLAIMED, AttemptPlan
 from .outbox import release_gate, void_leases
@@ -39,7 +39,7 @@ _TAKE_DEAD = f"""UPDATE {STREAM_RUN} SET claim = :nonce, worker = :worker, lease
 _HOLD = f"SELECT attempt, hold_s, cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 
 
-class Held:
+class MappedRunWrites:
     """Writes of `open`, the tasks and `finish` of a mapped run, except the close."""
 
     def __init__(self, transactions: Transactions, plans: Plans) -> None:
@@ -202,7 +202,7 @@ class Held:
         return True
 
     @staticmethod
-    def _end_former(connection: Connection, run: LockedRun) -> None:
+    def _end_former(connection: StoreConnection, run: LockedRun) -> None:
         if run.hold_s is None:
             refuse_active(connection, run.pipeline)
         if run.cancel_requested:
@@ -210,19 +210,19 @@ class Held:
         # No task of it runs: its connections are closed, and `finish` calls the callbacks.
         release_gate(connection, run)
 
-    def _take_up(self, connection: Connection, run: LockedRun, hold_s: int) -> None:
+    def _take_up(self, connection: StoreConnection, run: LockedRun, hold_s: int) -> None:
         refuse_active(connection, run.pipeline)
         refuse_earlier(connection, run.pipeline, run.id)
         set_run(connection, run.id, is_active=True, cancel_requested_at=None)
         self._give(connection, run, hold_s)
 
     @staticmethod
-    def _give(connection: Connection, run: LockedRun, hold_s: int) -> None:
+    def _give(connection: StoreConnection, run: LockedRun, hold_s: int) -> None:
         owner = Owner.of_held_run().encode()
         until = run.now + timedelta(seconds=hold_s)
         set_run(connection, run.id, owner=owner, hold_s=hold_s, lease_until=until)
 
-    def _claim(self, connection: Connection, run: LockedRun, stream: str, nonce: str, worker: Owner) -> None:
+    def _claim(self, connection: StoreConnection, run: LockedRun, stream: str, nonce: str, worker: Owner) -> None:
         counters, rows = ask_counters(connection, run.id)(), ask_streams(connection, run.id, [stream])()
         claim_streams(connection, run, counters, rows)
         set_claims(connection, run, [stream], nonce)
@@ -233,4 +233,4 @@ class Held:
             set_run(connection, run.id, lease_until=run.now + timedelta(seconds=run.hold_s))
 
 
-__all__ = ["Claimed", "Held"]
+__all__ = ["Claimed", "MappedRunWrites"]

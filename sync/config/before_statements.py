@@ -7,19 +7,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from syncblocks.connectors.named import parameter_names
+from syncblocks.connectors.named_parameters import parameter_names
 
 from ..errors import nearest_match
 from .base import Model, wrong
 from .hooks import Text, parameters_of
-from .values import as_list
+from .value_types import as_list
 
 #: Names that the statement of a pipeline, and of a stream, may bind besides its own parameters.
 OF_PIPELINE = ("pipeline_uuid", "ds", "hr", "execution_date", "execution_partition", "env")
 OF_STREAM = (*OF_PIPELINE, "stream", "destination_table")
 
 
-class Statement(Model):
+class BeforeStatement(Model):
     """One statement, run in the source's or the destination's database."""
 
     sql: Text = Field(repr=False, description="One SQL statement; `:ds` is a bound parameter.")
@@ -32,7 +32,7 @@ class Statement(Model):
 def _named(allowed: Sequence[str]) -> Any:
     """Return what checks the parameters of a list of statements."""
 
-    def check(statements: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    def check(statements: tuple[BeforeStatement, ...]) -> tuple[BeforeStatement, ...]:
         for place, each in enumerate(statements, 1):
             names = parameter_names(each.sql)
             for name in names:
@@ -50,6 +50,6 @@ def _named(allowed: Sequence[str]) -> Any:
     return AfterValidator(check)
 
 
-_Statements = Annotated[tuple[Statement, ...], BeforeValidator(as_list)]
+_Statements = Annotated[tuple[BeforeStatement, ...], BeforeValidator(as_list)]
 BeforePipeline = Annotated[_Statements, _named(OF_PIPELINE)]
 BeforeStream = Annotated[_Statements, _named(OF_STREAM)]

@@ -10,8 +10,9 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.fidelity import Kept, is_text_of_something, plain
 from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
-from syncblocks.connectors.stream import Stream, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Stream
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from .columns import Rules
 

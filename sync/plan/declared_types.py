@@ -9,7 +9,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow.flatten import marked, path_of
 from syncblocks.connectors.field_facts import TypeOrigin, facts_of, with_facts
 from syncblocks.connectors.stream import Stream
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 
 def with_types(stream: Stream, types: Mapping[str, pa.DataType]) -> tuple[Stream, dict[str, pa.DataType]]:

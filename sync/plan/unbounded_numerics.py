@@ -10,8 +10,9 @@ from syncblocks.connectors.arrow.fidelity import Fidelity, Kept, compare, plain
 from syncblocks.connectors.arrow.type_names import yaml_text
 from syncblocks.connectors.field_facts import Precision, TypeOrigin, facts_of, with_facts
 from syncblocks.connectors.protocols import StatesTypes
-from syncblocks.connectors.stream import Stream, TableState, WriteDisposition
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.stream import Stream, TableState
+from syncblocks.connectors.struct_helpers import replace
+from syncblocks.connectors.write_spec import WriteDisposition
 
 from .columns import ColumnMapping, Rules
 

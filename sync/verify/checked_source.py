@@ -10,22 +10,15 @@ import pyarrow as pa
 
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.protocols import Source
-from syncblocks.connectors.stream import (
-    Block,
-    Bookmark,
-    Event,
-    Rejected,
-    RejectedRecord,
-    ReplicationMethod,
-    Stream,
-)
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.read_spec import ReplicationMethod
+from syncblocks.connectors.stream import Block, Bookmark, Event, Rejected, RejectedRecord, Stream
+from syncblocks.connectors.struct_helpers import replace
 
 from ..plan.plan import PlannedStream
-from ..session.session import Session
+from ..session.session import PipelineSession
 
 
-def passing(session: Session, planned: PlannedStream) -> Session:
+def passing(session: PipelineSession, planned: PlannedStream) -> PipelineSession:
     """Return a session to compare one stream with: its source leaves out the records that are not written."""
     if not (planned.checks or planned.write.deleted_when) or not planned.is_schema_decided:
         return session

@@ -9,18 +9,18 @@ from typing import Any
 
 from msgspec import Struct
 
-from syncblocks.connectors.checksums import Compared, Form, Row
+from syncblocks.connectors.checksums import ComparedColumn, Row, TextForm
 from syncblocks.connectors.checksums.sql import read_float
-from syncblocks.connectors.stream import WriteSpec
+from syncblocks.connectors.write_spec import WriteSpec
 
-_NUMBERS = (Form.INTEGER, Form.DECIMAL)
-_TIMES = (Form.DATE, Form.TIMESTAMP, Form.TIMESTAMP_NS, Form.TIME)
+_NUMBERS = (TextForm.INTEGER, TextForm.DECIMAL)
+_TIMES = (TextForm.DATE, TextForm.TIMESTAMP, TextForm.TIMESTAMP_NS, TextForm.TIME)
 
 
 class Ages:
     """Compares records by one of their columns; NULL is older than any value, NaN above all."""
 
-    def __init__(self, columns: Sequence[Compared], write: WriteSpec) -> None:
+    def __init__(self, columns: Sequence[ComparedColumn], write: WriteSpec) -> None:
         self._is_lowest = write.latest_is_lowest
         name = write.latest_by  # columns of files may have no name
         self._place = next((place for place, column in enumerate(columns) if name and column.name == name), None)
@@ -47,7 +47,7 @@ class Ages:
     def _value(self, text: str) -> tuple[Any, ...]:
         if self._form in _NUMBERS:
             return (2, Decimal(text))
-        if self._form is Form.FLOAT:
+        if self._form is TextForm.FLOAT:
             number = read_float(text)
             return (3,) if math.isnan(number) else (2, number)
         if self._form in _TIMES:

@@ -15,7 +15,7 @@ from ...store.model import RUNNING, SUCCESS, UNCLAIMED, PipelineRun
 Step = Literal["done", "claim", "busy", "dead", "failed", "ended"]
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class StreamStanding(Struct, frozen=True, kw_only=True):
     """How a stream of a run stands."""
 
     run: PipelineRun
@@ -26,7 +26,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     status: str
 
 
-def standing_of(store: Store, run_id: int, stream: str) -> Standing:
+def standing_of(store: Store, run_id: int, stream: str) -> StreamStanding:
     """Look how a stream stands.
 
     Raises:
@@ -42,10 +42,10 @@ def standing_of(store: Store, run_id: int, stream: str) -> Standing:
     attempt, _, status = ours[-1]
 
     if succeeded:
-        return Standing(run=run, step="done", attempt=succeeded[0], status=SUCCESS)
+        return StreamStanding(run=run, step="done", attempt=succeeded[0], status=SUCCESS)
 
-    def stands(step: Step) -> Standing:
-        return Standing(run=run, step=step, attempt=attempt, status=status)
+    def stands(step: Step) -> StreamStanding:
+        return StreamStanding(run=run, step=step, attempt=attempt, status=status)
 
     if run.status != RUNNING:
         return stands("ended")

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..errors import FatalConnectorError
 from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..stream import Stream
-from ..values import replace
+from ..struct_helpers import replace
 from .casts import cast_array
 from .digits import MOST_DIGITS, Digits, decimal_of, widened
 from .type_names import type_text, yaml_text

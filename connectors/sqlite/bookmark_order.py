@@ -11,17 +11,33 @@ import pyarrow.compute as pc
 from msgspec import Struct
 
 from ..incremental.window import Window
+from ..read_spec import ASKING, Condition
 from ..sql.identifiers import quote
-from ..stream import ASKING, Condition
 from .encode import stored
-from .types import Form, kind_for
+from .types import StorageForm, kind_for
 
 #: Forms whose stored values SQLite compares as Arrow compares the decoded ones.
-_ORDERED = (Form.INTEGER, Form.REAL, Form.NUMBER, Form.BOOLEAN, Form.TEXT, Form.BLOB, Form.DATE, Form.DECIMAL)
+_ORDERED = (
+    StorageForm.INTEGER,
+    StorageForm.REAL,
+    StorageForm.NUMBER,
+    StorageForm.BOOLEAN,
+    StorageForm.TEXT,
+    StorageForm.BLOB,
+    StorageForm.DATE,
+    StorageForm.DECIMAL,
+)
 
 
 #: Forms whose stored values are compared with a constant as Arrow compares the decoded ones.
-_FILTERED = (Form.INTEGER, Form.REAL, Form.NUMBER, Form.BOOLEAN, Form.TEXT, Form.DATE)
+_FILTERED = (
+    StorageForm.INTEGER,
+    StorageForm.REAL,
+    StorageForm.NUMBER,
+    StorageForm.BOOLEAN,
+    StorageForm.TEXT,
+    StorageForm.DATE,
+)
 
 
 def is_filterable(condition: Condition) -> bool:
@@ -29,7 +45,7 @@ def is_filterable(condition: Condition) -> bool:
     return condition.operator in ASKING or kind_for(condition.field).form in _FILTERED
 
 
-class Order(Struct, frozen=True):
+class BookmarkOrder(Struct, frozen=True):
     """The end of the SELECT, after FROM."""
 
     sql: str = ""
@@ -38,7 +54,7 @@ class Order(Struct, frozen=True):
     is_ordered: bool = True
 
 
-def order_by(window: Window, has: Callable[[str], bool]) -> Order:
+def order_by(window: Window, has: Callable[[str], bool]) -> BookmarkOrder:
     """Write the order for bookmark properties; `has` asks whether a record fulfils a condition."""
     fields, lower = window.fields, window.lower
     expressions = [_expression(field, has) for field in fields]
@@ -59,7 +75,7 @@ def order_by(window: Window, has: Callable[[str], bool]) -> Order:
         listed = f"case when {missing} then 0 else 1 end, {listed}"
     elif missing and window.leaves_out_incomplete and not where:
         where = f"not ({missing})"
-    return Order(f"{f'where {where} ' if where else ''}order by {listed}", values)
+    return BookmarkOrder(f"{f'where {where} ' if where else ''}order by {listed}", values)
 
 
 def incomplete(field: pa.Field) -> str:
@@ -71,25 +87,25 @@ def incomplete(field: pa.Field) -> str:
     return " or ".join(missing)
 
 
-def _coarse(fields: Sequence[pa.Field], lower: Sequence[pa.Scalar] | None, missing: str) -> Order:
+def _coarse(fields: Sequence[pa.Field], lower: Sequence[pa.Scalar] | None, missing: str) -> BookmarkOrder:
     """Read unordered; of times, leave out what is more than a day below the bookmark (offsets are less)."""
     kind = kind_for(fields[0])
-    if lower is None or kind.form is not Form.TIMESTAMP:
-        return Order(is_ordered=False)
+    if lower is None or kind.form is not StorageForm.TIMESTAMP:
+        return BookmarkOrder(is_ordered=False)
     day = (pc.cast(lower[0], pa.date32()).as_py() - timedelta(days=1)).isoformat()
     where = f"t.{quote(fields[0].name)} >= $1"
-    return Order(f"where {where} or {missing}" if missing else f"where {where}", (day,), is_ordered=False)
+    return BookmarkOrder(f"where {where} or {missing}" if missing else f"where {where}", (day,), is_ordered=False)
 
 
 def _expression(field: pa.Field, has: Callable[[str], bool]) -> str | None:
     """Return the SQL to compare by; None: there is none."""
     name, kind = f"t.{quote(field.name)}", kind_for(field)
-    if kind.form is Form.TIMESTAMP:
+    if kind.form is StorageForm.TIMESTAMP:
         is_other = kind.arrow.tz is not None and has(other_zone(name))
         return None if is_other else normal_timestamp(name, kind.arrow)
-    if kind.form is Form.DECIMAL and kind.arrow.precision > 15:
+    if kind.form is StorageForm.DECIMAL and kind.arrow.precision > 15:
         return None
-    if kind.form is Form.TEXT:
+    if kind.form is StorageForm.TEXT:
         return f"{name} collate binary"
     return name if kind.form in _ORDERED else None
 

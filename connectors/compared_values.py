@@ -15,7 +15,7 @@ from .stream import Bookmark, Stream
 Key = tuple[str | None, ...]
 
 
-class Form(StrEnum):
+class TextForm(StrEnum):
     """Canonical text form of a column's values: equal values have equal texts in every system."""
 
     #: The system's own text; for two copies in one system.
@@ -58,17 +58,17 @@ DIGITS = {"s": 0, "ms": 3, "us": 6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedColumn:
     """How one column of one side is compared."""
 
     #: Its name on this side.
     name: str
     field: pa.Field
-    form: Form
+    form: TextForm
     #: DECIMAL: the scale of both sides; None: the scales differ, and trailing zeros do not count.
     scale: int | None = None
     #: LIST: form of the items, and fractional digits of a second of the source's type.
-    item: Form | None = None
+    item: TextForm | None = None
     digits: int = 6
     #: The side's SQL cannot write the form: its records are read, as records of files are.
     is_read: bool = False
@@ -110,8 +110,8 @@ class Side:
 
     stream: Stream
     #: Empty: no record can be identified, so only all records together are compared.
-    key: tuple[Compared, ...]
-    columns: tuple[Compared, ...]
+    key: tuple[ComparedColumn, ...]
+    columns: tuple[ComparedColumn, ...]
     #: INCREMENTAL: digests leave out the records past this bookmark.
     until: Bookmark | None = None
     #: Both sides are PostgreSQL and all forms NATIVE: its own hash is twice as fast as MD5.
@@ -146,4 +146,15 @@ class Checksums(Protocol):
         ...
 
 
-__all__ = ["DIGITS", "EVERYTHING", "Checksums", "Compared", "Digest", "Form", "Key", "KeyRange", "Row", "Side"]
+__all__ = [
+    "DIGITS",
+    "EVERYTHING",
+    "Checksums",
+    "ComparedColumn",
+    "Digest",
+    "Key",
+    "KeyRange",
+    "Row",
+    "Side",
+    "TextForm",
+]

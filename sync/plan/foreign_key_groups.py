@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from .plan import Plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from syncblocks.connectors.values import replace
+from syncblocks.connectors.struct_helpers import replace
 
 from ...config import Pipeline, load_pipeline
 from ...config.arguments import AnyPipeline, checks_arguments
@@ -16,13 +16,13 @@ from ...session.inspection import existing_store
 from ...store import Store
 from ...store.model import FAILURE, SUCCESS, UNCLAIMED, LostRun, PipelineRun
 from ..executors.opening import with_executor
-from ..lease import Lease
+from ..lease import RunLease
 from ..notebook import default_progress
 from ..pipeline import as_of_run
 from ..progress import Progress
-from ..recovery.leftovers import close_left_streams
+from ..recovery.unfinished_runs import close_left_streams
 from ..results import RunResult, StreamResults
-from ..runner import Order, Runner
+from ..runner import PipelineRunner, RunnerOptions
 from .recorded import recorded_results
 
 #: Seconds between two looks whether tasks still run.
@@ -58,7 +58,9 @@ def finish_run(
         LedgerUnreadable: the destination cannot be asked how a dead task's stream has ended; the run stays open.
     """
     pipeline, run = of_run(pipeline, run_id)
-    with Finisher(pipeline, progress or default_progress(), Order(), inline_callbacks=False, signals=signals) as one:
+    with Finisher(
+        pipeline, progress or default_progress(), RunnerOptions(), inline_callbacks=False, signals=signals
+    ) as one:
         return one.finish(run)
 
 
@@ -79,7 +81,7 @@ def of_run(given: AnyPipeline, run_id: int) -> tuple[Pipeline, PipelineRun]:
     return with_executor(as_of_run(pipeline, run), THREADS), run
 
 
-class Finisher(Runner):
+class Finisher(PipelineRunner):
     """One process's work at the end of a mapped run."""
 
     def finish(self, run: PipelineRun) -> RunResult:
@@ -89,7 +91,7 @@ class Finisher(Runner):
         if not self._take(run):
             return self._finished_before(run)
         run = self._unfinished_run = self.store.run(run.id)
-        with Lease(self.store, run.id):
+        with RunLease(self.store, run.id):
             close_left_streams(self.store, run, self.session.destination)
             ended = self.store.end_attempt(run.id)
             self.progress.run_ended(ended)

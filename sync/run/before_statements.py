@@ -11,11 +11,11 @@ from syncblocks.connectors.errors import ConnectorError, FatalConnectorError, In
 from syncblocks.connectors.protocols import RunsStatements
 
 from ..config import Pipeline
-from ..config.before import Statement
+from ..config.before_statements import BeforeStatement
 from ..session.statements import source_runner
 
 if TYPE_CHECKING:
-    from ..session.session import Session
+    from ..session.session import PipelineSession
     from .block_runs import StreamBlocks
     from .context import StreamContext
 
@@ -30,7 +30,7 @@ class StatementFailed(FatalConnectorError):
     """A statement of a pipeline's `before` has failed; says which."""
 
 
-def run_before_pipeline(session: Session, is_stopping: Callable[[], bool]) -> None:
+def run_before_pipeline(session: PipelineSession, is_stopping: Callable[[], bool]) -> None:
     """Run a pipeline's statements, in order, each on a connection of its own.
 
     Args:
@@ -121,7 +121,7 @@ def run_before_stream(
             raise
 
 
-def _values(pipeline: Pipeline, statement: Statement, more: Mapping[str, Any]) -> dict[str, Any]:
+def _values(pipeline: Pipeline, statement: BeforeStatement, more: Mapping[str, Any]) -> dict[str, Any]:
     known = {
         "pipeline_uuid": pipeline.pipeline,
         "ds": pipeline.ds,
