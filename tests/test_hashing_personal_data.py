@@ -17,6 +17,7 @@ CUSTOMERS = "email,phone,first_name\nann@x.org,030123456,Ann\nbob@x.org,12,Bob\n
 ORDERS = "id,email\n1,ann@x.org\n2,ann@x.org\n3,bob@x.org\n"
 
 
+@pytest.mark.full
 def test_the_warehouse_joins_what_it_cannot_read(
     tmp_path: Path, run_cli: RunCLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,7 @@ def test_start_dbt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sync(file).exit_code == 3, "a failed build is a dead callback, not a failed stream"
 
 
+@pytest.mark.full
 def test_mark_a_day_complete_exactly_once(tmp_path: Path) -> None:
     import duckdb
 
@@ -157,6 +158,7 @@ def test_mark_a_day_complete_exactly_once(tmp_path: Path) -> None:
     assert rows == [(run_id,) for run_id in run_ids]
 
 
+@pytest.mark.full
 def test_page_on_the_second_failure_only(tmp_path: Path) -> None:
     file = write_recipe(tmp_path, "Page on the second failure only")
     sync(file)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import duckdb
+import pytest
 import yaml
 
 from tests.conftest import RunCLI
@@ -18,6 +19,7 @@ PAGE = "docs/how-to/reload-a-range.md"
 EVENTS = [(1, "2026-02-10"), (2, "2026-03-31"), (3, "2026-04-01"), (4, "2026-04-30"), (5, "2026-05-01")]
 
 
+@pytest.mark.full
 def test_a_range_is_reloaded(tmp_path: Path, run_cli: RunCLI) -> None:
     whole, by_value, by_file = (example.text for example in examples("yaml", page=PAGE))
     commands = [

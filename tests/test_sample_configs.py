@@ -61,6 +61,7 @@ def test_transform(samples: Path, run_cli: RunCli) -> None:
     assert cents == [(30315,)]
 
 
+@pytest.mark.full
 def test_callbacks_tour(samples: Path, run_cli: RunCli) -> None:
     done = run_cli(["run", "callbacks_tour.yaml"], cwd=samples, is_warm=False)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -148,6 +149,7 @@ def test_postgres_to_duckdb(samples: Path, run_cli: RunCli, postgres_url: str) -
 
 
 @pytest.mark.postgres
+@pytest.mark.full
 def test_postgres_incremental_merge(samples: Path, run_cli: RunCli, postgres_url: str) -> None:
     import psycopg
 

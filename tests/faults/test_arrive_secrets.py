@@ -384,6 +384,7 @@ def test_the_environment_of_children_but_the_callbacks_holds_no_secret_that_came
     assert os.environ.get("CANARY_1") is None
 
 
+@pytest.mark.full
 def test_secrets_in_settings_of_streams_are_found_nowhere(house: House, injected: Count) -> None:
     tables = {
         "good": {"columns": {"id": "int64", "name": "string"}, "records": [{"id": n, "name": "~"} for n in (1, 2)]}

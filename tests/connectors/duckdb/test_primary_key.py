@@ -52,6 +52,7 @@ def test_a_table_with_a_key_is_written_again_and_again(tmp_path: Path, stream: d
     assert copied(tmp_path, full_refresh=True, **stream)[:2] == [(1, "A", None), (2, "B", None)]
 
 
+@pytest.mark.full
 def test_a_large_table_is_replaced_and_merged(tmp_path: Path) -> None:
     change(tmp_path, "create table people as select i::int as id, 'x' || i as name from range(150000) as r(i)")
     assert len(copied(tmp_path)) == 150_000

@@ -119,6 +119,7 @@ def twice(owner: str) -> Iterator[Event]:
     yield Checkpoint(is_final=True)
 
 
+@pytest.mark.full
 def test_the_last_record_of_a_key_counts_whatever_piece_it_is_in(path: Path) -> None:
     load(path, order("merge", "late"), twice("late"))
     assert [record for record in held(path) if record[0] >= 0] == digests("late")
@@ -187,6 +188,7 @@ def test_a_load_that_was_taken_over_changes_nothing(disposition: str, path: Path
     assert look(path, LEDGER) == [(None, None, "new")]
 
 
+@pytest.mark.full
 def test_an_append_that_fails_on_its_way_is_taken_back(path: Path) -> None:
     look(path, "alter table docs alter column doc set not null")
     before, shape = held(path), look(path, COLUMNS)
@@ -351,6 +353,7 @@ def test_two_loads_of_one_file_take_turns(path: Path) -> None:
         assert found == [*before[:1], *digests(table, 60)]
 
 
+@pytest.mark.full
 def test_a_load_that_reads_its_first_piece_slowly_does_not_keep_another_ones_in_memory(path: Path) -> None:
     look(path, "create table others as from docs")
     before, destination = held(path), make(path)

@@ -100,6 +100,7 @@ def read(source: CSVSource, **changes: Any) -> tuple[list[dict[str, Any]], list[
     return pa.Table.from_batches(batches).to_pylist(), [each for each in events if isinstance(each, Rejected)]
 
 
+@pytest.mark.full
 def test_wide_records_are_read_among_narrow_ones(tmp_path: Path) -> None:
     path, wide = tmp_path / "docs.csv", 'say "é",\n' * (WIDE // 9)
     quoted = wide.replace('"', '""')
@@ -141,6 +142,7 @@ def test_a_wide_record_may_be_what_is_set_aside(tmp_path: Path) -> None:
     assert [record.place for each in rejected for record in each.records] == [f"{path}:3"]
 
 
+@pytest.mark.full
 def test_a_wide_record_that_is_no_utf_8_is_an_error_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "docs.csv"
     path.write_bytes(b"id,doc\n1,a\n2," + b"x" * WIDE + b"\xff\n")
@@ -155,6 +157,7 @@ def test_a_quote_that_is_never_closed_is_told_with_its_line(tmp_path: Path) -> N
         source_of(path).discover()
 
 
+@pytest.mark.full
 def test_a_record_larger_than_memory_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:
     path, taken = tmp_path / "docs.csv", 0
 

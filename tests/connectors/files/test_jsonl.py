@@ -176,6 +176,7 @@ def test_more_columns_than_a_stream_may_have_are_refused(tmp_path: Path) -> None
         list(source.read([stream], {}))
 
 
+@pytest.mark.full
 def test_many_new_columns_make_batches_of_few_records(tmp_path: Path) -> None:
     path = tmp_path / "wide.jsonl"
     path.write_text('{"id": 1}\n')

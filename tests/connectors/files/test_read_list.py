@@ -96,6 +96,7 @@ def test_a_segment_that_is_damaged_or_gone_fails_the_stream(tmp_path: Path, dama
         load(destination, "second", files_of([2]))
 
 
+@pytest.mark.full
 def test_who_reads_the_list_while_others_put_it_together_sees_one_state(tmp_path: Path) -> None:
     destination, seen = destination_of(tmp_path), []
     load(destination, "first", files_of([0]))

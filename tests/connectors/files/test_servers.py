@@ -152,7 +152,7 @@ def test_recovery_goes_on_where_nothing_can_be_moved_any_more(tmp_path: Path, ca
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store:
         run = begin(store, attempt_plan([planned]))
     drop_staging(CSVDestination({"path": "http://127.0.0.1:1/out"}, tmp_path), run, [planned])
-    assert "stays where it is" in caplog.text
+    assert "the staging tables of the dead process stay" in caplog.text
 
 
 @pytest.mark.parametrize(

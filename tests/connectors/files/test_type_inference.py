@@ -44,6 +44,7 @@ def type_of(*blocks: list[str | None]) -> pa.DataType:
     | st.lists(_INTEGERS | _NUMBERS, min_size=1)
     | st.lists(_NUMBERS | _TEXTS, min_size=1)
 )
+@pytest.mark.full
 def test_blocks_make_no_difference_and_no_number_changes(texts: list[str | None]) -> None:
     kind = type_of(texts)
     assert type_of(*([text] for text in texts)) == kind

@@ -245,6 +245,7 @@ ACTS = st.tuples(
     before=st.lists(st.tuples(st.sampled_from(["begin", "take", "insert"]), st.integers(0, 2)), max_size=3),
     syncs=st.lists(st.lists(ACTS, max_size=8), min_size=1, max_size=3),
 )
+@pytest.mark.full
 def test_nothing_is_skipped_whatever_happens_between_two_statements(
     url: str, kind: str, before: list[tuple[str, int]], syncs: list[list[tuple[int, str, int]]]
 ) -> None:

@@ -257,6 +257,7 @@ def test_a_message_that_cannot_be_read_is_the_taps_mistake(tmp_path: Path, run_c
     assert said in done.stderr
 
 
+@pytest.mark.full
 def test_every_connector_has_its_scripts(tmp_path: Path) -> None:
     declared = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
     kinds = {"tap": plugins("source"), "target": plugins("destination")}

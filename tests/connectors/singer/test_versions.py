@@ -139,6 +139,7 @@ def test_a_stream_that_is_left_out_has_no_versions(tmp_path: Path) -> None:
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("keys", [("id",), ()], ids=["keyed", "keyless"])
 @pytest.mark.parametrize("connector", ["sqlite", "duckdb", "jsonl"])
+@pytest.mark.full
 def test_a_replace_by_our_singer_destination_removes_what_is_gone(
     connector: str, keys: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

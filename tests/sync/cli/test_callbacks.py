@@ -54,6 +54,7 @@ def test_a_callback_file_is_tried_without_any_pipeline(run_cli: RunCLI, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"alerts.py"}
 
 
+@pytest.mark.full
 def test_functions_marked_by_test_are_called_with_the_data(run_cli: RunCLI, tmp_path: Path) -> None:
     text = "@callback\ndef tell(data, **kwargs):\n    return len(data)\n\n@test\ndef test_rows(data, *args):\n"
     (tmp_path / "alerts.py").write_text(text + "    print('tried')\n    assert len(data) == 2, f'{len(data)} rows'\n")
@@ -133,6 +134,7 @@ def test_breakpoint_has_the_terminal_inline(run_cli: RunCLI, tmp_path: Path) -> 
     assert "'in users'" in done.stdout
 
 
+@pytest.mark.full
 def test_a_recorded_event_is_given_to_the_function_as_it_is_today(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(tmp_path, FLAKY, "attempts: 1, streams: [orders]")
     assert run_cli(["run"], tmp_path).returncode == 3
@@ -201,6 +203,7 @@ def test_retry_delivers_what_a_short_drain_left_due(run_cli: RunCLI, tmp_path: P
     assert (retried["revived"], retried["counts"]["done"]) == (0, 1)
 
 
+@pytest.mark.full
 def test_retry_leaves_a_run_under_way_to_its_process(run_cli: RunCLI, tmp_path: Path) -> None:
     file = write_hanging(tmp_path)
     block = "callbacks: [{file: alerts.py, attempts: 1, on: [pipeline]}]\n"

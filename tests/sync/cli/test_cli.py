@@ -58,6 +58,7 @@ def test_help_and_usage_errors_import_nothing_heavy(tmp_path: Path, args: list[s
     assert "click" in found
 
 
+@pytest.mark.full
 def test_a_plain_run_imports_no_heavy_library_that_it_does_not_use(tmp_path: Path) -> None:
     write_shop(tmp_path)
     modules_after(tmp_path, "run")  # makes the run store
@@ -185,6 +186,7 @@ def test_callbacks_run_inside_the_engine_for_a_debugger(run_cli: RunCLI, tmp_pat
     assert {path.read_text() for path in tmp_path.glob("*.pid")} == {str(os.getpid())}
 
 
+@pytest.mark.full
 def test_a_pipeline_is_the_same_by_every_way_to_its_file(run_cli: RunCLI, tmp_path: Path) -> None:
     """The path of a source of files is part of the ledger row: `a/../shop` must not make it another source."""
     write_shop(tmp_path / "shop")
@@ -221,6 +223,7 @@ def test_a_stream_that_fails_shows_its_traceback_to_whoever_debugs(run_cli: RunC
         assert "return {}['no such thing']" in shown.replace("\\'", "'")
 
 
+@pytest.mark.full
 def test_json_is_one_document_even_if_user_code_prints(run_cli: RunCLI, tmp_path: Path) -> None:
     write_callback(tmp_path, "print('at load')\n@callback\ndef tell(stream): print('hello', stream)\n")
     assert run_cli(["run"], tmp_path).returncode == 0
@@ -332,6 +335,7 @@ def test_a_failure_is_said_once_with_what_to_do_about_it(run_cli: RunCLI, tmp_pa
     assert max(len(line) for line in done.stdout.splitlines() if "what is wrong" not in line) <= 80
 
 
+@pytest.mark.full
 def test_a_command_that_is_shown_names_the_pipeline_file_where_it_has_to(run_cli: RunCLI, tmp_path: Path) -> None:
     home, shop = tmp_path / "on call", tmp_path / "on call" / "the shop"
     fails = "@transformer\ndef fails(df):\n    raise ValueError('no')\n"

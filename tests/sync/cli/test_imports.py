@@ -79,6 +79,7 @@ def imported_by_a_second_run(folder: Path, url: str, destination: dict[str, Any]
     return set(done.stdout.split())
 
 
+@pytest.mark.full
 def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url: str, tmp_path: Path) -> None:
     to = {"connector": "postgres", "config": {"url": postgres_url}}
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
@@ -87,6 +88,7 @@ def test_records_that_go_by_as_bytes_need_none_of_arrows_functions(postgres_url:
     assert {"pyarrow", "asyncpg"} <= found  # the probe sees what there is
 
 
+@pytest.mark.full
 def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres_url: str, tmp_path: Path) -> None:
     to = {"connector": "duckdb", "config": {"path": "warehouse.duckdb"}}
     found = imported_by_a_second_run(tmp_path, postgres_url, to)
@@ -94,6 +96,7 @@ def test_records_that_go_by_as_arrow_need_no_more_than_their_connectors(postgres
     assert {"pyarrow", "duckdb"} <= found
 
 
+@pytest.mark.full
 def test_an_incremental_run_that_finds_nothing_needs_no_more_than_its_connectors(
     postgres_url: str, tmp_path: Path
 ) -> None:
@@ -124,6 +127,7 @@ def test_an_incremental_run_that_finds_nothing_needs_no_more_than_its_connectors
         ("sqlite", {"replication_method": "INCREMENTAL", "bookmark_properties": ["id"]}),
     ],
 )
+@pytest.mark.full
 def test_values_of_files_do_not_make_arrow_import_pandas(
     tmp_path: Path, source: str, destination: str, entry: dict[str, Any]
 ) -> None:

@@ -54,6 +54,7 @@ def test_columns_that_find_no_place_come_below_after_the_first_one() -> None:
     assert all(sum(part.widths.values()) + 2 * (len(part.widths) - 1) <= 60 for part in parts)
 
 
+@pytest.mark.full
 def test_long_and_wide_names_fit_a_terminal_of_80_columns_and_are_whole_in_a_pipe(
     run_cli: RunCLI, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def test_the_document_that_is_mutated_is_valid(folder: Path) -> None:
 @pytest.mark.sampled
 @FUZZ
 @given(text=yaml_texts())
+@pytest.mark.full
 def test_a_mutated_document_is_a_pipeline_or_one_error(folder: Path, text: str) -> None:
     check(folder, text.encode("utf-8", "replace"))
 

@@ -427,6 +427,7 @@ def test_a_source_without_a_connector_is_a_tap_or_left_to_the_user(project: Path
     assert [note for note in made.notes if "by hand" in note and "carrier_pigeon" in note]
 
 
+@pytest.mark.full
 def test_one_command_brings_a_project_over_and_it_runs(
     postgres_url: str, run_cli: RunCLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_a_worker_of_another_version_is_refused_before_anything_runs(
     assert bench.ask("select to_regclass('_syncblocks_pipeline_run')") == [(None,)]
 
 
+@pytest.mark.full
 def test_a_run_store_that_a_worker_does_not_reach_fails_the_streams_with_its_reason(
     bench: SpreadBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,7 @@ def test_any_history_ends_in_equality_with_the_filtered_source(
     assert found == {key: [str(value or "") for value in values] for key, values in kept.items()}
 
 
+@pytest.mark.full
 def test_too_many_deletes_fail_the_destination_and_delete_nothing_until_they_are_allowed(plain: Bench) -> None:
     plain.source.write(people(*range(2000)))
     plain.run(**NEW, deletes="hard")
@@ -429,6 +430,7 @@ def test_a_setting_that_cannot_be_says_how_it_is_written(plain: Bench, given: An
     assert message in str(caught.value)
 
 
+@pytest.mark.full
 def test_plan_and_run_say_what_they_do(plain: Bench, run_cli: RunCLI) -> None:
     document = plain.document(**FULL, deletes={"mode": "soft", "every": "1d"})
     (plain.folder / "people.yaml").write_text(json.dumps(document))

@@ -177,6 +177,7 @@ def test_bookmarks_options_and_retries_of_a_run_count(bench: SpreadBench) -> Non
     assert [row["id"] for row in bench.rows("a")] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.full
 def test_callbacks_get_the_data_of_a_stream(bench: SpreadBench) -> None:
     bench.seed("a", 3)
     bench.record_frames("load", "stream")

@@ -73,6 +73,7 @@ def test_older_records_get_the_values_of_a_new_column(kind: str, tmp_path: Path)
         assert sorted(target.query("select id, name from t"))[0] == (1, "not seen")
 
 
+@pytest.mark.full
 def test_without_it_older_records_keep_null_and_fill_repairs_that(tmp_path: Path, run_cli: RunCLI) -> None:
     with open_target("duckdb", tmp_path) as target:
         file = tmp_path / "shop.json"

@@ -182,6 +182,7 @@ def test_while_it_is_held_other_starts_are_refused_and_none_recovers_it(bench: H
     assert bench.end(run) == "failure"
 
 
+@pytest.mark.full
 def test_a_run_that_has_ended_is_opened_again_by_its_own_order_only(bench: HeldBench) -> None:
     bench.put("b", BAD)
     run = bench.open(order_key="1")

@@ -329,6 +329,7 @@ def test_verify_compares_the_current_versions(anywhere: Bench) -> None:
     assert any("history is only written by its runs" in note for note in found.notes)
 
 
+@pytest.mark.full
 def test_the_callback_gets_what_was_read(bench: Bench) -> None:
     (bench.folder / "told.py").write_text(
         "@callback('success')\ndef told(df, block_run):\n"
@@ -384,6 +385,7 @@ def test_the_version_of_a_record_that_is_gone_ends(anywhere: Bench) -> None:
 
 
 @systems("postgres", "duckdb")
+@pytest.mark.full
 def test_a_record_that_is_back_and_not_read_is_as_it_was(anywhere: Bench) -> None:
     bench, stream = anywhere, {**BY_TIME, **SOFT}
     bench.execute("insert into people values (1, 'Ann', '2026-01-01'), (2, 'Bob', '2026-01-02')")
@@ -420,6 +422,7 @@ def test_a_key_that_is_spelled_anew_is_not_gone(tmp_path: Path) -> None:
 
 
 @systems("mysql", "duckdb", "parquet")
+@pytest.mark.full
 def test_a_record_with_its_own_time_ends_and_comes_back(anywhere: Bench) -> None:
     bench, stream = anywhere, {**LOG, **SOFT, "lookback": 30 * 86400}
     bench.execute("insert into people values (1, 'a', '2026-01-05'), (2, 'x', '2026-01-12'), (3, 'z', '2026-01-01')")
@@ -441,6 +444,7 @@ def test_a_record_with_its_own_time_ends_and_comes_back(anywhere: Bench) -> None
 
 @pytest.mark.one_of("system")
 @systems("mysql", "duckdb", "parquet")
+@pytest.mark.full
 def test_a_whole_table_of_records_with_their_own_times(anywhere: Bench) -> None:
     bench, stream = anywhere, {**LOG, **SOFT, "replication_method": "FULL_TABLE"}
     bench.execute("insert into people values (1, 'a', '2026-01-05'), (2, 'z', '2026-01-01')")
@@ -457,6 +461,7 @@ def test_a_whole_table_of_records_with_their_own_times(anywhere: Bench) -> None:
     assert bench.rows()[1:] == [(1, 10, None, "c"), (2, 1, None, "z")]
 
 
+@pytest.mark.full
 def test_plan_and_run_say_that_versions_end(bench: Bench, run_cli: RunCLI) -> None:
     bench.execute("insert into people values (1, 'Ann', null), (2, 'Bob', null)")
     (bench.folder / "p.yaml").write_text(json.dumps(bench.document(**SOFT)))

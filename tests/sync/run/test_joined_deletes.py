@@ -102,6 +102,7 @@ class Shop:
 
 @pytest.mark.thinned(1)
 @pytest.mark.parametrize("target", KINDS, indirect=True)
+@pytest.mark.full
 def test_children_go_before_their_parents(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     if target.kind == "duckdb":  # which updates no record that is referred to and has a foreign key itself
@@ -162,6 +163,7 @@ def test_a_load_that_fails_keeps_the_others_from_deleting(tmp_path: Path, target
     assert shop.all_ids() == [[1]] * 3
 
 
+@pytest.mark.full
 def test_a_limit_keeps_parents_from_deleting_but_not_children(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     shop.bench.document["allow_blocks_to_fail"] = True
@@ -182,6 +184,7 @@ def test_a_limit_keeps_parents_from_deleting_but_not_children(tmp_path: Path, ta
 
 
 @pytest.mark.parametrize("target", ["postgres", "mysql", "duckdb", "psycopg"], indirect=True)
+@pytest.mark.full
 def test_one_stream_alone_says_who_refers_to_it(tmp_path: Path, target: Target) -> None:
     shop = Shop(tmp_path, target)
     shop.seed(1, 2)
@@ -353,6 +356,7 @@ def test_workers_of_dask_form_no_group(tmp_path: Path, postgres_url: str, cluste
     assert run(2).status == "success"
 
 
+@pytest.mark.full
 def test_streams_of_one_tap_are_read_one_by_one(tmp_path: Path, target: Target) -> None:
     """The tap offers children before their parents."""
     names = ("cities", "zones")

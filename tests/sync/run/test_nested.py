@@ -122,6 +122,7 @@ def test_the_tables_column_decides_the_type_of_a_flat_column(tmp_path: Path, run
     assert rows(tmp_path, "from events") == [("1",), ("2.5",), (None,)]
 
 
+@pytest.mark.full
 def test_a_value_that_is_new_within_an_object_that_is_left_out_stays_out(tmp_path: Path, run_cli: RunCLI) -> None:
     lines = [json.dumps({"id": number, "who": {"a": 1}}) for number in range(300_000)]
     (tmp_path / "events.jsonl").write_text("\n".join([*lines, json.dumps({"id": -1, "who": {"new": 1}})]) + "\n")

@@ -136,6 +136,7 @@ def test_what_is_refused_says_why(
     assert b"canary-4711" not in (folder / ".syncblocks" / "store.db").read_bytes()
 
 
+@pytest.mark.full
 def test_the_eleventh_pipeline_of_a_chain_is_refused(tmp_path: Path, run_cli: RunCLI) -> None:
     folder = write(tmp_path)
     document = yaml.safe_load((folder / "first.yaml").read_text())

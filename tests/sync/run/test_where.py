@@ -268,6 +268,7 @@ def test_count_preview_and_verify_see_what_is_let_in(bench: Bench, run_cli: RunC
     assert (found.verdict, found.source_records) == (EQUAL, 8), found.notes
 
 
+@pytest.mark.full
 def test_a_changed_filter_is_refused_until_it_is_accepted(bench: Bench, run_cli: RunCLI) -> None:
     assert run_pipeline(bench.file(where={"region": "eu"}, **INCREMENTAL)).status == "success"
     changed = bench.file(where={"region": ["eu", "us"]}, **INCREMENTAL)

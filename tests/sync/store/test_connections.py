@@ -120,6 +120,7 @@ def test_a_start_that_never_gets_a_connection_gives_up(limited: Limited, monkeyp
         Store.open(url)
 
 
+@pytest.mark.full
 def test_more_runs_than_the_store_has_connections_for_all_succeed(
     zygote: Zygote, tmp_path: Path, limited: Limited
 ) -> None:

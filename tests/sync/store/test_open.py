@@ -59,6 +59,7 @@ def test_existence_is_told_without_making_anything(store_url: str) -> None:
     assert Store.exists(store_url)
 
 
+@pytest.mark.full
 def test_a_store_of_every_older_version_is_brought_to_the_last(store_url: str) -> None:
     Store.open(store_url).close()
     new = described(store_url)

@@ -23,6 +23,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.full
 def test_a_thousand_workers_that_crash_close_every_stream_once(url: str) -> None:
     runs = 0
     for found in simulate(url, runs=RUNS, streams=STREAMS, workers=1_000, seed=19):

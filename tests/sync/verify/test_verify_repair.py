@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import duckdb
+import pytest
 
 from syncblocks import load_pipeline
 from syncblocks.sync.store import Store
@@ -71,6 +72,7 @@ def test_what_cannot_be_repaired_says_why(pair: Pair) -> None:
     assert any("--full-refresh" in note for note in found.notes)
 
 
+@pytest.mark.full
 def test_the_command_says_what_differs_mends_it_and_is_in_the_history(pair: Pair, run_cli: RunCLI) -> None:
     pair.run()
     assert run_cli(["verify", "p.yaml"], pair.folder).returncode == 0
