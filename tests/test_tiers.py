@@ -76,7 +76,7 @@ def test_a_sampled_test_is_in_both_tiers(monkeypatch: pytest.MonkeyPatch, is_fas
     ("cost", "slow", "expected"),
     [
         (0.99, 1.0, None),
-        (1.7, 1.0, "costs 1.7 s of CPU, 1.0 is allowed: make it cheaper or mark it `full`"),
+        (2.0, 1.0, "costs 2.0 s of CPU, 1.0 is allowed: make it cheaper or mark it `full`"),
         (1.7, 2.0, None),
         (4.0, 2.0, "costs 2.0 s of CPU, 1.0 is allowed: make it cheaper or mark it `full`"),
     ],
