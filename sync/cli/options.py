@@ -108,7 +108,7 @@ variable_option = click.option(
 )
 
 
-def _read_moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
+def read_moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
     """Read an ISO date or time; without a zone it is UTC."""
     if text is None:
         return None
@@ -132,18 +132,18 @@ def moment_options(function: Command) -> Command:
     @click.option(
         "--execution-date",
         "date",
-        callback=_read_moment,
+        callback=read_moment,
         metavar="TIME",
         help="Time of `execution_date` and `ds`; UTC.",
     )
     @click.option(
         "--interval-start",
         "start",
-        callback=_read_moment,
+        callback=read_moment,
         metavar="TIME",
         help="Start of the run's data interval; UTC.",
     )
-    @click.option("--interval-end", "end", callback=_read_moment, metavar="TIME", help="Its end, exclusive.")
+    @click.option("--interval-end", "end", callback=read_moment, metavar="TIME", help="Its end, exclusive.")
     @functools.wraps(function)
     def wrapper(*args: Any, date: datetime | None, start: datetime | None, end: datetime | None, **kwargs: Any) -> Any:
         if (start is None) != (end is None):

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 
-def wrong(message: str) -> PydanticCustomError:
-    """Return the error of a value; the message never contains the value, which may be a secret."""
-    return PydanticCustomError("value", "{message}", {"message": message})
+def wrong(message: str, nearest: str | None = None) -> PydanticCustomError:
+    """Return the error of a value; no text contains the value if it may be a secret. `nearest`: a right value."""
+    return PydanticCustomError("value", "{message}", {"message": message, "nearest": nearest})
 
 
 class Model(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .pipeline import Pipeline
+from .schedule import ScheduleSettings
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}
 _NOT_TEXT = ("integer", "number", "boolean")
@@ -13,7 +14,10 @@ _NOT_TEXT = ("integer", "number", "boolean")
 def pipeline_json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a pipeline file."""
     schema = Pipeline.model_json_schema()
-    definitions = {name: _with_templates(value) for name, value in schema.pop("$defs", {}).items()}
+    definitions = {
+        name: value if name == ScheduleSettings.__name__ else _with_templates(value)
+        for name, value in schema.pop("$defs", {}).items()
+    }
     schema = _with_templates(schema)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "syncblocks pipeline"

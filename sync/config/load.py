@@ -23,6 +23,7 @@ from .arguments import AnyPipeline, checks_arguments
 from .checks import check_pipeline, check_store
 from .conditions import check_conditions, is_condition
 from .current_folder import absolute
+from .head_keys import PLAIN_KEYS, refuse_templates, texts
 from .hook_checks import check_hooks, is_event_template, is_hook_setting, is_token_url
 from .mapping_document import mapping_document
 from .one_file import take_one_file
@@ -200,8 +201,11 @@ class _Loader:
             variables=variables,
         )
         self._own_scope = replace(self._scope, variables=self._own_variables(raw.get("variables"), variables, recorded))
+        refuse_templates(raw, self._report)
         values = {
-            key: self._rendered(value, (key,)) for key, value in raw.items() if key not in ("pipeline", "variables")
+            key: value if key in PLAIN_KEYS else self._rendered(value, (key,))
+            for key, value in raw.items()
+            if key != "variables"
         }
         values["pipeline"] = name
         values["variables"] = variables if isinstance(raw.get("variables", {}), dict | None) else raw["variables"]
@@ -296,7 +300,7 @@ class _Loader:
         name = raw.get("pipeline")
         if name is None and self._document.path is not None:
             return Path(self._document.path).stem
-        return self._rendered(name, ("pipeline",))
+        return name
 
     def _variables(
         self, raw: Any, overrides: Mapping[str, Any], recorded: Mapping[str, Any]
@@ -413,7 +417,7 @@ class _Loader:
     def _note_literals(self, values: Mapping[str, Any]) -> None:
         """Collect passwords in URLs and under keys such as `password`; warn of those written in the file."""
         for section in (*_SENSITIVE_SECTIONS, "callbacks"):
-            for loc, text in _texts(values.get(section), (section,)):
+            for loc, text in texts(values.get(section), (section,)):
                 if section == "callbacks" and not is_hook_setting(loc):
                     continue
                 key = str(loc[-1])
@@ -441,17 +445,6 @@ def _names_program(loc: Loc) -> bool:
     if loc[0] in ("source", "destination"):
         return loc[1:2] == ("connector",) or (len(loc) > 2 and loc[1] == "config" and loc[2] in _PROGRAMS)
     return loc[0] == "store"
-
-
-def _texts(value: Any, loc: Loc) -> Iterable[tuple[Loc, str]]:
-    if isinstance(value, str):
-        yield loc, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _texts(item, (*loc, key))
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _texts(item, (*loc, place))
 
 
 def _holds_key(value: Any, key: str) -> bool:

@@ -147,8 +147,8 @@ _OF_PIPELINE = {
     "run_pipeline_in_one_process": _NOTHING,
     "uuid": "`pipeline`",
     "description": _COMMENT,
-    "schedule": _STARTS,
-    "schedules": _STARTS,
+    "schedules": "`schedule`",
+    "cron": "`schedule: {cron: ...}`",
     "triggers": _STARTS,
     "blocks": "`source`, `transformers`, `destination` and `callbacks`",
     "plugins": "`source` and `destination`",
@@ -196,6 +196,15 @@ _OF_BLOCK = _OF_MAGE | {
     "variant": "`config`",
 }
 
+
+_OF_SCHEDULE = {
+    "crontab": "`cron`",
+    "schedule_interval": "`cron` or `every`",
+    "interval": "`every`",
+    "tz": "`timezone`",
+    "catchup": "`missed`",
+    "start_date": _NOTHING,
+}
 
 _OF_STATEMENT = {
     "source": "`connection: source`, with the statement in `sql`",
@@ -364,6 +373,8 @@ def words_of_others(loc: Loc) -> Mapping[str, str]:
             return _OF_BLOCK
         case ("callbacks", int()):
             return _OF_CALLBACK
+        case ("schedule",):
+            return _OF_SCHEDULE
         case ("transformers", int()):
             return _OF_TRANSFORMER
         case ("before", int()) | ("streams", int(), "before", int()):
@@ -383,6 +394,8 @@ def shape_of(loc: Loc) -> str:
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
         case ("streams", int()):
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
+        case ("schedule",):
+            return 'for example `schedule: {cron: "*/15 * * * *", timezone: Europe/Berlin}`'
         case ("callbacks", int(), "webhook"):
             return 'for example `webhook: {url: "https://example.com/events"}`'
         case ("before", *_) | ("streams", int(), "before", *_):

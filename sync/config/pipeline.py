@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr
 
 from syncblocks.connectors.settings import resolve_path
 
-from .base import Defaulting
 from .before_statements import BeforePipeline
 from .blocks import CallbackBlock, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import Executor, ExecutorSettings
+from .head_keys import DEFAULT_STORE, HeadKeys
 from .masks import MaskKey
 from .remedies import IN_FILE, Ways
 from .value_types import Boolean, Concurrency, Count, Delay, Memory, Name, Readers, Size, Timeout, as_list
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .templates import Scope
     from .yaml_document import Document, Loc
 
-DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
 DEFAULT_SPOOL_LIMIT = 2_000_000_000
 
 
@@ -57,14 +56,13 @@ class Origin(NamedTuple):
     ways: Ways = IN_FILE
 
 
-class Pipeline(Defaulting):
+class Pipeline(HeadKeys):
     """One pipeline: source, transformers, destination, streams and callbacks.
 
     `load_pipeline` makes it of a file or mapping. One made by hand checks the types of its values (pydantic's
     `ValidationError`); all else, its templates too, is checked and filled in by the function that it is given to.
     """
 
-    pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     variables: dict[str, Any] = Field(
         default_factory=dict,
         repr=False,
@@ -76,6 +74,9 @@ class Pipeline(Defaulting):
     retry_delay_s: Delay = Field(default=10, description="Seconds between two attempts at a stream.")
     timeout_s: Timeout | None = Field(
         default=None, description="Longest time for a stream, in seconds; it is then cancelled."
+    )
+    run_timeout_s: Timeout | None = Field(
+        default=None, description="Longest time for an attempt of the whole run, in seconds; it is then cancelled."
     )
     stream_names: Literal["full", "bare"] = Field(
         default="full",
@@ -112,11 +113,6 @@ class Pipeline(Defaulting):
         description="Where streams run: threads (default), or dask: tcp://HOST:PORT, tls://HOST:PORT or local.",
     )
     drain_s: Delay = Field(default=120, description="Seconds that a finished run waits for the delivery of callbacks.")
-    store: Name | None = Field(
-        default=None,
-        repr=False,
-        description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
-    )
     spool_limit: Size = Field(
         default=DEFAULT_SPOOL_LIMIT,
         description="Most data of one stream that is kept for callbacks, e.g. 2GB (default); beyond it they get None.",

@@ -14,6 +14,7 @@ from .executor import ExecutorSettings, SecuritySettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
+from .schedule import ScheduleSettings
 from .yaml_document import Loc, describe
 
 _MODELS: dict[Loc, type[BaseModel]] = {
@@ -25,6 +26,7 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("streams", 0, "columns"): Columns,
     ("before", 0): BeforeStatement,
     ("streams", 0, "before", 0): BeforeStatement,
+    ("schedule",): ScheduleSettings,
     ("executor",): ExecutorSettings,
     ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,
@@ -90,7 +92,7 @@ def mistake_of(error: Mapping[str, Any], values: Any) -> dict[str, Any]:
         words, limit = _LIMITS[kind]
         return {"loc": loc, "message": f"must be {words} {context[limit]:g}"}
     if kind == "value":
-        return {"loc": loc, "message": str(error["msg"])}
+        return {"loc": loc, "message": str(error["msg"]), "nearest": context.get("nearest")}
     message = _wrong_kind(kind, _value_at(values, loc))
     shape = shape_of(loc)
     return {"loc": loc, "message": f"{message}; {shape}" if shape else message}

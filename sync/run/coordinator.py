@@ -210,6 +210,8 @@ class Coordinator:
             member.cancel(self._stop_reason)
 
     def _reason(self) -> str:
+        if self._lease.is_late:
+            return f"run_timeout_s={self._pipeline.run_timeout_s:g} is over"
         if self._is_asked() or self._store.cancel_requested(self._run.id):
             return "the run was cancelled"
         if self._lease.is_lost:

@@ -24,9 +24,11 @@ log = logging.getLogger("syncblocks")
 class RunLease:
     """Keeps the ownership of one run; a context manager around all work on the run."""
 
-    def __init__(self, store: Store, run_id: int) -> None:
+    def __init__(self, store: Store, run_id: int, limit_s: float | None = None) -> None:
         self.store = store
         self.run_id = run_id
+        #: When the attempt is cancelled (`run_timeout_s`); None: never.
+        self._end = None if limit_s is None else time.monotonic() + limit_s
         self._lost = threading.Event()
         self._cancelled = threading.Event()
 
@@ -45,8 +47,13 @@ class RunLease:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody asked to cancel the run."""
-        return self._cancelled.is_set()
+        """Whether somebody asked to cancel the run, or its time is over."""
+        return self._cancelled.is_set() or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the attempt has used up its time."""
+        return self._end is not None and time.monotonic() >= self._end
 
     def lose(self) -> None:
         """Note that the store refuses writes of this process."""

@@ -184,7 +184,7 @@ class PipelineRunner:
                 return self._execute(run, plan)
 
     def _execute(self, run: PipelineRun, plan: Plan | ErrorInfo) -> RunResult:
-        with RunLease(self.store, run.id) as lease:
+        with RunLease(self.store, run.id, self.pipeline.run_timeout_s) as lease:
             try:
                 return self._executed(run, plan, lease)
             except BaseException as error:

@@ -1,0 +1,63 @@
+"""The keys of a pipeline file that are read without the rest: by `schedule next`, and by a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from .base import Defaulting, wrong
+from .schedule import ScheduleSettings
+from .templates import has_template
+from .value_types import Name, Names
+from .yaml_document import Loc
+
+DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
+
+
+def _address(value: str) -> str:
+    if not value.startswith(("https://", "http://")):
+        raise wrong("must be a URL: https://...")
+    return value
+
+
+class HeadKeys(Defaulting):
+    """The keys; of them only `store` takes a template."""
+
+    pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
+    schedule: ScheduleSettings | None = Field(default=None, description="When the pipeline is due.")
+    owner: Name | None = Field(default=None, description="Who answers for the pipeline.")
+    tags: Names = Field(default=(), description="Words by which the pipeline is found among others.")
+    runbook: Annotated[Name, AfterValidator(_address)] | None = Field(
+        default=None, description="URL of the page that says what to do when a run fails."
+    )
+    store: Name | None = Field(
+        default=None,
+        repr=False,
+        description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
+    )
+
+
+#: Keys that take no template.
+PLAIN_KEYS = tuple(key for key in HeadKeys.model_fields if key != "store")
+
+
+def refuse_templates(values: Mapping[str, Any], report: Callable[[Loc, str], None]) -> None:
+    """Report each template at a key that is read by commands which fill in none."""
+    for key in PLAIN_KEYS:
+        for loc, text in texts(values.get(key), (key,)):
+            if has_template(text):
+                report(loc, "takes no template: a server reads this key and resolves no secret for it")
+
+
+def texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    """Return the texts in a value, each with its place."""
+    if isinstance(value, str):
+        yield loc, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, (*loc, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from texts(item, (*loc, place))

@@ -1,0 +1,86 @@
+"""`schedule` of the pipeline file. What reads a schedule is imported when a file has one: most runs need it not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, model_validator
+
+from ..errors import nearest_match
+from .base import Defaulting, wrong
+from .value_types import Name, span_s
+
+if TYPE_CHECKING:
+    from ..schedules import Schedule
+
+_SHORTEST_S, _LONGEST_S = 60, 366 * 86_400
+
+
+def _cron(value: str) -> str:
+    from ..schedules import CronMistake, parse_cron
+
+    try:
+        parse_cron(value)
+    except CronMistake as mistake:
+        raise wrong(str(mistake), mistake.nearest) from None
+    return value
+
+
+def _every(value: Any) -> int:
+    seconds = span_s(value) if isinstance(value, str) and len(value) < 40 else None
+    if seconds is None or seconds != int(seconds) or not _SHORTEST_S <= seconds <= _LONGEST_S:
+        near = None
+        if isinstance(value, int) and 0 < value <= _LONGEST_S:
+            near = f"{value}s" if value >= _SHORTEST_S else f"{value}m"
+        raise wrong("must be a span of time from 1m to 366d, such as 15m, 6h or 1d12h", near)
+    return int(seconds)
+
+
+def _timezone(value: str) -> str:
+    from zoneinfo import ZoneInfo, available_timezones
+
+    try:
+        ZoneInfo(value)
+    except (OSError, ValueError, LookupError):  # a folder, a path, no such file
+        near = nearest_match(value, available_timezones())
+        raise wrong(f"there is no time zone {value[:100]!r}: write one such as Europe/Berlin, or UTC", near) from None
+    return value
+
+
+class ScheduleSettings(Defaulting):
+    """When the pipeline is due: `cron` or `every`."""
+
+    cron: Annotated[Name, AfterValidator(_cron)] | None = Field(
+        default=None,
+        description="Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly.",
+    )
+    every: Annotated[int, PlainValidator(_every), WithJsonSchema({"type": "string"})] | None = Field(
+        default=None, description="In place of `cron`: a span such as 15m, counted from 1970-01-01 UTC."
+    )
+    timezone: Annotated[Name, AfterValidator(_timezone)] = Field(
+        default="UTC", description="Zone in which `cron` counts and times are shown, such as Europe/Berlin."
+    )
+    missed: Literal["latest", "all", "skip"] = Field(
+        default="latest",
+        description="Of the times when no server looked: latest (one run), all (each, the oldest first; at most the "
+        "newest 100), skip.",
+    )
+    overlap: Literal["skip", "wait"] = Field(
+        default="skip",
+        description="While the former run goes: skip the time, or wait (one waits; a newer one takes its place).",
+    )
+
+    @model_validator(mode="after")
+    def _has_one(self) -> ScheduleSettings:
+        if (self.cron is None) == (self.every is None):
+            raise wrong('needs `cron` or `every`, one of them: {cron: "*/15 * * * *"} or {every: 15m}')
+        return self
+
+    @property
+    def value(self) -> Schedule:
+        """The schedule that these settings describe."""
+        from ..schedules import Schedule
+
+        return Schedule(
+            cron=self.cron, every_s=self.every, timezone=self.timezone, missed=self.missed, overlap=self.overlap
+        )

@@ -1,0 +1,136 @@
+"""When a schedule is due, through changes of the clock as Debian's cron goes through them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from .cron import Cron, parse_cron
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND, _DAY = timedelta(seconds=1), timedelta(days=1)
+_DAY_S = 86_400
+_FIRST_DAY = _EPOCH.toordinal()
+#: How far a next or former time is looked for: a 29th of February on a given weekday comes each 28 years, or 40.
+_FARTHEST = timedelta(days=41 * 366)
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """When a pipeline is due; `cron` or `every_s`, both checked."""
+
+    cron: str | None = None
+    #: Counted from 1970-01-01 UTC.
+    every_s: int | None = None
+    #: Name of the zone in which `cron` counts, and in which times are shown.
+    timezone: str = "UTC"
+    #: Which of the times that no server saw become ticks: the latest, all of them, or none.
+    missed: Literal["latest", "all", "skip"] = "latest"
+    #: What becomes of a time that comes while the former run goes: no tick, or a tick that waits.
+    overlap: Literal["skip", "wait"] = "skip"
+
+
+def due(schedule: Schedule, from_: datetime, to: datetime) -> list[datetime]:
+    """Return the times of a schedule after `from_` and up to `to`, in UTC and ascending."""
+    return [moment(each) for each in due_s(schedule, second(from_), second(to))]
+
+
+def next_times(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    """Return the next times after a moment; fewer if there are no more in forty years."""
+    found: list[datetime] = []
+    start, span = after, _DAY
+    while len(found) < count and start - after < _FARTHEST:
+        found += due(schedule, start, start + span)
+        start, span = start + span, span * 2
+    return found[:count]
+
+
+def previous_time(schedule: Schedule, before: datetime) -> datetime | None:
+    """Return the last time before a moment; None: there is none in forty years."""
+    end, span = before - timedelta(microseconds=1), _DAY
+    while before - end < _FARTHEST:
+        if found := due_s(schedule, second(end - span), second(end)):
+            return moment(found[-1])
+        end, span = end - span, span * 2
+    return None
+
+
+def due_s(schedule: Schedule, after: int, until: int) -> list[int]:
+    """Return the times after one second and up to another, as seconds since 1970."""
+    if schedule.every_s is not None:
+        return list(range((after // schedule.every_s + 1) * schedule.every_s, until + 1, schedule.every_s))
+    assert schedule.cron is not None
+    cron = parse_cron(schedule.cron)
+    found: list[int] = []
+    is_changed = False
+    # The local date is at most one day from that in UTC.
+    for day in range(after // _DAY_S - 1, until // _DAY_S + 2) if after < until else ():
+        if not cron.is_on(date.fromordinal(_FIRST_DAY + day)):
+            continue
+        change = _change(schedule.timezone, day)
+        midnight = day * _DAY_S - change.before
+        if change.at is None:
+            first, last = bisect_right(cron.times, after - midnight), bisect_right(cron.times, until - midnight)
+            found += [midnight + each for each in cron.times[first:last]]
+        else:
+            is_changed = True
+            found += [each for each in _through(change, cron, day) if after < each <= until]
+    return sorted(set(found)) if is_changed else found
+
+
+def second(at: datetime) -> int:
+    """Return the last full second since 1970 up to a moment."""
+    return (at - _EPOCH) // _SECOND
+
+
+def moment(at_s: int) -> datetime:
+    """Return a second since 1970 as a time in UTC."""
+    return datetime.fromtimestamp(at_s, UTC)
+
+
+class _Change(NamedTuple):
+    """How many seconds the clock of a zone is ahead of UTC on a day and beside it, and when this changes."""
+
+    before: int
+    #: Seconds since 1970; None: it does not change.
+    at: int | None
+    after: int
+
+
+@lru_cache(maxsize=8192)
+def _change(timezone: str, day: int) -> _Change:
+    """Look up a day, counted from 1970. No zone changes its clock twice within three days."""
+    zone = ZoneInfo(timezone)
+
+    def ahead(at_s: int) -> int:
+        offset = datetime.fromtimestamp(at_s, zone).utcoffset()
+        assert offset is not None
+        return offset // _SECOND
+
+    low, high = (day - 1) * _DAY_S, (day + 2) * _DAY_S
+    before, after = ahead(low), ahead(high)
+    if before == after:
+        return _Change(before, None, after)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if ahead(middle) == before:
+            low = middle
+        else:
+            high = middle
+    return _Change(before, high, after)
+
+
+def _through(change: _Change, cron: Cron, day: int) -> list[int]:
+    """Return the times of a day on which, or beside which, the clock is changed."""
+    assert change.at is not None
+    midnight = day * _DAY_S
+    earlier = [each for wall in cron.times if (each := midnight + wall - change.before) < change.at]
+    if cron.is_interval:
+        return earlier + [each for wall in cron.times if (each := midnight + wall - change.after) >= change.at]
+    # A time that comes twice counts once, at first. One that the clock leaves out counts when the clock is changed.
+    later = cron.times[len(earlier) :]
+    return earlier + [max(midnight + wall - change.after, change.at) for wall in later]
