@@ -224,7 +224,8 @@ class PipelineRunner:
             try:
                 run_before_pipeline(self.session, lambda: self.is_stopping() or lease.is_cancelled)
             except ConnectorError as error:
-                return self._fail_before_first(run, self._error_info(error))
+                if not lease.is_cancelled:  # else the streams end as cancelled, before the first one
+                    return self._fail_before_first(run, self._error_info(error))
         self.progress.run_started(run, plan)
         return self.run_streams(run, plan, lease)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import date
 from functools import lru_cache
 from typing import NamedTuple
@@ -84,9 +85,8 @@ def parse_cron(text: str) -> Cron:
         raise CronMistake(f"there is no {text!r}: {', '.join(WORDS)}, or {_FORM}", near)
     fields = WORDS.get(text, text).split()
     if len(fields) != len(_FIELDS):
-        has_seconds = len(fields) == len(_FIELDS) + 1 and fields[0] == "0"
         count = f"{len(fields)} field{'' if len(fields) == 1 else 's'}"
-        raise CronMistake(f"has {count}, but needs {_FORM}", " ".join(fields[1:]) if has_seconds else None)
+        raise CronMistake(f"has {count}, but needs {_FORM}", _without_seconds(fields))
     minutes, hours, days, months, weekdays = (_values(*each, fields) for each in enumerate(_FIELDS))
     needs_both = "*" in (fields[2][0], fields[4][0])
     if needs_both and min(days) > max(_MOST_DAYS[month - 1] for month in months):
@@ -99,6 +99,15 @@ def parse_cron(text: str) -> Cron:
         needs_both=needs_both,
         is_interval="*" in (fields[0][0], fields[1][0]),
     )
+
+
+def _without_seconds(fields: list[str]) -> str | None:
+    """Return the last five of six fields, if the first one stands for the seconds."""
+    if len(fields) == len(_FIELDS) + 1 and fields[0] == "0":
+        with suppress(CronMistake):
+            parse_cron(" ".join(fields[1:]))
+            return " ".join(fields[1:])
+    return None
 
 
 def _values(place: int, field: _Field, fields: list[str]) -> set[int]:

@@ -47,6 +47,7 @@ FEATURES = {
     "syncblocks.sync.run.before_statements": "`before`",
     "syncblocks.sync.run.notebook": "no notebook",
     "syncblocks.sync.run.ranges": "`parallel_reads`",
+    "syncblocks.sync.schedules": "`schedule`",
     "syncblocks.sync.session.ledgerless": "a destination without a ledger",
     "syncblocks.sync.session.read_back": "`deletes`",
     "syncblocks.sync.verify": "`verify`",

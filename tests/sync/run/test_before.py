@@ -174,6 +174,12 @@ def test_a_pipelines_statements_are_run_once_an_attempt_before_any_stream(plain:
     assert "`before`, statement 1, in the destination" in str(result.error)
 
 
+def test_a_run_whose_time_is_over_during_a_statement_is_cancelled(tmp_path: Path, postgres_url: str) -> None:
+    bench = Bench(tmp_path, "postgres", postgres_url)
+    result = bench.run(top={"run_timeout_s": 0.2, "before": [there("select pg_sleep(100)")]})
+    assert (result.status, list(result.streams), result.never_started) == ("cancelled", [], ("people",))
+
+
 def test_the_command_ends_with_1_where_a_pipelines_statement_fails(plain: Bench, run_cli: RunCLI) -> None:
     document = plain.document() | {"before": [there("insert into nowhere values (1)")]}
     (plain.folder / "people.yaml").write_text(json.dumps(document))

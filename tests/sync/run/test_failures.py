@@ -164,6 +164,22 @@ def test_a_timeout_cancels_the_stream(bench: Bench) -> None:
     assert [(c["status"], c["is_last_block_run"]) for c in bench.calls()] == [("cancelled", True)]
 
 
+def test_a_run_cancels_itself_when_its_time_is_over(bench: Bench) -> None:
+    """`allow_blocks_to_fail` is about streams: the time is that of all of them together."""
+    for name in ("a", "b"):
+        bench.seed(name, 4)
+    bench.document["source"]["config"] |= {"delay_s": 30, "batch_size": 1}
+    bench.document |= {"run_timeout_s": 0.3, "allow_blocks_to_fail": True, "concurrency": 1}
+    bench.record(on=["stream", "pipeline"])
+    result = bench.run()
+    assert (result.status, result.exit_code, result.never_started) == ("cancelled", 1, ("b",))
+    assert [(stream.status, stream.error) for stream in result.streams] == [("cancelled", "run_timeout_s=0.3 is over")]
+    assert [(call["stream"], call["status"], call["never_started"]) for call in bench.calls()] == [
+        ("a", "cancelled", None),
+        (None, "cancelled", ["b"]),
+    ]
+
+
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.parametrize("allow", [False, True])
 def test_a_timeout_stops_the_run_unless_allowed(bench: Bench, allow: bool, concurrency: int) -> None:
