@@ -33,6 +33,7 @@ from syncblocks.sync.config.blocks import (
     TransformerBlock,
 )
 from syncblocks.sync.config.executor import ExecutorSettings, SecuritySettings
+from syncblocks.sync.config.schedule import ScheduleSettings
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, ExecutorError, StateError, StoreUnreachable
 from syncblocks.sync.plan.selection import NoStream
 from tests.docs import PAGES, ROOT, Example, examples, headings, name_of, section, tables
@@ -113,6 +114,7 @@ def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
         ("Transformers", [TransformerBlock]),
         ("Streams", [StreamEntry, Columns]),
         ("Callbacks", [CallbackBlock]),
+        ("Schedule", [ScheduleSettings]),
         ("Executor", [ExecutorSettings, SecuritySettings]),
     ],
 )

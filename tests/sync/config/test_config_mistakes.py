@@ -276,7 +276,32 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("path: a.db", 'path: "{{ ds | lowr }}"', 5, "source.config.path", "no filter", "lower"),
     ("{region: eu}", "{a: \"{{ variables('region') }}\"}", 2, "variables.a", "never made from another", None),
     ("{region: eu}", "{a: {$template: x}}", 2, "variables.a", "is reserved", None),
-    ("pipeline: crm", 'pipeline: "{{ pipeline.name }}"', 1, "pipeline", "not known here", None),
+    # what is read without a load of the file
+    ("pipeline: crm", 'pipeline: "crm_{{ env }}"', 1, "pipeline", "takes no template", None),
+    ("pipeline: crm", "schedule: {every: \"{{ variables('region') }}\"}", 1, "schedule.every", "takes no tem", None),
+    ("pipeline: crm", "tags: [a, \"{{ secret('gone') }}\"]", 1, "tags[1]", "takes no template", None),
+    ("pipeline: crm", 'schedule:\n  cron: "0 22-2 * * *"', 2, "schedule.cron", "hour '22-2'", "0 22-23,0-2 * * *"),
+    ("pipeline: crm", "schedule:\n  cron: 5", 2, "schedule.cron", "must be text", None),
+    ("pipeline: crm", "schedule:\n  every: 15", 2, "schedule.every", "a span of time from 1m", "15m"),
+    ("pipeline: crm", "schedule:\n  every: 900", 2, "schedule.every", "a span of time from 1m", "900s"),
+    ("pipeline: crm", "schedule:\n  every: 30s", 2, "schedule.every", "a span of time from 1m", None),
+    ("pipeline: crm", "schedule:\n  every: 1.5s", 2, "schedule.every", "a span of time from 1m", None),
+    (
+        "pipeline: crm",
+        "schedule:\n  every: 1h\n  timezone: Europe/Berln",
+        3,
+        "schedule.timezone",
+        "no time zone 'Europe/Berln'",
+        "Europe/Berlin",
+    ),
+    ("pipeline: crm", "schedule:\n  every: 1h\n  timezone: ../x", 3, "schedule.timezone", "no time zone", None),
+    ("pipeline: crm", "schedule:\n  every: 1h\n  mised: all", 3, "schedule.mised", "unknown key", "missed"),
+    ("pipeline: crm", "schedule:\n  every: 1h\n  missed: al", 3, "schedule.missed", "not allowed", "all"),
+    ("pipeline: crm", "schedule: {timezone: UTC}", 1, "schedule", "needs `cron` or `every`", None),
+    ("pipeline: crm", 'schedule: {cron: "@daily", every: 1h}', 1, "schedule", "needs `cron` or `every`", None),
+    ("pipeline: crm", "schedule: {every: 1h, interval: 5}", 1, "schedule.interval", "is here `every`", None),
+    ("pipeline: crm", "runbook: wiki/crm", 1, "runbook", "must be a URL", None),
+    ("pipeline: crm", "run_timeout_s: 0", 1, "run_timeout_s", "must be more than 0", None),
     (
         "[id]",
         '[id]\n    destination_table: "{% raw %}{{ x }}{% endraw %}"',
@@ -396,6 +421,21 @@ def failure(path: Path, **arguments: object) -> ConfigError:
 def test_the_base_of_all_mistakes_is_right(folder: Path) -> None:
     (folder / "p.yaml").write_text(BASE)
     assert load_pipeline(folder / "p.yaml").pipeline == "crm"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        # nothing acts on them yet
+        ("expect: {within: 30m}", "expect: unknown key"),
+        ("history: {keep: 90d}", "history: unknown key"),
+        # a folder of zones
+        ("schedule: {every: 1h, timezone: Europe}", "there is no time zone 'Europe'"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(folder: Path, line: str, said: str) -> None:
+    (folder / "p.yaml").write_text(BASE + line)
+    assert said in str(failure(folder / "p.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""`syncblocks schedule next`: the next times, in the schedule's zone and in UTC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.conftest import RunCLI
+
+FILE = """\
+pipeline: crm
+owner: data-team
+schedule: {cron: "30 2 * * *", timezone: Europe/Berlin}
+source: {connector: csv, config: {path: data, password: "{{ secret('gone') }}"}}
+destination: {connector: duckdb}
+streams: [{stream: "*"}]
+"""
+AFTER = ["--after", "2027-03-27"]
+
+
+def test_the_next_times_are_shown_in_the_zone_and_in_utc(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "crm.yaml").write_text(FILE)
+    done = run_cli(["schedule", "next", "--count", "2", *AFTER], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[:3] == [
+        "Europe/Berlin                  UTC",
+        "Sat 2027-03-27 02:30:00 +0100  2027-03-27 01:30:00Z",
+        "Sun 2027-03-28 03:00:00 +0200  2027-03-28 01:00:00Z",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["crm.yaml"]
+
+
+def test_json_has_each_time_twice(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "crm.yaml").write_text(FILE)
+    done = run_cli(["schedule", "next", "crm.yaml", "--json", *AFTER], tmp_path)
+    found = json.loads(done.stdout)
+    assert (found["type"], found["pipeline"], found["timezone"], found["owner"]) == (
+        "schedule",
+        "crm",
+        "Europe/Berlin",
+        "data-team",
+    )
+    assert len(found["times"]) == 5
+    assert found["times"][1] == {"at": "2027-03-28T01:00:00Z", "local": "2027-03-28T03:00:00+02:00"}
+
+
+def test_a_file_without_a_schedule_and_a_wrong_one_end_with_2(run_cli: RunCLI, tmp_path: Path) -> None:
+    (tmp_path / "crm.yaml").write_text(FILE.replace("schedule:", "# "))
+    done = run_cli(["schedule", "next"], tmp_path)
+    assert done.returncode == 2
+    assert "crm.yaml: schedule: is missing" in done.stderr
+    (tmp_path / "crm.yaml").write_text(FILE.replace("30 2 * * *", "30 2 * *"))
+    done = run_cli(["schedule", "next", "--json"], tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["key"] == "schedule.cron"
