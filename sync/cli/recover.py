@@ -23,9 +23,10 @@ from .runs import run_document
 def recover_command(
     console: Console, file: Path | None, variables: tuple[tuple[str, Any], ...], wait: bool, inline_callbacks: bool
 ) -> int:
-    """End the run that a dead process has left, and deliver the callbacks that are due. Starts no stream.
+    """End the run that a dead process has left, and deliver the callbacks that are due. Runs no stream.
 
-    The next start of the pipeline does the same before its own work.
+    The next start of the pipeline does the same before its own work. Starts by `trigger_pipeline` that still wait are
+    begun, each in a process of its own.
     """
     from ..run.recover import recover
     from .logs import redirected
@@ -41,9 +42,8 @@ def recover_command(
             found = recover(pipeline, wait_for_other=wait, inline_callbacks=inline_callbacks, progress=progress)
     if console.is_json:
         run = None if found.run is None else run_document(found.run)
-        console.emit(
-            {"type": "recovered", "pipeline": pipeline.pipeline, "run": run, "callbacks": dict(found.callbacks)}
-        )
+        told = {"run": run, "callbacks": dict(found.callbacks), "ticks": list(found.ticks)}
+        console.emit({"type": "recovered", "pipeline": pipeline.pipeline, **told})
         return found.exit_code
     file_name = file_words(pipeline)
     if found.run is None:
@@ -54,4 +54,6 @@ def recover_command(
         if found.run.status != "success":
             console.echo(f"      `syncblocks runs retry{file_name}` runs the streams that did not succeed")
     show_callbacks(console, found.callbacks, file_name)
+    for tick in found.ticks:
+        console.echo(f"tick {tick}, a waiting start by trigger_pipeline, was begun")
     return found.exit_code

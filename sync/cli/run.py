@@ -138,31 +138,40 @@ def given_bookmarks(given: Sequence[tuple[str, str]]) -> dict[str, dict[str, str
 
 def _carry_out(console: Console, file: Path | None, number: int, more: dict[str, Any]) -> int:
     """Run what a tick orders, once: a tick that has ended, or that another process has, is left alone."""
-    from ..errors import AlreadyRunning, SyncError
-    from ..secrets import Redactor
+    from ..errors import AlreadyRunning, mistakes
+    from ..run.ticks import TickClaim
     from ..store import Store
+    from ..store.ticks import LostTick
+
+    def told(text: str) -> int:
+        if console.is_json:
+            console.emit({"type": "tick", "tick": number, "message": text})
+        else:
+            console.echo(text)
+        return 0
+
+    def ended_by(error: Exception) -> int | None:
+        claim.end(error)
+        return told(str(error)) if isinstance(error, AlreadyRunning | LostTick) else None
 
     found = open_pipeline(console, file)
-    with Store.open(found.store_url) as store:
-        tick = store.claim_tick(number)
-        if tick is None:
-            console.echo(f"tick {number} has ended, or another process carries it out")
-            return 0
-
-        def not_begun(error: Exception) -> None:
-            if isinstance(error, AlreadyRunning):
-                store.give_back_tick(number)
-            else:  # of a run that has begun the tick has ended already
-                store.refuse_tick(number, Redactor(found.secret_values).redact(str(error)))
-
-        try:
+    with Store.open(found.store_url) as store, TickClaim(store, number, console.redactor.redact) as claim:
+        if (name := store.tick(number).pipeline) != found.pipeline:
+            raise found.error(("pipeline",), f"tick {number} starts pipeline {name!r}, not {found.pipeline!r}")
+        if (tick := claim.take()) is None:
+            return told(f"tick {number} has ended, waits, or is carried out by another process")
+        options = tick.options
+        with mistakes():
             pipeline = open_pipeline(
-                console, file, tuple(tick.variables.items()), tick.trigger_id, execution_date=tick.due_at
+                console,
+                file,
+                tuple(options.variables.items()),
+                tick.trigger_id,
+                execution_date=options.execution_date or tick.due_at,
+                interval=options.interval,
             )
-        except SyncError as error:
-            not_begun(error)
-            raise
-        return execute(console, pipeline, event=tick.event, tick=number, on_error=not_begun, **more)
+        more |= {"streams": options.streams, "full_refresh": options.full_refresh}
+        return execute(console, pipeline, event=options.event, tick=number, on_error=ended_by, **more)
 
 
 def execute(
@@ -170,10 +179,13 @@ def execute(
     pipeline: Pipeline,
     *,
     inline_callbacks: bool,
-    on_error: Callable[[Exception], None] = lambda error: None,
+    on_error: Callable[[Exception], int | None] = lambda error: None,
     **options: Any,
 ) -> int:
-    """Run a pipeline, show its progress and result; return the exit code. `on_error` is told what it ended by."""
+    """Run a pipeline, show its progress and result; return the exit code.
+
+    `on_error` is told what ended it, and returns the exit code if this is no failure.
+    """
     from ..run.pipeline import run_pipeline
     from .logs import redirected
     from .progress_lines import make_progress
@@ -191,7 +203,8 @@ def execute(
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)
         except Exception as error:
             progress.close()
-            on_error(error)
+            if (code := on_error(error)) is not None:
+                return code
             # Streams may have run, so the exit code must not say that nothing ran.
             return console.fail(error, exit_code=1 if progress.has_started else None)
     if console.is_json:

@@ -11,6 +11,10 @@ from ..store import Store
 from ..store.model import PipelineRun
 from .progress import Progress
 from .runner import PipelineRunner, RunnerOptions
+from .ticks import start_tick
+
+#: Most waiting starts that one `recover` begins: their runs come one after the other.
+MOST_STARTED = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,8 @@ class Recovered:
     run: PipelineRun | None
     #: Deliveries of callbacks by state, of that run and of runs that had some due.
     callbacks: Mapping[str, int] = field(default_factory=dict)
+    #: Numbers of the waiting starts by `trigger_pipeline` that it has begun, each a process of its own.
+    ticks: tuple[int, ...] = ()
     #: Number of the signal that cut it short.
     signal: int | None = None
 
@@ -40,10 +46,11 @@ def recover(
     inline_callbacks: bool = False,
     progress: Progress | None = None,
 ) -> Recovered:
-    """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; start no stream.
+    """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; run no stream.
 
     The destination's ledger decides how each stream had ended, as at the next start of the pipeline, which does the
-    same before its own work. The source is not asked.
+    same before its own work. The source is not asked. Last, starts by `trigger_pipeline` that wait are begun, each in a
+    process of its own.
 
     Args:
         pipeline: what `load_pipeline` returned, or what it takes.
@@ -65,9 +72,21 @@ def recover(
         runner.open_store()
         due = runner.outbox.deliveries.open_runs()
         run = runner.clear_up()
+        runner.deliver_lost()
         ids = {*due, *runner.run_ids}
         return Recovered(
             run=run,
             callbacks=runner.outbox.deliveries.counts(ids) if ids else {},
+            ticks=() if runner.signals else _started(pipeline, runner.store),
             signal=runner.signals[0] if runner.signals else None,
         )
+
+
+def _started(pipeline: Pipeline, store: Store) -> tuple[int, ...]:
+    """Begin the oldest waiting starts of a pipeline file; one that waits for another has its process already."""
+    if pipeline.path is None:
+        return ()
+    ticks = store.startable_ticks(pipeline.pipeline, "callback")[:MOST_STARTED]
+    for tick in ticks:
+        start_tick(pipeline, tick)
+    return tuple(tick.id for tick in ticks)

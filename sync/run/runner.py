@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
@@ -19,7 +19,7 @@ from ..config import Pipeline
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import warm_blocks
-from ..errors import AlreadyRunning, ConfigError, Mistake, NothingToRetry, SyncError
+from ..errors import AlreadyRunning, ConfigError, Mistake, NothingToRetry, SyncError, mistakes
 from ..flow.spool import discard_spools
 from ..plan.evolution import left_out_text
 from ..plan.foreign_key_groups import joined
@@ -95,7 +95,8 @@ class PipelineRunner:
         self.pipeline = pipeline
         self.progress = GuardedProgress(progress)
         self.order = order
-        self.session = open_session(pipeline)
+        with mistakes():  # nothing is connected yet
+            self.session = open_session(pipeline)
         self.signals: list[int] = [] if signals is None else signals
         self.session.is_stopping = self.is_stopping
         self._is_inline = inline_callbacks
@@ -317,6 +318,11 @@ class PipelineRunner:
             self._unfinished_run = None
         return recovered
 
+    def deliver_lost(self) -> None:
+        """Give what was cut short repeatedly one try. It may end this process too, so all other work comes before."""
+        self.outbox.holds_lost = False
+        self.drain(self.pipeline.drain_s, one_try=True)
+
     def _recover(self) -> PipelineRun | None:
         while not self.is_stopping():
             try:
@@ -475,8 +481,8 @@ class PipelineRunner:
         self._unfinished_run = None
         return self.result(run, run.status, results, error)
 
-    def drain(self, limit_s: float) -> None:
-        """Deliver what is due, for a limited time; after a signal each once."""
+    def drain(self, limit_s: float, *, one_try: bool = False) -> None:
+        """Deliver what is due, for a limited time; after a signal, with `one_try`, and for a tick each once."""
         signals = len(self.signals)
         if signals > 1:
             return
@@ -485,7 +491,9 @@ class PipelineRunner:
                 self._watch.allow(SIGNAL_DRAIN_S + END_S)
             self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
             return
-        is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping)
+        one_try |= self.order.tick is not None  # a callback that fails delays no later tick: `recover` tries it again
+        with self.outbox.no_second_try() if one_try else nullcontext():
+            is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping, one_try=one_try)
         if not is_empty and self.is_stopping():
             self.drain(SIGNAL_DRAIN_S)
 

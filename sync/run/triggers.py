@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,11 @@ from ..errors import ConfigError, SyncError, nearest_match
 from ..pipeline_files import pipeline_files
 from ..secrets import Redactor
 from ..store import Store
-from ..store.ticks import Tick
+from ..store.ticks import Tick, TickOptions
+from .ticks import start_tick
 
 #: Most pipelines in a chain of causes.
 MOST_CAUSES = 10
-
-#: Processes that this one has begun and does not wait for.
-_begun: list[subprocess.Popen[bytes]] = []
 
 
 class Triggers:
@@ -72,12 +67,11 @@ class Triggers:
                 name,
                 key,
                 trigger=str(asked["trigger"]),
-                event=asked["event"],
-                variables=asked["variables"],
                 causes=causes,
+                options=TickOptions(event=asked["event"], variables=asked["variables"]),
             )
             if tick.state in ("waiting", "claimed"):  # a claim of a process that lives is left alone by the new one
-                _begin(target, tick)
+                start_tick(target, tick)
             return {"id": tick.id, "status": _status_of(store, tick)}
 
     def _refuse_secrets(self, name: str, asked: dict[str, Any]) -> None:
@@ -128,24 +122,3 @@ def _name_of(path: Path) -> str:
 
 def _status_of(store: Store, tick: Tick) -> str:
     return "initial" if tick.run_id is None else store.run(tick.run_id).status
-
-
-def _begin(target: Pipeline, tick: Tick) -> None:
-    """Start a process of its own for the run: it outlives this one, and waits for a run of its pipeline to end."""
-    assert target.path is not None  # found in a folder
-    folder = target.spool_folder.parent / "ticks"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = os.open(folder / f"{tick.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        _begun.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "syncblocks", "run", str(target.path), "--tick", str(tick.id), "--wait"],
-                cwd=target.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        )
-    finally:
-        os.close(log)

@@ -15,10 +15,9 @@ from msgspec import Struct
 from .connection import Answer, StoreConnection
 from .model import RUNNING, LostRun
 from .owner import Owner
-from .runs import lease_end
 from .statements import one_of
 from .table_names import BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
-from .transactions import LATEST, Transactions
+from .transactions import LATEST, Transactions, lease_end
 
 _OF_ATTEMPT = "run_id = :run_id AND attempt = :number"
 _OPEN = f"{_OF_ATTEMPT} AND status = '{RUNNING}'"

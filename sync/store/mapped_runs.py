@@ -20,10 +20,10 @@ from .model import CANCELLED, RUNNING, UNCLAIMED, AttemptPlan
 from .outbox import release_gate, void_leases
 from .owner import Owner
 from .plans import Plans, write_plan
-from .runs import begin_attempt, lease_end, refuse_active, refuse_earlier, set_run
+from .runs import begin_attempt, refuse_active, refuse_earlier, set_run
 from .statements import one_of
 from .table_names import PIPELINE_RUN, STREAM_RUN
-from .transactions import LATEST, LEASE_S, LockedRun, Transactions, save_attempt
+from .transactions import LATEST, LEASE_S, LockedRun, Transactions, lease_end, save_attempt
 
 #: How a claim went: `busy`: the attempt has as many open streams as it may, or one of the same chain; `stopping`: it
 #: takes no more; `gone`: the stream is not there to claim, look again how it stands.

@@ -279,6 +279,17 @@ STEPS: dict[str, tuple[Step, ...]] = {
             lease_until TIMESTAMP WITH TIME ZONE
         )""",
     ),
+    # Of a tick: what its run is to do, until when it waits, and how often its process has given it back with a reason.
+    "0012": (
+        "ALTER TABLE _syncblocks_tick ADD COLUMN streams TEXT",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN full_refresh BOOLEAN NOT NULL DEFAULT FALSE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN execution_date TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN interval_start TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN interval_end TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN not_before TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN delays INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX _syncblocks_open_ticks ON _syncblocks_tick (pipeline, state)",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

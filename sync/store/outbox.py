@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -68,6 +69,8 @@ class StoreOutbox:
         self._pipeline = pipeline
         #: Whether to skip a delivery that was cut short repeatedly: its callback may end this process too.
         self.holds_lost = False
+        #: Retries that become due later wait; None: none does.
+        self._last_retry: datetime | None = None
         #: Lists, counts, retries and replays deliveries.
         self.deliveries = Deliveries(transactions, plans, pipeline, callbacks)
         # Distinguishes this outbox's leases from those of another outbox in the same process.
@@ -88,6 +91,16 @@ class StoreOutbox:
                     with self._transactions.write("give_back") as connection:
                         _give_back(connection, slot.delivery.key, self._token)
                     slot.delivery = None
+
+    @contextmanager
+    def no_second_try(self) -> Iterator[None]:
+        """Call no delivery twice: whatever fails within waits until the end, even if its retry is due."""
+        with self._transactions.read() as connection:
+            self._last_retry = self._transactions.now(connection)
+        try:
+            yield
+        finally:
+            self._last_retry = None
 
     # -- the dispatcher's side -----------------------------------------------------------------------------------
 
@@ -116,7 +129,7 @@ class StoreOutbox:
             row = self._ask_look(connection, self._queue(callback_block))()
             if row.is_leased or row.is_ready:
                 return None
-            now = None if row.earliest is None else self._transactions.now(connection)
+            now = None if row.earliest is None else self._retry_time(self._transactions.now(connection))
             is_ripe = now is not None and not now < row.earliest <= now + _LONGEST
             return None if is_ripe else _idle(row, now)
 
@@ -139,7 +152,8 @@ class StoreOutbox:
             delivery = self._lease_due(connection, queue, now)
             if delivery is None and connection.changed(RIPEN_STRAYED, {**queue, "earliest": now + _LONGEST}):
                 delivery = self._lease_due(connection, queue, now)
-            found = _idle(self._ask_look(connection, queue)(), now) if delivery is None else delivery
+            idle_now = self._retry_time(now)
+            found = _idle(self._ask_look(connection, queue)(), idle_now) if delivery is None else delivery
         slot.called = None if delivery is None else delivery.key
         return found
 
@@ -159,7 +173,7 @@ class StoreOutbox:
             rows = (due or connection.ask(DUE, self._due(queue, now)))()
             due = None
             if any(row.not_before is not None for row in rows):
-                connection.run(RIPEN, {**queue, "now": now})
+                connection.run(RIPEN, {**queue, "now": self._retry_time(now)})
                 continue
             if not rows:
                 return None
@@ -250,7 +264,11 @@ class StoreOutbox:
         return LOST_BEFORE_WORK if self.holds_lost else _ANY
 
     def _due(self, queue: dict[str, str], now: datetime) -> dict[str, Any]:
-        return {**queue, "now": now, "most_lost": self._most_lost}
+        return {**queue, "now": self._retry_time(now), "most_lost": self._most_lost}
+
+    def _retry_time(self, now: datetime) -> datetime:
+        """Return up to which time retries are due."""
+        return now if self._last_retry is None else min(now, self._last_retry)
 
     def _queue_name(self, callback_block: str) -> str:
         return f"syncblocks queue {self._pipeline}/{callback_block}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ..errors import AlreadyRunning, NotLatest, StateError
@@ -28,7 +28,7 @@ from .plans import Plans, write_plan
 from .statements import insert, one_of, update
 from .table_names import ATTEMPT, BLOCK_RUN, PIPELINE_RUN, STREAM_RUN
 from .ticks import carry_out
-from .transactions import LEASE_S, LockedRun, Transactions
+from .transactions import LEASE_S, LockedRun, Transactions, lease_end
 
 #: A run with its latest attempt, as `_decode_run` reads it; a condition on the run `r` follows.
 _RUN_WITH_ATTEMPT = f"""SELECT r.*, a.status, a.stop_status, a.started_at, a.ended_at, a.error
@@ -88,7 +88,7 @@ class Runs:
 
         Raises:
             AlreadyRunning: the pipeline has an active run, alive or dead.
-            StateError: this process has not claimed the tick.
+            LostTick: this process has not claimed the tick, or has it no more.
         """
         key = secrets.token_hex(16)
         with self._one_active(pipeline), self._transactions.write("begin_run") as connection:
@@ -373,11 +373,6 @@ def refuse_earlier(connection: StoreConnection, pipeline: str, run_id: int) -> N
     latest = connection.value(_LATEST_RUN, {"pipeline": pipeline})
     if latest != run_id:
         raise NotLatest(pipeline, run_id, latest)
-
-
-def lease_end(now: datetime) -> datetime:
-    """Return until when a lease lasts that is renewed now."""
-    return now + timedelta(seconds=LEASE_S)
 
 
 def begin_attempt(connection: StoreConnection, run_id: int, number: int, now: datetime) -> None:

@@ -87,7 +87,9 @@ class Store:
         ticks = Ticks(self._transactions)
         self.order_tick = ticks.order
         self.tick = ticks.tick
+        self.startable_ticks = ticks.startable
         self.claim_tick = ticks.claim
+        self.renew_tick = ticks.renew
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
         self.causes_of = ticks.causes_of

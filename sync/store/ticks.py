@@ -10,20 +10,48 @@ from msgspec import Struct
 
 from ..errors import StateError
 from .connection import Row, StoreConnection, value_of
+from .model import LostRun
 from .statements import insert, update
 from .table_names import TICK
-from .transactions import Transactions
+from .transactions import Transactions, lease_end
 
-#: How long a claim by another machine's process is valid; it becomes a run as soon as that process has planned it.
-CLAIM_S = 3600.0
-#: A claim whose process died is taken again; after this many claims the tick is refused.
-MOST_CLAIMS = 3
+#: A claim whose process died is taken again so many times; after that the tick is refused.
+MOST_TAKEN_AGAIN = 3
+#: How long a tick waits that was given back with a reason: from the first value it doubles up to the last.
+DELAY_FIRST_S, DELAY_LAST_S = 10.0, 300.0
+
+Kind = Literal["schedule", "api", "callback", "backfill"]
 
 _TICK = f"SELECT * FROM {TICK} WHERE id = :id"
 _LOCKED = f"{_TICK} FOR UPDATE"
 _OF_KEY = f"SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND tick_key = :tick_key"
 _OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id"
-_CARRY_OUT = update(TICK, "state run_id", "id = :id AND state = 'claimed' AND owner = :owner")
+_OPEN = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND state IN ('waiting', 'claimed')
+    ORDER BY id"""
+_IS_MINE = "id = :id AND state = 'claimed' AND owner = :owner"
+_CARRY_OUT = update(TICK, "state run_id", _IS_MINE)
+_RENEW = update(TICK, "lease_until", _IS_MINE)
+
+
+class LostTick(LostRun):
+    """The run of a tick does not begin, since another process has the tick by now."""
+
+
+class TickOptions(Struct, frozen=True, kw_only=True):
+    """What the run of a tick is to do."""
+
+    event: Mapping[str, Any] = {}
+    variables: Mapping[str, Any] = {}
+    #: Globs; None: all selected streams.
+    streams: tuple[str, ...] | None = None
+    full_refresh: bool = False
+    #: Aware; None: the tick's own time.
+    execution_date: datetime | None = None
+    #: Start and end, aware, of what the run is for.
+    interval: tuple[datetime, datetime] | None = None
+
+
+_NO_OPTIONS = TickOptions()
 
 
 class Tick(Struct, frozen=True, kw_only=True):
@@ -31,20 +59,21 @@ class Tick(Struct, frozen=True, kw_only=True):
 
     id: int
     pipeline: str
-    kind: Literal["callback"]
-    #: For kind `callback`: key of the delivery and number of its call.
+    kind: Kind
+    #: Unique among the ticks of a pipeline and kind. For kind `callback`: key of the delivery and number of its call.
     tick_key: str
-    #: Execution date of its run.
+    #: Its time: when it was ordered, or is due by a schedule.
     due_at: datetime
     #: First half of the run's `execution_partition`.
     trigger_id: str
-    event: Mapping[str, Any]
-    variables: Mapping[str, Any]
+    options: TickOptions
     #: Pipelines whose callbacks led to it, the first cause first.
     causes: tuple[str, ...]
     state: Literal["waiting", "claimed", "run", "refused"]
-    #: Why it was refused.
+    #: Why it was refused, or last given back.
     why: str | None
+    #: Nobody may claim it earlier.
+    not_before: datetime | None
     run_id: int | None
 
 
@@ -60,20 +89,26 @@ class Ticks:
         key: str,
         *,
         trigger: str,
-        event: Mapping[str, Any],
-        variables: Mapping[str, Any],
         causes: Sequence[str],
+        kind: Kind = "callback",
+        due_at: datetime | None = None,
+        options: TickOptions = _NO_OPTIONS,
     ) -> Tick:
-        """Write a tick of kind `callback`; if the key already has one, return that."""
-        values: dict[str, Any] = {"pipeline": pipeline, "kind": "callback", "tick_key": key}
+        """Write a tick; if its key already has one, return that. `due_at`: its time, aware; None: now."""
+        values: dict[str, Any] = {"pipeline": pipeline, "kind": kind, "tick_key": key}
         with self._transactions.write("order_tick") as connection:
             found = connection.row(_OF_KEY, values)
             if found is None:
                 values |= {
-                    "due_at": self._transactions.now(connection),
+                    "due_at": due_at or self._transactions.now(connection),
                     "trigger_id": trigger,
-                    "event": dict(event),
-                    "variables": dict(variables),
+                    "event": dict(options.event),
+                    "variables": dict(options.variables),
+                    "streams": options.streams,
+                    "full_refresh": options.full_refresh,
+                    "execution_date": options.execution_date,
+                    "interval_start": None if options.interval is None else options.interval[0],
+                    "interval_end": None if options.interval is None else options.interval[1],
                     "causes": list(causes),
                     "state": "waiting",
                     "claims": 0,
@@ -91,46 +126,62 @@ class Ticks:
         with self._transactions.read() as connection:
             return _decoded(_found(connection.row(_TICK, {"id": number}), number))
 
+    def startable(self, pipeline: str, kind: Kind) -> tuple[Tick, ...]:
+        """Return the ticks that a process may claim now, the oldest first."""
+        with self._transactions.read() as connection:
+            rows = connection.rows(_OPEN, {"pipeline": pipeline, "kind": kind})
+            now = self._transactions.now(connection)
+            return tuple(_decoded(row) for row in rows if self._is_free(row, now))
+
     def claim(self, number: int) -> Tick | None:
-        """Claim a tick for this process; None if it has ended, or a live process has it.
+        """Claim a tick for this process, which renews the claim until its run begins.
+
+        Returns:
+            None if the tick has ended, waits, or a live process has it.
 
         Raises:
             StateError: there is none.
         """
         with self._transactions.write("claim_tick") as connection:
             row = _found(connection.row(_LOCKED, {"id": number}), number)
-            tick = _decoded(row)
             now = self._transactions.now(connection)
-            is_free = tick.state == "waiting" or (
-                tick.state == "claimed" and not self._transactions.is_alive(row.owner, row.lease_until, now, CLAIM_S)
-            )
-            if not is_free:
+            if not self._is_free(row, now):
                 return None
-            if row.claims >= MOST_CLAIMS:
+            if row.claims > MOST_TAKEN_AGAIN:
                 _set(
-                    connection,
-                    number,
-                    state="refused",
-                    why=f"its process died {MOST_CLAIMS} times before the run began",
+                    connection, number, state="refused", why=f"its process died {row.claims} times before the run began"
                 )
                 return None
-            until = now + timedelta(seconds=CLAIM_S)
-            claim = {"owner": self._transactions.owner, "lease_until": until, "claims": row.claims + 1}
+            claim = {"owner": self._transactions.owner, "lease_until": lease_end(now), "claims": row.claims + 1}
             _set(connection, number, state="claimed", **claim)
-        return tick
+            return _decoded(row)
 
-    def give_back(self, number: int) -> None:
-        """Return a tick to the queue without counting the claim, since its pipeline is running."""
+    def renew(self, number: int) -> bool:
+        """Extend the claim of this process; False: the tick is not claimed by it any more."""
+        with self._transactions.write("renew_tick") as connection:
+            lease = {"owner": self._transactions.owner, "lease_until": lease_end(self._transactions.now(connection))}
+            return connection.changed(_RENEW, {"id": number, **lease}) == 1
+
+    def give_back(self, number: int, why: str | None = None) -> None:
+        """Let a tick wait that this process has claimed, without counting the claim; else do nothing.
+
+        `why`: what kept the run from beginning; nobody claims the tick for a while then.
+        """
         with self._transactions.write("give_back_tick") as connection:
-            row = connection.row(_LOCKED, {"id": number})
-            if row is not None and row.state == "claimed" and row.owner == self._transactions.owner:
-                _set(connection, number, state="waiting", owner=None, claims=row.claims - 1)
+            row = self._mine(connection, number)
+            if row is None:
+                return
+            back: dict[str, Any] = {"state": "waiting", "owner": None, "claims": row.claims - 1}
+            if why is not None:
+                delay = timedelta(seconds=min(DELAY_LAST_S, DELAY_FIRST_S * 2.0 ** min(row.delays, 30)))
+                until = self._transactions.now(connection) + delay
+                back |= {"why": why, "delays": row.delays + 1, "not_before": until}
+            _set(connection, number, **back)
 
     def refuse(self, number: int, why: str) -> None:
-        """End a tick that this process has claimed, without a run."""
+        """End a tick that this process has claimed, without a run; else do nothing."""
         with self._transactions.write("refuse_tick") as connection:
-            row = connection.row(_LOCKED, {"id": number})
-            if row is not None and row.state == "claimed" and row.owner == self._transactions.owner:
+            if self._mine(connection, number) is not None:
                 _set(connection, number, state="refused", why=why)
 
     def causes_of(self, run_id: int) -> tuple[str, ...]:
@@ -138,15 +189,28 @@ class Ticks:
         with self._transactions.read() as connection:
             return tuple(connection.value(_OF_RUN, {"run_id": run_id}) or ())
 
+    def _mine(self, connection: StoreConnection, number: int) -> Row | None:
+        """Lock a tick, and return its row if this process has claimed it."""
+        row = connection.row(_LOCKED, {"id": number})
+        is_mine = row is not None and row.state == "claimed" and row.owner == self._transactions.owner
+        return row if is_mine else None
+
+    def _is_free(self, row: Row, now: datetime) -> bool:
+        """Whether a process may claim a tick."""
+        if row.state == "waiting":
+            # A tick that waits for longer than the longest delay has its time from a clock that was ahead.
+            return row.not_before is None or not now < row.not_before <= now + timedelta(seconds=DELAY_LAST_S)
+        return row.state == "claimed" and not self._transactions.is_alive(row.owner, row.lease_until, now)
+
 
 def carry_out(connection: StoreConnection, number: int, run_id: int, owner: str) -> None:
     """Write into a tick the run that carries it out, in the transaction that begins the run.
 
     Raises:
-        StateError: the process has not claimed the tick.
+        LostTick: the process has not claimed the tick, or has it no more.
     """
     if connection.changed(_CARRY_OUT, {"id": number, "state": "run", "run_id": run_id, "owner": owner}) != 1:
-        raise StateError(f"tick {number} is not claimed by this process")
+        raise LostTick(f"tick {number} is not this process's: another one has taken it over")
 
 
 def _found(row: Row | None, number: int) -> Row:
@@ -160,4 +224,10 @@ def _set(connection: StoreConnection, number: int, **values: Any) -> None:
 
 
 def _decoded(row: Row) -> Tick:
-    return value_of(Tick, row, causes=tuple(row.causes))
+    options = value_of(
+        TickOptions,
+        row,
+        streams=None if row.streams is None else tuple(row.streams),
+        interval=None if row.interval_start is None else (row.interval_start, row.interval_end),
+    )
+    return value_of(Tick, row, options=options, causes=tuple(row.causes))

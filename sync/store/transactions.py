@@ -179,6 +179,11 @@ class Transactions:
         return any(self.lives(row.worker, row.lease_until, now) for row in taken)
 
 
+def lease_end(now: datetime) -> datetime:
+    """Return until when a lease lasts that is renewed now."""
+    return now + timedelta(seconds=LEASE_S)
+
+
 def save_attempt(connection: StoreConnection, run: LockedRun) -> None:
     """Write the figures of a locked run's attempt."""
     connection.run(

@@ -126,6 +126,7 @@ class Finisher(PipelineRunner):
             self.clear_up()
         else:
             self.drain(self.pipeline.drain_s)
+        self.deliver_lost()
         now = self.store.run(run.id)
         return self._told(self.result(now, now.status, ()))
 

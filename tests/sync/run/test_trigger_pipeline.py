@@ -145,7 +145,7 @@ def test_the_eleventh_pipeline_of_a_chain_is_refused(tmp_path: Path, run_cli: Ru
     chain = [f"p{number}" for number in range(1, 10)]
     with Store.open(load_pipeline(folder / "first.yaml").store_url) as store:
         for key, causes in (("ninth", chain[:8]), ("tenth", chain)):
-            store.order_tick("first", key, trigger="", event={}, variables={}, causes=causes)
+            store.order_tick("first", key, trigger="", causes=causes)
     ninth = run_cli(["run", "first.yaml", "--tick", "1"], folder)
     assert ninth.returncode == 0, ninth.stderr
     tenth = run_cli(["run", "first.yaml", "--tick", "2"], folder)

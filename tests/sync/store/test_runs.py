@@ -185,18 +185,6 @@ def test_a_lease_of_a_clock_that_was_ahead_stops_nobody(tmp_path: Path, hold_s: 
         assert here.take_over_run(run.id).owner == current_owner()
 
 
-def test_a_claim_of_a_clock_that_was_ahead_holds_no_tick(tmp_path: Path) -> None:
-    clock = FixedClock()
-    url = f"sqlite:///{tmp_path}/store.db"
-    with Store.open(url, clock=clock) as here, Store.open(url, clock=clock, owner=elsewhere()) as there:
-        tick = here.order_tick("p", "key", trigger="0", event={}, variables={}, causes=())
-        clock.move(86400)
-        assert there.claim_tick(tick.id) is not None
-        assert here.claim_tick(tick.id) is None
-        clock.move(-86400)
-        assert here.claim_tick(tick.id) is not None
-
-
 def test_an_owner_that_lives_has_its_lease_by_the_clock_that_was_set_back(tmp_path: Path) -> None:
     clock = FixedClock()
     url = f"sqlite:///{tmp_path}/store.db"

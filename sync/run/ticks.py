@@ -1,0 +1,128 @@
+"""The process of a tick: started apart, it claims the tick, and keeps the claim until the run begins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from ..config import Pipeline
+from ..errors import AlreadyRunning, Mistake, StoreUnreachable, SyncError
+from ..store import Store
+from ..store.ticks import LostTick, Tick
+from .lease import HEARTBEAT_S
+from .recovery.takeover import ASK_AGAIN_S
+from .signals import caught_signals
+
+log = logging.getLogger("syncblocks")
+
+#: Processes that this one has begun and does not wait for.
+_begun: list[subprocess.Popen[bytes]] = []
+
+
+def start_tick(pipeline: Pipeline, tick: Tick) -> None:
+    """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end."""
+    assert pipeline.path is not None  # of a file
+    folder = pipeline.spool_folder.parent / "ticks"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_file = os.open(folder / f"{tick.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        _begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "syncblocks", "run", str(pipeline.path), "--tick", str(tick.id), "--wait"],
+                cwd=pipeline.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        )
+    finally:
+        os.close(log_file)
+
+
+class TickClaim:
+    """A context manager around all work on a tick. If no run has begun at its end, the tick waits again or is refused.
+
+    A signal before the run begins ends the process by `SystemExit`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        number: int,
+        redact: Callable[[str], str],
+        *,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        """Use a tick of a store; `redact` masks secrets.
+
+        `wait` is called between two renewals with their seconds, and returns whether the claim has ended; for tests.
+        """
+        self._store = store
+        self._number = number
+        self._redact = redact
+        self._ended = threading.Event()
+        self._wait = wait or self._ended.wait
+        self._thread = threading.Thread(target=self._renew, name="tick", daemon=True)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(caught_signals(_leave))
+        return self
+
+    def take(self) -> Tick | None:
+        """Claim the tick, and renew the claim until the run begins; None: see `Ticks.claim`."""
+        tick = self._store.claim_tick(self._number)
+        if tick is not None:
+            self._thread.start()
+        return tick
+
+    def end(self, error: BaseException | None) -> None:
+        """Give the claim back, or refuse the tick. Idempotent; a tick whose run has begun stays as it is.
+
+        `error`: why no run has begun; None: the process was stopped.
+        """
+        self._ended.set()
+        for wait_s in (*ASK_AGAIN_S, None):
+            try:
+                if isinstance(error, Mistake):
+                    self._store.refuse_tick(self._number, self._redact(str(error)))
+                elif isinstance(error, Exception) and not isinstance(error, AlreadyRunning | LostTick):
+                    self._store.give_back_tick(self._number, self._redact(str(error) or type(error).__name__))
+                else:
+                    self._store.give_back_tick(self._number)
+            except StoreUnreachable as unreachable:
+                if wait_s is None:
+                    log.warning("tick %s stays claimed until its lease ends: %s", self._number, unreachable)
+                    return
+                time.sleep(wait_s)
+            else:
+                return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._stack:
+            self.end(error)
+            if self._thread.ident is not None:
+                self._thread.join()
+
+    def _renew(self) -> None:
+        while not self._wait(HEARTBEAT_S):
+            try:
+                if not self._store.renew_tick(self._number):
+                    return
+            except SyncError as error:  # the claim stands until its lease ends
+                log.warning("tick %s: its claim is not renewed: %s", self._number, error)
+
+
+def _leave(number: int) -> None:
+    raise SystemExit(128 + number)
