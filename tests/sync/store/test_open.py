@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from syncblocks.connectors.struct_helpers import replace
 from syncblocks.sync.clock import Clock
 from syncblocks.sync.errors import ConfigError, StateError, StoreUnreachable
 from syncblocks.sync.store import Store, migrations
@@ -21,6 +22,7 @@ from syncblocks.sync.store.location import file_system
 from syncblocks.sync.store.model import RecordedCallback
 from syncblocks.sync.store.owner import current_owner
 from syncblocks.sync.store.pool import Pool
+from syncblocks.sync.store.ticks import TickOptions
 from tests.file_limit import file_limit
 from tests.nobody import as_nobody, open_folder
 from tests.sync.store.store_helpers import DATE, STORES, query, store_url_of
@@ -103,6 +105,32 @@ def test_what_an_older_version_kept_of_callbacks_is_forgotten(store_url: str) ->
     assert [one.function for one in found.subscriptions] == ["f"]
     ((text,),) = query(store_url, "SELECT plan FROM _syncblocks_attempt")
     assert json.loads(text) == {**plan, "callbacks": [{"block": "told"}]}
+
+
+def test_ticks_that_wait_in_a_store_of_0_1_0_become_runs(store_url: str) -> None:
+    """Also one whose process, on another machine, had claimed it for an hour."""
+    Store.open(store_url).close()
+    drop = [f"DROP TABLE {table}" for table in described(store_url)]
+    owner = replace(current_owner(), host="other", boot_id="another boot").encode()
+    columns = (
+        "pipeline, kind, tick_key, due_at, trigger_id, event, variables, causes, state, claims, owner, lease_until"
+    )
+    row = """INSERT INTO _syncblocks_tick ({}) VALUES ('p{}', 'callback', 'k', '2026-01-02 03:04:05.000000', 't',
+        '{{"a": 1}}', '{{"b": null}}', '["q"]', '{}', {}, {}, {})"""
+    for statement in (
+        *drop,
+        *older(store_url, "0011"),
+        row.format(columns, 1, "waiting", 0, "NULL", "NULL"),
+        row.format(columns, 2, "claimed", 1, f"'{owner}'", "'2099-01-02 03:04:05.000000'"),
+    ):
+        query(store_url, statement)
+    with Store.open(store_url) as store:
+        for number in (1, 2):
+            tick = store.claim_tick(number)
+            assert tick is not None
+            assert (tick.options, tick.not_before) == (TickOptions(event={"a": 1}, variables={"b": None}), None)
+            run = store.begin_run(tick.pipeline, execution_date=tick.due_at, tick=number)
+            assert store.tick(number).run_id == run.id
 
 
 def older(store_url: str, version: str) -> list[str]:

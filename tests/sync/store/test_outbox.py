@@ -74,6 +74,26 @@ def dead_owner(number: int = 1) -> Owner:
     return replace(current_owner(), started=number)
 
 
+def test_no_delivery_is_called_twice_where_none_gets_a_second_try(tmp_path: Path) -> None:
+    clock = FixedClock()
+    with Store.open(f"sqlite:///{tmp_path}/store.db", clock=clock) as store:
+        done_run(store, attempt_plan([A, B], parents=["stream"]))
+        outbox = store.outbox("p", CALLBACKS)
+        first = outbox.lease("alerts")
+        assert isinstance(first, Delivery)
+        outbox.mark(first, RAISED)
+        clock.move(2)
+        with outbox.no_second_try():
+            again = outbox.lease("alerts")
+            assert isinstance(again, Delivery), "its retry was due before"
+            assert (again.key, outbox.mark(again, RAISED)) == (first.key, "retry")
+            clock.move(10)
+            assert isinstance(outbox.lease("alerts"), NotDue)
+        third = outbox.lease("alerts")
+        assert isinstance(third, Delivery)
+        assert (third.key, third.attempt) == (first.key, 3)
+
+
 def test_a_delivery_carries_the_kwargs_of_the_contract(store: Store) -> None:
     run = store.begin_run(
         "p", execution_date=DATE, trigger="207", event={"k": [1]}, variables={"region": "eu", "index": "lost"}

@@ -1,0 +1,167 @@
+"""`run --tick`: what becomes of a tick whose process cannot begin its run, and who delivers and starts what is left."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from syncblocks import run_pipeline
+from syncblocks.sync.run.ticks import TickClaim
+from syncblocks.sync.store import Store
+from syncblocks.sync.store.ticks import Tick, TickOptions
+from tests.conftest import RunCLI
+from tests.zygote import Zygote
+
+DAY = datetime(2024, 1, 2, tzinfo=UTC)
+
+#: Fails at its first attempt.
+TELL = """
+@callback
+def tell(retry, **kwargs):
+    assert retry["attempts"] > 1
+"""
+
+
+class Folder:
+    """A pipeline file, its run store, and one waiting tick."""
+
+    def __init__(self, path: Path, **document: Any) -> None:
+        self.path = path
+        for name in ("rows", "more"):
+            (path / f"{name}.csv").write_text("id\n1\n2\n")
+        pipeline = {
+            "source": {"connector": "csv", "config": {"path": "."}},
+            "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+            "streams": [{"stream": "*"}],
+        }
+        (path / "second.yaml").write_text(yaml.safe_dump(pipeline | document))
+        with self.store() as store:
+            self.tick = store.order_tick("second", "key", trigger="callback", causes=())
+
+    def store(self) -> Store:
+        return Store.open(f"sqlite:///{self.path}/.syncblocks/store.db")
+
+    def now(self) -> Tick:
+        with self.store() as store:
+            return store.tick(self.tick.id)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(self.path / ".syncblocks" / "store.db")) as store, store:
+            return store.execute(statement).fetchall()
+
+
+def child(zygote: Zygote, folder: Folder, failpoint: str = "", file: str = "second.yaml") -> tuple[int, str]:
+    """Carry the tick out; return the exit code and what was printed."""
+    process = zygote.start(folder.path, ["run", file, "--tick", "1"], failpoint=failpoint)
+    return process.wait(), process.log()
+
+
+def test_a_passing_fault_before_the_run_begins_delays_the_tick(tmp_path: Path, zygote: Zygote) -> None:
+    """It refused the tick for good."""
+    folder = Folder(tmp_path)
+    code, log = child(zygote, folder, "store.begin_run.before:1:raise")
+    assert code == 1, log
+    now = folder.now()
+    assert (now.state, now.why) == ("waiting", "store.begin_run.before")
+    code, log = child(zygote, folder)
+    assert (code, folder.now()) == (0, now), log
+    assert "tick 1 has ended, waits, or is carried out by another process" in log
+    folder.query("UPDATE _syncblocks_tick SET not_before = '2024-01-01 00:00:00.000000'")
+    code, log = child(zygote, folder)
+    assert (code, folder.now().state) == (0, "run"), log
+
+
+def test_polite_stops_before_the_run_begins_do_not_count(tmp_path: Path, zygote: Zygote) -> None:
+    """Three of them lost the tick."""
+    folder = Folder(tmp_path)
+    code, log = child(zygote, folder, "store.claim_tick.after:1:sigterm")
+    assert code == 128 + signal.SIGTERM, log
+    with folder.store() as store, TickClaim(store, 1, str) as claim:
+        assert claim.take() is not None
+        # As a signal that comes while the run is planned.
+        result = run_pipeline(tmp_path / "second.yaml", tick=1, signals=[signal.SIGTERM])
+    assert (result.run_id, result.exit_code) == (None, 128 + signal.SIGTERM)
+    assert folder.query("SELECT state, claims, not_before FROM _syncblocks_tick") == [("waiting", 0, None)]
+    assert child(zygote, folder)[0] == 0
+    assert folder.now().state == "run"
+
+
+def test_the_tick_of_another_pipeline_is_left_alone(tmp_path: Path, zygote: Zygote) -> None:
+    """It was carried out by whatever file was named."""
+    folder = Folder(tmp_path)
+    (tmp_path / "second.yaml").rename(tmp_path / "other.yaml")
+    code, log = child(zygote, folder, file="other.yaml")
+    assert code == 2
+    assert "tick 1 starts pipeline 'second', not 'other'" in log
+    assert folder.query("SELECT state, claims FROM _syncblocks_tick") == [("waiting", 0)]
+
+
+def test_a_tick_waits_while_its_pipeline_is_running(tmp_path: Path, zygote: Zygote) -> None:
+    """The process exited with 2."""
+    folder = Folder(tmp_path)
+    with folder.store() as store:
+        store.begin_run("second", execution_date=DAY)
+        code, log = child(zygote, folder)
+    assert code == 0, log
+    assert "pipeline 'second' is already running" in log
+    assert folder.query("SELECT state, claims, not_before FROM _syncblocks_tick") == [("waiting", 0, None)]
+
+
+def test_a_run_does_what_its_tick_says(tmp_path: Path, zygote: Zygote) -> None:
+    folder = Folder(tmp_path)
+    options = TickOptions(streams=("r*",), full_refresh=True, execution_date=DAY, interval=(DAY, DAY.replace(day=3)))
+    with folder.store() as store:
+        tick = store.order_tick("second", "backfill", trigger="t", causes=(), kind="backfill", options=options)
+        process = zygote.start(tmp_path, ["run", "second.yaml", "--tick", str(tick.id)])
+        assert process.wait() == 0, process.log()
+        run = store.run(store.tick(tick.id).run_id or 0)
+        assert (run.execution_date, run.interval, run.trigger) == (DAY, options.interval, "t")
+        assert [one.stream for one in store.stream_statuses(run.id)] == ["rows"]
+    assert folder.now().state == "waiting"
+
+
+def test_a_callback_that_fails_is_tried_once_and_recover_delivers_the_rest_and_what_was_lost(
+    tmp_path: Path, zygote: Zygote, run_cli: RunCLI
+) -> None:
+    """It delayed the next run by the pipeline's `drain_s`, twice; `recover` never delivered what was lost twice."""
+    for name in ("tell", "told"):
+        (tmp_path / f"{name}.py").write_text(TELL)
+    callbacks = [{"file": f"{name}.py", "on": ["stream"]} for name in ("tell", "told")]
+    folder = Folder(tmp_path, streams=[{"stream": "rows"}], callbacks=callbacks)
+    code, log = child(zygote, folder)
+    assert code == 3, log
+    tries = "SELECT state, tries FROM _syncblocks_delivery"
+    assert folder.query(tries) == [("ready", 1)] * 2
+    folder.query("UPDATE _syncblocks_delivery SET lost = 2, not_before = NULL WHERE callback_block = 'tell'")
+    done = run_cli(["recover", "second.yaml", "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["callbacks"], told["ticks"]) == ({"due": 0, "done": 2, "dead": 0}, [])
+    assert folder.query(tries) == [("done", 2)] * 2
+    last = "SELECT d.callback_block FROM _syncblocks_delivery_try t JOIN _syncblocks_delivery d USING (idempotency_key)"
+    assert folder.query(f"{last} ORDER BY t.started_at DESC LIMIT 1") == [("tell",)]
+
+
+@pytest.mark.parametrize("failpoint", ["", "store.claim_tick.after:1:kill"], ids=["waiting", "its process died"])
+def test_recover_starts_a_tick_that_nobody_starts_again(
+    tmp_path: Path, zygote: Zygote, run_cli: RunCLI, failpoint: str
+) -> None:
+    folder = Folder(tmp_path)
+    if failpoint:
+        assert child(zygote, folder, failpoint)[0] == -signal.SIGKILL
+    done = run_cli(["recover", "second.yaml"], tmp_path)
+    assert "tick 1, a waiting start by trigger_pipeline, was begun" in done.stdout, done.stderr
+    deadline = time.monotonic() + 60
+    while folder.query("SELECT is_active FROM _syncblocks_pipeline_run") != [(False,)]:
+        assert time.monotonic() < deadline, (tmp_path / ".syncblocks" / "ticks" / "1.log").read_text()
+        time.sleep(0.05)
+    assert folder.now().state == "run"
