@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from syncblocks.callbacks.null_dispatcher import NullDispatcher
@@ -136,6 +136,11 @@ class PipelineRunner:
     def is_stopping(self) -> bool:
         """Whether a signal, an exit of the progress or an interruption stops the run."""
         return bool(self.signals) or self._is_interrupted or self.progress.exit is not None
+
+    @property
+    def _has_tick(self) -> bool:
+        """Whether a tick has ordered the run: a callback that fails delays no later tick, and `recover` repeats it."""
+        return self.order.tick is not None
 
     @property
     def _grace_s(self) -> float:
@@ -285,6 +290,8 @@ class PipelineRunner:
         callbacks = CurrentCallbacks(pipeline, self.session.code)
         self._outbox = self._store.outbox(pipeline.pipeline, callbacks, is_served=not self._is_inline)
         self._outbox.holds_lost = True
+        if self._has_tick:
+            self._outbox.hold_retries()
         blocks = [*self._outbox.deliveries.open_blocks(), *(spec.block for spec in self.session.code.callbacks)]
         if (left := self._store.active_run(pipeline.pipeline)) is not None:
             # Its recovery may have events for blocks that the file no longer has: they are reported as dead.
@@ -321,6 +328,7 @@ class PipelineRunner:
     def deliver_lost(self) -> None:
         """Give what was cut short repeatedly one try. It may end this process too, so all other work comes before."""
         self.outbox.holds_lost = False
+        self.outbox.hold_retries()
         self.drain(self.pipeline.drain_s, one_try=True)
 
     def _recover(self) -> PipelineRun | None:
@@ -471,6 +479,8 @@ class PipelineRunner:
     def deliver(self, run: PipelineRun, results: tuple[StreamResult, ...], error: str | None) -> RunResult:
         """Close every connection, then deliver: callbacks may open a database that locks its file."""
         self.session.close()
+        if self._has_tick:
+            self.outbox.hold_retries()
         self.outbox.release_gate(run.id)
         self.outbox.holds_lost = False
         self.dispatcher.notify()
@@ -491,9 +501,7 @@ class PipelineRunner:
                 self._watch.allow(SIGNAL_DRAIN_S + END_S)
             self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
             return
-        one_try |= self.order.tick is not None  # a callback that fails delays no later tick: `recover` tries it again
-        with self.outbox.no_second_try() if one_try else nullcontext():
-            is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping, one_try=one_try)
+        is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping, one_try=one_try or self._has_tick)
         if not is_empty and self.is_stopping():
             self.drain(SIGNAL_DRAIN_S)
 

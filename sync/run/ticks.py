@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from ..config import Pipeline
-from ..errors import AlreadyRunning, Mistake, StoreUnreachable, SyncError
+from ..errors import AlreadyRunning, Mistake, StoreUnreachable
 from ..store import Store
 from ..store.ticks import LostTick, Tick
 from .lease import HEARTBEAT_S
@@ -120,8 +120,8 @@ class TickClaim:
             try:
                 if not self._store.renew_tick(self._number):
                     return
-            except SyncError as error:  # the claim stands until its lease ends
-                log.warning("tick %s: its claim is not renewed: %s", self._number, error)
+            except Exception as error:  # the claim stands until its lease ends
+                log.warning("tick %s: the run store does not answer: %s", self._number, type(error).__name__)
 
 
 def _leave(number: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -69,7 +68,7 @@ class StoreOutbox:
         self._pipeline = pipeline
         #: Whether to skip a delivery that was cut short repeatedly: its callback may end this process too.
         self.holds_lost = False
-        #: Retries that become due later wait; None: none does.
+        #: Retries that become due later are held; None: none are.
         self._last_retry: datetime | None = None
         #: Lists, counts, retries and replays deliveries.
         self.deliveries = Deliveries(transactions, plans, pipeline, callbacks)
@@ -92,15 +91,10 @@ class StoreOutbox:
                         _give_back(connection, slot.delivery.key, self._token)
                     slot.delivery = None
 
-    @contextmanager
-    def no_second_try(self) -> Iterator[None]:
-        """Call no delivery twice: whatever fails within waits until the end, even if its retry is due."""
+    def hold_retries(self) -> None:
+        """Give each delivery one try at most from now on: what fails is not repeated until this is called again."""
         with self._transactions.read() as connection:
             self._last_retry = self._transactions.now(connection)
-        try:
-            yield
-        finally:
-            self._last_retry = None
 
     # -- the dispatcher's side -----------------------------------------------------------------------------------
 
