@@ -70,18 +70,20 @@ def trigger_pipeline(
     order = {"variables": dict(variables or {}), "event": dict(event or {}), "trigger": schedule_name or "callback"}
     found = _answer({"order": pipeline_uuid, **order})
     began = time.monotonic()
-    status, told = found["status"], ""
-    while check_status and status in ("initial", "running"):
+    number, now, told = found["id"], found, ""
+    while check_status and (status := now["status"]) in ("initial", "running"):
+        why = f"; it waits: {now['why']}" if now["why"] else ""
         if poll_timeout is not None and time.monotonic() - began > poll_timeout:
-            raise TriggerError(f"pipeline {pipeline_uuid!r} is still {status} after {poll_timeout:g} s (poll_timeout)")
-        if verbose and status != told:
-            told = status
-            print(f"pipeline {pipeline_uuid} is {status}")  # noqa: T201 - to the call's output
+            text = f"pipeline {pipeline_uuid!r} is still {status} after {poll_timeout:g} s (poll_timeout){why}"
+            raise TriggerError(text)
+        if verbose and status + why != told:
+            told = status + why
+            print(f"pipeline {pipeline_uuid} is {told}")  # noqa: T201 - to the call's output
         time.sleep(min(poll_interval, _LOOK_S))
-        status = _answer({"tick": found["id"], "pipeline": pipeline_uuid})["status"]
-    if check_status and error_on_failure and status != "success":
+        now = _answer({"tick": number, "pipeline": pipeline_uuid})
+    if check_status and error_on_failure and (status := now["status"]) != "success":
         raise TriggerError(f"the run of pipeline {pipeline_uuid!r} ended as {status}")
-    return TriggeredRun(id=found["id"], pipeline_uuid=pipeline_uuid, status=status)
+    return TriggeredRun(id=number, pipeline_uuid=pipeline_uuid, status=now["status"])
 
 
 def connect(ask: Ask) -> None:

@@ -41,7 +41,7 @@ class Triggers:
             asked = json.loads(question)
             try:
                 if "order" not in asked:
-                    return json.dumps({"status": self._status(asked["pipeline"], asked["tick"])})
+                    return json.dumps(self._status(asked["pipeline"], asked["tick"]))
                 orders += 1
                 return json.dumps(self._order(delivery, f"{delivery.key}:{orders}", asked))
             except (SyncError, ConnectorError, OSError) as error:
@@ -72,7 +72,7 @@ class Triggers:
             )
             if tick.state in ("waiting", "claimed"):  # a claim of a process that lives is left alone by the new one
                 start_tick(target, tick)
-            return {"id": tick.id, "status": _status_of(store, tick)}
+            return _status_of(store, tick)
 
     def _refuse_secrets(self, name: str, asked: dict[str, Any]) -> None:
         """Refuse values that hold a secret: they would stand in the run store."""
@@ -84,7 +84,7 @@ class Triggers:
                     f"its file read the secret, by secret() or env_var()"
                 )
 
-    def _status(self, name: str, number: int) -> str:
+    def _status(self, name: str, number: int) -> dict[str, Any]:
         with Store.open(self._target(name).store_url) as store:
             tick = store.tick(number)
             if tick.state == "refused":
@@ -120,5 +120,7 @@ def _name_of(path: Path) -> str:
     return path.stem if name is None else str(name)
 
 
-def _status_of(store: Store, tick: Tick) -> str:
-    return "initial" if tick.run_id is None else store.run(tick.run_id).status
+def _status_of(store: Store, tick: Tick) -> dict[str, Any]:
+    if tick.run_id is None:
+        return {"id": tick.id, "status": "initial", "why": tick.why}
+    return {"id": tick.id, "status": store.run(tick.run_id).status, "why": None}

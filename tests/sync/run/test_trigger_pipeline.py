@@ -14,6 +14,10 @@ import pytest
 import yaml
 
 from syncblocks import load_pipeline
+from syncblocks.callbacks.protocols import Delivery
+from syncblocks.callbacks.triggers import asking, trigger_pipeline
+from syncblocks.sync.run.triggers import Triggers
+from syncblocks.sync.secrets import Redactor
 from syncblocks.sync.store import Store
 from tests.conftest import RunCLI
 
@@ -157,13 +161,35 @@ def test_the_eleventh_pipeline_of_a_chain_is_refused(tmp_path: Path, run_cli: Ru
 
 
 def test_a_pipeline_that_cannot_begin_is_refused_with_its_reason(tmp_path: Path, run_cli: RunCLI) -> None:
-    folder = write(tmp_path, streams=[{"stream": "gone"}])
+    folder = write(tmp_path)
+    (folder / "tell.py").write_text("raise ValueError('gone')")
     done = run_cli(["run", "first.yaml"], folder)
     assert done.returncode == 3
     ((_, _, state, why, run_id, _),) = wait_for(folder, "refused")
     assert (state, run_id) == ("refused", None)
     assert "gone" in why
     assert "gone" in (folder / ".syncblocks" / "ticks" / "1.log").read_text()
+
+
+def test_a_call_that_waits_is_told_why_the_run_does_not_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = load_pipeline(write(tmp_path) / "first.yaml")
+    with Store.open(first.store_url) as store:
+        tick = store.order_tick("second", "key", trigger="", causes=())
+        store.claim_tick(tick.id)
+        store.give_back_tick(tick.id, "the destination is down")
+        unused: dict[str, Any] = dict.fromkeys(Delivery.__dataclass_fields__)
+        ended = json.dumps({"id": tick.id, "status": "success", "why": None})
+        initial = json.dumps({"id": tick.id, "status": "initial", "why": None})
+        engine = Triggers(first, store, Redactor()).ask(Delivery(**unused))
+        answers = iter([lambda question: initial, engine, lambda question: ended])
+        with asking(lambda question: next(answers)(question)):
+            assert trigger_pipeline("second", check_status=True, poll_interval=0).status == "success"
+    assert capsys.readouterr().out.splitlines() == [
+        "pipeline second is initial",
+        "pipeline second is initial; it waits: the destination is down",
+    ]
 
 
 INTERVAL = """
