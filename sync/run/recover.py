@@ -49,8 +49,8 @@ def recover(
     """End what a dead process has left of a pipeline's run, and deliver the callbacks that are due; run no stream.
 
     The destination's ledger decides how each stream had ended, as at the next start of the pipeline, which does the
-    same before its own work. The source is not asked. Last, starts by `trigger_pipeline` that wait are begun, each in a
-    process of its own.
+    same before its own work. The source is not asked. Starts by `trigger_pipeline` that wait are begun, each in a
+    process of its own. Last comes what was cut short repeatedly: it may end this process, too.
 
     Args:
         pipeline: what `load_pipeline` returned, or what it takes.
@@ -72,12 +72,13 @@ def recover(
         runner.open_store()
         due = runner.outbox.deliveries.open_runs()
         run = runner.clear_up()
+        ticks = () if runner.signals else _started(pipeline, runner.store)
         runner.deliver_lost()
         ids = {*due, *runner.run_ids}
         return Recovered(
             run=run,
             callbacks=runner.outbox.deliveries.counts(ids) if ids else {},
-            ticks=() if runner.signals else _started(pipeline, runner.store),
+            ticks=ticks,
             signal=runner.signals[0] if runner.signals else None,
         )
 
