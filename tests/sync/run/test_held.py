@@ -235,6 +235,18 @@ def test_what_no_task_has_started_is_stopped_and_can_be_run_after_the_end(bench:
     assert bench.told()[2:] == [("b", "success", 2, 0, True), (None, "success", 2, None, None)]
 
 
+def test_an_end_that_is_repeated_delivers_what_was_cut_short_repeatedly(bench: HeldBench) -> None:
+    run = bench.open(streams=["a"])
+    bench.sync(run, "a")
+    finish_run(bench.write(), run.id)
+    query(
+        bench.store_url,
+        "UPDATE _syncblocks_delivery SET state = 'ready', is_open = TRUE, lost = 2, attempts = 0 "
+        "WHERE parent = 'pipeline'",
+    )
+    assert finish_run(bench.write(), run.id).callbacks["due"] == 0
+
+
 def test_a_failed_stream_waits_with_its_retry_until_the_attempt_has_ended(bench: HeldBench) -> None:
     bench.put("b", BAD)
     run = bench.open()
