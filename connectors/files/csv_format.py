@@ -17,12 +17,13 @@ from ..arrow.record_size import SLACK_BYTES
 from ..arrow.text import checked_json, first_invalid, from_text, is_text
 from ..arrow.unbounded_numerics import wider_schema
 from ..errors import FatalConnectorError
-from ..field_facts import TypeOrigin, facts_of
+from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
 from ..struct_helpers import replace
 from .csv_input import LEAST_AHEAD, Input, mark_before
 from .csv_lines import CSVLines
+from .csv_numbers import WrittenNumbers, has_decimal_commas
 from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
 from .csv_writer import CSVWriter, Quoting
@@ -62,20 +63,27 @@ class CSVFormat:
         said = self._settings.model_dump(include=_WRITTEN)
         self.written: Mapping[str, Any] = {key: value for key, value in said.items() if value not in (None, usual[key])}
         self._lines = CSVLines(self._settings)
+        is_plain = self._settings.decimal == "." and self._settings.thousands is None
+        self._numbers = None if is_plain else WrittenNumbers(self._settings.decimal, self._settings.thousands)
         self.record_bytes = MAX_RECORD_BYTES
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         guesses: dict[str, Guess] = {}
         left = budget_bytes
+        numbered, with_commas = "", list[str]()
         for file in files:
             names = self.names(file)
+            numbered = numbered or self._lines.numbered.get(file.label, "")
             for name in names:
                 guesses.setdefault(name, Guess())
             ragged, seen = RaggedRecords(), 0
             with GuessThreads(guesses) as threads:
                 for batch in self._texts(file, names, names, ragged):
+                    if not seen and self._settings.decimal == ".":
+                        with_commas += [name for name in names if has_decimal_commas(batch.column(name))]
                     seen += batch.num_rows
                     left -= batch.nbytes
+                    batch = self._plain(file, batch)
                     threads.add(batch if self._settings.timezone is None else _with_zones(batch))
                     del batch  # not held while the next one is made
                     if left <= 0:
@@ -84,13 +92,30 @@ class CSVFormat:
                 # A few may be rejected while the file is read; so many mean that the settings do not fit the file.
                 raise self._lines.explained(file, names, None)
         nulls, is_exact = self._settings.null_values, self._settings.numbers == "exact"
-        return pa.schema([guess.field(name, nulls, is_exact=is_exact) for name, guess in guesses.items()])
+        fields = [guess.field(name, nulls, is_exact=is_exact) for name, guess in guesses.items()]
+        for place, field in enumerate(fields):
+            notices = [facts_of(field).notice, "" if place else numbered]
+            if field.name in with_commas and is_text(field.type):
+                notices.append(
+                    f"column {field.name!r} is text: its values look like numbers with a decimal comma, which "
+                    "`decimal: ','` in the source's config reads (and `thousands: '.'` groups of digits)"
+                )
+            if said := "; ".join(filter(None, notices)):
+                fields[place] = with_facts(field, notice=said)
+        return pa.schema(fields)
+
+    def _plain(self, file: DataFile, texts: pa.RecordBatch) -> pa.RecordBatch:
+        """Return texts in which numbers are plain, if the settings say that the file's are not."""
+        if self._numbers is None or file.schema is not None:
+            return texts
+        return pa.record_batch([self._numbers.plain(column) for column in texts.columns], texts.schema.names)
 
     def number_texts(self, file: DataFile, columns: Sequence[str]) -> Iterator[Mapping[str, pa.Array]]:
         names = self.names(file)
         present = [name for name in columns if name in names]
         for batch in self._texts(file, names, present, RaggedRecords()) if present else ():
-            yield {name: batch.column(name) for name in present}
+            plain_batch = self._plain(file, batch)
+            yield {name: plain_batch.column(name) for name in present}
 
     def read(
         self, file: DataFile, wanted: pa.Schema, known: frozenset[str], rejected: ReadRejections | None = None
@@ -101,12 +126,14 @@ class CSVFormat:
         names = self.names(file)
         there = set(names)
         present = [name for name in wanted.names if name in there]
+        widening = {field.name for field in wanted if facts_of(field).precision is Precision.WIDENS}
         ragged = None if rejected is None else RaggedRecords()
         invalid: list[tuple[int, dict[str, Any], str]] = []
         done = 0
         for texts in self._texts(file, names, present or names[:1], ragged):
             for part in sliced(texts, self._settings.batch_size):
-                wanted = wider_schema(wanted, dict(zip(part.schema.names, part.columns, strict=True)))
+                numbers = self._plain(file, part.select([name for name in part.schema.names if name in widening]))
+                wanted = wider_schema(wanted, dict(zip(numbers.schema.names, numbers.columns, strict=True)))
                 if rejected is None or ragged is None:
                     yield self._typed(file, names, part, wanted, done)
                 else:
@@ -158,8 +185,9 @@ class CSVFormat:
         rejected: ReadRejections,
     ) -> None:
         """Reject records with the lines where they begin, which takes another read of the file."""
+        between = self._lines.delimiter(file), self._lines.written_delimiter(file)
         found: list[tuple[int, Any, str]] = [
-            (number - 1, text, f"{fields} fields, but there are {len(names)} columns")
+            (number - 1, text.replace(*between), f"{fields} fields, but there are {len(names)} columns")
             for number, (text, fields) in ragged.rows.items()
         ]
         found += [(ragged.place(place), values, reason) for place, values, reason in invalid]
@@ -193,7 +221,7 @@ class CSVFormat:
         present = [name for name in wanted.names if name in names] or names[:1]
         # Only the first part has the header.
         changes: dict[str, Any] = {} if part.start == 0 else {"header": names, "skip_lines": 0}
-        changes["delimiter"] = delimiter = self._lines.delimiter(part_of(part))
+        changes["delimiter"] = delimiter = self._lines.written_delimiter(part_of(part))
         part = replace(part, marked=0 if part.end is None else len(names), delimiter=delimiter)
         format_ = CSVFormat(self._settings.model_copy(update=changes))
         format_.record_bytes = self.record_bytes
@@ -253,7 +281,9 @@ class CSVFormat:
         is_guessed = facts_of(field).origin is not TypeOrigin.DECLARED and not is_ours
         if not is_ours and (form := self._settings.format_of(field.name)) and is_time(field.type):
             texts = iso_texts(texts, form, field.type, is_empty_null=True)
-        elif is_guessed:
+        elif self._numbers is not None and not is_ours and is_number(field.type):
+            texts = self._numbers.plain(texts)
+        if is_guessed:
             _demand_guessed(texts, field.type)
         if self._settings.timezone is not None and not is_ours and is_zoned(field.type):
             return moments(texts, field.type, self._settings.timezone, is_empty_null=True)
@@ -380,8 +410,7 @@ class CSVFormat:
             quote_char=self._settings.quote or False,
             escape_char=self._settings.escape or False,
             newlines_in_values=bool(self._settings.quote),
-            # With a single column, an empty line is a record with NULL.
-            ignore_empty_lines=len(names) > 1,
+            ignore_empty_lines=self._lines.skips_empty_lines(names),
             invalid_row_handler=None if ragged is None else ragged.note,
         )
         convert = pyarrow.csv.ConvertOptions(

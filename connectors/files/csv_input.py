@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 
 from ..errors import FatalConnectorError
+from .csv_plain import PlainCSV
 from .formats import unreadable
 from .paths import UNREADABLE, DataFile, marked_encoding
 
@@ -75,12 +76,18 @@ class Input(io.RawIOBase):
         self._is_over = False
         #: Lines that were taken from the front.
         self.lines_taken = 0
+        self._plain: PlainCSV | None = None
         self._have(len(codecs.BOM_UTF32_LE))
         if self._decoder is None and (marked := marked_encoding(self._buffer)):
             raise FatalConnectorError(
                 f"{file.label}: begins as {marked.upper()} does: set `config.encoding: {marked}`", key="encoding"
             )
         self._buffer = self._buffer.removeprefix(codecs.BOM_UTF8)
+
+    def make_plain(self, plain: PlainCSV) -> None:
+        """Return the bytes that were not taken yet as plain CSV."""
+        self._plain = plain
+        self._buffer = plain.made(self._buffer, is_last=self._is_over)
 
     def readable(self) -> bool:
         return True
@@ -211,7 +218,8 @@ class Input(io.RawIOBase):
             self._is_over = not chunk
             if self._validator is not None:
                 self._check(self._validator, chunk)
-            self._buffer += chunk if self._decoder is None else self._decoder.decode(chunk, final=not chunk).encode()
+            text = chunk if self._decoder is None else self._decoder.decode(chunk, final=not chunk).encode()
+            self._buffer += text if self._plain is None else self._plain.made(text, is_last=not chunk)
         except UnicodeError as error:
             raise FatalConnectorError(
                 f"{self.file.label}: not encoded as `config.encoding` says: {error}", key="encoding"

@@ -14,10 +14,14 @@ from ..arrow.conform import shown
 from ..arrow.record_size import too_wide
 from ..errors import FatalConnectorError
 from .csv_input import Input, delimiter_of
+from .csv_plain import SEPARATOR, PlainCSV
 from .csv_wide import MAX_RECORD_BYTES
 from .paths import DataFile, compression
 from .ranges import FilePart
 from .settings import CSVSourceSettings
+
+#: Most columns of which a notice says what they are called.
+_MOST_NAMES = 5
 
 #: Stands for the end: no file has this record.
 _END = "\x1a"
@@ -30,9 +34,25 @@ class CSVLines:
         self._settings = settings
         #: Label of a file -> its delimiter.
         self._delimiters: dict[str, str] = {}
+        #: Label of a file -> which names its header does not have, or has twice.
+        self.numbered: dict[str, str] = {}
 
     def input(self, file: DataFile, *options: Any, **more: Any) -> Input:
-        """Open a file behind the lines that are passed over; the other arguments are those of `Input`."""
+        """Open a file behind the lines that are passed over, as plain CSV; the other arguments are those of `Input`."""
+        source = self._opened(file, *options, **more)
+        settings, is_ours = self._settings, file.schema is not None
+        trim, comment = settings.trim and not is_ours, "" if is_ours else settings.comment or ""
+        if trim or comment or len(settings.delimiter or "") > 1:
+            marks: dict[str, Any] = {"quote": settings.quote, "trim": trim, "comment": comment}
+            try:
+                delimiter, line = self.written_delimiter(file), source.lines_taken + 1
+                source.make_plain(PlainCSV(delimiter=delimiter, label=file.label, line=line, **marks))
+            except BaseException:
+                source.close()
+                raise
+        return source
+
+    def _opened(self, file: DataFile, *options: Any, **more: Any) -> Input:
         source = Input(file, self._settings.encoding, *options, **more)
         try:
             for _ in itertools.islice(source.lines(), self._settings.skip_lines):
@@ -50,28 +70,35 @@ class CSVLines:
         """Return the names of the columns, from the settings or the header.
 
         Raises:
-            FatalConnectorError: two names are equal, or the first line cannot be read.
+            FatalConnectorError: two names of the settings are equal, or the first line cannot be read.
         """
+        said = self._said_names(file)
+        names = _numbered(said)
+        if self._settings.header is True and names != said:
+            self.numbered[file.label] = f"{file.label}: {_told(said, names)}"
+        return names
+
+    def _said_names(self, file: DataFile) -> list[str]:
         with self.input(file) as source:
             header = self._settings.header
             if isinstance(header, list):
                 names = list(header)
+                twice = next((name for name, count in collections.Counter(names).items() if count > 1 and name), None)
+                if twice is not None:
+                    raise FatalConnectorError(f"config.header: column {shown(twice)} is there twice", key="header")
             elif header:
                 names = self.read_header(source) or []
+                if len(set(names)) < len(names) and all(map(_looks_like_value, names)):
+                    raise FatalConnectorError(
+                        f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is no header; say "
+                        "`config.header: false` if the line is a record, or give the names in `config.header`",
+                        key="header",
+                    )
             elif file.schema is not None:
                 names = list(file.schema.names)
             else:
                 first = self._first_record(source) or []
                 names = [""] * len(first)
-            line = max(1, source.lines_taken)
-        names = [name or f"column_{place}" for place, name in enumerate(names, 1)]
-        twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
-        if twice:
-            raise FatalConnectorError(
-                f"{file.label}:{line}: column {shown(twice[0])} is there twice; mend the header, skip it and give the "
-                "names in `config.header`, or say `config.header: false` if the line is a record",
-                key="header",
-            )
         return names
 
     def read_header(self, source: Input) -> list[str] | None:
@@ -90,6 +117,11 @@ class CSVLines:
         return record
 
     def delimiter(self, file: DataFile) -> str:
+        """Return the delimiter that a parser meets."""
+        written = self.written_delimiter(file)
+        return written if len(written) == 1 else SEPARATOR
+
+    def written_delimiter(self, file: DataFile) -> str:
         """Return a file's delimiter, from the settings, a line `sep=;`, or the first line.
 
         Raises:
@@ -101,8 +133,12 @@ class CSVLines:
             name = (file.member or file.name).lower()
             codec = compression(name)
             default = "\t" if (name[: name.rindex(".")] if codec else name).endswith(".tsv") else ","
-            with self.input(file) as source:
-                line = next(source.lines(), "")
+            comment = self._settings.comment
+            with self._opened(file) as source:
+                lines = source.lines()
+                line = next(lines, "")
+                while comment and line and (not line.strip() or line.lstrip(" \t").startswith(comment)):
+                    line = next(lines, "")
             self._delimiters.setdefault(file.label, delimiter_of(line, default, self._settings.quote))
         found = self._delimiters[file.label]
         for key, mark in (("quote", self._settings.quote), ("escape", self._settings.escape)):
@@ -133,11 +169,15 @@ class CSVLines:
             skipped = source.lines_taken
             begins = skipped + 1
             for record in reader:
-                is_blank = not record and len(names) > 1
+                is_blank = not record and self.skips_empty_lines(names)
                 if not is_blank and not is_header:
                     yield begins, record
                 is_header = is_header and not record
                 begins = skipped + reader.line_num + 1
+
+    def skips_empty_lines(self, names: list[str]) -> bool:
+        """Tell whether an empty line is no record; in a single column it is NULL, unless comments may leave one."""
+        return len(names) > 1 or self._settings.comment is not None
 
     def line_of(self, file: DataFile, names: list[str], record: int) -> int | None:
         """Return the line where a record begins, by its number from 0."""
@@ -157,7 +197,7 @@ class CSVLines:
             if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
                 return FatalConnectorError(
                     f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
-                    f"{shown(self.delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
+                    f"{shown(self.written_delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
                     "`on_rejected: keep` sets such records aside"
                 )
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
@@ -202,6 +242,35 @@ def _way_out(fields: int, columns: int) -> str:
 def _allow_long_fields() -> None:
     """Let Python's reader accept fields of any length; its limit holds for the whole process."""
     csv.field_size_limit(2**31 - 1)
+
+
+def _numbered(said: list[str]) -> list[str]:
+    """Return names of which none is empty or there twice."""
+    taken, names = set(said), dict[str, int]()
+    numbers: dict[str, Iterator[int]] = {}
+    for place, name in enumerate(said, 1):
+        own = name or f"column_{place}"
+        if own in (names if name else taken):
+            count = numbers.setdefault(own, itertools.count(1))
+            own = next(each for each in (f"{own}_{number}" for number in count) if each not in taken)
+        taken.add(own)
+        names[own] = place
+    return list(names)
+
+
+def _told(said: list[str], names: list[str]) -> str:
+    """Say which columns got another name than the header has."""
+    told = [
+        f"column {place} {f'is another {shown(before)}' if before else 'has no name'} and is read as {shown(name)}"
+        for place, (before, name) in enumerate(zip(said, names, strict=True), 1)
+        if before != name
+    ]
+    more = f"; {len(told) - _MOST_NAMES:,} more are numbered" if len(told) > _MOST_NAMES else ""
+    return "; ".join(told[:_MOST_NAMES]) + more
+
+
+def _looks_like_value(name: str) -> bool:
+    return not name or name.replace(".", "", 1).isdigit()
 
 
 def _has_surrogate(text: str) -> bool:

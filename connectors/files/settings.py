@@ -12,6 +12,7 @@ from ..arrow.type_names import parse_type
 from ..errors import ConnectorConfigError
 from ..ranges import RANGE_BYTES
 from ..settings import Config, Settings, is_url, refuse_ambiguous, url_scheme
+from .encodings import codec
 from .time_formats import checked_format
 
 #: Bytes of one block that is parsed at once; batches have about this size.
@@ -46,21 +47,18 @@ def _relative(patterns: str | list[str]) -> list[str]:
 Patterns = Annotated[list[str], BeforeValidator(_relative)]
 
 
-def _codec(encoding: str) -> str:
-    import codecs
-
-    try:
-        return codecs.lookup(encoding).name
-    except LookupError as error:
-        raise ValueError(f"unknown encoding {encoding!r}") from error
-
-
-_Encoding = Annotated[str, AfterValidator(_codec)]
+_Encoding = Annotated[str, AfterValidator(codec)]
 
 
 def _mark(said: str | None) -> str | None:
-    if said and (not said.isascii() or said in "\r\n"):
+    if said and (not said.isascii() or {"\r", "\n"} & set(said)):
         raise ValueError(f"must be a character of ASCII, and no line end, not {said!r}")
+    return said
+
+
+def _separator(said: str | None) -> str | None:
+    if said is not None and (said.isalnum() or said in '+-"\r\n'):
+        raise ValueError(f"must be no letter, digit, sign, quote or line end, but {said!r} is")
     return said
 
 
@@ -188,9 +186,9 @@ class CSVSourceSettings(TextSourceSettings):
     delimiter: Annotated[str | None, AfterValidator(_mark)] = Field(
         default=None,
         min_length=1,
-        max_length=1,
-        description="default: as a first line `sep=;` says (that line is skipped); else comma, in .tsv files a tab; "
-        "else semicolon, tab or bar if only that gives columns",
+        max_length=16,
+        description="one or several characters; default: as a first line `sep=;` says (that line is skipped); else "
+        "comma, in .tsv files a tab; else semicolon, tab or bar if only that gives columns",
     )
     quote: Annotated[str, AfterValidator(_mark)] = Field(
         default='"', max_length=1, description="empty: nothing is quoted"
@@ -201,7 +199,20 @@ class CSVSourceSettings(TextSourceSettings):
     header: bool | list[str] = Field(
         default=True, description="false: no header, columns are column_1, ...; or a list of names"
     )
-    encoding: _Encoding = Field(default="utf-8", description="any encoding that Python knows")
+    encoding: _Encoding = Field(
+        default="utf-8", description="any encoding that Python knows, by its usual names: latin1, windows1252, utf-16"
+    )
+    decimal: Literal[".", ","] = Field(default=".", description="decimal sign of numbers")
+    thousands: Annotated[str | None, AfterValidator(_separator)] = Field(
+        default=None, min_length=1, max_length=1, description="sign between groups of three digits of a number"
+    )
+    trim: bool = Field(default=False, description="passes over blanks and tabs around values, outside of their quotes")
+    comment: Annotated[str | None, AfterValidator(_mark)] = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="what lines that are no records begin with, such as #; empty lines are then no records, either",
+    )
     skip_lines: int = Field(default=0, ge=0, description="lines to skip before the header, or before the first record")
     short_rows: Annotated[Literal["fail", "null"], BeforeValidator(_null_word)] = Field(
         default="fail",
@@ -214,8 +225,20 @@ class CSVSourceSettings(TextSourceSettings):
     def _marks_differ(self) -> CSVSourceSettings:
         if self.escape and self.escape == self.quote:
             raise ValueError("escape: is the quote: leave it out, since quotes are doubled without it")
-        if self.delimiter and self.delimiter in (self.quote, self.escape):
+        if self.delimiter and {self.quote, self.escape} & set(self.delimiter):
             raise ValueError("delimiter: must be another character than `quote` and `escape`")
+        if self.thousands == self.decimal:
+            raise ValueError("thousands: is the decimal sign: say `decimal`, too")
+        if self.trim and self.delimiter and self.delimiter != self.delimiter.strip(" "):
+            raise ValueError("trim: takes the blanks of `delimiter` away: write it without them")
+        if self.comment and self.comment[0] in (self.quote, (self.delimiter or "")[:1], " ", "\t"):
+            raise ValueError("comment: begins like a field: name what only comments begin with")
+        is_made_plain = self.trim or self.comment or len(self.delimiter or "") > 1
+        if self.escape and is_made_plain:
+            raise ValueError(
+                "escape: is not understood together with `trim`, `comment` or a delimiter of several characters: write "
+                "quotes within quotes twice"
+            )
         return self
 
     @model_validator(mode="after")
