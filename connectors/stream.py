@@ -138,6 +138,8 @@ class Stream(Guarded, frozen=True, kw_only=True):
     read: ReadSpec = ReadSpec()
     #: Its records come from files whose names and times the source knows.
     has_files: bool = False
+    #: Of so many files columns and types were looked at, and so many there are; None: at all of them.
+    sampled_files: tuple[int, int] | None = None
     #: The source keeps its own position (a Singer tap's STATE): INCREMENTAL needs no bookmark_properties.
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.

@@ -90,8 +90,8 @@ class CSVLines:
                 names = self.read_header(source) or []
                 if len(set(names)) < len(names) and all(map(_looks_like_value, names)):
                     raise FatalConnectorError(
-                        f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is no header: give "
-                        "the names in `config.header`, or say `config.header: false` if the line is a record",
+                        f"{file.label}:{max(1, source.lines_taken)}: two columns have one name, or this is no header: "
+                        "give the names in `config.header`, or say `config.header: false` if the line is a record",
                         key="header",
                     )
             elif file.schema is not None:

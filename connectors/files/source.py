@@ -47,7 +47,7 @@ from .settings import (
     FileSourceSettings,
     TextSourceSettings,
 )
-from .split_files import SplitFiles, Unit, expected_ranges, sizes
+from .split_files import SplitFiles, Unit, expected_ranges, sampled, sizes
 from .storage import translated
 from .time_formats import type_of_format
 from .tracking import FileCheckpoints, NewFiles, file_read, known_columns, united
@@ -168,7 +168,7 @@ class FileSource:
         """Return the streams; a notice says of which column, whose type the settings say, there is none today.
 
         Raises:
-            ConnectorConfigError: the headers of all files say that there is no such column.
+            ConnectorConfigError: the headers of all files were read, and there is no such column.
         """
         unused = self._unused_types(everything)
         first = next((place for place, stream in enumerate(streams) if len(stream.schema)), None)
@@ -177,7 +177,7 @@ class FileSource:
         key = "types" if unused[0] in self._settings.types else "formats"
         meant = choice(unused[0], {name for stream in everything for name in stream.schema.names})
         said = f"config.{key}: no stream has a column {unused[0]!r}{meant}"
-        if not self.finds_objects and all(len(stream.schema) for stream in everything):
+        if not self.finds_objects and all(len(each.schema) and not each.sampled_files for each in everything):
             raise ConnectorConfigError(said, connector=self.connector, key=key)
         told = streams[first]
         field = with_facts(told.schema.field(0), notice=said)
@@ -332,7 +332,8 @@ class FileSource:
         if found.absent:
             return Stream(name=found.name, schema=pa.schema([]), absent=found.absent)
         with _located(found.name, self.connector):
-            schema = found.schema or self._inferred(list(self._expanded(found.files)))
+            looked_at = found.files if found.schema or self._has_types else sampled(found.files)
+            schema = found.schema or self._inferred(list(self._expanded(looked_at)), found.files)
             if found.files:
                 demand_columns(found.files[0], len(schema), self._settings)
             schema = pa.schema([self._as_said(field) for field in schema])
@@ -351,6 +352,7 @@ class FileSource:
             estimated_records=estimated,
             locator=locator,
             has_files=found.schema is None,
+            sampled_files=None if looked_at is found.files else (len(looked_at), len(found.files)),
         )
 
     def _footers(self, files: Sequence[DataFile]) -> Sequence[Footer]:
@@ -359,7 +361,11 @@ class FileSource:
 
     def _expanded(self, files: Iterable[DataFile]) -> Iterator[DataFile]:
         """Yield files, and the files within archives; only texts can be read there."""
-        return iter(files) if isinstance(self._format, TypedFormat) else expanded(files, self._format.suffixes)
+        return iter(files) if self._has_types else expanded(files, self._format.suffixes)
+
+    @property
+    def _has_types(self) -> bool:
+        return isinstance(self._format, TypedFormat)
 
     def _as_said(self, field: pa.Field) -> pa.Field:
         """Return a column with the type that the settings say for it, if they do."""
@@ -378,8 +384,9 @@ class FileSource:
         """Return the zone of times without one, in files that have such."""
         return self._settings.timezone if isinstance(self._settings, TextSourceSettings) else None
 
-    def _inferred(self, files: Sequence[DataFile]) -> pa.Schema:
-        schema = self._format.schema(files, INFER_BYTES)
+    def _inferred(self, looked_at: Sequence[DataFile], files: Sequence[DataFile]) -> pa.Schema:
+        """Return the columns of the files that are looked at, and those that the folders of all files name."""
+        schema = self._format.schema(looked_at, INFER_BYTES)
         partitions: dict[str, list[str | None]] = {}
         for file in files:
             for name, value in file.partitions:

@@ -13,6 +13,9 @@ from ..ranges import Range
 from .paths import DataFile
 from .ranges import FilePart, Seen, part_of
 
+#: Most files of a stream that are opened before the load to find columns and types that no schema says.
+SAMPLE_FILES = 100
+
 #: What a part of a file is counted in; empty: the file is read as a whole.
 Unit = Literal["", "bytes", "groups"]
 
@@ -77,6 +80,13 @@ class SplitFiles(Struct, frozen=True):
         return sorted((name, str(value)) for name, value in self.settings.items())
 
 
+def sampled(files: Sequence[DataFile]) -> Sequence[DataFile]:
+    """Return the files themselves if they are few, else the first, the last, and some at equal distances between."""
+    if len(files) <= SAMPLE_FILES:
+        return files
+    return [files[place * (len(files) - 1) // (SAMPLE_FILES - 1)] for place in range(SAMPLE_FILES)]
+
+
 def sizes(files: Sequence[DataFile], unit: Callable[[DataFile], Unit]) -> dict[str, Any]:
     """Return what is known of the size of files without a look into them, for `expected_ranges`.
 
@@ -120,4 +130,4 @@ def _hash(facts: Any) -> str:
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-__all__ = ["SplitFiles", "Unit", "expected_ranges", "sizes"]
+__all__ = ["SplitFiles", "Unit", "expected_ranges", "sampled", "sizes"]

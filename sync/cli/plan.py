@@ -93,6 +93,7 @@ def document(plan: Plan) -> dict[str, Any]:
                 "bookmark_properties": list(planned.stream.read.bookmark_properties),
                 "where": _where(planned),
                 "limit": planned.stream.read.limit,
+                "sampled_files": planned.stream.sampled_files,
                 "min_records": planned.policy.min_records,
                 "nested": planned.policy.nested,
                 "masks": _masks(planned),
@@ -321,6 +322,12 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     if policy.nested:
         levels = formatting.plural(policy.nested, "level")
         yield f"the values of objects are columns, down to {levels}"
+    if planned.stream.sampled_files:
+        looked_at, files = map(formatting.count, planned.stream.sampled_files)
+        yield (
+            f"columns and types are those of {looked_at} of {files} files; the load adds columns of other files, and an "
+            "error names a file with a value that does not fit"
+        )
     if planned.stream.read.where:
         yield f"where {' and '.join(_where(planned))}"
     if planned.stream.read.limit is not None:
