@@ -325,7 +325,7 @@ def _stream_lines(planned: PlannedStream) -> Iterator[str]:
     if planned.stream.sampled_files:
         looked_at, files = map(formatting.count, planned.stream.sampled_files)
         yield (
-            f"columns and types are those of {looked_at} of {files} files; the load adds columns of other files, and an "
+            f"columns and types are of {looked_at} of {files} files; the load adds columns of other files, and its "
             "error names a file with a value that does not fit"
         )
     if planned.stream.read.where:

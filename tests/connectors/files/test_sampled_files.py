@@ -10,22 +10,13 @@ import pytest
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.files.csv_source import CSVSource
-from syncblocks.connectors.files.jsonl_source import JSONLSource
 from syncblocks.connectors.files.split_files import SAMPLE_FILES, sampled
 from syncblocks.connectors.stream import Stream
 from tests.connectors.files.files_pair import only, records_of
 
-
 FILES = range(SAMPLE_FILES + 20)
 #: Number of a file that is not looked at.
 OTHER = f"{next(number for number in FILES if number not in sampled(FILES)):03}"  # type: ignore[arg-type]
-
-
-def folder_of(path: Path, suffix: str, text: str) -> Path:
-    (path / "m").mkdir()
-    for number in FILES:
-        (path / "m" / f"{number:03}.{suffix}").write_text(text)
-    return path / "m"
 
 
 def test_a_sample_has_the_first_and_the_last_file_and_no_file_twice() -> None:
@@ -36,8 +27,10 @@ def test_a_sample_has_the_first_and_the_last_file_and_no_file_twice() -> None:
 
 
 def test_a_file_that_was_not_looked_at_adds_its_columns_when_it_is_read(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "csv", "id,v\n1,2\n")
-    odd = folder / f"{OTHER}.csv"
+    (tmp_path / "m").mkdir()
+    for number in FILES:
+        (tmp_path / "m" / f"{number:03}.csv").write_text("id,v\n1,2\n")
+    odd = tmp_path / "m" / f"{OTHER}.csv"
     odd.write_text("id,extra\n1,x\n")
     source = CSVSource({"path": str(tmp_path), "types": {"extra": "string"}}, tmp_path)
     stream = only(source)
@@ -48,13 +41,4 @@ def test_a_file_that_was_not_looked_at_adds_its_columns_when_it_is_read(tmp_path
     assert sum(event.num_rows for event in events if isinstance(event, pa.RecordBatch)) == len(FILES)
     odd.write_text("id,v\n1.5,2\n")
     with pytest.raises(FatalConnectorError, match=rf"{odd.name}:2: column 'id': '1\.5' is no int64; `types: "):
-        records_of(source, only(source))
-
-
-def test_a_line_of_a_file_that_was_not_looked_at_is_told_with_its_place(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path, "jsonl", '{"id": 1}\n')
-    source = JSONLSource({"path": str(tmp_path)}, tmp_path)
-    (folder / f"{OTHER}.jsonl").write_text('{"id": 1}\n{"id": "x"}\n')
-    assert only(source).schema.field("id").type == pa.int64()
-    with pytest.raises(FatalConnectorError, match=rf"{OTHER}\.jsonl:2: column 'id': 'x'.*types"):
-        records_of(source)
+        records_of(source, stream)
