@@ -466,7 +466,7 @@ class FileSource:
         Add the changed stream to `changes` before a batch with new columns.
         """
         schema = stream.schema
-        known = _known_columns(stream)
+        known, total = _known_columns(stream), 0
         for found in files:
             call.check()
             file = found
@@ -500,6 +500,9 @@ class FileSource:
                 seen.check_whole()
             if checkpoints is not None:
                 yield from checkpoints.finish(file, records, schema)
+                total += records
+                if stream.read.limit is not None and total >= stream.read.limit:
+                    break
         if checkpoints is not None:
             yield from checkpoints.end()
         elif stream.read.names_files:

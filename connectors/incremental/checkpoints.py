@@ -56,6 +56,9 @@ _BY_KEYS = (
 #: With more hashes than this, a checkpoint waits for a record past them, and a merge keeps no hashes.
 MANY_HASHES = 10_000
 
+#: Records between two looks whether a run that has reached its limit may stop.
+_STEP = 1000
+
 #: An append sends no more records than this past the settled ones: the others wait for the transaction to end.
 MAX_UNSETTLED = 250_000
 
@@ -101,21 +104,41 @@ def incremental(
         checkpoint_s: seconds after which a checkpoint comes earlier.
         clock: seconds, monotonic.
     """
+    limit = stream.read.limit
+    if limit is not None and not is_ordered:
+        raise FatalConnectorError(
+            f"stream {stream.name!r} has no order by {', '.join(stream.read.bookmark_properties)} in which its next "
+            "records could be read: leave `limit` out, or choose another bookmark",
+            stream=stream.name,
+            key="limit",
+        )
     tracker = _Tracker(stream, bookmark, is_ordered, horizon)
     pending, since = 0, clock()
-    for batch in batches:
+    is_stopped = False
+    for batch in _parts(batches, tracker, limit):
         kept = tracker.take(batch)
         if kept.num_rows:
             yield kept
             pending += kept.num_rows
-        if tracker.is_full:
+        is_stopped = tracker.is_full or (limit is not None and tracker.taken >= limit and tracker.may_stop)
+        if is_stopped:
             break
         is_due = pending >= checkpoint_records or clock() - since >= checkpoint_s
         if is_ordered and pending and is_due and tracker.may_checkpoint:
             tracker.has_checkpoint = True
             yield Checkpoint(bookmark=tracker.bookmark())
             pending, since = 0, clock()
-    yield Checkpoint(bookmark=tracker.bookmark(is_complete=not tracker.is_full))
+    yield Checkpoint(bookmark=tracker.bookmark(is_complete=not is_stopped))
+
+
+def _parts(batches: Iterable[pa.RecordBatch], tracker: _Tracker, limit: int | None) -> Iterator[pa.RecordBatch]:
+    """Yield batches, each of no more records than are left of the limit; past it some at a time."""
+    for batch in batches:
+        left = batch
+        while limit is not None and left.num_rows > (size := max(0, limit - tracker.taken) or _STEP):
+            yield left.slice(0, size)
+            left = left.slice(size)
+        yield left
 
 
 class _Boundary:
@@ -208,6 +231,8 @@ class _Tracker:
         #: Keys of which this merge has sent another version, whose bookmark is incomplete or below the present one.
         self._elsewhere: set[bytes] = set()
         self._unsettled = 0
+        #: Records with a bookmark that this run has sent.
+        self.taken = 0
         #: This run takes no more records.
         self.is_full = False
         #: Whether a checkpoint was yielded before the last batch.
@@ -223,6 +248,15 @@ class _Tracker:
             return True
         return self._high is not None and len(self._hashes) <= MANY_HASHES and not self._has_other_columns
 
+    @property
+    def may_stop(self) -> bool:
+        """Tell whether the next run can tell the records of this one from those that follow at the same bookmark."""
+        if self._hashes is None or not self.may_checkpoint:
+            return False
+        is_within = self._position is not None and self._is_within(self._position)
+        unread = len(self._committed.unread(is_complete=False)) if is_within else 0
+        return len(self._hashes) + unread <= MANY_HASHES
+
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return the batch without the records committed before, and note its records."""
         if batch.num_rows:
@@ -231,7 +265,10 @@ class _Tracker:
             return batch
         self._is_empty = False
         self._note(batch)
-        return self._drop_committed(batch)
+        kept = self._drop_committed(batch)
+        if self._stream.read.limit is not None and kept.num_rows:
+            self.taken += has_bookmark(kept, self._names).true_count
+        return kept
 
     def bookmark(self, *, is_complete: bool = False) -> Bookmark | None:
         """Return the bookmark of the records so far; None: there was no record.

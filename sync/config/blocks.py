@@ -189,8 +189,8 @@ class StreamEntry(Model):
     )
     limit: RecordCount | None = Field(
         default=None,
-        description="Most records of a run, for a first try; FULL_TABLE only, and `verify` then only counts. "
-        "Default: all.",
+        description="Most records of a run: of FULL_TABLE for a first try, of INCREMENTAL the next ones after the "
+        "bookmark. `verify` then only counts. Default: all.",
     )
     min_records: RecordCount | None = Field(
         default=None,

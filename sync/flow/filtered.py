@@ -1,4 +1,4 @@
-"""A source in which the engine applies `ReadSpec.limit`, and the conditions of `where` that the connector does not."""
+"""A source in which the engine applies `limit` (of FULL_TABLE), and the conditions of `where` that its connector does not."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class FilteredSource:
             events = self._filtered(group, bookmarks, wire)
         else:
             events = self._source.read(group, bookmarks, wire)
-        return events if all(stream.read.limit is None for stream in group) else _limited(group, events)
+        return _limited(group, events) if any(map(_is_limited, group)) else events
 
     def interrupt(self, stream: str) -> None:
         """See `Source`."""
@@ -119,9 +119,14 @@ class FilteredSource:
                 yield name, filters[name].applied(event)
 
 
+def _is_limited(stream: Stream) -> bool:
+    """Tell whether the engine ends a read; an INCREMENTAL one ends by itself, with the bookmark of its last record."""
+    return stream.read.limit is not None and stream.read.method is _WHOLE
+
+
 def _limited(group: Sequence[Stream], events: Any) -> Generator[tuple[str, Event | Block]]:
     """Yield at most as many records of each stream as its `limit` says, and read no further than all of them need."""
-    left = {stream.name: stream.read.limit for stream in group if stream.read.limit is not None}
+    left = {stream.name: stream.read.limit or 0 for stream in group if _is_limited(stream)}
     with closing(events):
         for name, event in events:
             most = left.get(name)

@@ -198,7 +198,7 @@ def _read(
             bookmark_start=bookmark_start_of(stream, settings, bookmarks, fail),
             is_above_bookmark=is_above(stream, settings, bookmarks, lookback, fail),
             where=(*_conditions(pipeline, stream, settings, masks, fail), *range_conditions(stream, written)),
-            limit=_limit(settings, method, disposition, fail),
+            limit=_limit(stream, settings, method, disposition, lookback, fail),
             masks=masks,
             may_repeat=disposition in ("merge", "history"),
             changed_files=changed_files_of(stream, settings, disposition, fail),
@@ -357,14 +357,21 @@ def _lengths(settings: Mapping[str, Any], kept: Sequence[str]) -> dict[str, int]
     return {name: length for name, length in found.items() if length is not None}
 
 
-def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: str, fail: Failer) -> int | None:
-    """Return how many records are read at most; of what keeps a place, or compares all keys, none may be missing."""
+def _limit(
+    stream: Stream,
+    settings: Mapping[str, Any],
+    method: ReplicationMethod,
+    disposition: str,
+    lookback: float | None,
+    fail: Failer,
+) -> int | None:
+    """Return how many records are read at most; of what has no order, or compares all keys, none may be missing."""
     limit: int | None = settings.get("limit")
     if limit is None:
         return None
-    if method is not ReplicationMethod.FULL_TABLE:
+    if method is not ReplicationMethod.FULL_TABLE and (why := _why_all(stream, lookback)):
         raise fail(
-            "limit", "INCREMENTAL would never read what is beyond the limit: use FULL_TABLE, or `where`", alone=True
+            "limit", f"{why}, so that INCREMENTAL would not go on behind the limit: leave `limit` out", alone=True
         )
     if disposition in ("history", "replace_range") or _deletes(settings) is not None:
         said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
@@ -374,6 +381,17 @@ def _limit(settings: Mapping[str, Any], method: ReplicationMethod, disposition: 
             alone=True,
         )
     return limit
+
+
+def _why_all(stream: Stream, lookback: float | None) -> str:
+    """Say why an INCREMENTAL read cannot stop before its end; empty: it can."""
+    if stream.read.tracks_files:
+        return ""
+    if stream.keeps_own_bookmark:
+        return "the source keeps its own position"
+    if stream.has_files:
+        return "files have no order by a column (`bookmark_properties: [_file_modified]` reads new files)"
+    return "each run reads `lookback` once more" if lookback is not None else ""
 
 
 def _min_records(settings: Mapping[str, Any], method: ReplicationMethod, fail: Failer) -> int | None:
