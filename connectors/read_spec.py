@@ -129,8 +129,8 @@ class ReadSpec(Struct, frozen=True, kw_only=True):
     names_files: bool = False
     #: Only records that meet all of them are read, counted and compared.
     where: tuple[Condition, ...] = ()
-    #: At most so many of them are read in a run; None: all are. The engine ends a FULL_TABLE read; INCREMENTAL reads the
-    #: next ones in the order of the bookmark, as `incremental` does, or new files until they have so many.
+    #: At most so many of them are read in a run; None: all are. The engine ends a FULL_TABLE read; INCREMENTAL
+    #: reads the next ones in the order of the bookmark, as `incremental` does, or new files until they have so many.
     limit: int | None = None
     #: Masks of its columns, which hold for all that is made of a record once it has columns; None: there are none.
     masks: Masks | None = None

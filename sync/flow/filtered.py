@@ -1,4 +1,4 @@
-"""A source in which the engine applies `limit` (of FULL_TABLE), and the conditions of `where` that its connector does not."""
+"""A source in which the engine applies a FULL_TABLE read's `limit`, and conditions that the connector does not."""
 
 from __future__ import annotations
 

@@ -370,9 +370,7 @@ def _limit(
     if limit is None:
         return None
     if method is not ReplicationMethod.FULL_TABLE and (why := _why_all(stream, lookback)):
-        raise fail(
-            "limit", f"{why}, so that INCREMENTAL would not go on behind the limit: leave `limit` out", alone=True
-        )
+        raise fail("limit", f"{why}: the next run would not go on behind the limit; leave `limit` out", alone=True)
     if disposition in ("history", "replace_range") or _deletes(settings) is not None:
         said = "deletes" if _deletes(settings) is not None else f"write_disposition: {disposition}"
         raise fail(

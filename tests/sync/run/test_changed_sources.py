@@ -171,7 +171,7 @@ def test_a_pipeline_that_never_ran_records_nothing(files: Files, name: str, in_t
         ([{"stream": "a", **INCREMENTAL, "write_disposition": "replace"}], {}),
         ([{"stream": "a", **INCREMENTAL, "lookback": 1, "write_disposition": "append"}], {}),
         ([{"stream": "a", "latest_by": "u"}], {}),
-        ([{"stream": "a", **INCREMENTAL, "limit": 3}], {}),
+        ([{"stream": "a", **INCREMENTAL, "limit": 3, "deletes": "hard"}], {}),
         ([{"stream": "a", "write_disposition": "replace_range"}], {}),
         ([{"stream": "a", "types": {"v": "nonsense"}}], {}),
         ([{"stream": "a", "when": "stream < 3"}], {}),
