@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -27,7 +28,7 @@ from ..errors import ConnectorConfigError, FatalConnectorError
 from ..field_facts import Precision, TypeOrigin, facts_of, with_facts
 from ..rejected.halving import find_unfit
 from .formats import Writer, demand_columns, next_chunk, plain, sliced, unfit
-from .json_elements import HALF_PAIR, Whole, count_of, demand_size, has_half_pair
+from .json_elements import HALF_PAIR, Whole, count_of, demand_size, has_half_pair, has_line_each
 from .jsonl_numbers import demand_digits, doubtful_in, is_found
 from .jsonl_objects import flattened, has_only, nested_schema
 from .jsonl_structs import MOST_VALUES, ODD, Structs, is_read_singly, is_said
@@ -118,10 +119,17 @@ class JSONLFormat:
         left = min(budget_bytes, INFER_JSON_BYTES)
         for file in files:
             for start, block in self._blocks(file):
-                records = self._parsed(file, start, block, is_lenient=True)
-                self._look(file, columns, flattened(file, records, paths, False, ConnectorConfigError))
+                records = _whole_records(block)
+                values = None if file.levels or paths.parents else _by_column(records)
+                if values is None:
+                    each = records or self._parsed(file, start, block, is_lenient=True)
+                    self._look(file, columns, flattened(file, each, paths, False, ConnectorConfigError))
+                else:
+                    for name in values:
+                        paths.add(name, (name,))
+                    self._note(file, columns, values)
                 left -= len(block)
-                del block  # not held while the next one is read
+                del block, records, values  # not held while the next one is read
                 if left <= 0:
                     break
         return self._fields(columns, paths, is_exact=self._is_exact)
@@ -361,6 +369,9 @@ class JSONLFormat:
             for key, value in record.items():
                 values.setdefault(key, []).append(value)
             demand_columns(file, len(values), self._settings)
+        self._note(file, columns, values)
+
+    def _note(self, file: DataFile, columns: dict[str, _Column], values: Mapping[str, list[Any]]) -> None:
         demand_columns(file, len(columns.keys() | values.keys()), self._settings)
         for key, found in values.items():
             columns.setdefault(key, _Column(self._settings.timezone)).add(found)
@@ -463,7 +474,10 @@ class _Column:
         kinds = {_KINDS.get(kind, "nested") for kind in types}
         # Most columns have values of one type: to choose among them takes as long as to parse them.
         texts = values if types == {str} else [value for value in values if type(value) is str]
-        numbers = [str(value) for value in values if type(value) in (int, _Number)] if "number" in kinds else []
+        numbers: list[str] = []
+        if "number" in kinds:
+            are_all = types == {_Number}
+            numbers = values if are_all else [str(value) for value in values if type(value) in (int, _Number)]
         special = [] if _SPECIAL.isdisjoint(texts) else [text for text in texts if text in _SPECIAL]
         if special and len(special) == len(texts):
             kinds = kinds - {"text"} | {"special"}
@@ -590,6 +604,25 @@ def _value(raw: msgspec.Raw, kind: pa.DataType, *, is_said: bool, is_decided: bo
             return bytes(raw).decode()
         raise ValueError("no text")
     return value
+
+
+def _whole_records(block: bytearray) -> list[dict[str, Any]]:
+    """Return a block's records, parsed at once; none: a line of it is not one record."""
+    try:
+        records = _records.decode_lines(block)
+    except MALFORMED:
+        return []
+    return records if has_line_each(block, len(records)) else []
+
+
+def _by_column(records: list[dict[str, Any]]) -> dict[str, list[Any]] | None:
+    """Return the values of records that all have the same keys; None: there are none, or they have others."""
+    if len(set(map(len, records))) != 1:
+        return None
+    try:
+        return {key: list(map(itemgetter(key), records)) for key in records[0]}
+    except KeyError:
+        return None
 
 
 def _number_text(value: Any) -> str | None:
