@@ -41,11 +41,10 @@ class PlainCSV:
         mark, between = re.escape(self._quote), re.escape(self._separator)
         comments = rb"%b%b%b[^\r\n]*+" % (start, blanks, re.escape(comment.encode())) if comment else b"(?!)"
         self._comments = re.compile(comments) if comment else None
-        quoted = rb"(?:%b|(?<=%b))%b(%b(?:[^%b]++|%b%b)*+(?:%b|\Z))%b"
         #: A field in quotes (its blanks are not captured), a comment, or a quote that means nothing.
-        self._quotes = re.compile(
-            (quoted + b"|%b|(%b)") % (start, re.escape(self._delimiter), blanks, *[mark] * 5, blanks, comments, mark)
-        )
+        quoted = rb"(?:%b|(?<=%b))%b(%b(?:[^%b]++|%b%b)*+(?:%b|\Z))%b|%b|(%b)"
+        marks = (start, re.escape(self._delimiter), blanks, *[mark] * 5, blanks, comments, mark)
+        self._quotes = re.compile(quoted % marks if quote else comments)
         self._blanks_before = re.compile(rb"%b++(?=%b|[\r\n]|\Z)" % (blank, between))
         self._blanks_after = re.compile(rb"(?:%b|(?<=%b))%b++" % (start, between, blank))
 

@@ -97,6 +97,8 @@ def test_comment_lines_are_no_records_but_count_as_lines(tmp_path: Path) -> None
     with pytest.raises(FatalConnectorError, match=r"t\.csv:8: 1 fields"):
         records_of(source_of(path, comment="#"))
     assert len(records_of(source_of(path, comment="#", trim=True))) == 2
+    path.write_text('# a\nx,y\n1, "b\n# "c\n2,d \n')
+    assert records_of(source_of(path, comment="#", trim=True, quote="")) == [{"x": 1, "y": '"b'}, {"x": 2, "y": "d"}]
     path.write_text("// ids\nid\n1\n\n// more\n2\n")
     assert records_of(source_of(path, comment="//")) == [{"id": 1}, {"id": 2}]
     path.write_text("// ids\na;b\n1;2\n")
