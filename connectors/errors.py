@@ -18,9 +18,31 @@ class ConnectorError(Exception):
     raised_in: tuple[str, ...] = ()
     #: Whether the engine knows that the source has raised it.
     is_from_source: bool = False
+    #: The message, or as much of it as holds no value of a record: masks show that much. Empty: masks hide it.
+    without_values: str = ""
 
-    def __init__(self, message: str, *, connector: str = "", stream: str = "", key: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        connector: str = "",
+        stream: str = "",
+        key: str = "",
+        without_values: str = "",
+        has_no_values: bool = False,
+    ) -> None:
+        """Make an error.
+
+        Args:
+            message: what was wrong, where, and what would be right.
+            connector: the connector's name.
+            stream: the stream's name.
+            key: the key of the connector's `config` that is wrong.
+            without_values: as much of the message as holds no value of a record.
+            has_no_values: the whole message holds none.
+        """
         super().__init__(message)
+        self.without_values = message if has_no_values else without_values
         self.connector = connector
         self.stream = stream
         #: The key of the connector's `config` that is wrong; empty: none is.

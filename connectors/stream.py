@@ -144,6 +144,8 @@ class Stream(Guarded, frozen=True, kw_only=True):
     keeps_own_bookmark: bool = False
     #: Why its columns could not be read; empty: they could.
     unreadable: str = ""
+    #: As much of that as holds no value of a record: masks show that much.
+    unreadable_without_values: str = ""
     #: Why there is nothing to read it from (no file matches); empty: there is.
     absent: str = ""
     #: Its files have no columns now: these are those of the table that it was written to before.
@@ -184,6 +186,8 @@ class RejectedRecord(Struct, frozen=True, kw_only=True):
     #: JSON in ASCII: an object of the record's values, or the text of a line that is no record.
     record: str
     reason: str
+    #: As much of the reason as holds no value of a record: masks show that much.
+    reason_without_values: str = ""
     #: Where it was read (`people.csv:12`); empty: unknown.
     place: str = ""
 

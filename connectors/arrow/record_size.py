@@ -12,7 +12,7 @@ class RecordTooWide(FatalConnectorError):
     """A record is larger than `memory` in the pipeline file."""
 
 
-def too_wide(what: str, most_bytes: int, *ways: str, stream: str = "") -> RecordTooWide:
+def too_wide(what: str, most_bytes: int, *ways: str, stream: str = "", has_no_values: bool = True) -> RecordTooWide:
     """Return the error for a record.
 
     Args:
@@ -20,9 +20,11 @@ def too_wide(what: str, most_bytes: int, *ways: str, stream: str = "") -> Record
         most_bytes: the limit.
         ways: ways out besides more memory, a clause each.
         stream: the record's stream, if the engine does not know it.
+        has_no_values: `what` and `ways` hold no value of a record.
     """
     mend = ", or ".join(("raise `memory` in the pipeline file", *ways))
-    return RecordTooWide(f"{what} is larger than all of `memory`, {megabytes(most_bytes)}: {mend}", stream=stream)
+    message = f"{what} is larger than all of `memory`, {megabytes(most_bytes)}: {mend}"
+    return RecordTooWide(message, stream=stream, has_no_values=has_no_values)
 
 
 def megabytes(size_bytes: int) -> str:

@@ -22,7 +22,7 @@ from ..ranges import RangesRefused
 from ..rejected.halving import find_unfit
 from ..struct_helpers import replace
 from .csv_input import LEAST_AHEAD, Input, mark_before
-from .csv_lines import CSVLines
+from .csv_lines import CSVLines, fields_differ
 from .csv_numbers import WrittenNumbers, has_decimal_commas
 from .csv_short import ShortRecords
 from .csv_wide import MAX_RECORD_BYTES, Records, TooLong, line_ends
@@ -186,18 +186,19 @@ class CSVFormat:
     ) -> None:
         """Reject records with the lines where they begin, which takes another read of the file."""
         between = self._lines.delimiter(file), self._lines.written_delimiter(file)
-        found: list[tuple[int, Any, str]] = [
-            (number - 1, text.replace(*between), f"{fields} fields, but there are {len(names)} columns")
-            for number, (text, fields) in ragged.rows.items()
-        ]
-        found += [(ragged.place(place), values, reason) for place, values, reason in invalid]
-        wanted = {place for place, _, _ in found}
+        found: list[tuple[int, Any, str, str]] = []
+        for number, (text, fields) in ragged.rows.items():
+            why = fields_differ(fields, len(names))
+            found.append((number - 1, text.replace(*between), why, why))
+        found += [(ragged.place(place), values, reason, "") for place, values, reason in invalid]
+        wanted = {place for place, *_ in found}
         lines: dict[int, int] = {}
         if wanted:
             records = itertools.islice(enumerate(self._lines.records(file, names)), max(wanted) + 1)
             lines = {place: line for place, (line, _) in records if place in wanted}
-        for place, record, reason in sorted(found, key=lambda each: each[0]):
-            rejected.add(record, reason, f"{file.label}:{lines[place]}" if place in lines else file.label)
+        for place, record, reason, without_values in sorted(found, key=lambda each: each[0]):
+            where = f"{file.label}:{lines[place]}" if place in lines else file.label
+            rejected.add(record, reason, where, without_values)
 
     def unit(self, file: DataFile) -> Unit:
         return "bytes" if is_cuttable(file, self._settings.encoding, self._settings.escape) else ""

@@ -195,10 +195,11 @@ class CSVLines:
         may_be_short = self._settings.short_rows == "null"
         for line, record in self.records(file, names):
             if len(record) != len(names) and record and not (may_be_short and len(record) < len(names)):
+                what = f"{file.label}:{line}: {fields_differ(len(record), len(names))}"
                 return FatalConnectorError(
-                    f"{file.label}:{line}: {len(record)} fields, but there are {len(names)} columns: "
-                    f"{shown(self.written_delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
-                    "`on_rejected: keep` sets such records aside"
+                    f"{what}: {shown(self.written_delimiter(file).join(record))}; {_way_out(len(record), len(names))}; "
+                    "`on_rejected: keep` sets such records aside",
+                    without_values=what,
                 )
         return FatalConnectorError(f"{file.label}: {shown(str(error))}")
 
@@ -210,10 +211,11 @@ class CSVLines:
 
     def not_closed(self, file: DataFile, line: int, text: str) -> FatalConnectorError:
         """Return the error for a field without a closing quote."""
+        what = f"{file.label}:{line}: a quoted field has no end"
         return FatalConnectorError(
-            f"{file.label}:{line}: a quoted field has no end: {shown(text)}; close the quote, or say "
-            '`config.quote: ""` if quotes mean nothing in this file',
+            f'{what}: {shown(text)}; close the quote, or say `config.quote: ""` if quotes mean nothing in this file',
             key="quote",
+            without_values=what,
         )
 
     def too_long(self, file: DataFile, line: int, most_bytes: int) -> FatalConnectorError:
@@ -221,14 +223,21 @@ class CSVLines:
         ways = ['close a quote that should not reach so far, or say `config.quote: ""`'] if self._settings.quote else []
         if most_bytes >= MAX_RECORD_BYTES:
             mend = ways[0] if ways else "write JSON lines or Parquet"
-            return FatalConnectorError(f"{file.label}:{line}: a record is longer than 1 GiB, the most in CSV: {mend}")
+            what = f"{file.label}:{line}: a record is longer than 1 GiB, the most in CSV: {mend}"
+            return FatalConnectorError(what, has_no_values=True)
         return too_wide(f"{file.label}:{line}: a record", most_bytes, *ways)
 
     def _not_encoded(self, file: DataFile, line: int | None) -> FatalConnectorError:
         where = f"{file.label}:{line}" if line else file.label
         mend = file.kind_of_text("set `config.encoding: {}`")
         mend = mend or "; `config.encoding` names another one, such as cp1252"
-        return FatalConnectorError(f"{where}: not encoded in {self._settings.encoding}{mend}", key="encoding")
+        what = f"{where}: not encoded in {self._settings.encoding}{mend}"
+        return FatalConnectorError(what, key="encoding", has_no_values=True)
+
+
+def fields_differ(fields: int, columns: int) -> str:
+    """Return the reason for a record with another number of fields than the file has columns."""
+    return f"{fields} fields, but there are {columns} columns"
 
 
 def _way_out(fields: int, columns: int) -> str:
@@ -277,4 +286,4 @@ def _has_surrogate(text: str) -> bool:
     return any("\udc80" <= character <= "\udcff" for character in text)
 
 
-__all__ = ["CSVLines"]
+__all__ = ["CSVLines", "fields_differ"]

@@ -54,7 +54,7 @@ class JSONDocument:
             RecordTooWide: a record has more bytes than it may have.
         """
         if self._peek() is None:
-            raise NoDocument(f"{self._label}: is empty, and no JSON document", key="path")
+            raise NoDocument(f"{self._label}: is empty, and no JSON document", key="path", has_no_values=True)
         yield from self._value(0)
         if self._peek() is not None:
             raise self._broken("another document follows; `connector: jsonl` reads one object a line")
@@ -239,7 +239,8 @@ class JSONDocument:
         line = self._line + self._chunk.count(b"\n", 0, at)
         begin = self._chunk.rfind(b"\n", 0, at)
         where = f"line {line}, byte {at - begin}" if line > 1 else f"byte {self._bytes_before + at + 1}"
-        return NoDocument(f"{self._label}: broken JSON at {where}: {what}", key="path")
+        broken = f"{self._label}: broken JSON at {where}"
+        return NoDocument(f"{broken}: {what}", key="path", without_values=broken)
 
 
 def place_of(label: str, path: Sequence[str], place: int) -> str:

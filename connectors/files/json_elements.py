@@ -193,7 +193,8 @@ class Elements:
             reason = (
                 f"{reason_of(error)}; {unended(self._brackets)}" if self._begun.strip() else unended(self._brackets)
             )
-        return NoDocument(f"{place}: broken JSON: {reason}", key="path")
+        what = f"{place}: broken JSON"
+        return NoDocument(f"{what}: {reason}", key="path", without_values=what)
 
     def _block(self, size: int) -> tuple[int, bytearray] | None:
         block, self._begun = self._begun[:size], self._begun[size:]
@@ -268,7 +269,8 @@ class Elements:
                 return self._broken(chunk, begin, "an object should come here")
             found = shown(bytes(value).decode(errors="replace"))
         where = self._where(number)
-        return NoDocument(f"{where} is {found}, and no object: records are objects", key="records")
+        message = f"{where} is {found}, and no object: records are objects"
+        return NoDocument(message, key="records", without_values=f"{where} is no object")
 
     def _broken(self, chunk: bytes, at: int, what: str) -> NoDocument:
         """Return the error for a place; where the parser finds an earlier one, for that."""

@@ -59,16 +59,20 @@ class JSONFormat(JSONLFormat):
     def _malformed(self, file: DataFile, line: int, text: bytearray, error: Exception) -> FatalConnectorError:
         if isinstance(error, msgspec.ValidationError):
             found = shown(text.strip().decode(errors="replace"))
+            where = self._place(file, line)
             return NoDocument(
-                f"{self._place(file, line)} is {found}, and no object: records are objects", key="records"
+                f"{where} is {found}, and no object: records are objects",
+                key="records",
+                without_values=f"{where} is no object",
             )
-        return NoDocument(f"{self._place(file, line)}: broken JSON: {reason_of(error, text)}", key="path")
+        where = f"{self._place(file, line)}: broken JSON"
+        return NoDocument(f"{where}: {reason_of(error, text)}", key="path", without_values=where)
 
 
 def _chunks(file: DataFile, opened: BinaryIO) -> Iterator[bytes]:
     chunk = next_chunk(file, opened).removeprefix(BOM)
     if said := kind_of_text(chunk, SAVE):
-        raise NoDocument(f"{file.label}: is no JSON document{said}", key="path")
+        raise NoDocument(f"{file.label}: is no JSON document{said}", key="path", has_no_values=True)
     while chunk:
         yield chunk
         chunk = next_chunk(file, opened)

@@ -72,6 +72,7 @@ _raw_records = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _values = msgspec.json.Decoder(float_hook=Decimal)
 
 
+_NO_OBJECT = "no JSON object in UTF-8"
 #: What to do with JSON in another encoding.
 SAVE = "save it in UTF-8, as JSON is"
 
@@ -111,7 +112,8 @@ class JSONLFormat:
         said = HALF_PAIR if has_half_pair(text) else error
         if not is_document:
             mend = file.kind_of_text(SAVE)
-        return FatalConnectorError(f"{self._place(file, line)}: no JSON object in UTF-8: {what} ({said}){mend}")
+        where = f"{self._place(file, line)}: {_NO_OBJECT}"
+        return FatalConnectorError(f"{where}: {what} ({said}){mend}", without_values=where)
 
     def schema(self, files: Sequence[DataFile], budget_bytes: int) -> pa.Schema:
         columns: dict[str, _Column] = {}
@@ -262,7 +264,7 @@ class JSONLFormat:
             except MALFORMED as error:
                 if rejected is None or not self.has_own_lines:
                     raise self._malformed(file, line, text, error) from error
-                rejected.add(bytes(text), f"no JSON object in UTF-8: {error}", self._place(file, line))
+                rejected.add(bytes(text), f"{_NO_OBJECT}: {error}", self._place(file, line), _NO_OBJECT)
                 continue
             found.append((line, record))
         if file.levels:

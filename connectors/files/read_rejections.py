@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ..arrow.conform import shown
 from ..arrow.type_names import type_text
-from ..rejected.limits import TooManyRejected, too_many
+from ..rejected.limits import too_many
 from ..rejected.records import rejection
 from ..stream import Rejected, RejectedRecord
 
@@ -28,13 +28,13 @@ class ReadRejections:
             TooManyRejected: they do not; `reason` is the last record's.
         """
         if self._found + number > self.limit:
-            raise TooManyRejected(too_many(self.limit, reason))
+            raise too_many(self.limit, reason)
 
-    def add(self, record: Any, reason: str, place: str) -> None:
-        """Reject a record: its values by column, or text that is no record."""
+    def add(self, record: Any, reason: str, place: str, without_values: str = "") -> None:
+        """Reject a record: its values by column, or text that is no record; the rest as in `rejection`."""
         self.demand_room(1, reason)
         self._found += 1
-        self._records.append(rejection(record, reason, place))
+        self._records.append(rejection(record, reason, place, without_values))
 
     def take(self) -> list[Rejected]:
         """Return the records rejected since the last call, as at most one event."""

@@ -156,7 +156,12 @@ class FileSource:
         try:
             return self._stream(found, known)
         except (FatalConnectorError, _GoneFile) as error:
-            return Stream(name=found.name, schema=pa.schema([]), unreadable=str(error))
+            return Stream(
+                name=found.name,
+                schema=pa.schema([]),
+                unreadable=str(error),
+                unreadable_without_values=error.without_values,
+            )
 
     def _unused_types(self, streams: Sequence[Stream]) -> list[str]:
         columns = {name for stream in streams for name in stream.schema.names}

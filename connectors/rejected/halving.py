@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..errors import FatalConnectorError, Interrupted, RetriableError, StatementRefused, TakenOver
 from ..stream import RejectedRecord
-from .limits import TooManyRejected, too_many
+from .limits import too_many
 from .records import rejections
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def convert_by_halves(
             continue
         rejected.append((start, reason))
         if len(rejected) > limit:
-            raise TooManyRejected(too_many(limit, reason))
+            raise too_many(limit, reason)
     return converted, rejected
 
 
@@ -85,7 +85,7 @@ def find_unfit(columns: Iterable[tuple[Sliceable, Callable[[Any], object]]], lim
         _, found = convert_by_halves(column, convert, limit)
         reasons = dict(found) | reasons
     if len(reasons) > limit:
-        raise TooManyRejected(too_many(limit, next(iter(reasons.values()))))
+        raise too_many(limit, next(iter(reasons.values())))
     return dict(sorted(reasons.items()))
 
 

@@ -14,12 +14,11 @@ class TooManyRejected(FatalConnectorError):
     """A load rejects more records than `max_rejected` allows."""
 
 
-def too_many(limit: int, reason: str) -> str:
-    """Return the message of `TooManyRejected`."""
-    return (
-        f"more than {limit} rejected records (`max_rejected`); nothing after the last commit was kept. "
-        f"The last one: {reason}"
-    )
+def too_many(limit: int, reason: str) -> TooManyRejected:
+    """Return the error for more rejected records than `limit`; `reason`: of the last one."""
+    what = f"more than {limit} rejected records (`max_rejected`)"
+    message = f"{what}; nothing after the last commit was kept. The last one: {reason}"
+    return TooManyRejected(message, without_values=what)
 
 
 def may_come_again(load: Load, records: Iterable[RejectedRecord]) -> list[RejectedRecord]:
@@ -53,7 +52,7 @@ class Rejections:
         if not is_of_source:
             self._refused += added
         if self._written + len(self.records) > self._limit:
-            raise TooManyRejected(too_many(self._limit, self.records[-1].reason))
+            raise too_many(self._limit, self.records[-1].reason)
 
     def leave_out(self, known: Collection[tuple[str, str]]) -> None:
         """Drop the records that an earlier load has kept; `known`: place and record of each."""

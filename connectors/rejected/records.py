@@ -30,20 +30,26 @@ REJECTED_SCHEMA = pa.schema(
 MAX_RECORD, MAX_REASON = 1_000_000, 2_000
 
 
-def rejection(record: Any, reason: str, place: str = "") -> RejectedRecord:
+def rejection(record: Any, reason: str, place: str = "", without_values: str = "") -> RejectedRecord:
     """Make the value that is kept of one rejected record.
 
     Args:
         record: the record's values by column, or raw text (or bytes) that is no record.
         reason: why the record does not fit; without credentials.
         place: where it was read, such as `people.csv:12`.
+        without_values: as much of the reason as holds no value of the record.
     """
     if isinstance(record, bytes):
         record = record.decode("utf-8", "backslashreplace")
     text = json.dumps(_shallow(record))
     if len(text) > MAX_RECORD:
         text = json.dumps({"cut": text[:MAX_RECORD]})
-    return RejectedRecord(record=text, reason=_storable(reason[:MAX_REASON]), place=_storable(place))
+    return RejectedRecord(
+        record=text,
+        reason=_storable(reason[:MAX_REASON]),
+        reason_without_values=_storable(without_values),
+        place=_storable(place),
+    )
 
 
 def rejections(batch: pa.RecordBatch, reason: str | Callable[[int], str]) -> list[RejectedRecord]:

@@ -141,6 +141,7 @@ def _stream(entry: Entry, chosen: _Selection) -> Stream:
         name=name,
         schema=pa.schema(fields),
         unreadable=unreadable,
+        unreadable_without_values=unreadable,
         key_properties=keys if set(keys) <= known else (),
         read=ReadSpec(method=method, bookmark_properties=tuple(each for each in bookmarks if each in known)),
         keeps_own_bookmark=True,

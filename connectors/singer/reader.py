@@ -220,7 +220,8 @@ class TapReader:
                 )
             self._strange.add(kind)
         else:
-            raise self._error(number, f"is no Singer message: {shown(line)}; its type is {kind!r}")
+            what = "is no Singer message"
+            raise self._error(number, f"{what}: {shown(line)}; its type is {kind!r}", without_values=what)
 
     def _decoded(self, number: int, line: bytes) -> Message:
         try:
@@ -229,17 +230,19 @@ class TapReader:
             try:  # NaN and infinities, as Python's JSON writer writes them
                 found = json.loads(line.decode())
                 if not isinstance(found, dict):
-                    raise self._error(number, f"is no Singer message, which is an object: {shown(line)}") from error
+                    what = "is no Singer message, which is an object"
+                    raise self._error(number, f"{what}: {shown(line)}", without_values=what) from error
                 value = json.dumps(found.pop("value", None)).encode()
                 known = {name: found[name] for name in Message.__struct_fields__ if name in found}
                 json.dumps(known, ensure_ascii=False).encode()  # half a surrogate pair is a name of nothing
             except (ValueError, RecursionError):
-                raise self._error(number, f"is no JSON: {shown(line)} ({error})") from error
+                what = "is no JSON"
+                raise self._error(number, f"{what}: {shown(line)} ({error})", without_values=what) from error
             return Message(**known, value=msgspec.Raw(value))
 
     def _stream_of(self, message: Message, number: int) -> str:
         if not isinstance(message.stream, str):
-            raise self._error(number, f"is a {message.type} without a stream")
+            raise self._error(number, f"is a {message.type} without a stream", has_no_values=True)
         return message.stream
 
     def _called(self, called: str, number: int, *, needs_schema: bool) -> TapStream | None:
@@ -251,7 +254,8 @@ class TapReader:
             return None
         tap_stream = self._by_called[called]
         if tap_stream is not None and needs_schema and not tap_stream.has_schema:
-            raise self._error(number, "is a RECORD before the SCHEMA of its stream", tap_stream.stream.name)
+            what = "is a RECORD before the SCHEMA of its stream"
+            raise self._error(number, what, tap_stream.stream.name, has_no_values=True)
         return tap_stream
 
     def _check_unknown(self) -> None:
@@ -270,7 +274,7 @@ class TapReader:
         called = self._stream_of(message, number)
         tap_stream = self._called(called, number, needs_schema=False)
         if not isinstance(message.schema, dict):
-            raise self._error(number, "is a SCHEMA without a schema", called)
+            raise self._error(number, "is a SCHEMA without a schema", called, has_no_values=True)
         if tap_stream is None:
             return
         yield from self._flush(tap_stream)
@@ -316,7 +320,12 @@ class TapReader:
             except MalformedRecord as malformed:
                 if limit is None:
                     place = f"of file {file} " if file else ""
-                    raise self._error(malformed.line, f"{place}{malformed}", tap_stream.stream.name) from malformed
+                    raise self._error(
+                        malformed.line,
+                        f"{place}{malformed}",
+                        tap_stream.stream.name,
+                        without_values=malformed.without_values and f"{place}{malformed.without_values}",
+                    ) from malformed
                 try:
                     yield from parse_or_reject(parser, block, numbers, limit, file or f"tap {self._tap}")
                     return
@@ -343,7 +352,8 @@ class TapReader:
         tap_stream = self._called(self._stream_of(message, number), number, needs_schema=True)
         files = message.manifest
         if not isinstance(message.encoding, dict) or not isinstance(files, list):
-            raise self._error(number, "is a BATCH without encoding and manifest", str(message.stream))
+            what = "is a BATCH without encoding and manifest"
+            raise self._error(number, what, str(message.stream), has_no_values=True)
         if tap_stream is None:
             return
         yield from self._flush(tap_stream)
@@ -388,8 +398,18 @@ class TapReader:
         try:
             return json.loads(state)
         except (ValueError, RecursionError) as error:
-            raise self._error(self._state_line, f"is a STATE that is no JSON: {shown(state)} ({error})") from error
+            what = "is a STATE that is no JSON"
+            reason = f"{what}: {shown(state)} ({error})"
+            raise self._error(self._state_line, reason, without_values=what) from error
 
-    def _error(self, line: int, reason: str, stream: str = "") -> FatalConnectorError:
+    def _error(
+        self, line: int, reason: str, stream: str = "", *, without_values: str = "", has_no_values: bool = False
+    ) -> FatalConnectorError:
         where = f"tap {self._tap}, stream {stream!r}" if stream else f"tap {self._tap}"
-        return FatalConnectorError(f"{where}: line {line} {reason}", connector="singer", stream=stream)
+        clear = reason if has_no_values else without_values
+        return FatalConnectorError(
+            f"{where}: line {line} {reason}",
+            connector="singer",
+            stream=stream,
+            without_values=clear and f"{where}: line {line} {clear}",
+        )

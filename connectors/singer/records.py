@@ -36,11 +36,18 @@ MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError
 
 
 class MalformedRecord(Exception):
-    """A line is no record of the stream; `line` counts from 1."""
+    """A line is no record of the stream.
 
-    def __init__(self, line: int, reason: str) -> None:
+    Args:
+        line: its number, from 1.
+        reason: why.
+        without_values: as much of the reason as holds no value of a record.
+    """
+
+    def __init__(self, line: int, reason: str, without_values: str = "") -> None:
         super().__init__(reason)
         self.line = line
+        self.without_values = without_values
 
 
 class RecordMessage(msgspec.Struct):
@@ -105,7 +112,8 @@ class Parser:
         for name in self._keys:
             if batch.column(name).null_count:
                 place = pc.index(pc.is_null(batch.column(name)), True).as_py()
-                raise MalformedRecord(lines[place], f"has no value of the key {name!r}")
+                why = f"has no value of the key {name!r}"
+                raise MalformedRecord(lines[place], why, why)
         return batch
 
     # -- the whole block at once --------------------------------------------------------------------------------
@@ -258,9 +266,9 @@ class Parser:
         if not self._is_wrapped:
             return dict(message)
         if message.type != "RECORD" or message.stream != self._stream:
-            raise MalformedRecord(line, "names its type or stream twice")
+            raise MalformedRecord(line, why := "names its type or stream twice", why)
         if message.record is None:
-            raise MalformedRecord(line, "is a RECORD without a record")
+            raise MalformedRecord(line, why := "is a RECORD without a record", why)
         return dict(message.record)
 
     def _lenient(self, line: int, text: bytes, error: Exception) -> Any:
@@ -269,10 +277,11 @@ class Parser:
             found = json.loads(text.decode(), parse_float=Decimal)
         except (ValueError, ArithmeticError, RecursionError) as other:
             reason = error if isinstance(other, UnicodeDecodeError) or "NaN" not in str(text) else other
-            raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})") from error
+            raise MalformedRecord(line, f"is no JSON: {shown(text)} ({reason})", "is no JSON") from error
         record = found.get("record") if self._is_wrapped and isinstance(found, dict) else found
         if not isinstance(found, dict) or not isinstance(record, dict):
-            raise MalformedRecord(line, f"is not a record (a JSON object): {shown(text)}") from error
+            why = "is not a record (a JSON object)"
+            raise MalformedRecord(line, f"{why}: {shown(text)}", why) from error
         values = {name: ParsedValue(value) for name, value in record.items()}
         if not self._is_wrapped:
             return values

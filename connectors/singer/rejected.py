@@ -31,18 +31,23 @@ def parse_or_reject(
         Wider: a line that fits needs a wider column.
     """
     texts = [text for text in block.split(b"\n") if text.strip()]
+    without_values: dict[int, str] = {}
 
     def convert(lines: Any) -> pa.RecordBatch:
         try:
             return parser.parse(b"\n".join(lines.texts), lines.numbers)
         except MalformedRecord as error:
+            without_values[error.line] = error.without_values
             raise ValueError(str(error)) from error
 
     batches, rejected = convert_by_halves(_Lines(texts, numbers), convert, limit)
     events: list[pa.RecordBatch | Rejected] = [*batches]
     if rejected:
-        places = [(texts[place], reason, f"{source}:{numbers[place]}") for place, reason in rejected]
-        events.append(Rejected(records=tuple(rejection(_kept(text), reason, where) for text, reason, where in places)))
+        found = (
+            rejection(_kept(texts[place]), reason, f"{source}:{(line := numbers[place])}", without_values[line])
+            for place, reason in rejected
+        )
+        events.append(Rejected(records=tuple(found)))
     return events
 
 

@@ -172,7 +172,9 @@ def _discovered(ask: Callable[[], Iterable[Stream]]) -> list[Stream]:
 
 
 def _opened(stream: Stream) -> Stream:
-    return replace(stream, unreadable=hidden_text(stream.unreadable, ())) if stream.unreadable else stream
+    if not stream.unreadable:
+        return stream
+    return replace(stream, unreadable=stream.unreadable_without_values or hidden_text(stream.unreadable, ()))
 
 
 class _MaskedLists(Struct, frozen=True):

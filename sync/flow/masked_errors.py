@@ -1,7 +1,8 @@
 """What may be shown of errors and rejected records of a source whose columns are masked: nothing that a record holds.
 
-A driver puts values into its messages as it likes. So only known phrases of a message pass, with the place and the
-kinds of the errors; the rest may hold a value.
+A connector's error says which part of its message holds no value (`without_values`); a rejected record and an
+unreadable stream say the same of their reasons. A driver puts values into its messages as it likes. So only known
+phrases of such a message pass, with the place and the kinds of the errors.
 """
 
 from __future__ import annotations
@@ -29,19 +30,10 @@ _PLAIN = (ConnectorConfigError, Interrupted, RetriableError, TakenOver)
 _SUFFIXES = "csv|tsv|txt|jsonl?|ndjson|parquet|zip|gz|bz2|xz|zst|lz4|snappy"
 _PLACE = re.compile(rf"([\w./ +-]+\.(?:{_SUFFIXES}):\d+|tap [\w.-]+(?:, stream '[\w.-]+')?: line \d+)(?:: | )?")
 
-#: Beginnings of messages in which no value stands.
+#: Beginnings of drivers' messages in which no value stands.
 _KNOWN = re.compile(
     "|".join(
         (
-            r"\d+ fields, but there are \d+ columns",
-            r"no JSON object in UTF-8",
-            r"is no JSON",
-            r"is no Singer message",
-            r"not encoded in [\w-]+; `config\.encoding` names another one",
-            r"a quoted field has no end",
-            r"a record is longer than 1 GiB, the most in CSV",
-            r"a record(?: of [\d,]+ MB)? is larger than all of `memory`, [\d,]+ MB: raise `memory`",
-            r"more than \d+ rejected records \(`max_rejected`\)",
             r"(ERROR: +)?permission denied for \w+ \"?[\w.]+\"?",
             r"(ERROR: +)?(relation|schema|column) \"[\w.]+\" does not exist",
             r"no such table: [\w.]+",
@@ -65,12 +57,13 @@ def hidden_error(error: Exception, columns: Collection[str]) -> Exception:
         error: what reading has raised.
         columns: names of the columns that are read.
     """
-    if isinstance(error, _PLAIN):
+    clear = error.without_values if isinstance(error, ConnectorError) else ""
+    if isinstance(error, _PLAIN) or (clear and clear == str(error)):
         return _alone(error, str(error))
     if any(code.startswith(_OF_STATEMENTS) for code in _codes(error)):
         return _alone(error, str(error).partition("\n")[0])
     kinds = " from ".join(dict.fromkeys(_kinds(error)))
-    return _alone(error, f"{hidden_text(str(error), columns)} ({kinds}; {_HIDDEN})")
+    return _alone(error, f"{clear or hidden_text(str(error), columns)} ({kinds}; {_HIDDEN})")
 
 
 def _alone(error: Exception, text: str) -> Exception:
@@ -78,7 +71,7 @@ def _alone(error: Exception, text: str) -> Exception:
         return FatalConnectorError(text)
     found = type(error).__new__(type(error))
     found.args = (text,)
-    for name in ("connector", "stream", "key", "raised_in"):
+    for name in ("connector", "stream", "key", "raised_in", "without_values"):
         setattr(found, name, getattr(error, name))
     return found
 
@@ -104,7 +97,7 @@ def _kinds(error: BaseException) -> Iterator[str]:
 
 
 def hidden_text(text: str, columns: Collection[str]) -> str:
-    """Return what of a message may be shown: the place, a known phrase, names of columns."""
+    """Return what may be shown of a message that does not tell its values apart: place, known phrase, columns."""
     place = _PLACE.match(text)
     rest = text if place is None else text[place.end() :]
     known = _KNOWN.match(rest)
@@ -126,14 +119,15 @@ def hidden_rejected(event: Rejected, masks: Masks, columns: Collection[str]) -> 
 def _hidden_record(rejected: RejectedRecord, masks: Masks, columns: Collection[str]) -> RejectedRecord:
     values = _values(rejected.record, columns)
     if values is None:
-        return RejectedRecord(record="null", reason=hidden_text(rejected.reason, ()), place=rejected.place)
+        reason = rejected.reason_without_values or hidden_text(rejected.reason, ())
+        return RejectedRecord(record="null", reason=reason, place=rejected.place)
     rules = {name: rule for name in values if (rule := rule_of(masks, name)) is not None}
     shown = {
         name: masked_value(value, rules[name], masks.key) if name in rules else value for name, value in values.items()
     }
     reason = rejected.reason
     if not _is_clear(reason, rules, [values[name] for name in rules], columns):
-        reason = hidden_text(reason, columns)
+        reason = rejected.reason_without_values or hidden_text(reason, columns)
     return RejectedRecord(record=json.dumps(shown), reason=reason, place=rejected.place)
 
 

@@ -47,6 +47,7 @@ def refuse_wide(event: Any, most_bytes: int, key: Sequence[str]) -> None:
         f"{which} of {megabytes(widest_bytes)}, of which column {name!r} has {megabytes(size_bytes)},",
         most_bytes,
         f"leave the column out by `columns: {{exclude: [{yaml_text(name)}]}}`",
+        has_no_values=not found,
     )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from syncblocks.connectors.arrow import compute as pc
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.read_spec import Condition
-from syncblocks.connectors.rejected.limits import TooManyRejected, too_many
+from syncblocks.connectors.rejected.limits import too_many
 from syncblocks.connectors.rejected.records import rejections
 from syncblocks.connectors.stream import RejectedRecord, Stream
 
@@ -43,7 +43,7 @@ def checked(
         which = f" of the record with {place}" if place else ""
         raise FatalConnectorError(f"{reasons[0]}{which}; `on_rejected: keep` sets such records aside")
     if bad.num_rows > limit:
-        raise TooManyRejected(too_many(limit, reasons[-1]))
+        raise too_many(limit, reasons[-1])
     return batch.filter(is_good), rejections(bad, reasons.__getitem__)
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from ...arrow import compute as pc
 from ...errors import FatalConnectorError, StatementRefused
 from ...rejected.halving import convert_by_halves, convert_or_reject
-from ...rejected.limits import Rejections, TooManyRejected, may_come_again, too_many
+from ...rejected.limits import Rejections, may_come_again, too_many
 from ...rejected.records import REJECTED_SCHEMA, REJECTED_TABLE, rejection, rejections
 from ...stream import Block, Load, RejectedRecord
 from ...struct_helpers import replace
@@ -262,7 +262,7 @@ class RejectedRecords:
         of_them = f"from {self._dialect.naming.table(staged.name)} as s where {condition}"
         ((number,),) = self._session.query(f"select count(*) {of_them}")
         if number > self._limit:
-            raise TooManyRejected(too_many(self._limit, reason))
+            raise too_many(self._limit, reason)
         if number:
             shown = ", ".join(self._dialect.writes.shown(name, kind) for name, kind in staged.types.items())
             rows = self._session.query(f"select {shown} {of_them}")
