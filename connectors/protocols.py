@@ -557,7 +557,7 @@ class RefusesKeys(Protocol):
 
 @runtime_checkable
 class KeepsLatest(Protocol):
-    """Merges by `WriteSpec.latest_by`: the record with the highest value counts, also if it is the table's."""
+    """Keeps the latest record of a key, as `WriteSpec` says: by a column's values, the table's record included."""
 
     def keeps_latest(self, field: pa.Field) -> bool:
         """Tell whether it orders a column's values: numbers, dates and times as ever, texts by their bytes."""
@@ -566,7 +566,7 @@ class KeepsLatest(Protocol):
 
 @runtime_checkable
 class DropsDeleted(Protocol):
-    """Applies `WriteSpec.deleted_when`: a record that says it is deleted goes, with the table's of its key."""
+    """Drops a record that says it is deleted, as `WriteSpec` says, with the table's record of its key."""
 
     def drops_deleted(self, condition: Condition) -> bool:
         """Tell whether it finds the condition's values exactly as they are written."""

@@ -141,12 +141,11 @@ class HistoryWrite:
         return _joined([self._digests.of(batch, names) for batch in arrived(names or self._keys)])
 
     def _wanted(self, old: Batches, keys: pa.Array, arrived: Arriving) -> Numbers:
-        """Return a mask of the records that count, as `latest_by` says and without rejected ones."""
+        """Return a mask of the records that count, the latest of each key, without rejected ones."""
         name = self._load.write.latest_by
         if not name:
             return np.ones(len(keys), bool) if self._unlike is None else ~self._unlike
-        is_lowest = self._load.write.latest_is_lowest
-        latest, known = Latest(keys, arrived([name]), name, is_lowest=is_lowest), KeyPlaces(keys.unique())
+        latest, known = Latest(keys, arrived([name]), self._load.write), KeyPlaces(keys.unique())
         for batch in old():
             current = batch.filter(pc.is_null(batch.column(VALID_TO)))
             own = keys_of(current, self._keys)

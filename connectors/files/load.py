@@ -17,7 +17,7 @@ from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, 
 from ..field_facts import facts_of
 from ..stream import DELETED_AT, VALID_FROM, VALID_TO, Block, Checkpoint, Commit, Event, Load, Rejected, Stream
 from ..struct_helpers import replace
-from ..write_spec import ConflictMethod, WriteDisposition
+from ..write_spec import WriteDisposition, WriteSpec
 from .columns import changes, unified
 from .interrupts import Call
 from .layout import Layout, Output
@@ -320,13 +320,10 @@ class FilesLoad:
             self._old(manifest, schema),
             lambda names: self._staged_batches(schema, names),
             keys,
-            self._load.write.conflict_method,
+            self._load.write,
             () if removed is None else removed.to_batches(),
-            self._load.write.kept,
             note_gone=gone.append,
             marked=marked,
-            latest_by=self._latest_by(schema),
-            is_lowest=self._load.write.latest_is_lowest,
             without_deleted=self._without_deleted,
         )
         plan = self._whole(manifest, schema, batches)  # which counts them
@@ -338,7 +335,7 @@ class FilesLoad:
             lambda: (),
             lambda names: self._staged_batches(schema, names),
             self._load.stream.key_properties,
-            ConflictMethod.UPDATE,
+            WriteSpec(disposition=WriteDisposition.MERGE),
             without_deleted=self._without_deleted,
         )
 
@@ -348,12 +345,6 @@ class FilesLoad:
         from ..filters import without_deleted  # a stream without the setting spares the import
 
         return without_deleted(batch, self._load.write.deleted_when)
-
-    def _latest_by(self, schema: pa.Schema) -> str:
-        name = self._load.write.latest_by
-        if name and name not in schema.names:
-            raise FatalConnectorError(f"latest_by {name!r}: the stream has no such column")
-        return name
 
     def _with_versions(self, manifest: Manifest, history: HistoryWrite, *, is_final: bool) -> _Plan:
         before = replace(manifest, files=(), schema=None) if history.starts_over else manifest
@@ -447,6 +438,9 @@ class FilesLoad:
 
     def _staged_batches(self, schema: pa.Schema, names: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Read the batches staged since the last commit, in the table's columns or in the given ones."""
+        missing = sorted(set(names or ()).difference(schema.names))
+        if missing:
+            raise FatalConnectorError(f"column {missing[0]!r} does not arrive, and records are written by it")
         schema = schema if names is None else pa.schema([schema.field(name) for name in names])
         for staged in self._staged:
             data = DataFile(self._table.storage, staged.name, schema=staged.schema)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ..arrow.text import is_bytes, is_text, is_uuid, to_text
 from ..errors import FatalConnectorError
-from ..write_spec import ConflictMethod
+from ..write_spec import ConflictMethod, WriteSpec
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
 
@@ -24,37 +24,31 @@ def merged(
     old: Batches,
     arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]],
     key_properties: Sequence[str],
-    conflict_method: ConflictMethod,
+    write: WriteSpec,
     removed: Iterable[pa.RecordBatch] = (),
-    carried: Sequence[str] = (),
     note_gone: Callable[[int], None] = lambda _: None,
     marked: pa.Table | None = None,
-    latest_by: str = "",
-    is_lowest: bool = False,
     without_deleted: Callable[[pa.RecordBatch], pa.RecordBatch] = lambda batch: batch,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of the merged table; of the records of a key the last one counts, or that of `latest_by`.
+    """Yield the batches of the merged table; of the records of a key the last one counts, or the latest one.
 
     Args:
         old: batches of the table.
         arrived: batches since the last commit, with some or all columns of the table's schema.
         key_properties: columns that identify a record.
-        conflict_method: UPDATE replaces old records, IGNORE keeps them; UPDATE_ONLY adds none of other keys.
+        write: which record of a key counts, and what an old one keeps.
         removed: keys whose old records are removed, in the types of the table.
-        carried: columns in which the arriving record gets what the old one of its key has.
         note_gone: is told how many old records of removed keys are left out.
         marked: keys and one more column, whose values old records of these keys get; in the types of the table.
-        latest_by: of UPDATE, the column whose highest value decides which record of a key counts, the old ones
-            included.
-        is_lowest: the lowest value does, in place of the highest.
         without_deleted: leaves out what does not stay of the records that arrived and count.
     """
-    keys = all_keys(arrived(key_properties), key_properties)
-    latest = Latest(keys, arrived((latest_by,)), latest_by, is_lowest=is_lowest) if latest_by else None
+    keys, conflict_method = all_keys(arrived(key_properties), key_properties), write.conflict_method
+    age = write.latest_by
+    latest = Latest(keys, arrived((age,)), write) if age else None
     is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
     gone = _Lookup(all_keys(removed, key_properties))
     marks = None if marked is None else _Marks(marked, key_properties)
-    held, before = [], _Before(carried)
+    held, before = [], _Before(write.kept)
     for batch in old():
         before_removal = batch.num_rows
         batch = batch.filter(pc.invert(gone.contains(keys_of(batch, key_properties))))
@@ -65,7 +59,7 @@ def merged(
         if conflict_method is not ConflictMethod.UPDATE:
             held.append(own.filter(is_known))
         if latest is not None:
-            is_known = latest.without_newer(own, batch.column(latest_by), is_known)
+            is_known = latest.without_newer(own, batch.column(age), is_known)
         if conflict_method is ConflictMethod.IGNORE:
             yield batch
         else:
@@ -86,13 +80,14 @@ def merged(
 def newest(
     arrived: Callable[[Sequence[str] | None], Iterable[pa.RecordBatch]],
     key_properties: Sequence[str],
-    latest_by: str,
-    *,
-    is_lowest: bool,
+    write: WriteSpec,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the batches that arrived, of each key with the record that counts by the values of a column."""
+    """Yield the batches that arrived, of each key with its latest record; all records if nothing says which that is."""
+    if not write.latest_by:
+        yield from arrived(None)
+        return
     keys = all_keys(arrived(key_properties), key_properties)
-    is_wanted, done = Latest(keys, arrived((latest_by,)), latest_by, is_lowest=is_lowest).is_wanted, 0
+    is_wanted, done = Latest(keys, arrived((write.latest_by,)), write).is_wanted, 0
     for batch in arrived(None):
         yield batch.filter(is_wanted.slice(done, batch.num_rows))
         done += batch.num_rows
@@ -148,18 +143,16 @@ class Latest:
     Memory holds the values that arrived since the last commit, beside their keys.
     """
 
-    def __init__(
-        self, keys: pa.Array, batches: Iterable[pa.RecordBatch], name: str, *, is_lowest: bool = False
-    ) -> None:
+    def __init__(self, keys: pa.Array, batches: Iterable[pa.RecordBatch], write: WriteSpec) -> None:
         import numpy as np
 
-        self._is_lowest = is_lowest
-        parts = [batch.column(name) for batch in batches]
+        self._is_lowest = write.latest_is_lowest
+        parts = [batch.column(write.latest_by) for batch in batches]
         values = pa.chunked_array(parts, None if parts else pa.null()).combine_chunks()
         codes = keys.dictionary_encode()
         #: Each key once, and where its record stands among those that arrived.
         self._keys, self._places = codes.dictionary, np.zeros(len(codes.dictionary), dtype=np.int64)
-        order = _ascending(values, is_lowest=is_lowest)
+        order = _ascending(values, is_lowest=self._is_lowest)
         # For repeated indexes NumPy keeps the last assignment.
         self._places[codes.indices.to_numpy()[order]] = order
         self._values = values.take(pa.array(self._places))

@@ -23,8 +23,7 @@ class RangeWrite:
 
     def __init__(self, load: Load) -> None:
         self._watch = RangeWatch(load)
-        self._keys, self._latest_by = load.stream.key_properties, load.write.latest_by
-        self._is_lowest = load.write.latest_is_lowest
+        self._keys, self._write = load.stream.key_properties, load.write
 
     def begin(self) -> None:
         """Begin the records of another commit."""
@@ -65,10 +64,7 @@ class RangeWrite:
         for batch in old():
             is_gone = pc.or_(watch.deleted(batch.column(name), values, paths), keys.of(batch))
             yield batch.filter(pc.invert(is_gone))
-        if self._latest_by:
-            yield from newest(arrived, self._keys, self._latest_by, is_lowest=self._is_lowest)
-        else:
-            yield from arrived(None)
+        yield from newest(arrived, self._keys, self._write)
 
 
 __all__ = ["RangeWrite"]

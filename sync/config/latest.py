@@ -1,4 +1,4 @@
-"""`latest_by` of a stream, as the pipeline file writes it: a column, or {column, order}."""
+"""Which record of a key is the latest one, as the pipeline file says it: a column, or {column, order}."""
 
 from __future__ import annotations
 

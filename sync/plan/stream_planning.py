@@ -31,7 +31,7 @@ from .checks import (
     stream_error,
 )
 from .columns import ColumnMapping, Rules, map_columns, table_changes
-from .deleted_when import check_deleted_when
+from .deleted import check_deleted_when
 from .deletes import other_writers, plan_deletes, unordered_key, why_no_deletes
 from .evolution import (
     Ignored,

@@ -37,7 +37,7 @@ from .bookmark_settings import (
 )
 from .catalog import catalog_differences, with_catalog
 from .declared_types import with_types
-from .deleted_when import deleted_when_of
+from .deleted import deleted_when_of
 from .history import history_of
 from .latest import latest_of
 from .lengths import length_of

@@ -21,7 +21,7 @@ def planned_staging(context: LoadContext) -> StagingTable:
     """Plan the staging table for the stream's schema as it is now, beside the target."""
     planned, load = context.columns.planned(), context.load
     is_merge = load.write.disposition in (WriteDisposition.MERGE, WriteDisposition.HISTORY)
-    is_by_age = load.write.disposition is WriteDisposition.REPLACE_RANGE and bool(load.write.latest_by)
+    is_by_age = load.write.disposition is WriteDisposition.REPLACE_RANGE and bool(load.write.deciding)
     slices = load.write.max_rejected is not None and isinstance(context.dialect.writes, SlicesStaging)
     return StagingTable(
         name=TableName(context.target.name.schema, staging_name(load.token)),
