@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from syncblocks.connectors.capabilities import Capabilities
+from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Capability, Destination, Source
 from syncblocks.connectors.read_spec import ReplicationMethod
 from syncblocks.connectors.stream import FILE_MODIFIED, VALID_FROM, VALID_TO, Stream, TableState
@@ -33,6 +34,32 @@ class SharedTable(ConfigError):
 
 class NamedTable(SharedTable, Mistake):
     """The pipeline file names all of these streams, or the command makes it so."""
+
+
+def nameable(
+    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Capabilities
+) -> tuple[tuple[SelectedStream, ...], tuple[str, ...]]:
+    """Leave out the streams whose table has no name in the destination, with a warning each.
+
+    A stranger's table in the source must not keep all others from being synced.
+
+    Raises:
+        ConfigError: the file names such a stream, or there is no other.
+    """
+    kept: list[SelectedStream] = []
+    texts: list[str] = []
+    for stream in selected:
+        try:
+            if can.names_tables is not None:
+                can.names_tables.one_name(stream.destination_table)
+            kept.append(stream)
+        except FatalConnectorError as error:
+            entry = pipeline.streams[int(stream.policy.location[1])]
+            is_last = stream is selected[-1] and not kept
+            if is_last or exact_name(entry.stream) is not None:
+                raise stream_error(pipeline, stream, str(error)) from error
+            texts.append(f"stream {stream.name!r} is skipped: {error}")
+    return tuple(kept), tuple(texts)
 
 
 def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, can: Capabilities) -> None:

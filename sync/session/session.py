@@ -27,11 +27,10 @@ from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import UserCode, check_stream_filters, check_stream_names, load_user_code
 from ..errors import ConfigError
 from ..flow.memory import budget_bytes, connector_bytes, record_bytes
-from ..plan.checks import check_renames, stream_error
+from ..plan.checks import check_renames, nameable
 from ..plan.plan import Connectors, Missing, Plan, missing_warnings
 from ..plan.planning import plan_streams, refuse_undecided
 from ..plan.replace_existing import without_existing
-from ..plan.selected_stream import SelectedStream
 from ..plan.selection import (
     NoStream,
     NoSuchStream,
@@ -469,7 +468,7 @@ def make_plan(
         if selection.is_whole:
             check_renames(pipeline, selected, session.code, refusals.refuse)
         selected = tuple(replace(each, stream=refusals.refused(each.stream)) for each in selected)
-        selected, unnamed = _nameable(pipeline, selected, session.destination_can)
+        selected, unnamed = nameable(pipeline, selected, session.destination_can)
         tables = session.destination.describe(list(dict.fromkeys(stream.destination_table for stream in selected)))
         existing: tuple[str, ...] = ()
         if is_of_run and not full_refresh:
@@ -519,32 +518,6 @@ def _renamed(session: PipelineSession, selection: Selection, plan: Plan) -> tupl
         renamed_warnings(each, each.table, each.key, each.start, source=source, names=names) for each in plan.streams
     )
     return tuple(chain.from_iterable(found))
-
-
-def _nameable(
-    pipeline: Pipeline, selected: Sequence[SelectedStream], can: Capabilities
-) -> tuple[tuple[SelectedStream, ...], tuple[str, ...]]:
-    """Leave out the streams whose table has no name in the destination, with a warning each.
-
-    A stranger's table in the source must not keep all others from being synced.
-
-    Raises:
-        ConfigError: the file names such a stream, or there is no other.
-    """
-    kept: list[SelectedStream] = []
-    texts: list[str] = []
-    for stream in selected:
-        try:
-            if can.names_tables is not None:
-                can.names_tables.one_name(stream.destination_table)
-            kept.append(stream)
-        except FatalConnectorError as error:
-            entry = pipeline.streams[int(stream.policy.location[1])]
-            is_last = stream is selected[-1] and not kept
-            if is_last or exact_name(entry.stream) is not None:
-                raise stream_error(pipeline, stream, str(error)) from error
-            texts.append(f"stream {stream.name!r} is skipped: {error}")
-    return tuple(kept), tuple(texts)
 
 
 def _make_both(pipeline: Pipeline) -> tuple[Any, Any]:
