@@ -13,11 +13,12 @@ from .errors import HookFailed
 
 
 def run_hook(hook: Mapping[str, Any]) -> Answer:
-    """Run a hook: `kind` and the settings of that kind. Never raises."""
+    """Run a hook: `kind`, the settings of that kind, and its `place` in the pipeline file. Never raises."""
     try:
         _run(hook)
     except HookFailed as error:
-        return Answer(kind="raised", error=str(error))
+        place = f"{hook['place']}: " if hook.get("place") else ""
+        return Answer(kind="raised", error=f"{place}{error}")
     except BaseException as error:  # an error of a hook must not end the process
         return Answer(kind="raised", error=f"{hook['kind']} failed: {type(error).__name__}")
     return Answer(kind="returned")

@@ -182,12 +182,19 @@ def show(value: Any, limit: int = _VALUE_LIMIT) -> str:
 
 
 def describe(error: BaseException, file: str) -> str:
-    """Return `Type: message`, then the traceback from the user's file on."""
+    """Return `Type: message, at FILE:LINE` of the user's file, then the traceback from that file on."""
     try:
         text = "".join(traceback.format_exception(type(error), error, _user_frames(error, file)))
     except BaseException as broken:
         text = f"<its traceback raised {type(broken).__name__}>"
-    return f"{_cut(first_line(error), _TEXT_LIMIT // 2)}\n{_cut(text, _TEXT_LIMIT)}"
+    first, *rest = _cut(first_line(error), _TEXT_LIMIT // 2).split("\n")
+    return "\n".join([f"{first}{_place(error, file)}", *rest, _cut(text, _TEXT_LIMIT)])
+
+
+def _place(error: BaseException, file: str) -> str:
+    """Return file and line of the last call in the user's file."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f", at {file}:{lines[-1]}" if lines else ""
 
 
 def _user_frames(error: BaseException, file: str) -> Any:

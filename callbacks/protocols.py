@@ -76,7 +76,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Outcome of a delivery."""
 
     ok: bool
-    #: `Type: message` in the first line, then the traceback.
+    #: `Type: message, at FILE:LINE` in the first line, then the traceback.
     error: str | None
     #: End of stdout and stderr, at most OUTPUT_LIMIT characters.
     output: str

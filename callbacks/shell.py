@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from contextlib import suppress
 from typing import Any
 
 from .errors import HookFailed
+
+#: A word that can be a program's name.
+_PROGRAM = re.compile(r"[\w./+-]+")
 
 #: Exit code of a shell for a missing program.
 _NOT_FOUND = 127
@@ -35,16 +39,35 @@ def run(
     try:
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, cwd=folder, env=environment)
     except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and error.filename == arguments[0]:
+            raise HookFailed(f"shell: {_missing(arguments[0])}") from None
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        hint = "; is the program on the PATH?" if isinstance(error, FileNotFoundError) else ""
-        raise HookFailed(f"shell: the command cannot be started: {reason}{hint}") from None
+        raise HookFailed(f"shell: the command cannot be started: {reason}") from None
     with process:
         # A command need not read all of its input.
         with suppress(BrokenPipeError):
             process.communicate(json.dumps(event, separators=(",", ":")).encode() + b"\n")
         code = process.wait()
+    if code == _NOT_FOUND and isinstance(command, str) and (program := _unknown_program(command, folder, environment)):
+        raise HookFailed(f"shell: {_missing(program)}")
     if code:
         raise HookFailed(f"shell: {_ended(code)}")
+
+
+def _missing(program: str) -> str:
+    return f"there is no program {program[:100]!r}; install it, or write its full path"
+
+
+def _unknown_program(command: str, folder: str, environment: Mapping[str, str]) -> str | None:
+    """Return the first program of a command that the shell does not know; None: it is not to be seen."""
+    for part in re.split(r"[;&|()\n]+", command):
+        word = next((word for word in part.split() if "=" not in word), "")
+        if not _PROGRAM.fullmatch(word):
+            continue
+        asked = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", word]
+        if subprocess.run(asked, capture_output=True, check=False, cwd=folder, env=environment).returncode:
+            return word
+    return None
 
 
 def _ended(code: int) -> str:

@@ -222,7 +222,7 @@ def read_table(source: Path) -> Any:
     }
     reader = readers.get(source.suffix.lower())
     if reader is None:
-        raise ValueError(f"{source}: its name must end in one of {', '.join(readers)}")
+        raise ValueError(f"the name of {source} must end in one of {', '.join(readers)}")
     try:
         return reader(source)
     except (OSError, pa.ArrowException) as error:

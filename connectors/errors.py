@@ -20,6 +20,8 @@ class ConnectorError(Exception):
     is_from_source: bool = False
     #: The message, or as much of it as holds no value of a record: masks show that much. Empty: masks hide it.
     without_values: str = ""
+    #: The key of the stream's entry in the pipeline file that mends it; empty: none does.
+    stream_key: str = ""
 
     def __init__(
         self,
@@ -109,3 +111,15 @@ class TakenOver(ConnectorError):
 
 class Interrupted(ConnectorError):
     """`interrupt` has ended the call; its transaction was rolled back."""
+
+
+def null_in_key(column: str, *, stream: str = "", stream_key: str = "key_properties") -> FatalConnectorError:
+    """Make the error for a record without a key: what can be done about it is the same in all systems."""
+    error = FatalConnectorError(
+        f"column {column!r} of the key is NULL in a record: the record could not be found again. Name other "
+        f"`{stream_key}`, leave such records out by `where: {{{column}: {{is_null: false}}}}`, set them aside by "
+        "`on_rejected: keep`, or write without a key by `write_disposition: append`",
+        stream=stream,
+    )
+    error.stream_key = stream_key
+    return error

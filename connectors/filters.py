@@ -66,7 +66,7 @@ def literal_of(value: Any, field: pa.Field) -> pa.Scalar:
         return _typed(_text(value), kind, "write it like 2024-01-31")
     if types.is_time(kind):
         return _typed(_text(value), kind, "write it like 23:59:00")
-    raise ValueError("its values cannot be compared: only `is_null` can be asked")
+    raise ValueError("its values cannot be compared; the only operator is `is_null`")
 
 
 def _is_uuid(field: pa.Field) -> bool:

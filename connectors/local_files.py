@@ -106,14 +106,17 @@ def create_file(path: Path, mode: int = 0o666) -> BinaryIO:
 def write_beside(path: Path, data: bytes, mode: int = 0o666) -> Path:
     """Write durable data under a random name beside a file that it is going to replace; return that name."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with create_file(draft, mode) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+    try:
+        with create_file(draft, mode) as file:
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
+    except OSError as error:  # of the file that the user knows
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return draft
 
 

@@ -83,6 +83,35 @@ def limit_socket(connected: Any, parameters: Mapping[str, str]) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, number, int(parameters[name]))
 
 
+#: Seconds of silence after which a server is taken for one that does not speak first, and of one such question.
+SILENT_S = 2
+
+#: Bytes by which a client asks PostgreSQL for TLS; the answer is one letter.
+_SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
+
+
+def speaks_postgres(host: str, port: int) -> bool:
+    """Tell whether a server says nothing until it is spoken to, and then answers as PostgreSQL does."""
+    answer = _answer(host, port, _SSL_REQUEST, 2)
+    return answer in (b"S", b"N")
+
+
+def speaks_mysql(host: str, port: int) -> bool:
+    """Tell whether a server greets as MySQL and MariaDB do: size, number 0, version 10 of the protocol, or an error."""
+    greeting = _answer(host, port, b"", 64)
+    return len(greeting) > 5 and greeting[3] == 0 and greeting[4] in (10, 255)
+
+
+def _answer(host: str, port: int, question: bytes, size: int) -> bytes:
+    """Return the first bytes that a server says; none if it cannot be reached or says nothing."""
+    try:
+        with socket.create_connection((host, port), timeout=SILENT_S) as connected:
+            connected.sendall(question)
+            return connected.recv(size)
+    except (OSError, UnicodeError):
+        return b""
+
+
 class Canceller:
     """Cancels a statement in a thread of its own: most drivers open a second connection for it, which may hang.
 
@@ -129,6 +158,7 @@ __all__ = [
     "CONNECT_TIMEOUT_S",
     "NETWORK_TIMEOUT",
     "NETWORK_TIMEOUT_S",
+    "SILENT_S",
     "SOCKET_PARAMETERS",
     "Canceller",
     "Keepalive",
@@ -136,4 +166,6 @@ __all__ = [
     "keepalive",
     "libpq_parameters",
     "limit_socket",
+    "speaks_mysql",
+    "speaks_postgres",
 ]

@@ -125,15 +125,25 @@ def _mistake(error: ErrorDetails, known: Sequence[str], connector: str) -> Conne
         reason = "is required"
     message = f"config of connector {connector!r}: {f'{key}: ' if key else ''}{reason}"
     if error["type"] == "extra_forbidden":
-        message = f"config of connector {connector!r} has no key {key!r}{choice(key, known)}"
+        message = f"config of connector {connector!r} has no key {key!r}"
+        message += choice(key, known, listed_by=f"`syncblocks connectors {connector}` and docs/connectors.md")
     return ConnectorConfigError(message, connector=connector, key=key)
 
 
-def choice(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'? Allowed: ...` for a word that is none of the known ones."""
+def choice(word: str, known: Iterable[str], *, listed_by: str = "") -> str:
+    """Return `; did you mean 'x'? Allowed: ...` for a word that is none of the known ones.
+
+    Of a long list that `listed_by` has the nearest three are shown.
+    """
+    import difflib
+
     allowed = sorted(known)
     near = _near(word, allowed)
-    return (f"; did you mean {near!r}? Allowed: " if near else "; allowed: ") + ", ".join(allowed)
+    begin = f"; did you mean {near!r}? A" if near else "; a"
+    if not listed_by or len(allowed) <= _SHORT_LIST:
+        return f"{begin}llowed: {', '.join(allowed)}"
+    few = difflib.get_close_matches(word.lower(), allowed, n=3, cutoff=0)
+    return f"{begin}llowed: {', '.join(few)} and {len(allowed) - len(few)} more, see {listed_by}"
 
 
 def _near(word: str, known: Sequence[str]) -> str | None:
@@ -150,6 +160,9 @@ def resolve_path(path: str, folder: Path) -> Path:
     expanded = Path(path).expanduser()
     return Path.absolute(expanded if expanded.is_absolute() else folder / expanded)
 
+
+#: A longer list of allowed settings is not shown whole.
+_SHORT_LIST = 8
 
 #: Begins the parameters of a URL.
 _PARAMETERS = re.compile(r"\?[\w.%-]+=")
@@ -187,7 +200,7 @@ def refuse_ambiguous(url: str, *, other: str, is_of_files: bool = False) -> None
     for place in re.split("[/?#]", places, maxsplit=1)[0].split(","):
         _, colon, port = place.rpartition(":")
         if colon and port and not port.isdigit() and not port.endswith("]"):
-            raise ValueError(f"{_AMBIGUOUS}, or give it by {other}; behind a host's `:` stands its port, a number")
+            raise ValueError(f"{_AMBIGUOUS}, or give it by {other}; the port behind a host's `:` must be a number")
 
 
 def known_settings(model: type[BaseModel], config: Mapping[str, Any]) -> dict[str, Any]:

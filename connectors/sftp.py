@@ -135,7 +135,7 @@ class _HostKeys:
                 "its last two words as `host_key` in `storage_options`"
             )
         raise ConnectorConfigError(
-            f"the key of {self._name} {why}, so no login was sent to the server, which shows {key.get_name()} "
+            f"the key of {self._name} {why}, so no login was sent. The server shows {key.get_name()} "
             f"{_fingerprint(blob)}. {way_out}",
             key=_OPTIONS,
         )

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar
 
+#: A longer list of allowed keys is not shown whole.
+_SHORT_LIST = 8
+
 
 class SyncError(Exception):
     """Root. A message says what was wrong, where, and what would be right; it never contains a secret."""
@@ -44,6 +47,7 @@ class ConfigError(SyncError):
         allowed: Sequence[str] = (),
         nearest: str | None = None,
         others: Sequence[ConfigError] = (),
+        listed_in: str = "",
     ) -> None:
         super().__init__(message)
         #: Path of the file, as the caller gave it.
@@ -54,6 +58,8 @@ class ConfigError(SyncError):
         self.key = key
         self.allowed = tuple(allowed)
         self.nearest = nearest
+        #: The page that lists `allowed`; the message then has the nearest three of a long list.
+        self.listed_in = listed_in
         #: Further mistakes that were found in the same go.
         self.others = tuple(others)
 
@@ -71,9 +77,17 @@ class ConfigError(SyncError):
         key = f"{self.key}: " if self.key else ""
         # First, since the list may be long.
         nearest = f"; did you mean {self.nearest!r}?" if self.nearest is not None else ""
-        label = " Allowed: " if nearest else "; allowed: "
-        allowed = f"{label}{', '.join(self.allowed)}" if self.allowed and with_allowed else ""
+        allowed = f"{' A' if nearest else '; a'}{self._choice()}" if self.allowed and with_allowed else ""
         return f"{where}{key}{self.message}{nearest}{allowed}"
+
+    def _choice(self) -> str:
+        if not self.listed_in or len(self.allowed) <= _SHORT_LIST:
+            return f"llowed: {', '.join(self.allowed)}"
+        import difflib  # here: most runs do not need it
+
+        word = (self.key or "").rpartition(".")[2]
+        near = difflib.get_close_matches(word.lower(), self.allowed, n=3, cutoff=0)
+        return f"llowed: {', '.join(near)} and {len(self.allowed) - len(near)} more, see {self.listed_in}"
 
 
 class Mistake(ConfigError):

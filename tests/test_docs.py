@@ -47,6 +47,14 @@ ANY_CALLBACK = "@callback\ndef tell(**kwargs): ...\n"
 ANY_TRANSFORMER = "@transformer\ndef change(df): return df\n"
 
 
+def test_home_links_each_page_of_the_site() -> None:
+    (nav,) = re.findall(r"^nav:\n(.*)", (ROOT / "mkdocs.yml").read_text(), flags=re.DOTALL | re.MULTILINE)
+    listed = set(re.findall(r"([\w/-]+\.md)$", nav, flags=re.MULTILINE))
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (ROOT / "docs" / "index.md").read_text()))
+    of_decisions = {page for page in listed if page.startswith("decisions/0")}
+    assert listed - of_decisions - {"index.md"} == linked
+
+
 # -- callbacks -------------------------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,8 @@ def read_as(array: pa.Array, said: pa.DataType, column: str) -> pa.Array:
     except (pa.ArrowException, ValueError, ArithmeticError) as error:
         value = python_value(array[first_invalid(array, lambda part: _read(part, said, column))])
         raise FatalConnectorError(
-            f"column {column!r}: {shown(value)} is no {type_text(said)}, as `types` says: say another type there"
+            f"column {column!r}: {shown(value)} is no {type_text(said)}, the type that `types` declares; "
+            "declare another one"
         ) from error
 
 

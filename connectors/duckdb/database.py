@@ -225,7 +225,7 @@ class DuckDBInstance:
                 self._set_bytes = 0 if settings.memory_limit is None else _limit_bytes(self._root)
             elif self._is_read_only and is_writer:
                 raise RetriableError(
-                    f"{self.path} is open for reading only in this process, and cannot be written meanwhile"
+                    f"this process has {self.path} open read-only; it can write the file when that is closed"
                 )
             if not is_writer and not settings.external_access:
                 # A stranger's view must not read the files that this process can read.
@@ -301,6 +301,8 @@ def _make(path: Path) -> None:
         # Another process may have made it first; and where the file system has no links, DuckDB makes it in its place.
         with suppress(OSError):
             path.hardlink_to(draft)
+    except duckdb.Error as error:
+        raise type(error)(str(error).replace(draft.name, path.name)) from error
     finally:
         draft.unlink(missing_ok=True)
 

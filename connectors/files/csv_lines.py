@@ -223,7 +223,7 @@ class CSVLines:
         ways = ['close a quote that should not reach so far, or say `config.quote: ""`'] if self._settings.quote else []
         if most_bytes >= MAX_RECORD_BYTES:
             mend = ways[0] if ways else "write JSON lines or Parquet"
-            what = f"{file.label}:{line}: a record is longer than 1 GiB, the most in CSV: {mend}"
+            what = f"{file.label}:{line}: a record is longer than 1 GiB, the limit of CSV files: {mend}"
             return FatalConnectorError(what, has_no_values=True)
         return too_wide(f"{file.label}:{line}: a record", most_bytes, *ways)
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..arrow.conform import conformed
 from ..arrow.fidelity import Fidelity, compare
-from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, TableLost, TakenOver, null_in_key
 from ..field_facts import facts_of
 from ..stream import DELETED_AT, VALID_FROM, VALID_TO, Block, Checkpoint, Commit, Event, Load, Rejected, Stream
 from ..struct_helpers import replace
@@ -516,7 +516,7 @@ def _count_marks(marked: pa.Table | None, name: str) -> int:
 def _refuse_null(batch: pa.RecordBatch, keys: Iterable[str]) -> None:
     for name in keys:
         if batch.column(name).null_count:
-            raise FatalConnectorError(f"key column {name!r} is NULL in a record: the record could not be found again")
+            raise null_in_key(name)
 
 
 def _names(files: Iterable[TableFile]) -> list[tuple[str, int, int]]:

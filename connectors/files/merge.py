@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..arrow.text import is_bytes, is_text, is_uuid, to_text
-from ..errors import FatalConnectorError
+from ..errors import null_in_key
 from ..write_spec import ConflictMethod, WriteSpec
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
@@ -281,9 +281,7 @@ def keys_of(batch: pa.RecordBatch, key_properties: Sequence[str]) -> pa.Array:
     for name in key_properties:
         column = batch.column(name)
         if column.null_count:
-            raise FatalConnectorError(
-                f"key column {name!r} is NULL in a record: the record can neither be merged nor found again"
-            )
+            raise null_in_key(name)
         parts.append(column)
     if len(parts) == 1 and (pa.types.is_integer(parts[0].type) or is_text(parts[0].type)):
         return parts[0]

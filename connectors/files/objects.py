@@ -173,8 +173,8 @@ class ObjectStorage:
             kind = str(self._fs.info(full).get("mimetype") or "")
             if full.endswith("/") or kind.startswith("text/html"):
                 raise ConnectorConfigError(
-                    f"{without_credentials(full)} is a web page, no file: a folder over http cannot be listed, so "
-                    "`path` names one file",
+                    f"{without_credentials(full)} is a web page, not a file; over http no folder can be listed: "
+                    "name one file in `path`",
                     key="path",
                 )
 

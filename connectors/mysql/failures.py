@@ -16,6 +16,7 @@ from ..errors import (
     StatementRefused,
     UniqueViolated,
 )
+from ..sql.address import NO_PASSWORD
 from .settings import MySQLAddress
 
 #: Errors that go away by themselves.
@@ -62,7 +63,7 @@ _DENIED = {1142, 1143, 1227}
 #: Wrong credentials, database or privileges to connect.
 _CONFIG = {
     _NO_PRIVILEGE := 1044,  # on the database
-    1045,
+    _REFUSED_LOGIN := 1045,
     1049,
     1130,
     1251,
@@ -172,7 +173,7 @@ def connect_failure(error: Exception, address: MySQLAddress) -> ConnectorError:
     place = address.identity()
     if isinstance(getattr(error, "original_exception", None), socket.gaierror):
         # The host has no address: it cannot be reached, like one that refuses; but another try at once cannot help.
-        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="mysql")
+        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
     is_config = number in _CONFIG
     if isinstance(error, RuntimeError) and "cryptography" in text:
         is_config = True
@@ -180,9 +181,11 @@ def connect_failure(error: Exception, address: MySQLAddress) -> ConnectorError:
         return _as_broken(error, address)
     if number == _NO_PRIVILEGE and (denied := _DATABASE_DENIED.search(text)):
         text += f"; an administrator runs at least: grant select on `{denied[2]}`.* to {denied[1]}"
+    if number == _REFUSED_LOGIN and not address.password:
+        text += f"; {NO_PASSWORD}"
     if is_config:
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
-    return RetriableError(f"cannot connect to {place}: {text}", connector="mysql")
+    return RetriableError(f"cannot connect to {place}: {text}", connector="mysql", key="url")
 
 
 def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import ConnectorError, FatalConnectorError, RetriableError, TakenOver
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError, TakenOver
 from ..named_parameters import placed
-from ..network import Canceller, libpq_parameters, limit_socket
+from ..network import SILENT_S, Canceller, libpq_parameters, limit_socket, speaks_postgres
 from ..sql.clear_text import pymysql_connection
 from ..sql.identifiers import LEDGER_TABLE, STAGING_PREFIX, TableName, literal, quote
 from ..stream import Block
@@ -388,8 +388,8 @@ def _connect(address: MySQLAddress, database: str | None, *, is_loading: bool = 
     timeout_s = address.connect_timeout_s
     limits = libpq_parameters(timeout_s, address.network_timeout_s)
     try:
-        connect = pymysql.connect if address.may_get_full_login else pymysql_connection()
-        connection = connect(
+        connect = pymysql.connections.Connection if address.may_get_full_login else pymysql_connection()
+        connection = _patient(connect, address)(
             **address.driver_arguments(),  # no variable: a traceback would show it
             database=database,
             charset="utf8mb4",
@@ -405,10 +405,35 @@ def _connect(address: MySQLAddress, database: str | None, *, is_loading: bool = 
         connection._read_timeout = connection._write_timeout = None
         limit_socket(connection._sock, limits)
         return connection
-    except ConnectorError:  # of the files of certificates
+    except ConnectorError:  # of the files of certificates, or of another kind of server
         raise
     except Exception as error:
         raise connect_failure(error, address) from None
+
+
+def _patient(base: type[Any], address: MySQLAddress) -> type[Any]:
+    """Return the driver's connection that does not wait in vain for the greeting of a PostgreSQL server."""
+
+    class Patient(base):  # type: ignore[misc]
+        def _get_server_information(self) -> None:
+            if not address.is_socket:
+                self._wait_for_greeting()
+            super()._get_server_information()
+
+        def _wait_for_greeting(self) -> None:
+            self._sock.settimeout(min(SILENT_S, address.connect_timeout_s))
+            try:
+                self._sock.recv(1, socket.MSG_PEEK)
+            except TimeoutError:
+                if speaks_postgres(self.host, self.port):
+                    text = "this port speaks PostgreSQL, not MySQL: name MySQL's port, or use the connector `postgres`"
+                    raise ConnectorConfigError(
+                        f"cannot connect to {address.identity()}: {text}", connector="mysql", key="url"
+                    ) from None
+            finally:
+                self._sock.settimeout(self._read_timeout)
+
+    return Patient
 
 
 def filled(sql: str, parameters: Sequence[Any]) -> str:

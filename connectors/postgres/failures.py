@@ -13,6 +13,8 @@ from ..errors import (
     StatementRefused,
     UniqueViolated,
 )
+from ..network import speaks_mysql
+from ..sql.address import NO_PASSWORD
 from ..sql.clear_text import REFUSED
 from .settings import PostgresAddress
 
@@ -57,6 +59,10 @@ _QUOTED = re.compile("'[^']*'|\"[^\"]*\"")
 #: A host without an address: it cannot be reached, like one that refuses; but another try at once cannot help.
 _UNKNOWN_HOST = ("could not translate host name", "Name or service not known")
 
+#: What drivers say of a login without a password, and of an answer that is none of PostgreSQL's.
+NO_LOGIN = re.compile("no password supplied|password authentication failed")
+_STRANGE = re.compile("SSL negotiation|SSL upgrade|expected authentication request|protocol|unexpected connection_lost")
+
 #: SQLSTATE -> what the server says of a text with a byte 0, and of JSON with its escape where it becomes jsonb.
 _NUL = {"22021": "0x00", "22P05": "\\u0000"}
 
@@ -91,12 +97,20 @@ def connect_failure(error: Exception, address: PostgresAddress) -> ConnectorErro
     text = _text(error, address)
     if _ASKED in text:
         text = REFUSED.format(settings="sslmode=verify-full")
+    if not address.password and NO_LOGIN.search(text):
+        text += f"; {NO_PASSWORD}, or give it by PGPASSWORD or ~/.pgpass"
     place = address.identity()
     if not sqlstate and any(part in text for part in _UNKNOWN_HOST):
-        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres")
+        return FatalConnectorError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
+    port = int(address.port) if address.port.isdigit() else 5432  # it may be a list
+    if not sqlstate and _STRANGE.search(text) and speaks_mysql(address.host or "localhost", port):
+        text = (
+            "this port speaks MySQL, not PostgreSQL: name PostgreSQL's port, or use the connector `mysql` or `mariadb`"
+        )
+        return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
     if is_misconfigured(sqlstate, text):
         return ConnectorConfigError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
-    return RetriableError(f"cannot connect to {place}: {text}", connector="postgres")
+    return RetriableError(f"cannot connect to {place}: {text}", connector="postgres", key="url")
 
 
 def is_misconfigured(sqlstate: str, text: str) -> bool:

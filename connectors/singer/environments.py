@@ -330,7 +330,7 @@ def _telling(lines: Sequence[str]) -> str:
     """Return the first errors of an installation, and its last lines."""
     errors = [line for line in lines[:-_TAIL_LINES] if _ERROR.search(line)][:_ERRORS_SHOWN]
     text = "\n".join([*errors, *(["..."] if errors else []), *lines[-_TAIL_LINES:]])
-    return text + way_out("\n".join(lines))
+    return "; ".join(filter(None, (text, way_out("\n".join(lines)))))
 
 
 def _collect(stream: Iterator[str], lines: list[str]) -> None:

@@ -80,6 +80,7 @@ _SECRET_KEY = re.compile(r"pass|secret|token|key|credential|auth|private|dsn|url
 _SECRET_CHARACTERS = 6
 _METRIC = re.compile(r"\bMETRIC: (\{.*\})")
 _LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
+_FAILURE = re.compile(r"\b(ERROR|CRITICAL|[Ee]rror:)")
 _TAIL_LINES = 20
 #: The last line of a Python traceback: the exception.
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b")
@@ -146,10 +147,12 @@ def _plain(value: Any) -> Any:
 
 
 def way_out(text: str) -> str:
-    """Return what to do about an error of old plugins, to be put behind it."""
-    is_old = "pkg_resources" in text and "No module named" in text
+    """Return what to do about an error of old plugins; empty: it is another error."""
+    if "pkg_resources" not in text or "No module named" not in text:
+        return ""
     return (
-        "; newer setuptools have no pkg_resources: write 'setuptools<81' behind the plugin in `pip`" if is_old else ""
+        "it needs pkg_resources, which newer setuptools do not have: install 'setuptools<81' in the plugin's "
+        "environment; with `pip`, write it behind the plugin"
     )
 
 
@@ -329,7 +332,7 @@ class PluginProcess:
             return False  # another process still holds its output
         if self._hang_timeout_s is not None and silent_s > self._hang_timeout_s:
             raise FatalConnectorError(
-                f"{self.label} hangs: no line for {self._hang_timeout_s:g} s (`hang_timeout_s`)" + self._last_words(),
+                f"{self.label} hangs: no line for {self._hang_timeout_s:g} s (`hang_timeout_s`)" + self.last_words(),
                 connector="singer",
             )
         return True
@@ -341,7 +344,7 @@ class PluginProcess:
             status = self._process.wait(timeout=_EXIT_S)
         except subprocess.TimeoutExpired:
             return FatalConnectorError(
-                f"{self.label} closed its output and did not end within {_EXIT_S:g} s" + self._last_words(),
+                f"{self.label} closed its output and did not end within {_EXIT_S:g} s" + self.last_words(),
                 connector="singer",
             )
         if status == 0:
@@ -349,18 +352,20 @@ class PluginProcess:
         if self._interrupted.is_set():
             return Interrupted(f"{self.label} was interrupted", connector="singer")
         how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        return RetriableError(f"{self.label} {how}{self._last_words()}", connector="singer")
+        return RetriableError(f"{self.label} {how}{self.last_words()}", connector="singer")
 
-    def _last_words(self) -> str:
-        """Return the end of the log, the exception first: a table shows the beginning only."""
+    def last_words(self) -> str:
+        """Return the line of the log's end that tells most: the exception, else an error, else the last one."""
         lines = self.tail().strip().splitlines()
         if self._is_quiet:
             return "; what it said is not shown, since columns are masked"
         if not lines:
             return "; it said nothing"
-        telling = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1]).strip()
-        told = "; it said:\n" + "\n".join(lines) if len(lines) > 1 else ""
-        return f": {telling}{way_out(telling)}{told}"
+        of_interest = (next(filter(each, reversed(lines)), None) for each in (_EXCEPTION.match, _FAILURE.search))
+        telling = next(filter(None, of_interest), lines[-1]).strip()
+        if hint := way_out(telling):
+            return f": {hint}"
+        return f": {telling}{'; `--debug` shows all it said' if len(lines) > 1 else ''}"
 
     def _listen(self, stream: IO[bytes] | None) -> None:
         assert stream is not None

@@ -114,7 +114,8 @@ class TargetProcess:
         tail = self._plugin.tail()
         if not states and ("Traceback (most recent call last)" in tail or "CRITICAL" in tail):
             raise FatalConnectorError(
-                f"{self._label} ended with status 0, but did not echo the state and said:\n{tail}", connector="singer"
+                f"{self._label} ended with status 0, but did not echo the state{self._plugin.last_words()}",
+                connector="singer",
             )
         self._has_ended = True
         return states
@@ -144,15 +145,15 @@ class TargetProcess:
         self._reader.join(10)
         if self._failure is not None:
             return self._failure
-        tail = self._plugin.tail()
+        said = self._plugin.last_words()
         return RetriableError(
-            f"{self._label} ended with status 0 before it had read everything; it said:\n{tail}", connector="singer"
+            f"{self._label} ended with status 0 before it had read everything{said}", connector="singer"
         )
 
     def _hangs(self, how: str) -> Exception:
         return FatalConnectorError(
-            f"{self._label} hangs: it {how} for {self._hang_timeout_s:g} s (`hang_timeout_s`); "
-            f"it said:\n{self._plugin.tail()}",
+            f"{self._label} hangs: it {how} for {self._hang_timeout_s:g} s (`hang_timeout_s`)"
+            + self._plugin.last_words(),
             connector="singer",
         )
 

@@ -18,6 +18,9 @@ from ..settings import Settings, refuse_ambiguous
 from ..stream import Place
 from ..struct_helpers import Guarded
 
+#: What is said of a login that fails without a password.
+NO_PASSWORD = "no password was given: set `password` in this block's `config`, best from {{ env_var('NAME') }}"
+
 #: Names of this machine.
 LOCAL = {"", "localhost", "127.0.0.1", "::1", "[::1]"}
 

@@ -257,8 +257,8 @@ class SqlDestination(ABC):
         count, most = len({*map(self.dialect.naming.fold, names), *held}), self.dialect.facts.max_columns
         if most and count > most:
             raise FatalConnectorError(
-                f"its table would have {count:,} columns, and one of {self.system} holds {most:,} beside our own; "
-                "leave some out with `columns: {exclude: [...]}`",
+                f"the table would have {count:,} columns, and a table of {self.system} holds at most {most:,} of a "
+                "stream; leave some out with `columns: {exclude: [...]}`",
                 connector=self.connector,
             )
 

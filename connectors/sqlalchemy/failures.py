@@ -57,7 +57,7 @@ def connect_failure(error: BaseException, url: URL, place: str) -> ConnectorErro
     message = f"cannot connect to {place}: {text}"
     if _CONFIG.search(text):
         return ConnectorConfigError(message, connector="sqlalchemy", key="url")
-    return RetriableError(message, connector="sqlalchemy")
+    return RetriableError(message, connector="sqlalchemy", key="url")
 
 
 def failure(error: BaseException, url: URL, place: str) -> ConnectorError:

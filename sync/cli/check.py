@@ -13,6 +13,8 @@ from .console import Console
 from .options import common, file_argument, open_pipeline, variable_option
 
 if TYPE_CHECKING:
+    from syncblocks.connectors.protocols import Destination, Source
+
     from ..config import Pipeline
     from ..plan.policy import Configured
     from ..session.session import PipelineSession
@@ -64,8 +66,12 @@ def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str
     return [
         ("file", str(pipeline.path), lambda: None),
         ("callbacks", formatting.plural(len(functions), "function"), lambda: None),
-        ("source", session.source.identity(), session.source.check),
-        ("destination", session.destination.identity(), session.destination.check),
+        ("source", session.source.identity(), lambda: _check_place(pipeline, "source", session.source)),
+        (
+            "destination",
+            session.destination.identity(),
+            lambda: _check_place(pipeline, "destination", session.destination),
+        ),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),
     ]
 
@@ -119,6 +125,13 @@ def _check_privileges(session: PipelineSession, selected: Sequence[Configured]) 
         raise FatalConnectorError(
             f"the database user lacks privileges that a run needs; an administrator runs:\n{statements}"
         )
+
+
+def _check_place(pipeline: Pipeline, role: str, connector: Source | Destination) -> None:
+    from ..session.inspection import placed_errors
+
+    with placed_errors(pipeline, role):
+        connector.check()
 
 
 def _check_store(pipeline: Pipeline) -> None:

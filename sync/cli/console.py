@@ -29,6 +29,7 @@ STATUS_COLORS = {
     "error": "red",
     "cancelled": "yellow",
     "running": "cyan",
+    "loading": "cyan",
     "warning": "yellow",
 }
 

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ..run.tracker import RETRYING, RUNNING, WAITING, StreamView, Tracker
+from ..run.tracker import ACTIVE, LOADING, RETRYING, RUNNING, WAITING, StreamView, Tracker
 from . import formatting
 from .callback_output import outcome_text, output_lines
 from .console import STATUS_COLORS, Console, clean, fitted, indented
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..store.model import PipelineRun
 
 #: Lines of the terminal that the display leaves free.
-SPARE_LINES = 6
+SPARE_LINES = 7
 _COLUMNS = ("", "stream", "records", "records/s", "size", "time", "done", "left", "bookmark", "status")
 _RIGHT = {"records", "records/s", "size", "time", "done", "left"}
 #: Characters of a terminal from which on all columns have room, and those that a narrower one goes without.
@@ -42,6 +42,7 @@ class LiveDisplay(Tracker):
         self._screen = Screen(file=sys.stderr, highlight=False, markup=False, emoji=False)
         self._drawing: Drawing | None = None
         self._spinner = Spinner("dots")
+        self._connecting = ""
 
     def close(self) -> None:
         """Remove the display: the summary replaces it."""
@@ -53,6 +54,14 @@ class LiveDisplay(Tracker):
     def run_started(self, run: PipelineRun, plan: Plan) -> None:
         """See `Progress`."""
         super().run_started(run, plan)
+        self._draw()
+
+    def connecting(self, text: str) -> None:
+        """Show the text until the run is planned."""
+        self._connecting = text
+        self._draw()
+
+    def _draw(self) -> None:
         with self.lock:
             if self._drawing is None:
                 self._drawing = Drawing(_Picture(self), console=self._screen, refresh_per_second=8, transient=True)
@@ -95,14 +104,29 @@ class LiveDisplay(Tracker):
             for view in shown:
                 cells = self._cells(view)
                 table.add_row(*(cells[name] for name in columns))
-        if rest:
-            counted = [(sum(view.status == status for view in rest), status) for status in _ORDER]
-            table.caption = "... and " + ", ".join(f"{number} {status}" for number, status in counted if number)
-            table.caption_justify = "left"
+        counted = [(sum(view.status == status for view in rest), status) for status in _ORDER]
+        others = "... and " + ", ".join(f"{number} {status}" for number, status in counted if number) + "\n"
+        table.caption = Text((others if rest else "") + self._total(views), style="table.caption")
+        table.caption_justify = "left"
         return table
 
+    def picture(self, height: int) -> Table | Spinner:
+        """Return what is shown now."""
+        if self.has_started:
+            return self.table(height)
+        self._spinner.update(text=Text(clean(self._connecting)))
+        return self._spinner
+
+    def _total(self, views: list[StreamView]) -> str:
+        """Return how much of the run is done, and how long it takes."""
+        ended = sum(view.ended is not None for view in views)
+        left = "" if self.view.left_s is None else f", {formatting.duration(self.view.left_s)} left"
+        streams = f"{ended} of {formatting.plural(len(views), 'stream')}"
+        passed_s = time.monotonic() - self.view.started
+        return f"{streams}, {formatting.plural(self.view.records, 'record')}, {formatting.duration(passed_s)}{left}"
+
     def _cells(self, view: StreamView) -> dict[str, Any]:
-        is_active = view.status in (RUNNING, RETRYING)
+        is_active = view.status in ACTIVE
         rate = view.records_per_s
         redact = self._console.redactor.redact
         return {
@@ -121,7 +145,7 @@ class LiveDisplay(Tracker):
 
 def _records(view: StreamView) -> str:
     """Return the records read; of raw blocks, whose records nobody has counted yet, their size."""
-    if view.status in (RUNNING, RETRYING) and view.size_bytes and not view.records:
+    if view.status in ACTIVE and view.size_bytes and not view.records:
         return formatting.size(view.size_bytes)
     return "" if view.status == WAITING else formatting.count(view.records)
 
@@ -133,10 +157,10 @@ class _Picture:
         self._live = live
 
     def __rich_console__(self, console: Screen, options: ConsoleOptions) -> RenderResult:
-        yield self._live.table(console.size.height)
+        yield self._live.picture(console.size.height)
 
 
-_ORDER = (RUNNING, RETRYING, "failure", "cancelled", "success", WAITING)
+_ORDER = (RUNNING, LOADING, RETRYING, "failure", "cancelled", "success", WAITING)
 _MARKS = {"success": "✓", "failure": "✗", "cancelled": "-"}
 
 

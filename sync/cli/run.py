@@ -197,7 +197,7 @@ def execute(
 
         start = time.monotonic()
         if not console.is_json:
-            progress.message(f"{pipeline.pipeline}: connecting, reading the catalog")
+            progress.connecting(f"{pipeline.pipeline}: connecting, reading the catalog")
         try:
             with redirected(show):
                 result = run_pipeline(pipeline, inline_callbacks=inline_callbacks, progress=progress, **options)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,14 @@ from .console import Console
 from .options import common
 
 if TYPE_CHECKING:
+    from ..config import Pipeline
     from ..config.sync_command import Quick
     from ..plan.plan import Plan
 
+
+#: Names of columns with a time, and with that of a record's last change.
+_TIME = re.compile(r"_at$|_on$|time|date|modif", re.IGNORECASE)
+_CHANGED = re.compile("updat|modif|chang", re.IGNORECASE)
 
 #: Setting of a stream -> the option that it comes from.
 _OPTIONS = {
@@ -58,7 +65,12 @@ class _Modes(click.Choice[str]):
     help="How tables are written; default: replace; with --incremental merge if there are keys, else append.",
 )
 @click.option(
-    "--incremental", multiple=True, metavar="COLUMN", help="Read only new records, by a column that only grows."
+    "--incremental",
+    multiple=True,
+    metavar="COLUMN",
+    is_flag=False,
+    flag_value="",
+    help="Read only new records, by a column that only grows; without COLUMN, likely columns are named.",
 )
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="Column that identifies a record; repeatable.")
 @click.option("--destination-table", metavar="TABLE", help="Table to write, for one stream; may name a schema.")
@@ -97,7 +109,8 @@ def sync_command(
     from .run import execute
 
     if len(places) < 2:
-        raise click.UsageError("needs a SRC and a DST")
+        taken = f"; {incremental[0]!r} is taken for the COLUMN of --incremental" if any(incremental) else ""
+        raise click.UsageError(f"needs a SRC and a DST{taken}")
     folder = current_folder()
     quick = quick_pipeline(
         joined(places[:-1], folder),
@@ -106,12 +119,14 @@ def sync_command(
         save=save,
         streams=streams,
         write_disposition=write_disposition,
-        incremental=incremental,
+        incremental=[column for column in incremental if column],
         keys=keys,
         destination_table=destination_table,
         on_lossy=on_lossy,
     )
     console.hide(quick.pipeline.secret_values)
+    if "" in incremental:
+        raise click.UsageError(_growing_columns(quick.pipeline, streams))
     try:
         _show_plan(console, quick, has_streams=bool(streams), destination_table=destination_table)
     except ConfigError as error:
@@ -126,6 +141,20 @@ def sync_command(
     # Callbacks and child processes of this run find the passwords in the environment.
     os.environ.update(quick.environment)
     return execute(console, quick.pipeline, inline_callbacks=False)
+
+
+def _growing_columns(pipeline: Pipeline, streams: Sequence[str]) -> str:
+    """Say that `--incremental` needs a column, and which columns of the source probably only grow."""
+    from ..api import discover
+
+    fields = [field for stream in discover(pipeline, streams=streams or None) for field in stream.schema]
+    times = {each.name for each in fields if "time" in str(each.type) or _TIME.search(each.name)}
+    likely = sorted(times, key=lambda name: (_CHANGED.search(name) is None, name))[:3]
+    if not likely:
+        return (
+            f"--incremental needs a COLUMN that only grows; there are {', '.join([each.name for each in fields][:10])}"
+        )
+    return f"--incremental needs a COLUMN that only grows, probably {' or '.join(likely)}"
 
 
 def _show_plan(console: Console, quick: Quick, *, has_streams: bool, destination_table: str | None) -> None:

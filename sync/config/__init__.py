@@ -6,6 +6,7 @@ from .json_schema import pipeline_json_schema
 from .load import (
     config_error_from_connector,
     load_pipeline,
+    put_at_its_place,
     render_destination_table,
     resolve_references,
     settings_scope,
@@ -24,6 +25,7 @@ __all__ = [
     "load_pipeline",
     "matches_any",
     "pipeline_json_schema",
+    "put_at_its_place",
     "render_destination_table",
     "resolve_references",
     "settings_scope",

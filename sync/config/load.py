@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from syncblocks.callbacks.kwargs import INTERVAL, interval_values
-from syncblocks.connectors.errors import ConnectorConfigError
+from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.struct_helpers import replace
 
 from ..errors import ConfigError, nearest_match
@@ -285,6 +285,7 @@ class _Loader:
         word: str | None = None,
         nearest: str | None = None,
         safe: bool = True,
+        listed_in: str = "",
     ) -> ConfigError:
         """Return an error. `word` is the file's value; it is shown unless it came from a template."""
         allowed = tuple(allowed)
@@ -294,7 +295,8 @@ class _Loader:
                 message = f"{message}: {word!r}"
         if not safe and loc in self._templated:
             message = "its template gives a name that is reserved or already used: give the block another name"
-        return self._document.error(loc, Redactor(self._secrets).redact(message), allowed=allowed, nearest=nearest)
+        shown = Redactor(self._secrets).redact(message)
+        return self._document.error(loc, shown, allowed=allowed, nearest=nearest, listed_in=listed_in)
 
     def _name(self, raw: Mapping[str, Any]) -> Any:
         name = raw.get("pipeline")
@@ -579,6 +581,12 @@ def config_error_from_connector(pipeline: Pipeline, role: str, error: ConnectorC
     first, *others = sorted(found, key=lambda each: each.line or 0)
     first.others = tuple(others)
     return first
+
+
+def put_at_its_place(pipeline: Pipeline, role: str, error: ConnectorError) -> None:
+    """Put file and line of the setting that an error names before its text; `sync` has no file yet."""
+    if error.key and pipeline.path is not None and pipeline.path.exists():
+        error.args = (str(_of_connector(pipeline, role, ConnectorConfigError(str(error), key=error.key))),)
 
 
 def _of_connector(pipeline: Pipeline, role: str, error: ConnectorConfigError) -> ConfigError:

@@ -35,6 +35,9 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("callbacks", 0, "shell"): ShellSettings,
 }
 
+#: It has a table of the keys of each block.
+_PAGE = "docs/pipeline.md"
+
 #: Former name of a setting -> its new name.
 RENAMED = {
     "on_bad_record": "`on_rejected` (`fail`, or `keep` for what was `quarantine`)",
@@ -114,7 +117,7 @@ def _unknown(loc: Loc) -> dict[str, Any]:
         if loc[:1] == ("streams",) and loc[2:-1] == ("columns",):
             types = f"`types: {{{word}: ...}}`"
             return {"loc": loc, "message": f"unknown key; declare a column's type by {types} of the stream"}
-    return {"loc": loc, "message": "unknown key", "allowed": known, "word": word}
+    return {"loc": loc, "message": "unknown key", "allowed": known, "word": word, "listed_in": _PAGE}
 
 
 def _nearest_key(loc: Loc) -> str | None:

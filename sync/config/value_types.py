@@ -133,7 +133,7 @@ def _size(value: Any) -> Any:
 def _memory(value: Any) -> Any:
     size_bytes = _size(value)
     if size_bytes < MIN_MEMORY:
-        raise wrong("must be at least 64MB: the batches of one stream need that")
+        raise wrong("must be at least 64MB, which the batches of one stream need")
     return size_bytes
 
 

@@ -93,11 +93,12 @@ class Document(Guarded, frozen=True):
         allowed: tuple[str, ...] = (),
         nearest: str | None = None,
         kind: type[ConfigError] | None = None,
+        listed_in: str = "",
     ) -> ConfigError:
         """Return an error that names the place."""
         make = kind or ConfigError
         line, key = None if self.path is None else self.line(loc), key_of(loc)
-        return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest)
+        return make(message, path=self.path, line=line, key=key, allowed=allowed, nearest=nearest, listed_in=listed_in)
 
 
 def read_document(path: Path, text: str | None = None, *, kind: str = "", is_foreign: bool = False) -> Document:

@@ -140,7 +140,7 @@ class _Call:
             statement = self._resolved(hook["sql"]["statement"], is_secret=False)
             return Prepared(local=self._statement(str(statement), hook["sql"]["parameters"]))
         settings = self._resolved(hook[kind], is_secret=kind in ("notify", "webhook"))
-        request: dict[str, Any] = {"kind": kind, "key": self._delivery.key}
+        request: dict[str, Any] = {"kind": kind, "key": self._delivery.key, "place": self._place(kind)}
         if kind == "notify":
             title, message = hook.get("title"), hook.get("message")
             request |= {
@@ -166,6 +166,13 @@ class _Call:
                 "variables": {**environment_of(event), **(settings.get("env") or {})},
             }
         return Prepared(hook=request)
+
+    def _place(self, kind: str) -> str:
+        """Return file and line of the hook; empty: it is in none."""
+        blocks = [block.block for block in self._pipeline.callbacks]
+        number = blocks.index(self._delivery.callback_block)
+        path, line = self._pipeline.where(("callbacks", number, kind))
+        return "" if path is None else f"{path}:{line}"
 
     def _event(self) -> dict[str, Any]:
         """Return the event for receivers outside: the recorded values and the status, with secret variables masked."""

@@ -304,6 +304,21 @@ def _type_of(field: pa.Field) -> str:
     return sys.intern(native or str(field.type))
 
 
+def other_names(mapping: ColumnMapping) -> list[str]:
+    """Say which columns get another name in the table than the stream's, when the table gets them."""
+    found = []
+    for column in mapping.columns:
+        called = column.name if column.kept is None or column.kept.held is not None else column.kept.column
+        if called.lower() == column.name.lower():
+            continue
+        same = [
+            each.name for each in mapping.columns if each is not column and each.name.lower() == column.name.lower()
+        ]
+        why = f"{same[0]!r} is the same name there" if same else "the table cannot have that name"
+        found.append(f"column {column.name!r} is called {called!r} in the table, since {why}")
+    return found
+
+
 def table_changes(mapping: ColumnMapping, table: TableState, *, is_replaced: bool = False) -> list[str]:
     """Say which columns of an existing table will be added, get another type, or hold NULL from now on."""
     if table.schema is None:

@@ -46,8 +46,8 @@ def masks_of(
         if (name := exact_name(rule.column)) is not None and name not in known:
             raise fail(
                 "columns",
-                f"mask: {name!r} is no column of the stream: is it called otherwise now? Where only some streams "
-                f"of the entry have it, write a glob, such as {name[:-1] + '[' + name[-1] + ']'!r}",
+                f"mask: the stream has no column {name!r}; was it renamed? If only some streams of the entry have it, "
+                f"write a glob, such as {name[:-1] + '[' + name[-1] + ']'!r}",
                 names,
                 name,
             )

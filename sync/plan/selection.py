@@ -37,6 +37,7 @@ from ..config import (
 from ..config.added_columns import MAGE_COLUMNS
 from ..config.blocks import Columns
 from ..config.conditions import is_met
+from ..config.endpoints import SUFFIXES
 from ..config.load import MAX_MISTAKES
 from ..config.masks import ColumnMask
 from ..config.naming import collision, one_named
@@ -486,12 +487,24 @@ def _matches(pipeline: Pipeline, number: int, entry: StreamEntry, by_name: Mappi
         if pattern in by_name:
             message += f", here {exact_pattern(pattern)!r}"
     elif not by_name:
-        message = f"{pattern!r} matches no stream: the source has no file, or no table that this user may read"
+        message = f"{pattern!r} matches no stream: {_nothing_offered(pipeline)}"
     else:
         shown = ", ".join(list(by_name)[:10]) + (", ..." if len(by_name) > 10 else "")
         message = f"{pattern!r} matches no stream; the source has {shown}"
     nearest = _nearest_stream(pattern, by_name)
     raise pipeline.error(("streams", number, "stream"), message, nearest=nearest, kind=NoStream)
+
+
+def _nothing_offered(pipeline: Pipeline) -> str:
+    """Say where a source without any stream was looked at."""
+    connector, path = pipeline.source.connector, pipeline.source.config.get("path")
+    patterns = [f"*{suffix}" for suffix, name in SUFFIXES.items() if name == connector]
+    if not patterns or not isinstance(path, str):
+        return "the source has no table that this user may read"
+    scheme, is_url, rest = path.partition("://")
+    # Of a URL neither credentials nor parameters.
+    place = f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if is_url else pipeline.resolve(path)
+    return f"{place} has no table" if connector in _EMBEDDED else f"{place} has no file {' or '.join(patterns)}"
 
 
 def _nearest_stream(given: str, names: Collection[str]) -> str | None:
@@ -503,6 +516,9 @@ def _nearest_stream(given: str, names: Collection[str]) -> str | None:
 def _last_part(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
+
+#: Databases that are files.
+_EMBEDDED = ("duckdb", "sqlite")
 
 #: Place of a column in an entry, its name or pattern.
 _Named = Iterator[tuple[tuple[str, ...], str]]

@@ -30,7 +30,7 @@ from .checks import (
     check_updates_only,
     stream_error,
 )
-from .columns import ColumnMapping, Rules, map_columns, table_changes
+from .columns import ColumnMapping, Rules, map_columns, other_names, table_changes
 from .deleted import check_deleted_when
 from .deletes import other_writers, plan_deletes, unordered_key, why_no_deletes
 from .evolution import (
@@ -472,6 +472,7 @@ def _planned(
         notices=(
             *notices_of(stream.stream.schema),
             *turned_to_text(mapping, planning.table),
+            *other_names(mapping),
             *not_yet(stream, planning.now),
             *(() if deletes is None else deletes.notices),
         ),

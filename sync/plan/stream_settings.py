@@ -291,7 +291,7 @@ def _query_said(
         if _deletes(settings) is not None:
             raise fail(
                 "deletes",
-                f"`deletes` and {of_time} in the query exclude each other: all records of other dates would go",
+                f"`deletes` cannot be used with {of_time} in the query: it would delete all records of other dates",
                 alone=True,
             )
     return tuple(each.said for each in found)

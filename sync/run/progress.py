@@ -29,6 +29,9 @@ class Progress:
     def advanced(self, stream: str, *, records: int, size_bytes: int) -> None:
         """These records and bytes were read since the last call."""
 
+    def read_ended(self, stream: str) -> None:
+        """All records were read; the destination still loads them."""
+
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
         """These records were committed in the destination since the last call."""
 

@@ -15,7 +15,7 @@ from syncblocks.callbacks.null_dispatcher import NullDispatcher
 from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.struct_helpers import replace
 
-from ..config import Pipeline
+from ..config import Pipeline, put_at_its_place
 from ..delivery.current_callbacks import CurrentCallbacks
 from ..delivery.masked_output import masked_output
 from ..delivery.subscriptions import warm_blocks
@@ -454,7 +454,7 @@ class PipelineRunner:
 
     def _fail_before_first(self, run: PipelineRun, error: ErrorInfo) -> RunResult:
         ended = self.store.end_attempt(run.id, error=error)
-        self.progress.message(error.message, level="error")
+        self.progress.run_ended(ended)
         return self.deliver(ended, (), error.message)
 
     # -- the end -------------------------------------------------------------------------------------------------
@@ -523,7 +523,9 @@ class PipelineRunner:
     def _error_info(self, error: Exception) -> ErrorInfo:
         log.debug("failed before the first stream", exc_info=error)
         raised = error if isinstance(error, ConnectorError) else error.__cause__
-        block = None
-        if isinstance(raised, ConnectorError):
-            block = getattr(self.pipeline, role_of(self.pipeline, raised)).block
-        return error_info(error, self.session.redactor, block=block)
+        if not isinstance(raised, ConnectorError):
+            return error_info(error, self.session.redactor)
+        role = role_of(self.pipeline, raised)
+        if raised is error:
+            put_at_its_place(self.pipeline, role, error)
+        return error_info(error, self.session.redactor, block=getattr(self.pipeline, role).block)

@@ -445,6 +445,7 @@ class StreamRun:
         with self._lock:
             self.check()
             self._is_final_sent = True
+        self.context.progress.read_ended(self.name)
         return Checkpoint(bookmark=bookmark, is_final=True, files=tuple(files))
 
     def note_commit(self, commit: Any) -> None:
@@ -552,6 +553,7 @@ class StreamRun:
             error = Stopped(self.stop_reason)
         if is_done:
             self.blocks.notice(self._emptied())
+        self._put_at_its_place(error)
         self.error = error
         self.outcome = replace(self._make_outcome(error), is_held_committed=is_change_made)
         self.context.close(self.outcome)
@@ -632,6 +634,12 @@ class StreamRun:
                 shape=self.planned.shape,
             )
         return StreamOutcome(stream=self.name, blocks=blocks, state=state)
+
+    def _put_at_its_place(self, error: BaseException | None) -> None:
+        """Put file and line of the stream's setting that mends an error before its text."""
+        if isinstance(error, ConnectorError) and error.stream_key:
+            loc = (*self.planned.policy.location[:2], error.stream_key)
+            error.args = (str(self.context.pipeline.error(loc, str(error))),)
 
     def shown(self, error: BaseException) -> str:
         """Return an error's text for a person, with secrets masked."""

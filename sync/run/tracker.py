@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..store.model import PipelineRun
 
-WAITING, RUNNING, RETRYING = "waiting", "running", "retrying"
+WAITING, RUNNING, LOADING, RETRYING = "waiting", "running", "loading", "retrying"
+#: Statuses of a stream under way; while one is loading, all of it was read.
+ACTIVE = (RUNNING, LOADING, RETRYING)
 
 
 class StreamView(Struct, kw_only=True):
@@ -72,6 +74,20 @@ class RunView(Struct):
     streams: dict[str, StreamView] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def records(self) -> int:
+        """Records of all streams."""
+        return sum(view.records for view in self.streams.values())
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all that is expected is read, at the speed so far; None: of a stream nobody knows how much."""
+        open_views = [view for view in self.streams.values() if view.ended is None]
+        rate = self.records / max(time.monotonic() - self.started, 0.05)
+        if not rate or any(view.expected is None for view in open_views):
+            return None
+        return sum(max(0, (view.expected or 0) - view.records) for view in open_views) / rate or None
+
 
 class Tracker(Progress):
     """Keeps the figures of a run; subclasses show them. Calls come from any thread and take the lock."""
@@ -92,6 +108,10 @@ class Tracker(Progress):
 
     def close(self) -> None:
         """See `Progress`."""
+
+    def connecting(self, text: str) -> None:
+        """Say that the run connects and plans: nothing was read, and nothing is in the store."""
+        self.message(text)
 
     def stream(self, name: str) -> StreamView:
         """Return the figures of one stream."""
@@ -121,9 +141,15 @@ class Tracker(Progress):
         """See `Progress`."""
         with self.lock:
             view = self.stream(stream)
-            view.status = RUNNING
+            if view.status != LOADING:  # of raw blocks the destination counts the records
+                view.status = RUNNING
             view.records += records
             view.size_bytes += size_bytes
+
+    def read_ended(self, stream: str) -> None:
+        """See `Progress`."""
+        with self.lock:
+            self.stream(stream).status = LOADING
 
     def committed(self, stream: str, *, records: int, bookmark: dict[str, Any] | None) -> None:
         """See `Progress`."""

@@ -10,7 +10,7 @@ from syncblocks.connectors.errors import ConnectorConfigError, ConnectorError
 from syncblocks.connectors.stream import Stream, TableState
 from syncblocks.connectors.write_spec import WrittenRange
 
-from ..config import Pipeline, config_error_from_connector
+from ..config import Pipeline, config_error_from_connector, put_at_its_place
 from ..delivery.masked_output import masked_output
 from ..plan.selected_stream import SelectedStream
 from ..plan.selection import select_streams
@@ -28,12 +28,22 @@ def opened(pipeline: Pipeline) -> Iterator[PipelineSession]:
     """
     session = open_session(pipeline)
     try:
-        with masked_output(session.redactor):
+        with masked_output(session.redactor), placed_errors(pipeline):
             yield session
-    except ConnectorConfigError as error:
-        raise config_error_from_connector(pipeline, role_of(pipeline, error), error) from error
     finally:
         session.close()
+
+
+@contextmanager
+def placed_errors(pipeline: Pipeline, role: str | None = None) -> Iterator[None]:
+    """Show file and line of the setting with each error of a connector; `role` None: the error tells whose it is."""
+    try:
+        yield
+    except ConnectorConfigError as error:
+        raise config_error_from_connector(pipeline, role or role_of(pipeline, error), error) from error
+    except ConnectorError as error:
+        put_at_its_place(pipeline, role or role_of(pipeline, error), error)
+        raise
 
 
 @contextmanager

@@ -250,7 +250,9 @@ def _newest(selected: Configured, records: TableRecords | None) -> dict[str, Any
                 raise ConnectorConfigError(f"{value} is no bookmark")
             bookmark[name] = to_json(from_json(_json_of(value, kind), kind, column=name, stream=selected.name))
         except ConnectorConfigError as error:
-            raise StateError(f"the newest {name!r} of the table is {value!r}, no {kind}; give {name}=VALUE") from error
+            raise StateError(
+                f"the newest value of column {name!r} in the table is {value!r}, which is no {kind}; give {name}=VALUE"
+            ) from error
     return bookmark
 
 

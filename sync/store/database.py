@@ -117,11 +117,15 @@ class Database:
         try:
             yield
         except self.driver.conflicts as error:
-            raise Conflict(f"run store {self.url}: {str(error).strip()}{self.driver.way_out(error)}") from error
+            raise Conflict(self._text(error)) from error
         except self.driver.errors as error:
             is_wrong = not self._pool.has_connected and self.driver.is_misconfigured(error)
             kind = StateError if is_wrong else StoreUnreachable
-            raise kind(f"run store {self.url}: {str(error).strip()}{self.driver.way_out(error)}") from error
+            raise kind(self._text(error)) from error
+
+    def _text(self, error: BaseException) -> str:
+        # In one line: libpq indents what it says with tabs.
+        return f"run store {self.url}: {' '.join(str(error).split())}{self.driver.way_out(error)}"
 
 
 def open_database(url: str, *, clock: Clock, folder: Path | None = None) -> Database:

@@ -318,6 +318,14 @@ class Postgres(Driver):
 
         return isinstance(error, self._psycopg.Error) and is_misconfigured(error.sqlstate or "", str(error))
 
+    def way_out(self, error: BaseException) -> str:
+        """See `Driver`."""
+        from syncblocks.connectors.postgres.failures import NO_LOGIN
+
+        is_given = "password" in self._psycopg.conninfo.conninfo_to_dict(self._uri)
+        text = "; no password was given: set one in `store`, or give it by PGPASSWORD or ~/.pgpass"
+        return text if not is_given and NO_LOGIN.search(str(error)) else ""
+
     def sql(self, statement: str) -> str:
         """Name values in the style of psycopg, and qualify each table with its schema."""
         return _for_postgres(statement, self._schema)

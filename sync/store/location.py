@@ -123,6 +123,8 @@ def _create(path: Path, create: Callable[[Path], None]) -> None:
         with contextlib.suppress(FileExistsError):  # another process made the store first; both files are the same
             path.hardlink_to(draft)
         failpoint("store.create.after")
+    except StateError as error:
+        raise type(error)(error.message.replace(draft.name, path.name)) from error
     finally:
         for left in path.parent.glob(f"{glob.escape(draft.name)}*"):  # SQLite's files beside it, too
             left.unlink(missing_ok=True)

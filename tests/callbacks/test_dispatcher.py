@@ -256,7 +256,7 @@ class TestVariables:
         assert make(redact=lambda text: text.replace("canary", "***")).drain(30)
         outcome = box.outcome("tell")
         assert outcome.output.endswith("x***\n")
-        assert (outcome.error or "").startswith("ValueError: refused ***\\0\\udc80\n")
+        assert (outcome.error or "").startswith(f"ValueError: refused ***\\0\\udc80, at {file}:5\n")
         assert "canary" not in (outcome.error or "")
 
     def test_secrets_are_masked_in_what_a_child_writes_as_bytes(

@@ -133,11 +133,19 @@ class TestShell:
         ("command", "error"),
         [
             ("exit 3", "shell: the command ended with exit code 3"),
-            ("no_such_program", "shell: the command ended with exit code 127; the shell did not find a program"),
+            (
+                "A=1 no_such_program x",
+                "shell: there is no program 'no_such_program'; install it, or write its full path",
+            ),
+            (
+                "cd . && true; no_such_program",
+                "shell: there is no program 'no_such_program'; install it, or write its full path",
+            ),
+            ("exit 127", "shell: the command ended with exit code 127; the shell did not find a program"),
             ("kill -9 $$", "shell: the command was killed by SIGKILL"),
             (
                 ["/no/such/program"],
-                "shell: the command cannot be started: No such file or directory; is the program on the PATH?",
+                "shell: there is no program '/no/such/program'; install it, or write its full path",
             ),
         ],
     )

@@ -81,9 +81,10 @@ def test_what_goes_wrong_is_an_outcome(tmp_path: Path) -> None:
         "import os, signal, time\n@callback\ndef a():\n    raise ValueError('no')\n"
         "@callback\ndef b():\n    os.kill(os.getpid(), signal.SIGKILL)\n@callback\ndef c():\n    time.sleep(60)\n"
     )
-    raised, killed, late = try_file(write(tmp_path, text), timeout_s=0.5)
+    file = write(tmp_path, text)
+    raised, killed, late = try_file(file, timeout_s=0.5)
     assert [trial.outcome.kind for trial in (raised, killed, late)] == ["raised", "exited", "timeout"]
-    assert (raised.outcome.error or "").startswith("ValueError: no\n")
+    assert (raised.outcome.error or "").startswith(f"ValueError: no, at {file}:4\n")
     assert signal.SIGKILL.name in (killed.outcome.error or "")
 
 

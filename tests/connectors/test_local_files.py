@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from syncblocks.connectors.local_files import open_inside, write_beside
 
 
@@ -29,3 +31,8 @@ def test_a_file_that_is_replaced_meanwhile_is_opened_anew(tmp_path: Path) -> Non
         for writer in writers:
             writer.join()
     assert found <= {b"0", b"1"}
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"missing/a\.json'$"):
+        write_beside(tmp_path / "missing" / "a.json", b"1")

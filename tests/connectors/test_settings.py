@@ -24,6 +24,9 @@ from syncblocks.connectors.registry import make_source
         ("csv", {"path": "x", "file_glob": "*.csv"}, "did you mean 'streams'?"),
         ("csv", {"path": "x", "files": ["a.csv"]}, "did you mean 'streams'?"),
         ("json", {"path": "x", "jsonpath": "a"}, "did you mean 'records'?"),
+        # Of many settings the nearest three, and where the rest is.
+        ("csv", {"delimitr": ";", "path": "x"}, "'delimiter'? Allowed: delimiter, "),
+        ("csv", {"delimitr": ";", "path": "x"}, " more, see `syncblocks connectors csv` and docs/connectors.md"),
         ("csv", {}, "config of connector 'csv': path: is required"),
         ("csv", {"path": "x", "numbers": "german"}, "numbers: must be 'double' or 'exact'"),
     ],

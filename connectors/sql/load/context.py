@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from ...errors import FatalConnectorError
+from ...errors import FatalConnectorError, null_in_key
 from ...stream import Load
 from ...write_spec import WriteDisposition
 from ..dialect.dialect import Dialect
@@ -70,6 +70,14 @@ class LoadContext(Struct, frozen=True, kw_only=True):
             return ()
         unique = stream.unique_properties if disposition is WriteDisposition.MERGE else ()
         return tuple(dict.fromkeys((*stream.key_properties, *unique)))
+
+    def refuse_null_keys(self, staging: TableName, key: Sequence[str], stream_key: str = "key_properties") -> None:
+        """Raise if a staged record has NULL in its key, which `stream_key` of the stream names."""
+        query, null_key = self.session.query, self.dialect.writes.null_key
+        if query(null_key(staging, key)):
+            column = next(name for name in key if len(key) == 1 or query(null_key(staging, [name])))
+            own = next((name for name, made in self.columns.names.items() if made == column), column)
+            raise null_in_key(own, stream=self.load.stream.name, stream_key=stream_key)
 
     def error(self, message: str) -> FatalConnectorError:
         """Make the error that fails the stream."""

@@ -134,12 +134,10 @@ class History(Strategy):
 
     def _refuse_nulls(self, staged: StagingTable, key: Sequence[str]) -> None:
         context = self.context
-        for names, what in (
-            (key[:-1], f"NULL in its key ({', '.join(key[:-1])})"),
-            (key[-1:], f"no time: its bookmark is NULL, and `{VALID_FROM}` is taken from it"),
-        ):
-            if context.session.query(context.dialect.writes.null_key(staged.name, names)):
-                raise context.error(f"a record has {what}; a history cannot keep it")
+        context.refuse_null_keys(staged.name, key[:-1])
+        if context.session.query(context.dialect.writes.null_key(staged.name, key[-1:])):
+            what = f"no time: its bookmark is NULL, and `{VALID_FROM}` is taken from it"
+            raise context.error(f"a record has {what}; a history cannot keep it")
 
     def _emptied(self, table: Table, columns: Sequence[Column], key: Sequence[str]) -> Table | None:
         """Drop a history: delete its records, or the table, if it must get other types or another key."""

@@ -39,12 +39,8 @@ class Merge(Strategy):
         if staged is None and not is_final:
             return
         primary, key = context.columns.key(), context.columns.merge_key()
-        if staged is not None and session.query(dialect.writes.null_key(staged.name, key)):
-            said = "key_properties" if key == primary else "unique_constraints"
-            raise context.error(
-                f"a record has NULL in its key ({', '.join(key)}): NULL equals nothing, so a merge would double it; "
-                f"choose other {said}, or write_disposition append"
-            )
+        if staged is not None:
+            context.refuse_null_keys(staged.name, key, "key_properties" if key == primary else "unique_constraints")
         table, columns = self.table, self.target_columns()
         removed, marked = (context.load.removed, context.load.marked) if is_final else (None, None)
         before, is_written = table, not (staged is None and removed is None and marked is None)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...arrow import compute as pc
-from ...errors import FatalConnectorError
+from ...errors import FatalConnectorError, null_in_key
 from ...struct_helpers import replace
 from ..dialect.comparing import ComparingWrites
 from ..identifiers import CONVERTED_SUFFIX, TableName
@@ -150,7 +150,7 @@ class Replace(Strategy):
         for name in self.context.load.stream.key_properties if self.context.rejected is None else ():
             place = batch.schema.get_field_index(name)
             if place >= 0 and batch.column(place).null_count:
-                raise self.context.error(f"column {name!r} of the key is NULL in a record")
+                raise null_in_key(name, stream=self.context.load.stream.name)
 
     # ------------------------------------------------- the final checkpoint arrived
     def finish(self, *, is_final: bool) -> None:

@@ -53,8 +53,8 @@ class ReplaceRange(Strategy):
         if staged is None and not is_final and not paths:
             return
         key = context.columns.key()
-        if staged is not None and key and context.session.query(dialect.writes.null_key(staged.name, key)):
-            raise context.error(f"column {', '.join(key)}: a record has NULL in its key")
+        if staged is not None and key:
+            context.refuse_null_keys(staged.name, key)
         table = target.lock(table)
         table = target.create(columns, key) if table is None else target.evolve(table, columns)
         target.lock_late()

@@ -38,7 +38,10 @@ def starting_at(plan: Plan, given: Mapping[str, Mapping[str, str]]) -> Plan:
 def _started(planned: PlannedStream, texts: Mapping[str, str]) -> PlannedStream:
     stream, row = planned.stream, ledger_row(planned.table, planned.key)
     if stream.keeps_own_bookmark:
-        raise ConfigError(f"stream {planned.name!r} keeps its own bookmark, in the source's form", key="--bookmark")
+        raise ConfigError(
+            f"stream {planned.name!r}: the source writes the bookmark in a form of its own, which cannot be set here",
+            key="--bookmark",
+        )
     bookmark = _given(planned, texts)
     held = None if row is None else row.bookmark
     if planned.write.disposition is WriteDisposition.REPLACE:

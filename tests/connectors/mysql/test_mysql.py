@@ -511,6 +511,15 @@ def user(mariadb_url: str) -> Iterator[Callable[..., str]]:
     query(mariadb_url, f"drop user {name}")
 
 
+def test_a_login_without_a_password_says_where_to_give_one(mariadb_url: str, user: Callable[..., str]) -> None:
+    parts = urlsplit(user(""))
+    for login, is_told in ((parts.username, True), (f"{parts.username}:wrong", False)):
+        url = urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1"))
+        with pytest.raises(ConnectorConfigError, match="Access denied") as refused:
+            make_source("mysql", {"url": url}, Path()).check()
+        assert ("no password was given: set `password`" in str(refused.value)) is is_told
+
+
 def test_a_password_may_have_any_character(mariadb_url: str, user: Callable[..., str]) -> None:
     url = user("")
     make_destination("mysql", {"url": url}, Path.cwd()).check()

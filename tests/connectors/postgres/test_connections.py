@@ -349,6 +349,12 @@ def test_a_password_that_is_escaped_in_its_file_is_left_to_libpq(
     assert replace(address, password="given").is_plain
 
 
+@pytest.mark.parametrize("url", ["postgresql://me@db/crm", "postgresql://me:given@db/crm"])
+def test_a_login_without_a_password_says_where_to_give_one(url: str) -> None:
+    text = str(connect_failure(OSError("fe_sendauth: no password supplied"), parse_address(url)))
+    assert ("no password was given: set `password`" in text) is ("given" not in url)
+
+
 def test_a_server_whose_name_sounds_like_a_mistake_is_retriable() -> None:
     text = 'connection to server at "password.invalid" (10.0.0.1), port 5432 failed: Connection refused'
     address = parse_address("postgresql://me@password.invalid/crm")

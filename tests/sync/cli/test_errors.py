@@ -59,3 +59,17 @@ def test_a_pattern_that_the_shell_has_expanded_is_told(run_cli: RunCLI, tmp_path
     ):
         done = run_cli(command, tmp_path)
         assert (done.returncode, "is a file" in done.stderr) == (2, False), done.stderr
+
+
+def test_a_server_that_cannot_be_reached_is_told_once_with_the_place_of_its_url(
+    run_cli: RunCLI, tmp_path: Path
+) -> None:
+    file = write_shop(tmp_path)
+    source = "source:\n  connector: postgres\n  config:\n    url: postgresql://me@nowhere.invalid/crm\n"
+    file.write_text(file.read_text().replace("source: {block: load, connector: csv, config: {path: data}}\n", source))
+    place = f"{file}:5: source.config.url: cannot connect to postgres://nowhere.invalid/crm: "
+    for command in ("run", "plan", "check"):
+        done = run_cli([command, str(file)], tmp_path)
+        assert done.returncode == 1
+        assert (done.stdout + done.stderr).count(place) == 1, done.stdout + done.stderr
+        assert (done.stdout + done.stderr).count("nowhere.invalid/crm: ") == 1

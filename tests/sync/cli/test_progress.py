@@ -25,8 +25,35 @@ def test_a_stream_of_known_size_says_how_much_is_done_and_how_long_it_takes() ->
     assert view.left_s == pytest.approx(30, rel=0.1)
     view.records = 1200
     assert (view.percent, view.left_s) == (99, None), "an estimate that was too small"
+    view.status = "loading"
+    assert (view.percent, view.left_s) == (None, None), "all was read"
     view.status = "success"
     assert view.percent is None
+
+
+def test_a_run_says_how_long_it_takes_if_the_size_of_all_its_streams_is_known() -> None:
+    display = many(4, active=2)
+    display.view.started = time.monotonic() - 10
+    assert display.view.left_s is None
+    for view in display.view.streams.values():
+        view.expected = 40_000
+    assert display.view.left_s == pytest.approx(70, rel=0.01), "20,000 of 160,000 in ten seconds"
+
+
+def test_a_stream_is_loading_once_all_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    display = LiveDisplay(Console())
+    display.stream_started("orders", "orders", None)
+    display.stream("orders").expected = 10
+    display.advanced("orders", records=10, size_bytes=100)
+    display.read_ended("orders")
+    display.advanced("orders", records=0, size_bytes=0)
+    screen = Screen(width=80, force_terminal=False, color_system=None)
+    with screen.capture() as drawn:
+        screen.print(display.table(height=24))
+    assert "loading" in drawn.get()
+    assert "99%" not in drawn.get()
+    assert drawn.get().splitlines()[-1].startswith("0 of 1 stream, 10 records, ")
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -50,6 +77,7 @@ def many(count: int, active: int) -> LiveDisplay:
     """Return the display of a run in which some streams are at work, in the middle of many."""
     display = LiveDisplay(Console())
     now = time.monotonic()
+    display.view.started = now - 75
     for number in range(count):
         view = display.stream(f"public.table_{number:03}")
         if number < count // 2 - active:
@@ -73,7 +101,8 @@ def test_of_many_streams_those_at_work_are_shown_and_the_rest_is_counted(
     assert len(lines) <= 24 - 4
     assert [f"table_{number:03}" in drawn.get() for number in range(52, 60)] == [True] * 8
     assert "25%" in next(line for line in lines if "table_052" in line)
-    assert lines[-1].split() == ["...", "and", "43", "success,", "60", "waiting"]
+    assert lines[-2].split() == ["...", "and", "44", "success,", "60", "waiting"]
+    assert lines[-1].strip() == "52 of 120 streams, 1,406,000 records, 1 min 15 s"
 
 
 def test_raw_blocks_show_their_size_until_their_records_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

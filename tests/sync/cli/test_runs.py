@@ -420,6 +420,10 @@ def test_a_terminal_shows_one_live_line_a_stream_and_a_summary(tmp_path: Path) -
     assert "hello orders" in drawn
     assert "shop: run 1: success, 2 streams, 5 records" in drawn
     assert "level=info" not in drawn
+    assert "of 2 streams" in drawn
+    # It was drawn, and made way for the streams: no line of it stays.
+    assert "connecting" in drawn
+    assert "reading the catalog\r\n" not in drawn
 
 
 @pytest.mark.full

@@ -473,6 +473,15 @@ def test_unknown_words_come_with_what_is_allowed(folder: Path) -> None:
     assert {"csv", "duckdb", "postgres", "sqlite"} <= set(failure(folder / "p.yaml").allowed)
 
 
+def test_of_many_allowed_keys_the_nearest_three_are_shown(folder: Path) -> None:
+    (folder / "p.yaml").write_text(BASE.replace("[id]", "[id]\n    write_dispositon: merge"))
+    error = failure(folder / "p.yaml")
+    shown = str(error).partition("Allowed: ")[2]
+    assert shown.startswith("write_disposition, ")
+    assert shown.endswith(f" and {len(error.allowed) - 3} more, see docs/pipeline.md")
+    assert shown.count(",") == 3
+
+
 def test_transformers_as_a_parent_need_a_transformer(folder: Path) -> None:
     text = BASE.replace("transformers:\n  - file: clean.py\n", "").replace("[source]", "[transformers]")
     (folder / "p.yaml").write_text(text)

@@ -369,6 +369,17 @@ def test_before_a_file_is_written_a_mistake_is_that_of_the_command(
     assert not list(folder.glob("*.yaml"))
 
 
+def test_incremental_without_a_column_names_those_that_may_grow(run_cli: RunCLI, folder: Path) -> None:
+    (folder / "a.csv").write_text("id,created_at,name,updated_at\n1,2026-01-01,x,2026-01-02\n")
+    (folder / "b.csv").write_text("id,v\n1,2\n")
+    for file, said in (("a.csv", "probably updated_at or created_at"), ("b.csv", "there are id, v")):
+        done = run_cli(["sync", file, "w.duckdb", "--incremental", "--yes"], folder)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    done = run_cli(["sync", "a.csv", "--incremental", "w.duckdb"], folder)
+    assert "'w.duckdb' is taken for the COLUMN of --incremental" in done.stderr
+    assert not list(folder.glob("*.yaml"))
+
+
 def test_a_mistake_of_a_file_that_is_there_is_said_with_its_line(run_cli: RunCLI, folder: Path) -> None:
     args = ["sync", "shop/orders.csv", "w.duckdb", "--incremental", "id"]
     assert run_cli(args, folder).returncode == 0

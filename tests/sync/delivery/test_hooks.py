@@ -422,3 +422,11 @@ def test_the_command_line_lists_hooks_and_shows_what_was_skipped(tmp_path: Path,
     assert (function["kind"], function["file"], function["statuses"]) == ("shell", None, ["success"])
     assert run_cli(["callbacks", "list", file, "--run", "1"], tmp_path).stdout.count("skipped") == 2
     assert not (tmp_path / "told").exists()
+
+
+def test_a_program_that_a_hook_does_not_find_is_named_with_the_place_of_the_hook(tmp_path: Path, run_cli: Any) -> None:
+    file = shop(tmp_path, "  - block: told\n    shell: [no-such-program]\n    attempts: 1\n")
+    line = Path(file).read_text().splitlines().index("    shell: [no-such-program]") + 1
+    done = run_cli(["run", file], tmp_path)
+    assert done.returncode == 3
+    assert f"{file}:{line}: shell: there is no program 'no-such-program'" in done.stderr

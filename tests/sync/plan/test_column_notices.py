@@ -11,6 +11,9 @@ import yaml
 
 from syncblocks.connectors.field_facts import notices_of
 from syncblocks.connectors.files.csv_source import CSVSource
+from syncblocks.sync.config import load_pipeline
+from syncblocks.sync.session.inspection import opened
+from syncblocks.sync.session.session import make_plan
 from tests.conftest import RunCLI
 
 COLUMN = "column 'v' is text: 3 of 12 values are no numbers ('NA' 2, 'N/A' 1)"
@@ -82,3 +85,14 @@ def test_numbers_that_turn_into_text_in_a_replace_are_told(tmp_path: Path, run_c
     assert any("'v' turns from DOUBLE into VARCHAR" in warning for warning in json.loads(done.stdout)["warnings"])
     done = run_cli(["run", pipeline(tmp_path), "--full-refresh"], tmp_path)
     assert "turns from DOUBLE into VARCHAR" in done.stdout + done.stderr
+
+
+def test_columns_that_are_one_name_in_the_table_are_told_when_it_gets_them(tmp_path: Path, run_cli: RunCLI) -> None:
+    (tmp_path / "t.csv").write_text("Id,id\n1,2\n")
+    file = str(pipeline(tmp_path))
+    told = "t: column 'id' is called 'id_a56145270ce6b3be' in the table, since 'Id' is the same name there"
+    with opened(load_pipeline(Path(file))) as session:
+        assert told in make_plan(session, None).warnings
+    assert told in run_cli(["run", file], tmp_path).stderr
+    with opened(load_pipeline(Path(file))) as session:
+        assert told not in make_plan(session, None).warnings, "the table has it"

@@ -53,6 +53,12 @@ def test_a_stream_without_files_is_an_error_unless_it_is_optional(tmp_path: Path
         )
 
 
+def test_an_empty_folder_is_named_with_the_pattern_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/data has no file \*\.csv or \*\.tsv"):
+        run_pipeline(shop(tmp_path, {"stream": "*"}))
+
+
 def test_a_new_column_of_a_later_file_follows_on_schema_change(tmp_path: Path) -> None:
     write(tmp_path, "met/1.csv", "a\n1\n")
     streams = {"met": "met/*.csv"}

@@ -127,6 +127,23 @@ def test_too_many_fail_the_stream_and_nothing_is_kept(bench: Bench, target: Targ
     assert statuses(bench.run()) == {"a": "success"}
 
 
+@pytest.mark.thinned(1)
+@pytest.mark.parametrize("target", DESTINATIONS, indirect=True)
+@pytest.mark.parametrize("disposition", ["replace", "merge"])
+def test_without_it_a_null_key_fails_the_stream_with_the_ways_out(
+    bench: Bench, target: Target, disposition: str
+) -> None:
+    bench.document["destination"] = target.document
+    bench.document["streams"] = [{"stream": "a", "key_properties": ["v", "id"], "write_disposition": disposition}]
+    bench.seed("a", [{"id": 1, "v": "x"}, {"id": None, "v": "y"}], key=())
+    result = bench.run()
+    assert statuses(result) == {"a": "failure"}
+    error = result.streams[0].error or ""
+    assert "streams[0].key_properties: column 'id' of the key is NULL in a record" in error
+    for way_out in ("key_properties", "where: {id: {is_null: false}}", "on_rejected: keep", "append"):
+        assert f"`{way_out}`" in error or f": {way_out}`" in error
+
+
 def test_without_it_a_bad_record_fails_the_stream(bench: Bench) -> None:
     bench.document["streams"] = [{"stream": "a", "key_properties": ["id"], "write_disposition": "merge"}]
     bench.seed("a", [{"id": None, "v": "x"}], key=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_a_new_store_needs_no_more_room_than_its_file_and_is_there_as_a_whole_or
     Store.open(f"sqlite:///{tmp_path}/a.db").close()
     size_bytes = (tmp_path / "a.db").stat().st_size
     for place, limit in enumerate(range(8192, size_bytes, 20_000)):
-        with file_limit(limit), pytest.raises(StateError):
+        with file_limit(limit), pytest.raises(StateError, match=rf"run store {re.escape(str(tmp_path))}/{place}\.db: "):
             Store.open(f"sqlite:///{tmp_path}/{place}.db").close()
         assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
     with file_limit(size_bytes):
@@ -292,6 +293,8 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
     with pytest.raises(StateError, match="run store postgresql") as caught:
         Store.open("postgresql://me:hunter2@127.0.0.1:1/db")
     assert "hunter2" not in str(caught.value)
+    assert "\t" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_url_is_shown_without_its_password(postgres_url: str) -> None:
