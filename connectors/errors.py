@@ -120,6 +120,7 @@ def null_in_key(column: str, *, stream: str = "", stream_key: str = "key_propert
         f"`{stream_key}`, leave such records out by `where: {{{column}: {{is_null: false}}}}`, set them aside by "
         "`on_rejected: keep`, or write without a key by `write_disposition: append`",
         stream=stream,
+        has_no_values=True,
     )
     error.stream_key = stream_key
     return error
