@@ -141,6 +141,10 @@ class Checksums(Protocol):
         """Return for each range the keys, ascending, that split it into pieces of so many records."""
         ...
 
+    def sizes(self, ranges: Sequence[KeyRange]) -> list[int]:
+        """Return the characters of the records of each range as canonical texts, with those past the bookmark."""
+        ...
+
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some (small) ranges, with those past the bookmark."""
         ...

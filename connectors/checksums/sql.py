@@ -82,6 +82,7 @@ class SqlChecksums:
         quote: Callable[[str], str],
         past: str = "",
         record_hash: str = "",
+        record_size: str = "",
     ) -> None:
         """Write statements for a table.
 
@@ -93,6 +94,7 @@ class SqlChecksums:
             quote: quotes a name.
             past: condition for records past the bookmark; empty: no record is.
             record_hash: a column that already holds the hash.
+            record_size: a column that already holds the number of characters.
         """
         self._query = query
         self._canonical = canonical
@@ -101,6 +103,7 @@ class SqlChecksums:
         self._keys = [(f"t.{quote(column.name)}", column) for column in side.key]
         self._columns = [(f"t.{quote(column.name)}", column) for column in side.columns]
         self._hash = record_hash or canonical.hashed(canonical.record(self._columns), own=side.has_own_hash)
+        self._size = record_size or f"length({canonical.record(self._columns)})"
 
     def digests(self, ranges: Sequence[KeyRange]) -> list[Digest]:
         """Return one digest for each range, in one pass."""
@@ -145,6 +148,15 @@ class SqlChecksums:
             if None not in key and (not keys or keys[-1] != tuple(key)):
                 keys.append(tuple(key))
         return result
+
+    def sizes(self, ranges: Sequence[KeyRange]) -> list[int]:
+        """Return the characters of the records of each range, in one pass over them."""
+        found = self._query(
+            f"select b, sum(s) from (select {self._place(ranges)} as b, {self._size} as s from {self._table}"
+            f"{self._where(ranges, is_bounded=False)}) as d group by b"
+        )
+        by_place = {int(place): int(total or 0) for place, total in found}
+        return [by_place.get(place, 0) for place in range(len(ranges))]
 
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some ranges."""

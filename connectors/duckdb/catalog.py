@@ -91,10 +91,8 @@ class DuckDBCatalog(Catalog):
 #: Up to so many tables are read one by one: DuckDB's functions list every table of the file.
 _FEW_TABLES = 8
 
-#: Whether a constraint or an index hangs on a table; NOT NULL shows with its column.
-_BINDINGS = (
-    "select 1 from duckdb_constraints() where database_name = current_database() and constraint_type <> 'NOT NULL' "
-    "and lower(schema_name) = lower($1) and lower($2) in (lower(table_name), lower(referenced_table)) union all "
+#: Whether an index hangs on a table.
+_INDEXES = (
     "select 1 from duckdb_indexes() where database_name = current_database() "
     "and lower(schema_name) = lower($1) and lower(table_name) = lower($2) limit 1"
 )
@@ -105,7 +103,8 @@ def _read_table(session: Session, name: TableName) -> Table | None:
     described = _own(session).describe(name)
     if described is None:
         return None
-    if not described.is_plain or session.query(_BINDINGS, (name.schema, name.name)):
+    is_bound = _own(session).has_constraints(name) or session.query(_INDEXES, (name.schema, name.name))
+    if not described.is_plain or is_bound:
         asked = str(name).casefold()
         return next((each for each in read_catalog(session, [name.name]) if str(each.name).casefold() == asked), None)
     columns = tuple(

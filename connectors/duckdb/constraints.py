@@ -41,7 +41,7 @@ class Violations(Struct, frozen=True, kw_only=True):
     """Conditions on staged records `s` for one way to write them."""
 
     naming: Naming
-    #: Derived table of the last staged record of each key; of a merge.
+    #: Derived table of the staged record of each key that counts; of a merge.
     latest: str
     target: Table
     staged: StagingTable
@@ -109,7 +109,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         return f"s.rowid in (select {_PLACE} from {self._as_target()} where not ({expression}))"
 
     def _as_target(self, *, is_latest: bool = False) -> str:
-        """Write staged records (or the last one of each key) as a table of the target's name and columns."""
+        """Write staged records (or the one of each key that counts) as a table of the target's name and columns."""
         naming = self.naming
         arriving = {column.name for column in self._columns}
         fields = [self._field(column) if column.name in arriving else _null(column) for column in self.target.columns]
@@ -152,8 +152,11 @@ class Violations(Struct, frozen=True, kw_only=True):
         keys = [f"{self._exact(naming.quote(name), name)} as {_KEY}{place}" for place, name in enumerate(self.key)]
         listed = ", ".join([*keys, *shown])
         same = " and ".join(f"o.{_VALUE}{place} = n.{_VALUE}{place}" for place in range(len(values)))
-        staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()})"
-        # Only the last record of each key is written.
+        # Of the records that stay as they are, the first one of a key counts: a later one is left out.
+        is_first = self.is_ignoring and self.staged.is_numbered
+        counts = f" where {_NUMBER} in (select {naming.quote(SEQUENCE)} from {self.latest})" if is_first else ""
+        staged = f"(select {_PLACE}, {_NUMBER}, {listed} from {self._as_target()}{counts})"
+        # Only one record of each key is written.
         counting = f"select {_NUMBER}, {listed} from {self._as_target(is_latest=self.staged.is_numbered)}"
         goes_in = f" where not exists ({self._known('c', _KEY)})" if self.is_ignoring else ""
         first = ", ".join(f"c.{_VALUE}{place}" for place in range(len(values)))

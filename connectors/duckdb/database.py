@@ -10,7 +10,7 @@ import re
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,32 @@ def open_database(path: Path) -> DuckDBInstance:
         return database
 
 
+class ConstrainedTables:
+    """Tables that have a constraint, asked once: DuckDB lists the constraints of all tables.
+
+    No other process can write the open file, and our own statements add no constraints but primary keys. Whoever lets a
+    user's statement run says `forget` after it.
+    """
+
+    def __init__(self) -> None:
+        self._places: frozenset[tuple[str, str]] | None = None
+        self._statements = 0
+
+    def forget(self) -> None:
+        """Ask again."""
+        self._statements += 1
+        self._places = None
+
+    def has(self, schema: str, name: str, ask: Callable[[], Iterable[tuple[str, str]]]) -> bool:
+        """Tell whether a table is one of them; `ask` returns schema and name of all, casefolded."""
+        places, statements = self._places, self._statements
+        if places is None:
+            places = frozenset(ask())
+            if statements == self._statements:
+                self._places = places
+        return (schema.casefold(), name.casefold()) in places
+
+
 class DuckDBInstance:
     """The instance of one file: opened with the first cursor, closed with the last holder."""
 
@@ -108,6 +134,8 @@ class DuckDBInstance:
         self.has_unfinished = False
         #: A merge has more memory than that.
         self._is_lifted = False
+        #: See `ConstrainedTables`.
+        self.constrained = ConstrainedTables()
 
     def limit_memory(self, size_bytes: int, *, is_strict: bool) -> None:
         """Give the instance at most so much; if it is strict, merges no more than that."""
@@ -254,6 +282,7 @@ class DuckDBInstance:
     def _end(self) -> None:
         if self._root is not None:
             root, self._root = self._root, None
+            self.constrained.forget()
             root.close()
 
 

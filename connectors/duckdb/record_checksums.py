@@ -32,7 +32,10 @@ MEMORY_BYTES, _LEAST_BYTES = 512_000_000, 16_000_000
 _THREAD_BYTES = 64_000_000
 
 #: Columns of the records as DuckDB sees them: their own names may differ in nothing but case.
-_PAST, _HASH = "past", "h"
+_PAST, _HASH, _SIZE = "past", "h", "size"
+
+#: Bytes of records that DuckDB is given at once: it makes several copies of what it hashes.
+_SLICE_BYTES = 4_000_000
 
 
 @contextmanager
@@ -111,6 +114,10 @@ class RecordChecksums:
         """Return the keys at which each range falls into pieces."""
         return self._records().boundaries(ranges)
 
+    def sizes(self, ranges: Sequence[KeyRange]) -> list[int]:
+        """Return the characters of the records of each range."""
+        return self._records().sizes(ranges)
+
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
         """Return the records of some ranges."""
         schema, condition = self._schema(), self._over("incoming as t").within(ranges)
@@ -167,12 +174,12 @@ class RecordChecksums:
             ):
                 self._run(
                     f"create table records as select {names}t.{_PAST}, {self._canonical.hashed(record, own=False)} "
-                    f"as {_HASH} from incoming as t"
+                    f"as {_HASH}, length({record})::uinteger as {_SIZE} from incoming as t"
                 )
-            self._kept = self._over("records as t", record_hash=f"t.{_HASH}")
+            self._kept = self._over("records as t", record_hash=f"t.{_HASH}", record_size=f"t.{_SIZE}")
         return self._kept
 
-    def _over(self, table: str, *, record_hash: str = "") -> SqlChecksums:
+    def _over(self, table: str, *, record_hash: str = "", record_size: str = "") -> SqlChecksums:
         side = replace(self._side, key=self._key, columns=self._columns)
         return SqlChecksums(
             self._run,
@@ -182,6 +189,7 @@ class RecordChecksums:
             quote=str,
             past=f"t.{_PAST}",
             record_hash=record_hash,
+            record_size=record_size,
         )
 
     def _run(self, sql: str) -> list[tuple[Any, ...]]:
@@ -234,10 +242,14 @@ class RecordChecksums:
                 continue
             arrays = [carry(event.column(own.name), column) for own, column in zip(owns, columns, strict=True)]
             flags = past(event, side.stream, side.until)
-            yield pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
+            batch = pa.RecordBatch.from_arrays([*arrays, flags], schema=schema)
+            records = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
+            yield from (batch.slice(first, records) for first in range(0, batch.num_rows, records))
 
 
-def events_within(source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange]) -> Iterator[Event]:
+def events_within(
+    source: Source, stream: Stream, side: Side, ranges: Sequence[KeyRange], memory_bytes: int = MEMORY_BYTES
+) -> Iterator[Event]:
     """Read a whole table's stream, but only the records of some ranges of keys.
 
     Args:
@@ -245,8 +257,9 @@ def events_within(source: Source, stream: Stream, side: Side, ranges: Sequence[K
         stream: with the columns to read, the key's among them.
         side: has the key.
         ranges: ascending and disjoint.
+        memory_bytes: as for `checksums_of_records`.
     """
-    with checksums_of_records(source, side) as checksums:
+    with checksums_of_records(source, side, memory_bytes) as checksums:
         for event in _events(source, stream):
             if isinstance(event, pa.RecordBatch):
                 event = event.filter(checksums.mask(event, ranges))

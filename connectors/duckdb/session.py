@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,12 @@ _INCOMING = "_syncblocks_incoming"
 #: How long a wait for the commit lock goes on before it looks whether it was interrupted.
 _LOCK_POLL_S = 0.1
 
+#: Schema and name of every table with a constraint.
+_CONSTRAINED = (
+    "select list(distinct [lower(schema_name), lower(table_name)]) from duckdb_constraints() "
+    "where database_name = current_database() and constraint_type <> 'NOT NULL'"
+)
+
 #: No record has this place.
 _NO_END = (1 << 63) - 1
 
@@ -36,7 +42,7 @@ class Described(Struct, frozen=True, kw_only=True):
 
     #: Name, type, and whether NULL is refused.
     columns: Sequence[tuple[str, str, bool]]
-    #: A table whose columns have neither defaults nor expressions.
+    #: A table without a primary key whose columns have neither defaults nor expressions.
     is_plain: bool
 
 
@@ -137,8 +143,17 @@ class DuckDBSession:
             raise sort_error(error, self._database.path) from error
         return Described(
             columns=[(str(name), str(kind), bool(is_required)) for _, name, kind, is_required, _, _ in rows],
-            is_plain=is_table and all(default is None for *_, default, _ in rows),
+            is_plain=is_table and all(default is None and not is_key for *_, default, is_key in rows),
         )
+
+    def has_constraints(self, table: TableName) -> bool:
+        """Tell whether a table has a constraint beside NOT NULL; one that foreign keys refer to has one."""
+
+        def ask() -> Iterable[tuple[str, str]]:
+            ((places,),) = self.query(_CONSTRAINED)
+            return ((schema, name) for schema, name in places or ())
+
+        return self._database.constrained.has(table.schema, table.name, ask)
 
     def fetch(self, sql: str) -> Iterator[pa.RecordBatch]:
         """Yield a result in batches, from one snapshot."""
@@ -372,6 +387,7 @@ class DuckDBSession:
         try:
             return self.execute(sql, parameters)
         finally:
+            self._database.constrained.forget()
             self._unlock()
 
     def _full(self, table: TableName) -> str:

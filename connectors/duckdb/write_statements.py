@@ -107,7 +107,15 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         return bool(others or unique_indexes(session, self._naming, target.name))
 
     def move(
-        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], merge: Statements, run: Run
+        self,
+        session: Session,
+        target: Table,
+        staged: StagingTable,
+        key: Sequence[str],
+        merge: Statements,
+        run: Run,
+        *,
+        is_first: bool,
     ) -> None:
         """Insert the pieces one after the other, as they were staged: each begins a row group."""
         own = _own(session)
@@ -119,7 +127,8 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         number = self._quote(SEQUENCE) if key else self._facts.arrival
         if key and session.query(self.repeated_key(staged.name, key)):
             # Over all pieces, not in each: no piece may insert a record that another one replaces.
-            last = f"select max({number}) from {source} group by {self._names(key)}"
+            counts = f"{'min' if is_first else 'max'}({number})"
+            last = f"select {counts} from {source} group by {self._names(key)}"
             run([f"delete from {source} where {number} not in ({last})"])
         mark = Column(name=MARK, type="BOOLEAN")
         marked = replace(part, types={**staged.types, MARK: mark.type})
@@ -140,7 +149,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         constraints = constraints_by_table(session, [target.name.name])
         found = Violations(
             naming=self._naming,
-            latest=self.latest(staged.name, key) if key else "",
+            latest=self.latest(staged.name, key, is_first=ignores) if key else "",
             target=target,
             staged=staged,
             key=key,
@@ -150,14 +159,14 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         place = (target.name.schema, target.name.name)
         return list(found.conditions(constraints.get(place, []), unique_indexes(session, self._naming, target.name)))
 
-    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+    def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
         """Write a derived table of the last record of each key; only numbers and keys are held in memory.
 
-        A piece is taken as it is: `move` has deleted the earlier records of each key.
+        A piece is taken as it is: `move` has deleted the other records of each key.
         """
         if staging.name.endswith(_PIECE):
             return self._table(staging)
-        return super().latest(staging, key)
+        return super().latest(staging, key, is_first=is_first)
 
 
 def _own(session: Session) -> DuckDBSession:

@@ -36,16 +36,16 @@ def merged(
         old: batches of the table.
         arrived: batches since the last commit, with some or all columns of the table's schema.
         key_properties: columns that identify a record.
-        write: which record of a key counts, and what an old one keeps.
+        write: which record of a key counts (IGNORE: the first one), and what an old one keeps.
         removed: keys whose old records are removed, in the types of the table.
         note_gone: is told how many old records of removed keys are left out.
         marked: keys and one more column, whose values old records of these keys get; in the types of the table.
         without_deleted: leaves out what does not stay of the records that arrived and count.
     """
     keys, conflict_method = all_keys(arrived(key_properties), key_properties), write.conflict_method
-    age = write.latest_by
+    age, is_first = write.latest_by, conflict_method is ConflictMethod.IGNORE
     latest = Latest(keys, arrived((age,)), write) if age else None
-    is_wanted, lookup = _is_last(keys) if latest is None else latest.is_wanted, _Lookup(keys)
+    is_wanted, lookup = _counts(keys, is_first=is_first) if latest is None else latest.is_wanted, _Lookup(keys)
     gone = _Lookup(all_keys(removed, key_properties))
     marks = None if marked is None else _Marks(marked, key_properties)
     held, before = [], _Before(write.kept)
@@ -60,7 +60,7 @@ def merged(
             held.append(own.filter(is_known))
         if latest is not None:
             is_known = latest.without_newer(own, batch.column(age), is_known)
-        if conflict_method is ConflictMethod.IGNORE:
+        if is_first:
             yield batch
         else:
             before.note(own, batch, is_known)
@@ -259,19 +259,19 @@ class KeyLookup:
         return self._lookup.contains(keys_of(batch, self._names))
 
 
-def _is_last(keys: pa.Array) -> pa.Array:
-    """Return a mask of the last record of each key."""
+def _counts(keys: pa.Array, *, is_first: bool) -> pa.Array:
+    """Return a mask of the last record of each key, or of the first."""
     import numpy as np
 
     if not len(keys):
         return pa.array([], pa.bool_())
     codes = keys.dictionary_encode()
-    places = codes.indices.to_numpy()
-    last = np.zeros(len(codes.dictionary), dtype=np.int64)
+    order = np.arange(len(keys), dtype=np.int64)[:: -1 if is_first else 1]
+    counting = np.zeros(len(codes.dictionary), dtype=np.int64)
     # For repeated indexes NumPy keeps the last assignment.
-    last[places] = np.arange(len(keys), dtype=np.int64)
+    counting[codes.indices.to_numpy()[order]] = order
     mask = np.zeros(len(keys), dtype=bool)
-    mask[last] = True
+    mask[counting] = True
     return pa.array(mask)
 
 

@@ -138,12 +138,13 @@ def _merged(load: Load, old: pa.Table, new: pa.Table) -> pa.Table:
     if not keys or any(new.column(name).null_count for name in keys):
         raise FatalConnectorError(f"a record of {load.key.stream!r} has no key to merge by", stream=load.key.stream)
     old_keys, new_keys = keys_of(old, keys), keys_of(new, keys)
-    last = {key: position for position, key in enumerate(new_keys)}
+    is_first, places = load.write.conflict_method is ConflictMethod.IGNORE, range(len(new_keys))
+    last = {new_keys[place]: place for place in (reversed(places) if is_first else places)}
     if load.write.latest_by:
         last = _latest(load.write, dict(zip(old_keys, range(len(old_keys)), strict=True)), old, new, new_keys)
     if load.write.conflict_method is ConflictMethod.UPDATE_ONLY:
         last = {key: place for key, place in last.items() if key in set(old_keys)}
-    if load.write.conflict_method is ConflictMethod.IGNORE:
+    if is_first:
         for key in old_keys:
             last.pop(key, None)
     else:

@@ -46,8 +46,7 @@ class MySQLWrites(ComparingWrites):
     ) -> Sequence[Action]:
         """Insert in order of arrival, so that the last record of a key wins; not where another index may interfere.
 
-        Nor where the key's own index takes texts for equal that are not. Where what is there counts, the last one goes
-        first.
+        Nor where the key's own index takes texts for equal that are not.
         """
         known = ("", self._server.collation)
         is_blurred = any(
@@ -60,12 +59,11 @@ class MySQLWrites(ComparingWrites):
         if method is ConflictMethod.IGNORE or not changes:
             same = self._quote(columns[0].name)
             changes = [f"{same} = {self._table(target.name)}.{same}"]
-        order = " desc" if method is ConflictMethod.IGNORE else ""
         names = self._names([column.name for column in columns])
         values = ", ".join(self._value(column, staged.types) for column in columns)
         return [
             f"insert into {self._table(target.name)} ({names}) select {values} from {self._table(staged.name)} as s "
-            f"order by s.{self._quote(SEQUENCE)}{order} on duplicate key update {', '.join(changes)}"
+            f"order by s.{self._quote(SEQUENCE)} on duplicate key update {', '.join(changes)}"
         ]
 
     def ordered(self, expression: str, column: Column) -> str:
@@ -126,9 +124,10 @@ class MySQLWrites(ComparingWrites):
         where = f" where ({condition})" if condition else ""
         return f"update {self._table(target.name)} as t join {source} as s on {same} set {listed}{where}"
 
-    def latest(self, staging: TableName, key: Sequence[str]) -> str:
+    def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
         """Number the records of each key by a window."""
-        order = f"partition by {self._names(key)} order by {self._quote(SEQUENCE)} desc"
+        direction = "asc" if is_first else "desc"
+        order = f"partition by {self._names(key)} order by {self._quote(SEQUENCE)} {direction}"
         inner = f"select *, row_number() over ({order}) as {self._quote(RANK)} from {self._table(staging)}"
         return f"(select * from ({inner}) as ranked where {self._quote(RANK)} = 1)"
 

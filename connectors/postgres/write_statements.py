@@ -53,7 +53,8 @@ class PostgresWrites(ComparingWrites):
         values = ", ".join(f"{self._value(column, staged.types)} as {self._quote(column.name)}" for column in compared)
         source = f"(select {values} from {self._table(staged.name)} s)"
         insert = f"{self._into(target.name, columns)} select {self._names(_names(columns), 's.')} from {source} as s"
-        first = [_FOR_MERGES, self._drop_repeated(staged, compared, key)]
+        is_first = method is ConflictMethod.IGNORE
+        first = [_FOR_MERGES, self._drop_repeated(staged, compared, key, is_first=is_first)]
         is_unique = frozenset(key) in target.unique_keys
         if method is ConflictMethod.UPDATE and self._is_ours(target, columns):
             same = self._same_key(compared, staged.types, key)
@@ -65,7 +66,7 @@ class PostgresWrites(ComparingWrites):
             return [*first, f"{insert} on conflict ({self._names(key)}) do {action}"]
         cast = replace(staged, types={column.name: column.type for column in compared})
         new = self._insert_new(target, source, cast, key)
-        if method is ConflictMethod.IGNORE:
+        if is_first:
             return [*first, new]
         return [*first, *filter(None, [self._update(target, source, cast, key)]), new]
 
@@ -109,8 +110,10 @@ class PostgresWrites(ComparingWrites):
     def _compared(self, left: str, operator: str, right: str) -> str:
         return f"{left} operator(pg_catalog.{operator}) {right}"
 
-    def _drop_repeated(self, staged: StagingTable, columns: Sequence[Column], key: Sequence[str]) -> str:
-        """Delete staged records whose key comes again later; mostly there are none, so a sort of all would be a waste.
+    def _drop_repeated(
+        self, staged: StagingTable, columns: Sequence[Column], key: Sequence[str], *, is_first: bool
+    ) -> str:
+        """Delete staged records of a key but the last, or the first; mostly there are none: a sort would be a waste.
 
         Keys are compared in the target's type: '1.0' and '1' are one numeric.
         """
@@ -120,10 +123,10 @@ class PostgresWrites(ComparingWrites):
         of = {column.name: column for column in columns}
         same = " and ".join(self.equals(value, f"r.{self._quote(name)}", of[name]) for name, value in keys.items())
         repeated = (
-            f"select {listed}, pg_catalog.max(s.{sequence}) as {sequence} from {table} s "
+            f"select {listed}, pg_catalog.{'min' if is_first else 'max'}(s.{sequence}) as {sequence} from {table} s "
             f"group by {', '.join(keys.values())} having count(*) > 1"
         )
-        return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} < r.{sequence}"
+        return f"delete from {table} as s using ({repeated}) as r where {same} and s.{sequence} <> r.{sequence}"
 
     def differs(self, columns: Sequence[Column], types: Mapping[str, str]) -> str:
         """Compare the binary images of the records: some types have no equality, and some equal values differ."""

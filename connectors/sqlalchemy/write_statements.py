@@ -122,15 +122,15 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         into = self._part(target.name, [column.name for column in target.columns])
         staged_names = dict.fromkeys([*names, *key, SEQUENCE])  # columns of the key that the table computes, too
         source, latest = (self._part(staged.name, [*staged_names], alias) for alias in "sl")
-        numbers = sa.select(sa.func.max(source[SEQUENCE])).group_by(*(source[name] for name in key))
-        is_last = latest[SEQUENCE].in_(numbers)
-        insert = self._select(latest, columns, staged).where(is_last)
+        counting = (sa.func.min if method is ConflictMethod.IGNORE else sa.func.max)(source[SEQUENCE])
+        counts = latest[SEQUENCE].in_(sa.select(counting).group_by(*(source[name] for name in key)))
+        insert = self._select(latest, columns, staged).where(counts)
         first: list[Any] = []
         if method is ConflictMethod.UPDATE and not target.is_referenced:
             first = [sa.delete(_from(into)).where(_exists(source, into, key))]
         else:
             if method is ConflictMethod.UPDATE:
-                is_its = sa.and_(_same(latest, into, key), is_last)
+                is_its = sa.and_(_same(latest, into, key), counts)
                 first = self._updates(target, into, latest, columns, key, is_its, _exists(source, into, key))
             insert = insert.where(~_exists(into, latest, key))
         return [self._compiled(each) for each in (*first, self._insert(into, insert, names))]
@@ -245,10 +245,10 @@ class SQLAlchemyWrites(Writes, SlicesStaging):
         return self._compiled(sa.update(_from(into)).where(_exists(source, into, key)).values(values))
 
     # ----------------------------------------------------------------- histories
-    def latest(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write a derived table of the last staged record of each key."""
+    def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
+        """Write a derived table of the last staged record of each key, or of the first."""
         number, source = self._quote(SEQUENCE), self._table(staging)
-        last = f"select max(m.{number}) from {source} m group by {self._names(key, 'm.')}"
+        last = f"select {'min' if is_first else 'max'}(m.{number}) from {source} m group by {self._names(key, 'm.')}"
         return f"(select * from {source} l where l.{number} in ({last}))"
 
     def cast(self, expression: str, column_type: str, staged_type: str) -> str:

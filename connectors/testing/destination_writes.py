@@ -144,8 +144,9 @@ class DataPromises(DestinationPromises):
             return
         self.run(destination, self.load_of(PEOPLE, MERGE), people((1, "a")), FINAL)
         load = self.load_of(PEOPLE, MERGE, conflict=ConflictMethod.IGNORE)
-        self.run(destination, load, people((1, "A"), (2, "b"), (2, "last")), FINAL)
-        assert self.people(place) == [(1, "a"), (2, "last")]
+        events = [people((1, "A"), (2, "first"), (2, "b")), people((2, "c"), (3, "first"))]
+        self.run(destination, load, *events, Checkpoint(bookmark={"n": 1}), people((3, "d")), FINAL)
+        assert self.people(place) == [(1, "a"), (2, "first"), (3, "first")]
 
     def test_the_last_record_of_a_key_wins_within_a_batch(self, place: Any, destination: Destination) -> None:
         if self.lacks(Feature.MERGE):

@@ -34,9 +34,17 @@ class Transformer:
     """One transformer block applied to one stream; remembers the schema of its output."""
 
     def __init__(
-        self, block: str, functions: Sequence[Function], rename: Mapping[str, str], frames: Frames = "batch"
+        self,
+        block: str,
+        functions: Sequence[Function],
+        rename: Mapping[str, str],
+        frames: Frames = "batch",
+        *,
+        must_keep_keys: bool = False,
     ) -> None:
+        """Make the transformer of a block; `must_keep_keys`: each key that its functions return was given to them."""
         self.block = block
+        self._must_keep_keys = must_keep_keys
         self._frames = frames
         self._functions = functions
         self._rename = dict(rename)
@@ -90,6 +98,8 @@ class Transformer:
                 f"block {self.block!r} lost the key column {missing[0]!r} of stream {stream.name!r}; "
                 f"it returned {', '.join(table.schema.names) or 'no column'}. Keep it, or rename it with `rename:`"
             )
+        if self._must_keep_keys:
+            _refuse_other_keys(renamed, table, declared, self.block)
         self.schema = _merge_schemas(self.schema, table.schema)
         return _conform(table, self.schema, self.block)
 
@@ -133,6 +143,22 @@ class Transformer:
             raise
         except BaseException as error:  # also SystemExit: a function that exits does not end the engine
             raise FunctionFailed(self.block, error, [str(name) for name in frame.columns]) from error
+
+
+def _refuse_other_keys(given: pa.RecordBatch, table: pa.Table, stream: Stream, block: str) -> None:
+    """Refuse keys that a function has changed or made up: `deletes` would look for them at the source."""
+    keys = list(stream.key_properties)
+    before = pa.table([_storage(given.column(name)) for name in keys], names=keys)
+    after = pa.table([_storage(table.column(name).combine_chunks()) for name in keys], names=keys)
+    other = after.num_rows
+    if before.schema.types == after.schema.types:
+        other = after.join(before, keys, join_type="left anti", use_threads=False).num_rows
+    if other:
+        raise TransformError(
+            f"block {block!r} returned {other} record(s) of stream {stream.name!r} with a key ({', '.join(keys)}) that "
+            "no record of the batch had: `deletes` compares the keys of the source with those of the table, so the "
+            "function must leave them as they are. Make the key in a query of the source, or leave out `deletes`"
+        )
 
 
 def declared_stream(stream: Stream, transformers: Sequence[Transformer]) -> Stream:

@@ -132,8 +132,6 @@ def why_no_deletes(
     table: TableState,
     others: Sequence[str],
     ends: Ends,
-    *,
-    is_decided: bool,
 ) -> str:
     """Say why a stream cannot have `deletes`; empty: it can, or it says none.
 
@@ -143,7 +141,6 @@ def why_no_deletes(
         table: its destination table.
         others: other streams that write the table.
         ends: source and destination.
-        is_decided: whether no transformer's function changes its columns.
     """
     setting, can = stream.policy.deletes, ends.destination_can
     if setting is None:
@@ -157,8 +154,6 @@ def why_no_deletes(
         return "and `bookmark_properties: [_file_modified]` exclude each other: records of deleted files stay"
     if stream.stream.keeps_own_bookmark and stream.stream.read.method is ReplicationMethod.INCREMENTAL:
         return "needs `replication_method: FULL_TABLE` here: otherwise this source may return only some of its records"
-    if not is_decided:
-        return "needs a stream without a transformer's function: the function may change the key"
     if others:
         return f"needs a table that this stream alone writes; {', '.join(others)} writes it too"
     if not ends.destination.has_ledger or (Capability.REMOVES_RECORDS not in can and not is_history):

@@ -100,7 +100,8 @@ def rekeyed(changes: Sequence[Change], rules: Rules) -> str:
     if not keys["before"] and rules.disposition == WriteDisposition.MERGE:
         return (
             f"{in_words(keys)}, and records of one key may stand in the table more than once, since it was written "
-            "without keys: run once with --full-refresh, or keep `write_disposition: append`"
+            "without keys: `syncblocks state adopt` looks, and lets the merge go on if none does. Else run once with "
+            "--full-refresh, or keep `write_disposition: append`"
         )
     return (
         f"{in_words(keys)}, and the table's records were merged by the old ones: run once with "

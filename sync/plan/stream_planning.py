@@ -240,7 +240,7 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
     declared, is_decided = _behind_transformers(planning, stream, blocks)
     check_added(pipeline, stream, declared, connectors.destination_can)
     writers = other_writers(planning.key, planning.table, planning.sharing)
-    if reason := why_no_deletes(stream, declared, planning.table, writers, connectors, is_decided=is_decided):
+    if reason := why_no_deletes(stream, declared, planning.table, writers, connectors):
         raise stream_error(pipeline, stream, f"`deletes` {reason}")
     names = dict(zip(stream.stream.schema.names, declared.schema.names, strict=True))
     rules = _rules(planning, stream)

@@ -136,7 +136,8 @@ def _transformers(session: PipelineSession, selected: SelectedStream) -> list[Tr
         **dict.fromkeys(INTERVAL),
         **({} if pipeline.interval is None else interval_values(*pipeline.interval)),
     }
-    return make_transformers(pipeline, session.code, blocks, kwargs)
+    must_keep_keys = selected.policy.deletes is not None
+    return make_transformers(pipeline, session.code, blocks, kwargs, must_keep_keys=must_keep_keys)
 
 
 def _apply(transformers: Sequence[Transformer], batch: pa.RecordBatch, stream: Stream) -> pa.RecordBatch:

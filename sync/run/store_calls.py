@@ -104,4 +104,6 @@ class StoreCalls:
             "destination_table": planned.key.destination_table,
         }
         kwargs = resolve_references(recorded, pipeline)
-        return make_transformers(pipeline, self._session.code, planned.transformers, kwargs)
+        must_keep_keys = planned.policy.deletes is not None
+        code, blocks = self._session.code, planned.transformers
+        return make_transformers(pipeline, code, blocks, kwargs, must_keep_keys=must_keep_keys)

@@ -12,7 +12,12 @@ from ..flow.transform import Transformer
 
 
 def make_transformers(
-    pipeline: Pipeline, code: UserCode, blocks: Collection[str], kwargs: Mapping[str, Any]
+    pipeline: Pipeline,
+    code: UserCode,
+    blocks: Collection[str],
+    kwargs: Mapping[str, Any],
+    *,
+    must_keep_keys: bool = False,
 ) -> list[Transformer]:
     """Return the transformers of these blocks, in pipeline order.
 
@@ -21,6 +26,7 @@ def make_transformers(
         code: its user code.
         blocks: names of the transformer blocks that apply to the stream.
         kwargs: the recorded keyword arguments, with variables resolved and without those of the block.
+        must_keep_keys: whether functions may return no other keys than they were given (`deletes`).
     """
     from syncblocks.callbacks.kwargs import hydrate  # a pipeline without transformers spares the import
 
@@ -39,7 +45,11 @@ def make_transformers(
                 }
             )
             functions = [bound(function, values) for function in code.transformers[block.block]]
-            made.append(Transformer(block.block, functions, code.renames[block.block], block.frames))
+            made.append(
+                Transformer(
+                    block.block, functions, code.renames[block.block], block.frames, must_keep_keys=must_keep_keys
+                )
+            )
     return made
 
 

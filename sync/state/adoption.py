@@ -1,4 +1,4 @@
-"""Adoption of a table that another program has written: its records are checked, then the ledger row is written."""
+"""Adoption of a table that another program, or an append, has written: its records are checked, then it is ours."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from ..plan.selection import one_stream
 from ..session.inspection import selected_streams
 from ..session.session import PipelineSession
 from ..store import Store
+from ..store.model import StateCopy, StateVersion
 from .stream_state import StreamState, bookmark_of_texts, key_of, refuse_while_running, write_bookmark
 
 
@@ -42,6 +43,8 @@ class Adoption(Struct, frozen=True, kw_only=True):
 
 def adopt_table(session: PipelineSession, store: Store | None, name: str, texts: Mapping[str, str]) -> Adoption:
     """Make the table of a stream this pipeline's: the next run goes on from its newest bookmark.
+
+    A table that the stream itself has appended to without a key may be merged from now on; its bookmark stays.
 
     Args:
         session: the opened pipeline.
@@ -58,6 +61,8 @@ def adopt_table(session: PipelineSession, store: Store | None, name: str, texts:
     session.use_store(store)
     selected = one_stream(selected_streams(session), name)
     table = session.destination.describe([selected.destination_table])[selected.destination_table]
+    if store is not None and (appended := _appended(session, store, selected, table)) is not None:
+        return _merge_appended(session, store, selected, table, appended, texts)
     _refuse_unfit(selected, table)
     planned = _planned(session, selected, table)
     if planned.is_schema_decided and (differs := _renamed(planned) or _unfit(planned)):
@@ -74,6 +79,55 @@ def adopt_table(session: PipelineSession, store: Store | None, name: str, texts:
         bookmark_of_texts(selected, texts)  # raises: FULL_TABLE has no bookmark
     state = write_bookmark(session, store, selected, bookmark)
     return Adoption(state=state, notes=tuple(_notes(planned, unique)))
+
+
+def _appended(
+    session: PipelineSession, store: Store, selected: SelectedStream, table: TableState
+) -> StateVersion | None:
+    """Return what the run store knows of a stream that alone has written its table, without a key, and has one now."""
+    key = key_of(session, selected)
+    if selected.write.disposition is not WriteDisposition.MERGE or {row.key for row in table.ledger} != {key}:
+        return None
+    known = store.state(key.pipeline, key.stream, key.destination_table)
+    return known if known is not None and known.shape is not None and not known.shape["keys"] else None
+
+
+def _merge_appended(
+    session: PipelineSession,
+    store: Store,
+    selected: SelectedStream,
+    table: TableState,
+    known: StateVersion,
+    texts: Mapping[str, str],
+) -> Adoption:
+    """Let a merge continue a table that the stream has appended to, if no two of its records have one key."""
+    if texts:
+        raise StateError("the stream goes on from its bookmark; `syncblocks state set` sets another one")
+    planned = _planned(session, selected, table)
+    records = _examined(session, planned, wants_bookmark=False)
+    assert records is not None, "a merge has a key"
+    _refuse_keys(planned, records, needs_index=False)
+    shape = {**(known.shape or {}), "keys": list(planned.stream.key_properties)}
+    copy = StateCopy(
+        stream=known.stream,
+        destination_table=known.destination_table,
+        source=known.source,
+        bookmark=known.bookmark,
+        rows=known.rows,
+        shape=shape,
+    )
+    store.save_state(known.pipeline, copy)
+    (row,) = table.ledger
+    state = StreamState(
+        stream=known.stream,
+        destination_table=known.destination_table,
+        bookmark=row.bookmark,
+        source=row.source,
+        rows=row.rows,
+        at=row.committed_at,
+    )
+    slow = f"a unique index on the key makes merges faster: {records.statement}"
+    return Adoption(state=state, notes=() if records.has_index else (slow,))
 
 
 def _refuse_unfit(selected: SelectedStream, table: TableState) -> None:
@@ -178,11 +232,14 @@ def _examined(session: PipelineSession, planned: PlannedStream, *, wants_bookmar
         return None
     if examines is None:
         connector = session.pipeline.destination.connector
-        raise StateError(f"destination connector {connector!r} cannot adopt tables: use another `destination_table`")
+        raise StateError(
+            f"destination connector {connector!r} cannot adopt tables: use another `destination_table`, or replace the "
+            "table by a run with --full-refresh"
+        )
     return examines.examine(planned.key.destination_table, key, bookmark)
 
 
-def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
+def _refuse_keys(planned: PlannedStream, records: TableRecords, *, needs_index: bool = True) -> None:
     if planned.write.disposition is not WriteDisposition.MERGE:
         return
     keys, table = ", ".join(planned.stream.key_properties), planned.key.destination_table
@@ -190,7 +247,7 @@ def _refuse_keys(planned: PlannedStream, records: TableRecords) -> None:
         shown = ", ".join(map(str, records.ambiguous))
         what = "NULL in its key" if None in records.ambiguous else f"the key {shown}, and it is not the only one"
         raise StateError(f"a record of table {table!r} has {what} ({keys}): a merge would not know which one to update")
-    if not records.has_index:
+    if needs_index and not records.has_index:
         raise StateError(
             f"table {table!r} has no unique index on its key ({keys}), by which a merge finds records; make it, then "
             f"adopt the table: {records.statement}"

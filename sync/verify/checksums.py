@@ -59,9 +59,9 @@ class SideReader(Struct, frozen=True):
         """
         own = computing(self.can, self.side.stream)
         if own is None:
-            from syncblocks.connectors.duckdb.record_checksums import events_within
+            from syncblocks.connectors.duckdb.record_checksums import MEMORY_BYTES, events_within
 
-            yield from events_within(self.source, stream, self.side, ranges)
+            yield from events_within(self.source, stream, self.side, ranges, self.memory_bytes or MEMORY_BYTES)
             return
         narrowed = own.narrowed(stream, self.side, ranges)
         for _, event in self.source.read([narrowed], {narrowed.name: None}):

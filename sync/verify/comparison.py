@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import TypeVar
 
 from syncblocks.connectors.checksums import EVERYTHING, Checksums, ComparedColumn, Digest, KeyRange, Row
@@ -47,6 +47,9 @@ MAX_RECORDS = 1000
 #: for each step.
 PIECES_AT_ONCE = 64
 SPLIT_AT_ONCE = 32
+
+#: Most bytes of records of one side that are compared in one step, unless told otherwise.
+MOST_BYTES = 64_000_000
 
 #: If the pieces that differ hold at most one in so many of all records, all of their records are read at once.
 FEW = 10
@@ -91,6 +94,8 @@ class Comparison:
     changed_since: int = 0
     #: Records read and not compared, since the destination has a newer one of their key.
     outdated: int = 0
+    #: Whether a record that differs is past the bookmark in the destination only.
+    is_past_there: bool = False
 
     @property
     def is_equal(self) -> bool:
@@ -107,6 +112,7 @@ def compare(
     is_bounded: bool,
     unread: frozenset[str] = frozenset(),
     ages: Ages | None = None,
+    most_bytes: int = MOST_BYTES,
     interrupt: Callable[[], None],
 ) -> Comparison:
     """Compare two sides.
@@ -119,12 +125,21 @@ def compare(
         is_bounded: records past a bookmark are left out; the destination may have older versions of them.
         unread: columns, by the source's names, without which a record is never read.
         ages: say which record of a key counts.
+        most_bytes: most bytes of records of one side that are compared in one step.
         interrupt: interrupts both sides, called when this thread is stopped or one side fails.
     """
     with ThreadPoolExecutor(2) as pool:
         try:
             comparer = _Comparer(
-                pool, source, destination, key, columns, is_bounded=is_bounded, unread=unread, ages=ages
+                pool,
+                source,
+                destination,
+                key,
+                columns,
+                is_bounded=is_bounded,
+                unread=unread,
+                ages=ages,
+                most_bytes=most_bytes,
             )
             return comparer.run()
         except BaseException:
@@ -159,6 +174,8 @@ class _Piece:
     destination: Digest
     #: Whether it cannot be split further.
     is_whole: bool = False
+    #: Of the side that has more; None: not measured yet.
+    size_bytes: int | None = None
 
     @property
     def has_more_in_source(self) -> bool:
@@ -186,8 +203,10 @@ class _Comparer:
         unread: frozenset[str] = frozenset(),
         leaf_records: int = LEAF_RECORDS,
         ages: Ages | None = None,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         self._pool = pool
+        self._most_bytes = most_bytes
         self._leaf_records = leaf_records
         self._sides = (source, destination)
         self._key = key
@@ -232,7 +251,7 @@ class _Comparer:
         parts = 0
         for piece in pieces:
             step.append(piece)
-            parts += -(-piece.size // self._step(piece.size))
+            parts += -(-piece.size // self._step(piece))
             if parts >= PARTS_AT_ONCE:
                 yield step
                 step, parts = [], 0
@@ -260,10 +279,12 @@ class _Comparer:
             if kind == "rows":  # few at first: if everything differs, these are enough
                 is_small = FEW * sum(piece.size for piece in pending) <= result.source.records
                 at_once = PIECES_AT_ONCE if is_small else min(2 * at_once, PIECES_AT_ONCE)
+                pending[:at_once] = self._measured(pending[:at_once])
+                kind = self._next(pending[0])
             limit = at_once if kind == "rows" else SPLIT_AT_ONCE
-            batch = []
+            batch: list[_Piece] = []
             for piece in pending[:limit]:
-                if self._next(piece) != kind:
+                if self._next(piece) != kind or (kind == "rows" and batch and not self._fits([*batch, piece])):
                     break
                 batch.append(piece)
             pending = pending[len(batch) :]
@@ -285,10 +306,25 @@ class _Comparer:
 
     def _next(self, piece: _Piece) -> str:
         """Say what to do with a piece: compare its rows, split it, or name it since one side has no record of it."""
-        if piece.is_whole or piece.size <= LEAF_RECORDS:
+        if piece.is_whole or (piece.size <= LEAF_RECORDS and self._fits([piece])):
             return "rows"
+        if piece.size <= LEAF_RECORDS:
+            return "split"
         is_one_sided = not piece.source.records or not piece.destination.records
         return "name" if is_one_sided and not self._is_bounded else "split"
+
+    def _fits(self, pieces: Sequence[_Piece]) -> bool:
+        """Tell whether the records of some pieces, as far as they are measured, can be compared in one step."""
+        return sum(piece.size_bytes or 0 for piece in pieces) <= self._most_bytes
+
+    def _measured(self, pieces: Sequence[_Piece]) -> list[_Piece]:
+        """Return pieces with their sizes, up to the first one whose records are not compared next."""
+        small = list(takewhile(lambda piece: self._next(piece) == "rows", pieces))
+        ranges = [piece.keys for piece in small if piece.size_bytes is None]
+        found = self._both(lambda side: side.sizes(ranges)) if ranges else ((), ())
+        sizes = map(max, *found)
+        measured = [replace(each, size_bytes=next(sizes)) if each.size_bytes is None else each for each in small]
+        return [*measured, *pieces[len(small) :]]
 
     def _split(self, pieces: Sequence[_Piece]) -> list[_Piece]:
         """Split pieces at keys of the side with more records; return the parts that differ."""
@@ -299,7 +335,7 @@ class _Comparer:
         for side in (0, 1):
             wanted = [n for n, piece in enumerate(pieces) if piece.has_more_in_source == (side == 0)]
             if wanted:
-                asked = [(pieces[n].keys, self._step(pieces[n].size)) for n in wanted]
+                asked = [(pieces[n].keys, self._step(pieces[n])) for n in wanted]
                 boundaries |= dict(zip(wanted, self._sides[side].boundaries(asked), strict=True))
         cut = [_cut(piece.keys, boundaries[n]) for n, piece in enumerate(pieces)]
         parts = iter(self._pieces([keys for each in cut for keys in each]))
@@ -308,9 +344,10 @@ class _Comparer:
             for each in cut
         ]
 
-    def _step(self, size: int) -> int:
-        pieces = min(PIECES, -(-size // self._leaf_records))
-        return -(-size // pieces)
+    def _step(self, piece: _Piece) -> int:
+        """Return the records of a part; of a small piece of wide records each part is far below `most_bytes`."""
+        parts = PIECES if piece.size_bytes is not None else min(PIECES, -(-piece.size // self._leaf_records))
+        return -(-piece.size // parts)
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -334,6 +371,7 @@ class _Comparer:
             difference = self._difference(key, found, there)
             if difference is not None:
                 differences[(found or there)[0].place].append(difference)
+                result.is_past_there |= bool(found) and any(row.is_past for row in there)
         return differences
 
     def _counting(self, found: list[Row], there: list[Row]) -> list[Row]:

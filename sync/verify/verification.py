@@ -23,7 +23,7 @@ from ..session.session import PipelineSession
 from .checked_source import passing
 from .checksums import SideReader
 from .columns import ColumnPairs
-from .comparison import Comparison, compare
+from .comparison import MOST_BYTES, Comparison, compare
 from .latest_records import Ages
 from .repair import other_remedy, plan_repair
 from .written_range import within_range
@@ -124,10 +124,18 @@ def _verify(
     mine = SideReader(source, session.source_can, left, memory_bytes)
     theirs = SideReader(reader.source, reader.can, right, memory_bytes)
     comparison, rejected = _compared(mine, theirs, columns.ages(left))
+    is_past_there = comparison.is_past_there
+    if is_past_there or (not left.key and planned.triggers and right.until and not comparison.is_equal):
+        # The bookmark was changed in the destination: it says nothing of which records were read.
+        theirs, former = replace(theirs, side=replace(right, until=None)), comparison.destination.records
+        comparison, rejected = _compared(mine, theirs, columns.ages(left))
+        is_past_there |= comparison.destination.records > former
     if rejected:
         columns.notes.append(f"{rejected} rejected record(s) of the source: not compared")
     found = replace(_judged(planned, left, comparison, columns.notes), remedy=other_remedy(planned))
-    if not with_repair or found.verdict != DIFFERS:
+    if is_past_there:
+        found = _changed_there(planned, found, comparison)
+    if not with_repair or found.verdict != DIFFERS or (is_past_there and planned.triggers):
         return found
     repair, note = plan_repair(session, planned, comparison, mine, theirs)
     return replace(found, repair=repair, notes=(*found.notes, *filter(None, [note])))
@@ -153,6 +161,7 @@ def _compared(source: SideReader, copy: SideReader, ages: Ages) -> tuple[Compari
                     is_bounded=left.until is not None or leaves_out_incomplete(left.stream, None),
                     unread=_unread_columns(left),
                     ages=ages,
+                    most_bytes=source.memory_bytes or MOST_BYTES,
                     interrupt=interrupt,
                 )
             except ConnectorError as error:
@@ -223,6 +232,25 @@ def _judged(planned: PlannedStream, side: Side, comparison: Comparison, notes: S
         comparison=comparison,
         notes=tuple(found),
     )
+
+
+def _changed_there(planned: PlannedStream, found: StreamVerification, comparison: Comparison) -> StreamVerification:
+    """Judge a stream with a bookmark that was changed in the destination; its triggers leave no way to tell why."""
+    bookmark = ", ".join(map(repr, planned.stream.read.bookmark_properties))
+    if not planned.triggers:
+        note = f"the bookmark ({bookmark}) of some records was changed in the destination"
+        return replace(found, notes=(*found.notes, note))
+    names = ", ".join(map(str, planned.triggers))
+    note = (
+        f"a trigger of the destination changes the bookmark ({bookmark}): {names}. `verify` cannot tell which of these "
+        "records differ, and repairs none"
+    )
+    is_certain = any(each.kind != "different" for each in comparison.records) or any(
+        each.source_records > each.destination_records for each in comparison.ranges
+    )
+    verdict = found.verdict if is_certain else COUNTED
+    remedy = found.remedy or "`syncblocks run --full-refresh` writes all records anew"
+    return replace(found, verdict=verdict, notes=(*found.notes, note), remedy=remedy)
 
 
 def _may_hold_more(planned: PlannedStream, side: Side, comparison: Comparison) -> bool:

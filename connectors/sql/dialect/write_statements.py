@@ -192,10 +192,10 @@ class Writes(ABC):
     def _into(self, target: TableName, columns: Sequence[Column]) -> str:
         return f"insert into {self._table(target)} ({self._names([column.name for column in columns])})"
 
-    def latest(self, staging: TableName, key: Sequence[str]) -> str:
-        """Write a derived table of the last staged record of each key."""
+    def latest(self, staging: TableName, key: Sequence[str], *, is_first: bool = False) -> str:
+        """Write a derived table of the last staged record of each key, or of the first."""
         number, source = self._quote(SEQUENCE), self._table(staging)
-        last = f"select max({number}) from {source} group by {self._names(key)}"
+        last = f"select {'min' if is_first else 'max'}({number}) from {source} group by {self._names(key)}"
         return f"(select * from {source} where {number} in ({last}))"
 
     def merge(
@@ -205,11 +205,11 @@ class Writes(ABC):
 
         Args:
             target: as it stands now; its columns that are not staged get NULL (or their default).
-            staged: has `SEQUENCE`; of records with equal keys the last one counts.
+            staged: has `SEQUENCE`; of records with equal keys the last one counts, of IGNORE the first.
             key: columns that identify a record; no NULLs (checked before).
             method: what happens with a record whose key is there already.
         """
-        source = self.latest(staged.name, key)
+        source = self.latest(staged.name, key, is_first=method is ConflictMethod.IGNORE)
         statements = [self._insert_new(target, source, staged, key)]
         # Several records may have one key, as an append has left them: an UPDATE would make them all the same.
         may_repeat = frozenset(key) not in target.unique_keys and not (target.has_triggers or target.is_referenced)

@@ -25,11 +25,20 @@ class InsertsInPieces(ABC):
 
     @abstractmethod
     def move(
-        self, session: Session, target: Table, staged: StagingTable, key: Sequence[str], merge: Statements, run: Run
+        self,
+        session: Session,
+        target: Table,
+        staged: StagingTable,
+        key: Sequence[str],
+        merge: Statements,
+        run: Run,
+        *,
+        is_first: bool,
     ) -> None:
         """Insert or merge the staged records; the transaction that is open afterwards has still to drop their table.
 
-        Arguments as in `Writes.merge`. An append has no `key`, and needs no `merge`.
+        Arguments as in `Writes.merge`. An append has no `key`, and needs no `merge`. `is_first`: of records with equal
+        keys the first one counts.
         """
 
 

@@ -220,7 +220,7 @@ class RejectedRecords:
         names: Mapping[str, str],
         *,
         key: Sequence[str],
-        is_descending: bool,
+        is_first: bool,
     ) -> int:
         """Insert one staging table into its target and collect the records the target rejects; return how many.
 
@@ -229,7 +229,7 @@ class RejectedRecords:
             statements: insert the records of a staging table.
             names: column of the stream -> column of the table.
             key: of a merge; of records with equal keys the last one counts.
-            is_descending: the last record comes first, since records in the target count.
+            is_first: the first one does, since records in the target count.
         """
         insert = _Insert(
             dialect=self._dialect,
@@ -237,7 +237,7 @@ class RejectedRecords:
             staged=staged,
             statements=statements,
             limit=self._limit,
-            is_descending=is_descending,
+            is_first=is_first,
         )
         return self._add(insert.run(key), names)
 
@@ -301,16 +301,14 @@ def attempt(dialect: Dialect, lease: SessionLease, action: Callable[[], object])
 
 
 class _Range(Struct, frozen=True):
-    """Staged records by their numbers, among which there may be gaps. Descending: place 0 is the last one."""
+    """Staged records by their numbers, among which there may be gaps."""
 
     first: int
     num_rows: int
-    is_descending: bool = False
 
     def slice(self, offset: int, length: int, /) -> _Range:
         """Return some of them."""
-        place = self.num_rows - offset - length if self.is_descending else offset
-        return _Range(self.first + place, length, self.is_descending)
+        return _Range(self.first + offset, length)
 
 
 class _Insert(Struct, kw_only=True):
@@ -321,7 +319,7 @@ class _Insert(Struct, kw_only=True):
     staged: StagingTable
     statements: Statements
     limit: int
-    is_descending: bool
+    is_first: bool
     #: Number of a rejected record -> why.
     reasons: dict[int, str] = field(default_factory=dict)
 
@@ -341,7 +339,7 @@ class _Insert(Struct, kw_only=True):
             self._execute(dialect.tables.create_staging(part, self.staged.own_columns(), numbered=True))
         number = dialect.naming.quote(SEQUENCE)
         ((first, last),) = query(f"select min({number}), max({number}) from {dialect.naming.table(source.name)}")
-        whole = _Range(int(first), int(last) - int(first) + 1, self.is_descending)
+        whole = _Range(int(first), int(last) - int(first) + 1)
 
         def insert(some: _Range) -> None:
             refused = refusal if some == whole else self._attempt(self._copied(source, part, some))
@@ -350,7 +348,7 @@ class _Insert(Struct, kw_only=True):
 
         _, bad = convert_by_halves(whole, insert, self.limit)
         self.reasons = {whole.slice(place, 1).first: reason for place, reason in bad}
-        self._insert_late(insert, self._last_of_keys(source, key))
+        self._insert_late(insert, self._counting(source, key))
         found = self._rejected(source)
         for table in (*([] if part is None else [part]), *([] if self.staged.is_numbered else [source.name])):
             self._execute(dialect.tables.drop(table))
@@ -406,15 +404,16 @@ class _Insert(Struct, kw_only=True):
                 return
             numbers = still
 
-    def _last_of_keys(self, source: StagingTable, key: Sequence[str]) -> list[int]:
-        """Return the rejected records without those that a later record of their key replaces."""
+    def _counting(self, source: StagingTable, key: Sequence[str]) -> list[int]:
+        """Return the rejected records without those in whose place another record of their key counts."""
         if not key:
             return sorted(self.reasons)
         number, table = self.dialect.naming.quote(SEQUENCE), self.dialect.naming.table(source.name)
         found: list[int] = []
         for listed in self._listed():
-            last = f"select max({number}) from {table} group by {self.dialect.naming.names(key)}"
-            rows = self.lease.session.query(f"{last} having max({number}) in {listed}")
+            counting = f"{'min' if self.is_first else 'max'}({number})"
+            of_keys = f"select {counting} from {table} group by {self.dialect.naming.names(key)}"
+            rows = self.lease.session.query(f"{of_keys} having {counting} in {listed}")
             found += (int(each) for (each,) in rows)
         return sorted(found)
 

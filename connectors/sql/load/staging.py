@@ -128,9 +128,9 @@ def insert_staged(
     is_whole = is_replace or context.load.write.disposition is WriteDisposition.REPLACE_RANGE
     ignores, drop = context.load.write.conflict_method is ConflictMethod.IGNORE, dialect.tables.drop(staged.name)
     if rejected is not None and dialect.facts.has_savepoints:
-        is_descending = not is_replace and bool(key) and ignores
         target.run(before)
-        count = rejected.insert(staged, statements, context.columns.names, key=key, is_descending=is_descending)
+        is_first = not is_replace and ignores
+        count = rejected.insert(staged, statements, context.columns.names, key=key, is_first=is_first)
         target.run([drop])
         return count
     count = 0
@@ -163,7 +163,8 @@ def _insert_in_pieces(
     context.ledger.check(session, context.ledger.table(target.name), load.key, load.token)
     if target.changes and not target.is_announced:
         target.announce()
-    dialect.writes.move(session, table, staged, key, statements, target.run)
+    is_first = load.write.conflict_method is ConflictMethod.IGNORE
+    dialect.writes.move(session, table, staged, key, statements, target.run, is_first=is_first)
     return True
 
 

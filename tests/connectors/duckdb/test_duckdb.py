@@ -499,3 +499,14 @@ def test_an_encrypted_file_is_told_as_such(tmp_path: Path) -> None:
         connection.execute("create table secret.t as select 1 as i")
     with pytest.raises(ConnectorConfigError, match="encrypted files are not supported: copy the tables"):
         DuckDBSource({"path": str(path)}, tmp_path).discover()
+
+
+def test_a_constraint_that_a_statement_of_the_user_makes_is_seen(path: Path, destination: DuckDBDestination) -> None:
+    """A replacement by another table would lose it."""
+    for _ in range(2):
+        load(destination, "t", REPLACE, [people((1, "a")), FINAL], PEOPLE, ["id"])
+    for statement in ("drop table t", "create table t (id bigint not null, name varchar check (length(name) < 9))"):
+        destination.execute(statement, {})
+    load(destination, "t", REPLACE, [people((1, "b"), (2, "c")), FINAL], PEOPLE, ["id"])
+    assert query(path, "select table_name from duckdb_constraints() where constraint_type = 'CHECK'") == [("t",)]
+    assert query(path, "select id, name from t order by id") == [(1, "b"), (2, "c")]

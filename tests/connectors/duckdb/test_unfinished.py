@@ -125,12 +125,12 @@ def test_the_last_record_of_a_key_counts_whatever_piece_it_is_in(path: Path) -> 
     assert [record for record in held(path) if record[0] >= 0] == digests("late")
 
 
-def test_a_merge_that_ignores_what_is_there_takes_the_last_of_what_is_new(path: Path) -> None:
+def test_a_merge_that_ignores_what_is_there_takes_the_first_of_what_is_new(path: Path) -> None:
     before = held(path)
     late = order("merge", "late")
     late = replace(late, write=replace(late.write, conflict_method=ConflictMethod.IGNORE))
     load(path, late, twice("late"))
-    assert held(path) == sorted([*before, *(record for record in digests("late") if record[0] > 2)])
+    assert held(path) == sorted([*before, *(record for record in digests("early") if record[0] > 2)])
 
 
 @pytest.mark.full

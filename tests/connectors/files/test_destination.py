@@ -225,12 +225,12 @@ def test_parts_of_composite_keys_do_not_run_into_each_other(tmp_path: Path) -> N
     assert len(read("csv", tmp_path)) == 3
 
 
-def test_ignore_keeps_what_is_there_and_takes_the_last_of_what_is_new(tmp_path: Path) -> None:
+def test_ignore_keeps_what_is_there_and_takes_the_first_of_what_is_new(tmp_path: Path) -> None:
     destination = destination_of("parquet", tmp_path)
     run(destination, load_of("merge", "a"), batch_of((1, "old")), FINAL)
     load = load_of("merge", "b", conflict_method=ConflictMethod.IGNORE)
     run(destination, load, batch_of((1, "new"), (2, "first"), (2, "last")), FINAL)
-    assert looked_at("parquet", tmp_path) == [(1, "old"), (2, "last")]
+    assert looked_at("parquet", tmp_path) == [(1, "old"), (2, "first")]
 
 
 # Names

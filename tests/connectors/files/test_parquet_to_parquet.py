@@ -122,7 +122,7 @@ def test_a_null_in_the_key_is_refused(copy: Copy, tables: list[pa.Table]) -> Non
     copy.document["streams"][0]["key_properties"] = ["id"]
     result = run_pipeline(copy.write())
     assert result.status == "failure"
-    assert "'id' is NULL" in str(result.streams[0].error)
+    assert "'id' of the key is NULL" in str(result.streams[0].error)
     assert files_readback.tables(copy.out) == set()
 
 

@@ -67,7 +67,7 @@ def test_merge_picks_a_way_that_every_table_allows(
     batch = batch_of({"id": [1, 2, 2], "v": ["new", "no", "two"]})
     write(destination, [batch], "t", WriteDisposition.MERGE, key=["id"], method=method)
     expected_v = "old" if method is ConflictMethod.IGNORE else "new"
-    second = [] if method is ConflictMethod.UPDATE_ONLY else [(2, "two")]
+    second = [] if method is ConflictMethod.UPDATE_ONLY else [(2, "no" if method is ConflictMethod.IGNORE else "two")]
     assert rows(postgres_url, "select id, v from t order by id") == [(1, expected_v), *second, (9, "x")]
     extra = rows(postgres_url, "select extra from t where id = 1")
     keeps = method is ConflictMethod.IGNORE or situation == "default"

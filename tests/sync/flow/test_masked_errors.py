@@ -133,7 +133,7 @@ def test_the_longest_record_of_csv_shows_its_place(tmp_path: Path) -> None:
     lines_of = CSVLines(CSVSourceSettings(path=str(tmp_path)))
     error = lines_of.too_long(DataFile(LocalStorage(tmp_path), "t.csv"), 7, MAX_RECORD_BYTES)
     assert shown(error) == str(error)
-    assert "t.csv:7: a record is longer than 1 GiB, the most in CSV" in str(error)
+    assert "t.csv:7: a record is longer than 1 GiB, the limit of CSV files" in str(error)
 
 
 def test_errors_of_limits_show_no_record() -> None:

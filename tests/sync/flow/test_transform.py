@@ -225,3 +225,21 @@ def test_values_nested_too_deeply_for_a_type_are_an_error(
     for levels in (101, 9_900):  # at so many levels Arrow's own recursion would end the process
         with pytest.raises(TransformError, match="no type: lists or objects in more than 100 levels"):
             through(function(levels), pa.record_batch({"id": [1, 2]}))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.uuid(), pa.timestamp("us", "UTC")], ids=str)
+def test_keys_of_several_columns_are_compared_together(kind: pa.DataType) -> None:
+    values = {
+        pa.uuid(): [bytes([number]) * 16 for number in (1, 2)],
+        pa.timestamp("us", "UTC"): [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)],
+    }
+    first = pa.array([1, 2], pa.int64())
+    batch = pa.record_batch([first, pa.array(values.get(kind, ["a", "b"]), kind)], names=["n", "k"])
+    stream = Stream(name="s", schema=batch.schema, key_properties=("n", "k"))
+
+    def apply(function: Callable[[Any], Any]) -> pa.RecordBatch:
+        return Transformer("block", [function], {}, must_keep_keys=True).apply(batch, stream)
+
+    assert apply(lambda frame: frame[frame["n"] == 2]).num_rows == 1
+    with pytest.raises(TransformError, match=r"returned 2 record\(s\) of stream 's' with a key \(n, k\)"):
+        apply(lambda frame: frame.assign(n=frame["n"].iloc[::-1].to_numpy()))

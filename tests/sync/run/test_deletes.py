@@ -396,21 +396,50 @@ def test_what_cannot_have_deletes_is_refused_by_name(plain: Bench, case: str) ->
     assert message in str(caught.value)
 
 
-def test_tables_and_transformers_that_cannot_have_deletes(plain: Bench) -> None:
+def test_a_table_of_several_streams_cannot_have_deletes(plain: Bench) -> None:
     plain.source.write(people(1))
-    (plain.folder / "change.py").write_text("@transformer\ndef change(df):\n    return df\n")
     shared = plain.document(**FULL, deletes="hard")
     shared["streams"].append({"stream": "others", "destination_table": "people", **FULL})
     plain.source.execute("create table others (id bigint primary key)")
-    changed = {**plain.document(**FULL, deletes="hard"), "transformers": [{"file": "change.py"}]}
-    for document, message in (
-        (shared, "a table that this stream alone writes; stream 'others' writes it too"),
-        (changed, "a stream without a transformer's function"),
-    ):
-        pipeline = load_pipeline(document, folder=plain.folder)
-        with opened(pipeline) as session, pytest.raises(ConfigError) as caught:
-            make_plan(session, None)
-        assert message in str(caught.value)
+    pipeline = load_pipeline(shared, folder=plain.folder)
+    with opened(pipeline) as session, pytest.raises(ConfigError) as caught:
+        make_plan(session, None)
+    assert "a table that this stream alone writes; stream 'others' writes it too" in str(caught.value)
+
+
+def run_changed(bench: Bench, body: str, at: datetime, **stream: Any) -> RunResult:
+    """Run with a transformer whose function returns this."""
+    (bench.folder / "change.py").write_text(f"@transformer\ndef change(df):\n    return {body}\n")
+    document = {**bench.document(**stream), "transformers": [{"file": "change.py", "rename": {"seen": "at"}}]}
+    return run_pipeline(load_pipeline(document, folder=bench.folder, execution_date=at))
+
+
+@pytest.mark.parametrize("pair", ["duckdb duckdb", pytest.param("postgres postgres", marks=pytest.mark.full)])
+@pytest.mark.parametrize("mode", ["hard", pytest.param("soft", marks=pytest.mark.full)])
+def test_a_function_that_leaves_keys_as_they_are_may_stand_beside_deletes(
+    request: pytest.FixtureRequest, tmp_path: Path, pair: str, mode: str
+) -> None:
+    """What it drops stays in the table: its key is at the source."""
+    bench = make_bench(request, tmp_path, pair)
+    settings = {**FULL, "deletes": mode}
+    bench.source.write(people(1, 2, 3, 4))
+    first = run_changed(bench, "df.assign(name=df['name'].str.upper(), more=1)", MONDAY, **settings)
+    assert first.status == "success", first.streams[0].error
+    bench.source.write(people(1, 2, 4, 5))
+    second = run_changed(bench, "df[df['id'] != 2]", TUESDAY, **settings)
+    assert (second.status, second.streams[0].records_deleted) == ("success", 1), second.streams[0].error
+    assert bench.ids(live=True) == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "body", ["df.assign(id=df['id'] + 10)", "df.assign(id=df['id'].astype(str))", "df.assign(id=None)"]
+)
+def test_a_function_that_makes_keys_fails_a_stream_with_deletes(plain: Bench, body: str) -> None:
+    plain.source.write(people(1, 2))
+    result = run_changed(plain, body, MONDAY, **FULL, deletes="hard")
+    assert result.status == "failure"
+    assert "returned 2 record(s)" in str(result.streams[0].error)
+    assert "deletes" in str(result.streams[0].error)
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,12 @@ def test_of_records_with_one_key_the_last_that_fits_counts(
 def test_a_merge_that_ignores_known_keys_sets_aside_new_ones_only(tmp_path: Path, target: Target) -> None:
     bench = bench_of(tmp_path, target, "merge", unique_conflict_method="IGNORE")
     remake(target, TABLE[target.kind], "insert into a values (1, 'v1', 1, 'u1')")
-    bench.seed("a", [record(1, v="new"), record(2, v="old"), record(3, n=-1), record(2, v="last")], key=())
+    twice = [record(4, n=-1), record(4, v="fits"), record(4, v="later")]
+    bench.seed("a", [record(1, v="new"), record(2, v="old"), record(3, n=-1), record(2, v="last"), *twice], key=())
     assert statuses(bench.run()) == {"a": "success"}
-    assert target.query("select id, v from a order by id") == [(1, "v1"), (2, "last")]
-    assert set_aside(target) == [3]
+    assert target.query("select id, v from a order by id") == [(1, "v1"), (2, "old"), (4, "fits")]
+    # A database may take the other one of key 4 for a known one: by then another one has its key.
+    assert set_aside(target) in ([3], [3, 4])
 
 
 @pytest.mark.parametrize("target", ["duckdb"], indirect=True)

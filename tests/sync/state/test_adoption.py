@@ -268,3 +268,25 @@ def test_whether_an_append_is_refused(lite: Shop, index: str, more: dict[str, An
     assert lite.state("adopt", "orders") == (0 if is_fine else 2)
     if is_fine:
         assert run_pipeline(lite.write()).status == "success"
+
+
+@pytest.mark.one_of("shop")
+def test_an_appended_table_becomes_a_merged_one_once_its_key_was_checked(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The bookmark stays where it was, and a record that comes again takes the place of the one that is there."""
+    merged = {**shop.stream, "write_disposition": "merge"}
+    shop.stream = {**shop.stream, "key_properties": [], "write_disposition": "append"}
+    assert run_pipeline(shop.write()).status == "success"
+    shop.stream = merged
+    assert "state adopt" in str(run_pipeline(shop.write()).streams[0].error)
+    shop.target.query("insert into orders (id, v) values (3, 'twice')")
+    assert shop.state("adopt", "orders") == 2
+    assert "the key 3" in capfd.readouterr().err
+    shop.target.query("delete from orders where v = 'twice'")
+    assert shop.state("adopt", "orders") == 0
+    orders = shop.folder / "data" / "orders.csv"
+    orders.write_text(CSV.replace("3,c", "3,new") + "4,d,2024-01-04 10:00:00\n")
+    result = run_pipeline(shop.write())
+    assert (result.status, result.streams[0].records) == ("success", 2)
+    assert shop.values() == [(1, "a"), (2, "b"), (3, "new"), (4, "d")]

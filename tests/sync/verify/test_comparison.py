@@ -23,9 +23,14 @@ VALUE = (ComparedColumn(name="v", field=pa.field("v", pa.int64()), form=TextForm
 class Listed:
     """A side that is a dict of records."""
 
-    def __init__(self, records: dict[int, int], past: set[int] = frozenset()) -> None:  # type: ignore[assignment]
-        self.records, self.past = records, past
-        self.asked = self.hashed = 0
+    def __init__(
+        self,
+        records: dict[int, int],
+        past: set[int] = frozenset(),  # type: ignore[assignment]
+        width: int = 1,
+    ) -> None:
+        self.records, self.past, self.width = records, past, width
+        self.asked = self.hashed = self.most = 0
 
     def _in(self, keys: KeyRange, *, is_bounded: bool = True) -> list[int]:
         low = None if keys.start is None else int(str(keys.start[0]))
@@ -48,7 +53,11 @@ class Listed:
     def boundaries(self, ranges: Sequence[tuple[KeyRange, int]]) -> list[list[Key]]:
         return [[(str(key),) for key in self._in(keys)[size::size]] for keys, size in ranges]
 
+    def sizes(self, ranges: Sequence[KeyRange]) -> list[int]:
+        return [sum(self.width for _ in self._in(keys, is_bounded=False)) for keys in ranges]
+
     def rows(self, ranges: Sequence[KeyRange]) -> list[Row]:
+        self.most = max(self.most, sum(self.sizes(ranges)))
         self.asked += sum(len(self._in(keys, is_bounded=False)) for keys in ranges)
         return [
             Row(place, (str(key),), (str(self.records[key]),), key in self.past)
@@ -110,6 +119,23 @@ def test_few_differences_make_few_records_be_hashed_again() -> None:
     assert (len(found.records), found.source.records, found.destination.records) == (10, 50_000, 50_000)
     assert max(left.hashed, right.hashed) <= 1.2 * 50_000
     assert left.asked <= 10_000
+
+
+@pytest.mark.parametrize("width", [100, 3_000])
+def test_records_are_compared_in_steps_of_so_many_bytes(width: int) -> None:
+    source = {key: key for key in range(5_000)}
+    copy = source | dict.fromkeys(range(7, 5_000, 500), -1)
+    left, right = Listed(source, width=width), Listed(copy, width=width)
+    found = compare(left, right, KEY, VALUE, is_bounded=False, most_bytes=20_000, interrupt=lambda: None)
+    assert (len(found.records), found.is_complete) == (10, True)
+    assert 0 < max(left.most, right.most) <= 20_000
+
+
+def test_a_record_wider_than_a_step_is_compared_all_the_same() -> None:
+    left, right = Listed({1: 1, 2: 2}, width=500), Listed({1: 1, 2: 3}, width=500)
+    found = compare(left, right, KEY, VALUE, is_bounded=False, most_bytes=100, interrupt=lambda: None)
+    assert [each.key for each in found.records] == [("2",)]
+    assert left.most == 500
 
 
 def test_what_has_changed_since_is_no_difference() -> None:
