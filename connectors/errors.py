@@ -16,6 +16,8 @@ class ConnectorError(Exception):
 
     #: Functions of triggers, one of which raised the error; `*`: a trigger of unknown name did.
     raised_in: tuple[str, ...] = ()
+    #: A trigger of the table has caused it, or may have.
+    is_of_trigger: bool = False
     #: Whether the engine knows that the source has raised it.
     is_from_source: bool = False
     #: The message, or as much of it as holds no value of a record: masks show that much. Empty: masks hide it.
@@ -95,6 +97,9 @@ class FatalConnectorError(ConnectorError):
 
 class UniqueViolated(FatalConnectorError):
     """A record has the same values as another one in columns that the table keeps unique."""
+
+    #: The table that keeps them so, without its schema, where the database names it.
+    table: str = ""
 
 
 class StatementRefused(FatalConnectorError):

@@ -46,6 +46,8 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
     #: The system's own name of its type, and whose name that is; empty: there is none.
     native_type: str = ""
     native_system: str = ""
+    #: Of a column of a table, where `native_type` is a domain: the type that the domain is of.
+    base_type: str = ""
     #: Of PostgreSQL: as what its values are read, `text`, `json`, or the `base` type of a domain; empty: as they are.
     read_as: str = ""
     #: Of PostgreSQL: name of the (base) type with its schema.
@@ -86,6 +88,8 @@ class FieldFacts(msgspec.Struct, frozen=True, kw_only=True):
     in_path: bool = False
     #: Of files: it is the record's number in its file, not a column of the file that has such a name.
     is_row: bool = False
+    #: Of texts of JSON: numbers arrive without exponent and trailing zeros, not as they are written.
+    plain_numbers: bool = False
 
     @property
     def is_of_text(self) -> bool:
@@ -118,6 +122,7 @@ _FLAGS = {
     "of_file": (b"of_file", b""),
     "in_path": (b"in_path", b"1"),
     "is_row": (b"is_row", b""),
+    "plain_numbers": (b"plain_numbers", b""),
 }
 
 #: Fact of several names -> the key of a list in JSON.
@@ -127,6 +132,7 @@ _NAMES = {"path": b"flattened", "labels": b"enum_labels"}
 _TEXTS = {
     "native_type": b"native_type",
     "native_system": b"native_system",
+    "base_type": b"base_type",
     "read_as": b"read_as",
     "type_name": b"type_name",
     "column_type": b"column_type",

@@ -100,7 +100,7 @@ def parse_settings(model: type[Model], config: Mapping[str, Any], connector: str
     except ValidationError as error:
         found = {_place(each, config): each for each in error.errors(include_url=False, include_input=False)[::-1]}
         known = sorted(field.alias or name for name, field in model.model_fields.items())
-        meant = {_near(str(each["loc"][-1]), known) for each in found.values() if each["type"] == "extra_forbidden"}
+        meant = {nearest(str(each["loc"][-1]), known) for each in found.values() if each["type"] == "extra_forbidden"}
         told = [each for each in found.values() if each["type"] != "missing" or each["loc"][0] not in meant]
         first, *others = (_mistake(each, known, connector) for each in reversed(told))
         first.others = tuple(others[: MAX_MISTAKES - 1])
@@ -138,7 +138,7 @@ def choice(word: str, known: Iterable[str], *, listed_by: str = "") -> str:
     import difflib
 
     allowed = sorted(known)
-    near = _near(word, allowed)
+    near = nearest(word, allowed)
     begin = f"; did you mean {near!r}? A" if near else "; a"
     if not listed_by or len(allowed) <= _SHORT_LIST:
         return f"{begin}llowed: {', '.join(allowed)}"
@@ -146,7 +146,8 @@ def choice(word: str, known: Iterable[str], *, listed_by: str = "") -> str:
     return f"{begin}llowed: {', '.join(few)} and {len(allowed) - len(few)} more, see {listed_by}"
 
 
-def _near(word: str, known: Sequence[str]) -> str | None:
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word that is most like another one; None: none is."""
     import difflib
 
     other = next((each for each in _OTHER_WORDS.get(word.lower(), ()) if each in known), None)

@@ -249,6 +249,8 @@ class Trigger(Struct, frozen=True, kw_only=True):
     events: tuple[str, ...]
     #: The function it calls, if that has a name of its own.
     function: str = ""
+    #: Tables that its body names as those that it writes, where the system shows the body.
+    writes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.timing} {', '.join(self.events)})"

@@ -54,6 +54,21 @@ def has_union(kind: pa.DataType) -> bool:
     return pa.types.is_union(kind) or any(has_union(kind.field(place).type) for place in range(kind.num_fields))
 
 
+def repeated_name(kind: pa.DataType) -> str:
+    """Return a name that two fields of a struct in a type share; empty: none do."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return repeated_name(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return repeated_name(kind.value_type)
+    fields = [kind.field(place) for place in range(kind.num_fields)]
+    seen: set[str] = set()
+    for name in (field.name for field in fields if pa.types.is_struct(kind)):
+        if name in seen:
+            return str(name)
+        seen.add(name)
+    return next(filter(None, (repeated_name(field.type) for field in fields)), "")
+
+
 def _dictionaries(array: pa.Array) -> Iterator[pa.Array]:
     """Yield the dictionaries of an array and of what it holds, those within others as well."""
     types, kind = pa.types, array.type

@@ -44,6 +44,16 @@ def bounded(value: Decimal) -> Decimal:
     return value
 
 
+def plain_number(text: str) -> str:
+    """Write a number without exponent, trailing zeros and the sign of a zero; one that is too large stays as it is."""
+    try:
+        shown = format(bounded(Decimal(text)), "f")
+    except ValueError:
+        return text
+    shown = shown.rstrip("0").rstrip(".") if "." in shown else shown
+    return "0" if shown == "-0" else shown
+
+
 def as_number(value: Decimal) -> int | float:
     """Return a number for Python's JSON writer: whole numbers exactly.
 
@@ -116,4 +126,4 @@ def _any(mask: pa.Array) -> bool:
     return pc.any(mask).as_py() is True
 
 
-__all__ = ["MOST_FRACTION", "MOST_WHOLE", "as_number", "bounded", "fitting", "from_texts"]
+__all__ = ["MOST_FRACTION", "MOST_WHOLE", "as_number", "bounded", "fitting", "from_texts", "plain_number"]

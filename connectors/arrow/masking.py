@@ -9,7 +9,6 @@ import hmac
 import json
 from array import array
 from collections.abc import Mapping
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
@@ -21,6 +20,7 @@ from ..read_spec import HASH, KEEP_LAST, MaskRule, Masks
 from ..stream import Stream
 from ..struct_helpers import replace
 from . import compute as pc
+from .decimals import plain_number
 from .digits import is_number_in_text
 from .fidelity import as_text
 from .flatten import SEPARATOR
@@ -78,7 +78,8 @@ def _read_field(field: pa.Field) -> pa.Field:
         return field
     if is_number_in_text(field):
         return with_facts(field, origin=TypeOrigin.SOURCE, unseen=False, whole=False, precision=Precision.KNOWN)
-    return with_facts(pa.field(field.name, pa.string(), field.nullable), origin=TypeOrigin.DECLARED, path=facts.path)
+    text = pa.field(field.name, pa.string(), field.nullable)
+    return with_facts(text, origin=TypeOrigin.DECLARED, path=facts.path, plain_numbers=True)
 
 
 def masked(batch: pa.RecordBatch, masks: Masks | None) -> pa.RecordBatch:
@@ -131,10 +132,10 @@ def canonical_text(column: pa.Array, field: pa.Field) -> pa.Array:
     if types.is_float16(kind):
         column = column.cast(pa.float32())
     texts = as_text(column, field.name)
-    if types.is_floating(kind):
+    if types.is_floating(kind) or is_number_in_text(field):
         return _without_zeros(_plain_numbers(texts))
-    is_number = types.is_decimal(kind) or is_number_in_text(field)
-    return _without_zeros(texts) if is_number or types.is_timestamp(kind) or types.is_time(kind) else texts
+    has_zeros = types.is_decimal(kind) or types.is_timestamp(kind) or types.is_time(kind)
+    return _without_zeros(texts) if has_zeros else texts
 
 
 def _without_zeros(texts: pa.Array) -> pa.Array:
@@ -145,11 +146,11 @@ def _without_zeros(texts: pa.Array) -> pa.Array:
 
 
 def _plain_numbers(texts: pa.Array) -> pa.Array:
-    """Write floats without exponents, and those that are no numbers as JSON has them."""
-    odd = pc.fill_null(pc.match_substring_regex(texts, "[a-z]"), False)
+    """Write numbers without exponents, and those that are no numbers as JSON has them."""
+    odd = pc.fill_null(pc.match_substring_regex(texts, "[a-zA-Z]"), False)
     if not pc.any(odd).as_py():
         return texts
-    found = [SPECIAL.get(text) or format(Decimal(text), "f") for text in texts.filter(odd).to_pylist()]
+    found = [SPECIAL.get(text) or plain_number(text) for text in texts.filter(odd).to_pylist()]
     return pc.replace_with_mask(texts, odd, pa.array(found, pa.string()))
 
 

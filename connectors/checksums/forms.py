@@ -316,7 +316,7 @@ def _text(field: pa.Field, native: str, system: str) -> _Kind:
 def _native(field: pa.Field, system: str) -> str:
     """Return the system's own name of the type; empty: the name is of the system that the records came from."""
     facts = facts_of(field)
-    return facts.native_type if facts.native_system == system else ""
+    return facts.base_type or facts.native_type if facts.native_system == system else ""
 
 
 __all__ = ["ItemOf", "compared_columns", "no_item"]

@@ -9,7 +9,9 @@ from ..sql.dialect.catalog import Catalog
 from ..sql.identifiers import STAGING_PREFIX, Naming, TableName, literal, quote
 from ..sql.session import Session
 from ..sql.tables import Column, Table
+from ..stream import Trigger
 from .constraints import UniqueIndex
+from .database import has_triggers
 from .session import DuckDBSession
 from .unfinished import MARK
 
@@ -85,16 +87,21 @@ class DuckDBCatalog(Catalog):
             *(str(name) for (name,) in indexes),
             *sorted(f"a {kind} constraint" for kind in kinds - {"NOT NULL"}),
             *sorted(f"a foreign key of table {other}" for other in referring),
+            *(f"trigger {trigger.name}" for trigger in table.triggers),
         ]
 
 
 #: Up to so many tables are read one by one: DuckDB's functions list every table of the file.
 _FEW_TABLES = 8
 
-#: Whether an index hangs on a table.
+#: Whether an index, or a trigger (`_TRIGGERED`), hangs on a table.
 _INDEXES = (
     "select 1 from duckdb_indexes() where database_name = current_database() "
-    "and lower(schema_name) = lower($1) and lower(table_name) = lower($2) limit 1"
+    "and lower(schema_name) = lower($1) and lower(table_name) = lower($2)"
+)
+_TRIGGERED = (
+    " union all select 1 from duckdb_triggers() where database_name = current_database() "
+    "and lower(schema_name) = lower($1) and lower(table_name) = lower($2)"
 )
 
 
@@ -103,7 +110,8 @@ def _read_table(session: Session, name: TableName) -> Table | None:
     described = _own(session).describe(name)
     if described is None:
         return None
-    is_bound = _own(session).has_constraints(name) or session.query(_INDEXES, (name.schema, name.name))
+    bindings = f"{_INDEXES}{_TRIGGERED if has_triggers() else ''} limit 1"
+    is_bound = _own(session).has_constraints(name) or session.query(bindings, (name.schema, name.name))
     if not described.is_plain or is_bound:
         asked = str(name).casefold()
         return next((each for each in read_catalog(session, [name.name]) if str(each.name).casefold() == asked), None)
@@ -135,8 +143,11 @@ def read_catalog(session: Session, names: Sequence[str] | None = None) -> list[T
         for row in rows
         if row["constraint_type"] == "FOREIGN KEY"
     }
+    triggers = {}
+    if has_triggers():
+        triggers = _by_table(session, "duckdb_triggers()", _named("table_name", names), "order by trigger_name")
     return [
-        _table(kind, columns.get(place, []), constraints.get(place, []), place in referenced)
+        _table(kind, columns.get(place, []), constraints.get(place, []), triggers.get(place, []), place in referenced)
         for kind in chosen
         for place in [(kind["schema_name"], kind["name"])]
     ]
@@ -146,6 +157,7 @@ def _table(
     kind: Mapping[str, object],
     columns: Sequence[Mapping[str, object]],
     constraints: Sequence[Mapping[str, object]],
+    triggers: Sequence[Mapping[str, object]],
     is_referenced: bool,
 ) -> Table:
     keys = {
@@ -175,14 +187,21 @@ def _table(
         identity=str(kind["table_oid"]),
         unique_keys=tuple(unique),
         is_table=bool(kind["is_table"]),
-        has_dependents=bool(kind["index_count"]) or is_referenced or is_bound,
+        has_dependents=bool(kind["index_count"]) or is_referenced or is_bound or bool(triggers),
         is_referenced=is_referenced,
+        has_triggers=bool(triggers),
+        triggers=tuple(map(_trigger, triggers)),
         refers_to=frozenset(
             TableName(str(kind["schema_name"]), str(row["referenced_table"]))
             for row in constraints
             if row["constraint_type"] == "FOREIGN KEY" and row["referenced_table"] != kind["name"]
         ),
     )
+
+
+def _trigger(row: Mapping[str, object]) -> Trigger:
+    events = (str(row["event_manipulation"]).lower(),)
+    return Trigger(name=str(row["trigger_name"]), timing=str(row["action_timing"]).lower(), events=events)
 
 
 def constraints_by_table(

@@ -172,7 +172,7 @@ class Violations(Struct, frozen=True, kw_only=True):
         """Write the condition that a record `o` of the target stays, and so refuses a staged one `n`."""
         if not self.key:
             return ""
-        if self.is_ignoring or self.target.is_referenced:
+        if self.is_ignoring or self.target.is_referenced or self.target.has_triggers:
             return f" where not ({self._same_key('o', 'n')})"
         # A merge by DELETE and INSERT frees what the old records of its keys have.
         return f" where not exists (select 1 from {staged} as r where {self._same_key('r', 'o')})"

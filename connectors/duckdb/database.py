@@ -35,6 +35,9 @@ MORE_MEMORY = "reset global memory_limit"
 #: From this version on, what is appended after a checkpoint begins a row group of its own.
 _PIECES_SINCE = (1, 5, 3)
 
+#: Tables have triggers since this version.
+_TRIGGERS_SINCE = (2, 0, 0)
+
 #: The same for tables with an index; at the checkpoint, 1.5 has too little memory for it.
 _INDEXED_PIECES_SINCE = (2, 0, 0)
 
@@ -344,6 +347,11 @@ def _no_database(path: Path) -> ConnectorConfigError:
         connector="duckdb",
         key="path",
     )
+
+
+def has_triggers() -> bool:
+    """Tell whether this version of DuckDB knows triggers."""
+    return _version() >= _TRIGGERS_SINCE
 
 
 def _version() -> tuple[int, ...]:

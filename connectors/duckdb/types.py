@@ -160,7 +160,7 @@ def _column_type(kind: pa.DataType) -> str | None:
         if kind.tz is not None:
             return "TIMESTAMP WITH TIME ZONE"
         return "TIMESTAMP_NS" if kind.unit == "ns" else "TIMESTAMP"
-    if _has_wide(kind):
+    if _is_json(kind):
         return "JSON"
     if types.is_struct(kind):
         return _struct_type(kind)
@@ -173,17 +173,19 @@ def _column_type(kind: pa.DataType) -> str | None:
     return _scalar_type(kind)
 
 
-def _has_wide(kind: pa.DataType) -> bool:
-    """Tell whether what is nested holds decimals that DuckDB has not, and does not take from Arrow."""
+def _is_json(kind: pa.DataType) -> bool:
+    """Tell whether what is nested holds decimals that DuckDB has not, or names that differ by case only."""
     types = pa.types
     if types.is_map(kind):
         parts = [kind.key_type, kind.item_type]
     elif types.is_struct(kind):
         parts = [field.type for field in kind]
+        if len({field.name.lower() for field in kind}) < len(parts):
+            return True
     else:
         parts = [kind.value_type] if types.is_nested(kind) and not types.is_union(kind) else []
     return any(
-        _has_wide(part) or (types.is_decimal(part) and not 0 <= part.scale <= part.precision <= 38) for part in parts
+        _is_json(part) or (types.is_decimal(part) and not 0 <= part.scale <= part.precision <= 38) for part in parts
     )
 
 

@@ -52,7 +52,8 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
         first = [] if self._is_limited else [LiftMemoryLimit()]
         if method is ConflictMethod.IGNORE:
             return [*first, *super().merge(target, staged, key, method)]
-        if target.is_referenced:  # a foreign key refuses to delete, and an update of a list deletes and inserts
+        # A foreign key refuses to delete, and an update of a list deletes and inserts.
+        if target.is_referenced or target.has_triggers:
             return [*first, *self._write_changed(target, self.latest(staged.name, key), staged, key)]
         columns, same = staged.written_to(target), self._same_key(target.columns, staged.types, key)
         names = self._names([column.name for column in columns])
@@ -99,7 +100,7 @@ class DuckDBWrites(ComparingWrites, InsertsInPieces):
 
     def _may_refuse(self, session: Session, target: Table, key: Sequence[str]) -> bool:
         """Tell whether a constraint beside the merge key can reject a record."""
-        if target.is_referenced or (target.key and set(target.key) != set(key)):
+        if target.is_referenced or target.has_triggers or (target.key and set(target.key) != set(key)):
             return True
         place = (target.name.schema, target.name.name)
         constraints = constraints_by_table(session, [target.name.name]).get(place, [])

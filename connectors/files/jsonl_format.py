@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from ..arrow.conform import shown
+from ..arrow.decimals import plain_number
 from ..arrow.flatten import Paths, has_place, leaf_of, marked, path_of
 from ..arrow.text import SPECIAL, first_invalid, from_text, is_json, is_nested, is_text, is_utf8, revive, revived
 from ..arrow.unbounded_numerics import wider_schema
@@ -51,7 +52,7 @@ BOM = b"\xef\xbb\xbf"
 
 _NULL, _NULL_LINE = re.compile(rb"[ \t\r]*null"), re.compile(rb"\n[ \t\r]*null")
 
-_NUMBER = re.compile(rb"-?[0-9][0-9.]*")
+_NUMBER, _ANY_NUMBER = re.compile(rb"-?[0-9][0-9.]*"), re.compile(rb"-?[0-9][-+.0-9eE]*")
 
 _NUMBERS = frozenset({"integer", "number"})
 _SPECIAL = frozenset(SPECIAL.values())
@@ -328,7 +329,8 @@ class JSONLFormat:
     def _column(
         self, file: DataFile, field: pa.Field, lines: Sequence[int], raws: Sequence[msgspec.Raw | None]
     ) -> pa.Array:
-        is_decided = facts_of(field).origin is TypeOrigin.TABLE
+        facts = facts_of(field)
+        is_decided = facts.origin is TypeOrigin.TABLE
         as_said = is_said(field)
         is_guessed = bool(self._guessed(file, pa.schema([field])))
         is_since = self._form(file, field) in SINCE_1970
@@ -337,6 +339,8 @@ class JSONLFormat:
             try:
                 if is_since and raw is not None and _NUMBER.fullmatch(bytes(raw)):
                     raw = msgspec.Raw(b'"' + bytes(raw) + b'"')
+                if facts.plain_numbers and raw is not None and _ANY_NUMBER.fullmatch(bytes(raw)):
+                    raw = msgspec.Raw(b'"' + plain_number(bytes(raw).decode()).encode() + b'"')
                 values.append(None if raw is None else _value(raw, field.type, is_said=as_said, is_decided=is_decided))
                 if is_guessed and raw is not None:
                     demand_digits(bytes(raw).decode())

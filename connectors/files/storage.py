@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import Struct, field
 
 from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError, RetriableError
-from ..settings import is_url
+from ..settings import is_url, nearest, url_scheme
 
 #: Seconds between two tries to take a lock.
 LOCK_POLL_S = 0.02
@@ -26,6 +27,8 @@ _PACKAGES = frozenset(
     {"aiobotocore", "aiohttp", "azure", "botocore", "ftplib", "gcsfs", "google", "oci", "ocifs"}
     | {"oss2", "ossfs", "paramiko", "requests", "s3fs", "urllib3"}
 )
+#: What Python says of an option that no function of the driver takes: `storage_options` are passed on as they are.
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '([^']+)'")
 _CREDENTIALS = re.compile("Authentic|Credential|Login|Profile")
 _MENDABLE = re.compile(
     "Connection|Disconnected|HTTPClientError|Payload|SSHException|Temporar|error_temp|Throttl|Timeout"
@@ -148,9 +151,25 @@ def translated(label: str) -> Iterator[None]:
     except EOFError as error:  # ftplib and paramiko: the server has closed the connection
         raise RetriableError(f"{label}: the connection was closed") from shown(error)
     except Exception as error:
+        if isinstance(error, TypeError) and is_url(label) and (found := _UNKNOWN_OPTION.search(str(error))):
+            raise _unknown_option(label, found[1]) from None
         if type(error).__module__.partition(".")[0] not in _PACKAGES:
             raise
         raise _of_store(label, error) from shown(error)
+
+
+def _unknown_option(label: str, name: str) -> ConnectorConfigError:
+    """Say which option the driver does not know, and which it has that may be meant."""
+    import fsspec
+
+    scheme = url_scheme(label)
+    known = [*inspect.signature(fsspec.get_filesystem_class(scheme).__init__).parameters]
+    near = nearest(name, known)
+    hint = f"; did you mean {near!r}?" if near and near != name else ""
+    return ConnectorConfigError(
+        f"storage_options: the driver of {scheme}:// takes no option {name!r} in this place{hint}",
+        key="storage_options",
+    )
 
 
 def _of_store(label: str, error: Exception) -> ConnectorError:

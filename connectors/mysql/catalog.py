@@ -134,8 +134,9 @@ def _read(
     )
     triggers = _grouped(
         session.query(
-            f"select event_object_table, trigger_name, action_timing, event_manipulation from {_SCHEMA}.triggers "
-            f"where event_object_schema = {literal(schema)}{_named('event_object_table', names)} order by trigger_name"
+            "select event_object_table, trigger_name, action_timing, event_manipulation, action_statement "
+            f"from {_SCHEMA}.triggers where event_object_schema = {literal(schema)}"
+            f"{_named('event_object_table', names)} order by trigger_name"
         )
     )
     referring, referenced = _references(session, schema, names, is_mariadb)
@@ -283,8 +284,17 @@ def _table(
     )
 
 
-def _trigger(name: str, timing: str, event: str) -> Trigger:
-    return Trigger(name=name, timing=timing.lower(), events=(event.lower(),))
+#: A table that a trigger's body writes; `on duplicate key update` names none.
+_WRITTEN = re.compile(
+    r"(?:\b(?:insert|replace)\s+(?:(?:low_priority|high_priority|delayed|ignore|into)\s+)*|(?<!key\s)\bupdate\s+)"
+    r"((?:`[^`]+`|[\w$]+)(?:\s*\.\s*(?:`[^`]+`|[\w$]+))?)",
+    re.IGNORECASE,
+)
+
+
+def _trigger(name: str, timing: str, event: str, body: str) -> Trigger:
+    writes = dict.fromkeys(found.replace("`", "") for found in _WRITTEN.findall(body))
+    return Trigger(name=name, timing=timing.lower(), events=(event.lower(),), writes=tuple(writes))
 
 
 def _labels(declared: str) -> tuple[str, ...]:

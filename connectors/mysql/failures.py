@@ -90,6 +90,9 @@ _UNIQUE = {
     1586,
 }
 
+#: MySQL names the table, MariaDB the index alone.
+_NAMED_KEY = re.compile(r"for key '([^']+)\.[^'.]+'$")
+
 #: What a record's values cause; of other errors no record is at fault.
 _OF_A_RECORD = {
     1048,  # NULL in a column that takes none
@@ -217,6 +220,8 @@ def failure(error: BaseException, address: MySQLAddress) -> ConnectorError:
     is_of_record = not number or number in _OF_A_RECORD
     sorted_as = FatalConnectorError if is_of_record else StatementRefused
     result = (UniqueViolated if number in _UNIQUE else sorted_as)(message, connector="mysql")
+    if isinstance(result, UniqueViolated) and (named := _NAMED_KEY.search(text)):
+        result.table = named[1]
     if number in _OF_A_TRIGGER:
         result.raised_in = ("*",)
     return result

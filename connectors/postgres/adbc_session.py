@@ -66,8 +66,7 @@ class AdbcSession:
             if parameters:
                 statement.bind(_record(parameters))
             stream, _ = statement.execute_query()
-            table = pa.RecordBatchReader.from_stream(stream).read_all()
-            return list(zip(*(_values(column) for column in table.columns), strict=True))
+            return list(zip(*(_values(column) for column in _reader(stream).read_all().columns), strict=True))
         except Exception as error:
             raise self._failure(error) from error
         finally:
@@ -81,7 +80,7 @@ class AdbcSession:
             statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(self._batch_size_bytes)})
             statement.set_sql_query(_checked(sql))
             stream, _ = statement.execute_query()
-            reader = pa.RecordBatchReader.from_stream(stream)
+            reader = _reader(stream)
             while True:
                 try:
                     batch = reader.read_next_batch()
@@ -163,6 +162,13 @@ class AdbcSession:
 
     def _failure(self, error: Exception) -> ConnectorError:
         return failure(error, self._address, is_lost=self._status() == "unknown")
+
+
+def _reader(stream: Any) -> Any:
+    """Return a reader of a result whose errors are the driver's, with their SQLSTATE; Arrow's own have but the text."""
+    from adbc_driver_manager._reader import AdbcRecordBatchReader
+
+    return AdbcRecordBatchReader._import_from_c(stream.address)
 
 
 def _checked(sql: str) -> str:

@@ -16,6 +16,7 @@ from ..sql.identifiers import OWN_PREFIX, STAGING_PREFIX, Naming, TableName, lit
 from ..sql.session import Session
 from ..sql.tables import Column, Table
 from ..stream import Stream, Trigger
+from ..write_spec import WriteDisposition
 from .describe import ResultColumn
 from .type_names import Name
 from .types import PostgresTypes, arrow_of
@@ -98,11 +99,17 @@ _UNIQUE = """(
 
 _IS_OWNER = "pg_catalog.pg_has_role(c.relowner, 'USAGE')"
 
-# Looked up by what depends on the table: no index has `confrelid`.
-_IS_REFERENCED = """exists (select 1 from pg_catalog.pg_depend d, pg_catalog.pg_constraint k
-  where d.refclassid = 'pg_catalog.pg_class'::regclass::oid and d.refobjid = c.oid
+#: The table and its partitions of all levels. The server's `pg_partition_tree` would lock each of them.
+_TREE = """with recursive tree as (
+    select c.oid union select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid
+    join pg_catalog.pg_class p on p.oid = i.inhrelid and p.relispartition)"""
+
+# Looked up by what depends on the table: no index has `confrelid`. Of the keys of a table to itself, each partition has
+# its own.
+_IS_REFERENCED = f"""exists ({_TREE} select 1 from tree, pg_catalog.pg_depend d, pg_catalog.pg_constraint k
+  where d.refclassid = 'pg_catalog.pg_class'::regclass::oid and d.refobjid = tree.oid
     and d.classid = 'pg_catalog.pg_constraint'::regclass::oid and k.oid = d.objid
-    and k.confrelid = c.oid and k.contype = 'f')"""
+    and k.confrelid = tree.oid and k.contype = 'f')"""
 
 _HAS_TRIGGERS = f"""(c.relhasrules or c.relrowsecurity or c.relkind <> 'r' or c.relispartition or not {_IS_OWNER}
   or exists (select 1 from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal)
@@ -139,12 +146,21 @@ _TRIGGERS = """(
   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
   where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled in ('O', 'A'))"""
 
-#: Other tables that foreign keys of the table refer to.
-_PARENTS = """(
+# Events are 1 to 4: select, update, insert, delete.
+_RULES = """(
+  select pg_catalog.json_agg(
+    pg_catalog.json_build_array(r.rulename, r.ev_type, r.is_instead, r.ev_enabled in ('O', 'A')) order by r.rulename)
+  from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1')"""
+
+#: Other tables that foreign keys of the table or of its partitions refer to; where one is a partition, its parents too.
+_PARENTS = f"""({_TREE}, parent as (
+    select k.confrelid as oid from tree join pg_catalog.pg_constraint k on k.conrelid = tree.oid and k.contype = 'f'
+    union select i.inhparent from parent join pg_catalog.pg_class p on p.oid = parent.oid and p.relispartition
+    join pg_catalog.pg_inherits i on i.inhrelid = p.oid)
   select pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, p.relname))
-  from pg_catalog.pg_constraint k join pg_catalog.pg_class p on p.oid = k.confrelid
+  from parent join pg_catalog.pg_class p on p.oid = parent.oid
   join pg_catalog.pg_namespace n on n.oid = p.relnamespace
-  where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid)"""
+  where parent.oid not in (select tree.oid from tree))"""
 
 #: The role, where policies choose the records that it sees; NULL: it sees them all.
 _HIDDEN_FROM = "case when c.relrowsecurity and pg_catalog.row_security_active(c.oid) then current_user::text end"
@@ -157,7 +173,7 @@ _RECORDS = """(case c.relkind when 'r' then greatest(c.reltuples::bigint,
 _REFLECT = f"""select n.nspname::text, c.relname::text, c.relkind::text,
   pg_catalog.json_build_object('columns', {_COLUMNS}, 'key', {_KEY}, 'unique', {_UNIQUE},
     'dependents', {_HAS_DEPENDENTS}, 'referenced', f.referenced, 'triggers', f.triggers, 'grants', {_GRANTS},
-    'records', {_RECORDS}, 'firing', {_TRIGGERS}, 'parents', {_PARENTS},
+    'records', {_RECORDS}, 'firing', {_TRIGGERS}, 'rules', {_RULES}, 'parents', {_PARENTS},
     'oid', c.oid::text, 'owner', pg_catalog.pg_get_userbyid(c.relowner), 'user', current_user::text)::text
 from pg_catalog.json_to_recordset(cast($1 as json)) as w(s text, t text)
 join pg_catalog.pg_namespace n on n.nspname = w.s
@@ -451,9 +467,13 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
         )
         for column, native, is_required, is_generated, has_default, base, own, is_exact, _ in details["columns"] or ()
     )
+    rules = details["rules"] if kind in _TABLE_KINDS and details["rules"] else ()
     return Table(
         name=name,
         columns=columns,
+        unfit=_instead(rules),
+        refuses=_refused_merges(rules),
+        has_update_rules=any(event == _UPDATE for _, event, *_ in rules),
         key=tuple(details["key"] or ()),
         identity=details["oid"],
         unique_keys=tuple(frozenset(names) for names in details["unique"] or ()),
@@ -470,6 +490,30 @@ def _table(name: TableName, kind: str, details: Mapping[str, Any]) -> Table:
 
 #: Bits of `pg_trigger.tgtype`.
 _EVENTS = {4: "insert", 16: "update", 8: "delete"}
+
+
+#: Rule events in `pg_rewrite.ev_type`.
+_UPDATE, _INSERT = "2", "3"
+_RULE_EVENTS = {_UPDATE: "UPDATE", _INSERT: "INSERT", "4": "DELETE"}
+
+_RULE_ADVICE = "drop the rule, or make it a trigger"
+
+
+def _instead(rules: Sequence[Sequence[Any]]) -> str:
+    """Say which rule has records not written, or not deleted, without an error; empty: none has."""
+    for name, event, is_instead, is_enabled in rules:
+        if is_instead and is_enabled:
+            return f"has rule {name!r}, which does something else in place of {_RULE_EVENTS[event]}: {_RULE_ADVICE}"
+    return ""
+
+
+def _refused_merges(rules: Sequence[Sequence[Any]]) -> Mapping[WriteDisposition, str]:
+    """Say which rule runs after an INSERT, and so sees no new record where the INSERT leaves out what is there."""
+    for name, event, _, is_enabled in rules:
+        if event == _INSERT and is_enabled:
+            why = f"has rule {name!r} on INSERT, with which PostgreSQL merges no records: {_RULE_ADVICE}"
+            return dict.fromkeys((WriteDisposition.MERGE, WriteDisposition.HISTORY), why)
+    return {}
 
 
 def _trigger(name: str, bits: int, function: str) -> Trigger:

@@ -147,7 +147,8 @@ def failure(error: Exception, address: PostgresAddress, *, is_lost: bool = False
     if sqlstate == _UNIQUE:
         sorted_as = UniqueViolated
     result = sorted_as(f"{address.identity()}: {text}", connector="postgres")
-    result.raised_in = tuple(_functions(text))
+    # Behind a statement of the function's, which the message leaves out.
+    result.raised_in = tuple(_functions(f"{error} {getattr(error, 'context', '')}"))
     return result
 
 

@@ -60,7 +60,7 @@ class PostgresWrites(ComparingWrites):
             same = self._same_key(compared, staged.types, key)
             delete = f"delete from {self._table(target.name)} as t using {self._table(staged.name)} as s where {same}"
             return [_unless_new(insert, [*first, delete, insert])] if is_unique else [*first, delete, insert]
-        if is_unique:
+        if is_unique and not target.has_update_rules:
             changes = self._changes(target, staged, key, "excluded.{}") if method is ConflictMethod.UPDATE else []
             action = f"update set {', '.join(changes)}" if changes else "nothing"
             return [*first, f"{insert} on conflict ({self._names(key)}) do {action}"]

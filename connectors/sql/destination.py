@@ -353,7 +353,8 @@ class SqlDestination(ABC):
         except ConnectorError as error:
             error.connector = error.connector or self.connector
             error.stream = error.stream or load.key.stream
-            if load.write.disposition is WriteDisposition.APPEND and isinstance(error, UniqueViolated):
+            is_unique = isinstance(error, UniqueViolated) and not error.is_of_trigger
+            if load.write.disposition is WriteDisposition.APPEND and is_unique:
                 error.extended(after=f"; {_NO_APPEND.format(load.key.destination_table)}")
             raise
 
@@ -539,6 +540,7 @@ class SqlDestination(ABC):
                 ),
                 native_type=column.type,
                 native_system=self.dialect.name,
+                base_type=column.base,
                 computed=column.is_generated,
                 stays_computed=column.is_generated and is_kept,
                 needed=column.name in needed,
@@ -575,8 +577,8 @@ def _refused(table: Table, *, is_kept: bool) -> dict[WriteDisposition, str]:
             "has records that foreign keys of other tables refer to, which `replace_range` would delete: say "
             "`write_disposition: merge`"
         )
-        return {WriteDisposition.REPLACE_RANGE: why}
-    return {}
+        return {**table.refuses, WriteDisposition.REPLACE_RANGE: why}
+    return {**table.refuses}
 
 
 def _is_in_doubt(ledger: Sequence[LedgerRow]) -> bool:

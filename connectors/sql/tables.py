@@ -72,6 +72,10 @@ class Table(Struct, frozen=True, kw_only=True):
     has_dependents: bool = False
     #: Why it cannot be written, as text behind its name; another table may replace it.
     unfit: str = ""
+    #: Which write dispositions cannot write it, and why, as text behind its name.
+    refuses: Mapping[WriteDisposition, str] = {}
+    #: Of PostgreSQL: it has rules on UPDATE, so that the server takes no ON CONFLICT.
+    has_update_rules: bool = False
     #: Foreign keys of other tables refer to it: records may be updated, but not deleted and inserted again.
     is_referenced: bool = False
     #: Other tables that its foreign keys refer to.

@@ -381,6 +381,8 @@ def sort_error(error: BaseException, path: Path) -> ConnectorError:
     if first.startswith("UNIQUE constraint failed"):
         sorted_as = UniqueViolated
     result = sorted_as(f"{path}: {first}", connector="sqlite")
+    if isinstance(result, UniqueViolated):
+        result.table = first.partition(": ")[2].partition(".")[0]
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_CONSTRAINT_TRIGGER:
         result.raised_in = ("*",)
     return result

@@ -29,7 +29,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
 
     A run needs its streams, their keys and bookmark columns, types that the destination keeps, and the privileges to
     write; the GRANT that is missing is printed. Writes nothing. Exit code 2 if the configuration is wrong, 1 if
-    something cannot be reached or written.
+    something cannot be reached or written. A Dask cluster is connected to; workers of `dask: local` are not started.
     """
     from ..session.inspection import opened
 
@@ -63,6 +63,7 @@ def check_command(console: Console, file: Path | None, variables: tuple[tuple[st
 
 def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str, Callable[[], Any]]]:
     functions = {(item.callback_block, item.function) for item in session.code.subscriptions}
+    executor = pipeline.executor
     return [
         ("file", str(pipeline.path), lambda: None),
         ("callbacks", formatting.plural(len(functions), "function"), lambda: None),
@@ -73,6 +74,7 @@ def _places(pipeline: Pipeline, session: PipelineSession) -> list[tuple[str, str
             lambda: _check_place(pipeline, "destination", session.destination),
         ),
         ("run store", pipeline.store_url, lambda: _check_store(pipeline)),
+        *([("executor", str(executor), lambda: _check_executor(session))] if executor.is_elsewhere else []),
     ]
 
 
@@ -149,6 +151,12 @@ def _check_store(pipeline: Pipeline) -> None:
     with existing_store(pipeline) as store:
         if store is not None:
             store.latest_run(pipeline.pipeline)
+
+
+def _check_executor(session: PipelineSession) -> None:
+    from ..run.executors.opening import check_engine
+
+    check_engine(session)
 
 
 def _result(name: str, place: str, check: Callable[[], Any]) -> dict[str, Any]:

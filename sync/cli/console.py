@@ -142,11 +142,10 @@ class Console:
 
     def emit(self, document: Mapping[str, Any]) -> None:
         """Print one JSON document on one line."""
-        text = json.dumps(self.redactor.redact_value(document), ensure_ascii=False, default=_plain)
+        text = json_line(self.redactor.redact_value(document))
         stream = self._json or sys.stdout
         try:
-            # One write and a flush, so that readers see whole lines. Lone surrogates have no UTF-8 form.
-            stream.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+            stream.write(text + "\n")  # one write and a flush, so that readers see whole lines
             stream.flush()
         except (OSError, ValueError) as error:
             self._lose(stream, error)
@@ -230,6 +229,14 @@ def clean(text: str, keep: str = "") -> str:
     return "".join(
         char if char in keep or char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def json_line(document: Any) -> str:
+    """Write JSON on one line; what controls a terminal, ends a line or is half of a character is escaped."""
+    text = json.dumps(document, ensure_ascii=False, default=_plain)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def indented(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from syncblocks.connectors.arrow.batch_validation import repeated_name
 from syncblocks.connectors.capabilities import Capabilities
 from syncblocks.connectors.errors import FatalConnectorError
 from syncblocks.connectors.protocols import Capability, Destination, Source
@@ -91,6 +92,22 @@ def check_added(pipeline: Pipeline, stream: SelectedStream, declared: Stream, ca
         raise stream_error(pipeline, stream, text, Mistake)
 
 
+def check_nested(pipeline: Pipeline, stream: SelectedStream) -> None:
+    """Refuse a struct with two fields of one name: no value of it can be told apart, written as JSON or looked up.
+
+    Raises:
+        ConfigError: names the column and the field.
+    """
+    masks = stream.stream.read.masks
+    for field in stream.stream.schema:
+        if name := repeated_name(field.type if masks is None else masks.fields.get(field.name, field).type):
+            text = (
+                f"column {field.name!r} holds structs with two fields {name!r}, of which none can be found by its "
+                "name: leave the column out by `columns: {exclude: [...]}`, or rename a field in the source"
+            )
+            raise stream_error(pipeline, stream, text, OfSource)
+
+
 def shared_tables(
     pipeline: Pipeline,
     selected: Sequence[SelectedStream],
@@ -163,8 +180,8 @@ def check_cycle(pipeline: Pipeline, stream: SelectedStream, parents: Mapping[str
             pipeline,
             stream,
             f"`deletes: hard` deletes children before their parents, and foreign keys of the tables of "
-            f"{', '.join(map(repr, cycle))} form a cycle (a deferrable key is no help: each stream commits on its "
-            "own): say `deletes: soft`, or drop one of the keys",
+            f"{', '.join(map(repr, cycle))} form a cycle, and each stream commits on its own: say "
+            "`deletes: soft`, or drop one of the keys",
         )
 
 

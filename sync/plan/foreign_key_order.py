@@ -111,7 +111,6 @@ def cycle_warnings(order: StreamOrder) -> list[str]:
     """Warn of streams of which none can be written first."""
     return [
         f"foreign keys of the tables of {', '.join(cycle)} form a cycle, so that records may refer to records that are "
-        "not there yet: drop one of the keys for the time of the load (a deferrable one is checked at the end of each "
-        "stream)"
+        "not there yet, and each stream commits on its own: drop one of the keys for the time of the load"
         for cycle in order.cycles
     ]

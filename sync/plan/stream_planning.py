@@ -23,6 +23,7 @@ from .checks import (
     Unplannable,
     check_added,
     check_least,
+    check_nested,
     check_ranges,
     check_rejected,
     check_tracked,
@@ -238,6 +239,7 @@ def _arrival(planning: StreamPlanning, stream: SelectedStream, row: LedgerRow | 
         stream = replace(stream, stream=types.as_known(stream.stream, start.bookmark))
     blocks = transformers_of(pipeline, stream)
     declared, is_decided = _behind_transformers(planning, stream, blocks)
+    check_nested(pipeline, stream)
     check_added(pipeline, stream, declared, connectors.destination_can)
     writers = other_writers(planning.key, planning.table, planning.sharing)
     if reason := why_no_deletes(stream, declared, planning.table, writers, connectors):

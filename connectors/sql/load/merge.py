@@ -76,7 +76,7 @@ class Merge(Strategy):
         try:
             yield
         except UniqueViolated as error:
-            if key == primary:
+            if key == primary or error.is_of_trigger:
                 raise
             raise self.context.error(
                 f"{str(error).rstrip('.')}: records are merged by unique_constraints ({', '.join(key)}), and a record "

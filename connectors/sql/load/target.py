@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost
-from ...stream import Load
+from ...errors import ConnectorError, FatalConnectorError, NoSuchTable, TableLost, UniqueViolated
+from ...stream import Load, Trigger
 from ...struct_helpers import replace
 from ...write_spec import WriteDisposition
 from ..actions import Action, round_trips
 from ..dialect.dialect import Dialect
-from ..identifiers import TableName, staging_name
+from ..identifiers import OWN_PREFIX, TableName, staging_name
 from ..session import Session, SessionLease
 from ..tables import Column, Table
 from .nulls import Nulls
@@ -84,7 +84,23 @@ class TargetTable:
         if found:
             word = "trigger" if len(found) == 1 else "one of the triggers"
             error.extended(after=f"; raised by {word} {', '.join(found)} of {self.name}")
-            error.raised_in = ()
+            error.raised_in, error.is_of_trigger = (), True
+        elif isinstance(error, UniqueViolated) and not error.is_of_trigger:
+            self._blame_unique(error, triggers)
+
+    def _blame_unique(self, error: UniqueViolated, triggers: Sequence[Trigger]) -> None:
+        """Say which other table may have refused a record: one that a trigger writes."""
+        if error.table.casefold() == self.name.name.casefold() or error.table.startswith(OWN_PREFIX):
+            return
+        if error.table and triggers:
+            said = f"it is of table {error.table}, written by a trigger of {self.name}: {', '.join(map(str, triggers))}"
+        elif written := [each for each in triggers if each.writes]:
+            found = [f"trigger {each} into {', '.join(each.writes)}" for each in written]
+            said = f"the index is one of {self.name}, or of a table that its triggers write: {'; '.join(found)}"
+        else:
+            return
+        error.extended(after=f"; {said}")
+        error.is_of_trigger = True
 
     def reflect(self) -> Table | None:
         """Read the catalog; None: no such table.

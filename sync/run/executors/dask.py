@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import time
 import uuid
 import warnings
@@ -314,9 +315,16 @@ def _security(pipeline: Pipeline) -> Any:
     said = pipeline.executor.security
     if said is None:
         return None
-    return Security(
-        tls_ca_file=str(pipeline.resolve(said.ca)),
-        tls_client_cert=str(pipeline.resolve(said.cert)),
-        tls_client_key=str(pipeline.resolve(said.key)),
-        require_encryption=True,
-    )
+    ca, cert, key = (str(pipeline.resolve(path)) for path in (said.ca, said.cert, said.key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _demand_pem("ca", ca, lambda: context.load_verify_locations(ca))
+    _demand_pem("cert", f"{cert}, with the key {key}", lambda: context.load_cert_chain(cert, key, password=""))
+    return Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
+
+
+def _demand_pem(name: str, shown: str, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except (OSError, ValueError) as error:  # no such file, or nothing in PEM
+        message = f"{shown}: no PEM that TLS can use: {getattr(error, 'strerror', None) or error}"
+        raise ConfigError(message, key=f"executor.security.{name}") from error

@@ -98,6 +98,27 @@ def open_engine(session: PipelineSession, given: ExecutorOption) -> OpenedEngine
         from .futures import FuturesEngine
 
         return FuturesEngine(given, pipeline)
+    _demand_installed(pipeline)
+    from .dask import open_dask
+
+    is_bound = place_of(session.source_can, session.destination_can) != "anywhere"
+    return open_dask(pipeline, given if is_object(given) else None, is_bound=is_bound)
+
+
+def check_engine(session: PipelineSession) -> None:
+    """Check that a run would find its cluster, with workers that can run it; those of this machine are not started.
+
+    Raises:
+        ConfigError: as `open_engine`.
+        ExecutorError: it cannot be reached.
+    """
+    if session.pipeline.executor.is_local:
+        _demand_installed(session.pipeline)
+    elif engine := open_engine(session, None):
+        engine.close()
+
+
+def _demand_installed(pipeline: Pipeline) -> None:
     try:
         if pipeline.executor.is_local:
             import cryptography  # noqa: F401 (without TLS every user of this machine could give the workers code)
@@ -105,7 +126,3 @@ def open_engine(session: PipelineSession, given: ExecutorOption) -> OpenedEngine
     except ModuleNotFoundError as error:
         message = f"executor `{pipeline.executor}` needs {error.name}: pip install 'syncblocks[dask]'"
         raise ConfigError(message, key="executor") from error
-    from .dask import open_dask
-
-    is_bound = place_of(session.source_can, session.destination_can) != "anywhere"
-    return open_dask(pipeline, given if is_object(given) else None, is_bound=is_bound)

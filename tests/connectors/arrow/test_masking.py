@@ -70,7 +70,8 @@ def test_a_hash_is_of_the_value_as_text(array: pa.Array, texts: list[str | None]
 
 
 def test_numbers_that_stand_in_texts_are_numbers_where_a_database_says_so() -> None:
-    assert column(pa.array(["1.00", "10"]), native_type="numeric") == [digest("1"), digest("10")]
+    found = column(pa.array(["1.00", "10", "1E+3", "NaN"]), native_type="numeric")
+    assert found == [digest("1"), digest("10"), digest("1000"), digest("NaN")]
     assert column(pa.array(["1.00", "10"])) == [digest("1.00"), digest("10")]
 
 

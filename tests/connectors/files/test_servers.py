@@ -188,6 +188,26 @@ def test_an_object_store_that_does_not_answer_is_worth_another_try(tmp_path: Pat
         assert PASSWORD not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nope": 1}, "s3:// takes no option 'nope' in this place$"),
+        ({"anonn": True}, r"takes no option 'anonn' in this place; did you mean 'anon'\?"),
+        (
+            {"client_kwargs": {"endpointurl": "x"}},
+            r"no option 'endpointurl' in this place; did you mean 'endpoint_url'\?",
+        ),
+    ],
+)
+def test_an_option_that_the_driver_does_not_take_is_a_mistake_of_the_settings(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    for part in (CSVSource, CSVDestination):
+        with pytest.raises(ConnectorConfigError, match=message) as caught:
+            part({"path": "s3://bucket/out", "storage_options": {"key": "k", **options}}, tmp_path).check()
+        assert caught.value.key == "storage_options"
+
+
 @pytest.mark.full
 def test_missing_credentials_of_an_object_store_are_a_mistake_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -89,6 +89,15 @@ def test_preview_shows_control_characters_and_sends_none_to_the_terminal(run_cli
     assert "\\x1b[31mred" in text
 
 
+def test_json_escapes_what_controls_a_terminal_or_ends_a_line(run_cli: RunCLI, tmp_path: Path) -> None:
+    name = "\x7f\x85\x9b31mred\u200e\u202e\u2028\u2029\u2066é💥"
+    write_shop(tmp_path, files={"data/customers.csv": f"id,name\n1,{name}\n"})
+    text = run_cli(["preview", "--stream", "customers", "--json"], tmp_path).stdout
+    assert json.loads(text)["records"] == [{"id": 1, "name": name}]
+    assert text.removesuffix("\n").isprintable()
+    assert "é💥" in text
+
+
 def test_count_compares_both_sides(run_cli: RunCLI, tmp_path: Path) -> None:
     write_shop(tmp_path)
     before = json.loads(run_cli(["count", "--json"], tmp_path).stdout)["streams"]

@@ -364,6 +364,23 @@ def test_composite_and_odd_keys_are_compared_by_value(plain: Bench) -> None:
     assert plain.verdict(**settings) == EQUAL
 
 
+def test_a_key_in_a_domain_is_compared_by_its_base_type(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    bench = make_bench(request, tmp_path, "postgres postgres")
+    for side in (bench.source, bench.table):
+        side.execute(
+            "create domain code as varchar(10) check (value <> '')",
+            "create domain short_code as code check (length(value) < 5)",
+            "create table people (id short_code primary key, seen bigint)",
+        )
+    bench.source.execute("insert into people values ('a', 1), ('b', 2)")
+    setting = {**FULL, "deletes": {"mode": "hard", "limit": "90%"}}
+    bench.run(**setting)
+    bench.source.execute("delete from people where id = 'a'")
+    assert bench.run(**setting).streams[0].records_deleted == 1
+    assert [row["id"] for row in bench.table.read()] == ["b"]
+    assert bench.verdict(**setting) == EQUAL
+
+
 REFUSED = {
     "replace": (
         {"deletes": "hard"},

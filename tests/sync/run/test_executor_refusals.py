@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from syncblocks import load_pipeline, run_pipeline
 from syncblocks.sync.errors import ConfigError, ExecutorError
 from syncblocks.sync.run.executors.bundle import open_bundle, pack, unpack, unpacked
 from syncblocks.sync.run.executors.futures import FuturesEngine
-from syncblocks.sync.run.executors.opening import open_engine, with_executor
+from syncblocks.sync.run.executors.opening import check_engine, open_engine, with_executor
 from syncblocks.sync.session.inspection import opened
 from syncblocks.sync.session.session import make_plan
+from tests.conftest import RunCLI
 
 STORE = "postgresql://127.0.0.1/store"
 TABLES = {"a": {"columns": {"id": "int64"}, "key": ["id"], "records": [{"id": 1}]}}
@@ -168,6 +170,30 @@ def test_a_cluster_that_is_not_there_runs_nothing(
 
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select to_regclass('_syncblocks_pipeline_run')").fetchone() == (None,)
+
+
+def test_check_looks_at_the_cluster_and_its_certificates(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, run_cli: RunCLI
+) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("no certificate")
+    security = {"ca": "none.pem", "cert": "cert.pem", "key": "key.pem"}
+    secured = {"dask": "tls://127.0.0.1:1", "security": security}
+    (tmp_path / "p.yaml").write_text(json.dumps(document(store=postgres_url, executor=secured)))
+    found = run_cli(["check", "p.yaml"], tmp_path)
+    assert found.returncode == 2
+    assert f"executor.security.ca: {tmp_path}/none.pem: no PEM that TLS can use: No such file" in found.stderr
+    import distributed
+
+    (tmp_path / "none.pem").write_text(distributed.Security.temporary().tls_ca_file)
+    with opened(load_pipeline(tmp_path / "p.yaml")) as session, pytest.raises(ConfigError, match=r"security\.cert"):
+        check_engine(session)
+    monkeypatch.setattr("syncblocks.sync.run.executors.dask.CONNECT_S", 1.0)
+    with (
+        opened(load_pipeline(document(store=postgres_url), folder=tmp_path)) as session,
+        pytest.raises(ExecutorError, match="cannot be used"),
+    ):
+        check_engine(session)
 
 
 class Waiting(concurrent.futures.Executor):

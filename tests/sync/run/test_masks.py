@@ -581,3 +581,34 @@ def test_a_mask_of_an_object_masks_every_value_in_it(tmp_path: Path, mask: dict[
     run_pipeline(pipeline).raise_for_status()
     with duckdb.connect(str(tmp_path / "out.duckdb")) as database:
         assert database.execute("select user__name, user__level, n from events").fetchall() == [expected]
+
+
+@pytest.mark.parametrize("connector", ["jsonl", "json"])
+def test_numbers_of_json_have_the_hashes_of_equal_numbers_elsewhere(tmp_path: Path, connector: str) -> None:
+    written = ["1.0", "100.50", "1e20", "-0.0", "12E-1", '"1.0"', "null", "true", "7"]
+    lines = [f'{{"id": {n}, "v": {value}, "o": {{"a": 1}}}}' for n, value in enumerate(written)]
+    text = "\n".join(lines) if connector == "jsonl" else f"[{','.join(lines)}]"
+    (tmp_path / f"events.{connector}").write_text(text)
+    pipeline = {
+        "pipeline": "numbers",
+        "mask_key": KEY,
+        "source": {"connector": connector, "config": {"path": str(tmp_path)}},
+        "destination": {"connector": "duckdb", "config": {"path": str(tmp_path / "out.duckdb")}},
+        "store": f"sqlite:///{tmp_path / 'store.db'}",
+        "streams": [{"stream": "events", "columns": {"mask": {"v": "hash"}}}],
+    }
+    run_pipeline(pipeline).raise_for_status()
+    with duckdb.connect(str(tmp_path / "out.duckdb")) as database:
+        found = [value for (value,) in database.execute("select v from events order by id").fetchall()]
+    texts = ["1", "100.5", "1" + "0" * 20, "0", "1.2", "1.0", None, "true", "7"]
+    assert found == [None if text is None else hashed(text) for text in texts]
+
+
+def test_a_read_error_of_a_masked_stream_keeps_its_sqlstate(tmp_path: Path, postgres_url: str) -> None:
+    query = "select id, email, 1 / (id - 2) as level from people"
+    source = people("postgres", tmp_path, postgres_url)
+    file = written(tmp_path, source, stream="people", query=query, columns={"mask": {"email": "hash"}})
+    (found,) = run_pipeline(file).streams
+    assert found.error is not None
+    assert "SQLSTATE 22012" in found.error
+    assert "canary" not in found.error

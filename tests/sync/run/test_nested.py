@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -152,3 +154,31 @@ def test_what_cannot_be_flattened_is_refused_when_it_is_planned(
     done = run_cli(["plan", "p.yaml"], tmp_path)
     assert done.returncode == 2
     assert words in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize("is_in_list", [False, True])
+def test_a_struct_with_two_fields_of_one_name_is_refused_at_plan(
+    tmp_path: Path, run_cli: RunCLI, is_in_list: bool
+) -> None:
+    column: pa.Array = pa.StructArray.from_arrays([pa.array([1]), pa.array(["a"])], names=["y", "y"])
+    column = pa.ListArray.from_arrays([0, 1], column) if is_in_list else column
+    with pa.OSFile(str(tmp_path / "events.arrow"), "wb") as file:
+        table = pa.table({"id": [7], "t": column})
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    source = {"connector": "arrow", "config": {"path": "events.arrow"}}
+    pipeline(tmp_path, source, {})
+    found = run_cli(["plan", "p.yaml"], tmp_path)
+    assert found.returncode == 2
+    assert "column 't' holds structs with two fields 'y'" in found.stderr
+    pipeline(tmp_path, source, {"columns": {"exclude": ["t"]}})
+    run_cli(["run", "p.yaml"], tmp_path)
+    assert rows(tmp_path, "select * from events") == [(7,)]
+
+
+def test_duckdb_keeps_a_struct_whose_names_differ_by_case_as_json(tmp_path: Path, run_cli: RunCLI) -> None:
+    column = pa.StructArray.from_arrays([pa.array([1]), pa.array(["a"])], names=["y", "Y"])
+    pq.write_table(pa.table({"id": [7], "t": column}), tmp_path / "events.parquet")
+    pipeline(tmp_path, {"connector": "parquet", "config": {"path": "events.parquet"}}, {})
+    run_cli(["run", "p.yaml"], tmp_path)
+    assert rows(tmp_path, "select * from events") == [(7, '{"y":1,"Y":"a"}')]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from syncblocks.connectors.duckdb.database import has_triggers
 from tests.conftest import RunCLI
 from tests.sync.run.test_replace_keys import Bench, on
 from tests.sync.run.test_replace_keys import bench as bench
@@ -23,6 +24,14 @@ NOTING = {
         *(
             f"create trigger noting_{what} after {what} on items for each row insert into fired values ('{what}')"
             for what in ("insert", "update", "delete")
+        ),
+    ),
+    "duckdb": (
+        "create table fired (what text)",
+        *(
+            f"create trigger noting_{what} after {what} on items referencing {rows} table as r for each statement "
+            f"insert into fired select '{what}' from r"
+            for what, rows in (("insert", "new"), ("update", "new"), ("delete", "old"))
         ),
     ),
     "sqlite": (
@@ -96,6 +105,23 @@ def test_a_replace_fires_triggers_for_what_has_changed_and_nothing_else(bench: B
     bench.succeeds()
     assert len(fired(bench)) == (3 if is_updated else 4)
     assert bench.rows() == [(1, 10, "a"), (3, 30, "c")]
+
+
+@pytest.mark.skipif(not has_triggers(), reason="this version of DuckDB has no triggers")
+@on("duckdb")
+def test_triggers_of_duckdb_stay_and_fire_for_what_has_changed(bench: Bench) -> None:
+    bench.succeeds()
+    bench.sql(*NOTING["duckdb"])
+    bench.succeeds()
+    assert fired(bench) == []
+    bench.source("update s.items set a = 'x' where id = 2; insert into s.items values (3, 30, 'c')")
+    bench.succeeds()
+    assert fired(bench) == ["delete", "insert", "insert"]
+    bench.stream |= {"write_disposition": "merge"}
+    bench.source("update s.items set a = 'y' where id = 2; insert into s.items values (4, 40, 'd')")
+    bench.succeeds()
+    assert fired(bench) == ["delete", "insert", "insert", "insert", "update"]
+    assert bench.rows() == [(1, 10, "a"), (2, 20, "y"), (3, 30, "c"), (4, 40, "d")]
 
 
 @on("postgres", "mysql")
@@ -192,6 +218,53 @@ def test_a_failure_by_a_trigger_names_it_and_the_table(bench: Bench, disposition
     assert "not today" in error
     assert "trigger 'refusing'" in error
     assert "items" in error.partition("trigger 'refusing'")[2]
+
+
+#: Writes each new record into another table, whose key refuses one of them.
+COPYING = {
+    "postgres": (
+        "create function copy() returns trigger language plpgsql as "
+        "$$ begin insert into copies values (new.id); return null; end $$",
+        "create trigger copying after insert on items for each row execute function copy()",
+    ),
+    "mysql": ("create trigger copying after insert on items for each row insert into copies values (new.id)",),
+    "sqlite": ("create trigger copying after insert on items begin insert into copies values (new.id); end",),
+}
+
+
+@pytest.mark.one_of("bench")
+@on("postgres", "mysql", "sqlite")
+def test_a_unique_index_of_a_table_that_a_trigger_writes_is_not_told_as_that_of_the_target(bench: Bench) -> None:
+    bench.stream |= {"write_disposition": "append", "key_properties": []}
+    bench.succeeds()
+    bench.sql("create table copies (id int primary key)", "insert into copies values (2)", *COPYING[bench.connector])
+    error = bench.run().streams[0].error or ""
+    assert "copies" in error
+    assert "'copying' (after insert)" in error
+    assert "has a unique index" not in error
+
+
+@on("postgres")
+def test_a_rule_on_update_is_merged_beside_and_others_are_refused_at_plan(bench: Bench, run_cli: RunCLI) -> None:
+    bench.stream |= {"write_disposition": "merge"}
+    bench.succeeds()
+    bench.sql(
+        "create table fired (what text)",
+        "create rule noting as on update to items do also insert into fired values (old.a || new.a)",
+    )
+    bench.source("update s.items set a = 'z' where id = 2; insert into s.items values (3, 30, 'c')")
+    bench.succeeds()
+    assert bench.rows() == [(1, 10, "a"), (2, 20, "z"), (3, 30, "c")]
+    assert "bz" in fired(bench)
+    for rule, words in (
+        ("insert to items do also notify x", "rule 'other' on INSERT, with which PostgreSQL merges no records"),
+        ("delete to items do instead nothing", "rule 'other', which does something else in place of DELETE"),
+    ):
+        bench.sql("drop rule if exists other on items", f"create rule other as on {rule}")
+        done = run_cli(["plan", "items.yaml"], bench.folder)
+        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+    bench.sql("alter table items disable rule other")
+    assert run_cli(["plan", "items.yaml"], bench.folder).returncode == 0
 
 
 #: How columns of the destination's table get types that are not the stream's.
