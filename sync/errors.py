@@ -149,6 +149,13 @@ class TryLater(SyncError):
         self.after_s = after_s
 
 
+class RunFinished(StateError):
+    """A run is to be taken over, and is finished."""
+
+    def __init__(self, run_id: int) -> None:
+        super().__init__(f"run {run_id} is finished: there is nothing to take over")
+
+
 class NotLatest(StateError):
     """A run is to be tried again, and its pipeline has a later one."""
 

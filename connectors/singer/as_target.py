@@ -23,11 +23,13 @@ from singer_sdk.io_base import SingerReader
 from singer_sdk.singerlib.exceptions import SingerReadError
 from singer_sdk.sinks import BatchSink
 
+from ..arrow.fidelity import Fidelity, as_text, fidelity
 from ..capabilities import capabilities_of
-from ..errors import ConnectorConfigError, FatalConnectorError
+from ..errors import ConnectorConfigError, ConnectorError, FatalConnectorError
 from ..protocols import Capability, Destination
 from ..read_spec import ReadSpec, ReplicationMethod
 from ..stream import Checkpoint, Event, LedgerKey, Load, Stream
+from ..struct_helpers import replace
 from ..write_spec import WriteDisposition, WriteSpec
 from .batches import BadBatch, BatchFiles, batch_roots
 from .plugin_config import ConfigWithoutValues, config_jsonschema, make_connector
@@ -38,6 +40,9 @@ from .versions import VERSION, OlderVersions, version_column
 #: Records of a stream in one load; config `batch_size_rows` changes it.
 BATCH_RECORDS = 50_000
 
+#: Schemas of streams that changed since; their records are written before there are more.
+MAX_EARLIER_SINKS = 100
+
 #: Errors of singer-sdk for a line that is no message, and for a record that does not match its SCHEMA.
 UNREADABLE = (SyncError, SingerReadError)
 
@@ -46,6 +51,19 @@ _WITH_SCHEMAS = frozenset({"postgres"})
 
 #: Connectors of files -> how such a file's name ends.
 _FILES = {name: tuple(f".{name}{end}" for end in ("", ".gz", ".zst")) for name in ("csv", "jsonl", "parquet")}
+
+#: What errors of connectors advise for a pipeline -> the same for a target, in the order of replacement.
+_ADVICE = {
+    "`--full-refresh`": "--full-refresh",
+    "--full-refresh": "`load_method: overwrite` and without a state of the tap",
+    "exclude it with `columns`": "leave it out with `stream_maps`",
+    "`write_disposition: merge`": "`load_method: upsert` for a stream with keys",
+    "`write_disposition: replace` in this stream": "`load_method: overwrite`",
+    "write_disposition append": "`load_method: append-only`",
+    "give another `destination_table`": "give the stream another name by `__alias__` in `stream_maps`",
+    "choose another destination_table": "give the stream another name by `__alias__` in `stream_maps`",
+    ", or let `on_rejected: keep` set such records aside": "",
+}
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -93,6 +111,8 @@ class DestinationSink(BatchSink):
         assert isinstance(target, DestinationTarget)
         self._ours = target
         self._columns = columns_of(self.schema)
+        #: Integer columns that the table has as text; None: not known yet.
+        self._texts: frozenset[str] | None = None
         #: Whether BATCH files have arrived.
         self._has_files = False
         self.table = table_name(stream_name, target.connector, self.config)
@@ -137,13 +157,14 @@ class DestinationSink(BatchSink):
 
     def process_batch(self, context: dict[str, Any]) -> None:
         """Write and commit the buffered records."""
+        self._ours.drain_earlier(self)
         records = context["records"]
         if self._columns and records:
             self._write([self._parsed(records)])
 
     def process_batch_files(self, encoding: Any, files: Sequence[str]) -> None:
         """Load the files of a BATCH message, after the records before it."""
-        self._ours.drain_one(self)
+        self._ours.drain_stream(self)
         self._has_files = True
         opener = BatchFiles(batch_roots(self.config), Path.cwd())
         form = {"format": encoding.format, "compression": encoding.compression}
@@ -177,6 +198,26 @@ class DestinationSink(BatchSink):
     def _schema(self) -> pa.Schema:
         keys = set(self.key_properties)
         return pa.schema([column.field(nullable=column.name not in keys) for column in self._columns])
+
+    def fitted(self, schema: pa.Schema, disposition: WriteDisposition) -> pa.Schema:
+        """Return the schema as the table takes it: as in a pipeline, an integer enters a text column as its text."""
+        if self._texts is None:
+            self._texts = frozenset(self._found_texts(schema, disposition))
+        return pa.schema([pa.field(f.name, pa.string(), f.nullable) if f.name in self._texts else f for f in schema])
+
+    def _found_texts(self, schema: pa.Schema, disposition: WriteDisposition) -> Iterable[str]:
+        destination = self._ours.destination
+        types = capabilities_of(destination).states_types
+        integers = [field for field in schema if pa.types.is_integer(field.type)]
+        if types is None or not integers:
+            return
+        stream, table = self.stream(schema), destination.describe([self.table])[self.table]
+        texts = [pa.field(f.name, pa.string(), f.nullable) if f in integers else f for f in schema]
+        as_they_are = types.keeps(stream, table, disposition)
+        as_texts = types.keeps(replace(stream, schema=pa.schema(texts)), table, disposition)
+        for field, own, text in zip(schema, as_they_are, as_texts, strict=True):
+            if field in integers and fidelity(field, own) is Fidelity.LOSSY and text.held == text.type:
+                yield field.name
 
     def stream(self, schema: pa.Schema) -> Stream:
         """Return the stream as it arrives."""
@@ -253,6 +294,8 @@ class DestinationTarget(ConfigWithoutValues, Target):
         self._sources: dict[str, str] = {}
         #: Version in the message of the current record.
         self.version: Any = None
+        #: Stream without a SCHEMA yet -> the version that its last ACTIVATE_VERSION has.
+        self._early_versions: dict[str, int] = {}
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
@@ -298,33 +341,50 @@ class DestinationTarget(ConfigWithoutValues, Target):
         except UnicodeEncodeError as error:
             raise _no_text("SCHEMA", stream) from error
         super()._process_schema_message(message_dict)
+        if len(self._sinks_to_clear) >= MAX_EARLIER_SINKS:
+            for sink in self._sinks_to_clear:
+                self.drain_one(sink)
+            self._sinks_to_clear = []
         for stream_map in self.mapper.stream_maps[stream]:
             other = self._sources.setdefault(stream_map.stream_alias, stream)
             if other != stream and self.sink_exists(stream_map.stream_alias):
                 raise _shared(other, stream, table_name(stream_map.stream_alias, self.connector, self.config))
+        if stream in self._early_versions:
+            self._activate(stream, self._early_versions.pop(stream))
 
     def _process_record_message(self, message_dict: dict[str, Any]) -> None:
         self.version = message_dict.get("version")
         super()._process_record_message(message_dict)
 
     def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
-        """Let the sinks of a stream remove older versions.
+        """Let the sinks of a stream remove older versions; before its SCHEMA the message waits for it.
 
         Raises:
-            FatalConnectorError: the stream has no SCHEMA yet, or the message no version.
+            FatalConnectorError: the message has no stream or no version.
         """
         stream, version = message_dict.get("stream"), message_dict.get("version")
-        if stream not in self.mapper.stream_maps:
-            raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} came before its SCHEMA")
-        if isinstance(version, bool) or not isinstance(version, int):
+        if not isinstance(stream, str) or isinstance(version, bool) or not isinstance(version, int):
             raise FatalConnectorError(f"an ACTIVATE_VERSION of stream {stream!r} has version {version!r}, no integer")
+        if stream in self.mapper.stream_maps:
+            self._activate(stream, version)
+        else:
+            self._early_versions[stream] = version
+
+    def _activate(self, stream: str, version: int) -> None:
         for stream_map in self.mapper.stream_maps[stream]:
             if self.sink_exists(stream_map.stream_alias):  # `stream_maps` may leave the stream out
                 self.get_sink(stream_map.stream_alias).activate_version(version)
 
     def drain_stream(self, sink: DestinationSink) -> None:
         """Write all buffered records of a stream, also those with an earlier schema."""
-        for each in [*self._sinks_to_clear, sink]:
+        self.drain_earlier(sink)
+        self.drain_one(sink)
+
+    def drain_earlier(self, sink: DestinationSink) -> None:
+        """Write the buffered records of a stream that came with an earlier schema than the sink's."""
+        for each in self._sinks_to_clear:
+            if each is sink:
+                return
             if each.stream_name == sink.stream_name:
                 self.drain_one(each)
 
@@ -345,14 +405,39 @@ class DestinationTarget(ConfigWithoutValues, Target):
             disposition: the write disposition.
             stream: the stream as it arrives, if not as in the sink.
             removed: keys whose records are removed.
+
+        Raises:
+            ConnectorError: as of the destination, with advice for a target.
         """
+        try:
+            self._load(sink, batches, disposition, stream, removed)
+        except ConnectorError as error:
+            for told, here in _ADVICE.items():
+                error.renamed(told, here)
+            raise
+        if disposition is WriteDisposition.REPLACE and stream is None:
+            self.overwritten.add(sink.table)
+
+    def _load(
+        self,
+        sink: DestinationSink,
+        batches: Iterable[pa.RecordBatch],
+        disposition: WriteDisposition,
+        stream: Stream | None,
+        removed: pa.Table | None,
+    ) -> None:
         key = LedgerKey(pipeline=self.name, stream=sink.stream_name, destination_table=sink.table)
         token = secrets.token_hex(16)
         owner = f"{self.name} on {socket.gethostname()}, process {os.getpid()}"
         row = self.destination.take_over(key, token=token, owner=owner, source=f"singer://{sink.stream_name}")
-        batches = iter(batches)
+        batches = (
+            iter(batches) if stream else (_as_texts(each, sink.fitted(each.schema, disposition)) for each in batches)
+        )
         first = next(batches, None)
-        schema = (stream.schema if stream else sink._schema()) if first is None else first.schema
+        if first is not None:
+            schema = first.schema
+        else:
+            schema = stream.schema if stream else sink.fitted(sink._schema(), disposition)
 
         def events() -> Iterable[Event]:
             current = schema
@@ -377,12 +462,12 @@ class DestinationTarget(ConfigWithoutValues, Target):
         )
         for _ in self.destination.load(load, iter(events())):
             pass
-        if disposition is WriteDisposition.REPLACE and stream is None:
-            self.overwritten.add(sink.table)
 
     def process_endofpipe(self) -> None:
         """Write the remaining records, then close the destination."""
         super().process_endofpipe()
+        for stream, version in self._early_versions.items():
+            self.logger.warning("ACTIVATE_VERSION %d of %s: the stream has no SCHEMA; left out", version, stream)
         if self._destination is not None:
             self._destination.close()
 
@@ -411,6 +496,17 @@ def table_name(stream: str, connector: str, config: Mapping[str, Any]) -> str:
         return stream
     schema, _, table = stream.rpartition("-")
     return table if config.get("schema") else f"{schema.rpartition('-')[2]}.{table}"
+
+
+def _as_texts(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch with the integers as text that are text in the schema."""
+    if batch.schema == schema:
+        return batch
+    columns = [
+        column if column.type == field.type else as_text(column, field.name)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _no_text(kind: str, stream: Any) -> FatalConnectorError:

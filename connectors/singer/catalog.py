@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow as pa
 from ..errors import ConnectorConfigError, FatalConnectorError
 from ..read_spec import ReadSpec, ReplicationMethod
 from ..stream import Stream
+from .tap_stream import too_many
 from .types import columns_of
 
 Entry = Mapping[str, Any]
@@ -109,18 +111,18 @@ def _set_metadata(entry: dict[str, Any], breadcrumb: Sequence[str], changes: Map
     items.append({"breadcrumb": list(breadcrumb), "metadata": dict(changes)})
 
 
-def streams_of(entries: Sequence[Entry], select: Sequence[str]) -> list[Stream]:
+def streams_of(entries: Sequence[Entry], select: Sequence[str], max_columns: int = sys.maxsize) -> list[Stream]:
     """Return the streams that are offered, tables before views.
 
     Raises:
         ConnectorConfigError: a pattern of `select` matches no stream.
     """
     chosen = _Selection(select, entries)
-    streams = [_stream(entry, chosen) for entry in entries if chosen.takes(name_of(entry))]
+    streams = [_stream(entry, chosen, max_columns) for entry in entries if chosen.takes(name_of(entry))]
     return sorted(streams, key=lambda stream: stream.is_view)
 
 
-def _stream(entry: Entry, chosen: _Selection) -> Stream:
+def _stream(entry: Entry, chosen: _Selection, max_columns: int) -> Stream:
     name, root = name_of(entry), root_metadata(entry)
     keys = _names(entry.get("key_properties") or root.get("table-key-properties") or root.get("view-key-properties"))
     method, bookmarks = _replication(entry, root)
@@ -134,6 +136,8 @@ def _stream(entry: Entry, chosen: _Selection) -> Stream:
                 fields.append(column.field(nullable=column.name not in keys))
             except UnicodeEncodeError:
                 unreadable = f"stream {name!r}: the name of its column {column.name!r} holds half a surrogate pair"
+    if len(fields) > max_columns:
+        unreadable = f"stream {name!r}: {too_many(max_columns)}"
     if unreadable:
         fields = []
     known = {field.name for field in fields}

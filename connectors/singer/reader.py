@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -66,6 +67,7 @@ class TapReader:
         bookmarks: bookmark of each selected stream.
         batch_files: opens the files of BATCH messages.
         adds_columns: names of the streams that take new columns.
+        max_columns: most columns of a stream.
         wider: stream -> columns in which an earlier run found more digits than the schema declares.
         on_wider: called with a stream's wider columns when a new one is found.
         checkpoint_records: least number of records between two checkpoints.
@@ -82,6 +84,7 @@ class TapReader:
         *,
         batch_files: BatchFiles,
         adds_columns: Collection[str] = (),
+        max_columns: int = sys.maxsize,
         wider: Mapping[str, Mapping[str, Any]] | None = None,
         on_wider: Callable[[str, Mapping[str, Any]], None] = lambda stream, wider: None,
         checkpoint_records: int = CHECKPOINT_RECORDS,
@@ -97,6 +100,7 @@ class TapReader:
                 names[stream.name],
                 bookmarks.get(stream.name),
                 adds_columns=stream.name in adds_columns,
+                max_columns=max_columns,
                 wider=(wider or {}).get(stream.name),
             )
             for stream in streams

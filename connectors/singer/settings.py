@@ -54,6 +54,7 @@ class SingerSourceSettings(PluginSettings):
         description="folders and URLs for files of a BATCH; default: `batch_config.storage.root` of `config`",
     )
     discovery_cache_s: float = Field(default=900, ge=0, description="seconds for which a discovered catalog is kept")
+    max_columns: int = Field(default=10_000, ge=1, description="most columns of a stream; more are an error")
     checkpoint_records: int = Field(default=CHECKPOINT_RECORDS, ge=1, description="records between two commits")
     checkpoint_s: float = Field(default=CHECKPOINT_S, ge=0, description="seconds after which a commit comes earlier")
     class_: str = Field(

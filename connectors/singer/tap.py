@@ -73,7 +73,7 @@ class SingerSource:
         self._discovered(is_fresh=True)
 
     def discover(self) -> Sequence[Stream]:
-        return streams_of(self._adjusted(), self._settings.select)
+        return streams_of(self._adjusted(), self._settings.select, self._settings.max_columns)
 
     def groups(self, streams: Sequence[Stream]) -> Sequence[Sequence[Stream]]:
         if self._settings.per_stream:
@@ -165,6 +165,7 @@ class SingerSource:
             bookmarks,
             batch_files=BatchFiles(self._settings.batch_roots or batch_roots(self._settings.config), self._folder),
             adds_columns=self._whole(streams),
+            max_columns=self._settings.max_columns,
             wider=self._wider(),
             on_wider=self._keep_wider,
             checkpoint_records=self._settings.checkpoint_records,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ class TapStream:
         bookmark: Bookmark | None,
         *,
         adds_columns: bool,
+        max_columns: int = sys.maxsize,
         wider: Mapping[str, Any] | None = None,
     ) -> None:
         self.stream = stream
@@ -51,6 +53,7 @@ class TapStream:
         self._bookmark = bookmark
         self.resent = self._resent_records(_first(stream.read.bookmark_properties))
         self._adds_columns = adds_columns
+        self._max_columns = max_columns
         self._left_out: set[str] = set()
         #: Columns that an earlier run widened, in the table, too.
         self._wider: Mapping[str, Any] = {**(wider or {}), **((bookmark or {}).get(WIDER) or {})}
@@ -63,19 +66,27 @@ class TapStream:
         return self.stream.read.method is not ReplicationMethod.FULL_TABLE
 
     def declare(self, schema: Mapping[str, Any], bookmark_properties: Any) -> Stream | None:
-        """Take a SCHEMA message; return the stream if its columns have changed."""
+        """Take a SCHEMA message; return the stream if its columns have changed.
+
+        Raises:
+            FatalConnectorError: it has too many columns.
+        """
         declared = {column.name: column for column in columns_of(schema)}
         if not self.has_schema:
             key = _first(self.stream.read.bookmark_properties) or _first(bookmark_properties)
             self.resent = self._resent_records(key)
         self.has_schema = True
-        known = self.stream.schema.names
+        known = dict.fromkeys(self.stream.schema.names)
         new = [name for name in declared if name not in known]
         if new and not self._adds_columns:
             for name in sorted(set(new) - self._left_out):
                 log.debug("%s: column %r is not selected and is left out", self.stream.name, name)
             self._left_out.update(new)
             new = []
+        if len(known) + len(new) > self._max_columns:
+            raise FatalConnectorError(
+                f"stream {self.stream.name!r}: {too_many(self._max_columns)}", connector="singer", key="max_columns"
+            )
         columns: dict[str, PropertyColumn] = {}
         for name in (*known, *new):
             before, now = self._columns.get(name), declared.get(name)
@@ -150,6 +161,11 @@ class TapStream:
     def wider(self) -> dict[str, list[int] | None]:
         """Return precision and scale of each column that is wider than its SCHEMA, as JSON for the STATE."""
         return {each.name: _digits(each.type) for each in self._columns.values() if each.is_widened}
+
+
+def too_many(most: int) -> str:
+    """Say that a stream has more columns than it may have."""
+    return f"more than {most:,} columns; `config.max_columns` allows more"
 
 
 def _first(names: Any) -> str | None:

@@ -24,7 +24,7 @@ from .record_size import refuse_wide
 QUEUE_BATCHES, QUEUE_ITEMS = 2, 100
 QUEUE_BYTES = 32 << 20
 
-#: What Arrow holds for a column of a batch besides its values, at most. It counts where batches have few records.
+#: What Arrow holds for a column of a batch or a schema besides its values, at most.
 _COLUMN_BYTES = 1_000
 
 #: What a rejected record holds besides its texts.
@@ -180,6 +180,8 @@ def _held_bytes(event: Any) -> int:
     """Return the bytes that an event holds in memory."""
     if isinstance(event, pa.RecordBatch):
         return int(event.nbytes + event.num_columns * _COLUMN_BYTES)
+    if isinstance(event, Stream):
+        return len(event.schema) * _COLUMN_BYTES
     if isinstance(event, Rejected):
         return sum(len(one.record) + len(one.reason) + _RECORD_BYTES for one in event.records)
     return size_of(event)
@@ -225,6 +227,8 @@ def _read(
                 feeds[name].refuse_too_wide(event)
                 if is_batch(event):
                     _flush(feeds[name], pending[name], is_last=False)
+                elif isinstance(event, Stream) and pending[name] and isinstance(pending[name][-1], Stream):
+                    pending[name].pop()  # no record came in its columns
                 pending[name].append(event)
                 feeds[name].wait(event)
                 if all(feed.is_closed for feed in feeds.values()):

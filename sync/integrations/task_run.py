@@ -23,8 +23,7 @@ from ..run.orchestrator_run import ordered_run, patterns_of_unfinished
 from ..run.pipeline import run_pipeline
 from ..run.progress import Progress
 from ..run.results import RunResult, StreamResult
-from ..run.runner import SIGNAL_DRAIN_S
-from ..run.signals import END_S
+from ..run.signals import END_S, LAST_S
 from ..session.inspection import existing_store
 from ..store.model import DATA_EXPORTER, SUCCESS
 
@@ -158,7 +157,7 @@ def events_while(work: Callable[[Told], Result], signals: list[int]) -> Generato
             if not signals:
                 signals.append(signal.SIGTERM)
             # As long as after a signal; what is not closed by then the next start recovers.
-            thread.join(END_S + SIGNAL_DRAIN_S)
+            thread.join(END_S + LAST_S)
 
 
 def _run(task: OrchestratorTask, progress: Told) -> RunResult:

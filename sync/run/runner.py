@@ -43,7 +43,7 @@ from .recovery.takeover import ASK_AGAIN_S
 from .recovery.unfinished_runs import clear_leftovers, close_left_streams, leave, recover
 from .results import RunResult, StreamResult, StreamResults
 from .run_options.options import RunOptions, plan_with_options
-from .signals import END_S, Watch, caught_signals
+from .signals import CLOSE_S, LAST_S, Watch, caught_signals
 from .stream_result import stream_result
 from .verify_after_run import verified
 
@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from .executors.engine import OpenedEngine
 
 log = logging.getLogger("syncblocks")
-
-#: Seconds after a signal in which each due delivery gets one attempt.
-SIGNAL_DRAIN_S = 20.0
 
 _UNREADABLE = "the destination's ledger could not be read"
 
@@ -466,7 +463,7 @@ class PipelineRunner:
             message = f"{reason}: the run stays open, the next start recovers it"
             self.progress.message(message, level="error")
             if self.is_stopping():
-                self.drain(SIGNAL_DRAIN_S)
+                self.drain(LAST_S)
             return self.result(run, FAILURE, results, message)
         if lease.is_lost:
             return self.result(run, FAILURE, results, "another process took this run over")
@@ -497,13 +494,12 @@ class PipelineRunner:
         if signals > 1:
             return
         if self.is_stopping():
-            if self._watch is not None:
-                self._watch.allow(SIGNAL_DRAIN_S + END_S)
-            self.dispatcher.drain(SIGNAL_DRAIN_S, stop=lambda: len(self.signals) > 1, one_try=True)
+            limit_s = LAST_S - CLOSE_S if self._watch is None else self._watch.deliver()
+            self.dispatcher.drain(limit_s, stop=lambda: len(self.signals) > 1, one_try=True)
             return
         is_empty = self.dispatcher.drain(limit_s, stop=self.is_stopping, one_try=one_try or self._has_tick)
         if not is_empty and self.is_stopping():
-            self.drain(SIGNAL_DRAIN_S)
+            self.drain(LAST_S)
 
     def result(
         self, run: PipelineRun | None, status: str, streams: tuple[StreamResult, ...], error: str | None = None

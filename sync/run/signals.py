@@ -15,6 +15,10 @@ from contextlib import contextmanager, suppress
 STOP_S = 5.0
 #: Seconds after a signal until the process ends, unless it is already delivering callbacks.
 END_S = 10.0
+#: Seconds after a signal until the process ends in any case.
+LAST_S = 20.0
+#: Seconds of these that are left after the callbacks, to stop them and to end the run.
+CLOSE_S = 3.0
 #: Seconds after a second signal until the process ends in any case.
 SECOND_S = 1.0
 
@@ -37,6 +41,8 @@ class Watch:
         self._say = say
         self._lock = threading.Lock()
         self._received: list[signal.Signals] = []
+        #: Monotonic time of the first signal.
+        self._first = 0.0
         #: Monotonic time at which the process ends; valid after the first signal.
         self._end = 0.0
         self._is_over = False
@@ -45,11 +51,17 @@ class Watch:
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
 
-    def allow(self, time_s: float) -> None:
-        """Move the end to `time_s` from now; a second signal still ends the process."""
+    def deliver(self) -> float:
+        """Move the end to the last one, and return the seconds for callbacks; a second signal still ends the process.
+
+        They are none if the run has taken its time to stop.
+        """
+        now = time.monotonic()
         with self._lock:
+            last = (self._first if self._received else now) + LAST_S
             if len(self._received) < 2:
-                self._end = time.monotonic() + time_s
+                self._end = last
+        return max(0.0, last - CLOSE_S - now)
 
     def close(self) -> None:
         """End the watch."""
@@ -76,7 +88,10 @@ class Watch:
     def _take(self, number: signal.Signals) -> None:
         self._received.append(number)
         now = time.monotonic()
-        self._end = max(self._end, now + END_S) if len(self._received) == 1 else now + SECOND_S
+        if len(self._received) == 1:
+            self._first, self._end = now, max(self._end, now + END_S)
+        else:
+            self._end = now + SECOND_S
 
     def _rest_s(self) -> float | None:
         with self._lock:

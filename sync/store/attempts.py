@@ -58,7 +58,7 @@ class Attempts:
                 raise StateError(f"attempt {run.attempt} of run {run_id} has ended")
             if connection.value(_HAS_BEGUN, {"run_id": run_id, "number": run.attempt}) is not None:
                 raise StateError(f"attempt {run.attempt} of run {run_id} has begun: its plan cannot change")
-            write_plan(connection, run_id, run.attempt, plan)
+            write_plan(connection, run.pipeline, run_id, run.attempt, plan)
             self._plans.forget(run_id)
 
     def claim(self, run_id: int, streams: Iterable[str], *, nonce: str = "") -> bool:

@@ -40,8 +40,8 @@ from .transactions import LockedRun, Transactions, save_attempt
 # Subqueries, not joins: they search from the newest run backwards, by the index of the stream's runs.
 _OF_THIS = f"FROM {PIPELINE_RUN} n WHERE n.id = :run_id"
 _FORMER = f"""SELECT s.status FROM {STREAM_RUN} s
-    WHERE s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
-    AND (SELECT r.pipeline FROM {PIPELINE_RUN} r WHERE r.id = s.run_id) = (SELECT n.pipeline {_OF_THIS})
+    WHERE s.pipeline = (SELECT n.pipeline {_OF_THIS})
+    AND s.stream = :stream AND s.status IN ('{SUCCESS}', '{FAILURE}')
     AND s.run_id <= :run_id
     AND (s.run_id < :run_id OR (s.run_id = :run_id AND s.attempt < (SELECT n.attempt {_OF_THIS})))
     ORDER BY s.run_id DESC, s.attempt DESC LIMIT 1"""

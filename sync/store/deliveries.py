@@ -22,10 +22,19 @@ from .transactions import Transactions
 _DELIVERY = f"SELECT * FROM {DELIVERY} WHERE idempotency_key = :idempotency_key"
 _OPEN = f"FROM {DELIVERY} WHERE pipeline = :pipeline AND is_open = TRUE"
 _COUNT_CALL = update(DELIVERY, "tries", "idempotency_key = :idempotency_key")
+_LATEST = "ORDER BY t.started_at DESC, t.idempotency_key, t.number DESC LIMIT :limit"
+#: The latest calls of a pipeline, by index. They are limited before the join, which PostgreSQL may begin elsewhere.
+_PAGE = f"(SELECT * FROM {DELIVERY_TRY} t WHERE t.pipeline = :pipeline {_LATEST})"
+_LEFT = f"SELECT idempotency_key FROM {DELIVERY} WHERE pipeline = :pipeline AND"
+#: State of a delivery that is not done -> the statement that finds such deliveries by a partial index.
+_BY_STATE = {
+    "dead": f"{_LEFT} state = 'dead'",
+    **{state: f"{_LEFT} is_open = TRUE AND state = '{state}'" for state in ("ready", "leased")},
+}
 # `error` of a try is plain text: see `codecs`.
 _WRITE_TRY = insert(
     DELIVERY_TRY,
-    "idempotency_key number outcome error output owner started_at ended_at duration_s",
+    "idempotency_key number pipeline outcome error output owner started_at ended_at duration_s",
 ).replace(":error", ":message")
 _TRY = "t.number, t.outcome, t.error AS message, t.output, t.owner, t.started_at, t.ended_at, t.duration_s"
 
@@ -77,8 +86,16 @@ class Deliveries:
     def records(
         self, *, run_id: int | None = None, states: Iterable[str] | None = None, limit: int = 100
     ) -> list[DeliveryRecord]:
-        """Return deliveries with their tries, the latest run first, in queue order within it."""
-        where, values = self._where(run_id=run_id, state=states)
+        """Return deliveries with their tries, the latest run first, in queue order within it.
+
+        Args:
+            run_id: Only of this run.
+            states: Only those that are "dead", "ready" or "leased".
+            limit: Most deliveries.
+        """
+        where, values = self._where(run_id=run_id)
+        if states is not None:
+            where += f" AND d.idempotency_key IN ({' UNION ALL '.join(_BY_STATE[state] for state in states)})"
         with self._transactions.read() as connection:
             return _records(connection, where, values, limit)
 
@@ -89,10 +106,12 @@ class Deliveries:
             key: Idempotency key of one.
             run_id: All dead ones of a run. Neither: all of the pipeline.
         """
-        where, values = self._where(idempotency_key=key, run_id=run_id, state=["dead"])
+        where, values = self._where(idempotency_key=key, run_id=run_id)
         due = {"state": "ready", "is_open": True, "attempts": 0, "lost": 0, "not_before": None}
         with self._transactions.write("retry_deliveries") as connection:
-            return connection.changed(update(f"{DELIVERY} AS d", due, where), {**values, **due})
+            return connection.changed(
+                update(f"{DELIVERY} AS d", due, f"{where} AND d.state = 'dead'"), {**values, **due}
+            )
 
     def find(self, start: str) -> DeliveryRecord:
         """Return the delivery whose idempotency key begins with a prefix.
@@ -102,8 +121,11 @@ class Deliveries:
         """
         with self._transactions.read() as connection:
             where, values = self._where()
-            begins = f"{where} AND substr(d.idempotency_key, 1, :length) = :start"
-            found = _records(connection, begins, {**values, "length": len(start), "start": start}, 2)
+            # The index finds the range up to `g`, which follows the digits that keys are made of.
+            is_near = "d.idempotency_key >= :start AND d.idempotency_key < :after"
+            begins = f"{where} AND {is_near} AND substr(d.idempotency_key, 1, :length) = :start"
+            prefix = {"length": len(start), "start": start, "after": f"{start}g"}
+            found = _records(connection, begins, {**values, **prefix}, 2)
         if len(found) != 1:
             what = "no delivery has" if not found else "several deliveries have"
             raise StateError(f"{what} a key that begins with {start!r}; `syncblocks callbacks history` shows the keys")
@@ -118,8 +140,9 @@ class Deliveries:
     def history(self, *, run_id: int | None = None, key: str | None = None, limit: int = 100) -> list[HistoryEntry]:
         """Return the calls and their outcomes, the latest first."""
         where, values = self._where(run_id=run_id, idempotency_key=key)
+        is_page = run_id is None and key is None
         with self._transactions.read() as connection:
-            return _history(connection, where, values, limit)
+            return _history(connection, where, values, limit, tries=_PAGE if is_page else DELIVERY_TRY)
 
     def recorded(self, key: str) -> Delivery:
         """Return a delivery in any state, as a call would get it now; lease nothing."""
@@ -147,7 +170,9 @@ class Deliveries:
         with self._transactions.write("end_replay") as connection:
             now = self._transactions.now(connection)
             began = now - timedelta(seconds=outcome.duration_s)
-            write_try(connection, key, number, "replayed", outcome, self._transactions.owner, began, now)
+            write_try(
+                connection, self._pipeline, key, number, "replayed", outcome, self._transactions.owner, began, now
+            )
 
     # -- in the transaction of the outbox -------------------------------------------------------------------------
 
@@ -215,6 +240,7 @@ class Deliveries:
 
 def write_try(
     connection: StoreConnection,
+    pipeline: str,
     key: str,
     number: int,
     kind: str,
@@ -227,6 +253,7 @@ def write_try(
     row = {
         "idempotency_key": key,
         "number": number,
+        "pipeline": pipeline,
         "outcome": kind,
         "message": None if outcome is None or outcome.error is None else plain_text(outcome.error),
         "output": "" if outcome is None else plain_text(outcome.output),
@@ -255,14 +282,14 @@ def _records(connection: StoreConnection, where: str, values: Values, limit: int
     ]
 
 
-def _history(connection: StoreConnection, where: str, values: Values, limit: int) -> list[HistoryEntry]:
+def _history(connection: StoreConnection, where: str, values: Values, limit: int, *, tries: str) -> list[HistoryEntry]:
     """Read calls with their deliveries `d`, the latest first."""
     rows = connection.rows(
         f"""SELECT {_TRY}, e.status,
             d.idempotency_key, d.run_id, d.attempt, d.callback_block, d.function, d.parent, d.stream
-        FROM {DELIVERY_TRY} t JOIN {DELIVERY} d ON d.idempotency_key = t.idempotency_key
+        FROM {tries} t JOIN {DELIVERY} d ON d.idempotency_key = t.idempotency_key
         JOIN {EVENT} e ON e.run_id = d.run_id AND e.seq = d.seq
-        WHERE {where} ORDER BY t.started_at DESC, t.idempotency_key, t.number DESC LIMIT :limit""",
+        WHERE {where} {_LATEST}""",
         {**values, "limit": limit},
     )
     return [value_of(HistoryEntry, row, key=row.idempotency_key, call=_call(row)) for row in rows]

@@ -44,8 +44,9 @@ _DAMAGES = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 #: How long a writer waits for another process.
 BUSY_S = 60
 
-#: The name of a table in a statement, where it needs a schema; a column qualified by the table needs none.
-_TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON)\s+({PREFIX}\w+)(?![\w.])")
+#: The name of a table in a statement, or of an index that is dropped, where it needs a schema; a column qualified by
+#: the table needs none.
+_TABLE = re.compile(rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|ON|DROP INDEX)\s+({PREFIX}\w+)(?![\w.])")
 
 #: A comparison with each value of a list.
 _LIST = re.compile(r"= ANY\((:[a-z_]+)\)")

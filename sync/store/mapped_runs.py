@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Literal
 
-from ..errors import AlreadyRunning, StateError
+from ..errors import AlreadyRunning, RunFinished, StateError
 from ..failpoints import failpoint
 from .attempts import ask_streams, claim_streams, set_claims, stop
 from .claims import ask_take
@@ -158,7 +158,7 @@ class MappedRunWrites:
                     self._take_up(connection, run, hold_s)
                 set_run(connection, run_id, attempt=run.attempt + 1)
                 begin_attempt(connection, run_id, run.attempt + 1, run.now)
-                write_plan(connection, run_id, run.attempt + 1, plan)
+                write_plan(connection, run.pipeline, run_id, run.attempt + 1, plan)
                 self._plans.forget(run_id)
                 begun = self._transactions.lock(connection, run_id)
                 self._claim(connection, begun, plan.streams[0].stream, nonce, worker)
@@ -183,13 +183,13 @@ class MappedRunWrites:
 
         Raises:
             AlreadyRunning: another process has taken it over.
-            StateError: it is finished.
+            RunFinished: it is finished.
         """
         with self._transactions.write("take_over") as connection:
             run = self._transactions.lock(connection, run_id)
             me = self._transactions.owner
             if not run.is_active:
-                raise StateError(f"run {run_id} is finished: there is nothing to take over")
+                raise RunFinished(run_id)
             if run.owner == me:
                 return True
             if run.hold_s is None:

@@ -290,6 +290,20 @@ STEPS: dict[str, tuple[Step, ...]] = {
         "ALTER TABLE _syncblocks_tick ADD COLUMN delays INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX _syncblocks_open_ticks ON _syncblocks_tick (pipeline, state)",
     ),
+    # The earlier ends of a stream, the calls of a pipeline and its dead deliveries, without those of other pipelines.
+    "0013": (
+        "ALTER TABLE _syncblocks_stream_run ADD COLUMN pipeline TEXT",
+        """UPDATE _syncblocks_stream_run SET pipeline = (SELECT r.pipeline FROM _syncblocks_pipeline_run r
+            WHERE r.id = _syncblocks_stream_run.run_id)""",
+        "DROP INDEX _syncblocks_runs_of_stream",
+        "CREATE INDEX _syncblocks_runs_of_stream ON _syncblocks_stream_run (pipeline, stream, run_id, attempt)",
+        "ALTER TABLE _syncblocks_delivery_try ADD COLUMN pipeline TEXT",
+        """UPDATE _syncblocks_delivery_try SET pipeline = (SELECT d.pipeline FROM _syncblocks_delivery d
+            WHERE d.idempotency_key = _syncblocks_delivery_try.idempotency_key)""",
+        """CREATE INDEX _syncblocks_tries_of_pipeline ON _syncblocks_delivery_try
+            (pipeline, started_at DESC, idempotency_key, number DESC)""",
+        "CREATE INDEX _syncblocks_dead ON _syncblocks_delivery (pipeline, run_id) WHERE state = 'dead'",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

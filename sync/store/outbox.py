@@ -353,4 +353,6 @@ def _release(
 
 
 def _record_try(connection: StoreConnection, row: Row, now: datetime, kind: str, outcome: Outcome | None) -> None:
-    write_try(connection, row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now)
+    write_try(
+        connection, row.pipeline, row.idempotency_key, row.tries, kind, outcome, row.lease_owner, row.leased_at, now
+    )

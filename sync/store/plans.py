@@ -17,7 +17,7 @@ from .transactions import Transactions
 _PLAN = f"SELECT plan FROM {ATTEMPT} WHERE run_id = :run_id AND attempt = :number"
 _STREAMS = f"SELECT * FROM {STREAM_RUN} WHERE run_id = :run_id AND attempt = :number ORDER BY position"
 _LATEST = f"SELECT attempt FROM {PIPELINE_RUN} WHERE id = :run_id"
-_PLAN_STREAM = insert(STREAM_RUN, "run_id attempt stream position destination_table status blocks config")
+_PLAN_STREAM = insert(STREAM_RUN, "run_id attempt pipeline stream position destination_table status blocks config")
 _PLAN_TYPE = insert(TYPE_COUNTER, "run_id attempt block_type open ended unclaimed")
 _SAVE_PLAN = update(ATTEMPT, "plan unclaimed_streams", "run_id = :run_id AND attempt = :number")
 
@@ -63,7 +63,7 @@ class Plans:
             self._known.pop(key, None)
 
 
-def write_plan(connection: StoreConnection, run_id: int, number: int, plan: AttemptPlan) -> None:
+def write_plan(connection: StoreConnection, pipeline: str, run_id: int, number: int, plan: AttemptPlan) -> None:
     """Replace an attempt's plan, its streams and its counters."""
     for table in (STREAM_RUN, TYPE_COUNTER):
         connection.run(
@@ -73,6 +73,7 @@ def write_plan(connection: StoreConnection, run_id: int, number: int, plan: Atte
         {
             "run_id": run_id,
             "attempt": number,
+            "pipeline": pipeline,
             "stream": stream.stream,
             "position": position,
             "destination_table": stream.destination_table,

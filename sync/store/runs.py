@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from ..errors import AlreadyRunning, NotLatest, StateError
+from ..errors import AlreadyRunning, NotLatest, RunFinished, StateError
 from .connection import Conflict, Row, StoreConnection, value_of
 from .model import (
     RUNNING,
@@ -114,7 +114,7 @@ class Runs:
             if tick is not None:
                 carry_out(connection, tick, run_id, self._transactions.owner)
             if plan is not None:
-                write_plan(connection, run_id, 1, plan)
+                write_plan(connection, pipeline, run_id, 1, plan)
         return self.run(run_id)
 
     def begin_retry(self, run_id: int, *, plan: AttemptPlan | None = None) -> PipelineRun:
@@ -139,7 +139,7 @@ class Runs:
             )
             begin_attempt(connection, run_id, run.attempt + 1, run.now)
             if plan is not None:
-                write_plan(connection, run_id, run.attempt + 1, plan)
+                write_plan(connection, run.pipeline, run_id, run.attempt + 1, plan)
         return self.run(run_id)
 
     def take_over_run(self, run_id: int) -> PipelineRun:
@@ -147,13 +147,13 @@ class Runs:
 
         Raises:
             AlreadyRunning: its process is alive.
-            StateError: it is finished.
+            RunFinished: it is finished.
         """
         with self._transactions.write("take_over") as connection:
             run = self._transactions.lock(connection, run_id)
             me = self._transactions.owner
             if not run.is_active:
-                raise StateError(f"run {run_id} is finished: there is nothing to take over")
+                raise RunFinished(run_id)
             if run.owner != me and self._is_alive(run, run.now):
                 holder = holder_text(Owner.decode(run.owner), run.hold_s, run.lease_until)
                 raise AlreadyRunning(run.pipeline, run_id, holder)

@@ -473,7 +473,7 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
     target = Target(tmp_path, url)
     target.fail()
     target.plan(hook={"kind": "shell", "shell": f"touch {tmp_path}/owned"})
-    for index in ("runs_of_stream", "ready", "retries", "leased"):
+    for index in ("runs_of_stream", "ready", "retries", "leased", "dead", "tries_of_pipeline"):
         query(url, f"DROP INDEX _syncblocks_{index}")
     for table in ("tick", "range_claim"):
         query(url, f"DROP TABLE _syncblocks_{table}")
@@ -487,6 +487,8 @@ def test_events_of_an_older_store_are_delivered_to_what_the_file_says(
         ("stream_run", "worker"),
         ("stream_run", "lease_until"),
         ("stream_run", "stop_reason"),
+        ("stream_run", "pipeline"),
+        ("delivery_try", "pipeline"),
     ):
         query(url, f"ALTER TABLE _syncblocks_{table} DROP COLUMN {column}")
     query(url, "UPDATE _syncblocks_version SET version_num = '0003'")

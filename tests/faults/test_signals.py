@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.connectors.postgres.postgres_proxy import proxy
 from tests.faults.conftest import Count
 from tests.faults.oracle import untrue, violations
 from tests.faults.test_kill_loop import make
@@ -99,6 +100,32 @@ def test_a_second_signal_leaves_what_is_due_to_the_next_start(zygote: Zygote, fo
     assert violations(workshop, kills=1) == []
     tries = workshop.store_rows("select max(attempts) as n from _syncblocks_delivery")
     assert tries == [{"n": 1}]
+
+
+@pytest.mark.full
+def test_a_signal_ends_a_run_whose_store_hangs_while_callbacks_are_delivered(
+    zygote: Zygote, folder: Path, postgres_url: str, injected: Count
+) -> None:
+    """The time of a store that does not answer does not add to the time of the callbacks."""
+    workshop = _with_hanging_callback(zygote, folder)
+    workshop.document["callbacks"][-1]["on"] = ["pipeline"]  # no stream runs when it is called
+    with proxy(postgres_url) as between:
+        workshop.document["store"] = between.url
+        workshop.write()
+        signals = "syncblocks.sync.run.signals"
+        process = workshop.start(constants={f"{signals}.{name}": s for name, s in (("LAST_S", 2), ("END_S", 2))})
+        _wait_for(folder / "called")
+        between.holds = True
+        (folder / "hang").unlink()
+        assert between.held.wait(30), process.log()
+        process.signal(signal.SIGTERM)
+        assert process.wait(15) == 143, process.log()
+        assert "the process ends while it waits for an answer" in process.log()
+    workshop.document["store"] = postgres_url
+    workshop.write()
+    last = workshop.run()
+    injected()
+    assert last.code == 0, last.log()
 
 
 @pytest.mark.full

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ...config.added_columns import MAGE_COLUMNS
 from ...config.naming import name_by
 from .blocks import leftovers
 from .connections import MageConnection
@@ -17,6 +18,8 @@ _CATALOG = "data_integration_catalog.json"
 STREAM_NAME = "{{ stream | table }}"
 _STREAM = re.compile(r"variables\(\s*(['\"])stream\1\s*\)|(?<=\{\{)stream(?=\}\})|(?<=\{\{ )stream(?= \}\})")
 _OWN_TABLE = re.compile(r"\{\{\s*(?:destination_table|variables\(\s*['\"]destination_table['\"]\s*\))\s*\}\}")
+#: Keys of an entry with the columns that decide about records.
+_DECIDING = ("key_properties", "unique_constraints", "bookmark_properties")
 #: Keys of a stream that are brought over, or that say nothing about a run.
 _READ = frozenset(
     (
@@ -85,12 +88,21 @@ def entry_of(
     if table != bare or name_by("mage", bare) != bare:  # `naming` leaves a table alone that is named
         entry["destination_table"] = table
     entry |= _replication(stream, where, notes)
-    entry |= _columns(stream, metadata)
-    entry["mage_columns"] = True
-    if added := parts_of(parts_of(destination.settings.get("_streams")).get("columns")):
-        entry["add_columns"] = {
-            str(column): value_of(where, str(column), value, notes) for column, value in added.items()
-        }
+    columns = parts_of(parts_of(destination.settings.get("_streams")).get("columns"))
+    # Mage fills these columns whatever the source has; one that decides about records must come from the source.
+    deciding = {name for key in _DECIDING for name in entry.get(key, ())}
+    has_mages = deciding.isdisjoint(MAGE_COLUMNS)
+    added = {str(name): value for name, value in columns.items() if str(name) not in deciding}
+    filled = {*added, *(MAGE_COLUMNS if has_mages else ())}
+    if replaced := ", ".join(name for name in _properties(stream) if name in filled):
+        notes.append(f"{where}: {replaced} of the source is left out: as in Mage, the column is filled anew")
+    if kept := ", ".join(sorted(deciding & {*MAGE_COLUMNS, *map(str, columns)})):
+        notes.append(f"{where}: {kept} comes from the source and is not filled anew, for it is a key or a bookmark")
+    entry |= _columns(stream, metadata, filled)
+    if has_mages:
+        entry["mage_columns"] = True
+    if added:
+        entry["add_columns"] = {column: value_of(where, column, value, notes) for column, value in added.items()}
     notes += (f"{where}: {text}" for text in _differences(stream))
     notes += leftovers(where, stream, _READ)
     return entry
@@ -207,10 +219,15 @@ def _operators(
     return {"bookmark_property_operators": above} if above else {}
 
 
-def _columns(stream: Mapping[str, Any], metadata: Mapping[tuple[str, ...], Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the columns that Mage reads: those of the catalog; new ones only with `auto_add_new_fields`."""
+def _columns(
+    stream: Mapping[str, Any], metadata: Mapping[tuple[str, ...], Mapping[str, Any]], filled: Collection[str]
+) -> dict[str, Any]:
+    """Return the columns that Mage reads, but for those that are filled anew.
+
+    They are those of the catalog; new ones come only with `auto_add_new_fields`.
+    """
     names = _properties(stream)
-    left_out = [name for name in names if _is_left_out(metadata.get(("properties", name), {}))]
+    left_out = [name for name in names if name in filled or _is_left_out(metadata.get(("properties", name), {}))]
     if stream.get("auto_add_new_fields"):
         return {"columns": {"exclude": left_out}} if left_out else {}
     return {"columns": {"include": [name for name in names if name not in left_out]}} if names else {}

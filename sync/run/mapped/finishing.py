@@ -10,7 +10,7 @@ from syncblocks.connectors.struct_helpers import replace
 from ...config import Pipeline, load_pipeline
 from ...config.arguments import AnyPipeline, checks_arguments
 from ...config.executor import THREADS
-from ...errors import AlreadyRunning, StateError
+from ...errors import AlreadyRunning, RunFinished, StateError
 from ...flow.spool import discard_spools
 from ...session.inspection import existing_store
 from ...store import Store
@@ -110,8 +110,11 @@ class Finisher(PipelineRunner):
                 # Another `finish` may be faster.
                 with Store.open(self.pipeline.store_url, owner=run.owner) as tasks, suppress(LostRun):
                     tasks.request_stop(run.id)
-            if self.store.take_held_run(run.id):
-                return True
+            try:
+                if self.store.take_held_run(run.id):
+                    return True
+            except RunFinished:  # by a `finish` that was faster
+                return False
             if not is_told:
                 self.progress.message(f"run {run.id}: tasks still run; they are asked to stop")
             is_told = True

@@ -10,7 +10,7 @@ from syncblocks.connectors.errors import ConnectorError, RetriableError
 from syncblocks.connectors.protocols import Destination
 from syncblocks.connectors.stream import LedgerRow
 
-from ...errors import AlreadyRunning, SyncError
+from ...errors import AlreadyRunning, RunFinished, SyncError
 from ...plan.plan import Connectors, Plan
 from ...store import Store
 from ...store.model import PipelineRun, StreamPlan
@@ -42,7 +42,10 @@ def recover(store: Store, pipeline: str, destination: Destination, progress: Pro
         return None
     if store.owner_state(run) == "alive":
         raise AlreadyRunning(pipeline, run.id, run.holder)
-    former, run = run, store.take_over_run(run.id)
+    try:
+        former, run = run, store.take_over_run(run.id)
+    except RunFinished:  # the last COMMIT of the dead process has come late
+        return None
     try:
         return _end(store, run, destination, progress, former=former)
     except BaseException:

@@ -24,6 +24,8 @@ class Proxy:
         #: Numbers of the commits, from 1, whose answers are lost.
         self.loses: set[int] = set()
         self.commits = self.lost = 0
+        #: Whether no answer to a commit comes from now on, and the connection stays open; `held` is set with the first.
+        self.holds, self.held = False, threading.Event()
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = [self._listener]
 
@@ -36,7 +38,7 @@ class Proxy:
             server = socket.create_connection(self._server)
             with self._lock:
                 self._sockets += [client, server]
-            state = {"drops": False}
+            state = {"drops": False, "holds": False}
             for pump in ((client, server, state, True), (server, client, state, False)):
                 threading.Thread(target=self._pump, args=pump, daemon=True).start()
 
@@ -47,9 +49,13 @@ class Proxy:
                     with self._lock:
                         self.commits += 1
                         state["drops"] = self.commits in self.loses
+                        state["holds"] = self.holds
                 elif not is_client and state["drops"]:
                     self.lost += 1
                     break
+                elif not is_client and state["holds"]:
+                    self.held.set()
+                    continue
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):

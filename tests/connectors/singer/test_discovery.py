@@ -56,6 +56,13 @@ def test_a_tap_that_discovers_nothing_is_told_how_it_can_be_used(
     assert not list((tmp_path / ".syncblocks/plugins/kept").glob("catalog-*")), "the next start asks again"
 
 
+def test_a_stream_with_too_many_columns_is_unreadable_and_the_others_are_offered() -> None:
+    few = {"properties": {"id": {"type": "integer"}}}
+    wide, narrow = streams_of([entry("wide"), entry("narrow", few)], [], max_columns=2)
+    assert wide.unreadable == "stream 'wide': more than 2 columns; `config.max_columns` allows more"
+    assert not narrow.unreadable
+
+
 def test_a_column_whose_name_is_no_text_makes_its_stream_unreadable() -> None:
     schema = {"properties": {"id": {"type": "integer"}, "\ud800": {"type": "string"}}}
     entries = [{"tap_stream_id": "orders", "schema": schema}, {"tap_stream_id": "users", "schema": {"properties": {}}}]

@@ -233,6 +233,13 @@ def test_columns_left_out_stay_out() -> None:
     assert records(events, "orders") == [{"id": 1, "stamp": None, "note": None}]
 
 
+def test_more_columns_than_a_stream_may_have_are_an_error() -> None:
+    block = lines(schema("orders"), schema("orders", {"properties": {"new": {"type": "string"}}}))
+    assert read(block, streams=[ORDERS], max_columns=4)[-1][1].schema.names == ["id", "stamp", "note", "new"]
+    with pytest.raises(FatalConnectorError, match=r"'orders': more than 3 columns; `config\.max_columns` allows more"):
+        read(block, streams=[ORDERS], max_columns=3)
+
+
 def test_lines_of_a_type_that_singer_does_not_know_are_left_out_with_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

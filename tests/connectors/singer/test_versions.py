@@ -97,6 +97,16 @@ def test_records_of_an_earlier_schema_are_written_before(tmp_path: Path) -> None
     assert ids(*sqlite(tmp_path)) == [2, 3]
 
 
+def test_a_version_that_is_activated_before_the_schema_waits_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed(*sqlite(tmp_path), schema("id"), record(1), record(2, 10))
+    feed(*sqlite(tmp_path), activate(5), {**activate(7), "stream": "other"}, activate(10), schema("id"), record(3, 10))
+    assert ids(*sqlite(tmp_path)) == [2, 3]
+    (said,) = [each.getMessage() for each in caplog.records if "ACTIVATE_VERSION" in each.getMessage()]
+    assert said == "ACTIVATE_VERSION 7 of other: the stream has no SCHEMA; left out"
+
+
 def test_a_table_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     feed(*sqlite(tmp_path), schema("id"), activate(10))
     with closing(make_source(*sqlite(tmp_path), tmp_path)) as source, pytest.raises(ConnectorError):
@@ -121,7 +131,7 @@ def test_an_overwrite_keeps_what_it_has_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([activate(10)], "'t' came before its SCHEMA"),
+        ([activate("new")], "version 'new', no integer"),
         ([schema("id"), activate("new")], "version 'new', no integer"),
         ([schema("id"), activate(None)], "version None, no integer"),
     ],

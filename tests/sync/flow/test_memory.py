@@ -20,8 +20,8 @@ from syncblocks import Progress
 from syncblocks.connectors.arrow.record_size import RecordTooWide
 from syncblocks.connectors.duckdb.database import DuckDBInstance
 from syncblocks.connectors.ranges import Range
-from syncblocks.connectors.stream import Checkpoint, Rejected, RejectedRecord
-from syncblocks.sync.flow.feed import Budget, Feed, Item
+from syncblocks.connectors.stream import Checkpoint, Rejected, RejectedRecord, Stream
+from syncblocks.sync.flow.feed import Budget, Feed, Item, start_reading
 from syncblocks.sync.flow.memory import STREAM_BYTES, budget_bytes, machine_bytes, streams_at_once
 from syncblocks.sync.flow.spooled_feed import SpooledFeed
 from syncblocks.sync.run.ranges import StreamRanges, start_reading_ranges
@@ -239,6 +239,21 @@ def test_ranges_and_streams_that_wait_on_disk_refuse_it_as_well(tmp_path: Path) 
     start_reading_ranges(opened, 1, feed)
     with pytest.raises(RecordTooWide, match=r"range 1 of 1 \(all\): a record \(id 7\) of 4 MB"):
         list(feed)
+
+
+def test_a_schema_counts_in_the_budget_and_one_without_records_is_not_kept() -> None:
+    """A tap that sends thousands of schemas before its first record must not fill the memory with them."""
+    wide = [Stream(name="s", schema=pa.schema([(f"c{n}", pa.int64()) for n in range(width)])) for width in (9, 8, 7)]
+    batch = of_sizes(1)
+    first, second, third = wide
+    found: list[tuple[str, Any]] = [("s", each) for each in (first, second, batch, third, Checkpoint())]
+    budget = Watched(MEGABYTE)
+    source: Any = SimpleNamespace(read=lambda *_: iter(found))
+    feeds = start_reading(source, [first], {}, "arrow", lambda name: Feed(name, budget))
+    assert [item.event for item in feeds["s"]] == [second, batch, third, Checkpoint()]
+    feed = Feed("s", budget)
+    feed.put(Item(first))
+    assert budget.used_bytes == 9_000
 
 
 def test_a_run_says_which_record_memory_has_no_room_for(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -360,6 +362,38 @@ def test_columns_of_ones_own_come_over(project: Path) -> None:
     path.write_text(path.read_text() + "  _streams: {columns: {origin: crm}}\n")
     _, document = read(project)
     assert [each["add_columns"] for each in document["streams"]] == [{"origin": "crm"}] * 2
+
+
+def test_columns_that_are_filled_anew_do_not_come_from_the_source_as_well(
+    project: Path, tmp_path: Path, run_cli: RunCLI
+) -> None:
+    path = project / "data_exporters" / "write_shelf.yaml"
+    path.write_text(path.read_text() + "  _streams: {columns: {origin: crm, id: none}}\n")
+    columns = ("id", "_mage_created_at", "_mage_updated_at", "origin")
+    properties = {"properties": {name: {"type": ["null", "string"]} for name in columns}}
+    marked = {"replication_method": "INCREMENTAL", "bookmark_properties": ["_mage_updated_at"]}
+    common = {"schema": properties, "key_properties": ["id"]}
+    with_streams(project, stream("plain", **common), stream("marked", **common, **marked))
+    made, document = read(project)
+    plain, by_mage = document["streams"]
+    assert (plain["columns"], plain["mage_columns"]) == ({"include": ["id"]}, True)
+    assert by_mage["columns"] == {"include": ["id", "_mage_created_at", "_mage_updated_at"]}
+    assert "mage_columns" not in by_mage
+    assert [each["add_columns"] for each in (plain, by_mage)] == [{"origin": "crm"}] * 2
+    assert len([note for note in made.notes if "filled anew" in note]) == 4
+    names = ", ".join(f"{name} text" for name in columns)
+    with closing(sqlite3.connect(tmp_path / "source.db")) as database:
+        database.executescript(f"create table plain ({names}); create table marked ({names})")
+    for each in (plain, by_mage):
+        each["stream"] = each["stream"].removeprefix("shop.")
+    document = {
+        "source": {"connector": "sqlite", "config": {"path": "source.db"}},
+        "destination": {"connector": "sqlite", "config": {"path": "out.db"}},
+        "streams": document["streams"],
+    }
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(document))
+    done = run_cli(["plan", "p.yaml"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_bookmark_is_that_of_the_table(project: Path) -> None:

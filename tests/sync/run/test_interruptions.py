@@ -13,8 +13,11 @@ from types import FrameType
 import pytest
 
 from syncblocks import Progress
+from syncblocks.connectors.registry import make_destination
 from syncblocks.sync.errors import StateError
+from syncblocks.sync.run.recovery.unfinished_runs import recover
 from syncblocks.sync.store import Store
+from syncblocks.sync.store.owner import Owner
 from tests.conftest import RunCLI
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
@@ -125,6 +128,27 @@ def test_a_run_that_a_living_process_has_left_open_is_recovered_by_the_next_star
         assert store.owner_state(run) == "dead"
         assert store.take_over_run(run.id).owner == run.owner
         assert store.owner_state(run) == "alive"
+
+
+def test_a_run_that_its_last_commit_ends_while_it_is_recovered_stops_no_start(tmp_path: Path) -> None:
+    """PostgreSQL goes on with a COMMIT of a client that was killed."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    with Store.open(url) as late:
+        run = late.begin_run("p", execution_date=DATE)
+        asked = list[bool]()
+
+        def dies_and_commits(*_: Owner) -> bool:
+            asked.append(late.run(run.id).is_active)
+            if len(asked) == 2:  # the first one asks whether the run is torn, the second one whether it is recovered
+                late.end_attempt(run.id)
+                late.finish_run(run.id)
+            return False
+
+        with Store.open(url, owner=Owner.of_held_run(), liveness=dies_and_commits) as store:
+            destination = make_destination("memory", {"database": "late"}, tmp_path)
+            assert recover(store, "p", destination, Progress()) is None
+            assert asked == [True, True]
+            assert store.begin_run("p", execution_date=DATE).id == run.id + 1
 
 
 def test_a_run_that_a_living_process_has_left_open_is_not_called_one_of_a_dead_process(

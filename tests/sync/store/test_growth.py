@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,10 @@ NOW = "2026-01-01 00:00:00.000000"
 
 
 def steps(connection: sqlite3.Connection, statement: str, values: dict[str, object]) -> int:
+    return steps_of(connection, lambda: connection.execute(statement, values).fetchall())
+
+
+def steps_of(connection: sqlite3.Connection, look: Callable[[], object]) -> int:
     counted = 0
 
     def count() -> None:
@@ -22,7 +27,7 @@ def steps(connection: sqlite3.Connection, statement: str, values: dict[str, obje
         counted += 1
 
     connection.set_progress_handler(count, 1)
-    connection.execute(statement, values).fetchall()
+    look()
     connection.set_progress_handler(None, 0)
     return counted
 
@@ -70,6 +75,36 @@ def test_a_look_at_a_queue_does_not_read_its_backlog(path: Path, not_before: str
     assert [after <= before * 1.1 for before, after in zip(*found, strict=True)] == [True] * 3
 
 
+@pytest.mark.parametrize("pipeline", ["p", "q"], ids=["of the pipeline", "of another pipeline"])
+def test_calls_and_dead_deliveries_are_found_without_reading_all_deliveries(path: Path, pipeline: str) -> None:
+    found = []
+    with closing(sqlite3.connect(path)) as connection, Store.open(f"sqlite:///{path}") as store:
+        deliveries = store.outbox("p").deliveries
+        (key,) = connection.execute("select idempotency_key from _syncblocks_delivery").fetchone()
+        connection.execute("update _syncblocks_delivery set state = 'done', is_open = false")
+        connection.execute(
+            "insert into _syncblocks_delivery_try (idempotency_key, number, outcome, output, owner, started_at, "
+            "ended_at, pipeline) values (?, 1, 'returned', '', 'o', ?, ?, 'p')",
+            (key, NOW, NOW),
+        )
+        looks: list[Callable[[], object]] = [
+            lambda: deliveries.history(limit=2),
+            lambda: deliveries.find(key[:12]),
+            lambda: deliveries.records(states=["dead", "ready", "leased"]),
+            lambda: deliveries.retry(),
+        ]
+        for number in (20, 400):
+            changes = {"idempotency_key": f"'{number}/' || n", "pipeline": f"'{pipeline}'"}
+            copy_rows(connection, "_syncblocks_delivery", changes, number)
+            copy_rows(connection, "_syncblocks_delivery_try", changes, number)
+            connection.commit()
+            with store._transactions.read() as reading:  # the store has one connection, which all of them use
+                raw = reading._raw
+            found.append([steps_of(raw, look) for look in looks])
+    assert found[0][0] > 0
+    assert [after <= before * 1.1 for before, after in zip(*found, strict=True)] == [True] * 4
+
+
 def test_how_a_stream_ended_before_is_found_without_reading_all_runs(path: Path) -> None:
     values: dict[str, object] = {"pipeline": "p", "stream": "a", "run_id": 10_000, "number": 1}
     found = []
@@ -81,5 +116,9 @@ def test_how_a_stream_ended_before_is_found_without_reading_all_runs(path: Path)
             copy_rows(connection, "_syncblocks_pipeline_run", changes, number)
             copy_rows(connection, "_syncblocks_stream_run", changes, number)
             copy_rows(connection, "_syncblocks_stream_run", {"run_id": run, "stream": "'b' || n"}, number)
+            # Another pipeline has a stream of the same name, with newer runs.
+            other = {"id": f"5000 + {run}", "run_id": f"5000 + {run}", "run_key": f"'q' || ({run})", "pipeline": "'q'"}
+            copy_rows(connection, "_syncblocks_pipeline_run", {**changes, **other}, number)
+            copy_rows(connection, "_syncblocks_stream_run", other, number)
             found.append(steps(connection, close._FORMER, values))
     assert found[1] <= found[0] * 1.1
