@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from .errors import HookFailed
@@ -40,32 +40,52 @@ def notify(urls: Sequence[str], body: str, *, title: str = "", status: str = "",
     Raises:
         HookFailed: Apprise is not installed, does not know a URL, or a service refused. Shows only number and scheme.
     """
-    apprise = _apprise()
     reached = _reached.setdefault(key, set()) if key else set()
     while len(_reached) > _REMEMBERED:
         _reached.popitem(last=False)
-    # Apprise must not treat messages as templates, and must not load plugins from files.
-    asset = apprise.AppriseAsset(secure_logging=True, plugin_paths=[])
     failed = []
     for place, url in enumerate(urls):
         if place in reached:
             continue
-        said: list[str] = []
-        with _quietly(said):
-            target = apprise.Apprise(asset=asset)
-            is_known = target.add(url)
-            is_sent = is_known and bool(
-                target.notify(body=body, title=title, notify_type=_TYPES.get(status, "warning"), body_format="text")
-            )
-        if is_sent:
+        refusal = send(url, body, title=title, status=status)
+        if refusal is None:
             reached.add(place)
             continue
-        for line in said:
-            print(hidden(line, url))  # noqa: T201 (the output of the call)
-        what = "was not notified" if is_known else "is not a URL that Apprise knows"
-        failed.append(f"URL {place + 1} ({url.partition(':')[0]}) {what}")
+        for line in refusal.said:
+            print(line)  # noqa: T201 (the output of the call)
+        failed.append(f"URL {place + 1} {refusal.what}")
     if failed:
         raise HookFailed(f"notify: {'; '.join(failed)}")
+
+
+class Refusal(NamedTuple):
+    """Why a URL was not notified. Shows only its scheme."""
+
+    what: str
+    #: What Apprise has logged, with every part of the URL masked.
+    said: tuple[str, ...]
+
+
+def send(url: str, body: str, *, title: str = "", status: str = "") -> Refusal | None:
+    """Send one message to one URL; return why it was not sent, if it was not.
+
+    Raises:
+        HookFailed: Apprise is not installed.
+    """
+    apprise = _apprise()
+    # Apprise must not treat messages as templates, and must not load plugins from files.
+    asset = apprise.AppriseAsset(secure_logging=True, plugin_paths=[])
+    said: list[str] = []
+    with _quietly(said):
+        target = apprise.Apprise(asset=asset)
+        is_known = target.add(url)
+        is_sent = is_known and bool(
+            target.notify(body=body, title=title, notify_type=_TYPES.get(status, "warning"), body_format="text")
+        )
+    if is_sent:
+        return None
+    what = "was not notified" if is_known else "is not a URL that Apprise knows"
+    return Refusal(f"({url.partition(':')[0]}) {what}", tuple(hidden(line, url) for line in said))
 
 
 def is_installed() -> bool:

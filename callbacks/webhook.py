@@ -40,27 +40,42 @@ def post(
         HookFailed: no connection, no answer in time, or not 2xx; the answer's text goes to stdout.
     """
     body = json.dumps(event, separators=(",", ":")).encode()
-    address, credentials = _without_credentials(url)
-    sent = {"User-Agent": "syncblocks", "Content-Type": "application/json", **credentials}
+    sent = {"Content-Type": "application/json"}
     sent |= {name.title(): value for name, value in (headers or {}).items()}
     sent["Idempotency-Key"] = key
     if secret is not None:
         moment = str(int(time.time()))
         sent |= {"X-Syncblocks-Timestamp": moment, "X-Syncblocks-Signature": signature(secret, moment, body)}
+    # Shorter than the deadline of the call, so that the error names the reason.
     try:
-        request = urllib.request.Request(address, data=body, headers=sent, method="POST")
-        # Shorter than the deadline of the call, so that the error names the reason.
-        with _opener().open(request, timeout=timeout_s * 0.9) as answer:
-            status, said = answer.status, answer.read(_SHOWN_BYTES)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        # Without the cause, which may contain the URL or a header.
-        raise HookFailed(f"webhook: no answer from the receiver: {_reason(error)}") from None
+        status, said = ask(url, "POST", timeout_s=timeout_s * 0.9, headers=sent, data=body)
+    except HookFailed as error:
+        raise HookFailed(f"webhook: {error}") from None
     if 200 <= status < 300:
         return
     if said:
         print(said.decode("utf-8", "replace"))  # noqa: T201 (the output of the call)
     hint = "; redirects are not followed: use the address that it leads to" if 300 <= status < 400 else ""
     raise HookFailed(f"webhook: the receiver answered {status} {http.client.responses.get(status, '')}".rstrip() + hint)
+
+
+def ask(
+    url: str, method: str, *, timeout_s: float, headers: Mapping[str, str] | None = None, data: bytes | None = None
+) -> tuple[int, bytes]:
+    """Send one request; return the status and the beginning of the answer. Follows no redirect.
+
+    Raises:
+        HookFailed: no connection, or no answer in time. Shows no part of the URL.
+    """
+    try:
+        address, credentials = _without_credentials(url)
+        sent = {"User-Agent": "syncblocks", **credentials, **(headers or {})}
+        request = urllib.request.Request(address, data=data, headers=sent, method=method)
+        with _opener().open(request, timeout=timeout_s) as answer:
+            return answer.status, answer.read(_SHOWN_BYTES)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # Without the cause, which may contain the URL or a header.
+        raise HookFailed(f"no answer from the receiver: {_reason(error)}") from None
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:

@@ -33,6 +33,7 @@ from syncblocks.sync.config.blocks import (
     TransformerBlock,
 )
 from syncblocks.sync.config.executor import ExecutorSettings, SecuritySettings
+from syncblocks.sync.config.expect import ExpectSettings, RowsSettings
 from syncblocks.sync.config.schedule import ScheduleSettings
 from syncblocks.sync.errors import AlreadyRunning, ConfigError, ExecutorError, StateError, StoreUnreachable
 from syncblocks.sync.plan.selection import NoStream
@@ -123,6 +124,7 @@ def assert_tables_of(text: str, *models: type[BaseModel]) -> None:
         ("Streams", [StreamEntry, Columns]),
         ("Callbacks", [CallbackBlock]),
         ("Schedule", [ScheduleSettings]),
+        ("Expect", [ExpectSettings, RowsSettings]),
         ("Executor", [ExecutorSettings, SecuritySettings]),
     ],
 )

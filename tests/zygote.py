@@ -38,6 +38,8 @@ MODULES = (
     "syncblocks.sync.cli.plan",
     "syncblocks.sync.cli.runs",
     "syncblocks.sync.cli.state",
+    "syncblocks.sync.cli.status",
+    "syncblocks.sync.freshness",
     "syncblocks.sync.session.inspection",
     "syncblocks.sync.run.pipeline",
     "syncblocks.sync.store.migrations",

@@ -17,6 +17,7 @@ from .added_columns import AddColumns
 from .base import Defaulting, Model, wrong
 from .before_statements import BeforeStream
 from .deletes import DeletesSetting
+from .expect import ExpectSettings
 from .filters import Checks, DeletedWhen, Where
 from .hooks import DEFAULT_STATUSES, KINDS, OTHER_STATUSES, Shell, Sql, Text, Urls, WebhookSettings
 from .latest import LatestBySetting
@@ -213,6 +214,9 @@ class StreamEntry(Model):
     when: Text | None = Field(
         default=None,
         description="Only in runs that meet this condition in the plan, such as hr == '03' or region == 'eu'.",
+    )
+    expect: ExpectSettings | None = Field(
+        default=None, description="When the stream is late, and when it has moved too few records."
     )
     destination_table: Name | None = Field(
         default=None,

@@ -12,6 +12,7 @@ from syncblocks.connectors.settings import resolve_path
 
 from ..errors import nearest_match
 from .blocks import RESERVED_PARENTS, StreamEntry
+from .expect import NEEDS_SCHEDULE
 from .globs import exact_name, glob_matches, is_glob
 from .masks import HASH
 from .other_systems import way_to
@@ -43,6 +44,9 @@ def check_pipeline(pipeline: Pipeline, folder: Path, report: Report) -> None:
     finds_place = pipeline.source.connector in registry.KEEP_OWN_BOOKMARKS
     _check_streams(pipeline.streams, report, needs_bookmarks=not finds_place)
     _check_masks(pipeline, report)
+    for place, entry in enumerate(pipeline.streams):
+        if pipeline.schedule is None and entry.expect is not None and entry.expect.within is not None:
+            report(("streams", place, "expect"), f"`within` {NEEDS_SCHEDULE}")
 
 
 def _check_connectors(pipeline: Pipeline, folder: Path, report: Report) -> None:

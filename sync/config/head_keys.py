@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from .base import Defaulting, wrong
+from .base import Defaulting, Model, wrong
+from .expect import NEEDS_SCHEDULE, ExpectSettings
 from .schedule import ScheduleSettings
 from .templates import has_template
-from .value_types import Name, Names
+from .value_types import Name, Names, Pattern
 from .yaml_document import Loc
 
 DEFAULT_STORE = "sqlite:///.syncblocks/store.db"
@@ -27,6 +28,9 @@ class HeadKeys(Defaulting):
 
     pipeline: Name = Field(default="", description="pipeline_uuid; default: the file's stem.")
     schedule: ScheduleSettings | None = Field(default=None, description="When the pipeline is due.")
+    expect: ExpectSettings | None = Field(
+        default=None, description="When the pipeline is late, and when it has moved too few records."
+    )
     owner: Name | None = Field(default=None, description="Who answers for the pipeline.")
     tags: Names = Field(default=(), description="Words by which the pipeline is found among others.")
     runbook: Annotated[Name, AfterValidator(_address)] | None = Field(
@@ -38,6 +42,20 @@ class HeadKeys(Defaulting):
         description=f"URL of the run store; default {DEFAULT_STORE}; a Postgres URL for many machines.",
     )
 
+    @field_validator("expect")
+    @classmethod
+    def _counts_from_a_schedule(cls, value: ExpectSettings | None, info: ValidationInfo) -> ExpectSettings | None:
+        if value is not None and value.within is not None and info.data.get("schedule", value) is None:
+            raise wrong(f"`within` {NEEDS_SCHEDULE}")
+        return value
+
+
+class StreamHead(Model):
+    """The keys of an entry of `streams` that are read without the rest, where it has an `expect`."""
+
+    stream: Pattern
+    expect: ExpectSettings | None = None
+
 
 #: Keys that take no template.
 PLAIN_KEYS = tuple(key for key in HeadKeys.model_fields if key != "store")
@@ -45,10 +63,20 @@ PLAIN_KEYS = tuple(key for key in HeadKeys.model_fields if key != "store")
 
 def refuse_templates(values: Mapping[str, Any], report: Callable[[Loc, str], None]) -> None:
     """Report each template at a key that is read by commands which fill in none."""
-    for key in PLAIN_KEYS:
-        for loc, text in texts(values.get(key), (key,)):
+    plain: list[tuple[Loc, Any]] = [((key,), values.get(key)) for key in PLAIN_KEYS]
+    for place, entry in expecting_entries(values.get("streams")):
+        plain += [(("streams", place, key), entry[key]) for key in ("stream", "expect") if key in entry]
+    for above, value in plain:
+        for loc, text in texts(value, above):
             if has_template(text):
                 report(loc, "takes no template: a server reads this key and resolves no secret for it")
+
+
+def expecting_entries(streams: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Return the entries of `streams` that say what to expect, each with its place."""
+    for place, entry in enumerate(streams if isinstance(streams, list) else ()):
+        if isinstance(entry, dict) and "expect" in entry:
+            yield place, entry
 
 
 def texts(value: Any, loc: Loc) -> Iterator[tuple[Loc, str]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .expect import ExpectSettings, RowsSettings
 from .pipeline import Pipeline
 from .schedule import ScheduleSettings
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}
+#: Settings without templates.
+_PLAIN = (ScheduleSettings.__name__, ExpectSettings.__name__, RowsSettings.__name__)
 _NOT_TEXT = ("integer", "number", "boolean")
 
 
@@ -15,8 +18,7 @@ def pipeline_json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a pipeline file."""
     schema = Pipeline.model_json_schema()
     definitions = {
-        name: value if name == ScheduleSettings.__name__ else _with_templates(value)
-        for name, value in schema.pop("$defs", {}).items()
+        name: value if name in _PLAIN else _with_templates(value) for name, value in schema.pop("$defs", {}).items()
     }
     schema = _with_templates(schema)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -135,7 +135,7 @@ def _checked(interval: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
 def _document(given: AnyPipeline, folder: str | os.PathLike[str] | None, text: str | None) -> tuple[Document, Path]:
     """Return what was given and the folder where its relative paths start."""
     if isinstance(given, Pipeline):
-        given = given.given if given.is_loaded else given.model_dump(exclude_unset=True)
+        given = given.given if given.is_loaded else given.model_dump(exclude_unset=True, by_alias=True)
     if isinstance(given, Mapping):
         if text is not None:
             raise ConfigError("is the content of a file: give the file's path too", key="text")

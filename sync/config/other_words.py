@@ -206,6 +206,17 @@ _OF_SCHEDULE = {
     "start_date": _NOTHING,
 }
 
+#: Words of dbt's `freshness` and of other monitors.
+_OF_EXPECT = {
+    "freshness": "`every`",
+    "max_age": "`every`",
+    "warn_after": "`every`",
+    "error_after": "`every`",
+    "sla": "`within`",
+    "volume": "`rows`",
+    "min_rows": "`rows: {min: ...}`",
+}
+
 _OF_STATEMENT = {
     "source": "`connection: source`, with the statement in `sql`",
     "destination": "`connection: destination`, with the statement in `sql`",
@@ -375,6 +386,8 @@ def words_of_others(loc: Loc) -> Mapping[str, str]:
             return _OF_CALLBACK
         case ("schedule",):
             return _OF_SCHEDULE
+        case ("expect",) | ("streams", int(), "expect"):
+            return _OF_EXPECT
         case ("transformers", int()):
             return _OF_TRANSFORMER
         case ("before", int()) | ("streams", int(), "before", int()):
@@ -396,6 +409,10 @@ def shape_of(loc: Loc) -> str:
             return 'for example `- stream: orders`, or `- stream: "*"` for all'
         case ("schedule",):
             return 'for example `schedule: {cron: "*/15 * * * *", timezone: Europe/Berlin}`'
+        case ("expect",) | ("streams", int(), "expect"):
+            return "for example `expect: {every: 1h, rows: {min: 1, in: 1d}}`"
+        case (*_, "expect", "rows"):
+            return "for example `rows: {min: 1, in: 1d}`"
         case ("callbacks", int(), "webhook"):
             return 'for example `webhook: {url: "https://example.com/events"}`'
         case ("before", *_) | ("streams", int(), "before", *_):

@@ -11,6 +11,7 @@ from ..errors import nearest_match
 from .before_statements import BeforeStatement
 from .blocks import CallbackBlock, Columns, DestinationBlock, SourceBlock, StreamEntry, TransformerBlock
 from .executor import ExecutorSettings, SecuritySettings
+from .expect import ExpectSettings, RowsSettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
@@ -27,6 +28,10 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("before", 0): BeforeStatement,
     ("streams", 0, "before", 0): BeforeStatement,
     ("schedule",): ScheduleSettings,
+    ("expect",): ExpectSettings,
+    ("expect", "rows"): RowsSettings,
+    ("streams", 0, "expect"): ExpectSettings,
+    ("streams", 0, "expect", "rows"): RowsSettings,
     ("executor",): ExecutorSettings,
     ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,
@@ -173,7 +178,7 @@ def _copied(value: Any) -> Any:
 def known_keys(loc: Loc) -> tuple[str, ...]:
     """Return the keys that are allowed at a place."""
     model = _MODELS.get(tuple(0 if isinstance(part, int) else part for part in loc))
-    return () if model is None else tuple(model.model_fields)
+    return () if model is None else tuple(field.alias or name for name, field in model.model_fields.items())
 
 
 def own_loc(error: Mapping[str, Any]) -> Loc:

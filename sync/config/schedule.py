@@ -26,14 +26,23 @@ def _cron(value: str) -> str:
     return value
 
 
-def _every(value: Any) -> str:
-    seconds = span_s(value) if isinstance(value, str) and len(value) < 40 else None
-    if seconds is None or seconds != int(seconds) or not _SHORTEST_S <= seconds <= _LONGEST_S:
+def _span(value: Any) -> str:
+    length = span_s(value) if isinstance(value, str) and len(value) < 40 else None
+    if length is None or length != int(length) or not _SHORTEST_S <= length <= _LONGEST_S:
         near = None
         if isinstance(value, int) and 0 < value <= _LONGEST_S:
             near = f"{value}s" if value >= _SHORTEST_S else f"{value}m"
         raise wrong("must be a span of time from 1m to 366d, such as 15m, 6h or 1d12h", near)
     return str(value)
+
+
+#: A span of time in whole seconds.
+Span = Annotated[str, PlainValidator(_span), WithJsonSchema({"type": "string"})]
+
+
+def seconds(span: str | None) -> int | None:
+    """Return the length of a `Span`."""
+    return None if span is None else int(span_s(span) or 0)
 
 
 def _timezone(value: str) -> str:
@@ -54,7 +63,7 @@ class ScheduleSettings(Defaulting):
         default=None,
         description="Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly.",
     )
-    every: Annotated[str, PlainValidator(_every), WithJsonSchema({"type": "string"})] | None = Field(
+    every: Span | None = Field(
         default=None, description="In place of `cron`: a span such as 15m, counted from 1970-01-01 UTC."
     )
     timezone: Annotated[Name, AfterValidator(_timezone)] = Field(
@@ -81,7 +90,7 @@ class ScheduleSettings(Defaulting):
         """The schedule that these settings describe."""
         from ..schedules import Schedule
 
-        every_s = None if self.every is None else int(span_s(self.every) or 0)
+        every_s = seconds(self.every)
         return Schedule(
             cron=self.cron, every_s=every_s, timezone=self.timezone, missed=self.missed, overlap=self.overlap
         )

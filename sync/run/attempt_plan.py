@@ -15,7 +15,12 @@ from ..store.model import AttemptPlan, BlockPlan, RecordedCallback, StreamPlan
 
 
 def attempt_plan(
-    session: PipelineSession, plan: Plan, order: Mapping[str, Any] | None = None, *, order_key: str = ""
+    session: PipelineSession,
+    plan: Plan,
+    order: Mapping[str, Any] | None = None,
+    *,
+    order_key: str = "",
+    is_partial: bool = False,
 ) -> AttemptPlan:
     """Return what the run store records of an attempt before it begins.
 
@@ -24,6 +29,7 @@ def attempt_plan(
         plan: of the attempt.
         order: what the workers of other machines need to know to plan the same.
         order_key: names the orchestrator's order that the attempt carries out; empty: it has none.
+        is_partial: whether selected streams were left out by the command.
     """
     pipeline = session.pipeline
     missing = [each.stream for each in session.missing]
@@ -40,6 +46,7 @@ def attempt_plan(
             "destination": session.redactor.redact(session.destination.identity()),
             **({} if order is None else {"order": dict(order)}),
             **({"order_key": order_key} if order_key else {}),
+            **({"is_partial": True} if is_partial else {}),
             **({"missing_streams": missing} if missing else {}),
         },
     )

@@ -210,15 +210,18 @@ class PipelineRunner:
         except (SyncError, ConnectorError) as second:
             log.warning("run %s stays open, the next start recovers it: %s", run.id, second)
 
+    @property
+    def _is_partial(self) -> bool:
+        """Whether the run leaves out streams that the file selects."""
+        order = self.order
+        return bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
+
     def _executed(self, run: PipelineRun, plan: Plan | ErrorInfo, lease: RunLease) -> RunResult:
         if isinstance(plan, ErrorInfo):
             return self._fail_before_first(run, plan)
         try:
-            order = self.order
-            is_partial = bool(order.streams or order.tags or order.retry or order.repairs or order.given.fills)
-            clear_leftovers(
-                self.session.connectors, run, plan, is_partial=is_partial, is_fresh=order.given.full_refresh
-            )
+            is_partial, is_fresh = self._is_partial, self.order.given.full_refresh
+            clear_leftovers(self.session.connectors, run, plan, is_partial=is_partial, is_fresh=is_fresh)
         except (ConnectorError, LedgerUnreadable) as error:
             return self._fail_before_first(run, self._error_info(error))
         if self.pipeline.before and self.order.repairs is None:
@@ -411,7 +414,8 @@ class PipelineRunner:
         """Begin the run and record its plan in one step: after a crash, recovery knows which callbacks to call."""
         pipeline = self.pipeline
         plan = planned if isinstance(planned, Plan) else Plan(streams=(), groups=())
-        recorded = attempt_plan(self.session, plan, self.worker_order(plan), order_key=self.order.order_key)
+        workers, key = self.worker_order(plan), self.order.order_key
+        recorded = attempt_plan(self.session, plan, workers, order_key=key, is_partial=self._is_partial)
         if self.order.retry is not None:
             run = self.store.begin_retry(self.order.retry, plan=recorded)
         else:

@@ -43,13 +43,13 @@ def _codecs(times: Codec) -> dict[str, Codec]:
     names = {
         _AS_JSON: (
             "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
-            "shape causes notices streams"
+            "shape causes notices streams told over_told"
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
-            "leased_at saved_at interval_start interval_end due_at"
+            "leased_at saved_at interval_start interval_end due_at seen_at since last_success begun_at"
         ),
-        _AS_FLAG: "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted full_refresh",
+        _AS_FLAG: "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted full_refresh is_closed",
     }
     return {name: codec for codec, of_codec in names.items() for name in of_codec.split()}
 

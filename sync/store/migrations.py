@@ -304,6 +304,36 @@ STEPS: dict[str, tuple[Step, ...]] = {
             (pipeline, started_at DESC, idempotency_key, number DESC)""",
         "CREATE INDEX _syncblocks_dead ON _syncblocks_delivery (pipeline, run_id) WHERE state = 'dead'",
     ),
+    # When each expectation was first seen; `stream` is empty for one of the whole pipeline. What was found to be wrong,
+    # once for each time that it begins. told, over_told: numbers of the URLs that know of the beginning and the end.
+    "0015": (
+        """CREATE TABLE _syncblocks_expectation (
+            pipeline TEXT NOT NULL,
+            stream TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            seen_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            PRIMARY KEY (pipeline, stream, kind)
+        )""",
+        """CREATE TABLE _syncblocks_alert (
+            pipeline TEXT NOT NULL,
+            stream TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            occurrence INTEGER NOT NULL,
+            file TEXT NOT NULL,
+            what TEXT NOT NULL,
+            since TIMESTAMP WITH TIME ZONE,
+            last_success TIMESTAMP WITH TIME ZONE,
+            begun_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            ended_at TIMESTAMP WITH TIME ZONE,
+            told TEXT NOT NULL,
+            over_told TEXT NOT NULL,
+            is_closed BOOLEAN NOT NULL,
+            owner TEXT,
+            lease_until TIMESTAMP WITH TIME ZONE,
+            PRIMARY KEY (pipeline, stream, kind, occurrence)
+        )""",
+        "CREATE INDEX _syncblocks_open_alerts ON _syncblocks_alert (pipeline) WHERE is_closed = FALSE",
+    ),
 }
 REVISIONS = tuple(STEPS)
 

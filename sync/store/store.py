@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syncblocks.callbacks.protocols import Callbacks
 
@@ -24,6 +24,10 @@ from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
 from .transactions import Transactions
+
+if TYPE_CHECKING:
+    from .alerts import Alerts
+    from .facts import FactReads
 
 
 class Store:
@@ -181,6 +185,20 @@ class Store:
             is_served: Threads serve its queues until it is closed: deliveries are prefetched for them.
         """
         return StoreOutbox(self._transactions, self._plans, pipeline, callbacks, is_served=is_served)
+
+    # A run needs neither of these.
+
+    def fact_reads(self) -> FactReads:
+        """Return what tells how pipelines stand."""
+        from .facts import FactReads
+
+        return FactReads(self._transactions)
+
+    def alerts(self) -> Alerts:
+        """Return the alerts."""
+        from .alerts import Alerts
+
+        return Alerts(self._transactions)
 
     def run_kwargs(self, run: PipelineRun) -> dict[str, Any]:
         """Return the recorded kwargs that all blocks of a run share, variables included."""

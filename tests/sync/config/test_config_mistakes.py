@@ -300,6 +300,17 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("pipeline: crm", "schedule: {timezone: UTC}", 1, "schedule", "needs `cron` or `every`", None),
     ("pipeline: crm", 'schedule: {cron: "@daily", every: 1h}', 1, "schedule", "needs `cron` or `every`", None),
     ("pipeline: crm", "schedule: {every: 1h, interval: 5}", 1, "schedule.interval", "is here `every`", None),
+    ("pipeline: crm", "expect: 1h", 1, "expect", "must be a mapping", None),
+    ("pipeline: crm", "expect: {}", 1, "expect", "is empty", None),
+    ("pipeline: crm", "expect:\n  evry: 1h", 2, "expect.evry", "unknown key", "every"),
+    ("pipeline: crm", "expect:\n  every: 900", 2, "expect.every", "a span of time from 1m", "900s"),
+    ("pipeline: crm", "expect:\n  freshness: 1h", 2, "expect.freshness", "is here `every`", None),
+    ("pipeline: crm", "expect:\n  rows: {min: 0}", 2, "expect.rows.min", "must be at least 1", None),
+    ("pipeline: crm", "expect:\n  rows: {min: 1, inn: 1d}", 2, "expect.rows.inn", "unknown key", "in"),
+    ("pipeline: crm", "expect: {within: 1h}", 1, "expect", "`within` needs `schedule`", None),
+    ("pipeline: crm", 'expect: {every: "{{ ds }}"}', 1, "expect.every", "takes no template", None),
+    ("[id]", "[id]\n    expect: {within: 1h}", 14, "streams[1].expect", "`within` needs `schedule`", None),
+    ("[id]", "[id]\n    expect: {rows: {mim: 1}}", 14, "streams[1].expect.rows.mim", "unknown key", "min"),
     ("pipeline: crm", "runbook: wiki/crm", 1, "runbook", "must be a URL", None),
     ("pipeline: crm", "run_timeout_s: 0", 1, "run_timeout_s", "must be more than 0", None),
     (
@@ -426,8 +437,7 @@ def test_the_base_of_all_mistakes_is_right(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        # nothing acts on them yet
-        ("expect: {within: 30m}", "expect: unknown key"),
+        # nothing acts on it yet
         ("history: {keep: 90d}", "history: unknown key"),
         # a folder of zones
         ("schedule: {every: 1h, timezone: Europe}", "there is no time zone 'Europe'"),

@@ -11,6 +11,7 @@ from syncblocks import load_pipeline
 from syncblocks.sync.config.head import read_head
 from syncblocks.sync.errors import ConfigError
 from syncblocks.sync.schedules import Schedule
+from syncblocks.sync.schedules.expect import Expect, Volume
 
 FILE = """\
 pipeline: crm
@@ -69,6 +70,7 @@ def test_a_schedule_stays_what_it_is_in_a_pipeline_made_by_hand(tmp_path: Path) 
         {
             "pipeline": "crm",
             "schedule": {"every": "15m"},
+            "expect": {"rows": {"min": 1, "in": "1d"}},
             "tags": ["a"],
             "source": {"connector": "csv", "config": {"path": "data"}},
             "destination": {"connector": "duckdb"},
@@ -77,6 +79,8 @@ def test_a_schedule_stays_what_it_is_in_a_pipeline_made_by_hand(tmp_path: Path) 
     )
     loaded = load_pipeline(load_pipeline(made, folder=tmp_path), folder=tmp_path)
     assert loaded.schedule is not None
+    assert loaded.expect is not None
+    assert loaded.expect.value == Expect(rows=Volume(1, 86_400))
     assert (loaded.schedule.value, loaded.tags) == (Schedule(every_s=900), ("a",))
 
 
@@ -121,6 +125,34 @@ def test_all_mistakes_of_the_head_are_told_with_their_lines(tmp_path: Path) -> N
         read_head(write(tmp_path, text))
     found = [(each.line, each.key, each.nearest) for each in (caught.value, *caught.value.others)]
     assert found == [(2, "schedule.missed", "all"), (5, "runbook", None)]
+
+
+def test_what_is_expected_of_a_stream_is_what_the_last_entry_about_it_says(tmp_path: Path) -> None:
+    text = FILE.replace(
+        '[{stream: "*"}]',
+        """
+  - {stream: "{{ variables('x') }}"}
+  - {stream: "*", expect: {every: 1d}}
+  - {stream: "log_*", expect: }
+  - {stream: orders, expect: {within: 30m, rows: {min: 5, in: 1h}}}
+  - {stream: old, expect: {every: 1h}, selected: false}
+""",
+    )
+    head = read_head(write(tmp_path, f"{text}expect: {{rows: {{min: 1, in: }}}}\n"))
+    assert head.expect == Expect(rows=Volume(1))
+    assert head.expects(["log_a", "users"]) == {
+        "users": Expect(every_s=86_400),
+        "orders": Expect(within_s=1800, rows=Volume(5, 3600)),
+    }
+
+
+def test_the_head_tells_of_a_key_that_nobody_knows(tmp_path: Path) -> None:
+    """It failed with a TypeError at an unknown key of `schedule`."""
+    text = FILE.replace("missed: all", "mised: all").replace('"*"', '"*", expect: {evry: 1h}')
+    with pytest.raises(ConfigError) as caught:
+        read_head(write(tmp_path, text))
+    found = [(each.line, each.key, each.nearest) for each in (caught.value, *caught.value.others)]
+    assert found == [(2, "schedule.mised", "missed"), (8, "streams[0].expect.evry", "every")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""A look at the pipeline files of a folder and at their run stores. Opens no source and no destination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from ..clock import Clock
+from ..config.current_folder import absolute
+from ..config.head import Head, read_head
+from ..config.head_keys import DEFAULT_STORE
+from ..errors import ConfigError, StateError
+from ..pipeline_files import pipeline_files
+from ..schedules import next_times
+from ..secrets import Redactor
+from ..store import Store
+from ..store.alerts import Finding
+from ..store.facts import Facts
+from .judge import Judgement, expected, judge, last_success
+
+#: How a pipeline stands, in one word; the worst first.
+WORDS = ("broken", "late", "failed", "waiting", "paused", "running", "never ran", "no schedule", "on time")
+_SUCCESS = "success"
+#: Most characters of why a file is broken.
+_MOST_SHOWN = 500
+
+
+class Looked(Struct, frozen=True, kw_only=True):
+    """A pipeline file, and how its pipeline stands."""
+
+    #: Absolute.
+    file: Path
+    #: Name of the pipeline; of a broken file the file's name.
+    pipeline: str
+    word: str
+    #: Since when it is late, or until when it is paused.
+    at: datetime | None = None
+    #: Why it waits, is paused or is broken.
+    why: str = ""
+    last_success: datetime | None = None
+    age_s: float | None = None
+    next_run: datetime | None = None
+    judgement: Judgement = Judgement()
+    #: None: the file is broken.
+    head: Head | None = None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is late, dead or broken."""
+        return bool(self.judgement.findings)
+
+
+class StoreLook(Struct, frozen=True):
+    """An opened store, and the pipelines that it has; broken files are with one of the stores."""
+
+    store: Store
+    looked: tuple[Looked, ...]
+
+
+class FolderLook(Struct, frozen=True, kw_only=True):
+    """How the pipelines of a folder stand."""
+
+    #: Absolute.
+    folder: Path
+    #: The worst first.
+    looked: tuple[Looked, ...]
+    stores: tuple[StoreLook, ...]
+    #: Whether each store could be looked at.
+    is_whole: bool = True
+
+
+@contextmanager
+def look_at_folder(folder: Path, *, needs_store: bool = False) -> Iterator[FolderLook]:
+    """Look at all pipeline files of a folder; close the stores with the context.
+
+    A store that is not there is made if a file says what to expect: it remembers since when.
+
+    Args:
+        folder: where the files are.
+        needs_store: make each store that is not there.
+    """
+    folder = absolute(folder)
+    heads, outside = read_heads(pipeline_files(folder))
+    places: dict[str, list[Head]] = {}
+    redactor = Redactor()
+    for head in heads:
+        try:
+            place = head.store()
+            redactor.add(place.secret_values)
+            places.setdefault(place.url, []).append(head)
+        except ConfigError as error:
+            outside.append(broken(head.path, error.message))
+    default = f"sqlite:///{folder / DEFAULT_STORE.removeprefix('sqlite:///')}"
+    if needs_store and (not places or Store.exists(default)):  # it may know of a file that was broken
+        places.setdefault(default, [])
+    with ExitStack() as stack:
+        stores, is_whole = [], True
+        for url, of_store in places.items():
+            try:
+                if needs_store or any(_has_expect(head) for head in of_store) or Store.exists(url):
+                    store = stack.enter_context(Store.open(url))
+                    stores.append((store, look_at(store, of_store)))
+                else:
+                    outside += [_stood(head, Facts(now=Clock().now()), Judgement()) for head in of_store]
+            except StateError as error:
+                is_whole = False
+                outside += [broken(head.path, redactor.redact(str(error))) for head in of_store]
+        if stores:
+            stores[0][1].extend(each for each in outside if each.head is None)
+        everything = [*outside, *(each for _, looked in stores for each in looked if each.head is not None)]
+        yield FolderLook(
+            folder=folder,
+            looked=tuple(
+                sorted(everything, key=lambda each: (not each.is_wrong, WORDS.index(each.word), each.pipeline))
+            ),
+            stores=tuple(StoreLook(store, tuple(looked)) for store, looked in stores),
+            is_whole=is_whole,
+        )
+
+
+def read_heads(files: Iterable[Path]) -> tuple[list[Head], list[Looked]]:
+    """Read pipeline files; return also those that are broken, or have the name of another one."""
+    heads: dict[str, list[Head]] = {}
+    found = []
+    for file in files:
+        try:
+            head = read_head(file)
+        except ConfigError as error:
+            found.append(broken(absolute(file), str(error)))
+        else:
+            heads.setdefault(head.pipeline, []).append(head)
+    for name, same in heads.items():
+        if len(same) > 1:
+            files_of = ", ".join(head.path.name for head in same)
+            found += [broken(head.path, f"several files have the pipeline {name!r}: {files_of}") for head in same]
+    return [same[0] for same in heads.values() if len(same) == 1], found
+
+
+def broken(file: Path, why: str) -> Looked:
+    """Return how a file stands that cannot be read."""
+    why = " ".join(why.split())
+    why = why if len(why) <= _MOST_SHOWN else f"{why[:_MOST_SHOWN]}..."
+    finding = Finding(pipeline=file.name, kind="broken", what=f"broken: {why}")
+    return Looked(file=file, pipeline=file.name, word="broken", why=why, judgement=Judgement(findings=(finding,)))
+
+
+def look_at(store: Store, heads: Sequence[Head]) -> list[Looked]:
+    """Judge the pipelines of a store."""
+    found, reads = [], store.fact_reads()
+    for head in heads:
+        facts = reads.facts(head.pipeline, head.expect, head.expects)
+        seen = reads.see(head.pipeline, expected(head.expect, facts.expects))
+        found.append(_stood(head, facts, judge(head.pipeline, head.schedule, head.expect, facts, seen)))
+    return found
+
+
+def _has_expect(head: Head) -> bool:
+    return head.expect is not None or bool(head.stream_expects)
+
+
+def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
+    succeeded_at, pause = last_success(facts), facts.pause
+    word, why = _word(head, facts, judgement)
+    at = min((each.since for each in judgement.findings if each.kind == "late" and each.since), default=None)
+    if word == "paused" and pause is not None:
+        at = pause.until
+    is_stopped = pause is not None and pause.until is None
+    after = max(facts.now, pause.until) if pause is not None and pause.until is not None else facts.now
+    times = [] if head.schedule is None or is_stopped else next_times(head.schedule, after, 1)
+    return Looked(
+        file=head.path,
+        pipeline=head.pipeline,
+        word=word,
+        at=at,
+        why=why,
+        last_success=succeeded_at,
+        age_s=None if succeeded_at is None else max((facts.now - succeeded_at).total_seconds(), 0.0),
+        next_run=next(iter(times), None),
+        judgement=judgement,
+        head=head,
+    )
+
+
+def _word(head: Head, facts: Facts, judgement: Judgement) -> tuple[str, str]:
+    """Return the word for a pipeline, and why it waits or is paused."""
+    run, kinds = facts.run, {each.kind for each in judgement.findings}
+    if "late" in kinds:
+        return "late", ""
+    if "run" in kinds:
+        return "failed", ""
+    if facts.pause is not None:
+        return "paused", facts.pause.reason or ""
+    if facts.is_running:
+        return "running", ""
+    if facts.waiting is not None:
+        return "waiting", facts.waiting
+    if run is None:
+        return "never ran", ""
+    if run.status != _SUCCESS:
+        return "failed", ""
+    return ("on time" if head.schedule is not None or _has_expect(head) else "no schedule"), ""
