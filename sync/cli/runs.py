@@ -1,4 +1,4 @@
-"""`syncblocks runs`: list, show, retry and cancel runs."""
+"""`syncblocks runs`: list, show, retry, cancel and prune runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.group("runs", cls=Group)
 def runs_command() -> None:
-    """List, show, retry and cancel pipeline runs."""
+    """List, show, retry, cancel and prune pipeline runs."""
 
 
 @runs_command.command("list")
@@ -164,6 +164,47 @@ def cancel_command(console: Console, arguments: tuple[str, ...], variables: Vari
         console.echo(f"run {run.id} was asked to stop: {run.holder}")
     else:
         console.echo(f"run {run.id} was left by {run.left_by}: the next start ends and recovers it")
+    return 0
+
+
+@runs_command.command("prune")
+@common
+@variable_option
+@click.option("--keep", metavar="SPAN", help="How long a run is kept after its end, such as 90d.")
+@click.option("--keep-runs", type=click.IntRange(min=1), metavar="N", help="How many of the newest runs are kept.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@file_argument
+def prune_command(
+    console: Console, file: Path | None, variables: Variables, keep: str | None, keep_runs: int | None, dry_run: bool
+) -> int:
+    """Remove the runs that are past a limit of `history` in the file, or of an option, which overrides it."""
+    from pydantic import ValidationError
+
+    from ..config.run_history import HistorySettings
+    from ..run.prune import Pruned, prune
+    from ..session.inspection import existing_store
+
+    pipeline = open_pipeline(console, file, variables)
+    given = {} if pipeline.history is None else pipeline.history.model_dump()
+    given |= {key: value for key, value in (("keep", keep), ("keep_runs", keep_runs)) if value is not None}
+    if not given:
+        raise click.UsageError("no limit: give --keep, --keep-runs, or `history` in the file")
+    try:
+        history = HistorySettings.model_validate(given)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        option = "--keep-runs" if wrong["loc"] == ("keep_runs",) else "--keep"
+        raise click.UsageError(f"{option}: {wrong['msg']}") from None
+    with existing_store(pipeline) as store:
+        pruned = Pruned(0, 0)
+        if store is not None:
+            limits: dict[str, Any] = {"keep": history.kept_for, "keep_runs": history.keep_runs}
+            pruned = prune(pipeline, store, **limits, is_dry_run=dry_run)
+    if console.is_json:
+        console.emit({"type": "prune", "pipeline": pipeline.pipeline, "dry_run": dry_run, **pruned._asdict()})
+        return 0
+    held = f"; {pruned.held} past the limits stay, since something needs them" if pruned.held else ""
+    console.echo(f"{pipeline.pipeline}: {pruned.runs} runs {'would go' if dry_run else 'removed'}{held}")
     return 0
 
 

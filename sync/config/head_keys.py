@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from .base import Defaulting, Model, wrong
 from .expect import NEEDS_SCHEDULE, ExpectSettings
+from .run_history import HistorySettings
 from .schedule import ScheduleSettings
 from .templates import has_template
 from .value_types import Name, Names, Pattern
@@ -30,6 +31,9 @@ class HeadKeys(Defaulting):
     schedule: ScheduleSettings | None = Field(default=None, description="When the pipeline is due.")
     expect: ExpectSettings | None = Field(
         default=None, description="When the pipeline is late, and when it has moved too few records."
+    )
+    history: HistorySettings | None = Field(
+        default=None, description="Which runs the run store keeps; default: all of them."
     )
     owner: Name | None = Field(default=None, description="Who answers for the pipeline.")
     tags: Names = Field(default=(), description="Words by which the pipeline is found among others.")

@@ -6,11 +6,12 @@ from typing import Any
 
 from .expect import ExpectSettings, RowsSettings
 from .pipeline import Pipeline
+from .run_history import HistorySettings
 from .schedule import ScheduleSettings
 
 _TEMPLATE = {"type": "string", "pattern": r"\{\{", "description": "A template: {{ env_var('X') }}"}
 #: Settings without templates.
-_PLAIN = (ScheduleSettings.__name__, ExpectSettings.__name__, RowsSettings.__name__)
+_PLAIN = (ScheduleSettings.__name__, ExpectSettings.__name__, RowsSettings.__name__, HistorySettings.__name__)
 _NOT_TEXT = ("integer", "number", "boolean")
 
 

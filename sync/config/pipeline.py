@@ -297,6 +297,10 @@ class Pipeline(HeadKeys):
             return Path(url.removeprefix("sqlite:///")).parent / "spool"
         return self.folder / ".syncblocks" / "spool"
 
+    def tick_log(self, number: int) -> Path:
+        """Return the file for the output of a tick's process."""
+        return self.spool_folder.parent / "ticks" / f"{number}.log"
+
     @property
     def spool_url(self) -> str | None:
         """Where spool files go from the spool folder, if machines share an object store."""

@@ -15,6 +15,7 @@ from .expect import ExpectSettings, RowsSettings
 from .hooks import ShellSettings, SqlSettings, WebhookSettings
 from .other_words import shape_of, value_of_others, words_of_others
 from .pipeline import Pipeline
+from .run_history import HistorySettings
 from .schedule import ScheduleSettings
 from .yaml_document import Loc, describe
 
@@ -32,6 +33,7 @@ _MODELS: dict[Loc, type[BaseModel]] = {
     ("expect", "rows"): RowsSettings,
     ("streams", 0, "expect"): ExpectSettings,
     ("streams", 0, "expect", "rows"): RowsSettings,
+    ("history",): HistorySettings,
     ("executor",): ExecutorSettings,
     ("executor", "security"): SecuritySettings,
     ("callbacks", 0): CallbackBlock,

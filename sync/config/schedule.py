@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema, mode
 
 from ..errors import nearest_match
 from .base import Defaulting, wrong
-from .value_types import Name, span_s
+from .value_types import Name, is_span, span_s
 
 if TYPE_CHECKING:
     from ..schedules import Schedule
@@ -27,8 +27,7 @@ def _cron(value: str) -> str:
 
 
 def _span(value: Any) -> str:
-    length = span_s(value) if isinstance(value, str) and len(value) < 40 else None
-    if length is None or length != int(length) or not _SHORTEST_S <= length <= _LONGEST_S:
+    if not is_span(value, _SHORTEST_S, _LONGEST_S):
         near = None
         if isinstance(value, int) and 0 < value <= _LONGEST_S:
             near = f"{value}s" if value >= _SHORTEST_S else f"{value}m"

@@ -42,6 +42,12 @@ def span_s(text: str) -> float | None:
     return sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (_DAY_S, 3600, 60, 1), strict=True))
 
 
+def is_span(value: Any, shortest_s: float, longest_s: float) -> bool:
+    """Whether a value is a span of whole seconds within limits."""
+    seconds = span_s(value) if isinstance(value, str) and len(value) < 40 else None
+    return seconds is not None and seconds == int(seconds) and shortest_s <= seconds <= longest_s
+
+
 def as_number(value: Any) -> Any:
     """Return the number that a text of a template stands for; all else as it is."""
     if isinstance(value, Rendered):

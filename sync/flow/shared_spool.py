@@ -61,8 +61,8 @@ class SharedSpool:
         if self.has(url):
             self._remove(url.rpartition("/")[2])
 
-    def discard(self, prefix: str, *, keep: Collection[str]) -> None:
-        """Remove the files whose names begin so, but for the URLs in `keep`.
+    def discard(self, prefixes: tuple[str, ...], *, keep: Collection[str]) -> None:
+        """Remove the files whose names begin with one of these, but for the URLs in `keep`.
 
         Raises:
             OSError: they cannot be listed or removed.
@@ -73,7 +73,7 @@ class SharedSpool:
             return
         for path in found:
             name = str(path).rpartition("/")[2]
-            if name.startswith(prefix) and f"{self._url}/{name}" not in keep:
+            if name.startswith(prefixes) and f"{self._url}/{name}" not in keep:
                 self._remove(name)
 
     def _remove(self, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -29,17 +29,17 @@ def run_prefix(run_key: str) -> str:
     return blake2b(run_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest() + "-"
 
 
-def discard_spools(pipeline: Pipeline, run_key: str, *, keep: Collection[str]) -> None:
-    """Remove the spool files of a dead run, except those in `keep` that open deliveries need."""
-    folder = pipeline.spool_folder
+def discard_spools(pipeline: Pipeline, run_keys: Iterable[str], *, keep: Collection[str] = ()) -> None:
+    """Remove the spool files of ended runs, except those in `keep` that open deliveries need."""
+    folder, prefixes = pipeline.spool_folder, tuple(map(run_prefix, run_keys))
     if pipeline.spool_url is not None:
         try:
-            SharedSpool(pipeline.spool_url).discard(run_prefix(run_key), keep=keep)
-        except Exception as error:  # drivers raise what they like; the data of a dead run stays where it is
-            log.warning("data for callbacks of a dead run stays in executor.spool: %s", type(error).__name__)
+            SharedSpool(pipeline.spool_url).discard(prefixes, keep=keep)
+        except Exception as error:  # drivers raise what they like; the data of an ended run stays where it is
+            log.warning("data for callbacks of an ended run stays in executor.spool: %s", type(error).__name__)
     # Compared as text: the key comes from the run store, and as a glob it could name other files.
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(run_prefix(run_key)) and str(path) not in keep:
+        if path.name.startswith(prefixes) and str(path) not in keep:
             path.unlink(missing_ok=True)
 
 

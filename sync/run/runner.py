@@ -320,7 +320,7 @@ class PipelineRunner:
         with RunLease(self.store, recovered.id):
             self.dispatcher.notify()
             self.drain(self.pipeline.drain_s)
-            discard_spools(self.pipeline, recovered.key, keep=self.outbox.deliveries.open_data())
+            discard_spools(self.pipeline, [recovered.key], keep=self.outbox.deliveries.open_data())
             self.store.finish_run(recovered.id)
             self._unfinished_run = None
         return recovered
@@ -490,7 +490,12 @@ class PipelineRunner:
         self.dispatcher.close(grace_s=self._grace_s)
         self.store.finish_run(run.id)
         self._unfinished_run = None
-        return self.result(run, run.status, results, error)
+        result = self.result(run, run.status, results, error)
+        if self.pipeline.history is not None and not self.is_stopping():
+            from .prune import prune_at_end  # few pipelines need it
+
+            prune_at_end(self.pipeline, self.store)
+        return result
 
     def drain(self, limit_s: float, *, one_try: bool = False) -> None:
         """Deliver what is due, for a limited time; after a signal, with `one_try`, and for a tick each once."""

@@ -30,9 +30,9 @@ _begun: list[subprocess.Popen[bytes]] = []
 def start_tick(pipeline: Pipeline, tick: Tick) -> None:
     """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end."""
     assert pipeline.path is not None  # of a file
-    folder = pipeline.spool_folder.parent / "ticks"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_file = os.open(folder / f"{tick.id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    path = pipeline.tick_log(tick.id)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         _begun.append(
             subprocess.Popen(

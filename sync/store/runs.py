@@ -43,7 +43,7 @@ _RENEW = f"""UPDATE {PIPELINE_RUN} SET lease_until = :lease_until WHERE id IN (S
     WHERE {{is_one}} AND owner = :owner AND is_active = TRUE FOR UPDATE SKIP LOCKED) RETURNING id"""
 _CANCEL_REQUESTED = f"SELECT cancel_requested_at FROM {PIPELINE_RUN} WHERE id = :run_id"
 _ACTIVE = f"SELECT id, owner, hold_s, lease_until FROM {PIPELINE_RUN} WHERE pipeline = :pipeline AND is_active = TRUE"
-_LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
+LATEST_RUN = f"SELECT max(id) AS id FROM {PIPELINE_RUN} WHERE pipeline = :pipeline"
 _STREAMS = f"""SELECT s.stream FROM {STREAM_RUN} s
     JOIN {PIPELINE_RUN} r ON r.id = s.run_id AND r.attempt = s.attempt
     WHERE r.id = :run_id AND s.status = :status ORDER BY s.position"""
@@ -370,7 +370,7 @@ def refuse_active(connection: StoreConnection, pipeline: str) -> None:
 
 def refuse_earlier(connection: StoreConnection, pipeline: str, run_id: int) -> None:
     """Raise `NotLatest` if the pipeline has a later run."""
-    latest = connection.value(_LATEST_RUN, {"pipeline": pipeline})
+    latest = connection.value(LATEST_RUN, {"pipeline": pipeline})
     if latest != run_id:
         raise NotLatest(pipeline, run_id, latest)
 

@@ -18,6 +18,7 @@ from .model import ErrorInfo, PipelineRun
 from .outbox import StoreOutbox
 from .owner import Liveness, Owner, current_owner, is_process_alive
 from .plans import Plans
+from .prune import Pruning
 from .running_events import RunningEvents
 from .runs import Runs
 from .state import States
@@ -97,6 +98,11 @@ class Store:
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
         self.causes_of = ticks.causes_of
+        pruning = Pruning(self._transactions)
+        self.past_runs = pruning.past_runs
+        self.remove_runs = pruning.remove_runs
+        self.ticks_without_run = pruning.ticks_without_run
+        self.remove_ticks = pruning.remove_ticks
         self.mend = Torn(self._transactions, self._plans).mend
         states = States(self._transactions)
         self.save_state = states.save_state

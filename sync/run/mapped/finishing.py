@@ -96,7 +96,7 @@ class Finisher(PipelineRunner):
             ended = self.store.end_attempt(run.id)
             self.progress.run_ended(ended)
             result = self.deliver(ended, (), None)
-            discard_spools(self.pipeline, run.key, keep=self.outbox.deliveries.open_data())
+            discard_spools(self.pipeline, [run.key], keep=self.outbox.deliveries.open_data())
         return self._told(result)
 
     def _take(self, run: PipelineRun) -> bool:

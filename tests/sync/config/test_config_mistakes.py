@@ -297,6 +297,13 @@ MISTAKES: list[tuple[str, str, int, str, str, str | None]] = [
     ("pipeline: crm", "schedule:\n  every: 1h\n  timezone: ../x", 3, "schedule.timezone", "no time zone", None),
     ("pipeline: crm", "schedule:\n  every: 1h\n  mised: all", 3, "schedule.mised", "unknown key", "missed"),
     ("pipeline: crm", "schedule:\n  every: 1h\n  missed: al", 3, "schedule.missed", "not allowed", "all"),
+    ("pipeline: crm", "history: {}", 1, "history", "needs `keep`, `keep_runs` or both", None),
+    ("pipeline: crm", "history: 90d", 1, "history", "must be a mapping", None),
+    ("pipeline: crm", "history:\n  keep: 90", 2, "history.keep", "a span of time from 1h to 3650d", "90d"),
+    ("pipeline: crm", "history:\n  keep: 5m", 2, "history.keep", "a span of time from 1h to 3650d", None),
+    ("pipeline: crm", "history:\n  keep_runs: 0", 2, "history.keep_runs", "must be at least 1", None),
+    ("pipeline: crm", "history:\n  keep: 1d\n  keep_run: 5", 3, "history.keep_run", "unknown key", "keep_runs"),
+    ("pipeline: crm", "history: {keep: \"{{ variables('region') }}\"}", 1, "history.keep", "takes no tem", None),
     ("pipeline: crm", "schedule: {timezone: UTC}", 1, "schedule", "needs `cron` or `every`", None),
     ("pipeline: crm", 'schedule: {cron: "@daily", every: 1h}', 1, "schedule", "needs `cron` or `every`", None),
     ("pipeline: crm", "schedule: {every: 1h, interval: 5}", 1, "schedule.interval", "is here `every`", None),
@@ -437,8 +444,6 @@ def test_the_base_of_all_mistakes_is_right(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        # nothing acts on it yet
-        ("history: {keep: 90d}", "history: unknown key"),
         # a folder of zones
         ("schedule: {every: 1h, timezone: Europe}", "there is no time zone 'Europe'"),
     ],
