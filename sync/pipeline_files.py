@@ -14,7 +14,7 @@ _FLOW_KEYS = tuple(re.compile(rb"""[{,]\s*["']?%b["']?\s*:""" % name) for name i
 
 def pipeline_files(folder: Path) -> list[Path]:
     """Return the YAML files of a folder that have a source and a destination."""
-    return [path for path in yaml_files(folder) if _is_pipeline(path)]
+    return [path for path in yaml_files(folder) if is_pipeline_file(path)]
 
 
 def yaml_files(folder: Path) -> list[Path]:
@@ -22,7 +22,8 @@ def yaml_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
-def _is_pipeline(path: Path) -> bool:
+def is_pipeline_file(path: Path) -> bool:
+    """Whether a YAML file has a source and a destination; False: it does not, or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(1_000_000)

@@ -1,21 +1,28 @@
-"""`syncblocks schedule`: when a pipeline is due."""
+"""`syncblocks schedule`: when a pipeline is due, and what `serve` does about it."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import Group
 from .console import Console
+from .formatting import plural
 from .options import common, file_argument, read_moment
 from .pipeline_file import find_file
+
+if TYPE_CHECKING:
+    from ..config.head import Head
+    from ..schedules import Schedule
+    from ..store import Store
 
 
 @click.group("schedule", cls=Group)
 def schedule_command() -> None:
-    """Show when a pipeline is due."""
+    """Show, pause and reset the schedule of a pipeline."""
 
 
 @schedule_command.command("next")
@@ -33,15 +40,9 @@ def next_command(console: Console, file: Path | None, count: int, after: datetim
     from zoneinfo import ZoneInfo
 
     from ..clock import Clock
-    from ..config.head import read_head
-    from ..errors import ConfigError
     from ..schedules import next_times
 
-    head = read_head(find_file(file))
-    schedule = head.schedule
-    if schedule is None:
-        message = 'is missing: write when the pipeline is due, such as `schedule: {cron: "*/15 * * * *"}`'
-        raise ConfigError(message, path=str(head.path), key="schedule")
+    head, schedule = _read(file)
     zone = ZoneInfo(schedule.timezone)
     times = [(at, at.astimezone(zone)) for at in next_times(schedule, after or Clock().now(), count)]
     if console.is_json:
@@ -54,3 +55,110 @@ def next_command(console: Console, file: Path | None, count: int, after: datetim
     rows = [[f"{local:%a %Y-%m-%d %H:%M:%S %z}", "" if is_utc else f"{at:%Y-%m-%d %H:%M:%SZ}"] for at, local in times]
     console.table([schedule.timezone, "UTC"], rows)
     return 0
+
+
+@schedule_command.command("pause")
+@common
+@click.option("--until", callback=read_moment, metavar="TIME", help="When it goes on by itself; UTC.")
+@click.option("--reason", metavar="TEXT", help="Why; shown with the times that are skipped.")
+@file_argument
+def pause_command(console: Console, file: Path | None, until: datetime | None, reason: str | None) -> int:
+    """Let `serve` start no run by the pipeline's schedule until it is resumed. Runs that go are left alone.
+
+    The times meanwhile are skipped. Runs by hand and by `trigger_pipeline` are not held back.
+    """
+    from ..clock import Clock
+
+    head, schedule = _read(file)
+    if until is not None and until <= Clock().now():
+        raise click.UsageError(f"--until {until:%Y-%m-%dT%H:%M:%SZ} has passed: name a later time, or leave it out")
+    with _store(console, head) as store:
+        store.schedules.pause(head.pipeline, str(head.path), schedule, until=until, reason=reason)
+    end = "until `schedule resume`" if until is None else f"until {until:%Y-%m-%d %H:%M:%SZ}"
+    told = {"until": None if until is None else f"{until:%Y-%m-%dT%H:%M:%SZ}", "reason": reason}
+    return _told(console, "paused", head.pipeline, f"schedule paused {end}", **told)
+
+
+@schedule_command.command("resume")
+@common
+@file_argument
+def resume_command(console: Console, file: Path | None) -> int:
+    """End a pause: the schedule goes on with its next time."""
+    head, _ = _read(file)
+    with _store(console, head) as store:
+        was_paused = store.schedules.resume(head.pipeline)
+    text = "schedule resumed" if was_paused else "schedule was not paused"
+    return _told(console, "resumed", head.pipeline, text, was_paused=was_paused)
+
+
+@schedule_command.command("forget")
+@common
+@click.argument("pipeline", metavar="PIPELINE")
+@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[FOLDER]")
+def forget_command(console: Console, pipeline: str, folder: Path | None) -> int:
+    """Delete the schedule of a pipeline whose file is gone from a folder; ticks that wait are skipped.
+
+    Runs and their history stay.
+    """
+    from ..errors import ConfigError
+    from ..pipeline_files import pipeline_files
+    from ..store import Store
+    from .serve import store_of
+
+    folder = (Path() if folder is None else folder).absolute()
+    if folder.is_dir() and not pipeline_files(folder) and (folder / ".syncblocks" / "store.db").exists():
+        url = f"sqlite:///{folder}/.syncblocks/store.db"
+    else:
+        place = store_of(folder)
+        console.hide(place.secret_values)
+        url = place.url
+    if not Store.exists(url):
+        raise ConfigError("has no run store yet: there is nothing to forget", path=str(folder))
+    with Store.open(url) as store:
+        skipped = store.schedules.forget(pipeline)
+    return _told(console, "forgotten", pipeline, f"schedule forgotten{_ticks(skipped)}", skipped=skipped)
+
+
+@schedule_command.command("reset")
+@common
+@file_argument
+def reset_command(console: Console, file: Path | None) -> int:
+    """Let the schedule begin anew now; ticks that wait, and times that nobody has looked at, are skipped.
+
+    The way out after the run store's clock was ahead: until the clock is there again, `serve` starts nothing.
+    """
+    head, _ = _read(file)
+    with _store(console, head) as store:
+        skipped = store.schedules.reset(head.pipeline)
+    return _told(console, "reset", head.pipeline, f"schedule begins anew{_ticks(skipped)}", skipped=skipped)
+
+
+def _read(file: Path | None) -> tuple[Head, Schedule]:
+    from ..config.head import read_head
+    from ..errors import ConfigError
+
+    head = read_head(find_file(file))
+    if head.schedule is None:
+        message = 'is missing: write when the pipeline is due, such as `schedule: {cron: "*/15 * * * *"}`'
+        raise ConfigError(message, path=str(head.path), key="schedule")
+    return head, head.schedule
+
+
+def _store(console: Console, head: Head) -> Store:
+    from ..store import Store
+
+    place = head.store()
+    console.hide(place.secret_values)
+    return Store.open(place.url)
+
+
+def _told(console: Console, what: str, pipeline: str, text: str, **more: Any) -> int:
+    if console.is_json:
+        console.emit({"type": "schedule", "action": what, "pipeline": pipeline, **more})
+    else:
+        console.echo(f"{pipeline}: {text}")
+    return 0
+
+
+def _ticks(number: int) -> str:
+    return f"; {plural(number, 'waiting tick')} skipped" if number else ""

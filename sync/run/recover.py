@@ -84,8 +84,11 @@ def recover(
 
 
 def _started(pipeline: Pipeline, store: Store) -> tuple[int, ...]:
-    """Begin the oldest waiting starts of a pipeline file; one that waits for another has its process already."""
-    if pipeline.path is None:
+    """Begin the oldest waiting starts of a pipeline file; one that waits for another has its process already.
+
+    A server that lives begins them itself.
+    """
+    if pipeline.path is None or store.is_served(pipeline.pipeline):
         return ()
     ticks = store.startable_ticks(pipeline.pipeline, "callback")[:MOST_STARTED]
     for tick in ticks:

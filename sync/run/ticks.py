@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from ..config import Pipeline
+from ..detached_process import start_detached
 from ..errors import AlreadyRunning, Mistake, StoreUnreachable
 from ..store import Store
 from ..store.ticks import LostTick, Tick
@@ -30,22 +29,8 @@ _begun: list[subprocess.Popen[bytes]] = []
 def start_tick(pipeline: Pipeline, tick: Tick) -> None:
     """Start a process of its own for a tick's run: it outlives this one, and waits for a run of its pipeline to end."""
     assert pipeline.path is not None  # of a file
-    path = pipeline.tick_log(tick.id)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    try:
-        _begun.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "syncblocks", "run", str(pipeline.path), "--tick", str(tick.id), "--wait"],
-                cwd=pipeline.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
-                start_new_session=True,
-            )
-        )
-    finally:
-        os.close(log_file)
+    arguments = ["run", str(pipeline.path), "--tick", str(tick.id), "--wait"]
+    _begun.append(start_detached(arguments, folder=pipeline.folder, log_file=pipeline.tick_log(tick.id)))
 
 
 class TickClaim:

@@ -2,11 +2,12 @@
 
 from .cron import CronMistake, parse_cron
 from .due import Schedule, due, next_times, previous_time
-from .looks import LATE_S, MOST_MISSED, Look, NewTick, Skipped, look, skip_all
+from .looks import LATE_S, MOST_MISSED, NEWER, Look, NewTick, Skipped, look, skip_all
 
 __all__ = [
     "LATE_S",
     "MOST_MISSED",
+    "NEWER",
     "CronMistake",
     "Look",
     "NewTick",

@@ -26,6 +26,8 @@ class NewTick(Struct, frozen=True):
     due_at: datetime
     #: Whether it waits for the former run (`overlap: wait`): a newer one takes its place.
     waits: bool = False
+    #: Whether no server looked at its time.
+    is_missed: bool = False
 
 
 class Skipped(Struct, frozen=True):
@@ -47,7 +49,9 @@ class Look(Struct, frozen=True, kw_only=True):
     replaces_waiting: bool = False
 
 
-def look(schedule: Schedule, looked_at: datetime, now: datetime, *, is_busy: bool) -> Look:
+def look(
+    schedule: Schedule, looked_at: datetime, now: datetime, *, is_busy: bool, is_catching_up: bool = False
+) -> Look:
     """Decide on the times of a schedule since it was last looked at.
 
     First `missed` decides which of the missed times are kept. Then `overlap` decides which of these get a tick.
@@ -58,6 +62,8 @@ def look(schedule: Schedule, looked_at: datetime, now: datetime, *, is_busy: boo
         now: the store's time.
         is_busy: whether an attempt of the pipeline runs, or an earlier tick of the schedule has not begun its run. Not
             while a run only delivers callbacks: then a tick waits.
+        is_catching_up: whether it is busy with ticks of missed times only. With `missed: all` further missed times
+            queue behind them.
     """
     times = due_s(schedule, second(looked_at), second(now))
     late = bisect_left(times, (now - timedelta(seconds=LATE_S)).timestamp())
@@ -67,12 +73,15 @@ def look(schedule: Schedule, looked_at: datetime, now: datetime, *, is_busy: boo
     split = max(len(missed) - most, 0)
     left_out, kept = missed[:split], missed[split:]
     # Missed times that are kept run one after another; others are judged one by one.
-    starts = [] if is_busy else kept or in_time[:1]
+    starts = kept if schedule.missed == "all" and is_catching_up else [] if is_busy else kept or in_time[:1]
     others = (kept + in_time)[len(starts) :]
     waits = others[-1:] if schedule.overlap == "wait" else []
     passed = others[: len(others) - len(waits)]
     return Look(
-        ticks=(*(NewTick(moment(each)) for each in starts), *(NewTick(moment(each), waits=True) for each in waits)),
+        ticks=(
+            *(NewTick(moment(each), is_missed=bool(kept)) for each in starts),
+            *(NewTick(moment(each), waits=True) for each in waits),
+        ),
         skipped=(*_stretch(left_out, NO_SERVER), *_stretch(passed, NEWER if waits else STILL_GOES)),
         replaces_waiting=bool(waits),
     )

@@ -31,7 +31,7 @@ _AS_TIME = Codec(lambda value: value, lambda value: value.astimezone(UTC))
 
 
 #: Values of `statements.one_of`: PostgreSQL takes a list as an array, SQLite reads it from JSON.
-_LISTS = "in_id in_run_id in_stream in_idempotency_key in_state"
+_LISTS = "in_id in_run_id in_stream in_idempotency_key in_state in_pipeline"
 
 
 def _codecs(times: Codec) -> dict[str, Codec]:
@@ -43,13 +43,17 @@ def _codecs(times: Codec) -> dict[str, Codec]:
     names = {
         _AS_JSON: (
             "event variables plan error blocks config details schema_changes bookmark bookmark_before bookmark_after "
-            "shape causes notices streams told over_told"
+            "shape causes notices streams schedule pipelines told over_told"
         ),
         times: (
             "now earliest lease_until cancel_requested_at execution_date created_at started_at ended_at not_before "
-            "leased_at saved_at interval_start interval_end due_at seen_at since last_success begun_at"
+            "leased_at saved_at interval_start interval_end due_at looked_at paused_until offered_until "
+            "skipped_to seen_at since last_success begun_at"
         ),
-        _AS_FLAG: "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted full_refresh is_closed",
+        _AS_FLAG: (
+            "is_active is_gate_released is_last is_numbered is_gated is_open is_deleted is_paused is_closed "
+            "full_refresh"
+        ),
     }
     return {name: codec for codec, of_codec in names.items() for name in of_codec.split()}
 

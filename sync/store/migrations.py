@@ -304,6 +304,33 @@ STEPS: dict[str, tuple[Step, ...]] = {
             (pipeline, started_at DESC, idempotency_key, number DESC)""",
         "CREATE INDEX _syncblocks_dead ON _syncblocks_delivery (pipeline, run_id) WHERE state = 'dead'",
     ),
+    # Of a schedule tick: its role (`missed`, `waits` or NULL); which server alone starts its process, and until when;
+    # of a skipped one, the last of its times (`due_at` is the first) and their number. The schedule in force of each
+    # pipeline (NULL: none any more); its times up to `looked_at` are decided. The servers, and what their files say.
+    "0014": (
+        "ALTER TABLE _syncblocks_tick ADD COLUMN role TEXT",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN offered_by TEXT",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN offered_until TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN skipped_to TIMESTAMP WITH TIME ZONE",
+        "ALTER TABLE _syncblocks_tick ADD COLUMN skipped_count INTEGER",
+        "CREATE INDEX _syncblocks_ticks_by_state ON _syncblocks_tick (state)",
+        """CREATE TABLE _syncblocks_schedule (
+            pipeline TEXT NOT NULL PRIMARY KEY,
+            file TEXT NOT NULL,
+            schedule TEXT,
+            looked_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            is_paused BOOLEAN NOT NULL,
+            paused_until TIMESTAMP WITH TIME ZONE,
+            pause_reason TEXT
+        )""",
+        """CREATE TABLE _syncblocks_server (
+            owner TEXT NOT NULL PRIMARY KEY,
+            folder TEXT NOT NULL,
+            pipelines TEXT NOT NULL,
+            started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+            lease_until TIMESTAMP WITH TIME ZONE NOT NULL
+        )""",
+    ),
     # When each expectation was first seen; `stream` is empty for one of the whole pipeline. What was found to be wrong,
     # once for each time that it begins. told, over_told: numbers of the URLs that know of the beginning and the end.
     "0015": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .plans import Plans
 from .prune import Pruning
 from .running_events import RunningEvents
 from .runs import Runs
+from .servers import Servers
 from .state import States
 from .ticks import Ticks
 from .torn_run_repair import Torn
@@ -29,6 +31,7 @@ from .transactions import Transactions
 if TYPE_CHECKING:
     from .alerts import Alerts
     from .facts import FactReads
+    from .schedules import Schedules
 
 
 class Store:
@@ -97,12 +100,20 @@ class Store:
         self.renew_tick = ticks.renew
         self.give_back_tick = ticks.give_back
         self.refuse_tick = ticks.refuse
+        self.offer_tick = ticks.offer
         self.causes_of = ticks.causes_of
         pruning = Pruning(self._transactions)
         self.past_runs = pruning.past_runs
         self.remove_runs = pruning.remove_runs
         self.ticks_without_run = pruning.ticks_without_run
         self.remove_ticks = pruning.remove_ticks
+        servers = Servers(self._transactions)
+        self.report_server = servers.report
+        self.renew_server = servers.renew
+        self.leave_server = servers.leave
+        self.is_served = servers.is_served
+        self.standing = servers.standing
+        self.due_pipelines = servers.due_pipelines
         self.mend = Torn(self._transactions, self._plans).mend
         states = States(self._transactions)
         self.save_state = states.save_state
@@ -156,6 +167,13 @@ class Store:
             StoreUnreachable: it may not; the message names the file or folder.
         """
         demand_writable(url)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """The schedules in force. A run needs none, and does not import what knows times."""
+        from .schedules import Schedules
+
+        return Schedules(self._transactions)
 
     @property
     def url(self) -> str:

@@ -1,7 +1,7 @@
 """Names of the run store's tables. `migrations` creates them; `codecs` says how values are kept.
 
 The prefix is the ledger's: no glob over a shared database ever syncs these tables. Rows are locked in the same order
-everywhere: tick, run, attempt, counters, block runs, state, events, deliveries.
+everywhere: server, schedule, tick, run, attempt, counters, block runs, state, events, deliveries.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ DELIVERY_TRY = f"{PREFIX}delivery_try"
 STATE = f"{PREFIX}state"
 STATE_VERSION = f"{PREFIX}state_version"
 TICK = f"{PREFIX}tick"
+SCHEDULE = f"{PREFIX}schedule"
+SERVER = f"{PREFIX}server"
 EXPECTATION = f"{PREFIX}expectation"
 ALERT = f"{PREFIX}alert"
 
 TABLES = (
     *(VERSION_TABLE, PIPELINE_RUN, ATTEMPT, STREAM_RUN, RANGE_CLAIM, TYPE_COUNTER, BLOCK_RUN, EVENT, DELIVERY),
-    *(DELIVERY_TRY, STATE, STATE_VERSION, TICK, EXPECTATION, ALERT),
+    *(DELIVERY_TRY, STATE, STATE_VERSION, TICK, SCHEDULE, SERVER, EXPECTATION, ALERT),
 )

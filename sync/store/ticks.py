@@ -1,4 +1,4 @@
-"""Ticks: ordered starts of a pipeline. Each tick ends as exactly one run, or is refused."""
+"""Ticks: ordered starts of a pipeline. Each tick ends as exactly one run, or is skipped or refused."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .transactions import Transactions, lease_end
 MOST_TAKEN_AGAIN = 3
 #: How long a tick waits that was given back with a reason: from the first value it doubles up to the last.
 DELAY_FIRST_S, DELAY_LAST_S = 10.0, 300.0
+#: A server leaves a tick to another one at most so long, whatever is written there.
+_MOST_OFFERED_S = 600.0
 
 Kind = Literal["schedule", "api", "callback", "backfill"]
 
@@ -26,6 +28,8 @@ _TICK = f"SELECT * FROM {TICK} WHERE id = :id"
 _LOCKED = f"{_TICK} FOR UPDATE"
 _OF_KEY = f"SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND tick_key = :tick_key"
 _OF_RUN = f"SELECT causes FROM {TICK} WHERE run_id = :run_id"
+_FORMER = f"""SELECT due_at FROM {TICK} WHERE pipeline = :pipeline AND kind = 'schedule' AND tick_key < :tick_key
+    AND run_id IS NOT NULL ORDER BY tick_key DESC LIMIT 1"""
 _OPEN = f"""SELECT * FROM {TICK} WHERE pipeline = :pipeline AND kind = :kind AND state IN ('waiting', 'claimed')
     ORDER BY id"""
 _IS_MINE = "id = :id AND state = 'claimed' AND owner = :owner"
@@ -69,8 +73,8 @@ class Tick(Struct, frozen=True, kw_only=True):
     options: TickOptions
     #: Pipelines whose callbacks led to it, the first cause first.
     causes: tuple[str, ...]
-    state: Literal["waiting", "claimed", "run", "refused"]
-    #: Why it was refused, or last given back.
+    state: Literal["waiting", "claimed", "run", "skipped", "refused"]
+    #: Why it was skipped or refused, or last given back.
     why: str | None
     #: Nobody may claim it earlier.
     not_before: datetime | None
@@ -115,7 +119,7 @@ class Ticks:
                 }
                 number = connection.value(f"{insert(TICK, values)} RETURNING id", values)
                 found = connection.row(_TICK, {"id": number})
-            return _decoded(_found(found, 0))
+            return decoded(_found(found, 0))
 
     def tick(self, number: int) -> Tick:
         """Return a tick.
@@ -124,14 +128,35 @@ class Ticks:
             StateError: there is none.
         """
         with self._transactions.read() as connection:
-            return _decoded(_found(connection.row(_TICK, {"id": number}), number))
+            return decoded(_found(connection.row(_TICK, {"id": number}), number))
 
     def startable(self, pipeline: str, kind: Kind) -> tuple[Tick, ...]:
         """Return the ticks that a process may claim now, the oldest first."""
         with self._transactions.read() as connection:
             rows = connection.rows(_OPEN, {"pipeline": pipeline, "kind": kind})
             now = self._transactions.now(connection)
-            return tuple(_decoded(row) for row in rows if self._is_free(row, now))
+            return tuple(decoded(row) for row in rows if is_free(self._transactions, row, now))
+
+    def offer(self, number: int, wait_s: float) -> bool:
+        """Let no other server start a process for a tick meanwhile; give a schedule tick the start of its interval.
+
+        The interval begins at the time of the last earlier schedule tick that became a run.
+
+        Returns:
+            False if the tick has ended, waits, is claimed, or another server starts its process.
+        """
+        with self._transactions.write("offer_tick") as connection:
+            row = _found(connection.row(_LOCKED, {"id": number}), number)
+            now = self._transactions.now(connection)
+            if not is_free(self._transactions, row, now) or is_offered(self._transactions, row, now):
+                return False
+            offer: dict[str, Any] = {"offered_until": now + timedelta(seconds=wait_s)}
+            offer["offered_by"] = self._transactions.owner
+            if row.kind == "schedule":
+                former = connection.value(_FORMER, {"pipeline": row.pipeline, "tick_key": row.tick_key})
+                offer["interval_start"] = row.interval_start if former is None else former
+            _set(connection, number, **offer)
+            return True
 
     def claim(self, number: int) -> Tick | None:
         """Claim a tick for this process, which renews the claim until its run begins.
@@ -145,7 +170,7 @@ class Ticks:
         with self._transactions.write("claim_tick") as connection:
             row = _found(connection.row(_LOCKED, {"id": number}), number)
             now = self._transactions.now(connection)
-            if not self._is_free(row, now):
+            if not is_free(self._transactions, row, now):
                 return None
             if row.claims > MOST_TAKEN_AGAIN:
                 _set(
@@ -153,8 +178,9 @@ class Ticks:
                 )
                 return None
             claim = {"owner": self._transactions.owner, "lease_until": lease_end(now), "claims": row.claims + 1}
+            claim["offered_until"] = None
             _set(connection, number, state="claimed", **claim)
-            return _decoded(row)
+            return decoded(row)
 
     def renew(self, number: int) -> bool:
         """Extend the claim of this process; False: the tick is not claimed by it any more."""
@@ -195,12 +221,20 @@ class Ticks:
         is_mine = row is not None and row.state == "claimed" and row.owner == self._transactions.owner
         return row if is_mine else None
 
-    def _is_free(self, row: Row, now: datetime) -> bool:
-        """Whether a process may claim a tick."""
-        if row.state == "waiting":
-            # A tick that waits for longer than the longest delay has its time from a clock that was ahead.
-            return row.not_before is None or not now < row.not_before <= now + timedelta(seconds=DELAY_LAST_S)
-        return row.state == "claimed" and not self._transactions.is_alive(row.owner, row.lease_until, now)
+
+def is_free(transactions: Transactions, row: Row, now: datetime) -> bool:
+    """Whether a process may claim a tick."""
+    if row.state == "waiting":
+        # A tick that waits for longer than the longest delay has its time from a clock that was ahead.
+        return row.not_before is None or not now < row.not_before <= now + timedelta(seconds=DELAY_LAST_S)
+    return row.state == "claimed" and not transactions.is_alive(row.owner, row.lease_until, now)
+
+
+def is_offered(transactions: Transactions, row: Row, now: datetime) -> bool:
+    """Whether a server that lives starts a process for a tick right now."""
+    until = row.offered_until
+    is_valid = until is not None and now < until <= now + timedelta(seconds=_MOST_OFFERED_S)
+    return is_valid and transactions.is_alive(row.offered_by, until, now, _MOST_OFFERED_S)
 
 
 def carry_out(connection: StoreConnection, number: int, run_id: int, owner: str) -> None:
@@ -223,7 +257,7 @@ def _set(connection: StoreConnection, number: int, **values: Any) -> None:
     connection.run(update(TICK, values, "id = :id"), {"id": number, **values})
 
 
-def _decoded(row: Row) -> Tick:
+def decoded(row: Row) -> Tick:
     options = value_of(
         TickOptions,
         row,

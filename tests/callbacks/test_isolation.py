@@ -257,7 +257,7 @@ def test_the_child_stays_after_what_it_can_report(file: Path, child: Child, func
 def test_an_exception_tells_type_message_and_the_users_frames_only(file: Path, child: Child) -> None:
     error = child.call(request(file, "raises"), timeout_s=20).error
     assert error is not None
-    assert error.startswith("ValueError: no such channel\n")
+    assert error.startswith(f"ValueError: no such channel, at {file}:")
     assert f'File "{file}"' in error
     assert "invoke.py" not in error
 

@@ -326,5 +326,6 @@ def _demand_pem(name: str, shown: str, load: Callable[[], None]) -> None:
     try:
         load()
     except (OSError, ValueError) as error:  # no such file, or nothing in PEM
-        message = f"{shown}: no PEM that TLS can use: {getattr(error, 'strerror', None) or error}"
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        message = f"{shown}: no PEM that TLS can use: {why}"
         raise ConfigError(message, key=f"executor.security.{name}") from error

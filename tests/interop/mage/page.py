@@ -16,7 +16,7 @@ _TEXT = """\
 # Mage's features here, row by row
 
 With this page you see for each feature of Mage's callbacks and of its data integration pipelines what you find here.
-[Come from Mage](how-to/from-mage.md) turns a project into pipeline files. Each row that works is tried by a test.
+[Come from Mage](how-to/from-mage.md) turns a project into pipeline files. A test tries each row that works.
 
 | The row says | It means |
 |---|---|

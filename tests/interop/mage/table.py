@@ -416,7 +416,12 @@ DATA = (
         "differently: [`transformers test`](command-line.md#transformers-test) and "
         "[`callbacks test`](command-line.md#callbacks-test) call them; a run does not",
     ),
-    Row("S55", "`_mage_created_at`, `_mage_updated_at`", "works: [`mage_columns: true`](pipeline.md#added-columns)"),
+    Row(
+        "S55",
+        "`_mage_created_at`, `_mage_updated_at`",
+        "works: [`mage_columns: true`](pipeline.md#added-columns); a source's own columns of these names are left out, "
+        "unless they are a key or a bookmark",
+    ),
     Row(
         "S56",
         "Creation of tables and schemas",
@@ -470,17 +475,17 @@ DATA = (
     Row(
         "S70",
         "Triggers: schedule, API, event, backfill",
-        "not yet: there is no scheduler and no server; [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run. A backfill is a run for each [interval](command-line.md#run)",
+        "not yet: triggers by API and event; a schedule is started by [`syncblocks serve`](serve.md). [cron or systemd](how-to/cron-and-systemd.md), [Airflow](how-to/airflow.md), [Python](python.md#run_pipeline) or [another pipeline's callback](callbacks.md#starting-another-pipeline) start a run, too. A backfill is a run for each [interval](command-line.md#run)",
     ),
     Row(
         "S71",
         "Settings of triggers",
-        "not yet: without triggers they have no settings; a second start is [refused or waits](reliability.md#retries), and [keys of the file](pipeline.md#pipeline) say the rest; limits over several pipelines are not there",
+        "not yet: [`schedule`](pipeline.md#schedule) has `missed` and `overlap`; a second start is [refused or waits](reliability.md#retries), and [keys of the file](pipeline.md#pipeline) say the rest; the one limit over several pipelines is `--max-runs` of [`serve`](serve.md)",
     ),
     Row(
         "S72",
         "Notifications, SLA",
-        "instead: [`notify`](hooks.md#notify) sends to Slack, mail and others; an SLA is not there",
+        "instead: [`notify`](hooks.md#notify) sends to Slack, mail and others; [`expect`](pipeline.md#expect) says when a pipeline is late, and [`status --alert`](command-line.md#status) tells it",
     ),
     Row("S73", "Memory guard", "instead: [`memory`](pipeline.md#memory) bounds what a run holds of its records"),
     Row(

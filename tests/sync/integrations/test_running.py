@@ -228,7 +228,7 @@ def test_a_killed_try_is_finished_by_the_next_one(tmp_path: Path, place: str, at
     task = OrchestratorTask(pipeline=shop(tmp_path, a=GOOD, b=GOOD), is_retry=True)
     code = (
         "import sys; from syncblocks import load_pipeline; from syncblocks.sync.integrations.task_run import *;"
-        "[print(event) for event in events_of(Task(pipeline=load_pipeline(sys.argv[1], trigger='t')))]"
+        "[print(event) for event in events_of(OrchestratorTask(pipeline=load_pipeline(sys.argv[1], trigger='t')))]"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "shop.yaml"],

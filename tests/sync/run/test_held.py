@@ -403,7 +403,7 @@ def test_as_many_tasks_run_at_once_as_the_file_allows(bench: HeldBench) -> None:
             {"destination": {"connector": "duckdb", "config": {"path": "x.duckdb"}}},
             "only one process at a time can use 'duckdb'",
         ),
-        ({"source": {"connector": "singer", "config": {"command": "tap"}}}, "one process's|together|tap"),
+        ({"source": {"connector": "singer", "config": {"executable": "tap-x"}}}, "no program"),
     ],
 )
 def test_what_cannot_run_one_stream_a_process_is_refused(bench: HeldBench, change: Any, message: str) -> None:

@@ -15,7 +15,7 @@ from syncblocks.sync.session.inspection import count_streams, opened
 from tests.sync.pipelines import Bench, statuses
 from tests.sync.pipelines import bench as bench
 
-BROKEN = "id,id\n1,2\n"
+BROKEN = "id,v\n1,2,3\n4,5,6,7\n"
 
 
 @pytest.fixture

@@ -1,0 +1,73 @@
+"""The processes of a server: `run --tick` and `recover`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from subprocess import Popen
+
+from ..detached_process import start_detached
+from .files import ServedFile
+
+#: Output of a tick's process is kept so long.
+_KEEP_S = 7 * 86_400
+
+
+class Children:
+    """Started processes that have not ended. They outlive the server."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write output into a folder."""
+        self._folder = folder
+        #: Of ticks, by number; and of `recover`, by pipeline.
+        self.runs: dict[int, tuple[ServedFile, Popen[bytes]]] = {}
+        self.recoveries: dict[str, Popen[bytes]] = {}
+
+    @property
+    def running(self) -> frozenset[str]:
+        """Pipelines of the processes of ticks."""
+        return frozenset(file.pipeline for file, _ in self.runs.values())
+
+    @property
+    def recovering(self) -> frozenset[str]:
+        """Pipelines of the processes of `recover`."""
+        return frozenset(self.recoveries)
+
+    def log_of(self, tick: int) -> Path:
+        """Return the file with the output of a tick's process."""
+        return self._folder / f"{tick}.log"
+
+    def run(self, file: ServedFile, tick: int) -> None:
+        """Start the process of a tick."""
+        arguments = ["run", str(file.path), "--tick", str(tick)]
+        self.runs[tick] = (file, start_detached(arguments, folder=file.path.parent, log_file=self.log_of(tick)))
+
+    def recover(self, file: ServedFile) -> None:
+        """Start a process that ends what is dead, and delivers what is due."""
+        log_file = self._folder / f"recover-{file.path.stem}.log"
+        log_file.unlink(missing_ok=True)
+        arguments = ["recover", str(file.path)]
+        self.recoveries[file.pipeline] = start_detached(arguments, folder=file.path.parent, log_file=log_file)
+
+    def reap(self) -> dict[int, tuple[ServedFile, int]]:
+        """Forget the processes that have ended; return the ticks among them with their exit codes."""
+        ended = {
+            tick: (file, code) for tick, (file, process) in self.runs.items() if (code := process.poll()) is not None
+        }
+        self.runs = {tick: each for tick, each in self.runs.items() if tick not in ended}
+        self.recoveries = {name: process for name, process in self.recoveries.items() if process.poll() is None}
+        return ended
+
+    def stop(self) -> None:
+        """Ask all of them to stop: each ends its run as after Ctrl-C."""
+        for process in (*(process for _, process in self.runs.values()), *self.recoveries.values()):
+            process.send_signal(signal.SIGTERM)
+
+    def prune(self) -> None:
+        """Delete output that is older than a week."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.glob("*.log"):
+                if time.time() - path.stat().st_mtime > _KEEP_S:
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""The pipeline files of a folder, read again when they change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from ..clock import Clock
+from ..config.head import read_head
+from ..errors import ConfigError
+from ..pipeline_files import is_pipeline_file, yaml_files
+from ..schedules import Schedule
+
+#: A file is read when it has not changed for so long: until then somebody may still write it.
+SETTLED_S = 2.0
+
+#: What changes when a file is written: time, size and inode.
+_Stamp = tuple[int, int, int]
+
+
+class ServedFile(Struct, frozen=True):
+    """A pipeline file that a server takes."""
+
+    path: Path
+    pipeline: str
+    schedule: Schedule | None
+
+
+class _Seen(Struct):
+    stamp: _Stamp
+    #: Monotonic time at which the stamp was first seen.
+    since: float
+    is_read: bool = False
+    #: None: it is no pipeline file, or was not read yet.
+    found: ServedFile | ConfigError | None = None
+
+
+class PipelineFiles:
+    """The pipeline files of a folder whose run store is the server's."""
+
+    def __init__(self, folder: Path, store_url: str, clock: Clock, environ: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._store_url = store_url
+        self._clock = clock
+        self._environ = os.environ if environ is None else environ
+        self._seen: dict[Path, _Seen] = {}
+        #: Pipeline -> its file, for those that may be started.
+        self.usable: dict[str, ServedFile] = {}
+        #: File -> why none of its pipeline's runs is started.
+        self.broken: dict[Path, str] = {}
+
+    def look(self) -> bool:
+        """Read what has settled; return whether `usable` or `broken` has changed.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        now = self._clock.monotonic()
+        there = set()
+        is_changed = False
+        for path in yaml_files(self._folder):
+            if (stamp := _stamp(path)) is None:
+                continue
+            there.add(path)
+            seen = self._seen.get(path)
+            if seen is None or seen.stamp != stamp:
+                # What was read before counts until the new text has settled.
+                seen = self._seen[path] = _Seen(stamp, now, found=None if seen is None else seen.found)
+            if not seen.is_read and now - seen.since >= SETTLED_S:
+                seen.found, seen.is_read, is_changed = self._read(path), True, True
+        for path in self._seen.keys() - there:
+            del self._seen[path]
+            is_changed = True
+        if is_changed:
+            self._sort()
+        return is_changed
+
+    def is_settled(self, file: ServedFile) -> bool:
+        """Whether a file is as it was read; until it is, no process may read it."""
+        seen = self._seen.get(file.path)
+        return seen is not None and seen.is_read and seen.stamp == _stamp(file.path)
+
+    def is_awaited(self, path: Path) -> bool:
+        """Whether a file is there that was not read yet."""
+        seen = self._seen.get(path)
+        return seen is not None and not seen.is_read and seen.found is None
+
+    def _read(self, path: Path) -> ServedFile | ConfigError | None:
+        if not is_pipeline_file(path):
+            return None
+        try:
+            head = read_head(path)
+            if head.store(self._environ).url != self._store_url:
+                message = "is another run store than the server's: start a server of its own for it"
+                raise head.document.error(("store",), message)
+        except ConfigError as error:
+            return error
+        return ServedFile(path, head.pipeline, head.schedule)
+
+    def _sort(self) -> None:
+        by_name: dict[str, list[ServedFile]] = {}
+        self.broken = {}
+        for path, seen in sorted(self._seen.items()):
+            if isinstance(seen.found, ConfigError):
+                self.broken[path] = str(seen.found)
+            elif seen.found is not None:
+                by_name.setdefault(seen.found.pipeline, []).append(seen.found)
+        self.usable = {name: files[0] for name, files in by_name.items() if len(files) == 1}
+        for name, files in by_name.items():
+            for file in files if len(files) > 1 else ():
+                names = ", ".join(each.path.name for each in files)
+                self.broken[file.path] = f"{file.path}: {len(files)} files are pipeline {name!r}: {names}"
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

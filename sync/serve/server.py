@@ -1,0 +1,311 @@
+"""The turns of a server: read files, decide on times that have come, start processes. All that must last is in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from ..clock import Clock
+from ..errors import StoreUnreachable
+from ..schedules import Look, next_times
+from ..store import Store
+from ..store.servers import OpenTick, Standing
+from ..store.ticks import Tick
+from .files import PipelineFiles, ServedFile
+
+#: Seconds between two looks at the folder, at due deliveries, and between two signs of life.
+FILES_S, DELIVERIES_S, HEARTBEAT_S = 2.0, 5.0, 10.0
+#: A process has so long to claim its tick before another one is started; after each that failed twice as long.
+CLAIM_FIRST_S, CLAIM_LAST_S = 30.0, 300.0
+#: `recover` is started again after so long, doubling.
+RECOVER_FIRST_S, RECOVER_LAST_S = 10.0, 300.0
+#: Who has ordered a run by `trigger_pipeline` has started its process, too: a server waits for that one so long.
+TRIGGER_S = 10.0
+#: A clock of the store that is behind for less is not worth a word.
+BEHIND_S = 5.0
+
+_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Processes(Protocol):
+    """What starts processes: `Children`, or a test's."""
+
+    @property
+    def running(self) -> Set[str]:
+        """Pipelines of the processes of ticks."""
+
+    @property
+    def recovering(self) -> Set[str]:
+        """Pipelines of the processes of `recover`."""
+
+    def run(self, file: ServedFile, tick: int) -> None:
+        """Start the process of a tick."""
+
+    def recover(self, file: ServedFile) -> None:
+        """Start `recover`."""
+
+    def reap(self) -> dict[int, tuple[ServedFile, int]]:
+        """Forget the processes that have ended; return the ticks among them with their exit codes."""
+
+    def log_of(self, tick: int) -> Path:
+        """Return the file with the output of a tick's process."""
+
+
+class Server:
+    """Any number of servers may share a store: rows decide which of them does what."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        files: PipelineFiles,
+        processes: Processes,
+        *,
+        max_runs: int,
+        clock: Clock,
+        say: Callable[[str, str], None],
+    ) -> None:
+        """Use an opened store; `say` gets a text and its level, "info" or "warning"."""
+        self._store = store
+        self._folder = folder
+        self._files = files
+        self._processes = processes
+        self._max_runs = max_runs
+        self._clock = clock
+        self._say = say
+        self._told: dict[str, str] = {}
+        self._next_at = dict.fromkeys(("files", "deliveries", "heartbeat"), 0.0)
+        #: Pipeline -> when its schedule is due next, by the store's clock.
+        self._due_at: dict[str, datetime] = {}
+        self._now = _START
+        #: Whether the store and the log have what the files say.
+        self._is_told = True
+        #: Pipeline -> its file, whose schedule the store has.
+        self._in_force: dict[str, ServedFile] = {}
+        self._due_deliveries: frozenset[str] = frozenset()
+        #: Tick or pipeline -> how often its process was started in vain, and when it may be started again.
+        self._tries: dict[int, int] = {}
+        self._recoveries: dict[str, tuple[int, float]] = {}
+
+    def turn(self) -> None:
+        """Do what is to be done now. A store that does not answer is told once, and asked again at the next turn."""
+        try:
+            self._turn()
+        except StoreUnreachable as error:
+            self._tell("store", f"{error}; nothing starts until it answers")
+        else:
+            self._tell("store", None)
+
+    def leave(self) -> None:
+        """Tell the other servers that this one starts nothing any more."""
+        self._store.leave_server()
+
+    def _turn(self) -> None:
+        if self._is_time("files", FILES_S):
+            self._read_files()
+        if self._is_time("heartbeat", HEARTBEAT_S) and not self._store.renew_server():
+            self._report()
+        for tick, (file, code) in self._processes.reap().items():
+            self._tell_end(tick, file, code)
+        standing = self._store.standing()
+        if self._look(standing):
+            standing = self._store.standing()
+        self._recover(standing)
+        self._start(standing)
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def _read_files(self) -> None:
+        try:
+            is_changed = self._files.look()
+        except OSError as error:
+            self._tell("folder", f"{self._folder} cannot be read: {error.strerror or error}")
+            return
+        self._tell("folder", None)
+        usable = self._files.usable
+        self._is_told &= not is_changed
+        if not self._is_told:
+            self._report()
+        new = {name: file for name, file in usable.items() if self._in_force.get(name) != file}
+        conflicts = self._store.schedules.see({name: (str(file.path), file.schedule) for name, file in new.items()})
+        in_force = self._in_force | {name: file for name, file in new.items() if name not in conflicts}
+        self._in_force = {name: file for name, file in in_force.items() if usable.get(name) == file}
+        self._due_at = {
+            name: _START if name in new else self._due_at[name]
+            for name, file in self._in_force.items()
+            if file.schedule is not None
+        }
+        if not self._is_told:
+            self._tell_files()
+            self._is_told = True
+        for name in new:
+            other = conflicts.get(name)
+            said = f"{name}: another server reports another schedule of it, which counts until it has this one: {other}"
+            self._tell(f"conflict {name}", said if other else None)
+
+    def _report(self) -> None:
+        schedules = {name: file.schedule for name, file in self._files.usable.items()}
+        self._store.report_server(str(self._folder), schedules)
+
+    def _tell_files(self) -> None:
+        usable, broken = self._files.usable, self._files.broken
+        problems = {f"file {path}": f"{text}; nothing of it starts" for path, text in broken.items()}
+        for known in self._store.schedules.known():
+            path = Path(known.file)
+            is_ours = path.parent == self._folder and path not in broken and not self._files.is_awaited(path)
+            if known.pipeline not in usable and known.schedule is not None and is_ours:
+                way = f"`syncblocks schedule forget {known.pipeline}` if this is meant"
+                problems[f"file {known.file}"] = f"{known.pipeline}: its file {known.file} is gone; {way}"
+        for key in [each for each in self._told if each.startswith("file ") and each not in problems]:
+            self._tell(key, None)
+        for key, text in problems.items():
+            self._tell(key, text)
+        for name, file in usable.items():
+            if self._told.get(f"takes {name}") != str(file.path):
+                self._told[f"takes {name}"] = str(file.path)
+                self._say(f"{name}: {file.path.name}, {_when(file)}", "info")
+        for key in [each for each in self._told if each.startswith("takes ") and each[6:] not in usable]:
+            del self._told[key]
+
+    # -- schedules -----------------------------------------------------------------------------------------------
+
+    def _look(self, standing: Standing) -> bool:
+        """Make the ticks that are due; return whether there are new ones."""
+        now = standing.now
+        if now < self._now:  # the store's clock was set back
+            self._due_at = dict.fromkeys(self._due_at, _START)
+        self._now = now
+        behind = {name: at for name, at in standing.ahead.items() if name in self._files.usable}
+        is_behind = any((at - now).total_seconds() > BEHIND_S for at in behind.values())
+        names = ", ".join(sorted(behind))
+        self._tell(
+            "clock",
+            f"the run store's clock is behind the newest tick of {names}: nothing of these starts. "
+            "Set the clock right; if it is right now, `syncblocks schedule reset FILE` lets the schedule begin anew"
+            if is_behind
+            else None,
+        )
+        due = {name: self._in_force[name].schedule for name, at in self._due_at.items() if at <= now}
+        schedules = {name: schedule for name, schedule in due.items() if schedule is not None}
+        if not schedules:
+            return False
+        looks = self._store.schedules.look(schedules)
+        for name, schedule in schedules.items():
+            self._due_at[name] = next(iter(next_times(schedule, now, 1)), datetime.max.replace(tzinfo=UTC))
+        for name, found in looks.items():
+            self._tell_look(name, found)
+        return any(found.ticks for found in looks.values())
+
+    def _tell_look(self, name: str, found: Look) -> None:
+        for each in found.skipped:
+            times = f"{each.first:%Y-%m-%d %H:%MZ}" + (f" to {each.last:%Y-%m-%d %H:%MZ}" if each.count > 1 else "")
+            self._say(f"{name}: {times} skipped ({each.count}): {each.why}", "info")
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def _start(self, standing: Standing) -> None:
+        begun = {each.tick.pipeline for each in standing.ticks if each.has_process}
+        going = standing.alive | self._processes.running | begun
+        blocked = going | (standing.dead & self._processes.recovering) | standing.ahead.keys()
+        free = self._max_runs - len(going & self._files.usable.keys())
+        for tick in _in_order(standing):
+            file = self._files.usable.get(tick.pipeline)
+            if file is None or tick.pipeline in blocked or free <= 0 or not self._files.is_settled(file):
+                continue
+            wait_s = min(CLAIM_LAST_S, CLAIM_FIRST_S * 2.0 ** self._tries.get(tick.id, 0))
+            if not self._store.offer_tick(tick.id, wait_s):
+                continue
+            self._say(f"{tick.pipeline}: tick {tick.id} of {tick.due_at:%Y-%m-%d %H:%M:%SZ} starts", "info")
+            try:
+                self._processes.run(file, tick.id)
+            except OSError as error:
+                self._tries[tick.id] = self._tries.get(tick.id, 0) + 1
+                self._say(f"{tick.pipeline}: no process can be started: {error.strerror or error}", "warning")
+            blocked |= {tick.pipeline}
+            free -= 1
+
+    def _tell_end(self, number: int, file: ServedFile, code: int) -> None:
+        tick = self._store.tick(number)
+        output = f"its output: {self._processes.log_of(number)}"
+        if tick.state == "run":
+            self._tries.pop(number, None)
+            self._say(f"{file.pipeline}: tick {number}, run {tick.run_id} ended with exit code {code}", "info")
+        elif tick.state in ("waiting", "claimed"):
+            why = tick.why or (f"exit code {code}" if code else "another run goes")
+            if code:
+                self._tries[number] = self._tries.get(number, 0) + 1
+            self._say(f"{file.pipeline}: tick {number} waits: {why}; {output}", "warning")
+        else:
+            self._tries.pop(number, None)
+            self._say(f"{file.pipeline}: tick {number} was {tick.state}: {tick.why}; {output}", "warning")
+
+    def _recover(self, standing: Standing) -> None:
+        """Start `recover` for what is dead, and for deliveries that are due while no run goes that delivers them."""
+        usable = self._files.usable
+        going = standing.alive | self._processes.running
+        if self._is_time("deliveries", DELIVERIES_S):
+            idle = usable.keys() - going
+            self._due_deliveries = self._store.due_pipelines(idle) if idle else frozenset()
+            needed = standing.dead | self._due_deliveries | self._processes.recovering
+            self._recoveries = {name: each for name, each in self._recoveries.items() if name in needed}
+        now = self._clock.monotonic()
+        for name in sorted((standing.dead | self._due_deliveries) & usable.keys()):
+            times, next_at = self._recoveries.get(name, (0, 0.0))
+            if name in going | self._processes.recovering or now < next_at or not self._files.is_settled(usable[name]):
+                continue
+            why = "the process of its run is dead" if name in standing.dead else "callbacks are due"
+            self._say(f"{name}: {why}: recover starts", "info")
+            try:
+                self._processes.recover(usable[name])
+            except OSError as error:
+                self._say(f"{name}: no process can be started: {error.strerror or error}", "warning")
+            wait_s = min(RECOVER_LAST_S, RECOVER_FIRST_S * 2.0 ** min(times, 30))
+            self._recoveries[name] = (times + 1, now + wait_s)
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def _is_time(self, what: str, every_s: float) -> bool:
+        now = self._clock.monotonic()
+        if now < self._next_at[what]:
+            return False
+        self._next_at[what] = now + every_s
+        return True
+
+    def _tell(self, key: str, text: str | None) -> None:
+        """Say a text once, until it changes; None: what it was about is over."""
+        if text is None:
+            self._told.pop(key, None)
+        elif self._told.get(key) != text:
+            self._told[key] = text
+            self._say(text, "warning")
+
+
+def _in_order(standing: Standing) -> list[Tick]:
+    """Return the ticks that may start: those of schedules by their time, then the others as they were ordered.
+
+    Of a schedule only the oldest tick may start, also while it waits.
+    """
+    first: dict[str, OpenTick] = {}
+    others: list[Tick] = []
+    for each in standing.ticks:
+        tick = each.tick
+        if tick.kind == "schedule":
+            former = first.get(tick.pipeline)
+            if former is None or tick.due_at < former.tick.due_at:
+                first[tick.pipeline] = each
+        elif each.is_startable:
+            is_old = tick.due_at + timedelta(seconds=TRIGGER_S) <= standing.now
+            if tick.kind != "callback" or is_old:
+                others.append(tick)
+    due = [each.tick for name, each in first.items() if each.is_startable and name not in standing.paused]
+    return [*sorted(due, key=lambda tick: (tick.due_at, tick.id)), *others]
+
+
+def _when(file: ServedFile) -> str:
+    if file.schedule is None:
+        return "no schedule"
+    if file.schedule.cron is not None:
+        return f"{file.schedule.cron}, {file.schedule.timezone}"
+    return f"every {file.schedule.every_s} s"

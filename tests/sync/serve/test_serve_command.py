@@ -1,0 +1,171 @@
+"""`syncblocks serve` and `syncblocks schedule`, with processes as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from syncblocks.sync.store import Store
+from tests.conftest import RunCLI
+from tests.sync.store.store_helpers import query
+from tests.zygote import Process, Zygote
+
+FILE = """\
+pipeline: crm
+schedule: {cron: "* * * * *"}
+source: {connector: csv, config: {path: .}}
+destination: {connector: sqlite, config: {path: out.db}}
+streams: [{stream: rows}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "crm.yaml").write_text(FILE)
+    (tmp_path / "rows.csv").write_text("id\n1\n2\n")
+    return tmp_path
+
+
+def url_of(folder: Path) -> str:
+    return f"sqlite:///{folder}/.syncblocks/store.db"
+
+
+def order(folder: Path, key: str = "key") -> int:
+    with Store.open(url_of(folder)) as store:
+        return store.order_tick("crm", key, trigger="api", causes=(), kind="api").id
+
+
+def until(server: Process, is_so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, server.log()
+        assert not server.has_ended(), server.log()
+        time.sleep(0.05)
+
+
+def states(folder: Path) -> list[tuple[str, int, int]]:
+    """Return of each tick its state, whether it has a run, and the claims."""
+    return query(url_of(folder), "SELECT state, run_id IS NOT NULL, claims FROM _syncblocks_tick ORDER BY id")
+
+
+def is_over(folder: Path) -> bool:
+    return query(url_of(folder), "SELECT count(*) FROM _syncblocks_pipeline_run WHERE is_active = TRUE") == [(0,)]
+
+
+@pytest.mark.full
+def test_a_missed_time_runs_by_itself_and_the_server_ends_with_0(folder: Path, zygote: Zygote) -> None:
+    with Store.open(url_of(folder)):
+        pass
+    known = json.dumps({"cron": "* * * * *", "every_s": None, "timezone": "UTC", "missed": "latest", "overlap": "skip"})
+    query(
+        url_of(folder),
+        "INSERT INTO _syncblocks_schedule (pipeline, file, schedule, looked_at, is_paused) "
+        f"VALUES ('crm', 'x', '{known}', '2026-01-01 00:00:00.000000', 0)",
+    )
+    server = zygote.start(folder, ["serve"])
+    until(server, lambda: ("run", 1, 1) in states(folder) and is_over(folder))
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+    assert query(f"sqlite:///{folder}/out.db", "SELECT count(*) FROM rows") == [(2,)]
+    output = folder / ".syncblocks" / "ticks"
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in output.iterdir()}
+    assert (modes, stat.S_IMODE(output.stat().st_mode)) == ({0o600}, 0o700)
+    assert query(url_of(folder), "SELECT count(*) FROM _syncblocks_server") == [(0,)]
+
+
+@pytest.mark.full
+def test_kills_between_offer_claim_and_begin_lose_no_tick_and_double_none(folder: Path, zygote: Zygote) -> None:
+    tick = order(folder)
+    server = zygote.start(folder, ["serve"], failpoint="store.offer_tick.after:1:kill")
+    assert server.wait() == -signal.SIGKILL
+    # Each child is killed when it has claimed the tick; another one takes its place at once.
+    killed = {"SYNCBLOCKS_FAILPOINT": "store.claim_tick.after:1:kill"}
+    server = zygote.start(folder, ["serve"], environment=killed)
+    until(server, lambda: states(folder)[0][2] >= 2)
+    server.kill()
+    # Each server starts a child, which begins the run and goes on.
+    servers = [zygote.start(folder, ["serve"]) for _ in range(2)]
+    until(servers[0], lambda: states(folder)[0][0] == "run")
+    for each in servers:
+        each.kill()
+    deadline = time.monotonic() + 60
+    while not is_over(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with Store.open(url_of(folder)) as store:
+        assert store.tick(tick).run_id == 1
+        assert [run.status for run in store.runs("crm") if run.trigger == "api"] == ["success"]
+
+
+@pytest.mark.full
+def test_the_next_server_ends_the_run_of_a_dead_process_by_recover(folder: Path, zygote: Zygote) -> None:
+    (folder / "crm.yaml").write_text(FILE.replace("schedule:", "# "))
+    run = zygote.start(folder, ["run"], failpoint="store.claim.after:1:kill")
+    assert run.wait() == -signal.SIGKILL
+    with Store.open(url_of(folder)) as store:
+        waiting = store.order_tick("crm", "asked", trigger="callback", causes=()).id
+    server = zygote.start(folder, ["serve"])
+    until(server, lambda: is_over(folder))
+    (log,) = (folder / ".syncblocks" / "ticks").glob("recover-*.log")
+    assert f"tick {waiting}" not in log.read_text()
+    server.signal(signal.SIGINT)
+    assert server.wait() == 0, server.log()
+
+
+@pytest.mark.full
+def test_stop_runs_stops_what_the_server_has_started_and_else_it_goes_on(folder: Path, zygote: Zygote) -> None:
+    (folder / "slow.py").write_text(
+        "import time\n\n@transformer\ndef slow(records):\n    time.sleep(600)\n    return records\n"
+    )
+    (folder / "crm.yaml").write_text(FILE + "transformers: [{file: slow.py}]\n")
+    order(folder)
+    server = zygote.start(folder, ["serve"])
+    until(server, lambda: states(folder)[0][0] == "run")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+    ((owner,),) = query(url_of(folder), "SELECT owner FROM _syncblocks_pipeline_run WHERE is_active = TRUE")
+    os.kill(json.loads(owner)["pid"], signal.SIGKILL)
+    order(folder, "second")
+    server = zygote.start(folder, ["serve", "--stop-runs"])
+    until(server, lambda: states(folder)[1][0] == "run")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0, server.log()
+    assert is_over(folder)
+
+
+def test_a_folder_without_a_pipeline_file_is_refused(run_cli: RunCLI, tmp_path: Path) -> None:
+    done = run_cli(["serve"], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "holds no pipeline file: make one with `syncblocks init`" in done.stderr
+    done = run_cli(["serve", "gone"], tmp_path)
+    assert (done.returncode, "gone: is no folder" in done.stderr) == (2, True)
+
+
+def test_pause_resume_reset_and_forget(run_cli: RunCLI, folder: Path) -> None:
+    def said(*args: str, code: int = 0) -> dict[str, object]:
+        done = run_cli(["schedule", *args, "--json"], folder)
+        assert done.returncode == code, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+    assert said("pause", "--until", "2100-01-01", "--reason", "db moves") == {
+        "type": "schedule",
+        "action": "paused",
+        "pipeline": "crm",
+        "until": "2100-01-01T00:00:00Z",
+        "reason": "db moves",
+    }
+    assert (said("resume")["was_paused"], said("resume")["was_paused"]) == (True, False)
+    assert said("reset")["skipped"] == 0
+    assert "has passed" in str(said("pause", "--until", "2020-01-01", code=2))
+    (folder / "crm.yaml").unlink()
+    assert said("forget", "crm")["skipped"] == 0
+    assert "knows no schedule of a pipeline 'crm'" in str(said("forget", "crm", code=2))
+    assert query(url_of(folder), "SELECT count(*) FROM _syncblocks_schedule") == [(0,)]
