@@ -141,7 +141,7 @@ class BrokenAnswer(FatalConnectorError):
 def broken_answer(reason: str, address: MySQLAddress | None = None) -> BrokenAnswer:
     """Return the error for it; nothing of the answer itself is in its message."""
     place = f"{address.identity()}: " if address else ""
-    return BrokenAnswer(f"{place}the server's answer is not as the protocol has it: {reason}", connector="mysql")
+    return BrokenAnswer(f"{place}the server's answer breaks the MySQL protocol: {reason}", connector="mysql")
 
 
 def is_broken(error: BaseException) -> bool:

@@ -84,7 +84,7 @@ def _prepared(connection: Any, sql: str) -> tuple[int, list[Any]]:
     connection._execute_command(_STMT_PREPARE, sql)
     status, statement, columns, parameters = struct.unpack_from("<BIHH", connection._read_packet().get_all_data())
     if status:
-        raise broken_answer("to a statement that was to be prepared")
+        raise broken_answer("the answer to COM_STMT_PREPARE does not begin with OK")
     for _ in range(parameters + 1 if parameters else 0):
         connection._read_packet()
     fields = [connection._read_packet(FieldDescriptorPacket) for _ in range(columns)]
@@ -107,7 +107,7 @@ def _begun(connection: Any, command: int, content: str | bytes) -> Any:
     # The driver takes the result for read; this reads it.
     result.unbuffered_active = False
     if not result.field_count:
-        raise broken_answer("to a SELECT it has no columns")
+        raise broken_answer("the result of a SELECT has no columns")
     return result
 
 

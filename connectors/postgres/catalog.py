@@ -443,7 +443,7 @@ class PostgresCatalog(Catalog):
         return [TableName(schema, table) for schema, table in session.query(_STAGING)]
 
     def dependents(self, session: Session, table: Table) -> Sequence[str]:
-        """Name what depends on a table, as far as it has a name."""
+        """Return the views, indexes, triggers and constraints that depend on a table, by kind and name."""
         return [str(name) for (name,) in session.query(_DEPENDENTS, (_quoted(table.name),))]
 
 

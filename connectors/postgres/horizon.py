@@ -2,10 +2,10 @@
 
 A transaction takes a bookmark's value while it runs (`now()` at its begin, `nextval` in it); the value becomes visible
 when it commits. So a read works in this order: look up the newest value; note which transactions run; wait a little for
-them to end; take the snapshot that is read. A transaction that took a value at or below the newest one was running when
-the newest one was looked up. Once all of these have ended, no value below it can appear any more: it is settled. A
-transaction that still runs keeps the bookmark below its values. Records past the bookmark are read nevertheless; the
-next run reads them again, and recognises them by their hash or merges them.
+them to end; take the snapshot that is read. Only a transaction that was running at the lookup can still commit a value
+at or below the newest one. Once all of these transactions have ended, no lower value can appear any more: the newest
+value is settled. A transaction that still runs keeps the bookmark below its values. Records past the bookmark are read
+nevertheless; the next run reads them again, and recognises them by their hash or merges them.
 
 The lookup of the newest value may read the whole table, and mostly nobody writes. So a read first tries this: note the
 end of the log; see that no transaction runs; take the snapshot; see that the log has not grown. Then every record of

@@ -46,7 +46,11 @@ class Traits(Struct, frozen=True, kw_only=True):
         if types.is_timestamp(kind) and self.timestamp_step_us > 1:
             _refuse_fractions(array, self.timestamp_step_us, column)
         elif is_past_day(array):
-            raise FatalConnectorError(f"column {column!r} holds 24:00, which is no time here", connector="sqlalchemy")
+            raise FatalConnectorError(
+                f"column {column!r} holds the time 24:00, and the latest time here is 23:59:59.999999: exclude it with "
+                "`columns`",
+                connector="sqlalchemy",
+            )
         elif types.is_time(kind) and self.time_step_us > 1:
             _refuse_fractions(array, self.time_step_us, column)
         elif types.is_floating(kind) and not self.keeps_special_floats:

@@ -40,7 +40,9 @@ def stored(array: pa.Array, column: str) -> pa.Array:
     if types.is_time(kind):
         if is_past_day(array):
             raise FatalConnectorError(
-                f"column {column!r} holds 24:00, which is no time here: exclude it with `columns`", connector="sqlite"
+                f"column {column!r} holds the time 24:00, and the latest time here is 23:59:59.999999: exclude it with "
+                "`columns`",
+                connector="sqlite",
             )
         return pc.cast(pc.cast(array, pa.time64("us")), pa.string())
     if types.is_duration(kind) or types.is_interval(kind):

@@ -30,7 +30,7 @@ _ALONE = {
 
 
 class SharedTable(ConfigError):
-    """Several streams would write a table that has one stream only."""
+    """Several streams would write a table, and one of them allows no other stream there."""
 
 
 class NamedTable(SharedTable, Mistake):
@@ -219,7 +219,10 @@ def check_renames(
     code: UserCode,
     refuse: Callable[[Collection[str], ConfigError], None],
 ) -> None:
-    """Refuse streams of which none has a column that a transformer renames; a function before it may add any column."""
+    """Refuse the streams of a transformer that renames a column which none of them has.
+
+    After a function, any column may exist: its streams are not checked any more.
+    """
     names = {stream.name: list(stream.stream.schema.names) for stream in selected}
     blocks = {stream.name: [block.block for block in transformers_of(pipeline, stream)] for stream in selected}
     is_open = {stream.name: bool(stream.stream.unreadable) for stream in selected}

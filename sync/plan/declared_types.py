@@ -1,4 +1,4 @@
-"""Types that the pipeline says: read by the source where it parses texts, else made of what it reads. Pure."""
+"""Declared types: a source that parses texts reads them; values of other sources are converted. Pure."""
 
 from __future__ import annotations
 

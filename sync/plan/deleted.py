@@ -27,7 +27,7 @@ def deleted_when_of(stream: Stream, settings: Mapping[str, Any], kept: Sequence[
 
     Args:
         stream: as the source offers it, with the types that are said.
-        settings: of its entries in the file, merged.
+        settings: the stream's entries in the file, merged.
         kept: its columns that are read.
         fail: makes the error of a setting.
 

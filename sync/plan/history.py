@@ -66,9 +66,9 @@ def history_of(
     Args:
         pipeline: the pipeline file.
         stream: as the source offers it.
-        settings: of its entries in the file, merged.
-        kept: its columns that are read.
-        disposition: how it is written.
+        settings: the stream's entries in the file, merged.
+        kept: the columns that are read.
+        disposition: how the stream is written.
         fail: makes the error of a setting.
 
     Raises:
@@ -233,7 +233,7 @@ def timed(
 
 
 def not_yet(stream: SelectedStream, now: datetime) -> tuple[str, ...]:
-    """Warn of versions that begin later than now: until then, no run makes a version with a time of its own."""
+    """Warn if new versions begin later than now: until that time, all runs give their versions the same start."""
     history = stream.policy.added.history
     if history is None or history.bookmark or history.at <= now:
         return ()

@@ -45,7 +45,7 @@ def latest_of(
 
     Args:
         stream: as the source offers it, with the types that are said.
-        settings: of its entries in the file, merged.
+        settings: the stream's entries in the file, merged.
         kept: its columns that are read.
         keys: its key.
         fail: makes the error of a setting.

@@ -141,7 +141,7 @@ class PlannedStream(Struct, frozen=True, kw_only=True):
         return method is ReplicationMethod.FULL_TABLE or self.write.disposition is WriteDisposition.REPLACE
 
 
-#: Most streams, or tables, that a warning of many names.
+#: At most this many streams or tables are named in one warning.
 MAX_SAID = 5
 
 

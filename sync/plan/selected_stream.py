@@ -83,7 +83,7 @@ def is_disposition_said(settings: Mapping[str, Any], method: ReplicationMethod) 
     """Tell whether the file decides how a stream is written: else a key that is gone at the source changes that.
 
     Args:
-        settings: of its entries in the file, merged.
+        settings: the stream's entries in the file, merged.
         method: where they say none.
     """
     named = ("write_disposition", "key_properties", "unique_constraints")

@@ -215,7 +215,7 @@ def without_columns(stream: Stream) -> str:
 
 
 def left_out_by_when(name: str, when: str, what: str = "left out of this run") -> str:
-    """Say what a stream is not part of, and why."""
+    """Say that `when` leaves a stream out, of what, and the condition."""
     return f"stream {name!r} is {what}: its `when` is false: {when}"
 
 

@@ -167,7 +167,7 @@ def starting_point(
 
 
 def _without_table(stream: Configured, row: LedgerRow | None) -> Start | str:
-    """Start where there is no table: at the bookmark of a row that no commit has written, else from scratch."""
+    """Start without a table: at a bookmark that was set before the first run, else from scratch."""
     # No commit has written the row: the bookmark was set before the first run. After one, the table was dropped.
     if row is None or row.committed_at is not None:
         return Start(bookmark=None, reason="no destination table")

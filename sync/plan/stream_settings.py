@@ -66,7 +66,7 @@ def configure(
     Args:
         pipeline: the pipeline file.
         stream: as the source offers it.
-        settings: of its entries in the file, merged.
+        settings: the stream's entries in the file, merged.
         location: place of its last entry, for errors.
         catalog: the catalog file, if the pipeline names one.
 

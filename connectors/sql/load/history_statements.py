@@ -301,7 +301,7 @@ class HistoryStatements:
         return TableName(name.schema, f"{name.name}{HISTORY_SUFFIX}{number}")
 
     def _made(self, *tables: TableName) -> list[str]:
-        """Write what makes working tables, or empties those that are `prepared`.
+        """Write the statements that create working tables, or that empty the tables which `prepared` created.
 
         An attempt that was rolled back may have left them.
         """

@@ -32,7 +32,7 @@ _CHARACTERS = 1_000_000
 #: Numbers in one list.
 _MOST = 1000
 
-#: Ends of the names of staging tables: with numbers, and with a part of the records.
+#: Suffixes of staging tables: one that numbers the records, and one with a part of them.
 _NUMBERED, _PART = "_n", "_p"
 
 

@@ -261,10 +261,12 @@ class TargetTable:
         return self._dialect.tables.alter_type(name, replace(held, type=wider), values)
 
     def _demand_kept(self, table: Table, held: Column, wider: str) -> None:
-        """Look at the integers of a column that becomes one of doubles, and at what a copy of a column would do.
+        """Refuse a wider type that would change values or fire triggers.
+
+        Doubles do not keep large integers. A system that cannot alter a type copies the column, which fires triggers.
 
         Raises:
-            FatalConnectorError: a double does not keep one of them, or the system would fire triggers.
+            FatalConnectorError: a double does not keep one of the integers, or the table has triggers.
         """
         is_held, past = self._dialect.types.widen(held.type, wider) is not None, None
         if is_held and self._dialect.facts.alters_types:
