@@ -11,8 +11,9 @@ from msgspec import Struct
 from ..schedules.expect import Expect
 from .connection import Row, StoreConnection, value_of
 from .model import DATA_EXPORTER, SUCCESS
+from .servers import is_paused
 from .statements import insert, one_of
-from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY, EXPECTATION, PIPELINE_RUN, STREAM_RUN, TICK
+from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY, EXPECTATION, PIPELINE_RUN, SCHEDULE, STREAM_RUN, TICK
 from .transactions import LEASE_S, Transactions
 
 #: Runs of the first look back; each further look takes four times as many.
@@ -44,6 +45,9 @@ _DUE = f"""SELECT lease_owner, lease_until, count(*) AS number FROM {DELIVERY} W
     GROUP BY lease_owner, lease_until"""
 _WAITING = f"""SELECT why FROM {TICK} WHERE pipeline = :pipeline AND (state = 'waiting' OR state = 'claimed')
     AND due_at <= :now ORDER BY id LIMIT 1"""
+_SCHEDULE = f"SELECT is_paused, paused_until, pause_reason FROM {SCHEDULE} WHERE pipeline = :pipeline"
+_PAUSED = f"""SELECT max(skipped_to) AS skipped_to FROM {TICK} WHERE pipeline = :pipeline AND state = 'skipped'
+    AND kind = 'schedule' AND why LIKE :paused AND skipped_to <= :now"""
 _SEEN = f"SELECT stream, kind, seen_at FROM {EXPECTATION} WHERE pipeline = :pipeline"
 _SEE = f"{insert(EXPECTATION, 'pipeline stream kind seen_at')} ON CONFLICT (pipeline, stream, kind) DO NOTHING"
 
@@ -113,7 +117,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     #: Why a tick of the pipeline waits; an empty text: no reason is known; None: none waits.
     waiting: str | None = None
     pause: Pause | None = None
-    #: When the last pause ended: the times of the schedule before it have no run.
+    #: When the last pause ended, or the last time that it skipped: the times of the schedule up to it have no run.
     resumed_at: datetime | None = None
 
     @property
@@ -154,6 +158,7 @@ class FactReads:
             }
             dues = connection.rows(_DUE, {**names, "now": now})
             waiting = connection.row(_WAITING, {**names, "now": now})
+            pause, resumed_at = _pause(connection, pipeline, now)
             return Facts(
                 now=now,
                 run=None if history.latest is None else self._run(history.latest, now),
@@ -166,6 +171,8 @@ class FactReads:
                 dead_deliveries=connection.value(_DEAD, names),
                 due_deliveries=sum(row.number for row in dues if not self._is_leased(row, now)),
                 waiting=None if waiting is None else waiting.why or "",
+                pause=pause,
+                resumed_at=resumed_at,
             )
 
     def see(self, pipeline: str, expected: Collection[Subject]) -> dict[Subject, datetime]:
@@ -261,6 +268,18 @@ class _History:
             if run.status == SUCCESS and run.ended_at is not None:
                 self.last_rows = RunRows(run.ended_at, _total(rows.get(number, [])))
                 break
+
+
+def _pause(connection: StoreConnection, pipeline: str, now: datetime) -> tuple[Pause | None, datetime | None]:
+    """Return the pause of the schedule, and up to when its times have no run since it was paused."""
+    schedule = connection.row(_SCHEDULE, {"pipeline": pipeline})
+    if schedule is None:
+        return None, None
+    if is_paused(schedule, now):
+        return Pause(schedule.paused_until, schedule.pause_reason), None
+    if schedule.is_paused:  # over, and no server has looked since
+        return None, schedule.paused_until
+    return None, connection.value(_PAUSED, {"pipeline": pipeline, "paused": "paused%", "now": now})
 
 
 def _total(numbers: Iterable[int | None]) -> int | None:

@@ -11,6 +11,7 @@ import pytest
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.schedules import Schedule
 from syncblocks.sync.store import Store
+from syncblocks.sync.store.facts import Pause
 from tests.sync.store.store_helpers import STORES, query, store_url_of
 
 #: Due each minute, and never within the test.
@@ -56,10 +57,14 @@ def test_a_schedule_is_seen_looked_at_paused_reset_and_forgotten(store: Store, u
     assert [each.is_startable for each in store.standing().ticks] == [False] + [True] * len(others)
     store.schedules.pause("p", "/p.yaml", EACH, reason="why")
     assert store.standing().paused == {"p"}
+    assert store.fact_reads().facts("p").pause == Pause(None, "why")
     move(store, url, 10)
     assert store.schedules.look({"p": EACH}) == {}
     assert store.schedules.resume("p")
     assert states(url)[-1][:2] == ("skipped", "paused: why")
+    facts = store.fact_reads().facts("p")
+    assert facts.pause is None
+    assert facts.resumed_at is not None
     move(store, url, -60)
     assert store.standing().ahead.keys() == {"p"}
     assert store.schedules.reset("p") == 1 + len(others)
