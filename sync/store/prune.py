@@ -49,8 +49,8 @@ _LOOK = f"""SELECT r.id, r.run_key, {_ENDED} AS ended_at FROM {PIPELINE_RUN} r
 _TICKS_OF = f"SELECT id FROM {TICK} WHERE {{is_one}}"
 
 # Subqueries that search from the newest run backwards, by the index of the stream's runs: see `close`.
-_NEWEST_OF_STREAM = f"""(SELECT n.run_id FROM {STREAM_RUN} n WHERE n.stream = s.stream AND n.status IN ({{statuses}})
-    AND (SELECT o.pipeline FROM {PIPELINE_RUN} o WHERE o.id = n.run_id) = r.pipeline
+_NEWEST_OF_STREAM = f"""(SELECT n.run_id FROM {STREAM_RUN} n
+    WHERE n.pipeline = r.pipeline AND n.stream = s.stream AND n.status IN ({{statuses}})
     ORDER BY n.run_id DESC, n.attempt DESC LIMIT 1)"""
 _NEWEST_SUCCESS = _NEWEST_OF_STREAM.format(statuses=f"'{SUCCESS}'")
 _NEWEST_END = _NEWEST_OF_STREAM.format(statuses=f"'{SUCCESS}', '{FAILURE}'")

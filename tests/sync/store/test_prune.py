@@ -307,3 +307,13 @@ def test_hundreds_of_short_runs_leave_a_store_of_one_size(url: str) -> None:
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             assert connection.execute("pragma page_count").fetchone()[0] < 500
+
+
+def test_what_holds_a_run_is_found_by_the_index_of_its_streams(store: Store) -> None:
+    statement = f"EXPLAIN QUERY PLAN {prune._HELD.format(is_one='r.id = :run_id')}"
+    with store._transactions.read() as connection:
+        steps = [row.detail for row in connection.rows(statement, {"run_id": 1, "ended_at": None, "due_at": None})]
+    newest = "SEARCH n USING INDEX _syncblocks_runs_of_stream (pipeline=? AND stream=?)"
+    assert [step for step in steps if step.startswith(("SCAN", "SEARCH n USING INDEX _syncblocks_runs"))] == [
+        newest
+    ] * 2
