@@ -23,7 +23,8 @@ _OPEN = f"SELECT * FROM {ALERT} WHERE is_closed = FALSE ORDER BY begun_at, pipel
 _KEY = "pipeline = :pipeline AND stream = :stream AND kind = :kind AND occurrence = :occurrence"
 _BEFORE = f"SELECT max(occurrence) FROM {ALERT} WHERE pipeline = :pipeline AND stream = :stream AND kind = :kind"
 _COLUMNS = "pipeline stream kind occurrence file what since last_success begun_at told over_told is_closed"
-_NEW = f"{insert(ALERT, _COLUMNS)} ON CONFLICT (pipeline, stream, kind, occurrence) DO NOTHING"
+# Another process may have begun it meanwhile: of one subject one alert is open.
+_NEW = f"{insert(ALERT, _COLUMNS)} ON CONFLICT DO NOTHING"
 _TOLD = update(ALERT, "told over_told is_closed owner", f"{_KEY} AND owner = :former")
 
 #: Pipeline, stream, kind and occurrence.
@@ -109,7 +110,7 @@ class Alerts:
                     _set(connection, row, ended_at=None)
                 elif not is_current and is_judged and row.ended_at is None:
                     _set(connection, row, ended_at=now)
-            for key in current.keys() - known.keys():
+            for key in sorted(current.keys() - known.keys()):  # in one order: else two processes wait for each other
                 _begin(connection, current[key], files[key[0]], now)
             due = [row for row in connection.rows(_OPEN) if self._is_mine(row, now, urls)]
             return tuple(self._claimed(connection, row, now) for row in due)

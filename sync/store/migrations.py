@@ -359,7 +359,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
             lease_until TIMESTAMP WITH TIME ZONE,
             PRIMARY KEY (pipeline, stream, kind, occurrence)
         )""",
-        "CREATE INDEX _syncblocks_open_alerts ON _syncblocks_alert (pipeline) WHERE is_closed = FALSE",
+        """CREATE UNIQUE INDEX _syncblocks_open_alerts ON _syncblocks_alert (pipeline, stream, kind)
+            WHERE is_closed = FALSE""",
     ),
 }
 REVISIONS = tuple(STEPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -203,3 +204,12 @@ def test_urls_that_are_wrong_are_refused_before_the_first_alert(text: str, said:
 def test_urls_stand_behind_each_other() -> None:
     text = " json://127.0.0.1/a,b json://c\n,json://d "
     assert alert_urls("ALERT", {"ALERT": text}) == ("json://127.0.0.1/a,b", "json://c", "json://d")
+
+
+def test_of_one_subject_one_alert_is_open(watch: Watch) -> None:
+    """Another process may begin the same alert between a look at the open ones and the number of the new one."""
+    watch.look(crm(LATE))
+    columns = "pipeline, stream, kind, {}, file, what, begun_at, told, over_told, is_closed"
+    rows = f"SELECT {columns.format('2')} FROM _syncblocks_alert"
+    with pytest.raises(sqlite3.IntegrityError):
+        query(watch.url, f"INSERT INTO _syncblocks_alert ({columns.format('occurrence')}) {rows}")
