@@ -204,7 +204,9 @@ def prune_command(
         console.emit({"type": "prune", "pipeline": pipeline.pipeline, "dry_run": dry_run, **pruned._asdict()})
         return 0
     held = f"; {pruned.held} past the limits stay, since something needs them" if pruned.held else ""
-    console.echo(f"{pipeline.pipeline}: {pruned.runs} runs {'would go' if dry_run else 'removed'}{held}")
+    console.echo(
+        f"{pipeline.pipeline}: {formatting.plural(pruned.runs, 'run')} {'would go' if dry_run else 'removed'}{held}"
+    )
     return 0
 
 

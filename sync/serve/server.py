@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from ..clock import Clock
-from ..errors import StoreUnreachable
+from ..errors import StateError, StoreUnreachable
 from ..schedules import Look, next_times
 from ..store import Store
 from ..store.servers import OpenTick, Standing
@@ -99,8 +100,9 @@ class Server:
             self._tell("store", None)
 
     def leave(self) -> None:
-        """Tell the other servers that this one starts nothing any more."""
-        self._store.leave_server()
+        """Tell the other servers that this one starts nothing any more; else its lease tells them."""
+        with suppress(StoreUnreachable):
+            self._store.leave_server()
 
     def _turn(self) -> None:
         if self._is_time("files", FILES_S):
@@ -227,7 +229,13 @@ class Server:
             free -= 1
 
     def _tell_end(self, number: int, file: ServedFile, code: int) -> None:
-        tick = self._store.tick(number)
+        try:
+            tick = self._store.tick(number)
+        except StoreUnreachable:
+            raise
+        except StateError:  # pruned
+            self._tries.pop(number, None)
+            return
         output = f"its output: {self._processes.log_of(number)}"
         if tick.state == "run":
             self._tries.pop(number, None)

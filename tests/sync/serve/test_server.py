@@ -14,6 +14,7 @@ from syncblocks.sync.schedules import MOST_MISSED, NEWER
 from syncblocks.sync.schedules.looks import NO_SERVER, STILL_GOES
 from syncblocks.sync.serve import Server
 from syncblocks.sync.store import Store
+from syncblocks.sync.store.facts import Pause
 from syncblocks.sync.store.schedules import CHANGED, FORGOTTEN, RESET
 from tests.sync.serve.serve_helpers import Noted, Place, begin, end
 from tests.sync.store.store_helpers import STORES, attempt_plan, lease, query, store_url_of
@@ -274,8 +275,13 @@ def test_the_times_of_a_pause_are_skipped_and_queued_ticks_wait(place: Place, st
     store.schedules.pause("crm", known.file, schedule, until=until, reason="db moves")
     place.minutes(3, server)
     assert (noted.started, place.ticks()) == ([], [])
-    place.minutes(2, server)
+    assert store.fact_reads().facts("crm").pause == Pause(until, "db moves")
+    place.clock.move((until - place.clock.now()).total_seconds() + 1)
+    assert store.fact_reads().facts("crm").resumed_at == until
+    place.minutes(1, server)
     assert place.ticks() == [("05", "skipped", "paused: db moves", 4), ("09", "waiting", None, None)]
+    facts = store.fact_reads().facts("crm")
+    assert (facts.pause, facts.resumed_at) == (None, until.replace(second=0))
     store.schedules.pause("crm", known.file, schedule)
     end(child, begin(child, noted.started[0]))
     place.minutes(2, server)
@@ -397,6 +403,16 @@ def test_a_store_that_does_not_answer_is_told_once(place: Place, store: Store) -
     server.turn()
     assert len([text for text in place.said if "nothing starts until it answers" in text]) == 1
     query(place.url, "ALTER TABLE away RENAME TO _syncblocks_tick")
+    place.minutes(1, server)
+    assert noted.started == [1]
+    query(place.url, "ALTER TABLE _syncblocks_server RENAME TO away")
+    server.leave()  # what is left to do at the end of the server is done
+
+
+def test_a_tick_that_was_pruned_before_its_process_was_seen_to_end_is_no_failure(place: Place, store: Store) -> None:
+    noted = Noted()
+    server = place.server(store, noted)
+    noted.ended = {99: (server._in_force["crm"], 2)}
     place.minutes(1, server)
     assert noted.started == [1]
 
