@@ -15,8 +15,8 @@ from .options import common
 if TYPE_CHECKING:
     from ..config.head import StorePlace
 
-#: Seconds between two turns.
-TURN_S = 1.0
+#: Seconds between two turns, and between two looks at the output that is kept.
+TURN_S, OUTPUT_S = 1.0, 3600.0
 
 
 @click.command("serve", short_help="Start the pipelines of a folder when they are due.")
@@ -58,12 +58,15 @@ def serve_command(console: Console, folder: Path | None, max_runs: int, stop_run
             console.echo(f"{at} {text}", err=True, color="yellow" if level == "warning" else None)
 
     children = Children(_output_folder(folder, place.url))
-    children.prune()
     with Store.open(place.url) as store, Signals() as signals:
         files = PipelineFiles(folder, place.url, clock)
         server = Server(store, folder, files, children, max_runs=max_runs, clock=clock, say=say)
         say(f"serving {folder}; run store {store.url}; at most {max_runs} runs at once", "info")
+        prune_at = clock.monotonic()
         while not signals.stops:
+            if clock.monotonic() >= prune_at:
+                children.prune()
+                prune_at += OUTPUT_S
             server.turn()
             signals.wait(TURN_S)
         server.leave()

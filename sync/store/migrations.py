@@ -288,7 +288,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         "ALTER TABLE _syncblocks_tick ADD COLUMN interval_end TIMESTAMP WITH TIME ZONE",
         "ALTER TABLE _syncblocks_tick ADD COLUMN not_before TIMESTAMP WITH TIME ZONE",
         "ALTER TABLE _syncblocks_tick ADD COLUMN delays INTEGER NOT NULL DEFAULT 0",
-        "CREATE INDEX _syncblocks_open_ticks ON _syncblocks_tick (pipeline, state)",
+        "CREATE INDEX _syncblocks_open_ticks ON _syncblocks_tick (pipeline, state, kind)",
     ),
     # The earlier ends of a stream, the calls of a pipeline and its dead deliveries, without those of other pipelines.
     "0013": (

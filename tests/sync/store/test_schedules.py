@@ -10,7 +10,7 @@ import pytest
 
 from syncblocks.sync.errors import StateError
 from syncblocks.sync.schedules import Schedule
-from syncblocks.sync.store import Store
+from syncblocks.sync.store import Store, schedules, ticks
 from syncblocks.sync.store.facts import Pause
 from tests.sync.store.store_helpers import STORES, query, store_url_of
 
@@ -89,3 +89,15 @@ def test_servers_report_what_they_take(store: Store) -> None:
         store.schedules.forget("q")
     store.leave_server()
     assert not store.is_served("p")
+
+
+def test_open_ticks_are_found_by_their_index(tmp_path: Path) -> None:
+    """Else each look reads all ticks that the pipeline's schedule ever had."""
+    statements = (schedules._QUEUED.format(is_one="pipeline = :pipeline"), ticks._OPEN, schedules._SKIP)
+    values = {"pipeline": "p", "kind": "schedule", "state": "skipped", "why": None}
+    with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
+        for statement in statements:
+            (step, *_) = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert "_syncblocks_open_ticks (pipeline=? AND state=? AND kind=?)" in step or step.startswith("MULTI"), (
+                step
+            )
