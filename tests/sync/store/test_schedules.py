@@ -97,7 +97,5 @@ def test_open_ticks_are_found_by_their_index(tmp_path: Path) -> None:
     values = {"pipeline": "p", "kind": "schedule", "state": "skipped", "why": None}
     with Store.open(f"sqlite:///{tmp_path}/store.db") as store, store._transactions.read() as connection:
         for statement in statements:
-            (step, *_) = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
-            assert "_syncblocks_open_ticks (pipeline=? AND state=? AND kind=?)" in step or step.startswith("MULTI"), (
-                step
-            )
+            steps = [row.detail for row in connection.rows(f"EXPLAIN QUERY PLAN {statement}", values)]
+            assert any("_syncblocks_open_ticks (pipeline=? AND state=? AND kind=?)" in step for step in steps), steps
