@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
@@ -93,7 +93,7 @@ def look_at_folder(folder: Path, *, needs_store: bool = False) -> Iterator[Folde
             redactor.add(place.secret_values)
             places.setdefault(place.url, []).append(head)
         except ConfigError as error:
-            outside.append(broken(head.path, error.message))
+            outside.append(broken(head.path, str(error)))
     default = f"sqlite:///{folder / DEFAULT_STORE.removeprefix('sqlite:///')}"
     if needs_store and (not places or Store.exists(default)):  # it may know of a file that was broken
         places.setdefault(default, [])
@@ -169,7 +169,9 @@ def _stood(head: Head, facts: Facts, judgement: Judgement) -> Looked:
     if word == "paused" and pause is not None:
         at = pause.until
     is_stopped = pause is not None and pause.until is None
-    after = max(facts.now, pause.until) if pause is not None and pause.until is not None else facts.now
+    after = facts.now
+    if pause is not None and pause.until is not None:
+        after = max(after, pause.until - timedelta(microseconds=1))  # a time at the end itself is not skipped
     times = [] if head.schedule is None or is_stopped else next_times(head.schedule, after, 1)
     return Looked(
         file=head.path,

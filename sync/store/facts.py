@@ -11,7 +11,7 @@ from msgspec import Struct
 from ..schedules.expect import Expect
 from .connection import Row, StoreConnection, value_of
 from .model import DATA_EXPORTER, SUCCESS
-from .servers import is_paused
+from .servers import is_paused, pause_end
 from .statements import insert, one_of
 from .table_names import ATTEMPT, BLOCK_RUN, DELIVERY, EXPECTATION, PIPELINE_RUN, SCHEDULE, STREAM_RUN, TICK
 from .transactions import LEASE_S, Transactions
@@ -278,7 +278,7 @@ def _pause(connection: StoreConnection, pipeline: str, now: datetime) -> tuple[P
     if is_paused(schedule, now):
         return Pause(schedule.paused_until, schedule.pause_reason), None
     if schedule.is_paused:  # over, and no server has looked since
-        return None, schedule.paused_until
+        return None, pause_end(schedule)
     return None, connection.value(_PAUSED, {"pipeline": pipeline, "paused": "paused%", "now": now})
 
 

@@ -13,7 +13,7 @@ from ..schedules import NEWER, Look, NewTick, Schedule, Skipped, look, previous_
 from .connection import Row, StoreConnection, value_of
 from .model import RUNNING
 from .owner import Owner
-from .servers import encoded, is_paused, live_servers
+from .servers import encoded, is_paused, live_servers, pause_end
 from .statements import insert, one_of, update
 from .table_names import ATTEMPT, PIPELINE_RUN, SCHEDULE, TICK
 from .transactions import Transactions
@@ -122,7 +122,7 @@ class Schedules:
                     continue
                 looked_at = row.looked_at
                 if row.is_paused:
-                    looked_at = self._end_pause(connection, row, row.paused_until)
+                    looked_at = self._end_pause(connection, row, pause_end(row))
                 roles = busy.get(row.pipeline, ())
                 found = look(
                     schedule,
@@ -151,7 +151,7 @@ class Schedules:
             (row,) = self._locked(connection, [pipeline])
             now = self._transactions.now(connection)
             if row.is_paused and not is_paused(row, now):
-                self._end_pause(connection, row, row.paused_until)
+                self._end_pause(connection, row, pause_end(row))
             _set(connection, pipeline, is_paused=True, paused_until=until, pause_reason=reason)
 
     def resume(self, pipeline: str) -> bool:
@@ -161,7 +161,7 @@ class Schedules:
                 now = self._transactions.now(connection)
                 if row.is_paused:
                     was_paused = is_paused(row, now)
-                    self._end_pause(connection, row, now if was_paused else row.paused_until)
+                    self._end_pause(connection, row, now if was_paused else pause_end(row))
                     return was_paused
         return False
 

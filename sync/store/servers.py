@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -142,3 +142,9 @@ def encoded(schedule: Schedule | None) -> dict[str, Any] | None:
 def is_paused(row: Row, now: datetime) -> bool:
     """Whether the schedule of a row is paused at a moment."""
     return row.is_paused and (row.paused_until is None or now < row.paused_until)
+
+
+def pause_end(row: Row) -> datetime:
+    """Return the last moment of a pause that is over by itself; a time at `paused_until` is not skipped."""
+    until: datetime = row.paused_until
+    return until - timedelta(microseconds=1)

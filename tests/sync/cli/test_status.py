@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from syncblocks.sync.freshness import look_at_folder
 from syncblocks.sync.store import Store
 from tests.callbacks.listener import Listener, http_listener
 from tests.conftest import RunCLI
@@ -223,3 +224,10 @@ def test_two_in_the_morning(run_cli: RunCLI, tmp_path: Path) -> None:
         over = names_in(listener, 3)
         assert over.keys() == {*told, "empty"}
         assert all(text.startswith("over since") for text in over.values())
+
+
+def test_a_wrong_run_store_is_told_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("store: oracle://h/x\nsource: {}\ndestination: {}\n")
+    with look_at_folder(tmp_path) as look:
+        (found,) = look.looked
+    assert found.why.endswith("p.yaml:1: store: there is no such kind of run store; allowed: sqlite, postgresql")

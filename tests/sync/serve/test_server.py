@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -277,7 +278,7 @@ def test_the_times_of_a_pause_are_skipped_and_queued_ticks_wait(place: Place, st
     assert (noted.started, place.ticks()) == ([], [])
     assert store.fact_reads().facts("crm").pause == Pause(until, "db moves")
     place.clock.move((until - place.clock.now()).total_seconds() + 1)
-    assert store.fact_reads().facts("crm").resumed_at == until
+    assert store.fact_reads().facts("crm").resumed_at == until - timedelta(microseconds=1)
     place.minutes(1, server)
     assert place.ticks() == [("05", "skipped", "paused: db moves", 4), ("09", "waiting", None, None)]
     facts = store.fact_reads().facts("crm")
@@ -287,6 +288,17 @@ def test_the_times_of_a_pause_are_skipped_and_queued_ticks_wait(place: Place, st
     place.minutes(2, server)
     assert (store.schedules.resume("crm"), store.schedules.resume("crm")) == (True, False)
     assert place.ticks()[2:] == [("10", "skipped", "paused", 2)]
+
+
+def test_a_time_at_the_end_of_a_pause_is_not_skipped(place: Place, store: Store) -> None:
+    noted = Noted()
+    server = place.server(store, noted)
+    known, schedule = store.schedules.known()[0], server._in_force["crm"].schedule
+    assert schedule is not None
+    store.schedules.pause("crm", known.file, schedule, until=place.clock.now().replace(minute=6, second=0))
+    place.clock.move((known.looked_at.replace(minute=6, second=5) - place.clock.now()).total_seconds())
+    server.turn()
+    assert place.ticks() == [("05", "skipped", "paused", 1), ("06", "waiting", None, None)]
 
 
 def test_what_is_dead_or_due_is_recovered_with_a_growing_pause(place: Place, store: Store, child: Store) -> None:
